@@ -1,0 +1,35 @@
+# Two commands are all it takes on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
+	$(BIN)/geosweep run demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+bench: $(READY)  ## takes minutes; appends to benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.sweep
+
+# uv takes torch and torchvision from one place, so that they match; a pair that does not
+# fails at `import torchvision` only, so that is tried before the environment counts as ready.
+# On a machine without a GPU, UV_TORCH_BACKEND=cpu saves the download of CUDA.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -c 'import torchvision'
+	touch $(READY)
+
+clean:
+	rm -rf .venv

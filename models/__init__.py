@@ -1,0 +1,1 @@
+"""What a trial trains: its configuration, Table 1's networks, data sets, the training loop."""

@@ -1,0 +1,71 @@
+"""Table 1 of the paper as data: the shape of every stage, and how many blocks it has.
+
+Two of its rows are written out below; :func:`architecture` is the rule behind them, which
+also serves the image sizes the paper has not (K = 2 and 3 are the first stages of K = 4).
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+# What the paper prints, for 1 x 28 x 28 and 3 x 32 x 32 images: stage shapes, blocks a stage.
+TABLE_1 = {
+    ("fully_connected", (1, 28, 28), 1): (((1000,),), 5),
+    ("convolutional", (3, 32, 32), 1): (((32, 16, 16),), 10),
+    ("convolutional", (3, 32, 32), 4): (
+        ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)),
+        5,
+    ),
+}
+
+SMALL_SIDE = 16  # images below this side get a quarter of the channels, a tenth of the width
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of Table 1: ``shapes[k]`` is the shape of a state in stage k + 1."""
+
+    layers: str
+    image: tuple[int, int, int]  # channels, height, width
+    shapes: tuple[tuple[int, ...], ...]
+    blocks: int
+    classes: int
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """d_k of each stage."""
+        return tuple(prod(shape) for shape in self.shapes)
+
+
+def architecture(
+    layers: str, image: tuple[int, int, int], stages: int, classes: int
+) -> Architecture:
+    """The row of Table 1 for this image size, or the same recipe scaled to another one.
+
+    Args:
+        layers: ``fully_connected`` or ``convolutional``.
+        image: channels, height and width of an image.
+        stages: the paper's K, 1 to 4; 1 for fully connected layers.
+        classes: width of the head's output.
+
+    Raises:
+        ValueError: there is no such row: K outside 1 to 4, or K > 1 fully connected.
+
+    >>> architecture("convolutional", (3, 32, 32), 4, 10).shapes
+    ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4))
+    >>> architecture("convolutional", (1, 8, 8), 2, 10).shapes  # digits
+    ((16, 8, 8), (32, 4, 4))
+    """
+    if not 1 <= stages <= (4 if layers == "convolutional" else 1):
+        raise ValueError(f"Table 1 has no {layers} network with K = {stages}")
+    _, height, width = image
+    small = max(height, width) < SMALL_SIDE
+    if layers == "fully_connected":
+        return Architecture(layers, image, ((100 if small else 1000,),), 5, classes)
+    channels = 16 if small else 64
+    shapes = [
+        (channels << k, -(-height // (1 << k)), -(-width // (1 << k)))
+        for k in range(max(stages, 2))
+    ]
+    if stages == 1:  # half the channels of stage 1 at the resolution of stage 2
+        return Architecture(layers, image, ((channels // 2, *shapes[1][1:]),), 10, classes)
+    return Architecture(layers, image, tuple(shapes[:stages]), 5, classes)

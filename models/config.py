@@ -1,0 +1,123 @@
+"""The configuration of one trial: flat, frozen, checked, with an id of its own.
+
+The same flat mapping is Ray's parameter space, MLflow's parameters and the leading columns
+of the trials table, so nothing is converted on the way.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+CIFAR = ("cifar10", "cifar100")
+MNIST = ("mnist", "fashion_mnist")
+DATASETS = ("digits", *MNIST, *CIFAR)  # by name; any .npz file by its path
+
+LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a final normalisation
+
+
+def _named_or_npz(dataset: str) -> str:
+    if dataset not in DATASETS and not dataset.endswith(".npz"):
+        raise ValueError(f"should be one of {', '.join(DATASETS)}, or the path of an .npz file")
+    return dataset
+
+
+class TrialConfig(BaseModel):
+    """Everything that decides the numbers of one trial.
+
+    Fields left at None take the value that suits the data set and the recipe, so a
+    constructed configuration is always complete. Unknown fields are refused.
+
+    >>> TrialConfig(dataset="mnist", network="plain", gamma=5e-4).layers
+    'fully_connected'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dataset: Annotated[
+        str,
+        AfterValidator(_named_or_npz),
+        Field(description="digits, mnist, fashion_mnist, cifar10, cifar100, or an .npz file"),
+    ] = "digits"
+    network: Literal["plain", "resnet"] = Field(
+        default="resnet", description="without and with identity maps"
+    )
+    layers: Literal["fully_connected", "convolutional"] = Field(
+        default=None,
+        description="Table 1's layer type; fully connected for MNIST",
+        validate_default=False,
+    )  # type: ignore[assignment]
+    stages: int = Field(
+        default=1,
+        ge=1,
+        le=4,
+        description="the paper's K: parts of equal dimension",
+        validation_alias=AliasChoices("stages", "K"),
+    )
+    gamma: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the L2 penalty: the optimizer's coupled weight_decay",
+    )
+    decay: Literal["all", "blocks"] = Field(
+        default="all", description="weight matrices under gamma: all of F (eq. 17) or blocks (14)"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="initial weights and order of data")
+    epochs: int = Field(default=200, ge=1, description="passes over the train split")
+    batch_size: int = Field(default=128, ge=2, description="images a step")
+    recipe: Literal["adam", "sgd"] = Field(
+        default="adam", description="optimizer; SGD has momentum 0.9; both decay to 0 on a cosine"
+    )
+    learning_rate: float = Field(default=None, gt=0, description="at the first step; 1e-3")  # type: ignore[assignment]
+    normalisation: Literal["batch", "none"] = Field(
+        default=None, description="N in a block; batch for convolutional layers, else none"
+    )  # type: ignore[assignment]
+    augment: bool = Field(default=None, description="crop (pad 4) and flip; CIFAR only")  # type: ignore[assignment]
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of training; scores are always taken in float32"
+    )
+    points: int = Field(
+        default=1000,
+        ge=2,
+        description="m: test images scored at initialisation and at the end, the first m",
+        validation_alias=AliasChoices("points", "m"),
+    )
+    epoch_points: int = Field(
+        default=1000, ge=1, description="test images scored after every other epoch"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        filled = {k: v for k, v in given.items() if v is not None}
+        dataset, recipe = filled.get("dataset", "digits"), filled.get("recipe", "adam")
+        filled.setdefault("layers", "fully_connected" if dataset in MNIST else "convolutional")
+        filled.setdefault(
+            "normalisation", "none" if filled["layers"] == "fully_connected" else "batch"
+        )
+        filled.setdefault("augment", dataset in CIFAR)
+        if recipe in LEARNING_RATE:
+            filled.setdefault("learning_rate", LEARNING_RATE[recipe])
+        return filled
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrialConfig":
+        if self.layers == "fully_connected" and self.stages > 1:
+            raise ValueError(
+                f"K = {self.stages} needs layers: convolutional; Table 1's fully connected "
+                "network has one stage (K = 1)"
+            )
+        return self
+
+    @property
+    def trial(self) -> str:
+        """The trial's id: 12 hexadecimal digits that depend on nothing but this configuration.
+
+        Fields at their default are left out of the hash, so a field that later work adds does
+        not rename what is already done. For the same reason a default must never change.
+        """
+        canonical = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]

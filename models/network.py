@@ -1,0 +1,167 @@
+"""Plain networks and ResNets that hand out the states of their data tracks.
+
+A block is v(x) = W2 relu(N2(W1 relu(N1(x)))) (eq. 10, with a normalisation N); a ResNet's
+step is x + v(x), a plain network's is v(x): the same modules under the same names, without
+the identity maps.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from models.architectures import Architecture, architecture
+from models.config import TrialConfig
+
+
+class Block(nn.Module):
+    """One segment of a track: pre-activation, two weight layers.
+
+    With ``stride`` 2 it is the transition P_k into the next stage, in which a 1 x 1
+    convolution stands in place of the identity (section 2.5 of the paper). A plain network
+    leaves that convolution out too: it holds the weight, frozen, so that both networks have
+    the same names and one seed gives both the same initial weights.
+    """
+
+    def __init__(
+        self, ends: tuple[int, int], *, layers: str, batch: bool, identity: bool, stride: int = 1
+    ):
+        super().__init__()
+        before, after = ends
+        self.identity = identity
+        self.norm1 = _norm(before, layers, batch)
+        self.weight1 = _layer(before, after, layers, stride, bias=not batch)
+        self.norm2 = _norm(after, layers, batch)
+        self.weight2 = _layer(after, after, layers, 1, bias=not batch)
+        self.shortcut = None
+        if stride != 1:
+            self.shortcut = nn.Conv2d(before, after, 1, stride=stride, bias=False)
+            self.shortcut.requires_grad_(identity)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = self.weight2(relu(self.norm2(self.weight1(relu(self.norm1(x))))))
+        if not self.identity:
+            return v
+        return v + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Network(nn.Module):
+    """A network of Table 1: stem, K stages of n blocks with transitions between them, head.
+
+    Args:
+        shape: the row of Table 1.
+        network: ``plain`` or ``resnet``.
+        normalisation: ``batch`` or ``none``.
+
+    Raises:
+        ValueError: a state does not have the shape that the row of Table 1 gives it.
+    """
+
+    def __init__(self, shape: Architecture, network: str, normalisation: str):
+        super().__init__()
+        self.shape = shape
+        kind = {
+            "layers": shape.layers,
+            "batch": normalisation == "batch",
+            "identity": network == "resnet",
+        }
+        widths = [s[0] for s in shape.shapes]
+        halved = shape.layers == "convolutional" and len(widths) == 1
+        pixels = shape.image[0] if shape.layers == "convolutional" else prod(shape.image)
+        self.stem = _layer(pixels, widths[0], shape.layers, 2 if halved else 1, bias=True)
+        self.transitions = nn.ModuleList(Block(ends, stride=2, **kind) for ends in pairwise(widths))
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Block((w, w), **kind) for _ in range(shape.blocks)) for w in widths
+        )
+        pooled = len(widths) > 1  # Table 1: K = 1 flattens its last state, K > 1 averages it
+        self.pool = nn.AdaptiveAvgPool2d(1) if pooled else nn.Identity()
+        self.head = nn.Linear(widths[-1] if pooled else shape.dimensions[-1], shape.classes)
+        self._check()
+
+    def states(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Walk through the network, one block at a time.
+
+        Args:
+            images: standardised images, (m, c, h, w).
+
+        Yields:
+            The stage, 1 to K, and the state x^(l) of its points, (m, *shape of the stage),
+            for l = 0, ..., n; l = 0 is the stage's input. Nothing but the latest is kept.
+        """
+        x = self.stem(images.flatten(1) if self.shape.layers == "fully_connected" else images)
+        for k, blocks in enumerate(self.stages, start=1):
+            if k > 1:
+                x = self.transitions[k - 2](x)
+            yield k, x
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x)
+                yield k, x
+
+    def classify(self, state: Tensor) -> Tensor:
+        """Logits (m, classes) from the last state of the last stage."""
+        return self.head(self.pool(state).flatten(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        for _, state in self.states(images):  # noqa: B007  (the last one is what the head reads)
+            pass
+        return self.classify(state)
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        training = self.training
+        self.eval()
+        seen = [
+            (k, tuple(state.shape[1:]))
+            for k, state in self.states(torch.zeros(1, *self.shape.image))
+        ]
+        self.train(training)
+        per_stage = self.shape.blocks + 1
+        wanted = [(k, s) for k, s in enumerate(self.shape.shapes, 1) for _ in range(per_stage)]
+        if seen != wanted:
+            raise ValueError(f"states of shape {seen} where Table 1 has {wanted}")
+
+
+def build(config: TrialConfig, image: tuple[int, int, int], classes: int) -> Network:
+    """The network of a trial with its initial weights (He normal, biases 0), on the CPU.
+
+    They depend on the seed alone, not on the device, gamma or the kind of network.
+    """
+    shape = architecture(config.layers, image, config.stages, classes)
+    network = Network(shape, config.network, config.normalisation)
+    draw = torch.Generator().manual_seed(config.seed)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=draw)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
+
+
+def decayed(network: Network, decay: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The trainable parameters under gamma, and the others.
+
+    Gamma weighs the weight matrices of convolutional and linear layers, never biases or
+    normalisations: of the whole network F (``all``, eq. 17) or of the blocks of its stages
+    alone (``blocks``, eq. 14).
+    """
+    under, free = [], []
+    for name, parameter in network.named_parameters():
+        matrix = parameter.ndim > 1 and (decay == "all" or name.startswith("stages."))
+        if parameter.requires_grad:
+            (under if matrix else free).append(parameter)
+    return under, free
+
+
+def _layer(before: int, after: int, layers: str, stride: int, bias: bool) -> nn.Module:
+    if layers == "fully_connected":
+        return nn.Linear(before, after, bias=bias)
+    return nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=bias)
+
+
+def _norm(width: int, layers: str, batch: bool) -> nn.Module:
+    if not batch:
+        return nn.Identity()
+    return nn.BatchNorm1d(width) if layers == "fully_connected" else nn.BatchNorm2d(width)

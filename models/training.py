@@ -1,0 +1,224 @@
+"""The training loop: a generator that yields once an epoch.
+
+The whole data set lies on the device as uint8; batches, crops and flips are one gather each.
+All randomness of an epoch is drawn on the CPU from (seed, epoch), so a trial that goes on from
+a checkpoint sees what it would have seen, on any device.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from models.config import TrialConfig
+from models.datasets import Dataset
+from models.network import Network, build, decayed
+
+PAD = 4  # pixels around an image from which a crop is taken
+
+
+class Split(NamedTuple):
+    """Images uint8 (count, h, w, c) and labels int64 (count,), on one device."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Epoch(NamedTuple):
+    """What one epoch leaves: its record, the network as it is now, and a checkpoint of both."""
+
+    record: dict[str, Any]
+    network: Network
+    checkpoint: dict[str, Any]  # only tensors, numbers and strings: torch.load(weights_only=True)
+
+
+class Standardise(NamedTuple):
+    """uint8 images (m, h, w, c) -> float32 (m, c, h, w), channels last in memory."""
+
+    mean: Tensor  # (c,)
+    std: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return ((x.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+
+
+def train(
+    config: TrialConfig,
+    data: Dataset,
+    device: str = "cpu",
+    checkpoint: dict[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Train one trial, epoch by epoch.
+
+    On a CPU the numbers are the same bit for bit in every run with as many threads, whether
+    or not the training was interrupted and went on from a checkpoint.
+
+    Args:
+        config: the trial.
+        data: its data set.
+        device: ``cpu`` or a CUDA device.
+        checkpoint: the :attr:`Epoch.checkpoint` of an earlier run; goes on after it.
+
+    Yields:
+        Epoch 0, the network at initialisation, then one :class:`Epoch` after each pass over
+        the train split. A record has ``epoch``; ``train_loss`` and ``train_accuracy``, the
+        running means over the (augmented) images as they were trained on, NaN in epoch 0;
+        ``clean_train_loss`` and ``clean_train_accuracy`` over the first images of the train
+        split as they are, as many as the test split has; ``test_loss``, ``test_accuracy``;
+        ``learning_rate`` of the last step; ``seconds`` of the pass with its evaluation.
+        Losses are mean cross-entropies in nats without the penalty, accuracies fractions.
+        A loss that is not finite ends the training with that epoch.
+    """
+    train_split, test_split = place(data, "train", device), place(data, "test", device)
+    clean = Split(*(part[: len(test_split.y)] for part in train_split))
+    standardise = standardiser(data, device)
+    network = build(config, data.image, data.classes).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(network, config)
+    first = 0
+    if checkpoint is not None:
+        network.load_state_dict(checkpoint["network"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        first = checkpoint["epoch"] + 1
+
+    for epoch in range(first, config.epochs + 1):
+        start = time.perf_counter()
+        record: dict[str, Any] = {"epoch": epoch}
+        record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
+        if epoch > 0:
+            record |= _one_pass(network, optimizer, train_split, standardise, config, epoch)
+        for prefix, split in (("clean_train", clean), ("test", test_split)):
+            loss, accuracy = evaluate(network, split, standardise)
+            record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
+        record["seconds"] = time.perf_counter() - start
+        state = {
+            "epoch": epoch,
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        yield Epoch(record, network, state)
+        if diverged(record):
+            return
+
+
+def diverged(record: dict[str, Any]) -> bool:
+    """Whether a loss of this epoch is not finite (epoch 0 has no train loss)."""
+    names = ["clean_train_loss", "test_loss"] + ["train_loss"] * (record["epoch"] > 0)
+    return not all(math.isfinite(record[name]) for name in names)
+
+
+def place(data: Dataset, split: str, device: str) -> Split:
+    """One split on the device, as uint8; on the CPU it stays mapped from the cache."""
+    x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
+    return Split(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
+
+
+def standardiser(data: Dataset, device: str) -> Standardise:
+    """Subtracts the mean and divides by the deviation of each channel of the train split."""
+    return Standardise(
+        torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
+    )
+
+
+def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.Optimizer:
+    """Adam, or SGD with momentum 0.9; gamma is the ``weight_decay`` of the weight matrices.
+
+    The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
+    gamma times the squared norm, has the gradient 2 gamma W.
+    """
+    under, free = decayed(network, config.decay)
+    groups = [
+        {"params": under, "weight_decay": config.gamma},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    if config.recipe == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, fused=True)
+    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+
+
+def _one_pass(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    split: Split,
+    standardise: Standardise,
+    config: TrialConfig,
+    epoch: int,
+) -> dict[str, float]:
+    device = split.y.device
+    draws = Draws(config, len(split.y), epoch, device)
+    steps, rate = len(draws.batches), math.nan
+    total_loss = torch.zeros((), device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    seen = 0
+    network.train()
+    for step, batch in enumerate(draws.batches):
+        done = ((epoch - 1) * steps + step) / (config.epochs * steps)
+        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        x, y = standardise(draws.images(split.x, batch)), split.y[batch]
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            logits = network(x)
+        loss = cross_entropy(logits.float(), y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.detach() * len(y)
+        correct += (logits.detach().argmax(1) == y).sum()
+        seen += len(y)
+    return {
+        "train_loss": total_loss.item() / seen,
+        "train_accuracy": correct.item() / seen,
+        "learning_rate": rate,
+    }
+
+
+class Draws:
+    """All random choices of one epoch, made at once: order of the images, crops, flips."""
+
+    def __init__(self, config: TrialConfig, count: int, epoch: int, device: torch.device):
+        mixed = np.random.SeedSequence([config.seed, epoch]).generate_state(2, np.uint32)
+        draw = torch.Generator().manual_seed(int(mixed[0]) << 31 | int(mixed[1]) >> 1)
+        batches = torch.randperm(count, generator=draw).to(device).split(config.batch_size)
+        # A batch of one has no variance to normalise with: that image waits for the next epoch.
+        self.batches = batches[:-1] if len(batches[-1]) == 1 and len(batches) > 1 else batches
+        self.augment = config.augment
+        if config.augment:
+            # Kept for every image, not for every place in the order: (count, 2) and (count,).
+            self.corner = torch.randint(2 * PAD + 1, (count, 2), generator=draw).to(device)
+            self.flip = (torch.rand(count, generator=draw) < 0.5).to(device)
+
+    def images(self, x: Tensor, batch: Tensor) -> Tensor:
+        """The images of a batch, uint8 (b, h, w, c), cropped and flipped if so configured."""
+        chosen = x[batch]
+        if not self.augment:
+            return chosen
+        _, height, width, _ = chosen.shape
+        padded = pad(chosen, (0, 0, PAD, PAD, PAD, PAD))
+        down = torch.arange(height, device=x.device)
+        along = torch.arange(width, device=x.device)
+        flip, corner = self.flip[batch, None], self.corner[batch]
+        rows = corner[:, :1] + down  # (b, h)
+        columns = corner[:, 1:] + torch.where(flip, width - 1 - along, along)  # (b, w)
+        image = torch.arange(len(batch), device=x.device)[:, None, None]
+        return padded[image, rows[:, :, None], columns[:, None, :]]
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network, split: Split, standardise: Standardise, batch: int = 500
+) -> tuple[float, float]:
+    """Mean cross-entropy in nats, and accuracy as a fraction, in evaluation mode."""
+    network.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=split.y.device)
+    correct = torch.zeros((), dtype=torch.int64, device=split.y.device)
+    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
+        logits = network(standardise(x))
+        loss += cross_entropy(logits, y, reduction="sum")
+        correct += (logits.argmax(1) == y).sum()
+    return loss.item() / len(split.y), correct.item() / len(split.y)

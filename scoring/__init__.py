@@ -1,0 +1,1 @@
+"""What is measured on a network: line shape, optimal transport, and the tables they are kept in."""

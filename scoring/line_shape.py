@@ -1,0 +1,171 @@
+"""How straight a data track is: LSR (eq. 42), LSS (eqs 43, 44) and segment shares (Tables 2, 3)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Points(NamedTuple):
+    """The line shape of each of m points with n segments, float64 but for the last."""
+
+    score: Tensor  # (m,) LSS
+    inverse_score: Tensor  # (m,) 1/LSS
+    ratio: Tensor  # (m,) LSR
+    shares: Tensor  # (n, m) length of each segment over that of the track
+    zero_segments: Tensor  # (m,) int64
+
+
+class LineShape:
+    """The line shape of m points, from their states in turn: O(m d) memory for any depth.
+
+    Feed it x^(0), x^(1), ..., x^(n) with :meth:`update`; read it after any of them. All is
+    accumulated in float64, whatever the precision of the states.
+
+    >>> shape = LineShape()
+    >>> for state in ([[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 1.0]]):
+    ...     shape.update(torch.tensor(state))
+    >>> shape.score(), shape.shares()
+    (tensor([1.4142], dtype=torch.float64), tensor([0.5000, 0.5000], dtype=torch.float64))
+    """
+
+    def __init__(self) -> None:
+        self._first: Tensor | None = None  # x^(0), (m, ...)
+        self._last: Tensor  # the state before, (m, ...)
+        self._direction: Tensor  # sum of unit segments, (m, ...)
+        self._lengths: list[Tensor] = []  # of each segment, (m,)
+
+    def update(self, state: Tensor) -> None:
+        """Take the next state of the same m points, (m, ...); dimensions are flattened."""
+        state = state.detach().double()
+        if self._first is None:
+            self._first = self._last = state
+            self._direction = torch.zeros_like(state)
+            return
+        if state.shape != self._last.shape:
+            raise ValueError(
+                f"a state of shape {tuple(state.shape)} in a track of {tuple(self._last.shape)}: "
+                "the states of a stage have one dimension"
+            )
+        step = state - self._last  # (m, ...)
+        length = _norm(step)  # (m,)
+        self._direction += step / _wide(torch.where(length > 0, length, 1.0), step)
+        self._lengths.append(length)
+        self._last = state
+
+    def points(self) -> Points:
+        """All that is known of each point, NaN throughout where it never moves.
+
+        1/LSS, in [0, 1], is the mean resultant length of a track's directions; its mean over
+        points is steadier than that of LSS, which is heavy-tailed.
+        """
+        if self._first is None or not self._lengths:
+            raise ValueError("a track has at least two states")
+        lengths = torch.stack(self._lengths)  # (n, m)
+        total = lengths.sum(0)
+        zero = (lengths == 0).sum(0)
+        moving = len(lengths) - zero  # (m,), n less the segments left out
+        resultant = _norm(self._direction)
+        # Unit steps that cancel leave nothing but rounding, some half-units in the last place.
+        nothing = resultant <= 4 * torch.finfo(resultant.dtype).eps * moving
+        inverse = torch.where(nothing, 0.0, resultant).clamp(max=moving.double()) / moving
+        ratio = total / _norm(self._last - self._first)  # 0/0: still; x/0: back at its start
+        return Points(1 / inverse, inverse, ratio, lengths / total, zero)
+
+    def ratio(self) -> Tensor:
+        """LSR of each point, (m,): see :func:`line_shape_ratio`."""
+        return self.points().ratio
+
+    def score(self) -> Tensor:
+        """LSS of each point, (m,): see :func:`line_shape_score`."""
+        return self.points().score
+
+    def shares(self) -> Tensor:
+        """Mean shares of the n segments, (n,): see :func:`segment_shares`."""
+        return self.points().shares.nanmean(1)
+
+
+def line_shape_ratio(track: Tensor) -> Tensor:
+    """Line-shape ratio (LSR) of each data point, eq. (42).
+
+    The length of its track over the distance between its ends.
+
+    Args:
+        track: tensor of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+
+    Returns:
+        Float64 tensor of shape (m,), dimensionless, >= 1 up to rounding: 1 on a straight
+        line. NaN where a point never moves, +inf where it comes back to its start.
+
+    Raises:
+        ValueError: ``track`` is not three-dimensional or has fewer than two states.
+
+    >>> corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])[:, None]
+    >>> line_shape_ratio(corner)  # 2 / sqrt(2)
+    tensor([1.4142], dtype=torch.float64)
+    """
+    return _stream(track).ratio()
+
+
+def line_shape_score(track: Tensor) -> Tensor:
+    """Line-shape score (LSS) of each data point, eq. (44).
+
+    Every segment is rescaled to unit length (eq. 43), so one long segment cannot hide a
+    zigzag, as it can in :func:`line_shape_ratio`. A segment of length zero has no direction:
+    it is left out, and n is lowered by one for that point.
+
+    Args:
+        track: tensor of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+
+    Returns:
+        Float64 tensor of shape (m,), dimensionless, >= 1: 1 on a straight line, sqrt(n) on a
+        random walk in high dimension. NaN where a point never moves, +inf where its unit
+        steps cancel.
+
+    Raises:
+        ValueError: ``track`` is not three-dimensional or has fewer than two states.
+
+    >>> detour = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0]])[:, None]
+    >>> line_shape_score(detour)  # 2 / sqrt(2): lengths do not matter
+    tensor([1.4142], dtype=torch.float64)
+    """
+    return _stream(track).score()
+
+
+def segment_shares(track: Tensor) -> Tensor:
+    """Share of each segment in the length of a track, mean over points: Tables 2 and 3.
+
+    Args:
+        track: tensor of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+
+    Returns:
+        Float64 tensor of shape (n,), fractions that sum to 1; points that never move are in
+        no mean, and all is NaN where none moves.
+
+    Raises:
+        ValueError: ``track`` is not three-dimensional or has fewer than two states.
+
+    >>> segment_shares(torch.tensor([[0.0], [3.0], [4.0]])[:, None])
+    tensor([0.7500, 0.2500], dtype=torch.float64)
+    """
+    return _stream(track).shares()
+
+
+def _stream(track: Tensor) -> LineShape:
+    if track.ndim != 3 or len(track) < 2:
+        raise ValueError(
+            f"a track of shape {tuple(track.shape)}; should be (n + 1, m, d) with n >= 1"
+        )
+    shape = LineShape()
+    for state in track:
+        shape.update(state)
+    return shape
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each point, (m, ...) -> (m,), without a copy in another layout."""
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
+
+
+def _wide(x: Tensor, like: Tensor) -> Tensor:
+    return x.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,261 @@
+"""The four tables of a sweep: their columns with units, and how they lie in a sweep's folder.
+
+This is the one module that knows how results are stored. A sweep's folder is a path or any
+URI that ``pyarrow.fs`` opens; a table is a folder of Parquet files, one a trial, each written
+under another name first and then moved to its place. Needs pyarrow only.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+FORMAT = "1"  # in every file's metadata; raised when a column changes its meaning
+
+
+class StoreError(RuntimeError):
+    """A file in a sweep's folder that is not what it should be; the message names it."""
+
+
+def _fields(*rows: tuple[str, pa.DataType, str, str]) -> list[pa.Field]:
+    """Columns from (name, type, unit, meaning)."""
+    return [pa.field(n, t, metadata={"unit": unit, "meaning": text}) for n, t, unit, text in rows]
+
+
+TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+TIME = pa.timestamp("us", tz="UTC")
+
+KEY = _fields(
+    ("trial", TEXT, "", "the trial's id, a hash of its configuration"),
+    ("dataset", TEXT, "", "name, or path of an .npz file"),
+    ("network", TEXT, "", "plain or resnet"),
+    ("stages", WHOLE, "", "K, parts of equal dimension"),
+    ("gamma", REAL, "", "weight of the L2 penalty"),
+    ("seed", WHOLE, "", "of the initial weights and the order of data"),
+)
+
+CONFIG = _fields(
+    ("layers", TEXT, "", "fully_connected or convolutional"),
+    ("decay", TEXT, "", "weight matrices under gamma: all or blocks"),
+    ("epochs", WHOLE, "", "passes over the train split, as asked for"),
+    ("batch_size", WHOLE, "images", "a step"),
+    ("recipe", TEXT, "", "adam or sgd"),
+    ("learning_rate", REAL, "", "at the first step"),
+    ("normalisation", TEXT, "", "batch or none"),
+    ("augment", pa.bool_(), "", "crop and flip"),
+    ("precision", TEXT, "", "of training: float32 or bfloat16"),
+    ("points", WHOLE, "points", "m scored at initialisation and at the end"),
+    ("epoch_points", WHOLE, "points", "m scored after every other epoch"),
+)
+
+LOSSES = _fields(
+    ("train_loss", REAL, "nat", "running mean over the (augmented) images trained on"),
+    ("train_accuracy", REAL, "fraction", "running, on the (augmented) images trained on"),
+    ("clean_train_loss", REAL, "nat", "first train images as they are, as many as test has"),
+    ("clean_train_accuracy", REAL, "fraction", "on the same clean train images"),
+    ("test_loss", REAL, "nat", "test split"),
+    ("test_accuracy", REAL, "fraction", "test split"),
+)
+
+TRIALS = [
+    *KEY,
+    *CONFIG,
+    *_fields(
+        ("status", TEXT, "", "done, diverged (a loss was not finite) or failed"),
+        ("epochs_done", WHOLE, "", "passes over the train split, as done"),
+    ),
+    *LOSSES,
+    *_fields(
+        ("lss", REAL, "1", "line-shape score: mean over points, then over stages"),
+        ("lss_std", REAL, "1", "deviation over the stages (ddof = 0)"),
+        ("inverse_lss", REAL, "1", "mean of 1/LSS over points, then over stages; in [0, 1]"),
+        ("lsr", REAL, "1", "line-shape ratio: mean over points, then over stages"),
+        ("lsr_std", REAL, "1", "deviation over the stages (ddof = 0)"),
+        ("ots", REAL, "fraction", "optimal-transport score at m = points: mean over stages"),
+        ("ots_std", REAL, "fraction", "deviation over the stages (ddof = 0)"),
+        ("gap", REAL, "1", "W2^2 over the network's cost, in (0, 1]: mean over stages"),
+        ("lss_initial", REAL, "1", "null: lss before training"),
+        ("inverse_lss_initial", REAL, "1", "null: inverse_lss before training"),
+        ("lsr_initial", REAL, "1", "null: lsr before training"),
+        ("ots_initial", REAL, "fraction", "null: ots before training, at the same m"),
+        ("gap_initial", REAL, "1", "null: gap before training, at the same m"),
+        ("lss_random", REAL, "1", "null: sqrt(n), independent directions in high dimension"),
+        ("ots_random", REAL, "fraction", "null: 1/m, a random matching"),
+        ("weight_decay", REAL, "", "the optimizer's coupled weight_decay that was used"),
+        ("parameters", WHOLE, "", "trainable parameters"),
+        ("seconds", REAL, "s", "training, evaluation and line shape, all epochs"),
+        ("scoring_seconds", REAL, "s", "assignment problems"),
+        ("started_at", TIME, "", "first epoch begun"),
+        ("trained_at", TIME, "", "last epoch ended"),
+        ("released_at", TIME, "", "the trial's CPU or GPU given back"),
+        ("scored_at", TIME, "", "assignments solved, tables written"),
+        ("device", TEXT, "", "what trained it"),
+        ("threads", WHOLE, "", "of torch on the CPU"),
+        ("host", TEXT, "", "name of the machine"),
+        ("versions", TEXT, "", "of geosweep, python and torch"),
+        ("error", TEXT, "", "last line of the traceback of a failed trial"),
+    ),
+]
+
+EPOCHS = [
+    *KEY,
+    *_fields(("epoch", WHOLE, "", "0 is the network at initialisation")),
+    *LOSSES,
+    *_fields(
+        ("learning_rate", REAL, "", "of the last step"),
+        ("seconds", REAL, "s", "of the epoch with its evaluation and line shape"),
+        ("lss", REAL, "1", "mean over points, then over stages"),
+        ("inverse_lss", REAL, "1", "mean over points, then over stages; in [0, 1]"),
+        ("lsr", REAL, "1", "mean over points, then over stages"),
+    ),
+]
+
+TRACKS = [
+    *KEY,
+    *_fields(
+        ("epoch", WHOLE, "", "0 is the network at initialisation"),
+        ("stage", WHOLE, "", "k, 1 to K"),
+        ("split", TEXT, "", "train or test"),
+        ("blocks", WHOLE, "", "n, segments of a track"),
+        ("dimension", WHOLE, "", "d of a state"),
+        ("m", WHOLE, "points", "the first m of the split"),
+        ("still_points", WHOLE, "points", "that never move: in no mean"),
+        ("zero_segments", WHOLE, "segments", "of length 0 in tracks that move: left out of n"),
+        ("lss", REAL, "1", "mean over points"),
+        ("lss_std", REAL, "1", "deviation over points (ddof = 0)"),
+        ("inverse_lss", REAL, "1", "mean of 1/LSS over points, in [0, 1]"),
+        ("lsr", REAL, "1", "mean over points"),
+        ("lsr_std", REAL, "1", "deviation over points (ddof = 0)"),
+        ("shares", pa.list_(REAL), "fraction", "of the track's length, per segment; sums to 1"),
+        ("lss_random", REAL, "1", "null: sqrt(n)"),
+        ("lss_initial", REAL, "1", "null: lss before training"),
+        ("inverse_lss_initial", REAL, "1", "null: inverse_lss before training"),
+        ("lsr_initial", REAL, "1", "null: lsr before training"),
+        ("ots", REAL, "fraction", "first and last epoch only; NaN: collapsed, or not measured"),
+        ("ots_random", REAL, "fraction", "null: 1/m"),
+        ("ots_initial", REAL, "fraction", "null: ots before training, at the same m"),
+        ("gap", REAL, "1", "optimal over network cost, in (0, 1]"),
+        ("gap_initial", REAL, "1", "null: gap before training, at the same m"),
+        ("network_cost", REAL, "squared distance", "mean over points of |x - y|^2"),
+        ("optimal_cost", REAL, "squared distance", "W2^2, the mean under the optimal matching"),
+        ("collapsed", pa.bool_(), "", "inputs or outputs all equal within rounding: no OTS"),
+        ("solve_seconds", REAL, "s", "of the assignment"),
+    ),
+]
+
+SAMPLES = [
+    *KEY,
+    *_fields(
+        ("epoch", WHOLE, "", "the last one"),
+        ("stage", WHOLE, "", "k, 1 to K"),
+        ("split", TEXT, "", "train or test"),
+        ("point", WHOLE, "", "place in the split, from 0"),
+        ("label", WHOLE, "", "true class"),
+        ("prediction", WHOLE, "", "the network's class"),
+        ("lss", REAL, "1", "of this point; NaN if it never moves"),
+        ("lsr", REAL, "1", "of this point; NaN if it never moves"),
+        ("permutation", WHOLE, "", "sigma(i), the output this input is matched to"),
+        ("own_cost", REAL, "squared distance", "|x_i - y_i|^2"),
+        ("matched_cost", REAL, "squared distance", "|x_i - y_sigma(i)|^2"),
+    ),
+]
+
+TABLES = {
+    name: pa.schema(fields, metadata={"geosweep": FORMAT, "table": name})
+    for name, fields in {
+        "trials": TRIALS,
+        "epochs": EPOCHS,
+        "tracks": TRACKS,
+        "samples": SAMPLES,
+    }.items()
+}
+
+
+def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a sweep's folder, and its path there. A path without ``://`` is local."""
+    if "://" in root:
+        return pafs.FileSystem.from_uri(root)
+    return pafs.LocalFileSystem(), root
+
+
+def table_path(table: str, trial: str) -> str:
+    """Where a trial's rows of a table lie, relative to the sweep's folder."""
+    return f"results/{table}/{trial}.parquet"
+
+
+def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
+    """Write a file of a sweep's folder aside, then move it to its place."""
+    fs, base = open_folder(root)
+    folder, _, name = f"{base}/{path}".rpartition("/")
+    aside = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    fs.create_dir(folder, recursive=True)
+    try:
+        with fs.open_output_stream(aside) as stream:
+            stream.write(content)
+        fs.move(aside, f"{folder}/{name}")
+    except BaseException:
+        if fs.get_file_info(aside).type != pafs.FileType.NotFound:
+            fs.delete_file(aside)
+        raise
+
+
+def read_file(root: str, path: str) -> pa.Buffer | None:
+    """A file of a sweep's folder, or None where there is none."""
+    fs, base = open_folder(root)
+    if fs.get_file_info(f"{base}/{path}").type != pafs.FileType.File:
+        return None
+    with fs.open_input_file(f"{base}/{path}") as file:
+        return file.read_buffer()
+
+
+def list_files(root: str, folder: str) -> list[str]:
+    """Names in a folder of a sweep's folder, sorted; hidden ones (being written) left out."""
+    fs, base = open_folder(root)
+    selector = pafs.FileSelector(f"{base}/{folder}", allow_not_found=True)
+    names = [info.base_name for info in fs.get_file_info(selector)]
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def delete(root: str, path: str) -> None:
+    """Delete a file or a folder of a sweep's folder, if it is there."""
+    fs, base = open_folder(root)
+    kind = fs.get_file_info(f"{base}/{path}").type
+    if kind == pafs.FileType.Directory:
+        fs.delete_dir(f"{base}/{path}")
+    elif kind == pafs.FileType.File:
+        fs.delete_file(f"{base}/{path}")
+
+
+def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a trial's rows of a table; columns that a row does not have are null."""
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), TABLES[table]), content, compression="zstd")
+    write_file(root, table_path(table, trial), content.getvalue())
+
+
+def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Table:
+    """All rows of a table, from the files of all trials.
+
+    Raises:
+        StoreError: a file there is not Parquet, or not of this table; the message names it.
+    """
+    schema = TABLES[table]
+    fs, base = open_folder(root)
+    names = [n for n in list_files(root, f"results/{table}") if n.endswith(".parquet")]
+    paths = [f"{base}/results/{table}/{name}" for name in names]
+    if not paths:
+        return schema.empty_table().select(columns or schema.names)
+    try:
+        return ds.dataset(paths, schema, format="parquet", filesystem=fs).to_table(columns)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError):
+        for path in paths:
+            try:
+                pq.read_schema(path, filesystem=fs)
+                ds.dataset([path], schema, format="parquet", filesystem=fs).to_table(columns)
+            except (pa.ArrowException, OSError) as error:
+                raise StoreError(f"{path}: not a table of geosweep: {error}") from error
+        raise

@@ -1,0 +1,1 @@
+"""The service: sweep files, Ray Tune trials, MLflow, the command line."""
