@@ -78,18 +78,20 @@ class TrialConfig(BaseModel):
         default="float32", description="of training; scores are always taken in float32"
     )
     points: int = Field(
-        default=1000,
+        default=None,
         ge=2,
-        description="m: test images scored at initialisation and at the end, the first m",
+        description="m: test images scored at initialisation and at the end, the first m; "
+        "1000 (digits: 500)",
         validation_alias=AliasChoices("points", "m"),
-    )
+    )  # type: ignore[assignment]
     epoch_points: int = Field(
-        default=1000, ge=1, description="test images scored after every other epoch"
+        default=1000, ge=1, description="test images scored after every other epoch, at most"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: object) -> object:
+        """Fill in what depends on the data set and the recipe."""
         if not isinstance(given, dict):
             return given
         filled = {k: v for k, v in given.items() if v is not None}
@@ -99,7 +101,9 @@ class TrialConfig(BaseModel):
             "normalisation", "none" if filled["layers"] == "fully_connected" else "batch"
         )
         filled.setdefault("augment", dataset in CIFAR)
-        if recipe in LEARNING_RATE:
+        if "m" not in filled:
+            filled.setdefault("points", 500 if dataset == "digits" else 1000)
+        if isinstance(recipe, str) and recipe in LEARNING_RATE:
             filled.setdefault("learning_rate", LEARNING_RATE[recipe])
         return filled
 

@@ -89,6 +89,12 @@ def load(name: str, folder: str | None = None) -> Dataset:
     return Dataset(**arrays, **about)
 
 
+def locate(name: str, folder: str | None = None) -> str:
+    """A name for :func:`load` that does not depend on the current directory."""
+    source = _source(name, data_folder(folder))
+    return name if source is None else str(source)
+
+
 def _source(name: str, folder: Path | None) -> Path | None:
     """The .npz file that holds the data set, or None: bundled, or torchvision's."""
     if name in DATASETS:
@@ -152,16 +158,19 @@ def _digits() -> dict[str, np.ndarray]:
 
 def _from_npz(source: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(source, allow_pickle=False) as file:
-            if not isinstance(file, Mapping):
-                raise DataError(f"{source}: a single array, not an .npz archive")
-            missing = [key for key in ARRAYS if key not in file]
+        with open(source, "rb") as file:  # numpy leaves a broken one open
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, Mapping):
+                raise DataError(
+                    f"{source}: a single array, not an .npz archive that holds {', '.join(ARRAYS)}"
+                )
+            missing = [key for key in ARRAYS if key not in archive]
             if missing:
                 raise DataError(
                     f"{source}: has no {', '.join(missing)}; an .npz data set holds "
-                    f"{', '.join(ARRAYS)} (found: {', '.join(file) or 'nothing'})"
+                    f"{', '.join(ARRAYS)} (found: {', '.join(archive) or 'nothing'})"
                 )
-            return {key: file[key] for key in ARRAYS}
+            return {key: archive[key] for key in ARRAYS}
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib, pickle and numpy each raise their own
@@ -214,7 +223,7 @@ def _checked(raw: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
         arrays[f"y_{split}"] = y.astype(np.int64)
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise DataError(f"{where}: train and test images differ in size")
-    unseen = set(np.unique(arrays["y_test"])) - set(np.unique(arrays["y_train"]))
+    unseen = set(arrays["y_test"].tolist()) - set(arrays["y_train"].tolist())
     if unseen:
         raise DataError(f"{where}: y_test has labels that y_train has not: {sorted(unseen)[:5]}")
     return arrays

@@ -42,10 +42,12 @@ class Block(nn.Module):
             self.shortcut.requires_grad_(identity)
 
     def forward(self, x: Tensor) -> Tensor:
-        v = self.weight2(relu(self.norm2(self.weight1(relu(self.norm1(x))))))
+        h = self.norm1(x)
+        h = relu(h, inplace=h is not x)  # without a normalisation h is x, a state handed out
+        v = self.weight2(relu(self.norm2(self.weight1(h)), inplace=True))
         if not self.identity:
             return v
-        return v + (x if self.shortcut is None else self.shortcut(x))
+        return v.add_(x if self.shortcut is None else self.shortcut(x))
 
 
 class Network(nn.Module):

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network, build, decayed
 
+MOMENTUM = 0.1  # of BatchNorm's running statistics, torch's default
 PAD = 4  # pixels around an image from which a crop is taken
 
 
@@ -81,7 +82,9 @@ def train(
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, config)
     first = 0
-    if checkpoint is not None:
+    if checkpoint is None:
+        settle(network, clean, standardise)
+    else:
         network.load_state_dict(checkpoint["network"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         first = checkpoint["epoch"] + 1
@@ -91,7 +94,7 @@ def train(
         record: dict[str, Any] = {"epoch": epoch}
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
-            record |= _one_pass(network, optimizer, train_split, standardise, config, epoch)
+            record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
         for prefix, split in (("clean_train", clean), ("test", test_split)):
             loss, accuracy = evaluate(network, split, standardise)
             record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
@@ -104,6 +107,25 @@ def train(
         yield Epoch(record, network, state)
         if diverged(record):
             return
+
+
+@torch.no_grad()
+def settle(network: Network, split: Split, standardise: Standardise, points: int = 1000) -> None:
+    """Let the normalisations of an untrained network see data once; its weights stay.
+
+    BatchNorm starts with running statistics of mean 0 and variance 1, which are those of no
+    data: until they have settled, a network in evaluation mode is not the one that trains,
+    and the scores of such an initialisation would be no null for anything.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean over batches
+    network.train()
+    images = split.x[:points]
+    for x in images.tensor_split(max(1, len(images) // 250)):
+        network(standardise(x))
+    for norm in norms:
+        norm.momentum = MOMENTUM
 
 
 def diverged(record: dict[str, Any]) -> bool:
@@ -141,7 +163,7 @@ def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.Optimiz
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
 
 
-def _one_pass(
+def one_pass(
     network: Network,
     optimizer: torch.optim.Optimizer,
     split: Split,
@@ -149,6 +171,7 @@ def _one_pass(
     config: TrialConfig,
     epoch: int,
 ) -> dict[str, float]:
+    """One epoch's pass over the train split: the fields of its record that are about training."""
     device = split.y.device
     draws = Draws(config, len(split.y), epoch, device)
     steps, rate = len(draws.batches), math.nan

@@ -6,11 +6,11 @@ under another name first and then moved to its place. Needs pyarrow only.
 """
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -77,7 +77,7 @@ TRIALS = [
         ("lsr_std", REAL, "1", "deviation over the stages (ddof = 0)"),
         ("ots", REAL, "fraction", "optimal-transport score at m = points: mean over stages"),
         ("ots_std", REAL, "fraction", "deviation over the stages (ddof = 0)"),
-        ("gap", REAL, "1", "W2^2 over the network's cost, in (0, 1]: mean over stages"),
+        ("gap", REAL, "1", "W2^2 over the network's cost, in [0, 1]: mean over stages"),
         ("lss_initial", REAL, "1", "null: lss before training"),
         ("inverse_lss_initial", REAL, "1", "null: inverse_lss before training"),
         ("lsr_initial", REAL, "1", "null: lsr before training"),
@@ -138,7 +138,7 @@ TRACKS = [
         ("ots", REAL, "fraction", "first and last epoch only; NaN: collapsed, or not measured"),
         ("ots_random", REAL, "fraction", "null: 1/m"),
         ("ots_initial", REAL, "fraction", "null: ots before training, at the same m"),
-        ("gap", REAL, "1", "optimal over network cost, in (0, 1]"),
+        ("gap", REAL, "1", "optimal over network cost, in [0, 1]"),
         ("gap_initial", REAL, "1", "null: gap before training, at the same m"),
         ("network_cost", REAL, "squared distance", "mean over points of |x - y|^2"),
         ("optimal_cost", REAL, "squared distance", "W2^2, the mean under the optimal matching"),
@@ -187,15 +187,19 @@ def table_path(table: str, trial: str) -> str:
     return f"results/{table}/{trial}.parquet"
 
 
-def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
-    """Write a file of a sweep's folder aside, then move it to its place."""
+@contextmanager
+def writing(root: str, path: str) -> Iterator[pa.NativeFile]:
+    """A stream into a file of a sweep's folder: written aside, moved to its place at the end.
+
+    A failure on the way leaves what was there before, and nothing else.
+    """
     fs, base = open_folder(root)
     folder, _, name = f"{base}/{path}".rpartition("/")
     aside = f"{folder}/.{name}.{uuid.uuid4().hex}"
     fs.create_dir(folder, recursive=True)
     try:
         with fs.open_output_stream(aside) as stream:
-            stream.write(content)
+            yield stream
         fs.move(aside, f"{folder}/{name}")
     except BaseException:
         if fs.get_file_info(aside).type != pafs.FileType.NotFound:
@@ -203,13 +207,27 @@ def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
         raise
 
 
-def read_file(root: str, path: str) -> pa.Buffer | None:
-    """A file of a sweep's folder, or None where there is none."""
+def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
+    """Write a file of a sweep's folder as a whole; see :func:`writing`."""
+    with writing(root, path) as stream:
+        stream.write(content)
+
+
+def open_file(root: str, path: str) -> pa.NativeFile | None:
+    """A file of a sweep's folder to read and seek in, or None where there is none."""
     fs, base = open_folder(root)
     if fs.get_file_info(f"{base}/{path}").type != pafs.FileType.File:
         return None
-    with fs.open_input_file(f"{base}/{path}") as file:
-        return file.read_buffer()
+    return fs.open_input_file(f"{base}/{path}")
+
+
+def read_file(root: str, path: str) -> bytes | None:
+    """The content of a file of a sweep's folder, or None where there is none."""
+    file = open_file(root, path)
+    if file is None:
+        return None
+    with file:
+        return file.read()
 
 
 def list_files(root: str, folder: str) -> list[str]:
@@ -232,9 +250,9 @@ def delete(root: str, path: str) -> None:
 
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a trial's rows of a table; columns that a row does not have are null."""
-    content = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), TABLES[table]), content, compression="zstd")
-    write_file(root, table_path(table, trial), content.getvalue())
+    with writing(root, table_path(table, trial)) as stream:
+        content = pa.Table.from_pylist(list(rows), TABLES[table])
+        pq.write_table(content, stream, compression="zstd")
 
 
 def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Table:
@@ -243,6 +261,8 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
     Raises:
         StoreError: a file there is not Parquet, or not of this table; the message names it.
     """
+    import pyarrow.dataset as ds  # loads pandas, which writing does not need
+
     schema = TABLES[table]
     fs, base = open_folder(root)
     names = [n for n in list_files(root, f"results/{table}") if n.endswith(".parquet")]
@@ -259,3 +279,9 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
             except (pa.ArrowException, OSError) as error:
                 raise StoreError(f"{path}: not a table of geosweep: {error}") from error
         raise
+
+
+def read_row(root: str, table: str, trial: str) -> dict[str, Any]:
+    """The first row that a trial has in a table."""
+    fs, base = open_folder(root)
+    return pq.read_table(f"{base}/{table_path(table, trial)}", filesystem=fs).to_pylist()[0]

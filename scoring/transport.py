@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import lap
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 COLLAPSED = 1e-6  # a spread below this share of the scale of the points is rounding
 
@@ -21,7 +23,7 @@ class Problem(NamedTuple):
     |x_i - y_j|^2 = own[i] + columns[j] - columns[i] - 2 (inner[i, j] - inner[i, i]).
     """
 
-    inner: np.ndarray  # (m, m): <x_i - mean x, y_j - mean y>, in the precision of the points
+    inner: np.ndarray  # (m, m): <x_i - mean x, y_j - mean y>, in the points' precision if it fits
     own: np.ndarray  # (m,) float64: |x_i - y_i|^2
     columns: np.ndarray  # (m,) float64: |y_j - mean x|^2
     collapsed: bool  # inputs or outputs are all equal within rounding
@@ -37,7 +39,7 @@ class Transport:
     matched_cost: np.ndarray  # (m,) float64: |x_i - y_sigma(i)|^2
     network_cost: float  # mean of own_cost
     optimal_cost: float  # W2^2: mean of matched_cost
-    gap: float  # optimal over network cost, in (0, 1]: 1 where the map is optimal
+    gap: float  # optimal over network cost, in [0, 1]: 1 where the map is optimal
     m: int
     collapsed: bool
 
@@ -84,7 +86,10 @@ def assignment_problem(x: Any, y: Any) -> Problem:
     collapsed = _spread(a) <= COLLAPSED * _spread(x) or _spread(b) <= COLLAPSED * max(
         _spread(a), _spread(y)
     )
-    return Problem(_numpy(a @ b.T), own, columns, collapsed)
+    inner = _numpy(a @ b.T)
+    if not np.isfinite(inner).all():  # products of states above 1e19 overflow float32
+        inner = _numpy(_double(a) @ _double(b).T)
+    return Problem(inner, own, columns, collapsed)
 
 
 def solve(problem: Problem) -> Transport:
@@ -92,8 +97,8 @@ def solve(problem: Problem) -> Transport:
     inner, own, columns, collapsed = problem
     m = len(own)
     _, permutation, _ = lap.lapjv(np.negative(inner, dtype=np.float64))
-    sigma = permutation.astype(np.int64)
     here = np.arange(m)
+    sigma = _own_where_equal(permutation.astype(np.int64), inner)
     saved = 2 * (
         inner[here, sigma].astype(np.float64) - inner[here, here]
     )  # exact 0 on i = sigma(i)
@@ -110,6 +115,19 @@ def solve(problem: Problem) -> Transport:
         m=m,
         collapsed=collapsed,
     )
+
+
+def _own_where_equal(sigma: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The matching with every cycle that saves nothing undone: ties go to a point's own output.
+
+    Equal points can be exchanged at no cost, and which of them a solver picks is chance.
+    """
+    here = np.arange(len(sigma))
+    cycle = connected_components(coo_array((np.ones(len(sigma)), (here, sigma))))[1]
+    own = inner[here, here].astype(np.float64)
+    saved = np.bincount(cycle, inner[here, sigma] - own)
+    rounding = 4 * np.finfo(inner.dtype).eps * np.bincount(cycle, np.abs(own))
+    return np.where((saved <= rounding)[cycle], here, sigma)
 
 
 def _double(x: Any) -> Any:
@@ -132,4 +150,4 @@ def _squared_distances(a: Any, b: Any, rows: int = 1024) -> np.ndarray:
 
 def _spread(x: Any) -> float:
     """Root mean square distance from the origin."""
-    return float((x**2).sum() / len(x)) ** 0.5
+    return float(_squared_distances(x, 0 * x[:1]).mean()) ** 0.5

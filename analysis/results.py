@@ -1,0 +1,152 @@
+"""The four tables of a sweep as pandas data frames, from its folder or from MLflow."""
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from scoring import schemas
+
+CATEGORIES = ("trial", "dataset", "network", "split")  # few values, many rows
+
+
+class ResultsError(ValueError):
+    """There is nothing to read; the message names the place and the way out."""
+
+
+class Results(NamedTuple):
+    """The tables of a sweep; units and meanings of their columns: ``scoring.schemas``."""
+
+    trials: pd.DataFrame  # a row per trial: its configuration, scores, nulls, times, status
+    epochs: pd.DataFrame  # a row per trial and epoch; epoch 0 is before training
+    tracks: pd.DataFrame  # a row per trial, epoch, stage and split
+    samples: pd.DataFrame  # a row per trial, stage and point
+
+
+def load(
+    path: str | Path,
+    tracking_uri: str | None = None,
+    tables: tuple[str, ...] = Results._fields,
+) -> Results:
+    """The results of a sweep, finished or not.
+
+    Args:
+        path: the sweep's folder, a local path or a URI such as ``s3://bucket/runs/demo``; or
+            the name of an MLflow experiment if ``tracking_uri`` is given, or if there is no
+            such folder and MLFLOW_TRACKING_URI is set.
+        tracking_uri: MLflow's address, for instance ``sqlite:///runs/demo/mlflow.db``.
+        tables: the tables to read; the others come without rows (``samples`` may be large).
+
+    Returns:
+        The four frames, sorted by trial. Texts that repeat are categories in order of the
+        alphabet; whole numbers with gaps are float64, as everywhere in pandas.
+
+    Raises:
+        ResultsError: no folder, no experiment, nothing in it, or a file in it that is torn.
+
+    >>> load("runs/nowhere")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    analysis.results.ResultsError: runs/nowhere: no such folder; ...
+    """
+    root = str(path).rstrip("/") or "/"
+    if tracking_uri:
+        return _from_mlflow(root, tracking_uri, tables)
+    if not _is_folder(root):
+        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+            return _from_mlflow(root, uri, tables)
+        raise ResultsError(
+            f"{root}: no such folder; give the folder of a sweep (geosweep run SWEEP makes "
+            "runs/SWEEP), or set MLFLOW_TRACKING_URI and give an experiment's name"
+        )
+    if not any(schemas.list_files(root, f"results/{table}") for table in schemas.TABLES):
+        raise ResultsError(
+            f"{root}: no results in it; give the folder that holds results/, or run the sweep "
+            f"first (geosweep run SWEEP --out {root})"
+        )
+    return _read(root, tables)
+
+
+def _is_folder(root: str) -> bool:
+    """Whether there is a folder; an object store has folders only where there are files."""
+    try:
+        fs, base = schemas.open_folder(root)
+        return fs.get_file_info(base).type == pafs.FileType.Directory
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ResultsError(f"{root}: cannot be opened: {error}") from error
+
+
+def _read(root: str, tables: tuple[str, ...]) -> Results:
+    try:
+        read = {name: _frame(schemas.read_table(root, name)) for name in tables}
+    except (schemas.StoreError, OSError) as error:
+        raise ResultsError(f"{error}; move that file away to read the others") from error
+    return Results(
+        *(
+            read[name] if name in read else _frame(schema.empty_table())
+            for name, schema in schemas.TABLES.items()
+        )
+    )
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    names = [name for name in CATEGORIES if name in table.column_names]
+    frame = table.to_pandas(categories=names)
+    for name in names:
+        column = frame[name].cat
+        frame[name] = column.reorder_categories(sorted(column.categories))
+    return frame
+
+
+def _from_mlflow(experiment: str, tracking_uri: str, tables: tuple[str, ...]) -> Results:
+    """Fetch the Parquet files that each ended trial's run keeps, and read them as a folder."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient  # takes seconds
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            names = ", ".join(sorted(e.name for e in client.search_experiments(max_results=20)))
+            raise ResultsError(
+                f"{experiment}: no such folder, and no such experiment in MLflow at "
+                f"{tracking_uri}, which has {names or 'none'}"
+            )
+        newest: dict[str, str] = {}  # trial -> run: a trial that failed may have run again
+        token = None
+        while token != "":
+            page = client.search_runs(
+                [found.experiment_id],
+                "tags.`geosweep.trial` != '' and attributes.status != 'RUNNING'",
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            for run in page:
+                newest.setdefault(run.data.tags["geosweep.trial"], run.info.run_id)
+            token = page.token or ""
+
+        def fetch(run: str, folder: str) -> None:
+            for item in client.list_artifacts(run, "results"):
+                table = item.path.rpartition("/")[2]
+                if table in tables:  # stores differ in where below the folder they put it
+                    own = tempfile.mkdtemp(dir=folder)
+                    Path(folder, "results", table).mkdir(parents=True, exist_ok=True)
+                    for file in Path(client.download_artifacts(run, item.path, own)).iterdir():
+                        file.replace(Path(folder, "results", table, file.name))
+
+        with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(fetch, newest.values(), [folder] * len(newest)))
+            if not any(schemas.list_files(folder, f"results/{table}") for table in tables):
+                raise ResultsError(
+                    f"{experiment}: no ended trial with results in MLflow at {tracking_uri}; "
+                    "wait for the first one, or give the sweep's folder"
+                )
+            return _read(folder, tables)
+    except MlflowException as error:
+        raise ResultsError(f"{experiment}: MLflow at {tracking_uri}: {error}") from error

@@ -1,0 +1,204 @@
+"""Images a second of our training loop beside the ordinary one.
+
+    python -m benchmarks.training --data FOLDER
+
+FOLDER holds ``cifar10.npz``; without it CIFAR-10 is downloaded at first use. The peer is the
+loop of Ray Tune's CIFAR tutorial: a ``DataLoader`` over PIL images with torchvision's
+transforms, contiguous memory, default Adam, ``loss.item()`` at every step; it gets the faster
+of 0 and 2 (persistent) workers. Both train the same network from the same weights with the
+same batch size, device and number of threads. They take turns, the order reversed at every
+round; the ratio is the median over rounds of ours / peer, with the smallest and the largest.
+Of CIFAR-10 a pass takes the first ``--images`` of the train split, digits are passed whole,
+five times a round. About 10 minutes on two cores. Rows go to ``benchmarks/RESULTS.md`` too.
+"""
+
+import argparse
+import itertools
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from models.config import TrialConfig
+from models.datasets import Dataset, load
+from models.network import build
+from models.training import PAD, Split, make_optimizer, one_pass, place, standardiser
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+WORKERS = (0, 2)
+TASKS = {  # the configuration, and passes a round
+    "digits, convolutional": (TrialConfig(dataset="digits"), 5),
+    "digits, fully connected": (TrialConfig(dataset="digits", layers="fully_connected"), 5),
+    "CIFAR-10, K = 1": (TrialConfig(dataset="cifar10"), 1),
+}
+COLUMNS = [
+    "task",
+    "images a pass",
+    "device",
+    "threads",
+    "ours, images/s",
+    "peer, images/s",
+    "peer's workers",
+    "ratio",
+    "min-max",
+    "rounds",
+    "machine",
+    "versions",
+]
+
+
+class Pictures(torch.utils.data.Dataset):
+    """What torchvision's data sets are: a PIL image, transformed, and its label."""
+
+    def __init__(self, data: Dataset, count: int, transform: Callable[[Image.Image], Tensor]):
+        self.images, self.labels = data.x_train[:count], data.y_train[:count].tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.images[index]
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        return self.transform(picture), self.labels[index]
+
+
+def ours(config: TrialConfig, data: Dataset, count: int, device: str) -> Callable[[], object]:
+    """Our loop: every call is the next epoch over the first images."""
+    network = build(config, data.image, data.classes).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(network, config)
+    split = Split(*(part[:count] for part in place(data, "train", device)))
+    standardise = standardiser(data, device)
+    epochs = itertools.count(1)
+    return lambda: one_pass(network, optimizer, split, standardise, config, next(epochs))
+
+
+def peer(
+    config: TrialConfig, data: Dataset, count: int, device: str, workers: int
+) -> Callable[[], object]:
+    """The tutorial's loop: every call is the next epoch over the same images."""
+    steps = [transforms.RandomCrop(data.image[1], padding=PAD), transforms.RandomHorizontalFlip()]
+    steps = steps if config.augment else []
+    mean, std = ([value / 255 for value in part] for part in (data.mean, data.std))
+    transform = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])
+    loader = DataLoader(
+        Pictures(data, count, transform),
+        batch_size=config.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    network = build(config, data.image, data.classes).to(device)
+    criterion = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+
+    def one_pass() -> float:
+        running_loss = 0.0
+        network.train()
+        for inputs, labels in loader:
+            inputs, labels = inputs.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = criterion(network(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+        return running_loss
+
+    return one_pass
+
+
+def rates(
+    contestants: dict[str, Callable[[], object]], images: int, passes: int, rounds: int
+) -> dict[str, list[float]]:
+    """Images a second of each contestant in each round, after one that is not counted.
+
+    Every pass ends with an ``.item()``, so on CUDA too nothing is left running.
+    """
+    seen: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name in list(contestants)[:: -1 if turn % 2 else 1]:
+            start = time.perf_counter()
+            for _ in range(passes):
+                contestants[name]()
+            seen[name].append(images * passes / (time.perf_counter() - start))
+    return {name: counted[1:] for name, counted in seen.items()}
+
+
+def measure(task: str, data: Dataset, threads: int, arguments: argparse.Namespace) -> list[str]:
+    """One row of the table."""
+    config, passes = TASKS[task]
+    torch.set_num_threads(threads)
+    device, rounds = arguments.device, arguments.rounds
+    whole = len(data.y_train)
+    count = whole if config.dataset == "digits" else min(whole, arguments.images)
+    contestants = {"ours": ours(config, data, count, device)}
+    contestants |= {str(w): peer(config, data, count, device, w) for w in WORKERS}
+    seen = rates(contestants, count, passes, rounds)
+    mine = seen.pop("ours")
+    workers = max(seen, key=lambda name: statistics.median(seen[name]))
+    ratios = [a / b for a, b in zip(mine, seen[workers], strict=True)]
+    return [
+        task,
+        f"{count:,}",
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        str(threads),
+        f"{statistics.median(mine):,.0f}",
+        f"{statistics.median(seen[workers]):,.0f}",
+        workers,
+        f"{statistics.median(ratios):.2f}",
+        f"{min(ratios):.2f}-{max(ratios):.2f}",
+        str(rounds),
+        machine(),
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}",
+    ]
+
+
+def machine() -> str:
+    """The processor's name, as far as the system tells, and how many cores it has."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", help="folder with cifar10.npz")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=1500, help="of CIFAR-10, in one pass")
+    arguments = parser.parse_args()
+
+    data = {task: load(config.dataset, arguments.data) for task, (config, _) in TASKS.items()}
+    command = shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]])
+    head = f"\n## Training loop, {date.today()}\n\n`{command}`"
+    table = ["", f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    report([head, *table])
+    for threads, task in itertools.product(arguments.threads, TASKS):
+        report([f"| {' | '.join(measure(task, data[task], threads, arguments))} |"])
+
+
+def report(lines: list[str]) -> None:
+    """Print, and append to the results."""
+    print(*lines, sep="\n", flush=True)
+    with RESULTS.open("a") as file:
+        print(*lines, sep="\n", file=file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Ray actors that finish trials on the CPU while others go on training."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from scoring.handover import finish
+
+NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # Ray unsets the first otherwise
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=2, runtime_env={"env_vars": NO_DEVICE})
+class Scorer:
+    """Finishes one trial at a time; one that is killed starts again with the same trial."""
+
+    def finish(self, root: str, trial: str, released_at: datetime) -> None:
+        finish(root, trial, released_at)
+
+
+class Pool:
+    """A few scorers and a queue: what waits is on storage, not in memory.
+
+    Scorers ask Ray for no CPU, so they never wait for one that a trial holds: with few cores
+    training and scoring share them.
+    """
+
+    def __init__(self, root: str, size: int):
+        self.root = root
+        self._size = size
+        self._free: list[Any] = []
+        self._started = 0
+        self._queue: deque[tuple[str, datetime]] = deque()
+        self._busy: dict[ray.ObjectRef, tuple[str, Any]] = {}
+
+    def submit(self, trial: str) -> None:
+        """Have a trial finished that has just given its CPU or GPU back."""
+        self._queue.append((trial, datetime.now(UTC)))
+        self._feed()
+
+    @property
+    def left(self) -> int:
+        """Trials not finished yet."""
+        return len(self._queue) + len(self._busy)
+
+    def collect(self, timeout: float = 0) -> Iterator[tuple[str, Exception | None]]:
+        """Trials finished since the last call, each with its error if it has one.
+
+        Waits up to ``timeout`` seconds for the first of them.
+        """
+        ready, _ = ray.wait(list(self._busy), timeout=timeout) if self._busy else ([], [])
+        for reference in ready:
+            trial, actor = self._busy.pop(reference)
+            self._free.append(actor)
+            error = None
+            try:
+                ray.get(reference, timeout=60)
+            except RayError as failed:
+                error = failed
+            yield trial, error
+        self._feed()
+
+    def _feed(self) -> None:
+        while self._queue:
+            if not self._free:
+                # A scorer takes seconds to start: another one only for a queue that is longer.
+                if self._started == self._size or 0 < self._started >= len(self._queue):
+                    return
+                self._free.append(Scorer.remote())
+                self._started += 1
+            trial, released_at = self._queue.popleft()
+            actor = self._free.pop()
+            self._busy[actor.finish.remote(self.root, trial, released_at)] = trial, actor
+
+
+def pool_size() -> int:
+    """As many scorers as the cluster has CPUs, at most 8 on one machine of many cores."""
+    return max(1, min(8, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))))

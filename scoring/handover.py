@@ -1,0 +1,204 @@
+"""What a trial leaves behind for scoring, and the tables that are made of it.
+
+A trial writes its assignment problems and its history into ``pending/<trial>/`` before it
+gives its CPU or GPU back; from there on nothing needs the network any more. Whoever finishes
+it (an actor, or the next run after a crash) solves the problems, writes the four tables,
+the trials table last, and then deletes the folder. Neither torch nor Ray is needed.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scoring import schemas
+from scoring.transport import Problem, Transport, solve
+
+if TYPE_CHECKING:
+    from scoring.stages import Stage
+
+PENDING = "pending"
+INITIAL, FINAL = "initial.npz", "final.npz"
+
+
+def leave_initial(root: str, trial: str, stages: Sequence["Stage"]) -> None:
+    """Keep the assignment problems of the network before training."""
+    _save(root, f"{PENDING}/{trial}/{INITIAL}", _problems(stages))
+
+
+def leave_final(
+    root: str,
+    trial: str,
+    stages: Sequence["Stage"],
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    history: Mapping[str, Any],
+) -> None:
+    """Hand a trained network over: with this file its training is done for good.
+
+    Args:
+        root: the sweep's folder.
+        trial: its id.
+        stages: measured after the last epoch, with problems unless the trial diverged.
+        labels: classes (m,) of the points measured.
+        predictions: the network's classes (m,).
+        history: JSON values. ``summary`` has columns of the trials table, ``epochs`` rows of
+            the epochs table and ``tracks`` rows of the tracks table; each row of the last two
+            gets the trial's key here.
+    """
+    arrays = _problems(stages) | {"labels": labels, "predictions": predictions}
+    for stage in stages:
+        arrays |= {f"score{stage.stage}": stage.score, f"ratio{stage.stage}": stage.ratio}
+    arrays["history"] = np.array(json.dumps(history))
+    _save(root, f"{PENDING}/{trial}/{FINAL}", arrays)
+
+
+def handed_over(root: str, trial: str) -> bool:
+    """Whether a trial is trained and waits to be finished."""
+    return FINAL in schemas.list_files(root, f"{PENDING}/{trial}")
+
+
+def waiting(root: str) -> list[str]:
+    """Trials that are trained and wait to be finished."""
+    return [t for t in schemas.list_files(root, PENDING) if handed_over(root, t)]
+
+
+def finish(root: str, trial: str, released_at: datetime | None = None) -> None:
+    """Solve a trial's assignments, write its tables, and delete what it left.
+
+    Safe to repeat after a crash at any point: the row of the trials table is written last,
+    and a trial that has it and left nothing is finished.
+
+    Raises:
+        FileNotFoundError: the trial has left nothing to finish.
+    """
+    start = time.perf_counter()
+    final = _load(root, f"{PENDING}/{trial}/{FINAL}")
+    if final is None:
+        raise FileNotFoundError(f"{root}/{PENDING}/{trial}/{FINAL}")
+    history = json.loads(str(final["history"]))
+    summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
+    key = {field.name: summary[field.name] for field in schemas.KEY}
+
+    first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
+    initial = _load(root, f"{PENDING}/{trial}/{INITIAL}")
+    transports = _solve_all(initial, first) | _solve_all(final, last)
+    rows = [_track_row(key | row, tracks, transports) for row in tracks]
+    schemas.write_table(root, "epochs", trial, [key | row for row in epochs])
+    schemas.write_table(root, "tracks", trial, rows)
+    schemas.write_table(root, "samples", trial, _sample_rows(key, final, transports, last))
+    summary |= _over_stages(rows, epochs[-1])
+    summary |= {
+        "scoring_seconds": time.perf_counter() - start,
+        "released_at": released_at,
+        "scored_at": datetime.now(UTC),
+        **{k: datetime.fromisoformat(summary[k]) for k in ("started_at", "trained_at")},
+    }
+    schemas.write_table(root, "trials", trial, [summary])
+    schemas.delete(root, f"{PENDING}/{trial}")
+
+
+def _problems(stages: Sequence["Stage"]) -> dict[str, Any]:
+    arrays = {}
+    for stage in stages:
+        if stage.problem is not None:
+            for name, value in stage.problem._asdict().items():
+                arrays[f"{name}{stage.stage}"] = value
+    return arrays
+
+
+def _save(root: str, path: str, arrays: dict[str, Any]) -> None:
+    with schemas.writing(root, path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _load(root: str, path: str) -> Any:
+    """An open .npz, whose arrays are read one at a time as they are asked for."""
+    file = schemas.open_file(root, path)
+    return None if file is None else np.load(file, allow_pickle=False)  # type: ignore[arg-type]
+
+
+def _solve_all(arrays: Any, epoch: int) -> dict[tuple[int, int], tuple[Transport, float]]:
+    """The transport of each stage that has a problem, by (epoch, stage), with its seconds."""
+    solved = {}
+    stage = 1
+    while arrays is not None and f"inner{stage}" in arrays:
+        start = time.perf_counter()
+        parts = {name: arrays[f"{name}{stage}"] for name in Problem._fields}
+        parts["collapsed"] = bool(parts["collapsed"])
+        transport = solve(Problem(**parts))
+        solved[epoch, stage] = transport, time.perf_counter() - start
+        stage += 1
+    return solved
+
+
+def _track_row(
+    row: dict[str, Any],
+    tracks: list[dict[str, Any]],
+    transports: dict[tuple[int, int], tuple[Transport, float]],
+) -> dict[str, Any]:
+    """A row of the tracks table: its scores, and beside them what they are worth at random."""
+    stage, epoch = row["stage"], row["epoch"]
+    null = next(t for t in tracks if t["stage"] == stage)  # the first epoch's
+    row |= {f"{s}_initial": null[s] for s in ("lss", "inverse_lss", "lsr")}
+    row |= {"split": "test", "ots_random": 1 / row["m"]}
+    untrained, _ = transports.get((null["epoch"], stage), (None, 0))
+    here, seconds = transports.get((epoch, stage), (None, 0))
+    if here is not None:
+        row |= {
+            "ots": here.ots,
+            "gap": here.gap,
+            "network_cost": here.network_cost,
+            "optimal_cost": here.optimal_cost,
+            "collapsed": here.collapsed,
+            "solve_seconds": seconds,
+        }
+        if untrained is not None:
+            row |= {"ots_initial": untrained.ots, "gap_initial": untrained.gap}
+    return row
+
+
+def _sample_rows(
+    key: dict[str, Any],
+    final: Any,
+    transports: dict[tuple[int, int], tuple[Transport, float]],
+    epoch: int,
+) -> list[dict[str, Any]]:
+    rows = []
+    labels, predictions = final["labels"].tolist(), final["predictions"].tolist()
+    for (solved_at, stage), (transport, _) in transports.items():
+        if solved_at != epoch:
+            continue
+        columns = zip(
+            labels,
+            predictions,
+            final[f"score{stage}"].tolist(),
+            final[f"ratio{stage}"].tolist(),
+            transport.permutation.tolist(),
+            transport.own_cost.tolist(),
+            transport.matched_cost.tolist(),
+            strict=True,
+        )
+        names = ("label", "prediction", "lss", "lsr", "permutation", "own_cost", "matched_cost")
+        here = key | {"epoch": epoch, "stage": stage, "split": "test"}
+        for point, values in enumerate(columns):
+            rows.append(here | {"point": point} | dict(zip(names, values, strict=True)))
+    return rows
+
+
+def _over_stages(rows: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]:
+    """Means (and deviations, ddof = 0, as in the paper's Tables 6 and 7) over the stages."""
+    final = [row for row in rows if row["epoch"] == last["epoch"]]
+    losses = {field.name: last[field.name] for field in schemas.LOSSES}
+    summary: dict[str, Any] = losses | {"epochs_done": last["epoch"]}
+    for name in ("lss", "lsr", "ots"):
+        values = [row.get(name, np.nan) for row in final]
+        with np.errstate(invalid="ignore"):  # an infinite LSS has no deviation
+            summary |= {name: float(np.mean(values)), f"{name}_std": float(np.std(values))}
+    nulls = [f"{n}_initial" for n in ("lss", "inverse_lss", "lsr", "ots", "gap")]
+    for name in ("inverse_lss", "gap", *nulls, "lss_random", "ots_random"):
+        summary[name] = float(np.mean([row.get(name, np.nan) for row in final]))
+    return summary

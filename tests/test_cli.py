@@ -1,0 +1,120 @@
+"""The command line as a user meets it."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from scoring import schemas
+from tune_jobs import cli, folder, sweep
+
+
+@pytest.fixture
+def geosweep(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["geosweep", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+BAD = {
+    "unknown field": ("gama: 1", "gama"),
+    "wrong type": ("epochs: many", "epochs"),
+    "empty axis": ("gamma: []", "gamma"),
+    "negative gamma": ("gamma: -1", "gamma"),
+    "K = 7": ("K: 7", "K = 7"),
+    "unreadable data file": ("dataset: broken.npz", "broken.npz"),
+    "missing data file": ("dataset: missing.npz", "missing.npz"),
+    "too many points": ("dataset: digits\npoints: 501", "500 test images"),
+    "not YAML": ("{", "not YAML"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_sweep_ends_with_one_message_and_status_2(geosweep, tmp_path, kind):
+    text, word = BAD[kind]
+    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = geosweep("run", "bad.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("geosweep: bad.yaml")
+    assert word in err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before  # nothing was begun
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "nope"],
+        ["run", "demo", "--set", "gamma"],
+        ["status", "."],
+        ["report", "."],
+        ["ui", "."],
+    ],
+)
+def test_bad_arguments_end_with_status_2(geosweep, arguments):
+    code, _, err = geosweep(*arguments)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(geosweep, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = geosweep("run", "demo", "--out", str(tmp_path / "file"))
+    assert code == 2
+    assert "file: cannot be written" in err
+
+
+def test_a_torn_table_is_named(geosweep, tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    schemas.write_file(str(tmp_path / "out"), "results/trials/x.parquet", b"PAR1 torn")
+    code, _, err = geosweep("status", "out")
+    assert code == 2
+    assert "x.parquet" in err
+
+
+def test_sweeps_lists_what_is_built_in(geosweep):
+    code, out, _ = geosweep("sweeps")
+    assert code == 0
+    for name in ("demo", "mnist", "mnist-quick", "table4", "table7", "figure2"):
+        assert name in out
+
+
+def test_help_teaches(geosweep):
+    code, out, _ = geosweep("run", "--help")
+    assert code == 0
+    assert "--set" in out
+    assert "geosweep run table4" in out
+
+
+def test_status_counts_without_ray(geosweep, tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    code, out, _ = geosweep("status", "out")
+    assert code == 0
+    assert "16 missing" in out
+    assert "not running" in out
+
+
+def test_a_data_set_of_ones_own_is_found_by_its_path(geosweep, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (40, 8, 8), dtype=np.uint8)
+    np.savez(
+        tmp_path / "own.npz",
+        x_train=images,
+        y_train=np.arange(40) % 3,
+        x_test=images[:20],
+        y_test=np.arange(20) % 3,
+    )
+    (tmp_path / "own.yaml").write_text("dataset: own.npz\npoints: 21")
+    code, _, err = geosweep("run", "own.yaml")
+    assert code == 2
+    assert "own.npz has 20 test images" in err

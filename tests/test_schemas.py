@@ -1,0 +1,185 @@
+"""The four tables of a sweep: what their columns mean, and how they lie on disk."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models.config import TrialConfig
+from scoring import schemas
+from scoring.schemas import StoreError, read_table, table_path, write_file, write_table
+
+UNITS = {"", "1", "fraction", "nat", "s", "images", "points", "segments", "squared distance"}
+
+
+def row(trial="a", **values):
+    return {"trial": trial, "dataset": "digits", "network": "plain", "gamma": 0.1} | values
+
+
+def files_under(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("table", schemas.TABLES)
+def test_every_column_has_a_unit_a_meaning_and_a_name_of_its_own(table):
+    schema = schemas.TABLES[table]
+    assert len(set(schema.names)) == len(schema.names)
+    for field in schema:
+        assert field.metadata[b"unit"].decode() in UNITS
+        assert field.metadata[b"meaning"].decode().strip()
+
+
+@pytest.mark.parametrize("table", schemas.TABLES)
+def test_every_table_begins_with_the_trial_it_belongs_to(table):
+    key = [field.name for field in schemas.KEY]
+    assert key[0] == "trial"
+    assert schemas.TABLES[table].names[: len(key)] == key
+
+
+def test_the_first_columns_of_trials_are_the_configuration_of_a_trial():
+    columns = [field.name for field in schemas.KEY + schemas.CONFIG]
+    assert set(columns) - {"trial"} == set(TrialConfig.model_fields)
+    assert schemas.TABLES["trials"].names[: len(columns)] == columns
+
+
+def test_a_configuration_is_a_row_as_it_is(tmp_path):
+    config = TrialConfig(dataset="cifar10", K=4, gamma=5e-3)
+    stored = {"trial": config.trial} | config.model_dump()
+    write_table(str(tmp_path), "trials", config.trial, [stored])
+    table = read_table(str(tmp_path), "trials", list(stored))
+    assert table.to_pylist() == [stored]
+
+
+def test_what_is_written_is_read_with_units_and_nulls(tmp_path):
+    rows = [row(epoch=0, stage=1, shares=[0.25, 0.75]), row(epoch=1, stage=1, lss=1.5)]
+    write_table(str(tmp_path), "tracks", "a", rows)
+    write_table(str(tmp_path), "tracks", "b", [row("b", epoch=0, stage=1)])
+    table = read_table(str(tmp_path), "tracks")
+    assert table.schema.names == schemas.TABLES["tracks"].names
+    assert table["trial"].to_pylist() == ["a", "a", "b"]
+    assert table["shares"].to_pylist() == [[0.25, 0.75], None, None]
+    assert table["lss"].to_pylist() == [None, 1.5, None]
+    file = pq.read_schema(tmp_path / table_path("tracks", "a"))
+    assert file.field("lss").metadata[b"unit"] == b"1"
+    assert file.metadata[b"geosweep"] == schemas.FORMAT.encode()
+
+
+def test_a_column_can_be_read_alone(tmp_path):
+    write_table(str(tmp_path), "epochs", "a", [row(epoch=3, lss=2.0)])
+    assert read_table(str(tmp_path), "epochs", ["lss", "epoch"]).to_pylist() == [
+        {"lss": 2.0, "epoch": 3}
+    ]
+
+
+@pytest.mark.parametrize("table", schemas.TABLES)
+def test_a_sweep_without_results_has_empty_tables(tmp_path, table):
+    empty = read_table(str(tmp_path / "nowhere"), table)
+    assert (empty.num_rows, empty.schema) == (0, schemas.TABLES[table])
+    assert read_table(str(tmp_path), table, ["trial"]).schema.names == ["trial"]
+
+
+def test_a_file_from_before_a_column_was_added_reads_as_null(tmp_path):
+    older = pa.table({"trial": ["a"], "epoch": [1]})
+    path = tmp_path / table_path("epochs", "a")
+    path.parent.mkdir(parents=True)
+    pq.write_table(older, path)
+    write_table(str(tmp_path), "epochs", "b", [row("b", epoch=1, lss=2.0)])
+    table = read_table(str(tmp_path), "epochs")
+    assert table["lss"].to_pylist() == [None, 2.0]
+
+
+def test_a_sweep_may_lie_in_a_hidden_folder_and_under_a_uri(tmp_path):
+    folder = tmp_path / ".hidden" / "_runs"
+    write_table(str(folder), "trials", "a", [row()])
+    assert read_table(folder.as_uri(), "trials")["trial"].to_pylist() == ["a"]
+    write_table(folder.as_uri(), "trials", "b", [row("b")])
+    assert read_table(str(folder), "trials")["trial"].to_pylist() == ["a", "b"]
+
+
+def test_a_file_that_is_being_written_is_not_read(tmp_path):
+    write_table(str(tmp_path), "trials", "a", [row()])
+    (tmp_path / "results/trials/.b.parquet.0123abcd").write_bytes(b"PAR1 half of")
+    assert read_table(str(tmp_path), "trials")["trial"].to_pylist() == ["a"]
+    assert schemas.list_files(str(tmp_path), "results/trials") == ["a.parquet"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a table", b"PAR1"], ids=["empty", "text", "cut to its first bytes"]
+)
+def test_a_file_that_is_no_table_is_named(tmp_path, content):
+    for trial in ("a", "b"):
+        write_table(str(tmp_path), "trials", trial, [row(trial)])
+    (tmp_path / table_path("trials", "b")).write_bytes(content)
+    with pytest.raises(StoreError, match=r"results/trials/b\.parquet"):
+        read_table(str(tmp_path), "trials")
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_torn_file_is_named(tmp_path, kept):
+    for trial in ("a", "b", "c"):
+        write_table(str(tmp_path), "samples", trial, [row(trial, point=i) for i in range(500)])
+    torn = tmp_path / table_path("samples", "b")
+    torn.write_bytes(torn.read_bytes()[: int(kept * torn.stat().st_size)])
+    with pytest.raises(StoreError, match=r"results/samples/b\.parquet"):
+        read_table(str(tmp_path), "samples")
+
+
+def test_a_file_with_damage_in_its_middle_is_named(tmp_path):
+    write_table(str(tmp_path), "samples", "a", [row(point=i, lss=i**0.5) for i in range(500)])
+    path = tmp_path / table_path("samples", "a")
+    content = bytearray(path.read_bytes())
+    content[4:2000] = b"\xff" * 1996
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"results/samples/a\.parquet"):
+        read_table(str(tmp_path), "samples")
+
+
+def test_a_table_of_something_else_is_named(tmp_path):
+    path = tmp_path / table_path("trials", "other")
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"trial": [["a", "list"]]}), path)
+    with pytest.raises(StoreError, match=r"other\.parquet"):
+        read_table(str(tmp_path), "trials")
+
+
+def test_a_table_is_replaced_as_a_whole(tmp_path):
+    write_table(str(tmp_path), "epochs", "a", [row(epoch=i) for i in range(5)])
+    write_table(str(tmp_path), "epochs", "a", [row(epoch=9)])
+    assert read_table(str(tmp_path), "epochs", ["epoch"]).to_pylist() == [{"epoch": 9}]
+    assert files_under(tmp_path) == ["results/epochs/a.parquet"]
+
+
+def test_a_failure_on_the_way_leaves_the_old_content_and_nothing_else(tmp_path):
+    write_file(str(tmp_path), "notes/a.txt", b"old")
+    with pytest.raises(TypeError):
+        write_file(str(tmp_path), "notes/a.txt", object())  # fails once the new file is open
+    assert (tmp_path / "notes/a.txt").read_bytes() == b"old"
+    assert files_under(tmp_path) == ["notes/a.txt"]
+
+
+def test_a_row_that_does_not_fit_leaves_the_old_table_and_nothing_else(tmp_path):
+    write_table(str(tmp_path), "epochs", "a", [row(epoch=1)])
+    with pytest.raises((pa.ArrowException, TypeError)):
+        write_table(str(tmp_path), "epochs", "a", [row(epoch="one")])
+    assert read_table(str(tmp_path), "epochs", ["epoch"]).to_pylist() == [{"epoch": 1}]
+    assert files_under(tmp_path) == ["results/epochs/a.parquet"]
+
+
+def test_a_failure_at_the_last_moment_leaves_nothing_behind(tmp_path):
+    (tmp_path / "notes/a.txt/in the way").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"a\.txt"):
+        write_file(str(tmp_path), "notes/a.txt", b"new")
+    assert files_under(tmp_path) == []
+
+
+def test_files_of_a_sweep_are_written_read_listed_and_deleted(tmp_path):
+    root = str(tmp_path)
+    for name in ("b", "a"):
+        write_file(root, f"pending/{name}", name.encode())
+    assert schemas.list_files(root, "pending") == ["a", "b"]
+    assert bytes(schemas.read_file(root, "pending/a")) == b"a"
+    schemas.delete(root, "pending/a")
+    schemas.delete(root, "pending/a")
+    assert schemas.read_file(root, "pending/a") is None
+    schemas.delete(root, "pending")
+    assert schemas.list_files(root, "pending") == []
+    assert schemas.list_files(root, "never made") == []

@@ -1,0 +1,254 @@
+"""Sweeps end to end: real Ray, MLflow and Parquet on scikit-learn's digits."""
+
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+
+from models import datasets, training
+from models.config import TrialConfig
+from scoring import handover, schemas
+from scoring.transport import optimal_transport_score
+from tune_jobs import folder, service, sweep, trial
+from tune_jobs.board import Board
+from tune_jobs.tracking import METRICS, SWEEP_TAG, TRIAL_TAG
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray and MLflow leave sockets, databases and subprocesses to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
+]
+
+SWEEP = """
+dataset: digits
+layers: fully_connected
+network: [plain, resnet]
+gamma: 1e-3
+epochs: 2
+points: 60
+epoch_points: 40
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_session():
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+class Run:
+    """A sweep file and its folder, to run more than once."""
+
+    def __init__(self, path):
+        self.file, self.root = path / "tiny.yaml", str(path / "out")
+        self.output = io.StringIO()
+
+    def __call__(self, text: str = SWEEP, *settings: str) -> folder.State:
+        self.file.write_text(text)
+        request = service.check(sweep.read(str(self.file), settings), self.root, None, None)
+        return service.run(request, Console(file=self.output, width=120))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("finished"))
+    state = run()
+    assert len(state.rows) == 2, run.output.getvalue()
+    return run, state
+
+
+def test_a_two_trial_sweep_fills_the_four_tables(finished):
+    run, state = finished
+    assert [row["status"] for row in state.rows.values()] == ["done", "done"]
+    sizes = {table: schemas.read_table(run.root, table).num_rows for table in schemas.TABLES}
+    assert sizes == {"trials": 2, "epochs": 2 * 3, "tracks": 2 * 3, "samples": 2 * 60}
+    for trial_id, row in state.rows.items():
+        assert row["epochs_done"] == 2
+        assert row["started_at"] <= row["trained_at"] <= row["released_at"] <= row["scored_at"]
+        assert TrialConfig.model_validate({n: row[n] for n in TrialConfig.model_fields}).trial == (
+            trial_id
+        )
+
+
+def test_every_score_has_its_nulls_beside_it(finished):
+    run, state = finished
+    tracks = schemas.read_table(run.root, "tracks").to_pandas()
+    last = tracks[tracks["epoch"] == 2].set_index("trial")
+    first = tracks[tracks["epoch"] == 0].set_index("trial")
+    for trial_id, row in state.rows.items():
+        assert row["lss_random"] == 5**0.5
+        assert row["ots_random"] == 1 / 60
+        assert row["lss_initial"] == first.loc[trial_id, "lss"]
+        assert row["ots_initial"] == first.loc[trial_id, "ots"]
+        assert row["ots"] == last.loc[trial_id, "ots"]
+    assert tracks.loc[tracks["epoch"] == 1, "ots"].isna().all()
+    assert set(tracks.loc[tracks["epoch"] == 1, "m"]) == {40}
+    assert set(tracks.loc[tracks["epoch"] == 2, "m"]) == {60}
+
+
+def test_scores_are_those_of_the_network_that_was_kept(finished):
+    run, state = finished
+    data = datasets.load("digits")
+    for config in state.trials:
+        weights = trial._read_checkpoint(run.root, config)["network"]
+        network = training.build(config, data.image, data.classes).eval()
+        network.load_state_dict(weights)
+        images = training.standardiser(data, "cpu")(torch.from_numpy(data.x_test[:60]))
+        with torch.no_grad():
+            states = [state for _, state in network.states(images)]
+        ots = optimal_transport_score(states[0], states[-1])
+        row = state.rows[config.trial]
+        assert (row["ots"], row["gap"]) == pytest.approx((ots.ots, ots.gap))
+        samples = (
+            schemas.read_table(run.root, "samples").to_pandas().query("trial == @config.trial")
+        )
+        np.testing.assert_array_equal(samples["permutation"], ots.permutation)
+        np.testing.assert_allclose(samples["own_cost"], ots.own_cost, rtol=1e-5)
+
+
+def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
+    run, state = finished
+    client = MlflowClient(f"sqlite:///{run.root}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [r for r in runs if SWEEP_TAG in r.data.tags]
+    children = {r.data.tags[TRIAL_TAG]: r for r in runs if TRIAL_TAG in r.data.tags}
+    assert parent.info.status == "FINISHED"
+    assert set(children) == set(state.rows)
+    for trial_id, child in children.items():
+        assert child.info.status == "FINISHED"
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.data.params["gamma"] == "0.001"
+        assert set(child.data.metrics) <= set(METRICS)
+        assert len(METRICS) <= 16
+        steps = [m.step for m in client.get_metric_history(child.info.run_id, "lss")]
+        assert steps == [0, 1, 2]
+        assert child.data.metrics["ots"] == state.rows[trial_id]["ots"]
+        for table in schemas.TABLES:
+            path = client.download_artifacts(child.info.run_id, schemas.table_path(table, trial_id))
+            assert pq.read_table(path).num_rows > 0
+
+
+def test_what_is_done_is_not_run_again(finished, monkeypatch):
+    run, state = finished
+
+    def never(*_):
+        raise AssertionError("a finished sweep started Ray")
+
+    monkeypatch.setattr(service, "_run", never)
+    assert run().rows == state.rows
+
+
+def test_a_sweep_that_grew_trains_its_new_cells_only(run):
+    before = run(SWEEP, "network=plain").rows
+    after = run(SWEEP).rows
+    assert len(after) == 2
+    for trial_id, row in before.items():
+        assert after[trial_id] == row
+
+
+def test_an_interrupted_trial_goes_on_and_ends_with_the_same_numbers(run, finished, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def killed_after_the_first_epoch(record):
+        if record["epoch"] == 1:
+            raise Killed
+
+    _, undisturbed = finished
+    config = undisturbed.trials[0]
+    monkeypatch.setattr(trial.tune, "report", killed_after_the_first_epoch)
+    with pytest.raises(Killed):
+        trial.run_trial(config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0)
+    row = run().rows[config.trial]
+    numbers = [n for n, v in row.items() if isinstance(v, float) and "seconds" not in n]
+    assert {n: row[n] for n in numbers} == {n: undisturbed.rows[config.trial][n] for n in numbers}
+
+
+def test_a_trained_trial_is_only_scored(run, monkeypatch):
+    config = (
+        sweep.read("demo")
+        .trials[0]
+        .model_copy(
+            update={"epochs": 1, "points": 30, "layers": "fully_connected", "normalisation": "none"}
+        )
+    )
+    monkeypatch.setattr(trial.tune, "report", lambda record: None)
+    trial.run_trial(config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0)
+    assert handover.waiting(run.root) == [config.trial]
+    handover.finish(run.root, config.trial)
+    assert handover.waiting(run.root) == []
+    (row,) = schemas.read_table(run.root, "trials").to_pylist()
+    assert row["status"] == "done"
+    assert row["scored_at"] > row["trained_at"]
+
+
+def test_a_trial_that_fails_is_named_and_the_others_are_kept(run):
+    run.file.write_text(SWEEP)
+    broken, whole = sweep.read(str(run.file)).trials
+    schemas.write_file(run.root, f"checkpoints/{broken.trial}.pt", b"not a checkpoint")
+    state = run()
+    assert state.rows[whole.trial]["status"] == "done"
+    assert state.rows[broken.trial]["status"] == "failed"
+    assert f"{broken.trial}.pt: cannot be read" in state.rows[broken.trial]["error"]
+    assert b"run_trial" in schemas.read_file(run.root, f"errors/{broken.trial}.txt")
+    assert [t.trial for t in state.missing] == [broken.trial]
+
+    schemas.delete(run.root, f"checkpoints/{broken.trial}.pt")
+    assert [row["status"] for row in run().rows.values()] == ["done", "done"]
+
+
+def test_a_trial_that_diverges_says_so_and_keeps_what_it_measured(run):
+    state = run(SWEEP, "network=plain", "recipe=sgd", "learning_rate=1e6", "epochs=3")
+    (row,) = state.rows.values()
+    assert row["status"] == "diverged"
+    assert row["epochs_done"] < 3
+    assert schemas.read_table(run.root, "epochs").num_rows == row["epochs_done"] + 1
+    assert state.missing == []
+
+
+def test_a_second_run_on_one_folder_is_told_who_holds_it(run):
+    schemas.write_file(run.root, "sweep.json", b"{}")
+    with (
+        folder.hold(run.root),
+        pytest.raises(sweep.SweepError, match="is running this sweep"),
+        folder.hold(run.root),
+    ):
+        pass
+
+
+def test_the_sweep_goes_on_without_mlflow(run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{run.file}/is/a/file.db")
+    state = run(SWEEP, "network=plain")
+    assert [row["status"] for row in state.rows.values()] == ["done"]
+    assert "Parquet is complete" in run.output.getvalue()
+
+
+def test_the_board_counts_and_estimates(finished):
+    run, state = finished
+    board = Board(run.root, service.cells(state), 2, Console(file=io.StringIO()))
+    for cell in board.cells.values():
+        cell.status, cell.epoch, cell.record = "waiting", -1, {}
+    first, second = board.cells
+    assert board.seconds_left() is None
+    board.report(first, {"epoch": 1, "seconds": 4.0})
+    assert board.seconds_left() == pytest.approx((4.0 + 2 * 4.0) / 2)
+    board.change(first, "done")
+    board.change(second, "done")
+    assert board.seconds_left() == 0
+    assert board.snapshot()["counts"] == {"done": 2}

@@ -1,0 +1,281 @@
+"""The training loop: the same numbers every time, also across an interruption."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch.nn.functional import cross_entropy
+from torch.testing import assert_close
+
+from models import training
+from models.config import TrialConfig
+from models.datasets import Dataset, load
+from models.network import build, decayed
+from models.training import Draws, diverged, standardiser, train
+
+
+def tiny(side=16, channels=3, train=40, test=16, classes=3):
+    """A data set of coloured noise, each class brighter than the one before."""
+    draw = np.random.default_rng(0)
+    splits = {}
+    for split, count in (("train", train), ("test", test)):
+        labels = np.arange(count) % classes
+        noise = draw.integers(0, 100, (count, side, side, channels))
+        splits[f"x_{split}"] = (noise + 60 * labels[:, None, None, None]).astype(np.uint8)
+        splits[f"y_{split}"] = labels
+    mean, std = ([float(f())] * channels for f in (splits["x_train"].mean, splits["x_train"].std))
+    return Dataset(**splits, classes=classes, mean=tuple(mean), std=tuple(std))
+
+
+CONVOLUTIONAL = {"dataset": "tiny.npz", "batch_size": 16, "epochs": 3, "seed": 7}
+CONNECTED = {"dataset": "tiny.npz", "layers": "fully_connected", "batch_size": 16, "epochs": 3}
+
+
+def run(data, checkpoint=None, **config):
+    """Records without their times, checkpoints as saved on disk, and the last weights."""
+    records, saved, weights = [], [], {}
+    for record, network, state in train(TrialConfig(**config), data, checkpoint=checkpoint):
+        file = io.BytesIO()
+        torch.save(state, file)
+        saved.append(file.getvalue())
+        assert record["seconds"] > 0
+        records.append({k: v for k, v in record.items() if k != "seconds"})
+        weights = {k: v.clone() for k, v in network.state_dict().items()}
+    return records, saved, weights
+
+
+def assert_same(one, other):
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert_close(other[name], one[name], rtol=0, atol=0, equal_nan=True)
+
+
+def images_of(data, split):
+    """Standardised images (m, c, h, w), by the book."""
+    x = torch.from_numpy(getattr(data, f"x_{split}")).double().permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(v).double()[:, None, None] for v in (data.mean, data.std))
+    return ((x - mean) / std).float()
+
+
+def test_training_again_gives_the_same_numbers_bit_for_bit():
+    one, other = (run(tiny(), **CONVOLUTIONAL, augment=True) for _ in range(2))
+    for record, again in zip(one[0], other[0], strict=True):
+        assert_same(record, again)
+    assert_same(one[2], other[2])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONVOLUTIONAL | {"recipe": "adam", "augment": True, "gamma": 1e-2},
+        CONVOLUTIONAL | {"recipe": "sgd", "augment": True, "gamma": 1e-2},
+        CONVOLUTIONAL | {"network": "plain", "stages": 2, "epochs": 2},
+        CONNECTED | {"recipe": "adam", "gamma": 1e-2},
+    ],
+    ids=["adam", "sgd", "plain in two stages", "fully connected"],
+)
+def test_a_trial_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(config):
+    data = tiny(side=16 if config.get("augment") else 8)
+    records, saved, weights = run(data, **config)
+    assert [r["epoch"] for r in records] == list(range(config["epochs"] + 1))
+    for stopped, content in enumerate(saved[:-1]):
+        checkpoint = torch.load(io.BytesIO(content), weights_only=True)
+        later, _, resumed = run(data, checkpoint=checkpoint, **config)
+        for wanted, record in zip(records[stopped + 1 :], later, strict=True):
+            assert_same(wanted, record)
+        assert_same(weights, resumed)
+
+
+def test_a_finished_trial_has_nothing_to_go_on_with():
+    _, saved, _ = run(tiny(side=8), **CONNECTED)
+    checkpoint = torch.load(io.BytesIO(saved[-1]), weights_only=True)
+    assert list(train(TrialConfig(**CONNECTED), tiny(side=8), checkpoint=checkpoint)) == []
+
+
+def test_epoch_zero_is_the_network_at_initialisation():
+    config, data = TrialConfig(**CONNECTED), tiny(side=8)
+    first = next(train(config, data))
+    assert first.record["epoch"] == 0
+    for name in ("train_loss", "train_accuracy", "learning_rate"):
+        assert math.isnan(first.record[name])
+    assert not diverged(first.record)
+    assert_same(build(config, data.image, data.classes).state_dict(), first.network.state_dict())
+
+
+def test_a_small_network_learns_digits():
+    *_, last = train(TrialConfig(layers="fully_connected", epochs=3, batch_size=32), load("digits"))
+    assert last.record["test_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_clean_accuracies_are_taken_on_as_many_unchanged_images_as_test_has(augment):
+    config, data = TrialConfig(**CONVOLUTIONAL | {"epochs": 1}, augment=augment), tiny()
+    *_, (record, network, _) = train(config, data)
+    network.eval()
+    for prefix, split in (("clean_train", "train"), ("test", "test")):
+        x, y = images_of(data, split)[:16], torch.from_numpy(getattr(data, f"y_{split}"))[:16]
+        with torch.no_grad():
+            logits = network(x)
+        assert_close(record[f"{prefix}_loss"], cross_entropy(logits, y).item(), rtol=1e-4, atol=0)
+        right = (logits.argmax(1) == y).sum().item()
+        assert record[f"{prefix}_accuracy"] == right / 16
+
+
+def test_evaluation_does_not_depend_on_its_batches():
+    config, data = TrialConfig(**CONVOLUTIONAL), tiny()
+    network = build(config, data.image, data.classes)
+    split = training.place(data, "train", "cpu")
+    standardise = standardiser(data, "cpu")
+    whole, *parts = (training.evaluate(network, split, standardise, n) for n in (40, 7, 1))
+    for part in parts:
+        assert_close(part, whole, rtol=1e-5, atol=0)
+
+
+def test_images_are_standardised_channel_by_channel():
+    x = torch.randint(256, (2, 4, 4, 3), dtype=torch.uint8)
+    data = Dataset(*[None] * 4, classes=1, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    standard = standardiser(data, "cpu")(x)
+    assert (standard.dtype, standard.shape) == (torch.float32, (2, 3, 4, 4))
+    assert_close(standard[:, 2], (x[..., 2].float() - 3) / 6)
+
+
+@pytest.mark.parametrize("recipe", ["adam", "sgd"])
+def test_the_learning_rate_falls_to_zero_on_a_cosine(recipe):
+    config = CONNECTED | {"epochs": 4, "recipe": recipe, "learning_rate": 0.01}
+    records, _, _ = run(tiny(side=8), **config)
+    steps = 3  # 40 images in batches of 16
+    for record in records[1:]:
+        done = (record["epoch"] * steps - 1) / (4 * steps)  # before the epoch's last step
+        wanted = 0.01 * (1 + math.cos(math.pi * done)) / 2
+        assert_close(record["learning_rate"], wanted, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("decay", ["all", "blocks"])
+@pytest.mark.parametrize("recipe", ["adam", "sgd"])
+def test_gamma_adds_gamma_times_the_weight_to_its_gradient(recipe, decay):
+    """One step over the whole train split, by hand: along g = dL/dW + gamma W."""
+    gamma, rate, data = 0.3, 1e-2, tiny(side=8)
+    config = TrialConfig(
+        **CONNECTED | {"epochs": 1, "batch_size": 40, "recipe": recipe},
+        **{"gamma": gamma, "learning_rate": rate, "decay": decay},
+    )
+    network = build(config, data.image, data.classes)
+    cross_entropy(network(images_of(data, "train")), torch.from_numpy(data.y_train)).backward()
+    under = {id(p) for p in decayed(network, decay)[0]}
+    *_, (_, trained, _) = train(config, data)
+    for old, new in zip(network.parameters(), trained.parameters(), strict=True):
+        g = old.grad + (gamma * old if id(old) in under else 0)
+        plain = (g == 0) | (g.abs() > 1e-4)  # Adam's first step is the sign: not of rounding
+        step = g if recipe == "sgd" else g / (g.abs() + 1e-8)
+        assert_close(new[plain], (old - rate * step)[plain], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["adam", "sgd"])
+def test_gamma_shrinks_the_weights(recipe):
+    def size(gamma):
+        config = CONNECTED | {"recipe": recipe, "gamma": gamma, "learning_rate": 1e-3}
+        _, _, weights = run(tiny(side=8), **config)
+        return sum(float((w**2).sum()) for name, w in weights.items() if "weight" in name)
+
+    assert size(10.0) < size(1.0) < size(0.0)
+
+
+def test_gamma_shrinks_nothing_but_the_blocks_where_it_weighs_only_them():
+    def weights(**config):
+        network = build(TrialConfig(**CONNECTED), (3, 8, 8), 3)
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        config = {"recipe": "sgd", "learning_rate": 0.1, "gamma": 0.5} | config
+        training.make_optimizer(network, TrialConfig(**CONNECTED, **config)).step()
+        return network.state_dict()
+
+    old = weights(gamma=0.0)
+    new = weights(decay="blocks")
+    for name, weight in old.items():
+        shrunk = name.startswith("stages.") and name.endswith("weight")
+        assert_close(new[name], weight * (1 - 0.1 * 0.5) if shrunk else weight)
+
+
+def test_a_diverging_trial_ends_early_with_a_loss_that_is_not_finite():
+    config = CONNECTED | {"epochs": 50, "recipe": "sgd", "learning_rate": 1e6}
+    records, _, _ = run(tiny(side=8), **config)
+    assert len(records) < 20
+    assert [diverged(r) for r in records] == [False] * (len(records) - 1) + [True]
+
+
+@pytest.mark.parametrize("name", ["train_loss", "clean_train_loss", "test_loss"])
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_any_loss_that_is_not_finite_is_a_divergence(name, loss):
+    fine = {"epoch": 1, "train_loss": 1.0, "clean_train_loss": 1.0, "test_loss": 1.0}
+    assert not diverged(fine)
+    assert diverged(fine | {name: loss})
+
+
+def draws(count=40, epoch=1, **config):
+    return Draws(TrialConfig(**CONVOLUTIONAL | config), count, epoch, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(40, [16, 16, 8]), (32, [16, 16]), (33, [16, 16]), (34, [16, 16, 2])]
+)
+def test_an_epoch_sees_every_image_once_but_for_a_batch_of_one(count, sizes):
+    batches = draws(count).batches
+    assert [len(batch) for batch in batches] == sizes
+    seen = torch.cat(list(batches)).tolist()
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(range(count))
+
+
+def test_batch_normalisation_meets_no_batch_of_one():
+    """A last state of one pixel: one image alone has no variance."""
+    config = TrialConfig(**CONVOLUTIONAL | {"stages": 4, "epochs": 1})
+    *_, last = train(config, tiny(side=8, train=config.batch_size + 1))
+    assert math.isfinite(last.record["train_loss"])
+
+
+def test_order_differs_between_epochs_and_seeds_and_not_with_gamma():
+    one = torch.cat(list(draws().batches))
+    assert_close(torch.cat(list(draws(gamma=0.1, network="plain").batches)), one)
+    assert not torch.equal(torch.cat(list(draws(epoch=2).batches)), one)
+    assert not torch.equal(torch.cat(list(draws(seed=8).batches)), one)
+
+
+def test_an_augmented_image_is_a_crop_of_its_frame_or_the_mirror_image_of_one():
+    x = torch.randint(1, 256, (12, 6, 7, 2), dtype=torch.uint8)  # neither square nor symmetric
+    seen = draws(12, augment=True)
+    for batch in torch.randperm(12).split(5):
+        for i, image in zip(batch.tolist(), seen.images(x, batch), strict=True):
+            windows = reference.crops_and_flips(x[i].tolist(), training.PAD)
+            assert len(windows) == 9 * 9 * 2
+            down, right = seen.corner[i].tolist()
+            assert image.tolist() == windows[(9 * down + right) * 2 + int(seen.flip[i])]
+
+
+def test_every_crop_and_both_sides_are_drawn_about_equally_often():
+    count = 162 * 100
+    seen = draws(count, augment=True)
+    place = (seen.corner[:, 0] * 9 + seen.corner[:, 1]) * 2 + seen.flip
+    drawn = place.bincount(minlength=162).double()
+    assert drawn.shape == (162,)
+    assert_close(drawn, torch.full((162,), 100.0).double(), rtol=0.5, atol=0)
+
+
+def test_without_augmentation_images_are_as_they_are():
+    x = torch.randint(256, (12, 6, 7, 2), dtype=torch.uint8)
+    batch = torch.tensor([3, 1, 11])
+    assert_close(draws(12).images(x, batch), x[batch])
+
+
+def test_training_in_bfloat16_keeps_weights_and_evaluation_in_float32():
+    *_, (record, network, _) = train(
+        TrialConfig(**CONNECTED | {"epochs": 1}, precision="bfloat16"), tiny(side=8)
+    )
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert math.isfinite(record["train_loss"])
+    *_, (exact, _, _) = train(TrialConfig(**CONNECTED | {"epochs": 1}), tiny(side=8))
+    assert exact["train_loss"] != record["train_loss"]
+    assert_close(record["train_loss"], exact["train_loss"], rtol=0.05, atol=0)

@@ -1,0 +1,230 @@
+"""OTS: against all permutations, against SciPy, and as theorems about optimal transport."""
+
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import linear_sum_assignment
+
+from scoring.transport import assignment_problem, optimal_transport_score, solve
+
+
+@st.composite
+def maps(draw, least=2, most=7, outputs=True):
+    """Inputs and outputs (m, d) on a grid of eighths, where equal costs are exactly equal."""
+    m, d = draw(st.integers(least, most)), draw(st.integers(1, 3))
+    reach = draw(st.sampled_from([2, 100]))
+    points = arrays("int64", (m, d), elements=st.integers(-reach, reach)).map(lambda a: a / 8)
+    x, y = draw(points), draw(points)
+    assume((x != x[0]).any() and (y != y[0]).any())
+    return x, y
+
+
+@given(maps(most=6))
+def test_no_permutation_costs_less(points):
+    x, y = points
+    least, best = reference.optimal_matchings(x.tolist(), y.tolist())
+    result = optimal_transport_score(x, y)
+    assert_allclose(result.optimal_cost, least / len(x), rtol=1e-9, atol=1e-12)
+    assert tuple(result.permutation) in best
+    assert result.ots == np.mean(result.permutation == np.arange(len(x)))
+
+
+@settings(max_examples=15)
+@given(maps(least=7, most=7))
+def test_seven_points_have_the_best_of_5040_permutations(points):
+    x, y = points
+    least, best = reference.optimal_matchings(x.tolist(), y.tolist())
+    result = optimal_transport_score(x, y)
+    assert_allclose(result.optimal_cost, least / 7, rtol=1e-9, atol=1e-12)
+    assert tuple(result.permutation) in best
+
+
+@given(maps(most=6))
+def test_ots_is_one_when_no_other_matching_costs_less(points):
+    x, y = points
+    _, best = reference.optimal_matchings(x.tolist(), y.tolist())
+    assert (optimal_transport_score(x, y).ots == 1) == (tuple(range(len(x))) in best)
+
+
+@given(maps())
+def test_costs_are_distances_between_the_matched_points(points):
+    x, y = points
+    result = optimal_transport_score(x, y)
+    own = [reference.squared_distance(a, b) for a, b in zip(x, y, strict=True)]
+    matched = [
+        reference.squared_distance(a, y[j]) for a, j in zip(x, result.permutation, strict=True)
+    ]
+    assert_allclose(result.own_cost, own, rtol=1e-12, atol=1e-12)
+    assert_allclose(result.matched_cost, matched, rtol=1e-9, atol=1e-9)
+    assert_allclose(result.network_cost, np.mean(own), rtol=1e-12)
+    assert_allclose(result.optimal_cost, np.mean(matched), rtol=1e-9, atol=1e-12)
+    assert result.m == len(x)
+
+
+@given(maps())
+def test_the_answer_is_a_permutation_and_the_gap_lies_between_zero_and_one(points):
+    result = optimal_transport_score(*points)
+    assert result.permutation.dtype == np.int64
+    assert sorted(result.permutation) == list(range(result.m))
+    assert 0 <= result.gap <= 1
+    assert not result.collapsed
+    if result.ots == 1:
+        assert result.gap == 1
+
+
+@given(maps(), st.integers(-800, 800))
+def test_moving_all_outputs_alike_does_not_change_the_matching(points, shift):
+    x, y = points
+    here, there = optimal_transport_score(x, y), optimal_transport_score(x, y + shift / 8)
+    # Costs differ by the same amount under any matching; equal ones may be broken otherwise.
+    saved = here.network_cost - here.optimal_cost
+    assert_allclose(there.network_cost - there.optimal_cost, saved, atol=1e-6)
+    assert (there.ots == 1) == (here.ots == 1)
+
+
+@given(st.integers(0, 10**6))
+def test_the_order_of_the_points_permutes_the_answer(seed):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(20, 3))
+    y = x + draw.normal(size=(20, 3))
+    order = draw.permutation(20)
+    one, other = optimal_transport_score(x, y), optimal_transport_score(x[order], y[order])
+    assert_array_equal(order[other.permutation], one.permutation[order])
+    assert other.ots == one.ots
+    assert_allclose(other.gap, one.gap, rtol=1e-12)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_a_symmetric_positive_definite_map_is_its_own_optimal_transport(seed, roundness):
+    """Brenier: the gradient of a convex function is the optimal map to its image."""
+    draw = np.random.default_rng(seed)
+    x, root = draw.normal(size=(30, 4)), draw.normal(size=(4, 4))
+    y = x @ (root @ root.T + roundness * np.eye(4)) + draw.normal(size=4)
+    result = optimal_transport_score(x, y)
+    assert result.ots == 1
+    assert result.gap == 1
+
+
+def test_the_gradient_of_any_convex_function_is_optimal():
+    x = np.random.default_rng(0).normal(size=(60, 5))
+    softmax = np.exp(x) / np.exp(x).sum(1, keepdims=True)  # gradient of log-sum-exp
+    assert optimal_transport_score(x, softmax).ots == 1
+
+
+def test_turning_points_around_their_mean_is_the_worst_map():
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    result = optimal_transport_score(x, -x)
+    assert result.ots < 0.2
+    assert result.gap < 0.1
+
+
+def test_a_shuffle_of_the_points_has_gap_zero_and_is_found():
+    draw = np.random.default_rng(0)
+    x, order = draw.normal(size=(40, 3)), np.roll(np.arange(40), 1)
+    result = optimal_transport_score(x, x[order])
+    assert_array_equal(order[result.permutation], np.arange(40))
+    assert result.ots == 0
+    assert_allclose(result.gap, 0, atol=1e-12)
+
+
+def test_the_identity_map_is_optimal_with_gap_one():
+    x = np.random.default_rng(0).normal(size=(10, 3))
+    result = optimal_transport_score(x, x)
+    assert (result.ots, result.gap, result.network_cost, result.optimal_cost) == (1, 1, 0, 0)
+
+
+def test_points_that_occur_twice_do_not_lower_ots():
+    x = np.repeat(np.random.default_rng(0).normal(size=(10, 64)), 3, axis=0)
+    assert optimal_transport_score(x, 2 * x + 1).ots == 1
+    single = torch.from_numpy(x).float()
+    assert solve(assignment_problem(single, 2 * single + 1)).ots == 1
+
+
+def test_a_random_matching_scores_one_over_m_on_average():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(400, 10, 20))
+    scores = [optimal_transport_score(a, b).ots for a, b in zip(x[::2], x[1::2], strict=True)]
+    assert_allclose(np.mean(scores), 1 / 10, atol=0.04)
+
+
+@pytest.mark.parametrize("constant", ["inputs", "outputs", "outputs far away", "zeros"])
+def test_collapsed_points_have_no_ots(constant):
+    x = np.random.default_rng(0).normal(size=(8, 5))
+    x, y = {
+        "inputs": (np.full((8, 5), 0.1), x),
+        "outputs": (x, np.full((8, 5), 0.1)),
+        "outputs far away": (x, 1e9 + 1e-9 * x),
+        "zeros": (x, np.zeros((8, 5))),
+    }[constant]
+    result = optimal_transport_score(x, y)
+    assert result.collapsed
+    assert math.isnan(result.ots)
+    assert sorted(result.permutation) == list(range(8))
+    assert 0 < result.network_cost < math.inf
+
+
+def test_arrays_tensors_lists_of_images_and_float32_give_the_same():
+    draw = np.random.default_rng(0)
+    x, y = (draw.integers(-99, 99, (12, 2, 3)) / 8 for _ in range(2))
+    wanted = optimal_transport_score(x.reshape(12, 6), y.reshape(12, 6))
+    tensors = torch.tensor(x, requires_grad=True), torch.from_numpy(y)
+    for a, b in [(x, y), (x.tolist(), y.tolist()), tensors, [np.float32(x), np.float32(y)]]:
+        result = optimal_transport_score(a, b)
+        assert_array_equal(result.permutation, wanted.permutation)
+        assert_array_equal(result.own_cost, wanted.own_cost)
+        assert_allclose(result.optimal_cost, wanted.optimal_cost, rtol=1e-12)
+    single = solve(assignment_problem(torch.from_numpy(x).float(), torch.from_numpy(y).float()))
+    assert_array_equal(single.permutation, wanted.permutation)
+    assert_allclose(single.optimal_cost, wanted.optimal_cost, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_optimal_cost_is_that_of_scipy(seed):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(200, 10))
+    y = x @ draw.normal(size=(10, 10)) + draw.normal(size=(200, 10))
+    cost = ((x[:, None] - y) ** 2).sum(2)
+    rows, columns = linear_sum_assignment(cost)
+    result = optimal_transport_score(x, y)
+    assert_allclose(result.optimal_cost, cost[rows, columns].mean(), rtol=1e-12)
+    assert_array_equal(result.permutation, columns)
+
+
+def test_points_far_from_the_origin_are_matched_as_well_as_near_ones():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(2, 100, 8))
+    near = optimal_transport_score(x, y)
+    far = optimal_transport_score(x + 1e6, y + 1e6)
+    assert_array_equal(far.permutation, near.permutation)
+    assert_allclose(far.optimal_cost, near.optimal_cost, rtol=1e-6)
+
+
+def test_states_whose_products_overflow_float32_are_still_matched():
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 20, 6, generator=draw)
+    near, far = (solve(assignment_problem(scale * x, scale * y)) for scale in (1.0, 1e25))
+    assert not far.collapsed
+    assert_array_equal(far.permutation, near.permutation)
+    assert_allclose(far.gap, near.gap, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_values_that_are_not_finite_are_refused(side, bad):
+    points = [np.ones((3, 2)), np.ones((3, 2))]
+    points[side][1, 1] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        optimal_transport_score(*points)
+
+
+@pytest.mark.parametrize(("x", "y"), [((3, 2), (4, 2)), ((3, 2), (3, 3)), ((1, 2), (1, 2))])
+def test_points_that_do_not_pair_up_are_refused(x, y):
+    with pytest.raises(ValueError, match="should be"):
+        optimal_transport_score(np.zeros(x), np.zeros(y))

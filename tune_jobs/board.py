@@ -1,0 +1,219 @@
+"""What a sweep is doing: the live table, its plain lines in a pipe, and ``progress.json``."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from models.config import TrialConfig
+from scoring import schemas
+
+PROGRESS = "progress.json"
+EVERY = 30.0  # seconds between two plain lines of progress in a pipe
+STYLE = {"running": "cyan", "scoring": "magenta", "done": "green", "diverged": "yellow"}
+
+
+@dataclass
+class Cell:
+    """One trial of the sweep as the driver knows it."""
+
+    config: TrialConfig
+    label: str
+    status: str = "waiting"  # then running, scoring, and done, diverged or failed
+    epoch: int = -1  # the last one reported
+    record: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0  # in epochs reported to this driver
+    epochs: int = 0  # as many
+    resumed: bool = False
+
+
+class Board:
+    """Follows the cells of a sweep and shows them.
+
+    Use it as a context: it draws while it is open.
+    """
+
+    def __init__(self, root: str, cells: Mapping[str, Cell], at_once: int, console: Console):
+        self.root = root
+        self.cells = dict(cells)
+        self.at_once = at_once  # trials that train side by side
+        self.console = console
+        self._started = time.time()
+        self._said = self._written = time.monotonic()
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "Board":
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def report(self, trial: str, record: Mapping[str, Any]) -> None:
+        """A trial has finished an epoch."""
+        cell = self.cells[trial]
+        cell.status, cell.epoch, cell.record = "running", record["epoch"], dict(record)
+        if record["epoch"] > 0:
+            cell.seconds += record["seconds"]
+            cell.epochs += 1
+
+    def change(self, trial: str, status: str, note: str = "") -> None:
+        """A trial has another status now; in a pipe that is a line of its own."""
+        cell = self.cells[trial]
+        cell.status = status
+        if not self.console.is_terminal and status not in ("running", "waiting"):
+            record = cell.record
+            scores = "  ".join(
+                f"{short} {record[name]:.3f}"
+                for short, name in (("test", "test_accuracy"), ("LSS", "lss"), ("OTS", "ots"))
+                if record.get(name) is not None
+            )
+            self.say(
+                f"{self._count('done', 'diverged', 'failed')}/{len(self.cells)}  "
+                f"{status:8} {cell.label}  {scores} {note}".rstrip()
+            )
+
+    def say(self, text: str) -> None:
+        """A line above the table."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._said = time.monotonic()
+
+    def refresh(self) -> None:
+        """Draw again, and write progress.json now and then."""
+        now = time.monotonic()
+        if now - self._written >= 1:
+            self._written = now
+            schemas.write_file(self.root, PROGRESS, json.dumps(self.snapshot()).encode())
+        if self.console.is_terminal:
+            self._live.update(self._table(), refresh=True)
+        elif now - self._said >= EVERY:
+            self.say(self._line())
+
+    def snapshot(self) -> dict[str, Any]:
+        """What ``geosweep status`` reads: counts, what runs, seconds left."""
+        running = {
+            trial: {"label": cell.label, "epoch": cell.epoch, "epochs": cell.config.epochs}
+            for trial, cell in self.cells.items()
+            if cell.status in ("running", "scoring")
+        }
+        return {
+            "written_at": time.time(),
+            "started_at": self._started,
+            "counts": dict(Counter(cell.status for cell in self.cells.values())),
+            "running": running,
+            "seconds_left": self.seconds_left(),
+        }
+
+    def seconds_left(self) -> float | None:
+        """A guess: epochs left at the pace of trials of the same kind, trials side by side."""
+        paces: dict[Any, tuple[float, int]] = {}
+        for cell in self.cells.values():
+            for kind in (_kind(cell.config), None):
+                seconds, epochs = paces.get(kind, (0.0, 0))
+                paces[kind] = seconds + cell.seconds, epochs + cell.epochs
+        if not paces or not paces[None][1]:
+            return None
+        total = 0.0
+        for cell in self.cells.values():
+            if cell.status in ("waiting", "running"):
+                kind = _kind(cell.config)
+                seconds, epochs = paces[kind] if paces[kind][1] else paces[None]
+                total += (cell.config.epochs - max(cell.epoch, 0)) * seconds / epochs
+        return total / max(1, min(self.at_once, self._count("waiting", "running")))
+
+    def _count(self, *statuses: str) -> int:
+        return sum(cell.status in statuses for cell in self.cells.values())
+
+    def _line(self) -> str:
+        left = self.seconds_left()
+        parts = [f"{self._count('done', 'diverged', 'failed')} of {len(self.cells)} done"]
+        for status in ("running", "scoring", "waiting", "diverged", "failed"):
+            if self._count(status):
+                parts.append(f"{self._count(status)} {status}")
+        parts.append(f"{duration(time.time() - self._started)} so far")
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+    def _table(self) -> RenderableType:
+        rows = max(3, self.console.height - 6)
+        order = {"running": 0, "scoring": 1, "failed": 2, "diverged": 3, "done": 5, "waiting": 4}
+        cells = sorted(self.cells.values(), key=lambda cell: order[cell.status])
+        wide = self.console.width >= 72
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("trial", overflow="ellipsis", no_wrap=True, ratio=1 if not wide else None)
+        if wide:
+            table.add_column("", width=16)
+        for name in ("epoch", "test acc.", "LSS", "OTS") if wide else ("epoch",):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for cell in cells[:rows]:
+            record, total = cell.record, cell.config.epochs
+            line: list[RenderableType] = [cell.label]
+            if wide:
+                line.append(ProgressBar(total=total, completed=max(cell.epoch, 0), width=16))
+            line.append(f"{cell.epoch}/{total}" if cell.epoch >= 0 else "")
+            if wide:
+                line += [number(record.get(n)) for n in ("test_accuracy", "lss", "ots")]
+            line.append(
+                Text(
+                    cell.status,
+                    style=STYLE.get(cell.status, "red" if cell.status == "failed" else "dim"),
+                )
+            )
+            table.add_row(*line)
+        hidden = len(cells) - rows
+        more = [Text(f"... and {hidden} more", style="dim")] if hidden > 0 else []
+        return Group(table, *more, Text(self._line(), style="bold", overflow="ellipsis"))
+
+
+def labels(trials: Sequence[TrialConfig]) -> dict[str, str]:
+    """A short name of each trial: the fields in which the trials of a sweep differ."""
+    varying = varying_fields(trials) or ["network"]
+    return {
+        trial.trial: " ".join(
+            f"{SHORT.get(n, n + '=')}{_value(getattr(trial, n))}" for n in varying
+        )
+        for trial in trials
+    }
+
+
+def varying_fields(trials: Iterable[TrialConfig]) -> list[str]:
+    """The fields in which trials differ, in the order of a configuration."""
+    rows = [trial.model_dump() for trial in trials]
+    return [n for n in TrialConfig.model_fields if len({str(row[n]) for row in rows}) > 1]
+
+
+SHORT = {"network": "", "dataset": "", "stages": "K=", "layers": ""}
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A figure for a table; empty where there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 20 s, 5 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _kind(config: TrialConfig) -> tuple[Any, ...]:
+    return config.dataset, config.network, config.layers, config.stages

@@ -1,0 +1,195 @@
+"""The command line: geosweep run | status | report | ui | sweeps."""
+
+import os
+import subprocess
+import sys
+import time
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scoring.schemas import StoreError
+from tune_jobs import folder, service, sweep
+from tune_jobs.board import duration
+from tune_jobs.tables import results_table
+from tune_jobs.tracking import tracking_uri
+
+app = typer.Typer(
+    help="Does a deep network learn the geodesic between its input and output distributions in "
+    "Wasserstein space? Sweep weight decay gamma, K, data set and architecture, and measure.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A sweep's folder, like runs/demo.")]
+
+
+def main() -> NoReturn:
+    """Entry point: bad input ends with one message and exit status 2, never with a traceback."""
+    try:
+        app()
+    except (sweep.SweepError, StoreError) as error:
+        print(f"geosweep: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+@app.command()
+def run(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="SWEEP", help="A YAML file, or a name from [b]geosweep sweeps[/]."),
+    ],
+    out: Annotated[
+        str | None, typer.Option(help="Folder of the results; default runs/<name of the sweep>.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=V1,V2",
+            help="Another value, or another axis, than the file's. May be given again.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder with NAME.npz data sets; default GEOSWEEP_DATA."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster's address; default: Ray on this machine.")
+    ] = None,
+) -> None:
+    """Train and score what is missing of a sweep, and write its report.
+
+    What is done is never trained again: the same command goes on where it was stopped, and
+    adds cells when the sweep file has grown.
+
+    [b]geosweep run demo[/]                       real digits, 16 trials, about a minute
+    [b]geosweep run mnist --data DIR[/]           DIR/mnist.npz is used if it is there
+    [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
+    """
+    console = Console(stderr=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    begun = time.monotonic()
+    request = service.check(sweep.read(name, settings or []), out, data, address)
+    state = service.run(request, console)
+    console.print(results_table(state, console.width))
+    page = service.report(request.root)
+    failed, lost = state.ids("failed"), state.ids("diverged")
+    unfinished = len(state.missing) - len(failed) + len(state.scoring)
+    done = len(state.ids("done"))
+    console.print(
+        f"{done} of {len(state.trials)} done"
+        + (f", {len(lost)} diverged" if lost else "")
+        + (f", {len(failed)} failed" if failed else "")
+        + (f", {unfinished} not finished" if unfinished > 0 else "")
+        + f" in {duration(time.monotonic() - begun)}",
+        highlight=False,
+    )
+    lines = [
+        ("report", page),
+        ("tables", f"{request.root}/results/{{trials,epochs,tracks,samples}}/*.parquet"),
+        ("MLflow", f"geosweep ui {_shown(request.root)}"),
+    ]
+    for trial in failed:
+        lines.append(("failed", f"{trial}: {state.rows[trial]['error']} (errors/{trial}.txt)"))
+    if failed or unfinished > 0:
+        lines.append(("go on", "the same command trains what is missing"))
+    for what, where in lines:
+        console.print(f"{what:8} {where}", highlight=False, markup=False, soft_wrap=True)
+    if done < len(state.trials):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(directory: Folder) -> None:
+    """Say what of a sweep is done, running, failed and missing; asks neither Ray nor MLflow."""
+    root = folder.absolute(directory)
+    state = folder.inspect(root)
+    console = Console()
+    counts = {
+        "done": len(state.ids("done")),
+        "diverged": len(state.ids("diverged")),
+        "failed": len(state.ids("failed")),
+        "to score": len(state.scoring),
+        "missing": len(state.missing) - len(state.ids("failed")),
+    }
+    live = folder.progress(root)
+    console.print(f"[bold]{state.name}[/]: {len(state.trials)} trials", highlight=False)
+    for what, count in counts.items():
+        if count or what == "done":
+            console.print(f"  {count:5} {what}", highlight=False)
+    for trial in state.ids("failed"):
+        console.print(
+            f"  failed {trial}: {state.rows[trial]['error']}", highlight=False, markup=False
+        )
+    if live and folder.held(root) and (state.missing or state.scoring):
+        left = live["seconds_left"]
+        words = f"about {duration(left)} left" if left is not None else "just begun"
+        console.print(f"running now, {words}:", highlight=False)
+        for cell in live["running"].values():
+            console.print(f"  {cell['label']}: epoch {max(cell['epoch'], 0)} of {cell['epochs']}")
+    elif state.missing or state.scoring:
+        console.print("not running; geosweep run goes on with it", highlight=False)
+
+
+@app.command()
+def report(directory: Folder) -> None:
+    """Write report/index.html: the answer, tables, figures; works on a half-finished sweep."""
+    root = folder.absolute(directory)
+    folder.inspect(root)
+    print(service.report(root))
+
+
+@app.command()
+def ui(
+    directory: Folder,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 5000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is this machine only.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve a sweep's MLflow pages on this machine, until Ctrl-C."""
+    root = folder.absolute(directory)
+    folder.inspect(root)
+    uri = tracking_uri(root)
+    print(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    try:
+        raise typer.Exit(subprocess.run(command, check=False).returncode)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def sweeps() -> None:
+    """List the built-in sweeps."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("sweep", no_wrap=True)
+    table.add_column("trials", justify="right")
+    table.add_column("what")
+    for name in sweep.builtin():
+        found = sweep.read(name)
+        table.add_row(name, str(len(found.trials)), found.description)
+    console = Console()
+    console.print(table)
+    console.print(
+        "\ngeosweep run NAME, or a YAML file of your own (they are examples: "
+        f"{os.path.relpath(next(iter(sweep.builtin().values())).parent)})",
+        highlight=False,
+    )
+
+
+def _shown(root: str) -> str:
+    relative = os.path.relpath(root) if "://" not in root else root
+    return root if relative.startswith("..") else relative
+
+
+if __name__ == "__main__":
+    main()

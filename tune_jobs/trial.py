@@ -1,0 +1,158 @@
+"""One trial: the function Ray Tune runs, once for every cell of a sweep."""
+
+import io
+import math
+import platform
+import socket
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from models.config import TrialConfig
+from models.datasets import Dataset, load
+from models.network import Network, decayed
+from models.training import diverged, standardiser, train
+from scoring import handover, schemas
+from scoring.stages import Stage, measure
+
+BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
+
+
+def run_trial(
+    config: dict[str, Any],
+    root: str,
+    sources: dict[str, str],
+    folder: str | None,
+    cpus: float,
+    gpus: float,
+) -> None:
+    """Train one trial, measure it after every epoch, and hand it over for scoring.
+
+    Goes on after the last epoch that any earlier process finished. Every epoch is written to
+    ``checkpoints/<trial>.pt`` in the sweep's folder before it is reported.
+
+    Args:
+        config: the fields of a :class:`TrialConfig`.
+        root: the sweep's folder, an absolute path or a URI.
+        sources: where each data set is, by its name in the configuration.
+        folder: the data folder.
+        cpus: cores to train on.
+        gpus: GPUs that Ray has given this trial; any share of one means to train on it.
+    """
+    trial = TrialConfig.model_validate(config)
+    if handover.handed_over(root, trial.trial):
+        return
+    torch.set_num_threads(max(1, round(cpus)))
+    device = "cuda" if gpus > 0 else "cpu"
+    data = load(sources[trial.dataset], folder)
+    checkpoint = _read_checkpoint(root, trial)
+    history: dict[str, Any] = {"epochs": [], "tracks": [], "started_at": _now()}
+    if checkpoint:
+        history = checkpoint["history"]
+
+    for epoch in train(trial, data, device, checkpoint):
+        start = time.perf_counter()
+        number = epoch.record["epoch"]
+        failed = diverged(epoch.record)
+        last = failed or number == trial.epochs
+        ends = number == 0 or last
+        m = trial.points if ends else min(trial.epoch_points, len(data.y_test))
+        stages = score(epoch.network, data, device, m, transport=ends and not failed)
+        rows = [{"epoch": number, **stage.row()} for stage in stages]
+        if number == 0:
+            handover.leave_initial(root, trial.trial, stages)
+        means = {name: float(np.mean([r[name] for r in rows])) for name in SCORES}
+        seconds = epoch.record["seconds"] + time.perf_counter() - start
+        record = epoch.record | means | {"seconds": seconds}
+        history["epochs"].append(record)
+        history["tracks"] += rows
+        state = epoch.checkpoint | {"history": history}
+        if last:
+            state.pop("optimizer")  # nothing goes on from here; the weights are kept
+            summary = _summary(trial, epoch.network, history, device, failed)
+            labels, predictions = predict(epoch.network, data, device, m)
+            handover.leave_final(
+                root,
+                trial.trial,
+                stages,
+                labels,
+                predictions,
+                {"summary": summary, "epochs": history["epochs"], "tracks": history["tracks"]},
+            )
+        _write_checkpoint(root, trial, state)
+        tune.report({**record, "trial": trial.trial, "diverged": failed})
+
+
+SCORES = ("lss", "inverse_lss", "lsr")
+
+
+def score(
+    network: Network, data: Dataset, device: str, m: int, transport: bool = False
+) -> list[Stage]:
+    """Line shape (and assignment problems) of every stage on the first m test images."""
+    network.eval()
+    return measure(network.states, _batches(data, device, m), transport)
+
+
+@torch.no_grad()
+def predict(network: Network, data: Dataset, device: str, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and predicted classes of the first m test images, (m,) each."""
+    network.eval()
+    classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
+    return data.y_test[:m], torch.cat(classes).numpy()
+
+
+def _batches(data: Dataset, device: str, m: int) -> Sequence[torch.Tensor]:
+    standardise = standardiser(data, device)
+    points = torch.from_numpy(data.x_test[:m])
+    return [standardise(images.to(device)) for images in points.split(BATCH)]
+
+
+def _summary(
+    trial: TrialConfig, network: Network, history: dict[str, Any], device: str, failed: bool
+) -> dict[str, Any]:
+    """The columns of the trials table that are known when training ends, as JSON values."""
+    return {
+        "trial": trial.trial,
+        **trial.model_dump(),
+        "status": "diverged" if failed else "done",
+        "weight_decay": trial.gamma,
+        "parameters": sum(p.numel() for group in decayed(network, trial.decay) for p in group),
+        "seconds": math.fsum(record["seconds"] for record in history["epochs"]),
+        "started_at": history["started_at"],
+        "trained_at": _now(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine() + " CPU",
+        "threads": torch.get_num_threads(),
+        "host": socket.gethostname(),
+        "versions": f"geosweep {version('geosweep')}, python {platform.python_version()}, "
+        f"torch {torch.__version__}",
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _read_checkpoint(root: str, trial: TrialConfig) -> dict[str, Any] | None:
+    path = f"checkpoints/{trial.trial}.pt"
+    content = schemas.read_file(root, path)
+    if content is None:
+        return None
+    try:
+        return torch.load(io.BytesIO(content), weights_only=True)
+    except Exception as error:  # torch raises what pickle, zip files and its own reader raise
+        raise RuntimeError(
+            f"{root}/{path}: cannot be read; delete it, and this trial trains from its start"
+        ) from error
+
+
+def _write_checkpoint(root: str, trial: TrialConfig, state: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    schemas.write_file(root, f"checkpoints/{trial.trial}.pt", content.getvalue())
