@@ -78,6 +78,8 @@ def finish(root: str, trial: str, released_at: datetime | None = None) -> None:
     start = time.perf_counter()
     final = _load(root, f"{PENDING}/{trial}/{FINAL}")
     if final is None:
+        if schemas.read_row(root, "trials", trial).get("status") in ("done", "diverged"):
+            return  # killed after its last step, and asked again
         raise FileNotFoundError(f"{root}/{PENDING}/{trial}/{FINAL}")
     history = json.loads(str(final["history"]))
     summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
@@ -98,6 +100,11 @@ def finish(root: str, trial: str, released_at: datetime | None = None) -> None:
         **{k: datetime.fromisoformat(summary[k]) for k in ("started_at", "trained_at")},
     }
     schemas.write_table(root, "trials", trial, [summary])
+    discard(root, trial)
+
+
+def discard(root: str, trial: str) -> None:
+    """Delete what a trial left; for one that is finished."""
     schemas.delete(root, f"{PENDING}/{trial}")
 
 

@@ -282,6 +282,6 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
 
 
 def read_row(root: str, table: str, trial: str) -> dict[str, Any]:
-    """The first row that a trial has in a table."""
-    fs, base = open_folder(root)
-    return pq.read_table(f"{base}/{table_path(table, trial)}", filesystem=fs).to_pylist()[0]
+    """The first row that a trial has in a table; empty if it has none."""
+    file = open_file(root, table_path(table, trial))
+    return {} if file is None else pq.read_table(file).to_pylist()[0]

@@ -252,3 +252,15 @@ def test_the_board_counts_and_estimates(finished):
     board.change(second, "done")
     assert board.seconds_left() == 0
     assert board.snapshot()["counts"] == {"done": 2}
+
+
+def test_finishing_twice_is_finishing_once(run, monkeypatch):
+    config = TrialConfig(layers="fully_connected", epochs=1, points=30)
+    monkeypatch.setattr(trial.tune, "report", lambda record: None)
+    trial.run_trial(config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0)
+    handover.finish(run.root, config.trial)
+    row = schemas.read_row(run.root, "trials", config.trial)
+    handover.finish(run.root, config.trial)
+    assert schemas.read_row(run.root, "trials", config.trial) == row
+    with pytest.raises(FileNotFoundError):
+        handover.finish(run.root, "0123456789ab")

@@ -1,7 +1,6 @@
 """The command line: geosweep run | status | report | ui | sweeps."""
 
 import os
-import subprocess
 import sys
 import time
 from typing import Annotated, NoReturn
@@ -161,10 +160,7 @@ def ui(
     print(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
-    try:
-        raise typer.Exit(subprocess.run(command, check=False).returncode)
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+    os.execv(sys.executable, command)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from rich.console import Console
 
 from models.config import TrialConfig
-from scoring import schemas
+from scoring import handover, schemas
 from scoring.actors import Pool, pool_size
 from tune_jobs import folder
 from tune_jobs.board import Board
@@ -43,6 +43,8 @@ class Driver(tune.Callback):
 
     def run(self) -> None:
         """Train what is missing, score what is trained, until nothing is left."""
+        for trial in self._state.leftover:
+            handover.discard(self._root, trial)
         with self._board:
             for trial in self._state.scoring:
                 self._start(trial)

@@ -28,6 +28,7 @@ class State:
     trials: list[TrialConfig]  # all of them, in the order of the sweep file
     rows: dict[str, dict[str, Any]]  # of the trials table, by trial
     scoring: list[str]  # trained, with assignments to solve
+    leftover: list[str]  # finished, but killed before they had cleared up
     missing: list[TrialConfig]  # to be trained, or to go on: never run, interrupted, failed
 
     def ids(self, *statuses: str) -> list[str]:
@@ -78,9 +79,11 @@ def inspect(root: str) -> State:
     rows = {r["trial"]: r for r in schemas.read_table(root, "trials").to_pylist()}
     rows = {trial: row for trial, row in rows.items() if trial in ids}
     finished = {trial for trial, row in rows.items() if row["status"] in FINISHED}
-    scoring = [t for t in handover.waiting(root) if t in ids - finished]
+    waiting = handover.waiting(root)
+    scoring = [t for t in waiting if t in ids - finished]
+    leftover = [t for t in waiting if t in finished]
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
-    return State(known["name"], trials, rows, scoring, missing)
+    return State(known["name"], trials, rows, scoring, leftover, missing)
 
 
 def progress(root: str) -> dict[str, Any] | None:

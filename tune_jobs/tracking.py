@@ -94,7 +94,9 @@ class Tracker:
         else:
             local = uri.startswith("sqlite:") and "://" not in self._root
             place = Path(self._root, "mlartifacts").as_uri() if local else None
-            self._experiment = self._client.create_experiment(name, artifact_location=place)
+            # MLflow's pages open with runs and charts, not with what it has for language models.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            self._experiment = self._client.create_experiment(name, place, tags)
         parent = self._find(SWEEP_TAG, self._root)
         if parent is None:
             tags = {SWEEP_TAG: self._root, "mlflow.note.content": description}
