@@ -13,6 +13,8 @@ from scoring.handover import finish
 
 NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # Ray unsets the first otherwise
 
+PATIENCE = 3.0  # seconds a trial waits before another scorer is started for it
+
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=2, runtime_env={"env_vars": NO_DEVICE})
 class Scorer:
@@ -67,8 +69,10 @@ class Pool:
     def _feed(self) -> None:
         while self._queue:
             if not self._free:
-                # A scorer takes seconds to start: another one only for a queue that is longer.
-                if self._started == self._size or 0 < self._started >= len(self._queue):
+                # A scorer takes seconds to start: another one only where the first cannot follow.
+                _, since = self._queue[0]
+                waited = (datetime.now(UTC) - since).total_seconds()
+                if self._started == self._size or (self._started and waited < PATIENCE):
                     return
                 self._free.append(Scorer.remote())
                 self._started += 1

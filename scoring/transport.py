@@ -93,15 +93,19 @@ def assignment_problem(x: Any, y: Any) -> Problem:
 
 
 def solve(problem: Problem) -> Transport:
-    """The optimal matching of eq. (46), by Jonker and Volgenant's algorithm (lapx), and OTS."""
+    """The optimal matching of eq. (46), by Jonker and Volgenant's algorithm (lapx), and OTS.
+
+    In float64. Of lapx's dense kernels this one is the fastest in that precision on the
+    states of plain networks, which are the hard ones.
+    """
     inner, own, columns, collapsed = problem
     m = len(own)
-    _, permutation, _ = lap.lapjv(np.negative(inner, dtype=np.float64))
     here = np.arange(m)
-    sigma = _own_where_equal(permutation.astype(np.int64), inner)
-    saved = 2 * (
-        inner[here, sigma].astype(np.float64) - inner[here, here]
-    )  # exact 0 on i = sigma(i)
+    rows, matched = lap.lapjvc(np.negative(inner, dtype=np.float64), return_cost=False)
+    permutation = np.empty(m, dtype=np.int64)
+    permutation[rows] = matched
+    sigma = _own_where_equal(permutation, inner)
+    saved = 2 * (inner[here, sigma].astype(np.float64) - inner[here, here])  # 0 where sigma(i) = i
     network_cost = float(own.mean())
     optimal_cost = max(network_cost - float(saved.mean()), 0.0)
     return Transport(

@@ -140,7 +140,7 @@ class Board:
             if self._count(status):
                 parts.append(f"{self._count(status)} {status}")
         parts.append(f"{duration(time.time() - self._started)} so far")
-        if left is not None:
+        if left:
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
