@@ -20,7 +20,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("LSR", lambda row: number(row["lsr"], 2), 100),
     ("OTS", lambda row: number(row["ots"]), 0),
     ("initial", lambda row: number(row["ots_initial"]), 60),
-    ("1/m", lambda row: number(row["ots_random"]), 80),
+    ("1/m", lambda row: number(row["ots_random"], 4), 80),
     ("m", lambda row: str(row["points"]), 40),
     ("epochs", lambda row: str(row["epochs_done"]), 100),
     ("seconds", lambda row: number(row["seconds"], 1), 80),
