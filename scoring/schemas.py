@@ -271,7 +271,7 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
         return schema.empty_table().select(columns or schema.names)
     try:
         return ds.dataset(paths, schema, format="parquet", filesystem=fs).to_table(columns)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError):
+    except (pa.ArrowException, OSError):
         for path in paths:
             try:
                 pq.read_schema(path, filesystem=fs)

@@ -15,7 +15,7 @@ from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
-from tune_jobs.board import Board
+from tune_jobs.board import Board, cells
 from tune_jobs.tracking import METRICS, SWEEP_TAG, TRIAL_TAG
 
 pytestmark = [
@@ -241,7 +241,7 @@ def test_the_sweep_goes_on_without_mlflow(run, monkeypatch):
 
 def test_the_board_counts_and_estimates(finished):
     run, state = finished
-    board = Board(run.root, service.cells(state), 2, Console(file=io.StringIO()))
+    board = Board(run.root, cells(state), 2, Console(file=io.StringIO()))
     for cell in board.cells.values():
         cell.status, cell.epoch, cell.record = "waiting", -1, {}
     first, second = board.cells

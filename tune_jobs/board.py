@@ -15,6 +15,7 @@ from rich.text import Text
 
 from models.config import TrialConfig
 from scoring import schemas
+from tune_jobs.folder import FINISHED, State
 
 PROGRESS = "progress.json"
 EVERY = 30.0  # seconds between two plain lines of progress in a pipe
@@ -174,6 +175,21 @@ class Board:
         hidden = len(cells) - rows
         more = [Text(f"... and {hidden} more", style="dim")] if hidden > 0 else []
         return Group(table, *more, Text(self._line(), style="bold", overflow="ellipsis"))
+
+
+def cells(state: State) -> dict[str, Cell]:
+    """The board's cells, with what is known of each."""
+    names = labels(state.trials)
+    made = {}
+    for trial in state.trials:
+        cell = Cell(trial, names[trial.trial])
+        row = state.rows.get(trial.trial)
+        if trial.trial in state.scoring:
+            cell.status, cell.epoch = "scoring", trial.epochs
+        elif row and row["status"] in FINISHED:
+            cell.status, cell.epoch, cell.record = row["status"], row["epochs_done"], row
+        made[trial.trial] = cell
+    return made
 
 
 def labels(trials: Sequence[TrialConfig]) -> dict[str, str]:

@@ -14,18 +14,18 @@ from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.actors import Pool, pool_size
 from tune_jobs import folder
-from tune_jobs.board import Board
-from tune_jobs.service import RETRIES, Request, cells
+from tune_jobs.board import Board, cells
 from tune_jobs.sweep import SweepError
 from tune_jobs.tracking import Tracker
 
+RETRIES = 2  # of a trial whose worker died; it goes on from its last epoch
 ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # how a traceback ends
 
 
 class Driver(tune.Callback):
     """Hears of every epoch from Ray Tune, and hands on what is trained."""
 
-    def __init__(self, request: Request, state: folder.State, console: Console):
+    def __init__(self, request: folder.Request, state: folder.State, console: Console):
         self._request = request
         self._state = state
         self._root = request.root

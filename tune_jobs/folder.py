@@ -21,6 +21,17 @@ FINISHED = ("done", "diverged")  # a trial that diverged would diverge again
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a user asked for, checked."""
+
+    sweep: Sweep
+    root: str
+    data: str | None
+    address: str | None
+    sources: dict[str, str]  # where each data set is
+
+
+@dataclass(frozen=True)
 class State:
     """The cells of a sweep's folder, by how far they are."""
 

@@ -5,30 +5,16 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 
 from rich.console import Console
 
 from models import datasets
 from tune_jobs import folder
-from tune_jobs.board import Cell, labels
 from tune_jobs.sweep import Sweep, SweepError
-
-RETRIES = 2  # of a trial whose worker died; it goes on from its last epoch
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asked for, checked."""
-
-    sweep: Sweep
-    root: str
-    data: str | None
-    address: str | None
-    sources: dict[str, str]  # where each data set is
+from tune_jobs.tracking import load_mlflow
 
 
-def check(sweep: Sweep, out: str | None, data: str | None, address: str | None) -> Request:
+def check(sweep: Sweep, out: str | None, data: str | None, address: str | None) -> folder.Request:
     """Everything that can be wrong before anything starts.
 
     Prepares the data sets on this machine, which downloads those that are not here.
@@ -51,10 +37,10 @@ def check(sweep: Sweep, out: str | None, data: str | None, address: str | None) 
                     f"{sweep.source}: points = {most}: {name} has {len(loaded.y_test)} test images"
                 )
     root = folder.absolute(out or f"runs/{sweep.name}")
-    return Request(sweep, root, data, address, sources)
+    return folder.Request(sweep, root, data, address, sources)
 
 
-def run(request: Request, console: Console) -> folder.State:
+def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score whatever of a sweep is not done yet; where it stands afterwards."""
     root = request.root
     folder.claim(root, request.sweep)
@@ -80,13 +66,13 @@ def report(root: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def _run(request: Request, state: folder.State, console: Console) -> None:
+def _run(request: folder.Request, state: folder.State, console: Console) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes when told not to
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # MLflow takes seconds to import; Ray's processes take as long to start.
-    early = threading.Thread(target=__import__, args=("mlflow.tracking",), daemon=True)
+    early = threading.Thread(target=load_mlflow, daemon=True)
     early.start()
     console.print(
         f"[bold]{request.sweep.name}[/]: {len(state.trials)} trials, {len(state.missing)} to "
@@ -111,18 +97,3 @@ def _run(request: Request, state: folder.State, console: Console) -> None:
     finally:
         if mine:
             ray.shutdown()
-
-
-def cells(state: folder.State) -> dict[str, Cell]:
-    """The board's cells, with what is known of each."""
-    names = labels(state.trials)
-    made = {}
-    for trial in state.trials:
-        cell = Cell(trial, names[trial.trial])
-        row = state.rows.get(trial.trial)
-        if trial.trial in state.scoring:
-            cell.status, cell.epoch = "scoring", trial.epochs
-        elif row and row["status"] in folder.FINISHED:
-            cell.status, cell.epoch, cell.record = row["status"], row["epochs_done"], row
-        made[trial.trial] = cell
-    return made

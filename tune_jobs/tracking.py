@@ -36,6 +36,11 @@ def tracking_uri(root: str) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
 
 
+def load_mlflow() -> None:
+    """Import MLflow, which takes seconds, before it is needed."""
+    import mlflow.tracking  # noqa: F401
+
+
 class Tracker:
     """The sweep's runs in MLflow.
 
