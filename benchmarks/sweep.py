@@ -2,14 +2,13 @@
 
     python -m benchmarks.sweep
 
-Runs two sweeps of trials with next to no work (digits, fully connected, one epoch, m = 20),
-one trial at a time, each in a process of its own and a fresh folder: first FEW trials, then
-MANY. What Ray, MLflow and the workers need to start is the same in both and drops out of the
-difference: overhead = ((wall - own seconds) of MANY - the same of FEW) / (MANY - FEW). It holds
-everything else: scheduling, checkpoints, reports, MLflow, assignments, Parquet. The peer is the
-same list of trials through Ray Tune as it comes, with a process for each trial and Ray's own
-MLflow callback; its trials train one epoch too, and score nothing. A few minutes on two
-cores. The row goes to ``benchmarks/RESULTS.md`` too.
+Runs a sweep of COUNT trials with next to no work (digits, fully connected, one epoch, m = 20),
+one trial at a time, in a fresh folder. Overhead = (last trial's end - first trial's end - the
+seconds that the trials after the first spent in their epochs) / (COUNT - 1): scheduling,
+loading, checkpoints, reports, MLflow, hand-over, with assignments going on beside them; what
+Ray takes to start is left out. The peer is the same list through Ray Tune as it comes, with a
+process for each trial and Ray's own MLflow callback; its trials train one epoch and score
+nothing. About two minutes on two cores. The row goes to ``benchmarks/RESULTS.md`` too.
 """
 
 import os
@@ -17,7 +16,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import date
 from pathlib import Path
 
@@ -25,7 +23,7 @@ import ray
 import torch
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-FEW, MANY = 4, 24
+COUNT = 16
 
 SWEEP = """
 dataset: digits
@@ -50,7 +48,7 @@ def trial(config):
     from models.training import train
     loaded = time.perf_counter()
     for epoch in train(TrialConfig.model_validate(config), load("digits")):
-        tune.report({**epoch.record, "own": epoch.record["seconds"]})
+        tune.report({**epoch.record, "end": time.time()})
 
 folder, count = sys.argv[1], int(sys.argv[2])
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -65,69 +63,57 @@ tuner = tune.Tuner(
 )
 results = tuner.fit()
 assert not results.num_errors
-frames = [result.metrics_dataframe["seconds"].sum() for result in results]
-print("OWN", sum(frames))
+for result in results:
+    frame = result.metrics_dataframe
+    print("TRIAL", frame["end"].max(), frame["seconds"].sum())
 """
 
 
-def ours(folder: Path, count: int) -> float:
-    """Wall seconds less the trials' own, of a sweep through geosweep."""
+def ours(folder: Path) -> list[tuple[float, float]]:
+    """End (seconds since 1970) and own seconds of each trial of a sweep through geosweep."""
     file = folder / "sweep.yaml"
-    file.write_text(SWEEP.format(count=count))
-    start = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "tune_jobs.cli",
-        "run",
-        str(file),
-        "--out",
-        str(folder / "out"),
-    ]
+    file.write_text(SWEEP.format(count=COUNT))
+    out = str(folder / "out")
+    command = [sys.executable, "-m", "tune_jobs.cli", "run", str(file), "--out", out]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    wall = time.perf_counter() - start
     from analysis.results import load
 
-    trials = load(str(folder / "out"), tables=("trials",)).trials
-    assert len(trials) == count
-    return wall - float(trials.seconds.sum())
+    trials = load(out, tables=("trials",)).trials
+    return [(row.released_at.timestamp(), row.seconds) for row in trials.itertuples()]
 
 
-def peer(folder: Path, count: int) -> float:
+def peer(folder: Path) -> list[tuple[float, float]]:
     """The same of a sweep through Ray Tune as it comes."""
-    start = time.perf_counter()
-    command = [sys.executable, "-c", PEER, str(folder), str(count)]
+    command = [sys.executable, "-c", PEER, str(folder), str(COUNT)]
     done = subprocess.run(command, check=True, text=True, capture_output=True)
-    wall = time.perf_counter() - start
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("OWN")]
-    return wall - float(line.split()[1])
+    lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("TRIAL")]
+    return [(float(end), float(own)) for end, own in lines]
+
+
+def overhead(trials: list[tuple[float, float]]) -> float:
+    """Seconds per trial between the end of the first and of the last that no epoch accounts for."""
+    assert len(trials) == COUNT
+    (first, _), *others = sorted(trials)
+    return (others[-1][0] - first - sum(own for _, own in others)) / (COUNT - 1)
 
 
 def main() -> None:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    figures = {}
-    for name, run in (("ours", ours), ("peer", peer)):
-        seconds = {}
-        for count in (FEW, MANY):
-            with tempfile.TemporaryDirectory() as folder:
-                seconds[count] = run(Path(folder), count)
-            print(
-                f"{name}: {count} trials, {seconds[count]:.1f} s beyond their own", file=sys.stderr
-            )
-        figures[name] = (seconds[MANY] - seconds[FEW]) / (MANY - FEW)
-        figures[f"{name} start"] = seconds[FEW] - FEW * figures[name]
+    seconds = {}
+    for run in (ours, peer):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds[run] = overhead(run(Path(folder)))
+        print(f"{run.__name__}: {seconds[run]:.2f} s a trial", file=sys.stderr)
     row = [
-        f"{MANY} after {FEW}",
-        f"{figures['ours']:.2f}",
-        f"{figures['peer']:.2f}",
-        f"{figures['peer'] / figures['ours']:.1f}",
-        f"{figures['ours start']:.0f}",
-        f"{figures['peer start']:.0f}",
+        str(COUNT),
+        f"{seconds[ours]:.2f}",
+        f"{seconds[peer]:.2f}",
+        f"{seconds[peer] / seconds[ours]:.1f}",
         f"{platform.machine()}, {os.cpu_count()} cores",
         f"Python {platform.python_version()}, ray {ray.__version__}, torch {torch.__version__}",
     ]
     head = ["trials", "ours, s a trial", "Ray Tune as it comes, s a trial", "ratio"]
-    head += ["ours, s to start", "peer, s to start", "machine", "versions"]
+    head += ["machine", "versions"]
     table = "\n".join("| " + " | ".join(r) + " |" for r in (head, ["---"] * len(head), row))
     text = f"\n## Overhead per trial, {date.today()}\n\n`python -m benchmarks.sweep`\n\n{table}\n"
     print(text)

@@ -192,8 +192,8 @@ def _from_torchvision(name: str) -> dict[str, np.ndarray]:
         train, test = (kind(str(root), train=train, download=True) for train in (True, False))
     except Exception as error:  # urllib, http, ssl, tarfile, RuntimeError: all mean the same here
         raise DataError(
-            f"{name}: could not be downloaded ({error}); put a {name}.npz with "
-            f"{', '.join(ARRAYS)} into a folder and name it with --data or GEOSWEEP_DATA"
+            f"{name}: could not be downloaded; put a {name}.npz with {', '.join(ARRAYS)} into a "
+            f"folder and name it with --data or GEOSWEEP_DATA ({str(error).splitlines()[0]})"
         ) from error
     return {
         "x_train": np.asarray(train.data),

@@ -91,7 +91,7 @@ def line_shape_ratio(track: Tensor) -> Tensor:
     The length of its track over the distance between its ends.
 
     Args:
-        track: tensor of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+        track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
 
     Returns:
         Float64 tensor of shape (m,), dimensionless, >= 1 up to rounding: 1 on a straight
@@ -115,7 +115,7 @@ def line_shape_score(track: Tensor) -> Tensor:
     it is left out, and n is lowered by one for that point.
 
     Args:
-        track: tensor of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+        track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
 
     Returns:
         Float64 tensor of shape (m,), dimensionless, >= 1: 1 on a straight line, sqrt(n) on a
@@ -136,7 +136,7 @@ def segment_shares(track: Tensor) -> Tensor:
     """Share of each segment in the length of a track, mean over points: Tables 2 and 3.
 
     Args:
-        track: tensor of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+        track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
 
     Returns:
         Float64 tensor of shape (n,), fractions that sum to 1; points that never move are in
@@ -152,6 +152,7 @@ def segment_shares(track: Tensor) -> Tensor:
 
 
 def _stream(track: Tensor) -> LineShape:
+    track = torch.as_tensor(track)
     if track.ndim != 3 or len(track) < 2:
         raise ValueError(
             f"a track of shape {tuple(track.shape)}; should be (n + 1, m, d) with n >= 1"

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import socket
 import sys
 
 import numpy as np
@@ -118,3 +119,33 @@ def test_a_data_set_of_ones_own_is_found_by_its_path(geosweep, tmp_path):
     code, _, err = geosweep("run", "own.yaml")
     assert code == 2
     assert "own.npz has 20 test images" in err
+
+
+def test_status_tells_begun_from_missing(geosweep, tmp_path):
+    root, demo = str(tmp_path / "out"), sweep.read("demo")
+    folder.claim(root, demo)
+    schemas.write_file(root, f"checkpoints/{demo.trials[0].trial}.pt", b"some epochs")
+    _, out, _ = geosweep("status", "out")
+    assert "1 begun" in out
+    assert "15 missing" in out
+
+
+def test_a_data_folder_that_is_not_there_is_named(geosweep):
+    code, _, err = geosweep("run", "demo", "--data", "nowhere")
+    assert (code, err) == (2, "geosweep: --data nowhere: no such folder\n")
+
+
+def test_more_cores_than_there_are_is_refused_before_anything_starts(geosweep, tmp_path):
+    code, _, err = geosweep("run", "demo", "--set", "resources.cpus=9999")
+    assert code == 2
+    assert "resources.cpus = 9999: this machine has" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_in_use_is_named(geosweep, tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = geosweep("ui", "out", "--port", str(port))
+    assert code == 2
+    assert f"127.0.0.1:{port}: Address already in use" in err

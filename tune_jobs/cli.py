@@ -1,6 +1,7 @@
 """The command line: geosweep run | status | report | ui | sweeps."""
 
 import os
+import socket
 import sys
 import time
 from typing import Annotated, NoReturn
@@ -34,6 +35,9 @@ def main() -> NoReturn:
     except (sweep.SweepError, StoreError) as error:
         print(f"geosweep: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("geosweep: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
     sys.exit(0)
 
 
@@ -67,7 +71,7 @@ def run(
     What is done is never trained again: the same command goes on where it was stopped, and
     adds cells when the sweep file has grown.
 
-    [b]geosweep run demo[/]                       real digits, 16 trials, about a minute
+    [b]geosweep run demo[/]                       real digits, 16 trials, two minutes
     [b]geosweep run mnist --data DIR[/]           DIR/mnist.npz is used if it is there
     [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
     """
@@ -78,20 +82,25 @@ def run(
     request = service.check(sweep.read(name, settings or []), out, data, address)
     state = service.run(request, console)
     console.print(results_table(state, console.width))
-    page = service.report(request.root)
+    page = service.report(request.root) if state.rows else None
     failed, lost = state.ids("failed"), state.ids("diverged")
     unfinished = len(state.missing) - len(failed) + len(state.scoring)
     done = len(state.ids("done"))
+    stopped = len(state.missing) > len(failed)  # Ctrl-C: nothing else leaves a trial untrained
     console.print(
-        f"{done} of {len(state.trials)} done"
+        ("stopped: " if stopped else "")
+        + f"{done} of {len(state.trials)} done"
         + (f", {len(lost)} diverged" if lost else "")
         + (f", {len(failed)} failed" if failed else "")
         + (f", {unfinished} not finished" if unfinished > 0 else "")
+        + (f" ({len(state.begun)} kept at their last epoch)" if state.begun else "")
         + f" in {duration(time.monotonic() - begun)}",
         highlight=False,
     )
-    lines = [
-        ("report", page),
+    lines = [("report", page)] if page else []
+    if state.extra:
+        lines.append(("extra", f"{state.extra} trials of another sweep lie in this folder too"))
+    lines += [
         ("tables", f"{request.root}/results/{{trials,epochs,tracks,samples}}/*.parquet"),
         ("MLflow", f"geosweep ui {_shown(request.root)}"),
     ]
@@ -101,6 +110,8 @@ def run(
         lines.append(("go on", "the same command trains what is missing"))
     for what, where in lines:
         console.print(f"{what:8} {where}", highlight=False, markup=False, soft_wrap=True)
+    if stopped:
+        raise typer.Exit(130)
     if done < len(state.trials):
         raise typer.Exit(1)
 
@@ -116,7 +127,8 @@ def status(directory: Folder) -> None:
         "diverged": len(state.ids("diverged")),
         "failed": len(state.ids("failed")),
         "to score": len(state.scoring),
-        "missing": len(state.missing) - len(state.ids("failed")),
+        "begun, go on from a checkpoint": len(set(state.begun) - set(state.ids("failed"))),
+        "missing": len({t.trial for t in state.missing} - {*state.begun, *state.ids("failed")}),
     }
     live = folder.progress(root)
     console.print(f"[bold]{state.name}[/]: {len(state.trials)} trials", highlight=False)
@@ -148,7 +160,7 @@ def report(directory: Folder) -> None:
 @app.command()
 def ui(
     directory: Folder,
-    port: Annotated[int, typer.Option(help="Port of the page.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 5000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is this machine only.")
     ] = "127.0.0.1",
@@ -157,6 +169,14 @@ def ui(
     root = folder.absolute(directory)
     folder.inspect(root)
     uri = tracking_uri(root)
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        except OSError as error:
+            raise sweep.SweepError(
+                f"{host}:{port}: {error.strerror}; choose another --port"
+            ) from None
     print(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]

@@ -41,6 +41,8 @@ class State:
     scoring: list[str]  # trained, with assignments to solve
     leftover: list[str]  # finished, but killed before they had cleared up
     missing: list[TrialConfig]  # to be trained, or to go on: never run, interrupted, failed
+    begun: list[str]  # of the missing, those that have a checkpoint to go on from
+    extra: int  # trials in the folder that are of an earlier version of the sweep, or another one
 
     def ids(self, *statuses: str) -> list[str]:
         """Trials whose row has one of these statuses."""
@@ -88,13 +90,16 @@ def inspect(root: str) -> State:
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
     ids = {trial.trial for trial in trials}
     rows = {r["trial"]: r for r in schemas.read_table(root, "trials").to_pylist()}
+    extra = len(rows.keys() - ids)
     rows = {trial: row for trial, row in rows.items() if trial in ids}
     finished = {trial for trial, row in rows.items() if row["status"] in FINISHED}
     waiting = handover.waiting(root)
     scoring = [t for t in waiting if t in ids - finished]
     leftover = [t for t in waiting if t in finished]
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
-    return State(known["name"], trials, rows, scoring, leftover, missing)
+    kept = {name.removesuffix(".pt") for name in schemas.list_files(root, "checkpoints")}
+    begun = [t.trial for t in missing if t.trial in kept]
+    return State(known["name"], trials, rows, scoring, leftover, missing, begun, extra)
 
 
 def progress(root: str) -> dict[str, Any] | None:

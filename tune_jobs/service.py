@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from rich.console import Console
 
@@ -22,6 +23,13 @@ def check(sweep: Sweep, out: str | None, data: str | None, address: str | None) 
     Raises:
         SweepError: the message names the file, the field and what is allowed.
     """
+    if data is not None and not Path(data).expanduser().is_dir():
+        raise SweepError(f"--data {data}: no such folder")
+    cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
+    if address is None and "RAY_ADDRESS" not in os.environ and cpus > cores:
+        raise SweepError(
+            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {cores} cores"
+        )
     sources = {}
     for trial in sweep.trials:
         name = trial.dataset
@@ -76,7 +84,7 @@ def _run(request: folder.Request, state: folder.State, console: Console) -> None
     early.start()
     console.print(
         f"[bold]{request.sweep.name}[/]: {len(state.trials)} trials, {len(state.missing)} to "
-        f"train, {len(state.scoring)} to score; starting Ray and MLflow",
+        f"train{_going_on(state)}, {len(state.scoring)} to score; starting Ray and MLflow",
         highlight=False,
     )
     import ray
@@ -85,15 +93,23 @@ def _run(request: folder.Request, state: folder.State, console: Console) -> None
 
     mine = not ray.is_initialized()
     if mine:
-        ray.init(
-            address=request.address,
-            include_dashboard=False if request.address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address=request.address,
+                include_dashboard=False if request.address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise SweepError(f"Ray at {request.address or 'this machine'}: {lines[0]}") from error
     try:
         early.join()
         Driver(request, state, console).run()
     finally:
         if mine:
             ray.shutdown()
+
+
+def _going_on(state: folder.State) -> str:
+    return f" ({len(state.begun)} go on from a checkpoint)" if state.begun else ""
