@@ -1,7 +1,10 @@
 """The command line as a user meets it."""
 
+import signal
 import socket
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -149,3 +152,27 @@ def test_a_port_in_use_is_named(geosweep, tmp_path):
         code, _, err = geosweep("ui", "out", "--port", str(port))
     assert code == 2
     assert f"127.0.0.1:{port}: Address already in use" in err
+
+
+@pytest.mark.ray
+def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
+    root = str(tmp_path / "out")
+    (tmp_path / "long.yaml").write_text("layers: fully_connected\nepochs: 400\npoints: 20")
+    command = [sys.executable, "-m", "tune_jobs.cli", "run", str(tmp_path / "long.yaml")]
+    command += ["--out", root]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        give_up = time.monotonic() + 120
+        while not schemas.list_files(root, "checkpoints") and time.monotonic() < give_up:
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130, out
+    assert "1 kept at their last epoch" in out
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 go on from a checkpoint" in done.stdout
+    epochs = schemas.read_table(root, "epochs", ["epoch"]).to_pydict()["epoch"]
+    assert epochs == list(range(401))
