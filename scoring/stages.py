@@ -119,7 +119,7 @@ def _stage(
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Autocast and TF32 off: states rounded to bfloat16 turn an LSS of 3.2 into 5.6."""
+    """Autocast and TF32 off: rounded states lose the small steps between them."""
     cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

@@ -95,8 +95,7 @@ def assignment_problem(x: Any, y: Any) -> Problem:
 def solve(problem: Problem) -> Transport:
     """The optimal matching of eq. (46), by Jonker and Volgenant's algorithm (lapx), and OTS.
 
-    In float64. Of lapx's dense kernels this one is the fastest in that precision on the
-    states of plain networks, which are the hard ones.
+    Dense and in float64, so it needs 8 m^2 bytes beside the problem.
     """
     inner, own, columns, collapsed = problem
     m = len(own)

@@ -15,11 +15,11 @@ from rich.text import Text
 
 from models.config import TrialConfig
 from scoring import schemas
-from tune_jobs.folder import FINISHED, State
+from tune_jobs.folder import FINISHED, PROGRESS, State
 
-PROGRESS = "progress.json"
 EVERY = 30.0  # seconds between two plain lines of progress in a pipe
-STYLE = {"running": "cyan", "scoring": "magenta", "done": "green", "diverged": "yellow"}
+STYLE = {"running": "cyan", "scoring": "magenta", "done": "green"}
+STYLE |= {"diverged": "yellow", "failed": "red"}
 
 
 @dataclass
@@ -33,7 +33,6 @@ class Cell:
     record: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0  # in epochs reported to this driver
     epochs: int = 0  # as many
-    resumed: bool = False
 
 
 class Board:
@@ -165,12 +164,7 @@ class Board:
             line.append(f"{cell.epoch}/{total}" if cell.epoch >= 0 else "")
             if wide:
                 line += [number(record.get(n)) for n in ("test_accuracy", "lss", "ots")]
-            line.append(
-                Text(
-                    cell.status,
-                    style=STYLE.get(cell.status, "red" if cell.status == "failed" else "dim"),
-                )
-            )
+            line.append(Text(cell.status, style=STYLE.get(cell.status, "dim")))
             table.add_row(*line)
         hidden = len(cells) - rows
         more = [Text(f"... and {hidden} more", style="dim")] if hidden > 0 else []

@@ -82,7 +82,11 @@ def run(
     request = service.check(sweep.read(name, settings or []), out, data, address)
     state = service.run(request, console)
     console.print(results_table(state, console.width))
-    page = service.report(request.root) if state.rows else None
+    page = unwritten = None
+    try:
+        page = service.report(request.root) if state.rows else None
+    except sweep.SweepError as error:  # not bad input: what was trained is kept
+        unwritten = str(error)
     failed, lost = state.ids("failed"), state.ids("diverged")
     unfinished = len(state.missing) - len(failed) + len(state.scoring)
     done = len(state.ids("done"))
@@ -104,6 +108,8 @@ def run(
         ("tables", f"{request.root}/results/{{trials,epochs,tracks,samples}}/*.parquet"),
         ("MLflow", f"geosweep ui {_shown(request.root)}"),
     ]
+    if unwritten:
+        lines.append(("no report", unwritten))
     for trial in failed:
         lines.append(("failed", f"{trial}: {state.rows[trial]['error']} (errors/{trial}.txt)"))
     if failed or unfinished > 0:
@@ -112,7 +118,7 @@ def run(
         console.print(f"{what:8} {where}", highlight=False, markup=False, soft_wrap=True)
     if stopped:
         raise typer.Exit(130)
-    if done < len(state.trials):
+    if done < len(state.trials) or unwritten:
         raise typer.Exit(1)
 
 

@@ -17,6 +17,7 @@ from scoring import handover, schemas
 from tune_jobs.sweep import Sweep, SweepError
 
 CELLS = "sweep.json"
+PROGRESS = "progress.json"
 FINISHED = ("done", "diverged")  # a trial that diverged would diverge again
 
 
@@ -72,9 +73,7 @@ def claim(root: str, sweep: Sweep) -> None:
     try:
         schemas.write_file(root, CELLS, json.dumps(content, indent=1).encode())
     except (OSError, pa.ArrowException) as error:
-        raise SweepError(
-            f"{root}: cannot be written: {error}; choose a folder with --out"
-        ) from error
+        raise _unwritable(root, error) from error
 
 
 def inspect(root: str) -> State:
@@ -104,7 +103,7 @@ def inspect(root: str) -> State:
 
 def progress(root: str) -> dict[str, Any] | None:
     """What the driver of a running sweep wrote last, if any ran here."""
-    content = schemas.read_file(root, "progress.json")
+    content = schemas.read_file(root, PROGRESS)
     return None if content is None else json.loads(content)
 
 
@@ -113,7 +112,7 @@ def hold(root: str) -> Iterator[None]:
     """Hold a local folder for one driver.
 
     Raises:
-        SweepError: another one has it; the message says which.
+        SweepError: another one has it, or it cannot be written; the message says which.
     """
     if "://" in root:
         yield
@@ -121,8 +120,11 @@ def hold(root: str) -> Iterator[None]:
     holder = Path(root, ".holder")
     lock = FileLock(Path(root, ".lock"))
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=1)  # `held` has it for a moment
+    except OSError as error:
+        if not isinstance(error, Timeout):
+            raise _unwritable(root, error) from error
         who = holder.read_text() if holder.exists() else "another process"
         raise SweepError(f"{root}: {who} is running this sweep; wait for it, or stop it") from None
     try:
@@ -131,6 +133,10 @@ def hold(root: str) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _unwritable(root: str, error: Exception) -> SweepError:
+    return SweepError(f"{root}: cannot be written: {error}; choose a folder with --out")
 
 
 def _read(root: str) -> dict[str, Any] | None:

@@ -51,8 +51,8 @@ def check(sweep: Sweep, out: str | None, data: str | None, address: str | None) 
 def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score whatever of a sweep is not done yet; where it stands afterwards."""
     root = request.root
-    folder.claim(root, request.sweep)
     with folder.hold(root):
+        folder.claim(root, request.sweep)
         state = folder.inspect(root)
         if state.missing or state.scoring:
             _run(request, state, console)

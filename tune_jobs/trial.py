@@ -5,7 +5,7 @@ import math
 import platform
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -108,10 +108,10 @@ def predict(network: Network, data: Dataset, device: str, m: int) -> tuple[np.nd
     return data.y_test[:m], torch.cat(classes).numpy()
 
 
-def _batches(data: Dataset, device: str, m: int) -> Sequence[torch.Tensor]:
+def _batches(data: Dataset, device: str, m: int) -> Iterator[torch.Tensor]:
     standardise = standardiser(data, device)
-    points = torch.from_numpy(data.x_test[:m])
-    return [standardise(images.to(device)) for images in points.split(BATCH)]
+    for images in torch.from_numpy(data.x_test[:m]).split(BATCH):
+        yield standardise(images.to(device))
 
 
 def _summary(
