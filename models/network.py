@@ -102,6 +102,20 @@ class Network(nn.Module):
                 x = block(x)
                 yield k, x
 
+    @torch.no_grad()
+    def weight_norms(self) -> list[list[float]]:
+        """|W1|_F^2 + |W2|_F^2 of each block: eq. (11)'s right side, and what gamma weighs.
+
+        A list of n floats for each stage, >= 0; transitions, biases and normalisations are in
+        none.
+        """
+        norms = [
+            sum(w.weight.double().square().sum() for w in (block.weight1, block.weight2))
+            for blocks in self.stages
+            for block in blocks  # type: ignore[attr-defined]
+        ]
+        return torch.stack(norms).view(len(self.stages), -1).tolist()  # type: ignore[arg-type]
+
     def classify(self, state: Tensor) -> Tensor:
         """Logits (m, classes) from the last state of the last stage."""
         return self.head(self.pool(state).flatten(1))

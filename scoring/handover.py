@@ -8,7 +8,7 @@ the trials table last, and then deletes the folder. Neither torch nor Ray is nee
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -208,4 +208,16 @@ def _over_stages(rows: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, 
     nulls = [f"{n}_initial" for n in ("lss", "inverse_lss", "lsr", "ots", "gap")]
     for name in ("inverse_lss", "gap", *nulls, "lss_random", "ots_random"):
         summary[name] = float(np.mean([row.get(name, np.nan) for row in final]))
+    first = [row for row in rows if row["epoch"] == rows[0]["epoch"]]
+    for suffix, here in (("", final), ("_initial", first)):
+        summary[f"energy{suffix}"] = _mean(sum(row.get("energy", [np.nan])) for row in here)
+        summary[f"turning{suffix}"] = _mean(_mean(row.get("cosines", [])) for row in here)
+        for name in ("separated", "not_monotone"):
+            summary[f"{name}{suffix}"] = _mean(row.get(name, np.nan) for row in here)
     return summary
+
+
+def _mean(values: Iterable[float]) -> float:
+    """NaN of nothing."""
+    values = list(values)
+    return float(np.mean(values)) if values else np.nan

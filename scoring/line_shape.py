@@ -7,13 +7,15 @@ from torch import Tensor
 
 
 class Points(NamedTuple):
-    """The line shape of each of m points with n segments, float64 but for the last."""
+    """The line shape of each of m points with n segments, float64 but for zero_segments."""
 
     score: Tensor  # (m,) LSS
     inverse_score: Tensor  # (m,) 1/LSS
     ratio: Tensor  # (m,) LSR
     shares: Tensor  # (n, m) length of each segment over that of the track
     zero_segments: Tensor  # (m,) int64
+    lengths: Tensor  # (n, m) of each segment
+    cosines: Tensor  # (n - 1, m) between each segment and the next; NaN where one has length 0
 
 
 class LineShape:
@@ -33,7 +35,9 @@ class LineShape:
         self._first: Tensor | None = None  # x^(0), (m, ...)
         self._last: Tensor  # the state before, (m, ...)
         self._direction: Tensor  # sum of unit segments, (m, ...)
+        self._unit: Tensor | None = None  # the segment before, of length 1 or 0, (m, ...)
         self._lengths: list[Tensor] = []  # of each segment, (m,)
+        self._cosines: list[Tensor] = []  # between it and the one before, (m,)
 
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
@@ -49,7 +53,11 @@ class LineShape:
             )
         step = state - self._last  # (m, ...)
         length = _norm(step)  # (m,)
-        self._direction += step / _wide(torch.where(length > 0, length, 1.0), step)
+        step /= _wide(torch.where(length > 0, length, 1.0), step)
+        self._direction += step
+        if self._unit is not None:
+            self._cosines.append(self._unit.mul_(step).sum(tuple(range(1, step.ndim))))
+        self._unit = step
         self._lengths.append(length)
         self._last = state
 
@@ -70,7 +78,11 @@ class LineShape:
         nothing = resultant <= 4 * torch.finfo(resultant.dtype).eps * moving
         inverse = torch.where(nothing, 0.0, resultant).clamp(max=moving.double()) / moving
         ratio = total / _norm(self._last - self._first)  # 0/0: still; x/0: back at its start
-        return Points(1 / inverse, inverse, ratio, lengths / total, zero)
+        cosines = torch.stack(self._cosines) if self._cosines else lengths.new_empty(0, len(total))
+        cosines = cosines.clamp(-1, 1)  # NaN stays NaN
+        still = (lengths[1:] == 0) | (lengths[:-1] == 0)  # no direction, no angle
+        cosines = cosines.masked_fill(still, torch.nan)
+        return Points(1 / inverse, inverse, ratio, lengths / total, zero, lengths, cosines)
 
     def ratio(self) -> Tensor:
         """LSR of each point, (m,): see :func:`line_shape_ratio`."""
@@ -104,7 +116,7 @@ def line_shape_ratio(track: Tensor) -> Tensor:
     >>> line_shape_ratio(corner)  # 2 / sqrt(2)
     tensor([1.4142], dtype=torch.float64)
     """
-    return _stream(track).ratio()
+    return stream(track).ratio()
 
 
 def line_shape_score(track: Tensor) -> Tensor:
@@ -129,7 +141,7 @@ def line_shape_score(track: Tensor) -> Tensor:
     >>> line_shape_score(detour)  # 2 / sqrt(2): lengths do not matter
     tensor([1.4142], dtype=torch.float64)
     """
-    return _stream(track).score()
+    return stream(track).score()
 
 
 def segment_shares(track: Tensor) -> Tensor:
@@ -148,19 +160,29 @@ def segment_shares(track: Tensor) -> Tensor:
     >>> segment_shares(torch.tensor([[0.0], [3.0], [4.0]])[:, None])
     tensor([0.7500, 0.2500], dtype=torch.float64)
     """
-    return _stream(track).shares()
+    return stream(track).shares()
 
 
-def _stream(track: Tensor) -> LineShape:
+def stream(track: Tensor) -> LineShape:
+    """The line shape of a whole track, tensor or array (n + 1, m, d).
+
+    Raises:
+        ValueError: ``track`` is not three-dimensional or has fewer than two states.
+    """
+    shape = LineShape()
+    for state in as_track(track):
+        shape.update(state)
+    return shape
+
+
+def as_track(track: Tensor) -> Tensor:
+    """A track as a tensor (n + 1, m, d), n >= 1; ValueError where it is none."""
     track = torch.as_tensor(track)
     if track.ndim != 3 or len(track) < 2:
         raise ValueError(
             f"a track of shape {tuple(track.shape)}; should be (n + 1, m, d) with n >= 1"
         )
-    shape = LineShape()
-    for state in track:
-        shape.update(state)
-    return shape
+    return track
 
 
 def _norm(x: Tensor) -> Tensor:

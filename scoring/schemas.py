@@ -27,6 +27,7 @@ def _fields(*rows: tuple[str, pa.DataType, str, str]) -> list[pa.Field]:
 
 
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+LIST = pa.list_(REAL)
 TIME = pa.timestamp("us", tz="UTC")
 
 KEY = _fields(
@@ -85,6 +86,14 @@ TRIALS = [
         ("gap_initial", REAL, "1", "null: gap before training, at the same m"),
         ("lss_random", REAL, "1", "null: sqrt(n), independent directions in high dimension"),
         ("ots_random", REAL, "fraction", "null: 1/m, a random matching"),
+        ("energy", REAL, "squared distance", "kinetic energy: sum over blocks, mean over stages"),
+        ("energy_initial", REAL, "squared distance", "null: energy before training"),
+        ("turning", REAL, "1", "cosine of successive segments: mean over a stage, then stages"),
+        ("turning_initial", REAL, "1", "null: turning before training"),
+        ("separated", REAL, "fraction", "pairs as far apart as eq. 41 has it: mean over stages"),
+        ("separated_initial", REAL, "fraction", "null: separated before training"),
+        ("not_monotone", REAL, "fraction", "pairs against eq. 38: mean over stages"),
+        ("not_monotone_initial", REAL, "fraction", "null: not_monotone before training"),
         ("weight_decay", REAL, "", "the optimizer's coupled weight_decay that was used"),
         ("parameters", WHOLE, "", "trainable parameters"),
         ("seconds", REAL, "s", "training, evaluation and line shape, all epochs"),
@@ -130,7 +139,7 @@ TRACKS = [
         ("inverse_lss", REAL, "1", "mean of 1/LSS over points, in [0, 1]"),
         ("lsr", REAL, "1", "mean over points"),
         ("lsr_std", REAL, "1", "deviation over points (ddof = 0)"),
-        ("shares", pa.list_(REAL), "fraction", "of the track's length, per segment; sums to 1"),
+        ("shares", LIST, "fraction", "of the track's length, per segment; sums to 1"),
         ("lss_random", REAL, "1", "null: sqrt(n)"),
         ("lss_initial", REAL, "1", "null: lss before training"),
         ("inverse_lss_initial", REAL, "1", "null: inverse_lss before training"),
@@ -144,6 +153,20 @@ TRACKS = [
         ("optimal_cost", REAL, "squared distance", "W2^2, the mean under the optimal matching"),
         ("collapsed", pa.bool_(), "", "inputs or outputs all equal within rounding: no OTS"),
         ("solve_seconds", REAL, "s", "of the assignment"),
+        ("energy", LIST, "squared distance", "mean over points of |x^(l) - x^(l-1)|^2, per block"),
+        ("weight_norms", LIST, "", "|W1|_F^2 + |W2|_F^2, per block"),
+        ("energy_ratio", LIST, "squared distance", "energy over weight_norms, per block (eq. 11)"),
+        ("cosines", LIST, "1", "of segments l and l + 1, l = 1 to n - 1: means over points"),
+        # From here on of fewer points, and at the first and the last epoch only: else null.
+        ("separation_m", WHOLE, "points", "of this and the columns below: the first ones"),
+        ("straight_distance", LIST, "distance", "of x^(l) to eq. 5's line, l = 0 to n: means"),
+        ("separated", REAL, "fraction", "pairs with d >= B (eq. 41), up to rounding"),
+        ("separated_same", REAL, "fraction", "of pairs of one class"),
+        ("separated_different", REAL, "fraction", "of pairs of two classes"),
+        ("separation_ratio", REAL, "1", "mean d/B over pairs with B > 0, in [0, sqrt(2)]"),
+        ("separation_ratio_same", REAL, "1", "over pairs of one class"),
+        ("separation_ratio_different", REAL, "1", "over pairs of two classes"),
+        ("not_monotone", REAL, "fraction", "pairs with <f(x) - f(y), x - y> < 0 (eq. 38)"),
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Measure every stage of a network in one streaming pass over its data.
+"""Measure every stage of a network, streaming its states and its data.
 
 Knows nothing of how networks are built: whatever hands out (stage, state) pairs in the order
 of its blocks can be measured.
@@ -8,13 +8,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scoring.energy import StraightDistance
 from scoring.line_shape import LineShape, Points
+from scoring.separation import Separation
 from scoring.transport import Problem, assignment_problem
 
 Walk = Callable[[Tensor], Iterable[tuple[int, Tensor]]]
@@ -31,6 +35,8 @@ class Stage:
     ratio: np.ndarray  # (m,) LSR
     shares: np.ndarray  # (n, m) of each point's length
     zero_segments: int  # in tracks that move
+    lengths: np.ndarray  # (n, m) of each segment
+    cosines: np.ndarray  # (n - 1, m) between each segment and the next
     problem: Problem | None  # between the stage's inputs and outputs, where asked for
 
     def row(self) -> dict[str, Any]:
@@ -55,6 +61,8 @@ class Stage:
                     self.shares[:, moving].mean(1) if some else np.full(len(self.shares), np.nan)
                 ).tolist(),
                 "lss_random": len(self.shares) ** 0.5,
+                "energy": np.square(self.lengths).mean(1).tolist(),
+                "cosines": [_mean(cosines) for cosines in self.cosines],
             }
 
 
@@ -100,6 +108,58 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
         ]
 
 
+@torch.no_grad()
+def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[dict[str, Any]]:
+    """How far apart the tracks of a few points keep, and how far they stray from straight lines.
+
+    Walks twice, since straight lines need both ends. The first time all batches go through the
+    network side by side, as every pair of points is compared.
+
+    Args:
+        walk: as for :func:`measure`; the same on a second walk.
+        batches: the points, in batches of any sizes.
+        labels: their classes (m,), tensor or array, to tell pairs of one class from pairs of two.
+
+    Returns:
+        A mapping for each stage, in order, with columns of the tracks table: the figures of
+        :meth:`scoring.separation.Separation.figures`, and ``straight_distance``, the mean over
+        points of :func:`scoring.energy.straight_distance` for l = 0, ..., n, in the units of the
+        states. NaN where states are not finite. Memory: four states of all m points, the inputs
+        and outputs of every stage, and a few (m, m) matrices, of one stage at a time.
+    """
+    batches = list(batches)
+    ends: dict[int, tuple[Tensor, Tensor, int]] = {}
+    figures: dict[int, dict[str, Any]] = {}
+    straying: dict[int, list[Tensor]] = defaultdict(list)
+    with full_precision():
+        for stage, states in groupby(_side_by_side(walk, batches), itemgetter(0)):
+            separation = Separation()
+            for _, state in states:
+                separation.update(state)
+            figures[stage] = separation.figures(labels)
+            ends[stage] = separation.first, separation.last, separation.blocks
+        start = 0
+        for batch in batches:
+            here = slice(start, start + len(batch))
+            for stage, states in groupby(walk(batch), itemgetter(0)):
+                first, last, blocks = ends[stage]
+                straight = StraightDistance(first[here], last[here], blocks)
+                for _, state in states:
+                    straight.update(state)
+                straying[stage].append(straight.distances())
+            start = here.stop
+    return [
+        figures[k] | {"straight_distance": torch.cat(straying[k], dim=1).mean(1).tolist()}
+        for k in sorted(figures)
+    ]
+
+
+def _side_by_side(walk: Walk, batches: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """The walks of all batches in step: (stage, state (m, d)) of all their points."""
+    for here in zip(*(walk(batch) for batch in batches), strict=True):
+        yield here[0][0], torch.cat([state.flatten(1) for _, state in here])
+
+
 def _stage(
     stage: int,
     dimension: int,
@@ -107,14 +167,20 @@ def _stage(
     inputs: list[Tensor] | None,
     outputs: list[Tensor] | None,
 ) -> Stage:
-    score, inverse, ratio, shares, zero = (
-        torch.cat(parts, dim=-1).cpu().numpy() for parts in zip(*batches, strict=True)
-    )
+    points = Points(*(torch.cat(parts, dim=-1).cpu() for parts in zip(*batches, strict=True)))
+    score, inverse, ratio, shares, zero, lengths, cosines = (part.numpy() for part in points)
     problem = None
     if inputs and outputs:
         problem = assignment_problem(torch.cat(inputs), torch.cat(outputs))
     moving = ~np.isnan(score)
-    return Stage(stage, dimension, score, inverse, ratio, shares, int(zero[moving].sum()), problem)
+    zeros = int(zero[moving].sum())
+    return Stage(stage, dimension, score, inverse, ratio, shares, zeros, lengths, cosines, problem)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN of nothing."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else np.nan
 
 
 @contextmanager

@@ -52,6 +52,83 @@ def squared_distance(a, b):
     return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
 
 
+def dot(a, b):
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def track_distance(s, t):
+    """Eq. (35) of two tracks, and the first block that attains it.
+
+    >>> track_distance([[0.0], [1.0], [2.0]], [[3.0], [2.0], [3.0]])
+    (1.0, 1)
+    """
+    squares = [squared_distance(a, b) for a, b in zip(s, t, strict=True)]
+    return math.sqrt(min(squares)), squares.index(min(squares))
+
+
+def squared_bound(s, t):
+    """B^2 of two tracks, eqs (36) and (41), all four distances those of the one pair.
+
+    >>> squared_bound([[0.0], [0.0]], [[3.0], [4.0]])
+    5.76
+    """
+    a, b = squared_distance(s[0], t[0]), squared_distance(s[-1], t[-1])
+    return a * b / (a + b) if a + b > 0 else 0.0
+
+
+def keeps_apart(s, t):
+    """Eq. (41), d >= B, without roots and quotients."""
+    a, b = squared_distance(s[0], t[0]), squared_distance(s[-1], t[-1])
+    least = min(squared_distance(p, q) for p, q in zip(s, t, strict=True))
+    return least * (a + b) >= a * b
+
+
+def monotonicity(s, t):
+    """<f(x_p) - f(x_q), x_p - x_q> of eq. (38), of two tracks.
+
+    >>> monotonicity([[0.0], [5.0]], [[2.0], [4.0]])
+    -2.0
+    """
+    return dot(steps([s[-1], t[-1]])[0], steps([s[0], t[0]])[0])
+
+
+def kinetic_energy(tracks):
+    """Mean over points of |x^(l) - x^(l-1)|^2, for each block: eqs (9) to (12).
+
+    >>> kinetic_energy([[[0.0], [1.0]], [[0.0], [3.0]]])
+    [5.0]
+    """
+    squares = [[length(step) ** 2 for step in steps(track)] for track in tracks]
+    return [sum(column) / len(tracks) for column in zip(*squares, strict=True)]
+
+
+def straight_distance(track):
+    """Distance of each state to eq. (5)'s point of the line between the ends.
+
+    >>> straight_distance([[0.0], [5.0], [4.0]])
+    [0.0, 3.0, 0.0]
+    """
+    n = len(track) - 1
+    lines = [
+        [(1 - i / n) * a + i / n * b for a, b in zip(track[0], track[-1], strict=True)]
+        for i in range(n + 1)
+    ]
+    return [length(steps([line, x])[0]) for line, x in zip(lines, track, strict=True)]
+
+
+def turning(track):
+    """Cosine between each segment and the next; None where one of them has length zero.
+
+    >>> turning([[0.0], [1.0], [3.0], [2.0], [2.0]])
+    [1.0, -1.0, None]
+    """
+    cosines = []
+    for one, other in pairwise(steps(track)):
+        lengths = length(one) * length(other)
+        cosines.append(dot(one, other) / lengths if lengths > 0 else None)
+    return cosines
+
+
 def optimal_matchings(x, y):
     """Eqs (45) and (46) by trying them all: the least total cost, and every matching with it.
 

@@ -110,6 +110,35 @@ def test_the_head_averages_over_pixels_only_when_there_are_several_stages():
     assert made("plain", layers="convolutional", stages=2).head.in_features == 32
 
 
+@both
+@rows
+def test_weight_norms_are_those_of_the_two_weights_of_each_block(kind, row):
+    network = made(kind, **row)
+    norms = network.weight_norms()
+    assert len(norms) == len(network.shape.shapes)
+    weights = dict(network.named_parameters())
+    for k, stage in enumerate(norms):
+        wanted = [
+            sum(weights[f"stages.{k}.{place}.weight{i}.weight"].norm().item() ** 2 for i in (1, 2))
+            for place in range(network.shape.blocks)
+        ]
+        assert stage == pytest.approx(wanted, rel=1e-5)
+
+
+def test_weight_norms_grow_with_the_square_of_the_weights_and_not_with_biases():
+    network = made("resnet", layers="fully_connected")
+    (before,) = network.weight_norms()
+    with torch.no_grad():
+        for block in network.stages[0]:
+            block.weight1.weight.mul_(3)
+            block.weight2.weight.zero_()
+            block.weight2.bias.fill_(7)
+        norms = [block.weight1.weight.square().sum().item() for block in network.stages[0]]
+    (after,) = network.weight_norms()
+    assert after == pytest.approx(norms)
+    assert all(0 < new < 9 * old for new, old in zip(after, before, strict=True))
+
+
 def test_a_network_that_is_not_its_row_of_table_1_is_refused():
     row = architecture("convolutional", DIGITS, 2, 10)
     wrong = replace(row, shapes=(row.shapes[0], (32, 3, 3)))

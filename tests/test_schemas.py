@@ -8,7 +8,8 @@ from models.config import TrialConfig
 from scoring import schemas
 from scoring.schemas import StoreError, read_table, table_path, write_file, write_table
 
-UNITS = {"", "1", "fraction", "nat", "s", "images", "points", "segments", "squared distance"}
+UNITS = {"", "1", "fraction", "nat", "s", "images", "points", "segments"}
+UNITS |= {"distance", "squared distance"}
 
 
 def row(trial="a", **values):
@@ -85,6 +86,23 @@ def test_a_file_from_before_a_column_was_added_reads_as_null(tmp_path):
     write_table(str(tmp_path), "epochs", "b", [row("b", epoch=1, lss=2.0)])
     table = read_table(str(tmp_path), "epochs")
     assert table["lss"].to_pylist() == [None, 2.0]
+
+
+@pytest.mark.parametrize("table", schemas.TABLES)
+def test_files_from_before_the_geometry_was_measured_read_as_null(tmp_path, table):
+    new = {"energy", "weight_norms", "energy_ratio", "cosines", "straight_distance", "turning"}
+    new |= {n for n in schemas.TABLES[table].names if n.startswith(("separat", "not_mono"))}
+    new |= {f"{n}_initial" for n in new}
+    schema = schemas.TABLES[table]
+    older = pa.schema([field for field in schema if field.name not in new])
+    path = tmp_path / table_path(table, "a")
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row()], older), path)
+    write_table(str(tmp_path), table, "b", [row("b")])
+    read = read_table(str(tmp_path), table)
+    assert read.schema.names == schema.names
+    for name in new & set(schema.names):
+        assert read[name].to_pylist() == [None, None]
 
 
 def test_a_sweep_may_lie_in_a_hidden_folder_and_under_a_uri(tmp_path):

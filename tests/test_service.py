@@ -101,6 +101,27 @@ def test_every_score_has_its_nulls_beside_it(finished):
     assert set(tracks.loc[tracks["epoch"] == 2, "m"]) == {60}
 
 
+def test_energies_are_of_every_epoch_and_separation_of_the_first_and_the_last(finished):
+    run, state = finished
+    tracks = schemas.read_table(run.root, "tracks").to_pandas()
+    for name in ("energy", "weight_norms", "energy_ratio", "cosines"):
+        assert set(tracks[name].map(len)) == {4 if name == "cosines" else 5}
+    ratios = np.stack(tracks["energy"]) / np.stack(tracks["weight_norms"])
+    np.testing.assert_allclose(np.stack(tracks["energy_ratio"]), ratios)
+    ends = tracks["epoch"].isin([0, 2])
+    for name in (n for n in tracks if n.startswith(("separat", "straight", "not_monotone"))):
+        assert tracks.loc[ends, name].notna().all()
+        assert tracks.loc[~ends, name].isna().all()
+    assert set(tracks.loc[ends, "separation_m"]) == {40}  # the epoch_points first
+    for epoch, null in ((0, "_initial"), (2, "")):
+        here = tracks[tracks["epoch"] == epoch].set_index("trial")
+        for trial_id, row in state.rows.items():
+            assert row[f"energy{null}"] == pytest.approx(here.loc[trial_id, "energy"].sum())
+            assert row[f"turning{null}"] == pytest.approx(here.loc[trial_id, "cosines"].mean())
+            assert row[f"separated{null}"] == here.loc[trial_id, "separated"]
+            assert row[f"not_monotone{null}"] == here.loc[trial_id, "not_monotone"]
+
+
 def test_scores_are_those_of_the_network_that_was_kept(finished):
     run, state = finished
     data = datasets.load("digits")

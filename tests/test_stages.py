@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scoring import schemas
+from scoring import handover, schemas
+from scoring.energy import kinetic_energy, straight_distance, turning
 from scoring.line_shape import line_shape_ratio, line_shape_score, segment_shares
-from scoring.stages import measure
+from scoring.separation import Separation
+from scoring.stages import geometry, measure
 from scoring.transport import optimal_transport_score, solve
 
 POINTS = 12
@@ -47,6 +49,8 @@ def test_each_stage_has_the_scores_of_its_own_track():
         assert_allclose(stage.inverse_score, 1 / line_shape_score(track), rtol=1e-12)
         assert_allclose(stage.shares.mean(1), segment_shares(track), rtol=1e-12)
         assert stage.problem is None
+        assert_allclose(stage.row()["energy"], kinetic_energy(track), rtol=1e-12)
+        assert_allclose(stage.row()["cosines"], turning(track).mean(1), rtol=1e-12)
 
 
 def test_transport_is_between_the_inputs_and_the_outputs_of_a_stage():
@@ -136,6 +140,66 @@ def test_still_points_are_counted_and_in_no_mean():
     assert_allclose(row["shares"], [1 / 3, 1 / 6, 1 / 2])
 
 
+def test_a_turn_at_a_zero_segment_is_in_no_mean_and_a_still_point_in_the_mean_energy():
+    track = torch.zeros(4, 3, 2)  # as above
+    track[:, 1] = torch.tensor([0.0, 1.0, 1.0, 3.0])[:, None]
+    track[:, 2] = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+    row = measure(walk_of({1: track}), [torch.arange(3)])[0].row()
+    assert_allclose(row["energy"], [3 / 3, 1 / 3, 9 / 3])
+    assert_allclose(row["cosines"], [0, 1])
+    still = measure(walk_of({1: track[:, :1]}), [torch.arange(1)])[0].row()
+    assert still["energy"] == [0, 0, 0]
+    assert np.isnan(still["cosines"]).all()
+
+
+def test_a_stage_of_one_block_has_no_turns():
+    row = measure(walk_of({1: tracks()[1][:2]}), [torch.arange(POINTS)])[0].row()
+    assert (len(row["energy"]), row["cosines"]) == (1, [])
+
+
+def test_geometry_is_that_of_the_whole_track_of_each_stage():
+    both, labels = tracks(), torch.arange(POINTS) % 3
+    rows = geometry(walk_of(both), torch.arange(POINTS).split(5), labels)
+    for row, track in zip(rows, both.values(), strict=True):
+        track = track.flatten(2)
+        assert_allclose(row["straight_distance"], straight_distance(track).mean(1), rtol=1e-12)
+        separation = Separation()
+        for state in track:
+            separation.update(state)
+        figures = separation.figures(labels)
+        assert {name: row[name] for name in figures} == figures
+        assert set(row) == {*figures, "straight_distance"}
+        assert row["separation_m"] == POINTS
+        assert not any(math.isnan(value) for value in figures.values())
+
+
+@given(st.lists(st.integers(1, POINTS - 1), max_size=5, unique=True))
+def test_geometry_is_the_same_however_its_points_are_split_into_batches(cuts):
+    walk, labels = walk_of(tracks()), np.arange(POINTS) % 2
+    whole = geometry(walk, [torch.arange(POINTS)], labels)
+    split = geometry(walk, torch.arange(POINTS).tensor_split(sorted(cuts)), labels)
+    for one, other in zip(whole, split, strict=True):
+        assert list(one) == list(other)
+        for name, value in one.items():
+            assert_allclose(other[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_states_that_are_not_finite_have_no_geometry_but_a_row(tmp_path):
+    both = tracks()
+    both[1][2, 3] = math.nan
+    both[1][3, 3] = math.inf
+    rows = geometry(walk_of(both), torch.arange(POINTS).split(5), np.arange(POINTS) % 2)
+    scored = [stage.row() for stage in measure(walk_of(both), torch.arange(POINTS).split(5))]
+    broken, fine = (row | more for row, more in zip(scored, rows, strict=True))
+    for name in ("separated", "separated_same", "separation_ratio_different", "not_monotone"):
+        assert math.isnan(broken[name])
+        assert not math.isnan(fine[name])
+    assert not any(map(math.isfinite, broken["straight_distance"]))
+    assert np.isnan(broken["energy"]).tolist() == [False, True, True]
+    assert_allclose(fine["straight_distance"][0], 0)
+    schemas.write_table(str(tmp_path), "tracks", "a", [broken, fine])
+
+
 def test_a_network_in_which_nothing_moves_has_no_scores():
     (stage,) = measure(walk_of({1: torch.ones(3, 2, 2)}), [torch.arange(2)], transport=True)
     row = stage.row()
@@ -157,3 +221,56 @@ def test_states_that_are_not_finite_have_no_assignment():
     track[1, 1] = math.nan
     with pytest.raises(ValueError, match="not finite"):
         measure(walk_of({1: track}), [torch.arange(3)], transport=True)
+
+
+def handed_over(root, rows, problems):
+    """A trial of two epochs whose rows of the tracks table are these, handed over."""
+    key = {"trial": "a", "dataset": "digits", "network": "plain", "stages": 2}
+    summary = key | {"gamma": 0.0, "seed": 0, "status": "done"}
+    summary |= dict.fromkeys(("started_at", "trained_at"), "2026-01-01T00:00:00+00:00")
+    losses = {field.name: 1.0 for field in schemas.LOSSES}
+    epochs = [{"epoch": epoch} | losses for epoch in (0, 1)]
+    labels = np.zeros(POINTS, dtype=np.int64)
+    history = {"summary": summary, "epochs": epochs, "tracks": rows}
+    handover.leave_final(root, "a", problems, labels, labels, history)
+    handover.finish(root, "a")
+    return schemas.read_row(root, "trials", "a")
+
+
+def test_a_trial_has_the_means_over_its_stages_and_their_nulls(tmp_path):
+    batches = torch.arange(POINTS).split(5)
+    rows, stages = [], []
+    for epoch, scale in ((0, 1.0), (1, 2.0)):
+        walk = walk_of({k: scale * track for k, track in tracks().items()})
+        stages = measure(walk, batches, transport=True)
+        pairs = zip(stages, geometry(walk, batches), strict=True)
+        rows += [{"epoch": epoch} | stage.row() | more for stage, more in pairs]
+    trial = handed_over(str(tmp_path), [dict(row) for row in rows], stages)
+    energies = [sum(row["energy"]) for row in rows]
+    assert_allclose(trial["energy_initial"], np.mean(energies[:2]))
+    assert_allclose(trial["energy"], 4 * trial["energy_initial"])
+    for name, values in {
+        "turning": [np.mean(row["cosines"]) for row in rows],
+        "separated": [row["separated"] for row in rows],
+        "not_monotone": [row["not_monotone"] for row in rows],
+    }.items():
+        assert_allclose(trial[f"{name}_initial"], np.mean(values[:2]))
+        assert_allclose(trial[name], np.mean(values[2:]))
+    stored = schemas.read_table(str(tmp_path), "tracks").to_pylist()
+    assert stored[-1]["straight_distance"] == rows[-1]["straight_distance"]
+    assert stored[-1]["separation_m"] == POINTS
+
+
+def test_a_history_from_before_the_geometry_was_measured_can_be_finished(tmp_path):
+    older = ("lss", "inverse_lss", "lsr", "m", "lss_random", "stage", "blocks", "shares")
+    stages = measure(walk_of(tracks()), [torch.arange(POINTS)], transport=True)
+    rows = [
+        {"epoch": epoch} | {name: stage.row()[name] for name in older}
+        for epoch in (0, 1)
+        for stage in stages
+    ]
+    trial = handed_over(str(tmp_path), rows, stages)
+    for name in ("energy", "turning", "separated", "not_monotone"):
+        assert math.isnan(trial[name])
+        assert math.isnan(trial[f"{name}_initial"])
+    assert_allclose(trial["lss"], np.mean([stage.score.mean() for stage in stages]))

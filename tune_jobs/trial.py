@@ -19,7 +19,8 @@ from models.datasets import Dataset, load
 from models.network import Network, decayed
 from models.training import diverged, standardiser, train
 from scoring import handover, schemas
-from scoring.stages import Stage, measure
+from scoring.energy import energy_ratio
+from scoring.stages import Stage, geometry, measure
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
 
@@ -65,6 +66,15 @@ def run_trial(
         m = trial.points if ends else min(trial.epoch_points, len(data.y_test))
         stages = score(epoch.network, data, device, m, transport=ends and not failed)
         rows = [{"epoch": number, **stage.row()} for stage in stages]
+        for row, norms in zip(rows, epoch.network.weight_norms(), strict=True):
+            row |= {
+                "weight_norms": norms,
+                "energy_ratio": energy_ratio(row["energy"], norms).tolist(),
+            }
+        if ends:
+            pairs = min(m, trial.epoch_points)
+            for row, more in zip(rows, apart(epoch.network, data, device, pairs), strict=True):
+                row |= more
         if number == 0:
             handover.leave_initial(root, trial.trial, stages)
         means = {name: float(np.mean([r[name] for r in rows])) for name in SCORES}
@@ -98,6 +108,12 @@ def score(
     """Line shape (and assignment problems) of every stage on the first m test images."""
     network.eval()
     return measure(network.states, _batches(data, device, m), transport)
+
+
+def apart(network: Network, data: Dataset, device: str, m: int) -> list[dict[str, Any]]:
+    """Separation and straightness of every stage on the first m test images."""
+    network.eval()
+    return geometry(network.states, _batches(data, device, m), data.y_test[:m])
 
 
 @torch.no_grad()

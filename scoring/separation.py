@@ -1,0 +1,220 @@
+"""How far apart data tracks keep: eqs (35) to (41), Definition 3 and Theorem 1.
+
+On a geodesic no two tracks come closer than a bound that their ends set, and no pair is turned
+against itself. For a network both are a check, not a theorem.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoring.line_shape import as_track
+
+ROUNDING = 1e-9  # what two distances of one pair may differ by and be called equal, relative
+CANCELLED = 1e-4  # a sum below this share of its terms has lost too many digits
+AT_ONCE = 2**22  # float64 numbers of a block of rows: 34 MB
+
+
+class Separation:
+    """Distances between the tracks of m points, from their states in turn.
+
+    Feed it x^(0), x^(1), ..., x^(n) with :meth:`update`; read it after any of them. It keeps
+    two states of the m points and a few (m, m) matrices in float64, for any depth.
+
+    >>> pair = Separation()
+    >>> for state in ([[0.0], [4.0]], [[1.0], [2.0]], [[2.0], [5.0]]):
+    ...     pair.update(torch.tensor(state))
+    >>> pair.distances()[0, 1], pair.nearest()[0, 1], pair.bound()[0, 1]  # 4 * 3 / 5
+    (tensor(1., dtype=torch.float64), tensor(1), tensor(2.4000, dtype=torch.float64))
+    >>> pair.figures()["separated"], pair.figures()["not_monotone"]
+    (0.0, 0.0)
+    """
+
+    def __init__(self) -> None:
+        self.blocks = -1  # n, once a state is there
+        self.first: Tensor  # x^(0), (m, d)
+        self.last: Tensor  # the latest state, (m, d)
+        self._start: Tensor  # squared distances at l = 0, (m, m)
+        self._end: Tensor  # at the latest state
+        self._least: Tensor  # the least of all
+        self._nearest: Tensor  # int64, the block that has it
+
+    def update(self, state: Tensor) -> None:
+        """Take the next state of the same m points, (m, ...); dimensions are flattened."""
+        state = state.detach().flatten(1)
+        if state.dtype != torch.float64:
+            state = state.float()
+        if self.blocks >= 0 and state.shape != self.last.shape:
+            raise ValueError(
+                f"a state of shape {tuple(state.shape)} in a track of {tuple(self.last.shape)}: "
+                "the states of a stage have one dimension"
+            )
+        squared = _products(state, state)
+        self.blocks += 1
+        self.last, self._end = state, squared
+        if self.blocks == 0:
+            self.first, self._start, self._least = state, squared, squared
+            self._nearest = torch.zeros_like(squared, dtype=torch.int64)
+            return
+        closer = squared < (1 - ROUNDING) * self._least
+        self._nearest.masked_fill_(closer, self.blocks)
+        self._least = torch.minimum(self._least, squared)  # NaN stays NaN
+
+    def distances(self) -> Tensor:
+        """Distances between tracks, eq. (35), (m, m): see :func:`track_distance`."""
+        return self._least.sqrt()
+
+    def nearest(self) -> Tensor:
+        """The block l at which two tracks are closest, (m, m): see :func:`track_distance`."""
+        return self._nearest
+
+    def bound(self) -> Tensor:
+        """Theorem 1's bound B = ab / sqrt(a^2 + b^2), (m, m): eqs (36), (40) and (41).
+
+        a and b are the distances of a pair at l = 0 and l = n; B is between min(a, b) / sqrt(2)
+        and min(a, b), and 0 where a pair starts or ends in one place. Eq. (41) as printed has
+        a and b of the pair (s, t) above the line and of the pair (p, q) below: one pair is meant.
+        """
+        a, b = self._start.sqrt(), self._end.sqrt()
+        bound = a * b / torch.hypot(a, b)
+        return bound.masked_fill_((a == 0) & (b == 0), 0)
+
+    def figures(self, labels: Any = None) -> dict[str, float]:
+        """What the tracks table says of the m (m - 1) / 2 pairs of points.
+
+        Args:
+            labels: classes (m,), tensor or array, to tell pairs of one class from the others.
+
+        Returns:
+            ``separation_m``: m. ``separated``: share of pairs with d >= B up to rounding, pairs
+            with B = 0 among them. ``separation_ratio``: mean d/B over pairs with B > 0, in
+            [0, sqrt(2)]. Both again over pairs of the same class (``_same``) and of two classes
+            (``_different``). ``not_monotone``: share of pairs against eq. (38), with
+            <f(x_p) - f(x_q), x_p - x_q> < 0 by more than rounding, where f is the stage. NaN
+            where there is no such pair (or no labels), and where a state is not finite.
+
+        Raises:
+            ValueError: there are fewer than two states, or not m labels.
+        """
+        if self.blocks < 1:
+            raise ValueError("a track has at least two states")
+        m = len(self.first)
+        if labels is not None and len(labels) != m:
+            raise ValueError(f"{len(labels)} labels of {m} points")
+        p, q = torch.triu_indices(m, m, 1, device=self.first.device)
+        distance, bound = self.distances()[p, q], self.bound()[p, q]
+        ends = (self._start[p, q] * self._end[p, q]).sqrt()
+        # Eq. (38) follows from the optimality of two pairs, |T(x_p) - x_p|^2 + |T(x_q) - x_q|^2
+        # <= |T(x_p) - x_q|^2 + |T(x_q) - x_p|^2; the last term of eq. (37) is misprinted.
+        turned = _products(self.first, self.last)[p, q] < -ROUNDING * ends
+        separated = (distance >= (1 - ROUNDING) * bound).double()
+        ratio = (distance / bound).masked_fill(bound == 0, torch.nan)
+        finite = bool((distance + ends).isfinite().all())
+        figures = {"separation_m": m, "not_monotone": _mean(turned.double(), finite)}
+        for name, pairs in _groups(labels, p, q):
+            figures |= {
+                f"separated{name}": _mean(separated[pairs], finite),
+                f"separation_ratio{name}": _mean(ratio[pairs], finite),
+            }
+        return figures
+
+
+def track_distance(track: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances between data tracks, eq. (35), and where they are closest.
+
+    The least distance of two points over the states of their tracks; to :class:`Separation`
+    the states can be given one at a time.
+
+    Args:
+        track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+
+    Returns:
+        Float64 tensor (m, m) of distances in the units of the states, symmetric, 0 on the
+        diagonal and nowhere above the distance at any l; and int64 tensor (m, m) of the l,
+        0 to n, that have them, the first where several do. Distances are NaN where a state
+        is not finite.
+
+    Raises:
+        ValueError: ``track`` is not three-dimensional or has fewer than two states.
+
+    >>> crossing = torch.tensor([[[0.0], [2.0]], [[1.0], [1.0]], [[2.0], [0.0]]])
+    >>> distance, block = track_distance(crossing)
+    >>> distance[0, 1], block[0, 1]
+    (tensor(0., dtype=torch.float64), tensor(1))
+    """
+    separation = Separation()
+    for state in as_track(track):
+        separation.update(state)
+    return separation.distances(), separation.nearest()
+
+
+def _products(x: Tensor, y: Tensor) -> Tensor:
+    """<x_p - x_q, y_p - y_q> of all pairs, (m, d) each -> (m, m); squared distances if y is x.
+
+    From matrix products of centred points, which are quick. Between points that are close for
+    how far they are from the centre these lose digits: there from the differences themselves.
+    """
+    m, d = x.shape
+    rows = max(1, AT_ONCE // max(1, d))
+    few = max(1, rows // 16)  # their differences fit a cache
+    centres = _centre(x), _centre(y)
+
+    def centred(here: slice) -> tuple[Tensor, Tensor]:
+        a = x[here].double() - centres[0]
+        return a, a if y is x else y[here].double() - centres[1]
+
+    own, length_x, length_y = x.new_empty(3, m, dtype=torch.float64)
+    for here in _blocks(m, rows):
+        a, b = centred(here)
+        own[here] = (a * b).sum(1)
+        length_x[here], length_y[here] = a.norm(dim=1), b.norm(dim=1)
+    products = x.new_zeros(m, m, dtype=torch.float64)  # its upper triangle, for now
+    for here in _blocks(m, rows):
+        a, b = centred(here)
+        for there in _blocks(m, rows, here.start):
+            e, f = centred(there)
+            cross = a @ f.T
+            cross = 2 * cross if y is x else cross + b @ e.T
+            sums = own[here, None] + own[there] - cross
+            terms = (length_x[here, None] + length_x[there]) * (
+                length_y[here, None] + length_y[there]
+            )
+            products[here, there] = sums
+            lost = (sums.abs() < CANCELLED * terms).triu_(1 + here.start - there.start)
+            p, q = lost.nonzero(as_tuple=True)
+            for some in _blocks(len(p), few):
+                i, j = p[some] + here.start, q[some] + there.start
+                step = x[i].double().sub_(x[j])
+                other = step if y is x else y[i].double().sub_(y[j])
+                products[i, j] = torch.linalg.vecdot(step, other)
+    products.triu_(1)
+    return products + products.T
+
+
+def _centre(x: Tensor) -> Tensor:
+    """Mean of points (m, d) -> (d,) float64; exactly the point itself where all are equal."""
+    return x[0].double() + (x - x[0]).mean(0, dtype=torch.float64)
+
+
+def _blocks(count: int, rows: int, start: int = 0) -> Iterator[slice]:
+    for first in range(start, count, rows):
+        yield slice(first, min(first + rows, count))
+
+
+def _groups(labels: Any, p: Tensor, q: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Which pairs are meant: all, of one class, of two classes."""
+    everything = torch.ones_like(p, dtype=torch.bool)
+    yield "", everything
+    same = different = ~everything
+    if labels is not None:
+        classes = torch.as_tensor(labels).to(p.device)
+        same, different = classes[p] == classes[q], classes[p] != classes[q]
+    yield "_same", same
+    yield "_different", different
+
+
+def _mean(values: Tensor, finite: bool) -> float:
+    """Mean of what is not NaN; NaN of nothing."""
+    return values.nanmean().item() if finite else float("nan")
