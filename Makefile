@@ -17,19 +17,22 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 
-bench: $(READY)  ## takes minutes; appends to benchmarks/RESULTS.md
+bench: $(READY)  ## takes half an hour; appends to benchmarks/RESULTS.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.transport
 
 # uv takes torch and torchvision from one place, so that they match; a pair that does not
 # fails at `import torchvision` only, so that is tried before the environment counts as ready.
-# Compiling now spares every one of Ray's processes from doing it at each import.
+# Compiling now, bytecode and the assignment's kernels, spares Ray's processes from doing it.
 # On a machine without a GPU, UV_TORCH_BACKEND=cpu saves the download of CUDA.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
 	$(BIN)/python -c 'import torchvision'
+	$(BIN)/python -m scoring.assignment
 	touch $(READY)
 
 clean:

@@ -2,16 +2,18 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import cycle
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scoring.handover import finish
 
-NO_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # Ray unsets the first otherwise
+NO_DEVICE = {"CUDA_VISIBLE_DEVICES": ""}  # Ray unsets it otherwise
 
 PATIENCE = 3.0  # seconds a trial waits before another scorer is started for it
 
@@ -20,8 +22,9 @@ PATIENCE = 3.0  # seconds a trial waits before another scorer is started for it
 class Scorer:
     """Finishes one trial at a time; one that is killed starts again with the same trial."""
 
-    def finish(self, root: str, trial: str, released_at: datetime) -> None:
-        finish(root, trial, released_at)
+    def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
+        """Solve with all cores of this machine, divided by the trials being finished now."""
+        finish(root, trial, released_at, max(1, (os.cpu_count() or 1) // share))
 
 
 class Pool:
@@ -38,6 +41,7 @@ class Pool:
         self._started = 0
         self._queue: deque[tuple[str, datetime]] = deque()
         self._busy: dict[ray.ObjectRef, tuple[str, Any]] = {}
+        self._places = cycle(places(ray.nodes()))
 
     def submit(self, trial: str) -> None:
         """Have a trial finished that has just given its CPU or GPU back."""
@@ -74,13 +78,22 @@ class Pool:
                 waited = (datetime.now(UTC) - since).total_seconds()
                 if self._started == self._size or (self._started and waited < PATIENCE):
                     return
-                self._free.append(Scorer.remote())
+                where = NodeAffinitySchedulingStrategy(next(self._places), soft=True)
+                self._free.append(Scorer.options(scheduling_strategy=where).remote())
                 self._started += 1
+            share = min(self._size, len(self._busy) + len(self._queue))
             trial, released_at = self._queue.popleft()
             actor = self._free.pop()
-            self._busy[actor.finish.remote(self.root, trial, released_at)] = trial, actor
+            self._busy[actor.finish.remote(self.root, trial, released_at, share)] = trial, actor
 
 
 def pool_size() -> int:
     """As many scorers as the cluster has CPUs, at most 8 on one machine of many cores."""
     return max(1, min(8, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))))
+
+
+def places(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ids of the nodes that scorers start on in turn: those without a GPU, if there are any."""
+    alive = [node for node in nodes if node["Alive"]]
+    spared = [node for node in alive if not node["Resources"].get("GPU")]
+    return [node["NodeID"] for node in spared or alive]

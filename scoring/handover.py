@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoring import schemas
-from scoring.transport import Problem, Transport, solve
+from scoring.transport import Problem, Transport, class_scores, solve
 
 if TYPE_CHECKING:
     from scoring.stages import Stage
@@ -66,7 +66,9 @@ def waiting(root: str) -> list[str]:
     return [t for t in schemas.list_files(root, PENDING) if handed_over(root, t)]
 
 
-def finish(root: str, trial: str, released_at: datetime | None = None) -> None:
+def finish(
+    root: str, trial: str, released_at: datetime | None = None, threads: int | None = None
+) -> None:
     """Solve a trial's assignments, write its tables, and delete what it left.
 
     Safe to repeat after a crash at any point: the row of the trials table is written last,
@@ -87,8 +89,8 @@ def finish(root: str, trial: str, released_at: datetime | None = None) -> None:
 
     first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
     initial = _load(root, f"{PENDING}/{trial}/{INITIAL}")
-    transports = _solve_all(initial, first) | _solve_all(final, last)
-    rows = [_track_row(key | row, tracks, transports) for row in tracks]
+    transports = _solve_all(initial, first, threads) | _solve_all(final, last, threads)
+    rows = [_track_row(key | row, tracks, transports, final["labels"]) for row in tracks]
     schemas.write_table(root, "epochs", trial, [key | row for row in epochs])
     schemas.write_table(root, "tracks", trial, rows)
     schemas.write_table(root, "samples", trial, _sample_rows(key, final, transports, last))
@@ -112,7 +114,7 @@ def _problems(stages: Sequence["Stage"]) -> dict[str, Any]:
     arrays = {}
     for stage in stages:
         if stage.problem is not None:
-            for name, value in stage.problem._asdict().items():
+            for name, value in stage.problem.arrays().items():
                 arrays[f"{name}{stage.stage}"] = value
     return arrays
 
@@ -128,16 +130,17 @@ def _load(root: str, path: str) -> Any:
     return None if file is None else np.load(file, allow_pickle=False)  # type: ignore[arg-type]
 
 
-def _solve_all(arrays: Any, epoch: int) -> dict[tuple[int, int], tuple[Transport, float]]:
+def _solve_all(
+    arrays: Any, epoch: int, threads: int | None
+) -> dict[tuple[int, int], tuple[Transport, float]]:
     """The transport of each stage that has a problem, by (epoch, stage), with its seconds."""
     solved = {}
     stage = 1
-    while arrays is not None and f"inner{stage}" in arrays:
+    while arrays is not None and f"own{stage}" in arrays:
         start = time.perf_counter()
-        parts = {name: arrays[f"{name}{stage}"] for name in Problem._fields}
-        parts["collapsed"] = bool(parts["collapsed"])
-        transport = solve(Problem(**parts))
-        solved[epoch, stage] = transport, time.perf_counter() - start
+        names = [name for name in Problem._fields if f"{name}{stage}" in arrays]
+        problem = Problem(**{name: arrays[f"{name}{stage}"] for name in names})
+        solved[epoch, stage] = solve(problem, threads), time.perf_counter() - start
         stage += 1
     return solved
 
@@ -146,6 +149,7 @@ def _track_row(
     row: dict[str, Any],
     tracks: list[dict[str, Any]],
     transports: dict[tuple[int, int], tuple[Transport, float]],
+    labels: np.ndarray,
 ) -> dict[str, Any]:
     """A row of the tracks table: its scores, and beside them what they are worth at random."""
     stage, epoch = row["stage"], row["epoch"]
@@ -157,10 +161,18 @@ def _track_row(
     if here is not None:
         row |= {
             "ots": here.ots,
+            "ots_by_class": class_scores(here, labels).tolist(),
             "gap": here.gap,
             "network_cost": here.network_cost,
             "optimal_cost": here.optimal_cost,
+            "suboptimality": here.suboptimality,
+            "ties": here.ties,
             "collapsed": here.collapsed,
+            "prefix_m": [prefix.m for prefix in here.prefixes],
+            "prefix_ots": [prefix.ots for prefix in here.prefixes],
+            "prefix_gap": [prefix.gap for prefix in here.prefixes],
+            "solve_rounds": here.rounds,
+            "solve_edges": here.edges,
             "solve_seconds": seconds,
         }
         if untrained is not None:
@@ -208,6 +220,11 @@ def _over_stages(rows: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, 
     nulls = [f"{n}_initial" for n in ("lss", "inverse_lss", "lsr", "ots", "gap")]
     for name in ("inverse_lss", "gap", *nulls, "lss_random", "ots_random"):
         summary[name] = float(np.mean([row.get(name, np.nan) for row in final]))
+    solved = [row for row in final if "ots" in row]
+    if solved:
+        summary["suboptimality"] = max(row["suboptimality"] for row in solved)
+        summary["ties"] = sum(row["ties"] for row in solved)
+        summary["collapsed"] = any(row["collapsed"] for row in solved)
     first = [row for row in rows if row["epoch"] == rows[0]["epoch"]]
     for suffix, here in (("", final), ("_initial", first)):
         summary[f"energy{suffix}"] = _mean(sum(row.get("energy", [np.nan])) for row in here)

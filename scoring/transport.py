@@ -6,32 +6,64 @@ them there is less to round. The functions take NumPy arrays or torch tensors, o
 and import neither torch nor Ray.
 """
 
+import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import lap
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
+
+from scoring.assignment import ROUNDING, TIED, Matching, Rows, match
 
 COLLAPSED = 1e-6  # a spread below this share of the scale of the points is rounding
+PREFIXES = (100, 300, 1000, 3000, 10_000)  # numbers of points at which OTS is given
+HELD = 2**30  # bytes of a matrix of products that is kept while it is solved
+DIMENSIONS = 4096  # whose products are added up at a time
 
 
 class Problem(NamedTuple):
-    """The assignment between m inputs x_i and outputs y_j of a stage.
+    """The assignment between m inputs x_i and outputs y_j of a stage, as it waits to be solved.
 
-    |x_i - y_j|^2 = own[i] + columns[j] - columns[i] - 2 (inner[i, j] - inner[i, i]).
+    |x_i - y_j|^2 = own[i] + columns[j] - columns[i] - 2 unit (inner[i, j] - inner[i, i]), where
+    inner[i, j] is the product of centred points, each scaled by a power of two so that nothing
+    overflows. Kept are these products, or the points where those are smaller.
     """
 
-    inner: np.ndarray  # (m, m): <x_i - mean x, y_j - mean y>, in the points' precision if it fits
     own: np.ndarray  # (m,) float64: |x_i - y_i|^2
     columns: np.ndarray  # (m,) float64: |y_j - mean x|^2
+    rows: np.ndarray  # (m,) float64: |x_i - mean x|^2 over s; x is spread s times as far as y
     collapsed: bool  # inputs or outputs are all equal within rounding
+    unit: float  # the power of two that undoes the scaling of products
+    inner: Any = None  # (m, m)
+    x: Any = None  # centred and scaled points (m, d), where the products are not kept
+    y: Any = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is kept, to be written to a file: ``Problem(**arrays)`` is the problem again."""
+        values = self._asdict().items()
+        return {name: np.asarray(_numpy(value)) for name, value in values if value is not None}
+
+
+class Prefix(NamedTuple):
+    """The scores of the first m points alone: OTS depends on m."""
+
+    m: int
+    ots: float
+    gap: float
+    suboptimality: float
 
 
 @dataclass(frozen=True)
 class Transport:
-    """A solved assignment; costs are squared distances in the units of the points."""
+    """A solved assignment; costs are squared distances in the units of the points.
+
+    The potentials are its proof: phi_i + psi_j <= |x_i - y_j|^2 for all i and j, so the mean of
+    phi + psi is a lower bound on the cost of any matching.
+    """
 
     ots: float  # share of i with sigma(i) = i, in [1/m or 0, 1]; NaN if collapsed
     permutation: np.ndarray  # (m,) int64: sigma
@@ -40,21 +72,31 @@ class Transport:
     network_cost: float  # mean of own_cost
     optimal_cost: float  # W2^2: mean of matched_cost
     gap: float  # optimal over network cost, in [0, 1]: 1 where the map is optimal
+    suboptimality: float  # certified: optimal_cost exceeds the optimum by at most this share
+    ties: int  # points that another matching of the same cost, within rounding, matches otherwise
+    phi: np.ndarray  # (m,) float64: potentials of the inputs
+    psi: np.ndarray  # (m,) float64: of the outputs
+    prefixes: tuple[Prefix, ...]  # the first 100, 300, ... points, and all m
     m: int
     collapsed: bool
+    rounds: int  # passes over all pairs that it took
+    edges: int  # pairs of points that were kept as candidates
 
 
-def optimal_transport_score(x: Any, y: Any) -> Transport:
+def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Transport:
     """Optimal-transport score (OTS) of the map x_i -> y_i, eq. (47).
 
     Args:
         x: inputs of a stage, array or tensor of shape (m, d); further dimensions are flattened.
         y: its outputs, of the same shape.
+        threads: to solve with; all cores if None.
 
     Returns:
         The :class:`Transport`: ``ots`` = 1 when no other matching costs less, around 1/m for a
         random one. It depends on m: compare at equal m only. NaN, with ``collapsed``, where
-        the outputs (or inputs) are all equal, since any matching is optimal then.
+        the outputs (or inputs) are all equal, since any matching is optimal then. Points in
+        float32 (or less) are matched by products in float32, others in float64, and exactly
+        so: ``suboptimality`` is measured on those products.
 
     Raises:
         ValueError: the shapes differ, there are fewer than two points, or a value is not finite.
@@ -63,14 +105,15 @@ def optimal_transport_score(x: Any, y: Any) -> Transport:
     >>> optimal_transport_score(x, 2 * x).ots, optimal_transport_score(x, -x).ots
     (1.0, 0.3333333333333333)
     """
-    return solve(assignment_problem(_double(x), _double(y)))
+    return solve(assignment_problem(_floating(x), _floating(y)), threads)
 
 
 def assignment_problem(x: Any, y: Any) -> Problem:
-    """The costs between inputs and outputs, (m, d) each: O(m d) to read, (m, m) to keep.
+    """What the costs between inputs and outputs, (m, d) each, are made of.
 
     Computed where the points are and in their precision (own costs: float64); the caller sees
-    to it that TF32 and autocast are off. Raises ValueError like
+    to it that TF32 and autocast are off. Never more than (m, m) or (m, d) numbers; if d is
+    above m / 2 the products stay, else the points. Raises ValueError like
     :func:`optimal_transport_score`.
     """
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
@@ -82,75 +125,211 @@ def assignment_problem(x: Any, y: Any) -> Problem:
     columns = _squared_distances(y, x.mean(0)[None])
     if not (np.isfinite(own).all() and np.isfinite(columns).all()):
         raise ValueError("a state holds values that are not finite")
-    a, b = x - x.mean(0), y - y.mean(0)
-    collapsed = _spread(a) <= COLLAPSED * _spread(x) or _spread(b) <= COLLAPSED * max(
-        _spread(a), _spread(y)
+    m, d = x.shape
+    centres = x.mean(0), y.mean(0)
+    around = [_squared_distances(p, c[None]) for p, c in zip((x, y), centres, strict=True)]
+    sizes = [_power_below(float(distances.max()) ** 0.5) for distances in around]
+    spreads = [float(distances.mean()) ** 0.5 for distances in around]
+    collapsed = spreads[0] <= COLLAPSED * _spread(x) or spreads[1] <= COLLAPSED * max(
+        spreads[0], _spread(y)
     )
-    inner = _numpy(a @ b.T)
-    if not np.isfinite(inner).all():  # products of states above 1e19 overflow float32
-        inner = _numpy(_double(a) @ _double(b).T)
-    return Problem(inner, own, columns, collapsed)
+    rows = around[0] if collapsed else around[0] * spreads[1] / spreads[0]
+
+    def centred(here: slice) -> tuple[Any, Any]:
+        return tuple(
+            (p[:, here] - c[here]) * s for p, c, s in zip((x, y), centres, sizes, strict=True)
+        )
+
+    known = own, columns, rows, collapsed, 1 / sizes[0] / sizes[1]
+    if m > 2 * d:
+        return Problem(*known, None, *centred(slice(None)))
+    inner: Any = 0
+    for start in range(0, d, DIMENSIONS):
+        a, b = centred(slice(start, start + DIMENSIONS))
+        inner += a @ b.T
+    return Problem(*known, inner)
 
 
-def solve(problem: Problem) -> Transport:
-    """The optimal matching of eq. (46), by Jonker and Volgenant's algorithm (lapx), and OTS.
+def solve(problem: Problem, threads: int | None = None) -> Transport:
+    """The optimal matching of eq. (46), its proof, and OTS, for all points and the first few.
 
-    Dense and in float64, so it needs 8 m^2 bytes beside the problem.
+    See :mod:`scoring.assignment` for how. Where the products are not at hand they are kept if
+    they take less than 1 GiB, and otherwise computed each time they are needed.
     """
-    inner, own, columns, collapsed = problem
+    own, columns, closeness, collapsed, unit = problem[:5]
+    collapsed, unit = bool(collapsed), float(unit)
     m = len(own)
-    here = np.arange(m)
-    rows, matched = lap.lapjvc(np.negative(inner, dtype=np.float64), return_cost=False)
-    permutation = np.empty(m, dtype=np.int64)
-    permutation[rows] = matched
-    sigma = _own_where_equal(permutation, inner)
-    saved = 2 * (inner[here, sigma].astype(np.float64) - inner[here, here])  # 0 where sigma(i) = i
-    network_cost = float(own.mean())
-    optimal_cost = max(network_cost - float(saved.mean()), 0.0)
+    problem = _with_products(problem, threads)
+    rows = _rows(problem)
+    sizes = [n for n in PREFIXES if n < m] + [m]
+    diagonal = _products(problem, np.arange(m))
+    constants = own - columns + 2 * unit * diagonal  # of |x_i - y_j|^2, that belong to row i
+    matchings = match(rows, sizes, -closeness / (2 * unit), threads)
+    prefixes = []
+    for n, matching in zip(sizes, matchings, strict=True):
+        sigma, saved = _own_where_equal(problem, matching.permutation, diagonal[:n])
+        network_cost = float(own[:n].mean())
+        optimal_cost = max(network_cost - float(saved.mean()), 0.0)
+        prefixes.append(
+            Prefix(
+                n,
+                float("nan") if collapsed else float((sigma == np.arange(n)).mean()),
+                optimal_cost / network_cost if network_cost > 0 else 1.0,
+                _suboptimality(2 * unit * matching.slack.sum(), n * optimal_cost, columns[:n]),
+            )
+        )
+    last = matchings[-1]
     return Transport(
-        ots=float("nan") if collapsed else float((sigma == here).mean()),
+        ots=prefixes[-1].ots,
         permutation=sigma,
         own_cost=own,
         matched_cost=np.maximum(own + columns[sigma] - columns - saved, 0.0),
         network_cost=network_cost,
         optimal_cost=optimal_cost,
-        gap=optimal_cost / network_cost if network_cost > 0 else 1.0,
+        gap=prefixes[-1].gap,
+        suboptimality=prefixes[-1].suboptimality,
+        ties=_ties(last),
+        phi=2 * unit * last.u + constants,
+        psi=2 * unit * last.v + columns,
+        prefixes=tuple(prefixes),
         m=m,
         collapsed=collapsed,
+        rounds=last.rounds,
+        edges=len(last.edges.cost),
     )
 
 
-def _own_where_equal(sigma: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The matching with every cycle that saves nothing undone: ties go to a point's own output.
+def class_scores(transport: Transport, labels: np.ndarray) -> np.ndarray:
+    """OTS of each class: share of its points with sigma(i) = i, (classes,).
 
-    Equal points can be exchanged at no cost, and which of them a solver picks is chance.
+    Args:
+        transport: of m points.
+        labels: their classes (m,), from 0.
+
+    Returns:
+        Float64, one for each class up to the highest there is; NaN for one without points,
+        and throughout where the points are collapsed.
+    """
+    kept = (transport.permutation == np.arange(transport.m)).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        shares = np.bincount(labels, kept) / np.bincount(labels)
+    return np.full_like(shares, np.nan) if transport.collapsed else shares
+
+
+def _suboptimality(slack: float, cost: float, columns: np.ndarray) -> float:
+    """Slack as a share of the optimal cost; of rounding, where that is all the cost there is."""
+    return slack / max(cost, np.finfo(np.float64).eps * float(columns.sum())) if slack > 0 else 0.0
+
+
+def _with_products(problem: Problem, threads: int | None) -> Problem:
+    """The problem with its matrix of products, if that is small enough to be kept."""
+    points, m = problem.x, len(problem.own)
+    if points is None or hasattr(points, "cpu") or m * m * points.itemsize > HELD:
+        return problem
+    with threadpool_limits(threads or os.cpu_count(), "blas"):
+        return problem._replace(inner=points @ problem.y.T)
+
+
+def _rows(problem: Problem) -> Rows:
+    inner, x, y = problem.inner, problem.x, problem.y
+    if inner is not None:
+        inner = _numpy(inner)
+        return lambda start, stop, m: inner[start:stop]
+    return lambda start, stop, m: _numpy(x[start:stop] @ y[:m].T)
+
+
+def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
+    """inner[i, columns[i]] for the first rows i, in float64."""
+    if problem.inner is not None:
+        return _numpy(problem.inner)[np.arange(len(columns)), columns].astype(np.float64)
+    x, y = problem.x, problem.y
+    parts = [
+        _numpy((_double(x[here]) * _double(y[columns[here]])).sum(1))
+        for here in _slices(len(columns))
+    ]
+    return np.concatenate(parts)
+
+
+def _own_where_equal(
+    problem: Problem, sigma: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The matching with every cycle that saves nothing undone, and what each row saves.
+
+    Equal points can be exchanged at no cost, and which of them a solver picks is chance: ties
+    go to a point's own output.
     """
     here = np.arange(len(sigma))
+    products = _products(problem, sigma)
     cycle = connected_components(coo_array((np.ones(len(sigma)), (here, sigma))))[1]
-    own = inner[here, here].astype(np.float64)
-    saved = np.bincount(cycle, inner[here, sigma] - own)
-    rounding = 4 * np.finfo(inner.dtype).eps * np.bincount(cycle, np.abs(own))
-    return np.where((saved <= rounding)[cycle], here, sigma)
+    saved = np.bincount(cycle, products - own)
+    kind = problem.inner if problem.inner is not None else problem.x
+    rounding = TIED * _precision(kind) * np.bincount(cycle, np.abs(own))
+    undone = (saved <= rounding)[cycle]
+    savings = 2 * problem.unit * (products - own)
+    return np.where(undone, here, sigma), np.where(undone, 0.0, savings)
+
+
+def _ties(matching: Matching) -> int:
+    """Points that some other optimal matching, within rounding, matches otherwise.
+
+    Edges that cost what the potentials say lead from a row to the owner of a column; a cycle
+    of them can be turned without a change in cost, so it is the strong components that count.
+    """
+    first, column, cost = matching.edges
+    m = len(matching.permutation)
+    row = np.repeat(np.arange(m), np.diff(first))
+    size = np.maximum.reduceat(np.abs(cost), first[:-1]).astype(np.float64)
+    spare = cost - matching.u[row] - matching.v[column]
+    rounding = TIED * np.finfo(cost.dtype).eps * size + ROUNDING * np.abs(matching.v).max()
+    tight = spare <= rounding[row]
+    owner = np.empty(m, dtype=np.int64)
+    owner[matching.permutation] = np.arange(m)
+    ends = row[tight], owner[column[tight]]
+    graph = coo_array((np.ones(len(ends[0])), ends), shape=(m, m))
+    component = connected_components(graph, connection="strong")[1]
+    return int((np.bincount(component)[component] > 1).sum())
+
+
+def _floating(x: Any) -> Any:
+    """float32 where the points are in float32 or less, else float64; a tensor stays where it is."""
+    if hasattr(x, "detach"):
+        x = x.detach()
+        return x.double() if x.itemsize == 8 or not x.is_floating_point() else x.float()
+    x = np.asarray(x)
+    return x.astype(np.float32 if x.dtype.kind == "f" and x.itemsize <= 4 else np.float64)
 
 
 def _double(x: Any) -> Any:
     """float64 of an array, or of a tensor where it is."""
-    return x.detach().double() if hasattr(x, "detach") else np.asarray(x, dtype=np.float64)
+    return x.double() if hasattr(x, "double") else np.asarray(x, dtype=np.float64)
 
 
 def _numpy(x: Any) -> np.ndarray:
     return x.cpu().numpy() if hasattr(x, "cpu") else x
 
 
-def _squared_distances(a: Any, b: Any, rows: int = 1024) -> np.ndarray:
+def _precision(x: Any) -> float:
+    return float(np.finfo(_numpy(x[:1]).dtype).eps)
+
+
+def _power_below(size: float) -> float:
+    """A power of two that brings a size to at most one; also as float32."""
+    return 2.0 ** -min(max(math.frexp(size)[1], -120), 140)
+
+
+def _squared_distances(a: Any, b: Any) -> np.ndarray:
     """|a_i - b_i|^2 in float64, (m,), a few rows at a time; b may have one row for all."""
-    parts = []
-    for start in range(0, len(a), rows):
-        here = slice(start, start + rows)
-        parts.append(((_double(a[here]) - _double(b if len(b) == 1 else b[here])) ** 2).sum(1))
-    return np.concatenate([_numpy(part) for part in parts])
+    parts = [
+        _numpy(((_double(a[here]) - _double(b if len(b) == 1 else b[here])) ** 2).sum(1))
+        for here in _slices(len(a))
+    ]
+    return np.concatenate(parts)
 
 
 def _spread(x: Any) -> float:
     """Root mean square distance from the origin."""
     return float(_squared_distances(x, 0 * x[:1]).mean()) ** 0.5
+
+
+def _slices(count: int, rows: int = 1024) -> Iterator[slice]:
+    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))

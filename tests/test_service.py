@@ -16,7 +16,7 @@ from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
-from tune_jobs.tracking import METRICS, SWEEP_TAG, TRIAL_TAG
+from tune_jobs.tracking import AT_THE_END, METRICS, SWEEP_TAG, TRIAL_TAG
 
 pytestmark = [
     pytest.mark.ray,
@@ -155,7 +155,8 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
         assert child.info.status == "FINISHED"
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.params["gamma"] == "0.001"
-        assert set(child.data.metrics) <= set(METRICS)
+        assert set(child.data.metrics) <= {*METRICS, *AT_THE_END}
+        assert len(child.data.metrics) <= 16
         assert len(METRICS) <= 16
         steps = [m.step for m in client.get_metric_history(child.info.run_id, "lss")]
         assert steps == [0, 1, 2]

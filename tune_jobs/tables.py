@@ -18,7 +18,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("initial", lambda row: number(row["lss_initial"], 2), 60),
     ("sqrt(n)", lambda row: number(row["lss_random"], 2), 80),
     ("LSR", lambda row: number(row["lsr"], 2), 100),
-    ("OTS", lambda row: number(row["ots"]), 0),
+    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 0),
     ("initial", lambda row: number(row["ots_initial"]), 60),
     ("1/m", lambda row: number(row["ots_random"], 4), 80),
     ("m", lambda row: str(row["points"]), 40),

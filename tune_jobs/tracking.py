@@ -29,6 +29,7 @@ METRICS = (  # few on purpose: many keys make MLflow's pages slow
     "ots",
     "gap",
 )
+AT_THE_END = ("suboptimality", "ots_random", "lss_random")  # 1/m and sqrt(n): what is random
 
 
 def tracking_uri(root: str) -> str:
@@ -165,7 +166,9 @@ class Tracker:
             row = schemas.read_table(folder, "trials").to_pylist()[0]
         initial = {"ots": row["ots_initial"], "gap": row["gap_initial"]}
         self._log(run, initial, 0, initial)
-        self._log(run, row, row["epochs_done"], initial)
+        self._log(run, row, row["epochs_done"], (*initial, *AT_THE_END))
+        if row["collapsed"]:
+            self._client.set_tag(run, "geosweep.collapsed", "true: no OTS")
         self._client.set_tag(run, "geosweep.status", row["status"])
         self._client.set_terminated(run, "FINISHED")
 

@@ -1,0 +1,227 @@
+"""Seconds to an optimal assignment: ours with its proof, beside SciPy, POT and lapx.
+
+    python -m benchmarks.transport --data FOLDER
+    python -m benchmarks.transport --data FOLDER --points 10000 --kinds unrelated,plain,resnet
+    python -m benchmarks.transport --data FOLDER --large
+
+FOLDER holds ``mnist.npz``; without it MNIST is downloaded at first use. Everyone gets the same
+(m, m) matrix of squared distances (eq. 46) in float32, the peers in the precision they like
+best, made before the clock starts. They take turns: each is run ``--rounds`` times and the
+median counts, a peer that takes longer than a minute once. Ours includes the certificate, the
+ties and the OTS of the first 100, 300, 1000, ... points. lapx is the faster of ``lapjvs`` in
+float32 and ``lapjvc`` in float64; POT is left out above 5000 points. "From points" starts from
+x and y of shape (m, 1000), products included, and runs in a process of its own whose peak
+memory is given.
+
+Kinds: ``residual`` is x + W' relu(W x) for x with a spectrum that decays as 1/k, as that of
+images does: the gradient of a convex function, and so its own optimum (Brenier); ``unrelated``
+two Gaussian clouds; ``plain`` and ``resnet`` the first and last states of MNIST networks (Table
+1, gamma 5e-4, two epochs, which take a minute each) on the test split. ``--large`` is 50,000
+points of the train split through the plain network, with no peer: about five minutes and 1 GB.
+The default takes about ten minutes, m = 10,000 half an hour, nearly all of it SciPy's and lapx's.
+Rows go to ``benchmarks/RESULTS.md`` too.
+"""
+
+import argparse
+import functools
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+
+import lap
+import numba
+import numpy as np
+import ot
+import scipy
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from benchmarks.training import machine, report
+from models.config import TrialConfig
+from models.datasets import load
+from models.training import standardiser, train
+from scoring.transport import Problem, assignment_problem, solve
+
+KINDS = ("residual", "unrelated", "plain", "resnet")
+PATIENCE = 60.0  # seconds; what takes longer is run once
+COLUMNS = [
+    "points",
+    "m",
+    "OTS",
+    "ours, s",
+    "SciPy, s",
+    "POT, s",
+    "lapx, s",
+    "SciPy / ours",
+    "POT / ours",
+    "lapx / ours",
+    "suboptimality",
+    "from points, s",
+    "peak, GB",
+    "machine",
+    "versions",
+]
+
+
+@functools.cache
+def states(network: str, split: str, folder: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and outputs (m, 1000) of an MNIST network after two epochs."""
+    data = load("mnist", folder)
+    *_, last = train(TrialConfig(dataset="mnist", network=network, gamma=5e-4, epochs=2), data)
+    last.network.eval()
+    standardise = standardiser(data, "cpu")
+    images = torch.from_numpy(data.x_test if split == "test" else data.x_train[:50_000])
+    ends = []
+    with torch.no_grad():
+        for batch in images.split(500):
+            walk = [state for _, state in last.network.states(standardise(batch))]
+            ends.append((walk[0], walk[-1]))
+    x, y = (torch.cat(part).numpy() for part in zip(*ends, strict=True))
+    return x, y
+
+
+def points(kind: str, m: int, folder: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and outputs (m, 1000) in float32."""
+    if kind in ("plain", "resnet"):
+        x, y = states(kind, "test", folder)
+        return x[:m], y[:m]
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(2, m, 1000)).astype(np.float32)
+    if kind == "residual":
+        x /= np.arange(1, 1001, dtype=np.float32)
+        w = draw.normal(scale=1000**-0.5, size=(1000, 1000)).astype(np.float32)
+        y = x + np.maximum(x @ w, 0) @ w.T
+    return x, y
+
+
+def pot(cost: np.ndarray) -> np.ndarray:
+    """The permutation of POT's network simplex."""
+    return ot.emd([], [], cost, numItermax=10**9).argmax(1)
+
+
+def scipy_columns(cost: np.ndarray) -> np.ndarray:
+    return linear_sum_assignment(cost)[1]
+
+
+def lapjvc(cost: np.ndarray) -> np.ndarray:
+    return lap.lapjvc(cost, return_cost=False)[1]
+
+
+def lapjvs(cost: np.ndarray) -> np.ndarray:
+    return lap.lapjvs(cost, return_cost=False)[1]
+
+
+def timed(call: Callable, *arguments: object, rounds: int) -> tuple[float, object]:
+    """Median seconds, and what the last call returned."""
+    seconds: list[float] = []
+    result = None
+    while len(seconds) < rounds and sum(seconds) < PATIENCE:
+        start = time.perf_counter()
+        result = call(*arguments)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), result
+
+
+def from_points(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Our seconds and peak memory, from points, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/x.npy", x)
+        np.save(f"{folder}/y.npy", y)
+        command = [sys.executable, "-m", "benchmarks.alone", f"{folder}/x.npy", f"{folder}/y.npy"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(kind: str, m: int, folder: str | None, rounds: int) -> list[str]:
+    """One row: everyone on the same matrix."""
+    x, y = points(kind, m, folder)
+    squared = (x.astype(np.float64) ** 2).sum(1)[:, None] + (y.astype(np.float64) ** 2).sum(1)
+    single = (squared - 2 * x.astype(np.float64) @ y.T.astype(np.float64)).astype(np.float32)
+    double = single.astype(np.float64)
+    own = np.diagonal(double).copy()
+    rows = assignment_problem(x, y).rows
+    problem = Problem(own, np.zeros(m), rows, False, 1.0, inner=single / -2)
+    ours, found = timed(solve, problem, rounds=rounds + 2)
+    here = np.arange(m)
+    told = from_points(x, y)
+    seconds, scores = {}, {}
+    peers = {
+        "lapjvs": (lapjvs, single),
+        "lapjvc": (lapjvc, double),
+        "SciPy": (scipy_columns, double),
+    }
+    if m <= 5000:
+        peers["POT"] = pot, double
+    for name, (call, cost) in peers.items():
+        seconds[name], columns = timed(call, cost, rounds=rounds)
+        scores[name] = float((columns == here).mean())
+        print(f"  {name} {seconds[name]:.2f} s, OTS {scores[name]:.4f}", flush=True)
+    if any(abs(score - found.ots) > found.ties / m for score in scores.values()):
+        raise SystemExit(f"OTS differs: ours {found.ots}, {scores}")
+    seconds["lapx"] = min(seconds["lapjvs"], seconds["lapjvc"])
+    named = [seconds.get(name) for name in ("SciPy", "POT", "lapx")]
+    return [
+        kind,
+        f"{m:,}",
+        f"{found.ots:.4f}",
+        f"{ours:.2f}",
+        *(f"{s:.2f}" if s else "" for s in named),
+        *(f"{s / ours:.1f}" if s else "" for s in named),
+        f"{found.suboptimality:.0e}",
+        f"{told['seconds']:.2f}",
+        f"{told['peak_GB']:.2f}",
+        machine(),
+        f"numba {numba.__version__}, scipy {scipy.__version__}, "
+        f"POT {ot.__version__}, lapx {lap.__version__}",
+    ]
+
+
+def large(folder: str | None) -> list[list[str]]:
+    """50,000 points of MNIST through the plain network: names, and what was seen."""
+    told = from_points(*states("plain", "train", folder))
+    names = ["m", "seconds", "peak_GB", "rounds", "edges", "suboptimality", "ties", "ots", "gap"]
+    values = [f"{told[name]:.6g}" for name in names]
+    prefixes = "; ".join(f"{p['m']}: {p['ots']:.4f}, {p['gap']:.3f}" for p in told["prefixes"])
+    return [[*names, "OTS, gap of the first m", "machine"], [*values, prefixes, machine()]]
+
+
+def line(row: list[str]) -> str:
+    return f"| {' | '.join(row)} |"
+
+
+def told_arguments() -> list[str]:
+    """The command's arguments, without the name of anybody's folder."""
+    given = sys.argv[1:]
+    return ["FOLDER" if i and given[i - 1] == "--data" else a for i, a in enumerate(given)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transport", description=__doc__)
+    parser.add_argument("--data", metavar="FOLDER", help="holds mnist.npz")
+    parser.add_argument("--points", default="3000,5000", help="m, separated by commas")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="separated by commas")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large", action="store_true", help="50,000 points, no peers")
+    given = parser.parse_args()
+    title = "Assignment of 50,000 points" if given.large else "Assignments"
+    command = shlex.join(["python", "-m", "benchmarks.transport", *told_arguments()])
+    report([f"\n## {title}, {date.today()}\n\n`{command}`", ""])
+    if given.large:
+        names, values = large(given.data)
+        report([line(names), line(["---"] * len(names)), line(values)])
+        return
+    report([line(COLUMNS), line(["---"] * len(COLUMNS))])
+    for m in map(int, given.points.split(",")):
+        for kind in given.kinds.split(","):
+            print(kind, m, flush=True)
+            report([line(compare(kind, m, given.data, given.rounds))])
+
+
+if __name__ == "__main__":
+    main()

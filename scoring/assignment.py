@@ -1,0 +1,586 @@
+"""Exact assignments between the rows and the columns of a matrix that need not exist.
+
+The cost of giving column j to row i is -inner[i, j]. Instead of an (m, m) matrix a function
+hands out blocks of its rows, from memory or computed again each time; beside a few of these
+blocks O(m) edges are kept.
+
+0. Where every row is plainly the best of its own column there is nothing else to do.
+1. Candidates: the best edges of each row and of each column under the potentials so far.
+2. An auction (Bertsekas) on these edges brings the potentials near the optimum, coarse steps
+   first; after each round a pass over all blocks adds the edges that would have been better.
+3. Rows are matched exactly by shortest augmenting paths (Jonker and Volgenant) on the edges.
+   A pass over all blocks finds every edge cheaper than its potentials say; where there are
+   any they are added, and the rows that want them are matched again.
+
+The pass that finds none is a proof: potentials u, v with u_i + v_j <= cost_ij everywhere and
+equality on the matching. Problems on the first points are solved first, since the potentials
+of a smaller problem are the best start for a larger one.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from threadpoolctl import threadpool_limits
+
+Rows = Callable[[int, int, int], np.ndarray]
+"""(start, stop, m) -> inner[start:stop, :m], or more columns, C-contiguous, always the same."""
+
+CANDIDATES = 30  # edges of a row, and of a column, at the start
+ADDED = 8  # edges of a row that one pass adds at most
+STEPS = (20.0, 4.0, 1.0, 0.25)  # of the auction, in units of how much second best costs
+EASY = 0.8  # share of rows with a column from the start above which no auction is needed
+PLAIN = 0.95  # share of columns whose own row is plainly best above which no other is a candidate
+BIDS = 60  # of a row in one round of the auction, on average and at most
+BLOCK = 2**24  # elements of a block
+ROUNDING = 1e-13  # of a potential, as a share of the largest cost
+TIED = 4  # units in the last place of a cost within which two are the same
+
+
+class Matching(NamedTuple):
+    """An optimal assignment of the first m rows and columns, and its proof."""
+
+    permutation: np.ndarray  # (m,) int64: the column of each row
+    u: np.ndarray  # (m,) float64: the least cost_ij - v_j of each row
+    v: np.ndarray  # (m,) float64
+    slack: np.ndarray  # (m,) float64 >= 0: cost - u - v on the matching; its sum bounds the error
+    edges: "Edges"  # the candidates at the end
+    rounds: int  # passes over all pairs
+
+
+class Edges(NamedTuple):
+    """A sparse cost matrix: row i has the entries ``first[i]`` to ``first[i + 1]``."""
+
+    first: np.ndarray  # (m + 1,) int64
+    column: np.ndarray  # (edges,) int32
+    cost: np.ndarray  # (edges,) in the precision of the blocks
+
+
+def match(
+    rows: Rows, sizes: Sequence[int], u: np.ndarray, threads: int | None = None
+) -> list[Matching]:
+    """Solve the assignments of the first m rows and columns, for each m in increasing order.
+
+    Exact for the numbers that ``rows`` hands out. Memory: a block for each thread and some 70
+    edges for each of the m rows. Time: about ten passes over all pairs where the problem is
+    hard, one where the diagonal is plainly best.
+
+    Args:
+        rows: the matrix.
+        sizes: increasing, each at least 1.
+        u: potentials (m,) of the rows under which a column's own row may well be its best.
+        threads: to work with, all cores if None; each takes blocks in turn.
+    """
+    threads = threads or os.cpu_count() or 1
+    solved: list[Matching] = []
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        share, best, own = 1.0, u, u
+        for m in sorted({min(1000, sizes[-1]), sizes[-1]}):  # a few points tell if all are worth it
+            if share > PLAIN:
+                best, own, share = _by_themselves(rows, u[:m], pool, threads)
+        if share == 1:
+            return [_diagonal(u[:m], best[:m], own[:m]) for m in sizes]
+        if share > PLAIN:
+            last = _exact(rows, _diagonal(u, best, own).edges, best, pool)
+            if (last.permutation == np.arange(len(best))).all():
+                return [*(_diagonal(last.u[:m], last.v[:m], own[:m]) for m in sizes[:-1]), last]
+        v = np.zeros(sizes[0])
+        for m in sizes:
+            if solved:
+                v = _extended(rows, solved[-1], m, pool, threads)
+            solved.append(_match(rows, v, pool, threads))
+    return solved
+
+
+def _diagonal(u: np.ndarray, v: np.ndarray, cost: np.ndarray) -> Matching:
+    """The matching of every row with its own column, as potentials prove it if they are tight."""
+    m = len(u)
+    edges = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), cost)
+    return Matching(np.arange(m), u, v, np.maximum(cost - u - v, 0), edges, 1)
+
+
+def _match(rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int) -> Matching:
+    edges, v, step = _candidates(rows, v, pool, threads)
+    m, rounds = len(v), 1
+    columns, owners = np.full(m, -1), np.full(m, -1)  # of rows, of columns
+    _take_tight(*edges, v, columns, owners)
+    if (columns >= 0).mean() < EASY and step > 0:
+        for size in STEPS:
+            _auction(*edges, v, size * step, BIDS * m)
+            bar = _least(*edges, v) - _rounding(edges, v)
+            edges = Edges(*_added(*edges, *_price(rows, bar, v, pool)[:2]))
+            rounds += 1
+        columns[:], owners[:] = -1, -1
+        _take_tight(*edges, v, columns, owners)
+    _reduce(*edges, v, columns, owners, BIDS * m)
+    return _exact(rows, edges, v, pool, columns, owners, rounds)
+
+
+def _exact(
+    rows: Rows,
+    edges: Edges,
+    v: np.ndarray,
+    pool: ThreadPoolExecutor,
+    columns: np.ndarray | None = None,
+    owners: np.ndarray | None = None,
+    rounds: int = 1,
+) -> Matching:
+    """Shortest augmenting paths on the edges, until no edge is missing; at first the diagonal."""
+    if columns is None or owners is None:
+        columns, owners = np.arange(len(v)), np.arange(len(v))
+    while True:
+        if not _augment(*edges, v, columns, owners):
+            raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
+        u = _matched(*edges, columns) - v[columns]
+        found, costs, low = _price(rows, u - _rounding(edges, v), v, pool)
+        rounds += 1
+        wanting = found[:, 0] >= 0
+        if not wanting.any():
+            return Matching(columns, np.minimum(u, low), v, np.maximum(u - low, 0), edges, rounds)
+        edges = Edges(*_added(*edges, found, costs))
+        owners[columns[wanting]] = -1
+        columns[wanting] = -1
+
+
+def _rounding(edges: Edges, v: np.ndarray) -> float:
+    return ROUNDING * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
+
+
+# Passes over all pairs: each thread takes blocks of rows in turn.
+
+
+def _parts(m: int, rows: int | None = None) -> Iterator[tuple[int, int]]:
+    size = max(1, min(1024, BLOCK // m))
+    rows = m if rows is None else rows
+    return ((start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _by_themselves(
+    rows: Rows, u: np.ndarray, pool: ThreadPoolExecutor, threads: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The least cost - u of each column, the cost of its own row, and how often that is it.
+
+    The last is a share of the columns; 0 where a column has two that are the same within
+    rounding.
+    """
+    m = len(u)
+    parts = list(_parts(m))
+
+    def work(thread: int) -> tuple[np.ndarray, np.ndarray, float]:
+        low, own, precision = np.full(m, np.inf), np.full(m, np.inf), 0.0
+        for start, stop in parts[thread::threads]:
+            block = rows(start, stop, m)
+            _scan_others(block, start, u[start:stop], low, own)
+            precision = float(np.finfo(block.dtype).eps)
+        return low, own, precision
+
+    lows, owns, precisions = zip(*pool.map(work, range(threads)), strict=True)
+    low, own = np.min(lows, axis=0), np.min(owns, axis=0)
+    rounding = TIED * max(precisions) * (np.abs(own) + np.abs(u))
+    tied = np.abs(own - low) <= rounding
+    return np.minimum(low, own), own + u, 0.0 if tied.any() else float((own < low).mean())
+
+
+def _extended(
+    rows: Rows, solved: Matching, m: int, pool: ThreadPoolExecutor, threads: int
+) -> np.ndarray:
+    """Potentials of the first m columns, from those of fewer: the largest that are feasible."""
+    before = len(solved.v)
+    parts = list(_parts(m, before))
+
+    def work(thread: int) -> np.ndarray:
+        low = np.full(m, np.inf)
+        for start, stop in parts[thread::threads]:
+            _scan_minimum(rows(start, stop, m), solved.u[start:stop], low)
+        return low
+
+    v = np.min(list(pool.map(work, range(threads))), axis=0)
+    v[:before] = solved.v
+    return v
+
+
+def _candidates(
+    rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int
+) -> tuple[Edges, np.ndarray, float]:
+    """The first edges, potentials of the columns that fit them, and what second best costs."""
+    m = len(v)
+    k = min(CANDIDATES, m)
+    best, place = np.full((m, k), np.inf), np.full((m, k), -1, np.int32)
+    low = np.empty(m)
+    own = np.empty(m)
+    parts = list(_parts(m))
+
+    def work(thread: int) -> tuple[np.ndarray, np.ndarray, type]:
+        values, rows_of = np.full((m, k), np.inf), np.full((m, k), -1, np.int32)
+        bar = np.full(m, np.inf)
+        kind = np.float64
+        for start, stop in parts[thread::threads]:
+            block, here = rows(start, stop, m), slice(start, stop)
+            _scan_rows(block, v, best[here], place[here], low[here])
+            _scan_columns(block, low[here], start, bar, values, rows_of)
+            own[here] = -block[np.arange(stop - start), np.arange(start, stop)]
+            kind = block.dtype.type
+        return values, rows_of, kind
+
+    values, rows_of, kinds = zip(*pool.map(work, range(threads)), strict=True)
+    values, rows_of = np.concatenate(values, axis=1), np.concatenate(rows_of, axis=1)
+    chosen = np.argpartition(values, k - 1, axis=1)[:, :k]
+    values = np.take_along_axis(values, chosen, 1)
+    rows_of = np.take_along_axis(rows_of, chosen, 1)
+    kind = min(kinds, key=lambda kind: np.finfo(kind).bits)
+    edges = Edges(*_collected(best, place, v, values, rows_of, low, own.astype(kind)))
+    first = np.sort(best, axis=1)[:, :2]
+    return edges, values.min(1), float(np.median(first[:, -1] - first[:, 0]))
+
+
+def _price(
+    rows: Rows, bar: np.ndarray, v: np.ndarray, pool: ThreadPoolExecutor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each row, columns (m, ADDED) with cost - v below its bar, their costs, and the least.
+
+    Columns are -1, at the end of a row, where there are fewer.
+    """
+    m = len(v)
+    best = np.repeat(bar[:, None], ADDED, axis=1)
+    place = np.full((m, ADDED), -1, np.int32)
+    low = np.empty(m)
+
+    def work(part: tuple[int, int]) -> None:
+        here = slice(*part)
+        _scan_rows(rows(*part, m), v, best[here], place[here], low[here])
+
+    list(pool.map(work, _parts(m)))
+    order = np.argsort(place < 0, axis=1, kind="stable")
+    place, best = np.take_along_axis(place, order, 1), np.take_along_axis(best, order, 1)
+    return place, best + v[place], low
+
+
+# Kernels. They release the GIL; the heaps are max-heaps with the worst kept value at 0.
+
+scan = njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})  # minima in vector registers
+exact = njit(nogil=True, cache=True)
+
+
+@exact
+def _replace_worst(values, places, value, place):
+    hole, count = 0, len(values)
+    while True:
+        child = 2 * hole + 1
+        if child >= count:
+            break
+        if child + 1 < count and values[child + 1] > values[child]:
+            child += 1
+        if values[child] <= value:
+            break
+        values[hole], places[hole] = values[child], places[child]
+        hole = child
+    values[hole], places[hole] = value, place
+
+
+@scan
+def _scan_rows(block, v, best, place, low):
+    """Keep the smallest cost - v of each row of a block, and the very smallest in ``low``.
+
+    The least of every 64 columns first: at least k of a row's values are no larger than the
+    k-th of these, so few columns have to be looked at again.
+    """
+    m, k = len(v), best.shape[1]
+    parts = (m + 63) // 64
+    least = np.empty(parts)
+    for i in range(len(block)):
+        row, values, places = block[i], best[i], place[i]
+        for part in range(parts):
+            here = np.inf
+            for j in range(64 * part, min(64 * part + 64, m)):
+                here = min(here, -row[j] - v[j])
+            least[part] = here
+        low[i] = least.min()
+        if values[0] == np.inf and parts >= k:
+            values[:] = np.nextafter(np.partition(least, k - 1)[k - 1], np.inf)
+        for part in range(parts):
+            if least[part] < values[0]:
+                for j in range(64 * part, min(64 * part + 64, m)):
+                    value = -row[j] - v[j]
+                    if value < values[0]:
+                        _replace_worst(values, places, value, j)
+
+
+@scan
+def _scan_columns(block, u, first, bar, best, place):
+    """Keep the smallest cost - u of each column; ``bar`` is the worst value kept of each."""
+    m = len(bar)
+    for i in range(len(block)):
+        row, potential = block[i], u[i]
+        for start in range(0, m, 64):
+            stop = min(start + 64, m)
+            some = False
+            for j in range(start, stop):
+                some |= -row[j] - potential < bar[j]
+            if some:
+                for j in range(start, stop):
+                    value = -row[j] - potential
+                    if value < bar[j]:
+                        _replace_worst(best[j], place[j], value, first + i)
+                        bar[j] = best[j, 0]
+
+
+@scan
+def _scan_others(block, first, u, low, own):
+    """The least cost - u of each column over other rows, and over its own."""
+    m = len(low)
+    for i in range(len(block)):
+        row, potential, here = block[i], u[i], first + i
+        for j in range(here):
+            low[j] = min(low[j], -row[j] - potential)
+        own[here] = -row[here] - potential
+        for j in range(here + 1, m):
+            low[j] = min(low[j], -row[j] - potential)
+
+
+@scan
+def _scan_minimum(block, u, low):
+    for i in range(len(block)):
+        row, potential = block[i], u[i]
+        for j in range(len(low)):
+            low[j] = min(low[j], -row[j] - potential)
+
+
+@exact
+def _collected(best, place, v, best_rows, place_rows, u, own):
+    """The edges of rows, of columns and of the diagonal, each once."""
+    m, k = place.shape
+    count = np.zeros(m + 1, np.int64)
+    for j in range(m):
+        for q in range(k):
+            if place_rows[j, q] >= 0:
+                count[place_rows[j, q] + 1] += 1
+    fill = np.cumsum(count)
+    from_columns = np.empty(fill[m], np.int32)
+    costs = np.empty(fill[m], np.float64)
+    for j in range(m):
+        for q in range(k):
+            i = place_rows[j, q]
+            if i >= 0:
+                from_columns[fill[i]] = j
+                costs[fill[i]] = best_rows[j, q] + u[i]
+                fill[i] += 1
+    first = np.zeros(m + 1, np.int64)
+    column = np.empty(m * (k + 1) + len(from_columns), np.int32)
+    cost = np.empty(len(column), own.dtype)
+    seen = np.full(m, -1)
+    n = 0
+    for i in range(m):
+        column[n], cost[n] = i, own[i]
+        seen[i] = i
+        n += 1
+        for q in range(k):
+            j = place[i, q]
+            if j >= 0 and seen[j] != i:
+                column[n], cost[n] = j, best[i, q] + v[j]
+                seen[j] = i
+                n += 1
+        start = fill[i - 1] if i > 0 else 0
+        for e in range(start, fill[i]):
+            j = from_columns[e]
+            if seen[j] != i:
+                column[n], cost[n] = j, costs[e]
+                seen[j] = i
+                n += 1
+        first[i + 1] = n
+    return first, column[:n].copy(), cost[:n].copy()
+
+
+@exact
+def _added(first, column, cost, found, costs):
+    """The edges with those that a pass found."""
+    m, k = found.shape
+    begin = np.zeros(m + 1, np.int64)
+    for i in range(m):
+        more = 0
+        while more < k and found[i, more] >= 0:
+            more += 1
+        begin[i + 1] = begin[i] + first[i + 1] - first[i] + more
+    columns, prices = np.empty(begin[m], np.int32), np.empty(begin[m], cost.dtype)
+    for i in range(m):
+        n = begin[i]
+        for e in range(first[i], first[i + 1]):
+            columns[n], prices[n] = column[e], cost[e]
+            n += 1
+        for q in range(begin[i + 1] - n):
+            columns[n + q], prices[n + q] = found[i, q], costs[i, q]
+    return begin, columns, prices
+
+
+@exact
+def _least(first, column, cost, v):
+    """The least cost - v of each row."""
+    u = np.full(len(v), np.inf)
+    for i in range(len(v)):
+        for e in range(first[i], first[i + 1]):
+            u[i] = min(u[i], cost[e] - v[column[e]])
+    return u
+
+
+@exact
+def _matched(first, column, cost, columns):
+    """The cost of each row's column."""
+    out = np.empty(len(columns))
+    for i in range(len(columns)):
+        for e in range(first[i], first[i + 1]):
+            if column[e] == columns[i]:
+                out[i] = cost[e]
+    return out
+
+
+@exact
+def _bid(first, column, cost, v, i):
+    """A row's best and second best value, the best column, and the second best one."""
+    one, two, best, second = np.inf, np.inf, -1, -1
+    for e in range(first[i], first[i + 1]):
+        value = cost[e] - v[column[e]]
+        if value < two:
+            if value < one:
+                two, second = one, best
+                one, best = value, column[e]
+            else:
+                two, second = value, column[e]
+    return one, two, best, second
+
+
+@exact
+def _auction(first, column, cost, v, step, limit):
+    """Rows outbid each other by at least ``step``, until each has a column: only v changes.
+
+    Then cost - v is within a step of the least on all of a matching. Ends after ``limit``
+    bids at the latest.
+    """
+    m = len(v)
+    owner = np.full(m, -1)
+    waiting, top = np.arange(m)[::-1].copy(), m
+    while top > 0 and limit > 0:
+        limit -= 1
+        i = waiting[top - 1]
+        one, two, best, _ = _bid(first, column, cost, v, i)
+        v[best] -= (two - one if two < np.inf else 0.0) + step
+        top -= 1
+        if owner[best] >= 0:
+            waiting[top] = owner[best]
+            top += 1
+        owner[best] = i
+
+
+@exact
+def _take_tight(first, column, cost, v, columns, owners):
+    """Match rows to free columns that are their best: their own where that is one of them."""
+    for i in range(len(v)):
+        one, _, best, _ = _bid(first, column, cost, v, i)
+        if cost[first[i]] - v[i] <= one:  # the diagonal comes first
+            best = i
+        if owners[best] < 0:
+            owners[best], columns[i] = i, best
+
+
+@exact
+def _reduce(first, column, cost, v, columns, owners, limit):
+    """Augmenting row reduction: free rows take their best column and pay for second best."""
+    for _ in range(2):
+        free = np.flatnonzero(columns < 0)
+        for start in range(len(free)):
+            i = free[start]
+            while i >= 0 and limit > 0:
+                limit -= 1
+                one, two, best, second = _bid(first, column, cost, v, i)
+                strict = one < two
+                if two == np.inf:
+                    two = one
+                v[best] -= two - one
+                if not strict and owners[best] >= 0 and second >= 0:
+                    best = second
+                loser = owners[best]
+                owners[best], columns[i] = i, best
+                if loser >= 0:
+                    columns[loser] = -1
+                if not strict:
+                    break
+                i = loser
+
+
+@exact
+def _augment(first, column, cost, v, columns, owners):
+    """Match every free row along a shortest path (Dijkstra, with a heap); False if it cannot be."""
+    m = len(v)
+    distance, before = np.full(m, np.inf), np.empty(m, np.int64)
+    place = np.full(m, -1)  # in the heap; -1 not seen, -2 reached
+    heap, seen, reached = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int64)
+    for root in np.flatnonzero(columns < 0):
+        size, many, done = 0, 0, 0
+        i, shift, end, least = root, 0.0, -1, 0.0
+        while True:
+            for e in range(first[i], first[i + 1]):
+                j = column[e]
+                value = cost[e] - v[j] - shift
+                if place[j] == -2 or value >= distance[j]:
+                    continue
+                hole = place[j]
+                if hole == -1:
+                    seen[many] = j
+                    many += 1
+                    hole = size
+                    size += 1
+                distance[j], before[j] = value, i
+                while hole > 0 and distance[heap[(hole - 1) >> 1]] > value:
+                    heap[hole] = heap[(hole - 1) >> 1]
+                    place[heap[hole]] = hole
+                    hole = (hole - 1) >> 1
+                heap[hole], place[j] = j, hole
+            if size == 0:
+                return False
+            j = heap[0]
+            least = distance[j]
+            size -= 1
+            if size > 0:
+                last, hole = heap[size], 0
+                while True:
+                    child = 2 * hole + 1
+                    if child >= size:
+                        break
+                    if child + 1 < size and distance[heap[child + 1]] < distance[heap[child]]:
+                        child += 1
+                    if distance[heap[child]] >= distance[last]:
+                        break
+                    heap[hole] = heap[child]
+                    place[heap[hole]] = hole
+                    hole = child
+                heap[hole], place[last] = last, hole
+            place[j] = -2
+            i = owners[j]
+            if i < 0:
+                end = j
+                break
+            reached[done] = j
+            done += 1
+            for e in range(first[i], first[i + 1]):
+                if column[e] == j:
+                    shift = cost[e] - v[j] - least
+                    break
+        for q in range(done):
+            v[reached[q]] += distance[reached[q]] - least
+        j = end
+        while True:
+            i = before[j]
+            owners[j] = i
+            columns[i], j = j, columns[i]
+            if i == root:
+                break
+        for q in range(many):
+            distance[seen[q]], place[seen[q]] = np.inf, -1
+    return True
+
+
+if __name__ == "__main__":  # compile the kernels, which numba keeps beside this file
+    for kind in (np.float32, np.float64):
+        inner = np.random.default_rng(0).normal(size=(200, 200)).astype(kind)
+        match(lambda start, stop, m, inner=inner: inner[start:stop], [100, 200], np.zeros(200))
