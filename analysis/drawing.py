@@ -31,10 +31,10 @@ def empty_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def nothing_done() -> Figure:
-    """What stands in for a figure while no trial is done."""
+def nothing(why: str = "no trial is done yet") -> Figure:
+    """What stands in for a figure while there is nothing to draw."""
     figure = empty_figure(6, 1.5)
-    figure.text(0.5, 0.5, "no trial is done yet", ha="center", va="center", color="0.35")
+    figure.text(0.5, 0.5, why, ha="center", va="center", color="0.35")
     return figure
 
 
@@ -115,6 +115,22 @@ def limit(axes: Axes, seen: Iterable[float], log: bool) -> None:
     axes.yaxis.set_major_locator(FixedLocator(TICKS))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def points_axis(axes: Axes, m: list[int]) -> None:
+    """A log axis of numbers of points that names each of them."""
+    axes.set_xscale("log")
+    axes.set_xlim(m[0] / 1.15, m[-1] * 1.15)
+    axes.xaxis.set_major_locator(FixedLocator(m))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def limit_share(axes: Axes, seen: Iterable[float], to: int) -> None:
+    """Bounds of an axis of numbers in [0, 1] that always holds 0, or 1: ``to``."""
+    far = max((abs(v - to) for v in seen if np.isfinite(v)), default=0.0)
+    span = max(far, 0.02)
+    axes.set_ylim(*((-0.05 * span, 1.08 * span) if to == 0 else (1 - 1.08 * span, 1 + 0.05 * span)))
 
 
 def save(figure: Figure, root: str, name: str) -> dict[str, bytes]:

@@ -1,10 +1,8 @@
-"""LSS against epoch and scores against gamma, in the forms of the paper's Figs 2 and 4.
+"""LSS against epoch, scores against gamma (the forms of the paper's Figs 2 and 4), OTS against m.
 
 Figures are made with matplotlib's objects, never pyplot, so nothing global changes. The
 nulls (value at initialisation, sqrt(n), 1/m) are drawn into every panel of LSS and OTS.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,15 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import drawing
-from analysis.drawing import INITIAL, MARKERS, NAMES
+from analysis import drawing, panels
+from analysis.drawing import INITIAL
 from analysis.results import Results
-from analysis.tables import mean_interval, varying
+from analysis.tables import mean_interval, without_collapsed
 
-PANEL = ["dataset", "layers", "stages"]
+COLUMNS = {  # of the larger tables: what is drawn of them
+    "epochs": ["trial", "epoch", "lss"],
+    "tracks": ["trial", "epoch", "stage", "collapsed", "prefix_m", "prefix_ots", "prefix_gap"],
+}
 LINE = ["layers", "stages", "network"]
 EVEN = 12  # more gammas than this lie on a symlog axis, fewer are spaced evenly
-SPLIT = 3  # combinations of other settings that get lines of their own; more are averaged
 
 
 def lss_against_epoch(results: Results) -> Figure:
@@ -35,53 +35,81 @@ def lss_against_epoch(results: Results) -> Figure:
         with the 95% t-interval as a band where there are several. Nulls in every panel: the
         mean value at initialisation (dotted) and sqrt(n) (dashed). Axes differ by panel.
     """
-    done = _done(results)
+    done = panels.done_trials(results)
     if not len(done):
-        return drawing.nothing_done()
-    rows = [*PANEL, *_split(done)]
+        return drawing.nothing()
     epochs = results.epochs[["trial", "epoch", "lss"]].astype({"trial": "str"})
-    epochs = epochs.merge(done[["trial", *rows, "network", "gamma"]], on="trial")
-    networks, gammas = sorted(done.network.unique()), sorted(done.gamma.unique())
-    cells = done[rows].drop_duplicates().sort_values(rows).to_dict("records")
-    figure = drawing.empty_figure(4.0 * len(networks) + 1.1, 2.5 * len(cells) + 0.6)
-    grid = figure.subplots(len(cells), len(networks), squeeze=False)
-    for i, cell in enumerate(cells):
-        for j, network in enumerate(networks):
-            axes, key = grid[i, j], cell | {"network": network}
-            drawing.prepare(axes)
-            seen = _curves(axes, _at(epochs, key), gammas)
-            seen += drawing.line_shape_nulls(axes, _at(done, key))
-            drawing.limit(axes, seen, log=False)
-            axes.set_title(f"{cell['dataset']}, {_name(key, rows[3:])}", fontsize=9)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_xlabel("epoch (passes over the train split)" * (i == len(cells) - 1))
-            axes.set_ylabel("LSS (dimensionless)" * (j == 0))
-    handles = [
-        Line2D([], [], color=colour, marker=MARKERS[i % 9], markersize=4, label=f"{gamma:g}")
-        for i, (gamma, colour) in enumerate(drawing.shades(gammas).items())
-    ]
-    title = "γ, weight of\nthe L2 penalty"
-    figure.legend(
-        handles=handles, loc="outside right upper", title=title, fontsize=8.5,
-        title_fontsize=8.5, frameon=False,
-    )  # fmt: skip
+    epochs = epochs.merge(done[panels.key_columns(done)], on="trial")
+    figure, places = panels.grid(done, {"lss": "LSS (dimensionless)"})
+    gammas = sorted(done.gamma.unique())
+    for axes, score, key in places:
+        seen = panels.gamma_lines(axes, panels.at(epochs, key), "epoch", score, gammas)
+        seen += drawing.line_shape_nulls(axes, panels.at(done, key))
+        drawing.limit(axes, seen, log=False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch (passes over the train split)" * panels.is_lowest(axes))
+    panels.gamma_legend(figure, gammas)
     return figure
 
 
-def _curves(axes: Axes, epochs: pd.DataFrame, gammas: list[float]) -> list[float]:
-    """Draw a line with its band for each gamma; returns all heights."""
-    means = mean_interval(epochs, ["gamma", "epoch"], ["lss"]).reset_index()
-    for i, (gamma, colour) in enumerate(drawing.shades(gammas).items()):
-        curve = means[means.gamma == gamma]
-        every = max(1, len(curve) // 8)
-        axes.plot(
-            curve.epoch, curve.lss, color=colour, linewidth=1.3, markersize=4,
-            marker=MARKERS[i % len(MARKERS)], label=f"γ = {gamma:g}",
-            markevery=(i * every // len(gammas), every),
-        )  # fmt: skip
-        band = (curve.lss - curve.lss_ci95, curve.lss + curve.lss_ci95)
-        axes.fill_between(curve.epoch, *band, color=colour, alpha=0.1, linewidth=0)
-    return list(means.lss)
+def ots_against_m(results: Results) -> Figure:
+    """OTS and gap of the first m points alone against m: a panel per dataset, K and network.
+
+    OTS falls as m grows, so it compares at equal m only; the paper never states its m.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with a line per gamma: the score after training as mean over stages, then over
+        seeds, with the 95% t-interval as a band where there are several. Nulls in every panel:
+        the same networks at initialisation (dotted), and 1/m (dashed, OTS). Trials that have
+        collapsed are in no line; a panel that has some names them. Axes differ by panel.
+    """
+    done = panels.done_trials(results)
+    scores = _by_m(results.tracks, done)
+    if not len(scores):
+        return drawing.nothing("no assignment of fewer points is known yet")
+    done = done[done.trial.isin(scores.trial)]
+    figure, places = panels.grid(done, {"ots": "OTS (fraction)", "gap": "gap (dimensionless)"})
+    gammas = sorted(done.gamma.unique())
+    for axes, score, key in places:
+        here = panels.at(scores, key)
+        axes.set_visible(len(here) > 0)
+        if not len(here):
+            continue
+        after, before = here[here.epoch == here.epochs_done], here[here.epoch == 0]
+        seen = panels.gamma_lines(axes, after, "m", score, gammas)
+        initial = before.groupby("m")[score].mean()
+        axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **drawing.NULL)
+        drawing.points_axis(axes, sorted(here.m.unique()))
+        drawing.limit_share(axes, [*seen, *initial], to=0 if score == "ots" else 1)
+        if score == "ots":
+            m = np.geomspace(*axes.get_xlim(), 50)
+            axes.plot(m, 1 / m, linestyle="--", label="1/m", **drawing.NULL)
+        axes.set_xlabel("m (points)" * panels.is_lowest(axes))
+        lost = sorted(after.gamma[after.collapsed.eq(True)].unique())
+        if lost:
+            names = ", ".join(f"{gamma:g}" for gamma in lost)
+            axes.set_title(f"{axes.get_title()}\ncollapsed: γ = {names}", fontsize=9)
+    nulls = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
+    panels.gamma_legend(figure, gammas, nulls)
+    return figure
+
+
+def _by_m(tracks: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """A row per trial that is done, epoch that was solved, and m: ``ots`` and ``gap``.
+
+    Means over stages; NaN where a stage has collapsed, as in the trial's own OTS.
+    """
+    lists = {"prefix_m": "m", "prefix_ots": "ots", "prefix_gap": "gap"}
+    solved = tracks.dropna(subset=["prefix_m"]).astype({"trial": "str"})
+    rows = solved[["trial", "epoch", "collapsed", *lists]].explode([*lists]).rename(columns=lists)
+    rows = without_collapsed(rows.astype({"m": "int64", "ots": "float64", "gap": "float64"}))
+    groups = rows.groupby(["trial", "epoch", "m"])[["ots", "gap"]]
+    means = groups.mean().where(groups.count().eq(groups.size(), axis=0))
+    columns = [*panels.key_columns(done), "epochs_done", "collapsed"]
+    return means.reset_index().merge(done[columns], on="trial")
 
 
 def scores_against_gamma(results: Results) -> Figure:
@@ -95,10 +123,10 @@ def scores_against_gamma(results: Results) -> Figure:
         t-intervals where there are several. Nulls: each network at initialisation (dotted, in
         its colour), sqrt(n) and 1/m (dashed). OTS compares at equal m only: the axis says m.
     """
-    done = _done(results)
+    done = panels.done_trials(results)
     if not len(done):
-        return drawing.nothing_done()
-    by = [*LINE, *_split(done)]
+        return drawing.nothing()
+    by = [*LINE, *panels.splitting(done)]
     lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
     datasets, gammas = sorted(done.dataset.unique()), sorted(done.gamma.unique())
     wide = len(datasets) > 1
@@ -109,19 +137,20 @@ def scores_against_gamma(results: Results) -> Figure:
         trials = done[done.dataset == dataset]
         m = sorted(trials.points.unique())
         size = " or ".join(f"{int(points):,}" for points in m[:3]) + ", …" * (len(m) > 3)
-        panels = {
+        shown = {
             "clean_train_accuracy": "clean train accuracy (fraction)",
             "test_accuracy": "test accuracy (fraction)",
             "lss": "LSS (dimensionless)",
             "ots": f"OTS (fraction, m = {size})",
         }
-        for j, (score, label) in enumerate(panels.items()):
+        for j, (score, label) in enumerate(shown.items()):
             axes = grid[4 * i + j]
             drawing.prepare(axes)
             seen = drawing.random_nulls(axes, score, trials)
             for k, key in enumerate(lines):
                 shift = 0.08 * (k - (len(lines) - 1) / 2)
-                seen += _line(axes, score, _at(trials, key), gammas, shift, _name(key, by[3:]))
+                name = panels.name(key, by[3:])
+                seen += _line(axes, score, panels.at(trials, key), gammas, shift, name)
             axes.set_ylabel(label)
             axes.set_title(dataset if wide or j == 0 else "", fontsize=9, loc="left")
             _gamma_axis(axes, gammas)
@@ -178,27 +207,3 @@ def _gamma_axis(axes: Axes, gammas: list[float]) -> None:
     axes.set_xticks(range(len(gammas)), [f"{g:g}" for g in gammas])
     axes.set_xlim(-0.4, len(gammas) - 0.6)
     axes.tick_params(axis="x", labelrotation=35 if len(gammas) > 7 else 0)
-
-
-def _done(results: Results) -> pd.DataFrame:
-    done = results.trials[results.trials.status == "done"]
-    return done.astype({"trial": "str", "dataset": "str", "network": "str"})
-
-
-def _split(done: pd.DataFrame) -> list[str]:
-    """Other settings that vary, if they make few combinations."""
-    extra = varying(done)
-    return extra if len(done[extra].drop_duplicates()) <= SPLIT else []
-
-
-def _at(frame: pd.DataFrame, key: Mapping) -> pd.DataFrame:
-    """Rows where every column of the key has its value."""
-    keep = pd.Series(True, index=frame.index)
-    for column, value in key.items():
-        keep &= frame[column].isna() if pd.isna(value) else frame[column] == value
-    return frame[keep]
-
-
-def _name(key: Mapping, extra: list[str]) -> str:
-    parts = [NAMES.get(key["network"], key["network"]), f"K = {key['stages']}"]
-    return ", ".join(parts + [f"{name.replace('_', ' ')} {key[name]}" for name in extra])

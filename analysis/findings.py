@@ -14,6 +14,7 @@ from analysis.results import Results
 from analysis.tables import CELL, summary, varying
 
 STRATUM = ["dataset", "layers", "stages", "network"]
+PROVED = 1e-9  # a share above the lower bound that is rounding
 SMALL = 10  # trials: below this a correlation is not worth a conclusion
 RESAMPLES = 2000
 
@@ -101,6 +102,7 @@ def sentences(results: Results) -> list[str]:
     if not len(done):
         return [said[0] + ". No trial is done yet, so there is no score to show."]
     said[0] += "."
+    said += _collapsed(done)
     lower = done.lss < done.lss_initial
     known = done.lss.notna() & done.lss_initial.notna()
     parts = [
@@ -115,7 +117,40 @@ def sentences(results: Results) -> list[str]:
     same = [*CELL, *varying(results.trials), "m"]
     said += _decay(cells, [n for n in same if n != "gamma"])
     said += _networks(cells, [n for n in same if n != "network"])
+    said += _certificate(done)
     return said + _association(correlations(results))
+
+
+def _collapsed(done: pd.DataFrame) -> list[str]:
+    """How many trials have collapsed, and which; they have no OTS."""
+    lost = done[done.collapsed.eq(True)]
+    if not len(lost):
+        return []
+    parts = []
+    for network, rows in lost.groupby("network", observed=True):
+        gammas = [f"{gamma:g}" for gamma in sorted(rows.gamma.unique())]
+        shown = ", ".join(gammas[:4]) + ", …" * (len(gammas) > 4)
+        parts.append(f"{_name(str(network))} {len(rows)}, at γ = {shown}")
+    return [
+        f"Collapsed: {len(lost)} of {len(done)} trials ({'; '.join(parts)}). All inputs or all "
+        "outputs of a stage are one point there, so they have no OTS."
+    ]
+
+
+def _certificate(done: pd.DataFrame) -> list[str]:
+    """How far the assignments may be from the optimum, at most; nothing if it is unknown."""
+    known = done[done.suboptimality.notna()]
+    if not len(known):
+        return []
+    scored = int((done.ots.notna() | done.collapsed.eq(True)).sum())
+    worst, m = known.suboptimality.max(), sorted(known.points.unique())
+    every = "Every assignment"
+    if len(known) < scored:
+        every = f"In {len(known)} of {scored} trials every assignment"
+    proved = "optimal" if worst <= PROVED else "nearly optimal"
+    share = f"is at most a share of {worst:.1g} above" if worst > 0 else "is equal to"
+    sizes = " to ".join(f"{int(points):,}" for points in dict.fromkeys((m[0], m[-1])))
+    return [f"{every} is proved {proved}: W₂² {share} its lower bound (m = {sizes})."]
 
 
 def _decay(cells: pd.DataFrame, same: list[str]) -> list[str]:
@@ -125,10 +160,12 @@ def _decay(cells: pd.DataFrame, same: list[str]) -> list[str]:
     pairs = pairs.dropna(subset=["lss", "lss_without"])
     if not len(pairs):
         return []
-    lower = int((pairs.lss < pairs.lss_without).sum())
+    lower = pairs.lss < pairs.lss_without
+    collapsed = int((pairs.collapsed > 0)[lower].sum())
     return [
-        f"Weight decay: LSS is lower than at γ = 0, all else equal, in {lower} of "
-        f"{len(pairs)} cells with γ > 0."
+        f"Weight decay: LSS is lower than at γ = 0, all else equal, in {lower.sum()} of "
+        f"{len(pairs)} cells with γ > 0"
+        + (f", {collapsed} of them with collapsed trials." if collapsed else ".")
     ]
 
 

@@ -19,11 +19,14 @@ import pyarrow.fs as pafs
 from analysis import drawing, figures
 from analysis.findings import correlations, sentences
 from analysis.results import Results, ResultsError, load
-from analysis.tables import as_text, fold, readable, summary
+from analysis.tables import as_text, fold, readable, summary, without_collapsed
 from scoring.schemas import CONFIG, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
-TRIAL = ["status", "epochs_done", "clean_train_accuracy", "test_accuracy", "lss", "ots"]
+TRIAL = [
+    *("status", "epochs_done", "clean_train_accuracy", "test_accuracy", "lss", "ots"),
+    *("collapsed", "ties"),
+]
 SECONDS = ["seconds", "scoring_seconds"]
 
 
@@ -51,7 +54,7 @@ def build(path: str | Path, out: str | Path | None = None, tracking_uri: str | N
         ResultsError: there is nothing to read, or ``out`` is needed and missing.
     """
     folder = _folder(str(path), out, tracking_uri)
-    results = load(path, tracking_uri, tables=("trials", "epochs"))
+    results = load(path, tracking_uri, ("trials", "epochs", "tracks"), figures.COLUMNS)
     tables = {
         "summary": summary(results),
         "correlations": correlations(results),
@@ -66,6 +69,8 @@ def build(path: str | Path, out: str | Path | None = None, tracking_uri: str | N
         "lss_against_epoch": figures.lss_against_epoch(results),
         "scores_against_gamma": figures.scores_against_gamma(results),
     }
+    if results.tracks.prefix_m.notna().any():
+        drawn["ots_against_m"] = figures.ots_against_m(results)
     pictures = {}
     for name, figure in drawn.items():
         svg = drawing.save(figure, str(folder), name)["svg"]
@@ -105,7 +110,8 @@ def _trials(results: Results) -> pd.DataFrame:
     """A row a trial: its configuration, how it ended, its scores, and how long it took."""
     config = ["dataset", "network", "stages", "gamma", "seed", *(f.name for f in CONFIG)]
     columns = ["trial", *config, *TRIAL, *SECONDS]
-    table = results.trials[columns].astype({"dataset": "str", "network": "str"})
+    table = without_collapsed(results.trials)[columns]
+    table = table.astype({"dataset": "str", "network": "str"})
     return table.rename(columns={"points": "m"}).sort_values(
         ["dataset", "stages", "layers", "network", "gamma", "seed"], ignore_index=True
     )

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ def load(
     path: str | Path,
     tracking_uri: str | None = None,
     tables: tuple[str, ...] = Results._fields,
+    columns: Mapping[str, Sequence[str]] | None = None,
 ) -> Results:
     """The results of a sweep, finished or not.
 
@@ -41,10 +43,12 @@ def load(
             such folder and MLFLOW_TRACKING_URI is set.
         tracking_uri: MLflow's address, for instance ``sqlite:///runs/demo/mlflow.db``.
         tables: the tables to read; the others come without rows (``samples`` may be large).
+        columns: of a table, the columns to read; all of those that are not named.
 
     Returns:
         The four frames, sorted by trial. Texts that repeat are categories in order of the
-        alphabet; whole numbers with gaps are float64, as everywhere in pandas.
+        alphabet; whole numbers with gaps are float64, as everywhere in pandas. A column that
+        a file was written without, by an earlier version, is null there.
 
     Raises:
         ResultsError: no folder, no experiment, nothing in it, or a file in it that is torn.
@@ -55,10 +59,10 @@ def load(
     """
     root = str(path).rstrip("/") or "/"
     if tracking_uri:
-        return _from_mlflow(root, tracking_uri, tables)
+        return _from_mlflow(root, tracking_uri, tables, columns)
     if not _is_folder(root):
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-            return _from_mlflow(root, uri, tables)
+            return _from_mlflow(root, uri, tables, columns)
         raise ResultsError(
             f"{root}: no such folder; give the folder of a sweep (geosweep run SWEEP makes "
             "runs/SWEEP), or set MLFLOW_TRACKING_URI and give an experiment's name"
@@ -68,7 +72,7 @@ def load(
             f"{root}: no results in it; give the folder that holds results/, or run the sweep "
             f"first (geosweep run SWEEP --out {root})"
         )
-    return _read(root, tables)
+    return _read(root, tables, columns)
 
 
 def _is_folder(root: str) -> bool:
@@ -80,9 +84,12 @@ def _is_folder(root: str) -> bool:
         raise ResultsError(f"{root}: cannot be opened: {error}") from error
 
 
-def _read(root: str, tables: tuple[str, ...]) -> Results:
+def _read(
+    root: str, tables: tuple[str, ...], columns: Mapping[str, Sequence[str]] | None
+) -> Results:
+    wanted = {name: list(names) for name, names in (columns or {}).items()}
     try:
-        read = {name: _frame(schemas.read_table(root, name)) for name in tables}
+        read = {name: _frame(schemas.read_table(root, name, wanted.get(name))) for name in tables}
     except (schemas.StoreError, OSError) as error:
         raise ResultsError(f"{error}; move that file away to read the others") from error
     return Results(
@@ -102,7 +109,12 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _from_mlflow(experiment: str, tracking_uri: str, tables: tuple[str, ...]) -> Results:
+def _from_mlflow(
+    experiment: str,
+    tracking_uri: str,
+    tables: tuple[str, ...],
+    columns: Mapping[str, Sequence[str]] | None,
+) -> Results:
     """Fetch the Parquet files that each ended trial's run keeps, and read them as a folder."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient  # takes seconds
@@ -147,6 +159,6 @@ def _from_mlflow(experiment: str, tracking_uri: str, tables: tuple[str, ...]) ->
                     f"{experiment}: no ended trial with results in MLflow at {tracking_uri}; "
                     "wait for the first one, or give the sweep's folder"
                 )
-            return _read(folder, tables)
+            return _read(folder, tables, columns)
     except MlflowException as error:
         raise ResultsError(f"{experiment}: MLflow at {tracking_uri}: {error}") from error

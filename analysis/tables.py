@@ -15,12 +15,16 @@ from analysis.results import Results, ResultsError, load
 from scoring.schemas import CONFIG
 
 CELL = ["dataset", "stages", "layers", "network", "gamma"]
-COUNTS = ["diverged", "failed", "without_ots"]
+COUNTS = ["diverged", "failed", "collapsed", "without_ots", "ties"]  # not shown if all are 0
 SCORES = [
     *("test_accuracy", "lss", "ots", "clean_train_accuracy", "train_accuracy"),
     *("inverse_lss", "lsr", "gap"),
 ]
-NULLS = {"lss": ["lss_initial", "lss_random"], "ots": ["ots_initial", "ots_random"]}
+NULLS = {
+    "lss": ["lss_initial", "lss_random"],
+    "ots": ["ots_initial", "ots_random"],
+    "gap": ["gap_initial"],
+}
 
 HEADINGS = {
     "stages": "K",
@@ -35,6 +39,7 @@ HEADINGS = {
     "ots": "OTS",
     "ots_initial": "OTS at init.",
     "ots_random": "1/m",
+    "gap_initial": "gap at init.",
     "rho": "Spearman ρ",
     "low": "95% from",
     "high": "95% to",
@@ -79,32 +84,48 @@ def summary(results: Results) -> pd.DataFrame:
     Returns:
         Frame with the cell (dataset, stages, layers, network, gamma, any other column of the
         configuration that varies in the sweep, m), ``seeds`` (trials done), ``diverged``,
-        ``failed``, ``without_ots`` (done, but collapsed or not measured), then each score's
-        mean over the trials that are done with the half-width of its 95% t-interval
-        (``_ci95``; NaN with one seed), and beside LSS and OTS their nulls: the value at
-        initialisation, sqrt(n) and 1/m. OTS compares at equal m only.
+        ``failed``, ``collapsed`` (done, but in no mean of OTS and gap), ``without_ots`` (done,
+        but not measured), then each score's mean over the trials that are done with the
+        half-width of its 95% t-interval (``_ci95``; NaN with one seed), and beside LSS, OTS
+        and gap their nulls: the value at initialisation, sqrt(n) and 1/m. ``suboptimality`` is
+        the largest of the cell: no trial's W2^2 is a larger share above the optimum. OTS
+        compares at equal m only.
     """
     cell = [*CELL, *varying(results.trials), "points"]
-    trials = results.trials.astype({"dataset": "str", "network": "str"})
-    done = trials[trials.status == "done"]
+    trials = without_collapsed(results.trials).astype({"dataset": "str", "network": "str"})
+    ended, collapsed = trials.status == "done", trials.collapsed.eq(True)
     count = {
-        "seeds": trials.status == "done",
+        "seeds": ended,
         "diverged": trials.status == "diverged",
         "failed": ~trials.status.isin(["done", "diverged"]),
-        "without_ots": (trials.status == "done") & trials.ots.isna(),
+        "collapsed": ended & collapsed,
+        "without_ots": ended & ~collapsed & trials.ots.isna(),
     }
     groups = [trials[name] for name in cell]
     counts = pd.DataFrame(count).groupby(groups, dropna=False).sum()
     nulls = [name for names in NULLS.values() for name in names]
-    table = counts.join(mean_interval(done, cell, [*SCORES, *nulls])).reset_index()
+    table = counts.join(mean_interval(trials[ended], cell, [*SCORES, *nulls]))
+    table = table.join(trials[ended].groupby(cell, dropna=False)["suboptimality"].max())
     columns = [*cell, *count]
     for score in SCORES:
         columns += [score, f"{score}_ci95", *NULLS.get(score, [])]
-    return table[columns].rename(columns={"points": "m"})
+    return table.reset_index()[[*columns, "suboptimality"]].rename(columns={"points": "m"})
+
+
+def without_collapsed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Trials or stages with NaN for the OTS and the gap of those that have collapsed.
+
+    Any matching of equal points costs the same, so their gap of 1 says nothing.
+    """
+    lost = frame.collapsed.eq(True)
+    return frame.assign(ots=frame.ots.mask(lost), gap=frame.gap.mask(lost))
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as people read it: texts, plain headings, ``mean ± half-width`` in one column."""
+    """The table as people read it: texts, plain headings, ``mean ± half-width`` in one column.
+
+    An OTS that is missing because its trials have collapsed reads "collapsed".
+    """
     shown = {}
     for name in table.columns:
         if name.endswith("_ci95"):
@@ -113,6 +134,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         if f"{name}_ci95" in table:
             halves = [_text(name, half) for half in table[f"{name}_ci95"]]
             texts = [f"{t} ± {h}" if h else t for t, h in zip(texts, halves, strict=True)]
+        if name == "ots" and "collapsed" in table:
+            lost = table.collapsed.fillna(0).astype("bool")
+            texts = [t or "collapsed" * c for t, c in zip(texts, lost, strict=True)]
         shown[HEADINGS.get(name, name.replace("_", " "))] = texts
     return pd.DataFrame(shown, dtype="str")
 
@@ -127,6 +151,8 @@ def _text(name: str, value: object) -> str:
     kind = name.removesuffix("_initial")
     if name == "lss_random" or kind in DECIMALS or kind.endswith("accuracy"):
         return f"{value:.{DECIMALS.get(kind, 2 if name == 'lss_random' else 3)}f}"
+    if name == "suboptimality":
+        return f"{value:.1g}"
     if name == "p" or name == "ots_random":
         return f"{value:.2g}"
     if name.endswith("seconds"):
@@ -135,7 +161,9 @@ def _text(name: str, value: object) -> str:
 
 
 def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Take out columns of the configuration that hold one value, and counts that are all zero.
+    """Take out columns of the configuration that hold one value, and what is zero or unknown.
+
+    That is counts that are zero in every row, and ``suboptimality`` where it is in none.
 
     Returns:
         The narrower table, and the values taken out as a phrase ("dataset digits, K 1").
@@ -144,8 +172,9 @@ def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     same = [n for n in dict.fromkeys(names) if len(table) and table[n].nunique(dropna=False) == 1]
     first = readable(table[same].head(1))
     phrase = ", ".join(f"{n} = {first[n].iloc[0]}" for n in first if first[n].iloc[0])
-    zero = [n for n in COUNTS if n in table and not table[n].any()]
-    return table.drop(columns=[*same, *zero]), phrase
+    drop = [n for n in COUNTS if n in table and not table[n].any()]
+    drop += [n for n in ("suboptimality",) if n in table and table[n].isna().all()]
+    return table.drop(columns=[*same, *drop]), phrase
 
 
 def as_text(table: pd.DataFrame, form: str) -> str:

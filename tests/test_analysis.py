@@ -1,149 +1,28 @@
-"""Results to tables, figures and a report, on sweeps made up for the purpose."""
+"""Results to tables and sentences, on sweeps made up for the purpose."""
 
 import io
 import json
 import re
-import subprocess
-import sys
-import zlib
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
+from made_up import made_up_sweep, made_up_trial
+from pyarrow import parquet as pq
 from scipy import stats
 
-from analysis import drawing, figures, report, tables
+from analysis import report, tables
 from analysis.findings import correlations, sentences, spearman
 from analysis.results import ResultsError, load
-from scoring.schemas import TABLES, table_path, write_table
+from scoring.schemas import TABLES, table_path
 
-GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
-
-
-def made_up_trial(
-    root: Path | str,
-    network: str = "resnet",
-    gamma: float = 0.0,
-    seed: int = 0,
-    *,
-    dataset: str = "digits",
-    stages: int = 1,
-    status: str = "done",
-    epochs: int = 6,
-    samples: int = 5,
-    **change: object,
-) -> str:
-    """Write the four tables of a trial with plausible numbers; returns its id."""
-    trial = f"{dataset[:5]}{network[0]}{stages}g{gamma:g}s{seed}"
-    rng = np.random.default_rng(zlib.crc32(f"{dataset} {network} {stages} {gamma} {seed}".encode()))
-    key = {
-        "trial": trial,
-        "dataset": dataset,
-        "network": network,
-        "stages": stages,
-        "gamma": gamma,
-        "seed": seed,
-    }
-    blocks = 10 if stages == 1 else 5
-    initial = (1.02 if network == "resnet" else 3.3) * blocks**0.5 + 0.03 * rng.normal()
-    strength = np.log10(1 + gamma * 1e4) / 2
-    start = datetime(2026, 6, 1, 12, tzinfo=UTC)
-    config = {
-        "layers": "convolutional",
-        "decay": "all",
-        "epochs": epochs,
-        "batch_size": 128,
-        "recipe": "adam",
-        "learning_rate": 1e-3,
-        "normalisation": "batch",
-        "augment": False,
-        "precision": "float32",
-        "points": 1000,
-        "epoch_points": 1000,
-    }
-    machine = {
-        "weight_decay": gamma,
-        "parameters": 123456,
-        "started_at": start,
-        "device": "cpu",
-        "threads": 1,
-        "trained_at": start + timedelta(seconds=20),
-        "host": "here",
-        "versions": "geosweep 0.1.0",
-    }
-    if status != "done":
-        row = key | config | machine | {"status": status, "epochs_done": 1} | change
-        write_table(str(root), "trials", trial, [row])
-        return trial
-    curve = []
-    for epoch in range(epochs + 1):
-        progress = epoch / epochs
-        lss = initial * (1 - 0.25 * strength * progress) + 0.05 * rng.normal() * (epoch > 0)
-        accuracy = 0.1 + 0.8 * progress**0.5 + 0.02 * strength * progress + 0.01 * rng.normal()
-        curve.append(
-            key
-            | {"epoch": epoch, "test_accuracy": min(accuracy, 1.0), "lss": lss, "lsr": lss * 1.1}
-            | {"clean_train_accuracy": min(accuracy + 0.03, 1.0), "train_accuracy": accuracy}
-            | {
-                "inverse_lss": 1 / lss,
-                "seconds": 2.0,
-                "learning_rate": 1e-3,
-                "test_loss": 1 - progress,
-            }
-        )
-    end = {name: curve[-1][name] for name in ("test_accuracy", "clean_train_accuracy", "lss")}
-    end |= {name: curve[-1][name] for name in ("train_accuracy", "inverse_lss", "lsr", "test_loss")}
-    scores = {
-        "ots": 0.9 - 0.1 * strength if network == "resnet" else 0.004,
-        "gap": 0.9,
-        "lss_initial": initial,
-        "ots_initial": 1.0 if network == "resnet" else 0.002,
-        "lss_random": blocks**0.5,
-        "ots_random": 0.001,
-        "lss_std": 0.0,
-        "lsr_std": 0.0,
-        "ots_std": 0.0,
-        "seconds": 20.0,
-        "scoring_seconds": 1.5,
-        "scored_at": start + timedelta(seconds=25),
-        "status": "done",
-        "epochs_done": epochs,
-    }
-    row = key | config | machine | end | scores | change
-    write_table(str(root), "trials", trial, [row])
-    write_table(str(root), "epochs", trial, curve)
-    track = {
-        "blocks": blocks,
-        "m": 1000,
-        "split": "test",
-        "shares": [1 / blocks] * blocks,
-        "lss": end["lss"],
-    }
-    places = [(epoch, stage + 1) for epoch in range(epochs + 1) for stage in range(stages)]
-    write_table(
-        str(root), "tracks", trial, [key | track | {"epoch": e, "stage": k} for e, k in places]
-    )
-    points = [
-        key | {"epoch": epochs, "stage": 1, "split": "test", "point": i} for i in range(samples)
-    ]
-    write_table(str(root), "samples", trial, points)
-    return trial
+LATER = ["suboptimality", "ties", "collapsed", "prefix_m", "prefix_ots", "prefix_gap"]
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """2 networks x 4 gammas x 2 seeds; a trial of a third seed diverged and one failed."""
-    root = tmp_path / "demo"
-    for network in ("plain", "resnet"):
-        for gamma in GAMMAS:
-            for seed in (0, 1):
-                made_up_trial(root, network, gamma, seed)
-    made_up_trial(root, "plain", 0.0, 2, status="diverged")
-    made_up_trial(root, "resnet", 0.0, 2, status="failed", error="ValueError: <b>no</b> & so on")
-    return root
+    return made_up_sweep(tmp_path / "demo")
 
 
 def test_a_folder_gives_the_four_tables(sweep: Path) -> None:
@@ -160,6 +39,47 @@ def test_a_folder_gives_the_four_tables(sweep: Path) -> None:
 def test_tables_not_asked_for_come_without_rows(sweep: Path) -> None:
     results = load(sweep, tables=("trials",))
     assert (len(results.trials), len(results.epochs), len(results.samples)) == (18, 0, 0)
+
+
+def test_only_the_columns_asked_for_are_read(sweep: Path) -> None:
+    results = load(sweep, columns={"tracks": ["trial", "prefix_m"]})
+    assert list(results.tracks.columns) == ["trial", "prefix_m"]
+    assert list(results.trials.columns) == TABLES["trials"].names
+
+
+def written_before(root: Path) -> Path:
+    """The sweep as a version wrote it that had no certificate and no scores by m."""
+    for table in ("trials", "tracks"):
+        for file in (root / "results" / table).iterdir():
+            content = pq.read_table(file)
+            new = [name for name in content.column_names if name in LATER]
+            pq.write_table(content.drop_columns(new), file)
+    return root
+
+
+def test_a_column_that_came_later_is_null_in_older_results(sweep: Path) -> None:
+    results = load(written_before(sweep))
+    for frame, table in ((results.trials, "trials"), (results.tracks, "tracks")):
+        assert list(frame.columns) == TABLES[table].names
+        later = [name for name in LATER if name in frame]
+        assert later
+        assert frame[later].isna().all(axis=None)
+
+
+def test_older_results_are_summed_up_without_what_they_lack(sweep: Path) -> None:
+    results = load(written_before(sweep))
+    assert not {"collapsed", "suboptimality"} & set(tables.fold(tables.summary(results))[0])
+    assert not [said for said in sentences(results) if "ollapsed" in said or "proved" in said]
+
+
+def test_older_results_and_new_ones_make_one_table(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, seed=0)
+    written_before(tmp_path)
+    made_up_trial(tmp_path, seed=1, collapsed=True, suboptimality=2e-16)
+    (row,) = tables.summary(load(tmp_path)).itertuples()
+    assert (row.seeds, row.collapsed, row.without_ots, row.suboptimality) == (2, 1, 0, 2e-16)
+    said = sentences(load(tmp_path))
+    assert "In 1 of 2 trials every assignment is proved optimal" in said[-2]
 
 
 def test_a_uri_reads_like_a_path(sweep: Path) -> None:
@@ -244,6 +164,47 @@ def test_failed_and_diverged_trials_are_counted_and_in_no_mean(tmp_path: Path) -
     assert np.isnan(row.ots)
 
 
+def test_collapsed_trials_are_counted_and_in_no_mean_of_ots_and_gap(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, seed=0, ots=0.5, gap=0.7, test_accuracy=0.9)
+    made_up_trial(tmp_path, seed=1, collapsed=True, test_accuracy=0.1)
+    made_up_trial(tmp_path, gamma=0.01, collapsed=True)
+    some, every = tables.summary(load(tmp_path)).itertuples()
+    assert (some.seeds, some.collapsed, some.without_ots) == (2, 1, 0)
+    assert (some.ots, some.gap, some.gap_initial) == (0.5, 0.7, 0.8)
+    np.testing.assert_allclose(some.test_accuracy, 0.5)
+    assert every.collapsed == 1
+    assert np.isnan([every.ots, every.gap]).all()
+
+
+def test_a_missing_ots_reads_as_collapsed(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, collapsed=True)
+    made_up_trial(tmp_path, gamma=0.01, ots=np.nan)
+    made_up_trial(tmp_path, gamma=0.1, ots=0.25)
+    shown = tables.readable(tables.summary(load(tmp_path)))
+    assert shown[["collapsed", "without ots", "OTS"]].to_numpy().tolist() == [
+        ["1", "0", "collapsed"],
+        ["0", "1", ""],
+        ["0", "0", "0.250"],
+    ]
+
+
+def test_counts_that_are_zero_in_every_row_are_not_shown(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, collapsed=True)
+    made_up_trial(tmp_path, gamma=0.01)
+    folded, _ = tables.fold(tables.summary(load(tmp_path)))
+    assert [name for name in tables.COUNTS if name in folded] == ["collapsed"]
+
+
+def test_the_suboptimality_of_a_cell_is_its_largest(tmp_path: Path) -> None:
+    for seed, share in enumerate((0.0, 2.4e-16, 1e-17)):
+        made_up_trial(tmp_path, seed=seed, suboptimality=share)
+    made_up_trial(tmp_path, gamma=0.01)
+    made_up_trial(tmp_path, gamma=0.01, seed=1, status="diverged", suboptimality=0.5)
+    table = tables.summary(load(tmp_path))
+    assert table.suboptimality.tolist() == [2.4e-16, 0.0]
+    assert tables.readable(table).suboptimality.tolist() == ["2e-16", "0"]
+
+
 def test_a_cell_splits_on_every_other_setting_that_varies(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=0, batch_size=64)
     made_up_trial(tmp_path, seed=1, batch_size=128)
@@ -323,126 +284,31 @@ def test_findings_are_counted_against_their_nulls(tmp_path: Path) -> None:
     assert "before any training it is in 2 of them" in said[4]
 
 
-def labels(figure: Figure) -> list[list[str]]:
-    return [[str(line.get_label()) for line in axes.lines] for axes in figure.axes]
-
-
-def test_the_nulls_are_drawn_into_every_lss_panel(sweep: Path) -> None:
-    figure = figures.lss_against_epoch(load(sweep))
-    assert [axes.get_title() for axes in figure.axes] == [
-        "digits, plain, K = 1",
-        "digits, ResNet, K = 1",
-    ]
-    for axes, names in zip(figure.axes, labels(figure), strict=True):
-        assert [name for name in names if name.startswith("γ")] == [f"γ = {g:g}" for g in GAMMAS]
-        heights = {
-            str(line.get_label()): np.asarray(line.get_ydata())[0]
-            for line in axes.lines
-            if str(line.get_label()) in (drawing.INITIAL, "√n")
-        }
-        assert len(heights) == 2
-        np.testing.assert_allclose(heights["√n"], 10**0.5)
-
-
-def test_the_nulls_are_drawn_into_the_panels_against_gamma(sweep: Path) -> None:
-    figure = figures.scores_against_gamma(load(sweep))
-    accuracy, _, lss, ots = labels(figure)
-    assert drawing.INITIAL not in accuracy
-    assert lss.count(drawing.INITIAL) == ots.count(drawing.INITIAL) == 2
-    assert "√n = 3.16" in lss
-    assert "1/m = 0.001" in ots
-    assert figure.axes[3].get_ylabel() == "OTS (fraction, m = 1,000)"
-
-
-def test_a_panel_for_each_dataset_and_k(tmp_path: Path) -> None:
-    for dataset, stages in (("digits", 1), ("cifar10", 1), ("cifar10", 4)):
-        for gamma in np.geomspace(1e-5, 1, 14):  # too many for an even axis
-            made_up_trial(tmp_path, gamma=float(gamma), dataset=dataset, stages=stages)
-    results = load(tmp_path)
-    assert len(figures.lss_against_epoch(results).axes) == 3
-    against_gamma = figures.scores_against_gamma(results)
-    assert len(against_gamma.axes) == 8
-    assert against_gamma.axes[0].get_xscale() == "symlog"
-
-
-def test_the_page_is_complete_in_itself(sweep: Path) -> None:
-    page = report.build(sweep)
-    assert page == sweep / "report" / "index.html"
-    html = page.read_text()
-    for trial in load(sweep).trials.trial:
-        assert trial in html
-    loaded = re.findall(r"""(?:src|srcset|data|action|poster)\s*=\s*["']([^"']*)""", html)
-    loaded += re.findall(r"""<link[^>]*href=["']([^"']*)""", html)
-    assert len(loaded) >= 2
-    assert all(link.startswith("data:") for link in loaded)
-    assert not re.search(r"https?://|@import|url\(|<script", html)
-    for link in re.findall(r"""<a[^>]*href=["']([^"'#]*)""", html):  # files to take away
-        assert (page.parent / link).is_file()
-    names = {file.name for file in page.parent.iterdir()}
-    assert not [name for name in names if name.startswith(".")]
-    for name in ("summary", "correlations", "trials", "failed", "provenance"):
-        assert {f"{name}.csv", f"{name}.tex"} <= names
-    for name in ("lss_against_epoch", "scores_against_gamma"):
-        assert {f"{name}.png", f"{name}.svg"} <= names
-    assert "18 trials: 16 done, 1 diverged, 1 failed." in html
-    assert "ValueError: &lt;b&gt;no&lt;/b&gt; &amp; so on" in html
-
-
-def test_a_sweep_without_a_finished_trial_has_a_page_that_says_so(tmp_path: Path) -> None:
-    made_up_trial(tmp_path, status="failed", error="KeyError: 'x'")
-    assert "No trial is done yet" in report.build(tmp_path).read_text()
-
-
-def test_a_sweep_with_epochs_but_no_trial_has_a_page(tmp_path: Path) -> None:
-    trial = made_up_trial(tmp_path)
-    (tmp_path / table_path("trials", trial)).unlink()
-    assert "No trial is done yet" in report.build(tmp_path).read_text()
-
-
-def test_one_trial_makes_a_page(tmp_path: Path) -> None:
-    trial = made_up_trial(tmp_path)
-    html = report.build(tmp_path).read_text()
-    assert trial in html
-    assert "Too few trials" in html
-
-
-def test_a_trial_without_any_score_makes_a_page(tmp_path: Path) -> None:
-    scores = [f.name for f in TABLES["trials"] if str(f.type) == "double"]
-    nothing = {n: np.nan for n in scores if n not in ("gamma", "learning_rate")}
-    made_up_trial(tmp_path, "plain", **nothing)  # type: ignore[arg-type]
-    made_up_trial(tmp_path, "resnet", **nothing)  # type: ignore[arg-type]
-    assert "2 trials: 2 done" in report.build(tmp_path).read_text()
-
-
-def test_a_report_goes_where_it_is_told(sweep: Path, tmp_path: Path) -> None:
-    assert report.build(f"file://{sweep}", tmp_path / "out") == tmp_path / "out" / "index.html"
-    assert report.build(f"file://{sweep}") == sweep / "report" / "index.html"
-
-
-@pytest.mark.parametrize("main", [tables.main, report.main])
-def test_bad_input_ends_with_one_line_and_status_2(main, tmp_path: Path, capsys) -> None:
-    assert main([str(tmp_path)]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    assert str(tmp_path) in told.err
-
-
-def test_the_command_prints_the_path_of_the_page_and_loads_no_torch(sweep: Path) -> None:
-    code = """
-import runpy, sys
-try:
-    runpy.run_module("analysis.report", run_name="__main__")
-except SystemExit as end:
-    print(end.code, {"torch", "ray", "mlflow", "matplotlib.pyplot"} & set(sys.modules))
-"""
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(sweep)],
-        capture_output=True,
-        text=True,
-        check=False,
+def test_collapsed_trials_are_named_and_said_to_have_no_ots(tmp_path: Path) -> None:
+    for gamma in (0.0, 0.5, 1.0):
+        made_up_trial(tmp_path, "plain", gamma, collapsed=gamma > 0, lss=2 - gamma)
+        made_up_trial(tmp_path, "resnet", gamma, collapsed=gamma == 1)
+    said = sentences(load(tmp_path))
+    assert said[1].startswith(
+        "Collapsed: 3 of 6 trials (plain 2, at γ = 0.5, 1; ResNet 1, at γ = 1)."
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    page, end = ran.stdout.splitlines()
-    assert Path(page).is_file()
-    assert end == "0 set()"
+    assert said[1].endswith("they have no OTS.")
+    (decay,) = [sentence for sentence in said if sentence.startswith("Weight decay")]
+    assert re.search(r"of 4 cells with γ > 0, [23] of them with collapsed trials\.", decay)
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.0, 0.0), "proved optimal: W₂² is equal to its lower bound (m = 1,000)."),
+        ((1e-17, 3e-16), "proved optimal: W₂² is at most a share of 3e-16 above its lower bound"),
+        ((0.0, 2e-4), "proved nearly optimal: W₂² is at most a share of 0.0002 above"),
+    ],
+)
+def test_the_certificate_is_the_weakest_of_all_trials(
+    tmp_path: Path, shares: tuple[float, float], said: str
+) -> None:
+    for seed, share in enumerate(shares):
+        made_up_trial(tmp_path, seed=seed, suboptimality=share)
+    (sentence,) = [s for s in sentences(load(tmp_path)) if "proved" in s]
+    assert sentence.startswith(f"Every assignment is {said}")

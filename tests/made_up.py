@@ -1,0 +1,155 @@
+"""Sweeps made up for the tests of analysis: the four tables of trials nobody trained."""
+
+import zlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from scoring.schemas import write_table
+
+GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
+
+
+def made_up_trial(
+    root: Path | str,
+    network: str = "resnet",
+    gamma: float = 0.0,
+    seed: int = 0,
+    *,
+    dataset: str = "digits",
+    stages: int = 1,
+    status: str = "done",
+    epochs: int = 6,
+    samples: int = 5,
+    collapsed: bool = False,
+    **change: object,
+) -> str:
+    """Write the four tables of a trial with plausible numbers; returns its id.
+
+    OTS falls with m from 1.2 times what it is at the end to that; the same in every stage.
+    """
+    trial = f"{dataset[:5]}{network[0]}{stages}g{gamma:g}s{seed}"
+    rng = np.random.default_rng(zlib.crc32(f"{dataset} {network} {stages} {gamma} {seed}".encode()))
+    key = {
+        "trial": trial,
+        "dataset": dataset,
+        "network": network,
+        "stages": stages,
+        "gamma": gamma,
+        "seed": seed,
+    }
+    blocks = 10 if stages == 1 else 5
+    initial = (1.02 if network == "resnet" else 3.3) * blocks**0.5 + 0.03 * rng.normal()
+    strength = np.log10(1 + gamma * 1e4) / 2
+    start = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    config = {
+        "layers": "convolutional",
+        "decay": "all",
+        "epochs": epochs,
+        "batch_size": 128,
+        "recipe": "adam",
+        "learning_rate": 1e-3,
+        "normalisation": "batch",
+        "augment": False,
+        "precision": "float32",
+        "points": 1000,
+        "epoch_points": 1000,
+    }
+    machine = {
+        "weight_decay": gamma,
+        "parameters": 123456,
+        "started_at": start,
+        "device": "cpu",
+        "threads": 1,
+        "trained_at": start + timedelta(seconds=20),
+        "host": "here",
+        "versions": "geosweep 0.1.0",
+    }
+    if status != "done":
+        row = key | config | machine | {"status": status, "epochs_done": 1} | change
+        write_table(str(root), "trials", trial, [row])
+        return trial
+    curve = []
+    for epoch in range(epochs + 1):
+        progress = epoch / epochs
+        lss = initial * (1 - 0.25 * strength * progress) + 0.05 * rng.normal() * (epoch > 0)
+        accuracy = 0.1 + 0.8 * progress**0.5 + 0.02 * strength * progress + 0.01 * rng.normal()
+        curve.append(
+            key
+            | {"epoch": epoch, "test_accuracy": min(accuracy, 1.0), "lss": lss, "lsr": lss * 1.1}
+            | {"clean_train_accuracy": min(accuracy + 0.03, 1.0), "train_accuracy": accuracy}
+            | {
+                "inverse_lss": 1 / lss,
+                "seconds": 2.0,
+                "learning_rate": 1e-3,
+                "test_loss": 1 - progress,
+            }
+        )
+    end = {name: curve[-1][name] for name in ("test_accuracy", "clean_train_accuracy", "lss")}
+    end |= {name: curve[-1][name] for name in ("train_accuracy", "inverse_lss", "lsr", "test_loss")}
+    scores = {
+        "ots": 0.9 - 0.1 * strength if network == "resnet" else 0.004,
+        "gap": 0.9,
+        "suboptimality": 0.0,
+        "ties": 0,
+        "collapsed": collapsed,
+        "gap_initial": 0.8,
+        "lss_initial": initial,
+        "ots_initial": 1.0 if network == "resnet" else 0.002,
+        "lss_random": blocks**0.5,
+        "ots_random": 0.001,
+        "lss_std": 0.0,
+        "lsr_std": 0.0,
+        "ots_std": 0.0,
+        "seconds": 20.0,
+        "scoring_seconds": 1.5,
+        "scored_at": start + timedelta(seconds=25),
+        "status": "done",
+        "epochs_done": epochs,
+    }
+    if collapsed:
+        scores |= {"ots": np.nan, "gap": 1.0}
+    row = key | config | machine | end | scores | change
+    write_table(str(root), "trials", trial, [row])
+    write_table(str(root), "epochs", trial, curve)
+    track = {
+        "blocks": blocks,
+        "m": 1000,
+        "split": "test",
+        "shares": [1 / blocks] * blocks,
+        "lss": end["lss"],
+    }
+    places = [(epoch, stage + 1) for epoch in range(epochs + 1) for stage in range(stages)]
+    solved = {
+        0: {"collapsed": False} | by_m(row["ots_initial"], row["gap_initial"]),
+        epochs: {"collapsed": collapsed} | by_m(row["ots"], row["gap"]),
+    }
+    rows = [key | track | {"epoch": e, "stage": k} | solved.get(e, {}) for e, k in places]
+    write_table(str(root), "tracks", trial, rows)
+    points = [
+        key | {"epoch": epochs, "stage": 1, "split": "test", "point": i} for i in range(samples)
+    ]
+    write_table(str(root), "samples", trial, points)
+    return trial
+
+
+def by_m(ots: float, gap: float) -> dict[str, list]:
+    """Scores of the first points alone, from those of all 1000."""
+    grown = [1.2, 1.1, 1.0]
+    return {
+        "prefix_m": [100, 300, 1000],
+        "prefix_ots": [ots * factor for factor in grown],
+        "prefix_gap": [gap] * 3,
+    }
+
+
+def made_up_sweep(root: Path) -> Path:
+    """2 networks x 4 gammas x 2 seeds; a trial of a third seed diverged and one failed."""
+    for network in ("plain", "resnet"):
+        for gamma in GAMMAS:
+            for seed in (0, 1):
+                made_up_trial(root, network, gamma, seed)
+    made_up_trial(root, "plain", 0.0, 2, status="diverged")
+    made_up_trial(root, "resnet", 0.0, 2, status="failed", error="ValueError: <b>no</b> & so on")
+    return root
