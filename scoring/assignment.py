@@ -7,7 +7,8 @@ blocks O(m) edges are kept.
 0. Where every row is plainly the best of its own column there is nothing else to do.
 1. Candidates: the best edges of each row and of each column under the potentials so far.
 2. An auction (Bertsekas) on these edges brings the potentials near the optimum, coarse steps
-   first; after each round a pass over all blocks adds the edges that would have been better.
+   first; after a round a pass over all blocks adds the edges that would have been better, as
+   long as there are many.
 3. Rows are matched exactly by shortest augmenting paths (Jonker and Volgenant) on the edges.
    A pass over all blocks finds every edge cheaper than its potentials say; where there are
    any they are added, and the rows that want them are matched again.
@@ -34,6 +35,7 @@ ADDED = 8  # edges of a row that one pass adds at most
 STEPS = (20.0, 4.0, 1.0, 0.25)  # of the auction, in units of how much second best costs
 EASY = 0.8  # share of rows with a column from the start above which no auction is needed
 PLAIN = 0.95  # share of columns whose own row is plainly best above which no other is a candidate
+FEW = 0.01  # share of rows wanting other edges below which no pass follows on an auction
 BIDS = 60  # of a row in one round of the auction, on average and at most
 BLOCK = 2**24  # elements of a block
 ROUNDING = 1e-13  # of a potential, as a share of the largest cost
@@ -108,11 +110,15 @@ def _match(rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int) ->
     columns, owners = np.full(m, -1), np.full(m, -1)  # of rows, of columns
     _take_tight(*edges, v, columns, owners)
     if (columns >= 0).mean() < EASY and step > 0:
+        wanting = m
         for size in STEPS:
             _auction(*edges, v, size * step, BIDS * m)
-            bar = _least(*edges, v) - _rounding(edges, v)
-            edges = Edges(*_added(*edges, *_price(rows, bar, v, pool)[:2]))
-            rounds += 1
+            if wanting > FEW * m:
+                bar = _least(*edges, v) - _rounding(edges, v)
+                found, costs, _ = _price(rows, bar, v, pool)
+                edges = Edges(*_added(*edges, found, costs))
+                wanting = int((found[:, 0] >= 0).sum())
+                rounds += 1
         columns[:], owners[:] = -1, -1
         _take_tight(*edges, v, columns, owners)
     _reduce(*edges, v, columns, owners, BIDS * m)
@@ -215,11 +221,14 @@ def _candidates(
 
     def work(thread: int) -> tuple[np.ndarray, np.ndarray, type]:
         values, rows_of = np.full((m, k), np.inf), np.full((m, k), -1, np.int32)
-        bar = np.full(m, np.inf)
+        bar = np.empty(0)
         kind = np.float64
         for start, stop in parts[thread::threads]:
             block, here = rows(start, stop, m), slice(start, stop)
             _scan_rows(block, v, best[here], place[here], low[here])
+            if not len(bar):
+                bar = _guessed(block[:, :m], low[here], k * threads / m)
+                values[:] = bar[:, None]
             _scan_columns(block, low[here], start, bar, values, rows_of)
             own[here] = -block[np.arange(stop - start), np.arange(start, stop)]
             kind = block.dtype.type
@@ -234,6 +243,22 @@ def _candidates(
     edges = Edges(*_collected(best, place, v, values, rows_of, low, own.astype(kind)))
     first = np.sort(best, axis=1)[:, :2]
     return edges, values.min(1), float(np.median(first[:, -1] - first[:, 0]))
+
+
+def _guessed(block: np.ndarray, u: np.ndarray, share: float) -> np.ndarray:
+    """For each column a value that somewhat more than a share of its costs - u are below.
+
+    From the first block alone, so that few of the rest need a place among the best.
+    """
+    rank = max(3, int(np.ceil(share * len(block))))
+    size = len(block) // 16
+    if rank > 12 or size < 8:
+        return np.full(block.shape[1], np.inf)
+    least = np.full((16, block.shape[1]), np.inf)
+    for part in range(16):
+        here = slice(part * size, (part + 1) * size)
+        _scan_minimum(block[here], u[here], least[part])
+    return np.partition(least, rank, axis=0)[rank]
 
 
 def _price(
@@ -316,10 +341,10 @@ def _scan_columns(block, u, first, bar, best, place):
         row, potential = block[i], u[i]
         for start in range(0, m, 64):
             stop = min(start + 64, m)
-            some = False
+            least = np.inf
             for j in range(start, stop):
-                some |= -row[j] - potential < bar[j]
-            if some:
+                least = min(least, -row[j] - potential - bar[j])
+            if least < 0:
                 for j in range(start, stop):
                     value = -row[j] - potential
                     if value < bar[j]:
