@@ -47,7 +47,7 @@ from benchmarks.training import machine, report
 from models.config import TrialConfig
 from models.datasets import load
 from models.training import standardiser, train
-from scoring.transport import Problem, assignment_problem, solve
+from scoring.transport import assignment_problem, solve
 
 KINDS = ("residual", "unrelated", "plain", "resnet")
 PATIENCE = 60.0  # seconds; what takes longer is run once
