@@ -14,6 +14,7 @@ from analysis.results import Results
 from analysis.tables import CELL, summary, varying
 
 STRATUM = ["dataset", "layers", "stages", "network"]
+STILL = 1e-4  # a stage whose mean squared step is below this share of its spread is the identity
 PROVED = 1e-9  # a share above the lower bound that is rounding
 SMALL = 10  # trials: below this a correlation is not worth a conclusion
 RESAMPLES = 2000
@@ -102,7 +103,7 @@ def sentences(results: Results) -> list[str]:
     if not len(done):
         return [said[0] + ". No trial is done yet, so there is no score to show."]
     said[0] += "."
-    said += _collapsed(done)
+    said += _collapsed(done) + _still(done)
     lower = done.lss < done.lss_initial
     known = done.lss.notna() & done.lss_initial.notna()
     parts = [
@@ -134,6 +135,18 @@ def _collapsed(done: pd.DataFrame) -> list[str]:
     return [
         f"Collapsed: {len(lost)} of {len(done)} trials ({'; '.join(parts)}). All inputs or all "
         "outputs of a stage are one point there, so they have no OTS."
+    ]
+
+
+def _still(done: pd.DataFrame) -> list[str]:
+    """How many trials hardly move their points: an OTS of 1 is no achievement there."""
+    still = done[done.movement.lt(STILL)]
+    if not len(still):
+        return []
+    gammas = ", ".join(f"{gamma:g}" for gamma in sorted(still.gamma.unique()))
+    return [
+        f"Hardly moving: {len(still)} of {len(done)} trials (at γ = {gammas}). A stage of theirs "
+        "is nearly the identity, which is its own optimal transport: their OTS of 1 was not learnt."
     ]
 
 

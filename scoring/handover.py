@@ -163,6 +163,7 @@ def _track_row(
             "ots": here.ots,
             "ots_by_class": class_scores(here, labels).tolist(),
             "gap": here.gap,
+            "movement": here.movement,
             "network_cost": here.network_cost,
             "optimal_cost": here.optimal_cost,
             "suboptimality": here.suboptimality,
@@ -223,6 +224,7 @@ def _over_stages(rows: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, 
     solved = [row for row in final if "ots" in row]
     if solved:
         summary["suboptimality"] = max(row["suboptimality"] for row in solved)
+        summary["movement"] = min(row["movement"] for row in solved)
         summary["ties"] = sum(row["ties"] for row in solved)
         summary["collapsed"] = any(row["collapsed"] for row in solved)
     first = [row for row in rows if row["epoch"] == rows[0]["epoch"]]

@@ -71,7 +71,8 @@ class Transport:
     matched_cost: np.ndarray  # (m,) float64: |x_i - y_sigma(i)|^2
     network_cost: float  # mean of own_cost
     optimal_cost: float  # W2^2: mean of matched_cost
-    gap: float  # optimal over network cost, in [0, 1]: 1 where the map is optimal
+    gap: float  # optimal over network cost, in [0, 1]: 1 where the map is optimal; NaN if collapsed
+    movement: float  # network cost over the product of the spreads of x and y: 0 is the identity
     suboptimality: float  # certified: optimal_cost exceeds the optimum by at most this share
     ties: int  # points that another matching of the same cost, within rounding, matches otherwise
     phi: np.ndarray  # (m,) float64: potentials of the inputs
@@ -170,11 +171,13 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
         sigma, saved = _own_where_equal(problem, matching.permutation, diagonal[:n])
         network_cost = float(own[:n].mean())
         optimal_cost = max(network_cost - float(saved.mean()), 0.0)
+        ots = float((sigma == np.arange(n)).mean())
+        gap = optimal_cost / network_cost if network_cost > 0 else 1.0
         prefixes.append(
             Prefix(
                 n,
-                float("nan") if collapsed else float((sigma == np.arange(n)).mean()),
-                optimal_cost / network_cost if network_cost > 0 else 1.0,
+                float("nan") if collapsed else ots,
+                float("nan") if collapsed else gap,
                 _suboptimality(2 * unit * matching.slack.sum(), n * optimal_cost, columns[:n]),
             )
         )
@@ -187,6 +190,7 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
         network_cost=network_cost,
         optimal_cost=optimal_cost,
         gap=prefixes[-1].gap,
+        movement=float("nan") if collapsed else network_cost / float(closeness.mean()),
         suboptimality=prefixes[-1].suboptimality,
         ties=_ties(last),
         phi=2 * unit * last.u + constants,

@@ -284,6 +284,12 @@ def test_findings_are_counted_against_their_nulls(tmp_path: Path) -> None:
     assert "before any training it is in 2 of them" in said[4]
 
 
+def test_trials_that_hardly_move_their_points_are_not_praised_for_their_ots(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, "resnet", 0.0, movement=0.1)
+    made_up_trial(tmp_path, "resnet", 10.0, movement=1e-8, ots=1.0)
+    assert sentences(load(tmp_path))[1].startswith("Hardly moving: 1 of 2 trials (at γ = 10).")
+
+
 def test_collapsed_trials_are_named_and_said_to_have_no_ots(tmp_path: Path) -> None:
     for gamma in (0.0, 0.5, 1.0):
         made_up_trial(tmp_path, "plain", gamma, collapsed=gamma > 0, lss=2 - gamma)

@@ -173,6 +173,8 @@ def test_collapsed_points_have_no_ots(constant):
     result = optimal_transport_score(x, y)
     assert result.collapsed
     assert math.isnan(result.ots)
+    assert math.isnan(result.gap)
+    assert math.isnan(result.movement)
     assert sorted(result.permutation) == list(range(8))
     assert 0 < result.network_cost < math.inf
 
@@ -348,6 +350,15 @@ def test_no_point_is_tied_where_one_matching_is_best(points):
     _, best = reference.optimal_matchings(x.tolist(), y.tolist())
     otherwise = sum(len({sigma[i] for sigma in best}) > 1 for i in range(len(x)))
     assert optimal_transport_score(x, y).ties == otherwise
+
+
+def test_movement_is_nothing_for_the_identity_and_has_no_unit():
+    draw = np.random.default_rng(0)
+    x, v = draw.normal(size=(2, 50, 4))
+    assert optimal_transport_score(x, x).movement == 0
+    one = optimal_transport_score(x, x + 0.1 * v)
+    assert 0.001 < one.movement < 0.1
+    assert_allclose(optimal_transport_score(8 * x, 8 * (x + 0.1 * v)).movement, one.movement)
 
 
 def test_each_class_has_its_own_score():
