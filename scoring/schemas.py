@@ -156,7 +156,7 @@ TRACKS = [
         ("gap_initial", REAL, "1", "null: gap before training, at the same m"),
         ("network_cost", REAL, "squared distance", "mean over points of |x - y|^2"),
         ("optimal_cost", REAL, "squared distance", "W2^2, the mean under the optimal matching"),
-        ("movement", REAL, "1", "network_cost over the spreads of inputs and outputs"),
+        ("movement", REAL, "1", "network_cost less a common shift, over the spreads of the ends"),
         ("suboptimality", REAL, "1", "proved: optimal_cost is at most this share too high"),
         ("ties", WHOLE, "points", "that another matching of the same cost matches otherwise"),
         ("collapsed", pa.bool_(), "", "inputs or outputs all equal within rounding: no OTS"),

@@ -36,6 +36,7 @@ class Problem(NamedTuple):
     own: np.ndarray  # (m,) float64: |x_i - y_i|^2
     columns: np.ndarray  # (m,) float64: |y_j - mean x|^2
     rows: np.ndarray  # (m,) float64: |x_i - mean x|^2 over s; x is spread s times as far as y
+    shift: float  # |mean y - mean x|^2: what a common shift of all points costs
     collapsed: bool  # inputs or outputs are all equal within rounding
     unit: float  # the power of two that undoes the scaling of products
     inner: Any = None  # (m, m)
@@ -72,7 +73,7 @@ class Transport:
     network_cost: float  # mean of own_cost
     optimal_cost: float  # W2^2: mean of matched_cost
     gap: float  # optimal over network cost, in [0, 1]: 1 where the map is optimal; NaN if collapsed
-    movement: float  # network cost over the product of the spreads of x and y: 0 is the identity
+    movement: float  # network cost without a common shift, over the spreads of x and y: 0 is none
     suboptimality: float  # certified: optimal_cost exceeds the optimum by at most this share
     ties: int  # points that another matching of the same cost, within rounding, matches otherwise
     phi: np.ndarray  # (m,) float64: potentials of the inputs
@@ -141,7 +142,7 @@ def assignment_problem(x: Any, y: Any) -> Problem:
             (p[:, here] - c[here]) * s for p, c, s in zip((x, y), centres, sizes, strict=True)
         )
 
-    known = own, columns, rows, collapsed, 1 / sizes[0] / sizes[1]
+    known = own, columns, rows, _shift(x, y), collapsed, 1 / sizes[0] / sizes[1]
     if m > 2 * d:
         return Problem(*known, None, *centred(slice(None)))
     inner: Any = 0
@@ -157,8 +158,8 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
     See :mod:`scoring.assignment` for how. Where the products are not at hand they are kept if
     they take less than 1 GiB, and otherwise computed each time they are needed.
     """
-    own, columns, closeness, collapsed, unit = problem[:5]
-    collapsed, unit = bool(collapsed), float(unit)
+    own, columns, closeness = problem[:3]
+    shift, collapsed, unit = float(problem.shift), bool(problem.collapsed), float(problem.unit)
     m = len(own)
     problem = _with_products(problem, threads)
     rows = _rows(problem)
@@ -190,7 +191,7 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
         network_cost=network_cost,
         optimal_cost=optimal_cost,
         gap=prefixes[-1].gap,
-        movement=float("nan") if collapsed else network_cost / float(closeness.mean()),
+        movement=_movement(network_cost - shift, float(closeness.mean()), collapsed),
         suboptimality=prefixes[-1].suboptimality,
         ties=_ties(last),
         phi=2 * unit * last.u + constants,
@@ -218,6 +219,11 @@ def class_scores(transport: Transport, labels: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         shares = np.bincount(labels, kept) / np.bincount(labels)
     return np.full_like(shares, np.nan) if transport.collapsed else shares
+
+
+def _movement(cost: float, spreads: float, collapsed: bool) -> float:
+    """How far points move against each other, as a share of the product of the spreads."""
+    return float("nan") if collapsed else max(cost, 0.0) / spreads
 
 
 def _suboptimality(slack: float, cost: float, columns: np.ndarray) -> float:
@@ -328,6 +334,12 @@ def _squared_distances(a: Any, b: Any) -> np.ndarray:
         for here in _slices(len(a))
     ]
     return np.concatenate(parts)
+
+
+def _shift(x: Any, y: Any) -> float:
+    """|mean of y_i - x_i|^2 in float64."""
+    sums = [_numpy((_double(y[here]) - _double(x[here])).sum(0)) for here in _slices(len(x))]
+    return float(((np.sum(sums, axis=0) / len(x)) ** 2).sum())
 
 
 def _spread(x: Any) -> float:

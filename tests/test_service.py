@@ -8,14 +8,18 @@ import pytest
 import ray
 import torch
 from mlflow.tracking import MlflowClient
+from numpy.testing import assert_allclose
 from rich.console import Console
 
+from analysis.findings import sentences
+from analysis.results import load
 from models import datasets, training
 from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
+from tune_jobs.tables import results_table
 from tune_jobs.tracking import AT_THE_END, METRICS, SWEEP_TAG, TRIAL_TAG
 
 pytestmark = [
@@ -286,3 +290,41 @@ def test_finishing_twice_is_finishing_once(run, monkeypatch):
     assert schemas.read_row(run.root, "trials", config.trial) == row
     with pytest.raises(FileNotFoundError):
         handover.finish(run.root, "0123456789ab")
+
+
+def test_a_network_that_decay_has_emptied_is_reported_as_collapsed_and_not_as_optimal(run):
+    text = SWEEP.replace("gamma: 1e-3", "gamma: 10\nlearning_rate: 0.1").replace("2", "3", 1)
+    state = run(text)
+    plain, resnet = (state.rows[trial.trial] for trial in state.trials)
+    assert plain["collapsed"]
+    assert all(np.isnan(plain[name]) for name in ("ots", "gap", "movement"))
+    assert not resnet["collapsed"]
+    assert resnet["movement"] < 1e-4  # the identity: its OTS of 1 was not learnt
+    assert all(row["suboptimality"] <= 1e-6 for row in (plain, resnet))
+    console = Console(file=io.StringIO(), width=140)
+    console.print(results_table(state, 140))
+    assert "collapsed" in console.file.getvalue()
+    client = MlflowClient(f"sqlite:///{run.root}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    tags = {r.data.tags.get(TRIAL_TAG): r.data.tags.get("geosweep.collapsed") for r in runs}
+    assert tags[plain["trial"]] == "true: no OTS"
+    assert tags[resnet["trial"]] is None
+    said = " ".join(sentences(load(run.root)))
+    assert "Collapsed: 1 of 2 trials (plain 1, at γ = 10)" in said
+    assert "Hardly moving: 1 of 2 trials (at γ = 10)" in said
+
+
+def test_ots_comes_with_its_proof_its_classes_and_smaller_m(run):
+    state = run(SWEEP.replace("points: 60", "points: 350").replace("[plain, resnet]", "plain"))
+    (row,) = state.rows.values()
+    assert row["released_at"] < row["scored_at"]
+    tracks = schemas.read_table(run.root, "tracks").to_pylist()
+    for track in (tracks[0], tracks[-1]):
+        assert track["suboptimality"] <= 1e-6
+        assert track["prefix_m"] == [100, 300, 350]
+        assert track["prefix_ots"][-1] == track["ots"]
+        assert track["prefix_gap"][-1] == track["gap"]
+    samples = schemas.read_table(run.root, "samples").to_pandas()
+    kept = samples.permutation == samples.point
+    assert_allclose(tracks[-1]["ots_by_class"], kept.groupby(samples.label).mean())
+    assert tracks[1]["prefix_m"] is None

@@ -356,6 +356,7 @@ def test_movement_is_nothing_for_the_identity_and_has_no_unit():
     draw = np.random.default_rng(0)
     x, v = draw.normal(size=(2, 50, 4))
     assert optimal_transport_score(x, x).movement == 0
+    assert_allclose(optimal_transport_score(x, x + 100).movement, 0, atol=1e-9)
     one = optimal_transport_score(x, x + 0.1 * v)
     assert 0.001 < one.movement < 0.1
     assert_allclose(optimal_transport_score(8 * x, 8 * (x + 0.1 * v)).movement, one.movement)

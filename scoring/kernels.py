@@ -1,0 +1,329 @@
+"""The compiled loops of :mod:`scoring.assignment`, over blocks of a matrix and over edges.
+
+They release the GIL, and numba keeps what it compiled beside this file: compiling takes ten
+seconds, once. Heaps are max-heaps, with the worst value that is kept at 0. Edges are sparse
+rows: row i has the entries ``first[i]`` to ``first[i + 1]`` of ``column`` and ``cost``, its own
+column first. ``columns`` are those of rows, ``owners`` the rows of columns, -1 if there is none.
+"""
+
+import numpy as np
+from numba import njit
+
+scan = njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})  # minima in vector registers
+exact = njit(nogil=True, cache=True)
+
+
+@exact
+def _replace_worst(values, places, value, place):
+    hole, count = 0, len(values)
+    while True:
+        child = 2 * hole + 1
+        if child >= count:
+            break
+        if child + 1 < count and values[child + 1] > values[child]:
+            child += 1
+        if values[child] <= value:
+            break
+        values[hole], places[hole] = values[child], places[child]
+        hole = child
+    values[hole], places[hole] = value, place
+
+
+@scan
+def scan_rows(block, v, best, place, low):
+    """Keep the smallest cost - v of each row of a block, and the very smallest in ``low``.
+
+    The least of every 64 columns first: at least k of a row's values are no larger than the
+    k-th of these, so few columns have to be looked at again.
+    """
+    m, k = len(v), best.shape[1]
+    parts = (m + 63) // 64
+    least = np.empty(parts)
+    for i in range(len(block)):
+        row, values, places = block[i], best[i], place[i]
+        for part in range(parts):
+            here = np.inf
+            for j in range(64 * part, min(64 * part + 64, m)):
+                here = min(here, -row[j] - v[j])
+            least[part] = here
+        low[i] = least.min()
+        if values[0] == np.inf and parts >= k:
+            values[:] = np.nextafter(np.partition(least, k - 1)[k - 1], np.inf)
+        for part in range(parts):
+            if least[part] < values[0]:
+                for j in range(64 * part, min(64 * part + 64, m)):
+                    value = -row[j] - v[j]
+                    if value < values[0]:
+                        _replace_worst(values, places, value, j)
+
+
+@scan
+def scan_columns(block, u, first, bar, best, place):
+    """Keep the smallest cost - u of each column; ``bar`` is the worst value kept of each."""
+    m = len(bar)
+    for i in range(len(block)):
+        row, potential = block[i], u[i]
+        for start in range(0, m, 64):
+            stop = min(start + 64, m)
+            least = np.inf
+            for j in range(start, stop):
+                least = min(least, -row[j] - potential - bar[j])
+            if least < 0:
+                for j in range(start, stop):
+                    value = -row[j] - potential
+                    if value < bar[j]:
+                        _replace_worst(best[j], place[j], value, first + i)
+                        bar[j] = best[j, 0]
+
+
+@scan
+def scan_others(block, first, u, low, own):
+    """The least cost - u of each column over other rows, and over its own."""
+    m = len(low)
+    for i in range(len(block)):
+        row, potential, here = block[i], u[i], first + i
+        for j in range(here):
+            low[j] = min(low[j], -row[j] - potential)
+        own[here] = -row[here] - potential
+        for j in range(here + 1, m):
+            low[j] = min(low[j], -row[j] - potential)
+
+
+@scan
+def scan_minimum(block, u, low):
+    for i in range(len(block)):
+        row, potential = block[i], u[i]
+        for j in range(len(low)):
+            low[j] = min(low[j], -row[j] - potential)
+
+
+@exact
+def collected(best, place, v, best_rows, place_rows, u, own):
+    """The edges of rows, of columns and of the diagonal, each once."""
+    m, k = place.shape
+    count = np.zeros(m + 1, np.int64)
+    for j in range(m):
+        for q in range(k):
+            if place_rows[j, q] >= 0:
+                count[place_rows[j, q] + 1] += 1
+    fill = np.cumsum(count)
+    from_columns = np.empty(fill[m], np.int32)
+    costs = np.empty(fill[m], np.float64)
+    for j in range(m):
+        for q in range(k):
+            i = place_rows[j, q]
+            if i >= 0:
+                from_columns[fill[i]] = j
+                costs[fill[i]] = best_rows[j, q] + u[i]
+                fill[i] += 1
+    first = np.zeros(m + 1, np.int64)
+    column = np.empty(m * (k + 1) + len(from_columns), np.int32)
+    cost = np.empty(len(column), own.dtype)
+    seen = np.full(m, -1)
+    n = 0
+    for i in range(m):
+        column[n], cost[n] = i, own[i]
+        seen[i] = i
+        n += 1
+        for q in range(k):
+            j = place[i, q]
+            if j >= 0 and seen[j] != i:
+                column[n], cost[n] = j, best[i, q] + v[j]
+                seen[j] = i
+                n += 1
+        start = fill[i - 1] if i > 0 else 0
+        for e in range(start, fill[i]):
+            j = from_columns[e]
+            if seen[j] != i:
+                column[n], cost[n] = j, costs[e]
+                seen[j] = i
+                n += 1
+        first[i + 1] = n
+    return first, column[:n].copy(), cost[:n].copy()
+
+
+@exact
+def added(first, column, cost, found, costs):
+    """The edges with those that a pass found."""
+    m, k = found.shape
+    begin = np.zeros(m + 1, np.int64)
+    for i in range(m):
+        more = 0
+        while more < k and found[i, more] >= 0:
+            more += 1
+        begin[i + 1] = begin[i] + first[i + 1] - first[i] + more
+    columns, prices = np.empty(begin[m], np.int32), np.empty(begin[m], cost.dtype)
+    for i in range(m):
+        n = begin[i]
+        for e in range(first[i], first[i + 1]):
+            columns[n], prices[n] = column[e], cost[e]
+            n += 1
+        for q in range(begin[i + 1] - n):
+            columns[n + q], prices[n + q] = found[i, q], costs[i, q]
+    return begin, columns, prices
+
+
+@exact
+def least(first, column, cost, v):
+    """The least cost - v of each row."""
+    u = np.full(len(v), np.inf)
+    for i in range(len(v)):
+        for e in range(first[i], first[i + 1]):
+            u[i] = min(u[i], cost[e] - v[column[e]])
+    return u
+
+
+@exact
+def matched(first, column, cost, columns):
+    """The cost of each row's column."""
+    out = np.empty(len(columns))
+    for i in range(len(columns)):
+        for e in range(first[i], first[i + 1]):
+            if column[e] == columns[i]:
+                out[i] = cost[e]
+    return out
+
+
+@exact
+def _bid(first, column, cost, v, i):
+    """A row's best and second best value, the best column, and the second best one."""
+    one, two, best, second = np.inf, np.inf, -1, -1
+    for e in range(first[i], first[i + 1]):
+        value = cost[e] - v[column[e]]
+        if value < two:
+            if value < one:
+                two, second = one, best
+                one, best = value, column[e]
+            else:
+                two, second = value, column[e]
+    return one, two, best, second
+
+
+@exact
+def auction(first, column, cost, v, step, limit):
+    """Rows outbid each other by at least ``step``, until each has a column: only v changes.
+
+    Then cost - v is within a step of the least on all of a matching. Ends after ``limit``
+    bids at the latest.
+    """
+    m = len(v)
+    owner = np.full(m, -1)
+    waiting, top = np.arange(m)[::-1].copy(), m
+    while top > 0 and limit > 0:
+        limit -= 1
+        i = waiting[top - 1]
+        one, two, best, _ = _bid(first, column, cost, v, i)
+        v[best] -= (two - one if two < np.inf else 0.0) + step
+        top -= 1
+        if owner[best] >= 0:
+            waiting[top] = owner[best]
+            top += 1
+        owner[best] = i
+
+
+@exact
+def take_tight(first, column, cost, v, columns, owners):
+    """Match rows to free columns that are their best: their own where that is one of them."""
+    for i in range(len(v)):
+        one, _, best, _ = _bid(first, column, cost, v, i)
+        if cost[first[i]] - v[i] <= one:  # the diagonal comes first
+            best = i
+        if owners[best] < 0:
+            owners[best], columns[i] = i, best
+
+
+@exact
+def reduce(first, column, cost, v, columns, owners, limit):
+    """Augmenting row reduction: free rows take their best column and pay for second best."""
+    for _ in range(2):
+        free = np.flatnonzero(columns < 0)
+        for start in range(len(free)):
+            i = free[start]
+            while i >= 0 and limit > 0:
+                limit -= 1
+                one, two, best, second = _bid(first, column, cost, v, i)
+                strict = one < two
+                if two == np.inf:
+                    two = one
+                v[best] -= two - one
+                if not strict and owners[best] >= 0 and second >= 0:
+                    best = second
+                loser = owners[best]
+                owners[best], columns[i] = i, best
+                if loser >= 0:
+                    columns[loser] = -1
+                if not strict:
+                    break
+                i = loser
+
+
+@exact
+def augment(first, column, cost, v, columns, owners):
+    """Match every free row along a shortest path (Dijkstra, with a heap); False if it cannot be."""
+    m = len(v)
+    distance, before = np.full(m, np.inf), np.empty(m, np.int64)
+    place = np.full(m, -1)  # in the heap; -1 not seen, -2 reached
+    heap, seen, reached = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int64)
+    for root in np.flatnonzero(columns < 0):
+        size, many, done = 0, 0, 0
+        i, shift, end, least = root, 0.0, -1, 0.0
+        while True:
+            for e in range(first[i], first[i + 1]):
+                j = column[e]
+                value = cost[e] - v[j] - shift
+                if place[j] == -2 or value >= distance[j]:
+                    continue
+                hole = place[j]
+                if hole == -1:
+                    seen[many] = j
+                    many += 1
+                    hole = size
+                    size += 1
+                distance[j], before[j] = value, i
+                while hole > 0 and distance[heap[(hole - 1) >> 1]] > value:
+                    heap[hole] = heap[(hole - 1) >> 1]
+                    place[heap[hole]] = hole
+                    hole = (hole - 1) >> 1
+                heap[hole], place[j] = j, hole
+            if size == 0:
+                return False
+            j = heap[0]
+            least = distance[j]
+            size -= 1
+            if size > 0:
+                last, hole = heap[size], 0
+                while True:
+                    child = 2 * hole + 1
+                    if child >= size:
+                        break
+                    if child + 1 < size and distance[heap[child + 1]] < distance[heap[child]]:
+                        child += 1
+                    if distance[heap[child]] >= distance[last]:
+                        break
+                    heap[hole] = heap[child]
+                    place[heap[hole]] = hole
+                    hole = child
+                heap[hole], place[last] = last, hole
+            place[j] = -2
+            i = owners[j]
+            if i < 0:
+                end = j
+                break
+            reached[done] = j
+            done += 1
+            for e in range(first[i], first[i + 1]):
+                if column[e] == j:
+                    shift = cost[e] - v[j] - least
+                    break
+        for q in range(done):
+            v[reached[q]] += distance[reached[q]] - least
+        j = end
+        while True:
+            i = before[j]
+            owners[j] = i
+            columns[i], j = j, columns[i]
+            if i == root:
+                break
+        for q in range(many):
+            distance[seen[q]], place[seen[q]] = np.inf, -1
+    return True
