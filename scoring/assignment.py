@@ -229,7 +229,7 @@ def _candidates(
             block, here = rows(start, stop, m), slice(start, stop)
             kernels.scan_rows(block, v, best[here], place[here], low[here])
             if not len(bar):
-                bar = _guessed(block[:, :m], low[here], k * threads / m)
+                bar = _guessed(block, low[here], m, k * threads / m)
                 values[:] = bar[:, None]
             kernels.scan_columns(block, low[here], start, bar, values, rows_of)
             own[here] = -block[np.arange(stop - start), np.arange(start, stop)]
@@ -247,7 +247,7 @@ def _candidates(
     return edges, values.min(1), float(np.median(first[:, -1] - first[:, 0]))
 
 
-def _guessed(block: np.ndarray, u: np.ndarray, share: float) -> np.ndarray:
+def _guessed(block: np.ndarray, u: np.ndarray, m: int, share: float) -> np.ndarray:
     """For each column a value that somewhat more than a share of its costs - u are below.
 
     From the first block alone, so that few of the rest need a place among the best.
@@ -255,8 +255,8 @@ def _guessed(block: np.ndarray, u: np.ndarray, share: float) -> np.ndarray:
     rank = max(3, int(np.ceil(share * len(block))))
     size = len(block) // 16
     if rank > 12 or size < 8:
-        return np.full(block.shape[1], np.inf)
-    least = np.full((16, block.shape[1]), np.inf)
+        return np.full(m, np.inf)
+    least = np.full((16, m), np.inf)
     for part in range(16):
         here = slice(part * size, (part + 1) * size)
         kernels.scan_minimum(block[here], u[here], least[part])

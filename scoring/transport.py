@@ -232,18 +232,17 @@ def _suboptimality(slack: float, cost: float, columns: np.ndarray) -> float:
 
 
 def _with_products(problem: Problem, threads: int | None) -> Problem:
-    """The problem with its matrix of products, if that is small enough to be kept."""
-    points, m = problem.x, len(problem.own)
-    if points is None or hasattr(points, "cpu") or m * m * points.itemsize > HELD:
+    """The problem with its matrix of products in memory, if that is small enough to be kept."""
+    inner, x, y = problem.inner, problem.x, problem.y
+    if inner is None and len(x) ** 2 * x.itemsize > HELD:
         return problem
     with threadpool_limits(threads or os.cpu_count(), "blas"):
-        return problem._replace(inner=points @ problem.y.T)
+        return problem._replace(inner=_numpy(x @ y.T if inner is None else inner))
 
 
 def _rows(problem: Problem) -> Rows:
     inner, x, y = problem.inner, problem.x, problem.y
     if inner is not None:
-        inner = _numpy(inner)
         return lambda start, stop, m: inner[start:stop]
     return lambda start, stop, m: _numpy(x[start:stop] @ y[:m].T)
 
@@ -251,7 +250,7 @@ def _rows(problem: Problem) -> Rows:
 def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
     """inner[i, columns[i]] for the first rows i, in float64."""
     if problem.inner is not None:
-        return _numpy(problem.inner)[np.arange(len(columns)), columns].astype(np.float64)
+        return problem.inner[np.arange(len(columns)), columns].astype(np.float64)
     x, y = problem.x, problem.y
     parts = [
         _numpy((_double(x[here]) * _double(y[columns[here]])).sum(1))
