@@ -1,8 +1,11 @@
-"""LSS against epoch, scores against gamma (the forms of the paper's Figs 2 and 4), OTS against m.
+"""LSS against epoch, scores against gamma (the forms of the paper's Figs 2 and 4), OTS against m,
+and what a search found.
 
 Figures are made with matplotlib's objects, never pyplot, so nothing global changes. The
 nulls (value at initialisation, sqrt(n), 1/m) are drawn into every panel of LSS and OTS.
 """
+
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis import drawing, panels
 from analysis.drawing import INITIAL
 from analysis.results import Results
+from analysis.search import Search, candidates, ranked
 from analysis.tables import mean_interval, without_collapsed
 
 COLUMNS = {  # of the larger tables: what is drawn of them
@@ -21,6 +25,7 @@ COLUMNS = {  # of the larger tables: what is drawn of them
     "tracks": ["trial", "epoch", "stage", "collapsed", "prefix_m", "prefix_ots", "prefix_gap"],
 }
 LINE = ["layers", "stages", "network"]
+FRONT = {"color": "0.15", "linewidth": 1.1, "zorder": 2.5}
 EVEN = 12  # more gammas than this lie on a symlog axis, fewer are spaced evenly
 
 
@@ -112,6 +117,73 @@ def _by_m(tracks: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index().merge(done[columns], on="trial")
 
 
+def pareto_front(results: Results, search: Search) -> Figure:
+    """The trials of a search against its objectives: a panel for each pair of them.
+
+    Args:
+        results: of :func:`analysis.results.load`.
+        search: of :func:`analysis.search.read_search`, with two objectives or more.
+
+    Returns:
+        Figure with a point per trial that is done and has every objective, by network and K;
+        those of the Pareto front are large, the others small and pale. A step line joins those
+        that are on the front of the panel's two objectives: what is better than the line
+        nobody has found. Nulls in every panel that has any: see
+        :func:`analysis.panels.objective_axis`.
+    """
+    found = candidates(results, search)
+    if not len(found):
+        return drawing.nothing("no trial has every objective yet")
+    pairs = list(itertools.combinations(search.objectives.items(), 2))
+    columns = min(len(pairs), 3)
+    rows = -(-len(pairs) // columns)
+    figure = drawing.empty_figure(9.2 if columns == 1 else 13.2, 4.4 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, pair in zip(grid, pairs, strict=False):
+        drawing.prepare(axes)
+        x, y = (score for score, _ in pair)
+        panels.trial_points(axes, x, y, found[~found.front], markersize=4.5, alpha=0.5)
+        panels.trial_points(axes, x, y, found[found.front], markersize=8, zorder=3)
+        best = ranked(found, dict(pair))
+        best = best[best.front]
+        axes.plot(best[x], best[y], drawstyle="steps-post", label="Pareto front", **FRONT)
+        for along, (score, better) in zip("xy", pair, strict=True):
+            panels.objective_axis(axes, along, score, better, found)
+    for axes in grid[len(pairs) :]:
+        axes.set_visible(False)
+    panels.search_legend(figure)
+    return figure
+
+
+def search_history(results: Results, search: Search) -> Figure:
+    """The one objective of a search against the trial's number, in the order they were trained.
+
+    Args:
+        results: of :func:`analysis.results.load`.
+        search: of :func:`analysis.search.read_search`, with one objective.
+
+    Returns:
+        Figure with a point per trial that is done and has the objective, by network and K, a
+        step line for the best so far, and the objective's nulls.
+    """
+    found = candidates(results, search).sort_values("trained_at", kind="stable")
+    if not len(found):
+        return drawing.nothing("no trial has the objective yet")
+    ((score, better),) = search.objectives.items()
+    found = found.assign(number=np.arange(1, len(found) + 1))
+    best = found[score].cummin() if better == "min" else found[score].cummax()
+    figure = drawing.empty_figure(9.2, 3.8)
+    axes = figure.subplots()
+    drawing.prepare(axes)
+    panels.trial_points(axes, "number", score, found)
+    axes.plot(found.number, best, drawstyle="steps-post", label="best so far", **FRONT)
+    panels.objective_axis(axes, "y", score, better, found)
+    axes.set_xlabel("trial, in the order they were trained")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels.search_legend(figure)
+    return figure
+
+
 def scores_against_gamma(results: Results) -> Figure:
     """Accuracies, LSS and OTS against gamma, in the form of Fig. 4: a line per network and K.
 
@@ -135,13 +207,11 @@ def scores_against_gamma(results: Results) -> Figure:
     grid = figure.subplots(*((len(datasets), 4) if wide else (2, 2)), squeeze=False).ravel()
     for i, dataset in enumerate(datasets):
         trials = done[done.dataset == dataset]
-        m = sorted(trials.points.unique())
-        size = " or ".join(f"{int(points):,}" for points in m[:3]) + ", …" * (len(m) > 3)
         shown = {
             "clean_train_accuracy": "clean train accuracy (fraction)",
             "test_accuracy": "test accuracy (fraction)",
             "lss": "LSS (dimensionless)",
-            "ots": f"OTS (fraction, m = {size})",
+            "ots": f"OTS (fraction, m = {panels.sizes(trials)})",
         }
         for j, (score, label) in enumerate(shown.items()):
             axes = grid[4 * i + j]

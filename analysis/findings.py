@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.results import Results
+from analysis.search import Search, search_sentence
 from analysis.tables import CELL, summary, varying
 
 STRATUM = ["dataset", "layers", "stages", "network"]
@@ -18,6 +19,12 @@ STILL = 1e-4  # a stage whose mean squared step is below this share of its sprea
 PROVED = 1e-9  # a share above the lower bound that is rounding
 SMALL = 10  # trials: below this a correlation is not worth a conclusion
 RESAMPLES = 2000
+ENDS = {  # how a trial may end, in words
+    "done": "done",
+    "stopped": "stopped early by ASHA",
+    "diverged": "diverged",
+    "failed": "failed",
+}
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -92,17 +99,21 @@ def correlations(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def sentences(results: Results) -> list[str]:
+def sentences(results: Results, search: Search | None = None) -> list[str]:
     """What the sweep says, each sentence with its counts; the first one says how many trials."""
     status = results.trials.status
     done = results.trials[status == "done"]
     if not len(results.trials):
         return ["No trial is done yet: this sweep has just begun."]
-    counts = {name: int((status == name).sum()) for name in ("done", "diverged", "failed")}
-    said = [f"{len(status)} trials: " + ", ".join(f"{n} {name}" for name, n in counts.items())]
+    counts = {name: int((status == name).sum()) for name in ENDS}
+    parts = [f"{n} {ENDS[name]}" for name, n in counts.items() if n or name != "stopped"]
+    said = [f"{len(status)} trials: {', '.join(parts)}."]
+    said += _stopped(results.trials)
+    if search:
+        said.append(search_sentence(results, search))
     if not len(done):
-        return [said[0] + ". No trial is done yet, so there is no score to show."]
-    said[0] += "."
+        said[0] += " No trial is done yet, so there is no score to show."
+        return said
     said += _collapsed(done) + _still(done)
     lower = done.lss < done.lss_initial
     known = done.lss.notna() & done.lss_initial.notna()
@@ -120,6 +131,18 @@ def sentences(results: Results) -> list[str]:
     said += _networks(cells, [n for n in same if n != "network"])
     said += _certificate(done)
     return said + _association(correlations(results))
+
+
+def _stopped(trials: pd.DataFrame) -> list[str]:
+    """How many trials ASHA has stopped, and what that does to the others."""
+    n = int((trials.status == "stopped").sum())
+    if not n:
+        return []
+    were, are = ("s were", "are") if n > 1 else (" was", "is")
+    return [
+        f"{n} trial{were} stopped early and {are} in no mean and no correlation. Those that went "
+        "on were chosen by how well they began: they are no fair sample."
+    ]
 
 
 def _collapsed(done: pd.DataFrame) -> list[str]:

@@ -1,7 +1,7 @@
 """What the figures share: which trials are drawn, a grid of panels, a line for each gamma.
 
-A panel shows one dataset, K and network, and one value of each other setting that varies. Used
-by ``analysis.figures``.
+A panel shows one dataset, K and network, and one value of each other setting that varies; or
+trials as points, against two objectives of a search. Used by ``analysis.figures``.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import drawing
-from analysis.drawing import MARKERS, NAMES
+from analysis.drawing import INITIAL, MARKERS, NAMES
 from analysis.results import Results
+from analysis.search import BETTER, heading
 from analysis.tables import mean_interval, varying
+from scoring.schemas import TABLES
 
 PANEL = ["dataset", "layers", "stages"]
 SPLIT = 3  # combinations of other settings that get lines of their own; more are averaged
+FAR = 20  # times the smallest: an LSS or LSR so large puts its axis on a logarithmic scale
 
 
 def done_trials(results: Results) -> pd.DataFrame:
@@ -118,3 +121,58 @@ def gamma_legend(
         handles=handles, loc="outside right upper", title=title, fontsize=8.5,
         title_fontsize=8.5, frameon=False,
     )  # fmt: skip
+
+
+def sizes(trials: pd.DataFrame) -> str:
+    """The numbers of points that trials were scored at, as an axis says them."""
+    m = sorted(trials.points.unique())
+    return " or ".join(f"{int(points):,}" for points in m[:3]) + ", …" * (len(m) > 3)
+
+
+def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.DataFrame) -> None:
+    """An axis (``x`` or ``y``) of an objective: its symbol, unit and better direction, its nulls.
+
+    Nulls are lines across the panel: each network and K at initialisation (dotted, in its
+    colour), and what chance gives (dashed).
+    """
+    unit = (TABLES["trials"].field(score).metadata or {})[b"unit"].decode()
+    m = f"m = {sizes(trials)}" if score in ("ots", "gap") else ""
+    said = ", ".join(filter(None, ["dimensionless" if unit == "1" else unit, m]))
+    label = heading(score) + (f" ({said})" if said else "")
+    axes.set(**{f"{along}label": f"{label}, {BETTER[better]} is better"})
+    if score in ("lss", "lsr") and trials[score].max() > FAR * trials[score].min():
+        axes.set(**{f"{along}scale": "log"})
+        getattr(axes, f"{along}axis").set_major_formatter("{x:g}")
+    line = axes.axvline if along == "x" else axes.axhline
+    if f"{score}_initial" in trials:
+        means = trials.groupby(["network", "stages"])[f"{score}_initial"].mean().dropna()
+        for (network, stages), mean in means.items():  # type: ignore[misc]
+            colour = drawing.network_style(network, stages)["color"]
+            line(mean, linestyle=":", linewidth=1.2, color=colour, label=INITIAL, zorder=1.6)
+    if f"{score}_random" in trials:
+        for height in trials[f"{score}_random"].dropna().unique():
+            line(height, linestyle="--", label=heading(f"{score}_random"), **drawing.NULL)
+
+
+def trial_points(axes: Axes, x: str, y: str, trials: pd.DataFrame, **style: Any) -> None:
+    """Draw trials as points, in the marker and colour of their network and K."""
+    for key in trials[["network", "stages"]].drop_duplicates().to_dict("records"):
+        own: dict[str, Any] = drawing.network_style(key["network"], key["stages"])
+        own |= {"linestyle": "none", "label": name(key, [])} | style
+        group = at(trials, key)
+        axes.plot(group[x], group[y], **own)
+
+
+def search_legend(figure: Figure) -> None:
+    """The legend of a search's figure: every label once, networks first."""
+    shown: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        shown |= dict(zip(names, handles, strict=True))
+    networks = sorted((label for label in shown if ", K = " in label), key=str.lower)
+    shown = {label: shown[label] for label in networks} | shown
+    if shown.pop(INITIAL, None):
+        shown[f"same network\n{INITIAL}"] = Line2D([], [], linestyle=":", color="0.35")
+    figure.legend(
+        list(shown.values()), list(shown), loc="outside right upper", fontsize=8.5, frameon=False
+    )

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 import pyarrow.fs as pafs
+from matplotlib.figure import Figure
 
 from analysis import drawing, figures
 from analysis.findings import correlations, sentences
 from analysis.results import Results, ResultsError, load
+from analysis.search import Search, candidates, read_search, search_table
 from analysis.tables import as_text, fold, readable, summary, without_collapsed
 from scoring.schemas import CONFIG, open_folder, write_file
 
@@ -55,24 +57,13 @@ def build(path: str | Path, out: str | Path | None = None, tracking_uri: str | N
     """
     folder = _folder(str(path), out, tracking_uri)
     results = load(path, tracking_uri, ("trials", "epochs", "tracks"), figures.COLUMNS)
-    tables = {
-        "summary": summary(results),
-        "correlations": correlations(results),
-        "trials": _trials(results),
-        "failed": _failed(results),
-        "provenance": _provenance(results),
-    }
+    search = read_search(path, tracking_uri)
+    tables = _tables(results, search)
     for name, table in tables.items():
         write_file(str(folder), f"{name}.csv", as_text(table, "csv").encode())
         write_file(str(folder), f"{name}.tex", as_text(table, "latex").encode())
-    drawn = {
-        "lss_against_epoch": figures.lss_against_epoch(results),
-        "scores_against_gamma": figures.scores_against_gamma(results),
-    }
-    if results.tracks.prefix_m.notna().any():
-        drawn["ots_against_m"] = figures.ots_against_m(results)
     pictures = {}
-    for name, figure in drawn.items():
+    for name, figure in _figures(results, search).items():
         svg = drawing.save(figure, str(folder), name)["svg"]
         pictures[name] = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
     page = jinja2.Environment(
@@ -80,7 +71,7 @@ def build(path: str | Path, out: str | Path | None = None, tracking_uri: str | N
     ).from_string(PAGE.read_text(encoding="utf-8"))
     html = page.render(
         title=str(path).rstrip("/").rpartition("/")[2] or "sweep",
-        sentences=sentences(results),
+        sentences=sentences(results, search),
         tables={name: _shown(name, table) for name, table in tables.items()},
         pictures=pictures,
         any_done=bool((results.trials.status == "done").any()),
@@ -106,6 +97,30 @@ def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> Path
     raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
 
 
+def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
+    tables = {
+        "summary": summary(results),
+        "correlations": correlations(results),
+        "trials": _trials(results),
+        "failed": _failed(results),
+        "provenance": _provenance(results),
+    }
+    return tables | ({"search": search_table(results, search)} if search else {})
+
+
+def _figures(results: Results, search: Search | None) -> dict[str, Figure]:
+    drawn = {
+        "lss_against_epoch": figures.lss_against_epoch(results),
+        "scores_against_gamma": figures.scores_against_gamma(results),
+    }
+    if results.tracks.prefix_m.notna().any():
+        drawn["ots_against_m"] = figures.ots_against_m(results)
+    if search and len(candidates(results, search)):
+        draw = figures.pareto_front if len(search.objectives) > 1 else figures.search_history
+        drawn[draw.__name__] = draw(results, search)
+    return drawn
+
+
 def _trials(results: Results) -> pd.DataFrame:
     """A row a trial: its configuration, how it ended, its scores, and how long it took."""
     config = ["dataset", "network", "stages", "gamma", "seed", *(f.name for f in CONFIG)]
@@ -118,17 +133,24 @@ def _trials(results: Results) -> pd.DataFrame:
 
 
 def _failed(results: Results) -> pd.DataFrame:
-    """Trials that are not done, with what stopped them."""
+    """Trials that are not done: how each ended, when, and the error of those that failed."""
     trials = results.trials[results.trials.status != "done"]
-    columns = ["trial", "dataset", "network", "stages", "gamma", "seed", "status", "error"]
+    columns = ["trial", "dataset", "network", "stages", "gamma", "seed", "status"]
+    columns += ["epochs_done", "epochs", "error"]
     return trials[columns].reset_index(drop=True)
 
 
 def _provenance(results: Results) -> pd.DataFrame:
     """Where the numbers come from: what made them, on what, with which settings, when."""
     trials = results.trials
+    data = (
+        trials.dataset.astype("str") + " " + trials.data_checksum.where(trials.data_checksum != "")
+    )
+    rates = trials.learning_rate.map("{:g}".format).astype("str")
     rows = [
         ("versions", _distinct(trials.versions)),
+        ("revision of the source (git)", _distinct(trials.revision)),
+        ("data, with checksum", _distinct(data)),
         (
             "report made with",
             ", ".join(f"{n} {version(n)}" for n in ("geosweep", "pandas", "scipy")),
@@ -136,10 +158,9 @@ def _provenance(results: Results) -> pd.DataFrame:
         ("hosts", _distinct(trials.host)),
         ("devices", _distinct(trials.device)),
         ("torch threads", _distinct(trials.threads)),
-        (
-            "recipe",
-            _distinct(trials.recipe + ", learning rate " + trials.learning_rate.astype("str")),
-        ),
+        ("peak memory of a process, largest", _gigabytes(trials.peak_memory.max())),
+        ("peak GPU memory of a process, largest", _gigabytes(trials.peak_gpu_memory.max())),
+        ("recipe", _distinct(trials.recipe + ", learning rate " + rates)),
         ("batch size", _distinct(trials.batch_size)),
         ("epochs", _distinct(trials.epochs)),
         ("γ applies to", _distinct(trials.decay)),
@@ -153,9 +174,13 @@ def _provenance(results: Results) -> pd.DataFrame:
 
 
 def _distinct(column: pd.Series) -> str:
-    values = sorted(column.dropna().unique())
+    values = sorted(value for value in column.dropna().unique() if value != "")
     texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
     return "; ".join(texts[:8]) + (f"; {len(texts) - 8} more" if len(texts) > 8 else "")
+
+
+def _gigabytes(size: float) -> str:
+    return "" if pd.isna(size) else f"{size:.3g} GB"
 
 
 def _time(moment: Any) -> str:

@@ -15,7 +15,10 @@ from analysis.results import Results, ResultsError, load
 from scoring.schemas import CONFIG
 
 CELL = ["dataset", "stages", "layers", "network", "gamma"]
-COUNTS = ["diverged", "failed", "collapsed", "without_ots", "ties"]  # not shown if all are 0
+COUNTS = [  # not shown if all are 0
+    *("stopped", "diverged", "failed"),
+    *("collapsed", "without_ots", "ties"),
+]
 SCORES = [
     *("test_accuracy", "lss", "ots", "clean_train_accuracy", "train_accuracy"),
     *("inverse_lss", "lsr", "gap"),
@@ -34,6 +37,8 @@ HEADINGS = {
     "lss": "LSS",
     "lss_initial": "LSS at init.",
     "lss_random": "√n",
+    "inverse_lss_initial": "1/LSS at init.",
+    "lsr_initial": "LSR at init.",
     "inverse_lss": "1/LSS",
     "lsr": "LSR",
     "ots": "OTS",
@@ -83,21 +88,22 @@ def summary(results: Results) -> pd.DataFrame:
 
     Returns:
         Frame with the cell (dataset, stages, layers, network, gamma, any other column of the
-        configuration that varies in the sweep, m), ``seeds`` (trials done), ``diverged``,
-        ``failed``, ``collapsed`` (done, but in no mean of OTS and gap), ``without_ots`` (done,
-        but not measured), then each score's mean over the trials that are done with the
-        half-width of its 95% t-interval (``_ci95``; NaN with one seed), and beside LSS, OTS
-        and gap their nulls: the value at initialisation, sqrt(n) and 1/m. ``suboptimality`` is
-        the largest of the cell: no trial's W2^2 is a larger share above the optimum. OTS
-        compares at equal m only.
+        configuration that varies in the sweep, m), ``seeds`` (trials done), ``stopped`` (early,
+        by ASHA), ``diverged``, ``failed``, ``collapsed`` (done, but in no mean of OTS and gap),
+        ``without_ots`` (done, but not measured), then each score's mean over the trials that are
+        done with the half-width of its 95% t-interval (``_ci95``; NaN with one seed), and beside
+        LSS, OTS and gap their nulls: the value at initialisation, sqrt(n) and 1/m.
+        ``suboptimality`` is the largest of the cell: no trial's W2^2 is a larger share above the
+        optimum. OTS compares at equal m only.
     """
     cell = [*CELL, *varying(results.trials), "points"]
     trials = without_collapsed(results.trials).astype({"dataset": "str", "network": "str"})
     ended, collapsed = trials.status == "done", trials.collapsed.eq(True)
     count = {
         "seeds": ended,
+        "stopped": trials.status == "stopped",
         "diverged": trials.status == "diverged",
-        "failed": ~trials.status.isin(["done", "diverged"]),
+        "failed": ~trials.status.isin(["done", "stopped", "diverged"]),
         "collapsed": ended & collapsed,
         "without_ots": ended & ~collapsed & trials.ots.isna(),
     }
@@ -163,7 +169,7 @@ def _text(name: str, value: object) -> str:
 def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Take out columns of the configuration that hold one value, and what is zero or unknown.
 
-    That is counts that are zero in every row, and ``suboptimality`` where it is in none.
+    That is counts that are zero in every row, and what is null in all of them (an ``error``).
 
     Returns:
         The narrower table, and the values taken out as a phrase ("dataset digits, K 1").
@@ -173,7 +179,7 @@ def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     first = readable(table[same].head(1))
     phrase = ", ".join(f"{n} = {first[n].iloc[0]}" for n in first if first[n].iloc[0])
     drop = [n for n in COUNTS if n in table and not table[n].any()]
-    drop += [n for n in ("suboptimality",) if n in table and table[n].isna().all()]
+    drop += [n for n in ("suboptimality", "error") if n in table and table[n].isna().all()]
     return table.drop(columns=[*same, *drop]), phrase
 
 

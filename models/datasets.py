@@ -39,6 +39,7 @@ class Dataset:
     classes: int
     mean: tuple[float, ...]  # per channel, of the train split, in pixel values
     std: tuple[float, ...]
+    checksum: str = ""  # of the four arrays: shapes, images, labels
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -74,7 +75,7 @@ def load(name: str, folder: str | None = None) -> Dataset:
         DataError: unknown, unreadable, malformed, or impossible to download.
     """
     source = _source(name, data_folder(folder))
-    place = cache_folder() / "arrays" / _key(name, source)
+    place = cache_folder() / "arrays-2" / _key(name, source)
     if not place.exists():
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +129,7 @@ def _prepare(place: Path, name: str, source: Path | None) -> None:
         "classes": int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1,
         "mean": images.mean(axis=(0, 1, 2), dtype=np.float64).tolist(),
         "std": np.maximum(images.std(axis=(0, 1, 2), dtype=np.float64), 1e-6).tolist(),
+        "checksum": _checksum(arrays),
     }
     aside = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
     aside.mkdir()
@@ -138,6 +140,14 @@ def _prepare(place: Path, name: str, source: Path | None) -> None:
         aside.rename(place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = sha256()
+    for key in ARRAYS:
+        digest.update(f"{key} {arrays[key].shape}".encode())
+        digest.update(arrays[key].tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _digits() -> dict[str, np.ndarray]:

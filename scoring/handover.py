@@ -4,10 +4,15 @@ A trial writes its assignment problems and its history into ``pending/<trial>/``
 gives its CPU or GPU back; from there on nothing needs the network any more. Whoever finishes
 it (an actor, or the next run after a crash) solves the problems, writes the four tables,
 the trials table last, and then deletes the folder. Neither torch nor Ray is needed.
+
+While it trains, its history (what is known of it, and the rows of its epochs and tracks so far)
+lies beside its checkpoint, so that a trial which is stopped early can be finished from it.
 """
 
 import json
+import math
 import time
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,13 +20,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoring import schemas
-from scoring.transport import Problem, Transport, class_scores, solve
 
 if TYPE_CHECKING:
     from scoring.stages import Stage
+    from scoring.transport import Transport
 
 PENDING = "pending"
 INITIAL, FINAL = "initial.npz", "final.npz"
+ENDED = ("done", "diverged", "stopped")  # statuses of a trial that has nothing left to do
+CHECKPOINTS = "checkpoints"  # <trial>.pt, which torch reads, and <trial>.json
+
+
+def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
+    """Keep what is known of a trial so far: JSON values, as :func:`leave_final` takes them."""
+    schemas.write_file(root, f"{CHECKPOINTS}/{trial}.json", json.dumps(history).encode())
+
+
+def read_history(root: str, trial: str, epoch: int) -> dict[str, Any] | None:
+    """What was known of a trial at the end of an epoch; None if that is not there."""
+    content = schemas.read_file(root, f"{CHECKPOINTS}/{trial}.json")
+    try:
+        history = json.loads(content or b"")
+    except ValueError:
+        return None
+    for name in ("epochs", "tracks"):  # it is written before the checkpoint, and may be ahead
+        history[name] = [row for row in history[name] if row["epoch"] <= epoch]
+    return history if history["epochs"] and history["epochs"][-1]["epoch"] == epoch else None
 
 
 def leave_initial(root: str, trial: str, stages: Sequence["Stage"]) -> None:
@@ -49,11 +73,30 @@ def leave_final(
             the epochs table and ``tracks`` rows of the tracks table; each row of the last two
             gets the trial's key here.
     """
+    summary, epochs = history["summary"], history["epochs"]
+    summary |= {
+        "seconds": math.fsum(record["seconds"] for record in epochs),
+        "trained_at": epochs[-1]["finished_at"],
+    }
     arrays = _problems(stages) | {"labels": labels, "predictions": predictions}
     for stage in stages:
         arrays |= {f"score{stage.stage}": stage.score, f"ratio{stage.stage}": stage.ratio}
     arrays["history"] = np.array(json.dumps(history))
     _save(root, f"{PENDING}/{trial}/{FINAL}", arrays)
+
+
+def leave_stopped(root: str, trial: str, epoch: int) -> None:
+    """Hand over a trial that its scheduler has stopped after an epoch, as its history has it.
+
+    Raises:
+        FileNotFoundError: there is no history that ends with this epoch.
+    """
+    history = read_history(root, trial, epoch)
+    if history is None:
+        raise FileNotFoundError(f"{root}/{CHECKPOINTS}/{trial}.json: no epoch {epoch}")
+    history["summary"]["status"] = "stopped"
+    nothing = np.zeros(0, np.int64)
+    leave_final(root, trial, [], nothing, nothing, history)
 
 
 def handed_over(root: str, trial: str) -> bool:
@@ -76,11 +119,21 @@ def finish(
 
     Raises:
         FileNotFoundError: the trial has left nothing to finish.
+        schemas.StoreError: what it left is torn. That is deleted; the next run of the trial
+            leaves it once more, from its last checkpoint.
     """
+    try:
+        _finish(root, trial, released_at, threads)
+    except (zipfile.BadZipFile, EOFError) as error:
+        discard(root, trial)
+        raise schemas.StoreError(f"{root}/{PENDING}/{trial}: torn: {error}") from error
+
+
+def _finish(root: str, trial: str, released_at: datetime | None, threads: int | None) -> None:
     start = time.perf_counter()
     final = _load(root, f"{PENDING}/{trial}/{FINAL}")
     if final is None:
-        if schemas.read_row(root, "trials", trial).get("status") in ("done", "diverged"):
+        if schemas.read_row(root, "trials", trial).get("status") in ENDED:
             return  # killed after its last step, and asked again
         raise FileNotFoundError(f"{root}/{PENDING}/{trial}/{FINAL}")
     history = json.loads(str(final["history"]))
@@ -88,8 +141,11 @@ def finish(
     key = {field.name: summary[field.name] for field in schemas.KEY}
 
     first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
-    initial = _load(root, f"{PENDING}/{trial}/{INITIAL}")
+    stopped = summary["status"] == "stopped"  # and so without an OTS to compare with a null
+    initial = None if stopped else _load(root, f"{PENDING}/{trial}/{INITIAL}")
     transports = _solve_all(initial, first, threads) | _solve_all(final, last, threads)
+    for record in epochs:
+        record["finished_at"] = datetime.fromisoformat(record["finished_at"])
     rows = [_track_row(key | row, tracks, transports, final["labels"]) for row in tracks]
     schemas.write_table(root, "epochs", trial, [key | row for row in epochs])
     schemas.write_table(root, "tracks", trial, rows)
@@ -127,13 +183,20 @@ def _save(root: str, path: str, arrays: dict[str, Any]) -> None:
 def _load(root: str, path: str) -> Any:
     """An open .npz, whose arrays are read one at a time as they are asked for."""
     file = schemas.open_file(root, path)
-    return None if file is None else np.load(file, allow_pickle=False)  # type: ignore[arg-type]
+    if file is None:
+        return None
+    try:
+        return np.load(file, allow_pickle=False)  # type: ignore[arg-type]
+    except ValueError as error:  # no zip file at all
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _solve_all(
     arrays: Any, epoch: int, threads: int | None
-) -> dict[tuple[int, int], tuple[Transport, float]]:
+) -> dict[tuple[int, int], tuple["Transport", float]]:
     """The transport of each stage that has a problem, by (epoch, stage), with its seconds."""
+    from scoring.transport import Problem, solve  # loads numba, which looking at a folder need not
+
     solved = {}
     stage = 1
     while arrays is not None and f"own{stage}" in arrays:
@@ -148,7 +211,7 @@ def _solve_all(
 def _track_row(
     row: dict[str, Any],
     tracks: list[dict[str, Any]],
-    transports: dict[tuple[int, int], tuple[Transport, float]],
+    transports: dict[tuple[int, int], tuple["Transport", float]],
     labels: np.ndarray,
 ) -> dict[str, Any]:
     """A row of the tracks table: its scores, and beside them what they are worth at random."""
@@ -159,6 +222,8 @@ def _track_row(
     untrained, _ = transports.get((null["epoch"], stage), (None, 0))
     here, seconds = transports.get((epoch, stage), (None, 0))
     if here is not None:
+        from scoring.transport import class_scores
+
         row |= {
             "ots": here.ots,
             "ots_by_class": class_scores(here, labels).tolist(),
@@ -184,7 +249,7 @@ def _track_row(
 def _sample_rows(
     key: dict[str, Any],
     final: Any,
-    transports: dict[tuple[int, int], tuple[Transport, float]],
+    transports: dict[tuple[int, int], tuple["Transport", float]],
     epoch: int,
 ) -> list[dict[str, Any]]:
     rows = []

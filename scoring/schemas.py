@@ -5,6 +5,7 @@ URI that ``pyarrow.fs`` opens; a table is a folder of Parquet files, one a trial
 under another name first and then moved to its place. Needs pyarrow only.
 """
 
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 FORMAT = "1"  # in every file's metadata; raised when a column changes its meaning
+OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # a file's name
+ASIDE = "set-aside"  # folder of files that were torn, or not of geosweep
+SWEEP = "sweep.json"  # the cells of the sweep in a folder, and how it looks for more
 
 
 class StoreError(RuntimeError):
@@ -66,7 +70,7 @@ TRIALS = [
     *KEY,
     *CONFIG,
     *_fields(
-        ("status", TEXT, "", "done, diverged (a loss was not finite) or failed"),
+        ("status", TEXT, "", "done, diverged (a loss not finite), stopped (by asha) or failed"),
         ("epochs_done", WHOLE, "", "passes over the train split, as done"),
     ),
     *LOSSES,
@@ -110,6 +114,10 @@ TRIALS = [
         ("threads", WHOLE, "", "of torch on the CPU"),
         ("host", TEXT, "", "name of the machine"),
         ("versions", TEXT, "", "of geosweep, python and torch"),
+        ("revision", TEXT, "", "git's, of geosweep's source; -dirty if it was changed"),
+        ("data_checksum", TEXT, "", "of the data set's images and labels"),
+        ("peak_memory", REAL, "GB", "most that the process which trained it last has held"),
+        ("peak_gpu_memory", REAL, "GB", "most that torch has held on the GPU; null without one"),
         ("error", TEXT, "", "last line of the traceback of a failed trial"),
     ),
 ]
@@ -121,6 +129,7 @@ EPOCHS = [
     *_fields(
         ("learning_rate", REAL, "", "of the last step"),
         ("seconds", REAL, "s", "of the epoch with its evaluation and line shape"),
+        ("finished_at", TIME, "", "its last number known"),
         ("lss", REAL, "1", "mean over points, then over stages"),
         ("inverse_lss", REAL, "1", "mean over points, then over stages; in [0, 1]"),
         ("lsr", REAL, "1", "mean over points, then over stages"),
@@ -284,6 +293,17 @@ def delete(root: str, path: str) -> None:
         fs.delete_file(f"{base}/{path}")
 
 
+def set_aside(root: str, path: str) -> str:
+    """Move a file that is not what it should be out of the way; where it is now."""
+    fs, base = open_folder(root)
+    place = f"{ASIDE}/{path.replace('/', '-')}"
+    if fs.get_file_info(f"{base}/{place}").type != pafs.FileType.NotFound:
+        place += f".{uuid.uuid4().hex[:6]}"
+    fs.create_dir(f"{base}/{ASIDE}", recursive=True)
+    fs.move(f"{base}/{path}", f"{base}/{place}")
+    return place
+
+
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a trial's rows of a table; columns that a row does not have are null."""
     with writing(root, table_path(table, trial)) as stream:
@@ -317,7 +337,33 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
         raise
 
 
+def broken_files(root: str, table: str) -> list[str]:
+    """Files among those of a table that are torn, or not of a trial; relative to the folder."""
+    fs, base = open_folder(root)
+    folder = f"results/{table}"
+    found = []
+    for name in list_files(root, folder):
+        path = f"{folder}/{name}"
+        if not OF_A_TRIAL.fullmatch(name) or not _is_whole(fs, f"{base}/{path}", table):
+            found.append(path)
+    return found
+
+
+def _is_whole(fs: pafs.FileSystem, path: str, table: str) -> bool:
+    try:
+        kind = pq.read_schema(path, filesystem=fs).metadata or {}
+    except (pa.ArrowException, OSError):
+        return False
+    return kind.get(b"table") == table.encode()
+
+
+def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
+    """The rows that a trial has in a table; none if its file is not there."""
+    file = open_file(root, table_path(table, trial))
+    return [] if file is None else pq.read_table(file).to_pylist()
+
+
 def read_row(root: str, table: str, trial: str) -> dict[str, Any]:
     """The first row that a trial has in a table; empty if it has none."""
-    file = open_file(root, table_path(table, trial))
-    return {} if file is None else pq.read_table(file).to_pylist()[0]
+    rows = read_rows(root, table, trial)
+    return rows[0] if rows else {}

@@ -1,12 +1,13 @@
 """Sweeps made up for the tests of analysis: the four tables of trials nobody trained."""
 
+import json
 import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
-from scoring.schemas import write_table
+from scoring.schemas import SWEEP, write_file, write_table
 
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
 
@@ -27,7 +28,8 @@ def made_up_trial(
 ) -> str:
     """Write the four tables of a trial with plausible numbers; returns its id.
 
-    OTS falls with m from 1.2 times what it is at the end to that; the same in every stage.
+    OTS falls with m from 1.2 times what it is at the end to that; the same in every stage. A
+    trial that was stopped has its first half of the epochs, and no OTS.
     """
     trial = f"{dataset[:5]}{network[0]}{stages}g{gamma:g}s{seed}"
     rng = np.random.default_rng(zlib.crc32(f"{dataset} {network} {stages} {gamma} {seed}".encode()))
@@ -65,8 +67,11 @@ def made_up_trial(
         "trained_at": start + timedelta(seconds=20),
         "host": "here",
         "versions": "geosweep 0.1.0",
+        "revision": "0123456789ab",
+        "data_checksum": "fedcba9876543210",
+        "peak_memory": 0.75,
     }
-    if status != "done":
+    if status not in ("done", "stopped"):
         row = key | config | machine | {"status": status, "epochs_done": 1} | change
         write_table(str(root), "trials", trial, [row])
         return trial
@@ -86,6 +91,8 @@ def made_up_trial(
                 "test_loss": 1 - progress,
             }
         )
+    last = epochs if status == "done" else epochs // 2
+    curve = curve[: last + 1]
     end = {name: curve[-1][name] for name in ("test_accuracy", "clean_train_accuracy", "lss")}
     end |= {name: curve[-1][name] for name in ("train_accuracy", "inverse_lss", "lsr", "test_loss")}
     scores = {
@@ -105,11 +112,14 @@ def made_up_trial(
         "seconds": 20.0,
         "scoring_seconds": 1.5,
         "scored_at": start + timedelta(seconds=25),
-        "status": "done",
-        "epochs_done": epochs,
+        "status": status,
+        "epochs_done": last,
     }
     if collapsed:
         scores |= {"ots": np.nan, "gap": 1.0}
+    if status == "stopped":
+        unknown = ["ots", "ots_initial", "gap", "gap_initial"]
+        scores |= dict.fromkeys([*unknown, "suboptimality", "ties", "collapsed"])
     row = key | config | machine | end | scores | change
     write_table(str(root), "trials", trial, [row])
     write_table(str(root), "epochs", trial, curve)
@@ -120,13 +130,17 @@ def made_up_trial(
         "shares": [1 / blocks] * blocks,
         "lss": end["lss"],
     }
-    places = [(epoch, stage + 1) for epoch in range(epochs + 1) for stage in range(stages)]
-    solved = {
-        0: {"collapsed": False} | by_m(row["ots_initial"], row["gap_initial"]),
-        epochs: {"collapsed": collapsed} | by_m(row["ots"], row["gap"]),
-    }
+    places = [(epoch, stage + 1) for epoch in range(last + 1) for stage in range(stages)]
+    solved = {}
+    if status == "done":
+        solved = {
+            0: {"collapsed": False} | by_m(row["ots_initial"], row["gap_initial"]),
+            epochs: {"collapsed": collapsed} | by_m(row["ots"], row["gap"]),
+        }
     rows = [key | track | {"epoch": e, "stage": k} | solved.get(e, {}) for e, k in places]
     write_table(str(root), "tracks", trial, rows)
+    if status == "stopped":
+        return trial
     points = [
         key | {"epoch": epochs, "stage": 1, "split": "test", "point": i} for i in range(samples)
     ]
@@ -152,4 +166,12 @@ def made_up_sweep(root: Path) -> Path:
                 made_up_trial(root, network, gamma, seed)
     made_up_trial(root, "plain", 0.0, 2, status="diverged")
     made_up_trial(root, "resnet", 0.0, 2, status="failed", error="ValueError: <b>no</b> & so on")
+    return root
+
+
+def made_up_search(root: Path, objectives: dict[str, str], trials: int = 20) -> Path:
+    """Say of a sweep's folder that its trials are those of a search."""
+    search = {"method": "optuna", "sampler": "tpe", "trials": trials, "seed": 0}
+    content = {"name": "demo", "search": search | {"objectives": objectives}}
+    write_file(str(root), SWEEP, json.dumps(content).encode())
     return root

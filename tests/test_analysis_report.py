@@ -184,6 +184,31 @@ def test_a_collapsed_trial_is_nowhere_shown_with_an_ots(tmp_path: Path) -> None:
     assert "Collapsed: 1 of 2 trials" in page.read_text()
 
 
+def provenance(page: Path) -> dict[str, str]:
+    return pd.read_csv(page.with_name("provenance.csv")).set_index("what").value.to_dict()
+
+
+def test_provenance_names_source_data_and_the_largest_peak_of_memory(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, seed=0, peak_memory=0.5, peak_gpu_memory=3.0, revision="abc")
+    made_up_trial(tmp_path, seed=1, peak_memory=1.25, revision="abc-dirty")
+    made_up_trial(tmp_path, seed=2, revision="abc")
+    made_up_trial(tmp_path, seed=0, dataset="mnist", data_checksum="123", revision="")
+    found = provenance(report.build(tmp_path))
+    assert found["revision of the source (git)"] == "abc; abc-dirty"
+    assert found["data, with checksum"] == "digits fedcba9876543210; mnist 123"
+    assert found["peak memory of a process, largest"] == "1.25 GB"
+    assert found["peak GPU memory of a process, largest"] == "3 GB"
+
+
+def test_provenance_leaves_out_what_is_not_known(tmp_path: Path) -> None:
+    unknown = dict.fromkeys(["revision", "data_checksum", "peak_memory"])
+    made_up_trial(tmp_path, **unknown)  # type: ignore[arg-type]
+    made_up_trial(tmp_path, seed=1, revision="", data_checksum="", peak_memory=None)
+    found = provenance(report.build(tmp_path))
+    assert "hosts" in found
+    assert not [what for what in found if "revision" in what or "data" in what or "peak" in what]
+
+
 def test_results_without_scores_by_m_have_a_page_without_that_figure(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path)
     write_table(str(tmp_path), "tracks", trial, [{"trial": trial, "epoch": 0, "stage": 1}])

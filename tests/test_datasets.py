@@ -182,7 +182,7 @@ def test_processes_that_prepare_at_once_give_one_result(tmp_path, cache):
     said = [process.communicate(timeout=60)[0].split() for process in both]
     assert sum(words.count("prepares") for words in said) == 1
     assert {words[-1] for words in said} == {str(arrays()["x_train"].sum(dtype=int))}
-    assert len([p for p in (cache / "arrays").iterdir() if p.is_dir()]) == 1
+    assert len([p for p in (cache / "arrays-2").iterdir() if p.is_dir()]) == 1
 
 
 def test_preparation_that_fails_leaves_nothing_behind(tmp_path, cache, monkeypatch):
@@ -195,7 +195,7 @@ def test_preparation_that_fails_leaves_nothing_behind(tmp_path, cache, monkeypat
         patch.setattr(np, "save", full)
         with pytest.raises(DataError, match="No space left"):
             load(path)
-    assert [p for p in (cache / "arrays").iterdir() if p.is_dir()] == []
+    assert [p for p in (cache / "arrays-2").iterdir() if p.is_dir()] == []
     assert len(load(path).y_train) == 12
 
 
@@ -225,7 +225,7 @@ def test_a_malformed_file_is_named_with_what_is_allowed(tmp_path, cache, change,
     with pytest.raises(DataError, match=told) as error:
         load(path)
     assert path in str(error.value)
-    assert [p for p in (cache / "arrays").iterdir() if p.is_dir()] == []
+    assert [p for p in (cache / "arrays-2").iterdir() if p.is_dir()] == []
 
 
 def test_an_empty_archive_is_named(tmp_path):
@@ -306,4 +306,4 @@ def test_without_a_network_it_says_how_to_bring_the_data(cache, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "MNIST", Unreachable)
     with pytest.raises(DataError, match=r"put a mnist\.npz with x_train.* --data or GEOSWEEP_DATA"):
         load("mnist")
-    assert [p for p in (cache / "arrays").iterdir() if p.is_dir()] == []
+    assert [p for p in (cache / "arrays-2").iterdir() if p.is_dir()] == []

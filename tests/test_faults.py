@@ -1,19 +1,34 @@
-"""What is killed with SIGKILL while a real sweep runs, and what is left of it afterwards."""
+"""What is killed, broken or full while a real sweep runs, and what is left of it afterwards."""
 
+import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from mlflow.tracking import MlflowClient
 
 from scoring import handover, schemas
+from tune_jobs.tracking import NOTE, TRIAL_TAG
 
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.faults,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
+]
 
 SWEEP = """
 dataset: {data}
@@ -21,32 +36,42 @@ layers: fully_connected
 network: [plain, resnet]
 gamma: 1e-3
 epochs: {epochs}
-points: 4000
+points: {points}
 epoch_points: 50
 """
+SPLITS = {"train": 256, "test": 4000}
 SCORER, TRIAL = "ray::Scorer.finish", "ray::ImplicitFunc.train"
 
 
 class Sweep:
     """A sweep in a process of its own, whose parts can be found and killed."""
 
-    def __init__(self, folder, epochs):
+    def __init__(self, folder: Path, epochs: int, points: int = 100, root: Path | None = None):
         draw = np.random.default_rng(0)
         images = {f"x_{s}": draw.integers(0, 256, (n, 8, 8), np.uint8) for s, n in SPLITS.items()}
         labels = {f"y_{s}": np.arange(n) % 4 for s, n in SPLITS.items()}
+        folder.mkdir(exist_ok=True)
         np.savez(folder / "random.npz", **images, **labels)
-        self.root, file = str(folder / "out"), folder / "sweep.yaml"
-        file.write_text(SWEEP.format(data=folder / "random.npz", epochs=epochs))
+        self.root, file = str(root or folder / "out"), folder / "sweep.yaml"
+        file.write_text(SWEEP.format(data=folder / "random.npz", epochs=epochs, points=points))
+        self.points = points
         self.command = [sys.executable, "-m", "tune_jobs.cli", "run", str(file), "--out", self.root]
+        self.environment: dict[str, str] = {}
         self.started: list[psutil.Process] = []
+        self.driver: subprocess.Popen | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> "Sweep":
         self.driver = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | self.environment,
+            start_new_session=True,  # a terminal sends Ctrl-C to all of it
         )
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         for process in self.started:  # also of a driver that cannot end them any more
             if process.is_running():
                 process.kill()
@@ -70,35 +95,91 @@ class Sweep:
             time.sleep(0.25)  # looking costs a core
         raise AssertionError(f"no {name} within two minutes")
 
-    def end(self) -> str:
+    def wait_for_checkpoint(self) -> None:
+        """Until some trial has an epoch to go on from."""
+        while not schemas.list_files(self.root, handover.CHECKPOINTS):
+            assert self.driver.poll() is None, self.driver.communicate()[0]
+            time.sleep(0.05)
+
+    def end(self, status: int = 0) -> str:
         """Wait for its end; what it said."""
         output, _ = self.driver.communicate(timeout=200)
-        assert self.driver.returncode == 0, output
+        assert self.driver.returncode == status, output
         return output
 
-    def again(self) -> str:
-        """The same command once more."""
-        done = subprocess.run(self.command, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def again(self, *options: str, status: int = 0) -> str:
+        """The same command once more, from beginning to end; what it said."""
+        done = subprocess.run(
+            [*self.command, *options],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            env=os.environ | self.environment,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def epochs(self) -> dict[str, int]:
+        """The epoch that each trial would go on from."""
+        names = schemas.list_files(self.root, handover.CHECKPOINTS)
+        contents = {
+            Path(n).stem: json.loads(schemas.read_file(self.root, f"{handover.CHECKPOINTS}/{n}"))
+            for n in names
+            if n.endswith(".json")
+        }
+        return {trial: known["epochs"][-1]["epoch"] for trial, known in contents.items()}
+
+    def rows(self) -> dict[str, dict]:
+        """Rows of the trials table."""
+        return {row["trial"]: row for row in schemas.read_table(self.root, "trials").to_pylist()}
 
     def check(self) -> dict[str, dict]:
-        """Every cell is there once, with every score once; its rows of the trials table."""
-        rows = {row["trial"]: row for row in schemas.read_table(self.root, "trials").to_pylist()}
+        """Every cell is there once, in Parquet and in MLflow; its rows of the trials table."""
+        rows = self.rows()
         assert len(rows) == len(schemas.list_files(self.root, "results/trials")) == 2
         assert all(row["status"] == "done" and 0 <= row["ots"] <= 1 for row in rows.values())
         assert all(row["suboptimality"] <= 1e-6 for row in rows.values())
-        for table, each in (("tracks", 1), ("samples", 4000)):
+        for table, each in (("tracks", 1), ("samples", self.points)):
             content = schemas.read_table(self.root, table).to_pylist()
             last = [row for row in content if row["epoch"] == max(r["epoch"] for r in content)]
             assert len(last) == 2 * each
         epochs = schemas.read_table(self.root, "epochs", ["trial", "epoch"]).to_pylist()
         assert len(epochs) == len({(row["trial"], row["epoch"]) for row in epochs})
         assert handover.waiting(self.root) == []
+        self.check_mlflow(rows)
         return rows
 
+    def check_mlflow(self, rows: dict[str, dict]) -> None:
+        """MLflow has each trial once, finished, with every epoch once."""
+        client = MlflowClient(f"sqlite:///{self.root}/mlflow.db")
+        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        runs = [run for run in found if TRIAL_TAG in run.data.tags]
+        assert sorted(run.data.tags[TRIAL_TAG] for run in runs) == sorted(rows)
+        for run in runs:
+            row = rows[run.data.tags[TRIAL_TAG]]
+            assert run.info.status == "FINISHED"
+            history = client.get_metric_history(run.info.run_id, "lss")
+            assert sorted(m.step for m in history) == list(range(row["epochs_done"] + 1))
+            assert len(client.get_metric_history(run.info.run_id, "ots")) == 2  # before and after
+            assert run.data.metrics["ots"] == row["ots"]
 
-SPLITS = {"train": 256, "test": 4000}
+
+def numbers(rows: dict[str, dict]) -> dict[tuple[str, str], float]:
+    """What a trial measured, without times and memory."""
+    return {
+        (trial, name): value
+        for trial, row in rows.items()
+        for name, value in row.items()
+        if isinstance(value, float) and "seconds" not in name and "memory" not in name
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, dict]:
+    """The rows of a sweep that nothing happened to."""
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed"), epochs=40)
+    sweep.again()
+    return sweep.check()
 
 
 def wait_until_trained(sweep: Sweep) -> str:
@@ -108,7 +189,7 @@ def wait_until_trained(sweep: Sweep) -> str:
 
 
 def test_a_killed_scorer_costs_nothing_but_time(tmp_path):
-    with Sweep(tmp_path, epochs=1) as sweep:
+    with Sweep(tmp_path, epochs=1, points=4000) as sweep:
         trial = wait_until_trained(sweep)
         trained_at = os.path.getmtime(f"{sweep.root}/pending/{trial}/{handover.FINAL}")
         sweep.find(SCORER).send_signal(signal.SIGKILL)
@@ -118,21 +199,23 @@ def test_a_killed_scorer_costs_nothing_but_time(tmp_path):
     assert rows[trial]["released_at"] < rows[trial]["scored_at"]
 
 
-def test_a_killed_trial_goes_on_from_its_last_epoch(tmp_path):
-    with Sweep(tmp_path, epochs=200) as sweep:
+def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_an_undisturbed_one(
+    tmp_path, undisturbed
+):
+    # The same trials: their data set has the same path, which is part of their ids.
+    with Sweep(tmp_path, epochs=40) as sweep:
         process = sweep.find(TRIAL)
-        while not schemas.list_files(sweep.root, "checkpoints"):
-            time.sleep(0.05)
+        sweep.wait_for_checkpoint()
         process.send_signal(signal.SIGKILL)
         sweep.end()
         rows = sweep.check()
-    assert {row["epochs_done"] for row in rows.values()} == {200}
-    for row in schemas.read_table(sweep.root, "epochs").to_pylist():
-        assert row["epoch"] == 0 or np.isfinite(row["train_loss"])
+    by_network = [{r["network"]: r for r in found.values()} for found in (rows, undisturbed)]
+    assert numbers(by_network[0]) == numbers(by_network[1])
+    assert {row["epochs_done"] for row in rows.values()} == {40}
 
 
 def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path):
-    with Sweep(tmp_path, epochs=1) as sweep:
+    with Sweep(tmp_path, epochs=1, points=4000) as sweep:
         trial = wait_until_trained(sweep)
         kept = f"{sweep.root}/checkpoints/{trial}.pt"
         sweep.driver.kill()
@@ -145,3 +228,149 @@ def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path):
     assert "to score" in said
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
     assert rows[trial]["trained_at"].replace(tzinfo=UTC).timestamp() <= before.st_mtime
+
+
+def test_ctrl_c_lets_epochs_end_a_second_run_is_refused_and_the_sweep_goes_on(tmp_path):
+    with Sweep(tmp_path, epochs=1500) as sweep:
+        sweep.wait_for_checkpoint()
+        refused = sweep.again(status=2)
+        assert f"process {sweep.driver.pid}" in refused
+        assert "is running this sweep" in refused
+        os.killpg(sweep.driver.pid, signal.SIGINT)
+        said = sweep.end(status=130)
+    assert "stopping when the epochs that are running have ended (Ctrl-C" in said
+    assert "not finished" in said
+    kept = sweep.epochs()
+    assert kept
+    client = MlflowClient(f"sqlite:///{sweep.root}/mlflow.db")
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {run.info.status for run in found} == {"KILLED"}
+
+    with sweep:
+        sweep.find(TRIAL)
+        os.killpg(sweep.driver.pid, signal.SIGINT)
+        time.sleep(0.1)
+        os.killpg(sweep.driver.pid, signal.SIGINT)
+        assert "the same command goes on" in sweep.end(status=130)
+    assert all(sweep.epochs()[trial] >= number for trial, number in kept.items())
+
+
+def test_a_trial_out_of_memory_fails_by_name_and_runs_where_there_is_some(tmp_path):
+    sweep = Sweep(tmp_path, epochs=300)
+    # Ray ends workers where more of the memory than this is in use; here that is always so.
+    sweep.environment = {
+        "RAY_memory_usage_threshold": "0.001",
+        "RAY_memory_monitor_refresh_ms": "50",
+        "RAY_task_oom_retries": "0",
+    }
+    said = sweep.again("--fail-fast", status=1)
+    assert "OutOfMemoryError" in said
+    sweep.environment = {}
+    sweep.again()
+    sweep.check()
+
+
+def test_the_sweep_goes_on_without_mlflow_and_sync_brings_it_up_to_date(tmp_path):
+    sweep = Sweep(tmp_path, epochs=2)
+    sweep.environment = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # nobody listens
+    said = sweep.again()
+    assert said.count("MLflow: ") == 1
+    assert {row["status"] for row in sweep.rows().values()} == {"done"}
+    command = [sys.executable, "-m", "tune_jobs.cli", "sync", sweep.root]
+    for logged in (2, 0):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        assert f"{logged} trials logged" in done.stdout
+    sweep.check()
+    schemas.delete(sweep.root, NOTE)  # as if the driver had been killed: logs all of it again
+    sweep.again()
+    sweep.check()
+
+
+def test_a_locked_mlflow_database_costs_mlflow_only_and_the_next_run_catches_up(tmp_path):
+    sweep = Sweep(tmp_path, epochs=2)
+    sweep.again("--set", "network=plain")
+    with closing(sqlite3.connect(f"{sweep.root}/mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        said = sweep.again()
+        assert "MLflow: " in said
+        assert len(sweep.rows()) == 2
+        other.rollback()
+    assert "bringing MLflow up to date" in sweep.again()
+    sweep.check()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 4 MB of its own, and a way to make it larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield (
+        place,
+        lambda: subprocess.run(["mount", "-o", "remount,size=200m", str(place)], check=True),
+    )
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_named_nothing_is_half_written_and_it_goes_on_with_room(
+    tmp_path, small_disk
+):
+    place, grow = small_disk
+    sweep = Sweep(tmp_path, epochs=3, points=4000, root=place / "out")
+    said = sweep.again(status=1)
+    assert "space left" in said
+    assert "Traceback" not in said
+    for table in schemas.TABLES:
+        assert schemas.broken_files(sweep.root, table) == []
+    grow()
+    sweep.again()
+    sweep.check()
+
+
+def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(tmp_path):
+    sweep = Sweep(tmp_path, epochs=2)
+    sweep.again()
+    before = sweep.check()
+    torn, foreign = sorted(before)
+    path = Path(sweep.root, schemas.table_path("tracks", torn))
+    path.write_bytes(path.read_bytes()[:1000])
+    Path(sweep.root, schemas.table_path("trials", foreign)).write_bytes(b"PAR1 from elsewhere")
+    Path(sweep.root, "results/epochs/notes.parquet").write_text("mine")
+    kept = [os.stat(f"{sweep.root}/checkpoints/{trial}.pt").st_mtime_ns for trial in before]
+    said = sweep.again()
+    for name in (f"tracks/{torn}", f"trials/{foreign}", "epochs/notes"):
+        assert f"results/{name}.parquet: torn, or not of geosweep" in said
+    assert len(schemas.list_files(sweep.root, schemas.ASIDE)) == 4  # and torn's row
+    after = sweep.check()
+    assert numbers(after) == numbers(before)
+    for trial, row in after.items():
+        assert row["trained_at"] == before[trial]["trained_at"]
+    now = [os.stat(f"{sweep.root}/checkpoints/{trial}.pt").st_mtime_ns for trial in before]
+    assert now == kept
+
+
+def test_failures_are_counted_kept_and_tried_again_alone(tmp_path):
+    sweep = Sweep(tmp_path, epochs=2)
+    cells = sweep.again("--dry-run")
+    broken = next(line.split()[0] for line in cells.splitlines() if "plain" in line)
+    in_the_way = Path(sweep.root, "checkpoints", f"{broken}.json")
+    in_the_way.mkdir(parents=True)
+    said = sweep.again("--fail-fast", status=1)
+    assert "too many cells failed" in said
+    assert f"failed   {broken}: " in said
+    assert "1 failed" in said
+    assert "run_trial" in schemas.read_file(sweep.root, f"errors/{broken}.txt").decode()
+    client = MlflowClient(f"sqlite:///{sweep.root}/mlflow.db")
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    (run,) = [r for r in found if r.data.tags.get(TRIAL_TAG) == broken]
+    assert run.info.status == "FAILED"
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["error.txt"]
+
+    sweep.again("--leave-failed")
+    assert sorted(row["status"] for row in sweep.rows().values()) == ["done", "failed"]
+    in_the_way.rmdir()
+    sweep.again("--retry-failed")
+    sweep.check()

@@ -9,7 +9,7 @@ from scoring import schemas
 from scoring.schemas import StoreError, read_table, table_path, write_file, write_table
 
 UNITS = {"", "1", "fraction", "nat", "s", "images", "points", "segments"}
-UNITS |= {"distance", "squared distance"}
+UNITS |= {"distance", "squared distance", "GB"}
 
 
 def row(trial="a", **values):

@@ -1,6 +1,7 @@
 """Sweeps end to end: real Ray, MLflow and Parquet on scikit-learn's digits."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
+from tune_jobs.driver import Stop
 from tune_jobs.tables import results_table
 from tune_jobs.tracking import AT_THE_END, METRICS, SWEEP_TAG, TRIAL_TAG
 
@@ -202,7 +204,8 @@ def test_an_interrupted_trial_goes_on_and_ends_with_the_same_numbers(run, finish
     with pytest.raises(Killed):
         trial.run_trial(config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0)
     row = run().rows[config.trial]
-    numbers = [n for n, v in row.items() if isinstance(v, float) and "seconds" not in n]
+    numbers = [n for n, v in row.items() if isinstance(v, float)]
+    numbers = [n for n in numbers if "seconds" not in n and "memory" not in n]
     assert {n: row[n] for n in numbers} == {n: undisturbed.rows[config.trial][n] for n in numbers}
 
 
@@ -224,19 +227,48 @@ def test_a_trained_trial_is_only_scored(run, monkeypatch):
     assert row["scored_at"] > row["trained_at"]
 
 
-def test_a_trial_that_fails_is_named_and_the_others_are_kept(run):
-    run.file.write_text(SWEEP)
-    broken, whole = sweep.read(str(run.file)).trials
-    schemas.write_file(run.root, f"checkpoints/{broken.trial}.pt", b"not a checkpoint")
+def test_a_torn_checkpoint_is_set_aside_and_its_trial_starts_again(run, finished):
+    _, undisturbed = finished
+    config = undisturbed.trials[0]
+    schemas.write_file(run.root, f"checkpoints/{config.trial}.pt", b"not a checkpoint")
     state = run()
-    assert state.rows[whole.trial]["status"] == "done"
-    assert state.rows[broken.trial]["status"] == "failed"
-    assert f"{broken.trial}.pt: cannot be read" in state.rows[broken.trial]["error"]
-    assert b"run_trial" in schemas.read_file(run.root, f"errors/{broken.trial}.txt")
-    assert [t.trial for t in state.missing] == [broken.trial]
+    assert state.rows[config.trial]["test_loss"] == undisturbed.rows[config.trial]["test_loss"]
+    assert schemas.list_files(run.root, schemas.ASIDE) == [f"checkpoints-{config.trial}.pt"]
 
-    schemas.delete(run.root, f"checkpoints/{broken.trial}.pt")
-    assert [row["status"] for row in run().rows.values()] == ["done", "done"]
+
+def test_what_a_trial_left_for_scoring_may_be_torn_too(run, monkeypatch):
+    config = TrialConfig(layers="fully_connected", epochs=1, points=30)
+    monkeypatch.setattr(trial.tune, "report", lambda record: None)
+    train = [config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0]
+    trial.run_trial(*train)
+    kept = schemas.read_file(run.root, f"checkpoints/{config.trial}.pt")
+    schemas.write_file(run.root, f"pending/{config.trial}/final.npz", b"torn")
+    with pytest.raises(schemas.StoreError, match="torn"):
+        handover.finish(run.root, config.trial)
+    assert handover.waiting(run.root) == []
+    trial.run_trial(*train)  # leaves it again, and trains nothing
+    handover.finish(run.root, config.trial)
+    assert schemas.read_file(run.root, f"checkpoints/{config.trial}.pt") == kept
+    row = schemas.read_row(run.root, "trials", config.trial)
+    assert (row["status"], row["epochs_done"]) == ("done", 1)
+
+
+def test_a_trial_knows_where_it_comes_from(finished):
+    _, state = finished
+    checksum = datasets.load("digits").checksum
+    for row in state.rows.values():
+        assert len(row["revision"]) >= 7 or row["revision"] == ""
+        assert row["data_checksum"] == checksum
+        assert 0.1 < row["peak_memory"] < 8
+        assert row["peak_gpu_memory"] is None
+
+
+def test_trials_of_other_data_are_not_added_to(run, monkeypatch):
+    run(SWEEP, "network=plain")
+    request = service.check(sweep.read(str(run.file)), run.root, None, None)
+    request.checksums["digits"] = "another"
+    with pytest.raises(sweep.SweepError, match="was trained on another digits"):
+        service.run(request, Console(file=run.output))
 
 
 def test_a_trial_that_diverges_says_so_and_keeps_what_it_measured(run):
@@ -267,7 +299,7 @@ def test_the_sweep_goes_on_without_mlflow(run, monkeypatch):
 
 def test_the_board_counts_and_estimates(finished):
     run, state = finished
-    board = Board(run.root, cells(state), 2, Console(file=io.StringIO()))
+    board = Board(run.root, cells(state), lambda: 2, Console(file=io.StringIO()))
     for cell in board.cells.values():
         cell.status, cell.epoch, cell.record = "waiting", -1, {}
     first, second = board.cells
@@ -328,3 +360,41 @@ def test_ots_comes_with_its_proof_its_classes_and_smaller_m(run):
     kept = samples.permutation == samples.point
     assert_allclose(tracks[-1]["ots_by_class"], kept.groupby(samples.label).mean())
     assert tracks[1]["prefix_m"] is None
+
+
+def test_asha_stops_what_lags_behind_and_what_it_stopped_goes_on_without_it(run):
+    text = SWEEP.replace("epochs: 2", "epochs: 12\nlearning_rate: [1e-3, 1e-9]\nrecipe: sgd")
+    state = run(text.replace("[plain, resnet]", "resnet") + "scheduler: {method: asha, grace: 2}")
+    best, worst = sorted(state.rows.values(), key=lambda r: -r["test_accuracy"])
+    assert (best["status"], best["epochs_done"]) == ("done", 12)
+    assert (worst["status"], worst["epochs_done"]) == ("stopped", 2)
+    assert worst["lss"] > 1
+    assert np.isnan(worst["ots"])
+    assert state.complete
+    assert len(schemas.read_rows(run.root, "epochs", worst["trial"])) == 3
+    state = run(text.replace("[plain, resnet]", "resnet"))
+    assert {row["status"] for row in state.rows.values()} == {"done"}
+    assert state.rows[best["trial"]] == best
+    assert len(schemas.read_rows(run.root, "epochs", worst["trial"])) == 13
+
+
+def test_a_sweep_that_stops_lets_running_epochs_end_and_waits_for_no_other():
+    said: list[str] = []
+    stop = Stop(2, said.append)
+    one, other = (SimpleNamespace(trial_id=name, status="RUNNING") for name in ("one", "other"))
+    stop.failed()
+    stop.look([one, other])
+    assert not stop("one", {})
+    stop.failed()
+    assert stop("one", {})  # where it is, after its epoch
+    stop.look([one, other])
+    assert said == ["stopping when the epochs that are running have ended (too many cells failed)"]
+    assert not stop.stop_all()
+    one.status = "TERMINATED"
+    late = SimpleNamespace(trial_id="late", status="RUNNING")
+    stop.look([one, other, late])
+    assert not stop.stop_all()
+    other.status = "ERROR"
+    stop.look([one, other, late])
+    assert stop.stop_all()  # late had no epoch under way when it was asked for
+    assert not stop.interrupted

@@ -114,7 +114,7 @@ def test_set_reaches_into_resources(sweep):
         ("[1, 2]", ["mapping"]),
         ("", ["mapping"]),
         ("gamma: [1", ["line 1", "not YAML"]),
-        ("gamma: {a: 1}", ["gamma", "number"]),
+        ("gamma: {a: 1}", ["gamma.low: is missing", "gamma.a"]),
     ],
 )
 def test_a_bad_sweep_file_is_named_with_its_field_and_what_is_allowed(sweep, text, words):

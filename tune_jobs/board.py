@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,12 @@ from rich.text import Text
 
 from models.config import TrialConfig
 from scoring import schemas
-from tune_jobs.folder import FINISHED, PROGRESS, State
+from scoring.handover import ENDED
+from tune_jobs.folder import PROGRESS, State
 
 EVERY = 30.0  # seconds between two plain lines of progress in a pipe
 STYLE = {"running": "cyan", "scoring": "magenta", "done": "green"}
-STYLE |= {"diverged": "yellow", "failed": "red"}
+STYLE |= {"diverged": "yellow", "stopped": "yellow", "failed": "red"}
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Cell:
 
     config: TrialConfig
     label: str
-    status: str = "waiting"  # then running, scoring, and done, diverged or failed
+    status: str = "waiting"  # then running, scoring, and done, diverged, stopped or failed
     epoch: int = -1  # the last one reported
     record: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0  # in epochs reported to this driver
@@ -39,13 +40,28 @@ class Board:
     """Follows the cells of a sweep and shows them.
 
     Use it as a context: it draws while it is open.
+
+    Args:
+        root: the sweep's folder.
+        cells: by trial.
+        at_once: how many trials train side by side.
+        console: to draw on.
+        to_come: cells that a search is still to suggest.
     """
 
-    def __init__(self, root: str, cells: Mapping[str, Cell], at_once: int, console: Console):
+    def __init__(
+        self,
+        root: str,
+        cells: Mapping[str, Cell],
+        at_once: Callable[[], int],
+        console: Console,
+        to_come: int = 0,
+    ):
         self.root = root
         self.cells = dict(cells)
-        self.at_once = at_once  # trials that train side by side
         self.console = console
+        self._at_once = at_once
+        self._to_come = to_come
         self._started = time.time()
         self._said = self._written = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -57,6 +73,11 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+
+    def add(self, cell: Cell) -> None:
+        """A search has suggested another cell."""
+        self.cells[cell.config.trial] = cell
+        self._to_come = max(0, self._to_come - 1)
 
     def report(self, trial: str, record: Mapping[str, Any]) -> None:
         """A trial has finished an epoch."""
@@ -78,7 +99,7 @@ class Board:
                 if record.get(name) is not None
             )
             self.say(
-                f"{self._count('done', 'diverged', 'failed')}/{len(self.cells)}  "
+                f"{self._count(*ENDED, 'failed')}/{self._planned()}  "
                 f"{status:8} {cell.label}  {scores} {note}".rstrip()
             )
 
@@ -128,15 +149,22 @@ class Board:
                 kind = _kind(cell.config)
                 seconds, epochs = paces[kind] if paces[kind][1] else paces[None]
                 total += (cell.config.epochs - max(cell.epoch, 0)) * seconds / epochs
-        return total / max(1, min(self.at_once, self._count("waiting", "running")))
+        if self._to_come and self.cells:  # as long as those there are, on average
+            seconds, epochs = paces[None]
+            each = sum(cell.config.epochs for cell in self.cells.values()) / len(self.cells)
+            total += self._to_come * each * seconds / epochs
+        return total / max(1, min(self._at_once(), self._count("waiting", "running")))
+
+    def _planned(self) -> int:
+        return len(self.cells) + self._to_come
 
     def _count(self, *statuses: str) -> int:
         return sum(cell.status in statuses for cell in self.cells.values())
 
     def _line(self) -> str:
         left = self.seconds_left()
-        parts = [f"{self._count('done', 'diverged', 'failed')} of {len(self.cells)} done"]
-        for status in ("running", "scoring", "waiting", "diverged", "failed"):
+        parts = [f"{self._count(*ENDED, 'failed')} of {self._planned()} done"]
+        for status in ("running", "scoring", "waiting", "stopped", "diverged", "failed"):
             if self._count(status):
                 parts.append(f"{self._count(status)} {status}")
         parts.append(f"{duration(time.time() - self._started)} so far")
@@ -146,8 +174,8 @@ class Board:
 
     def _table(self) -> RenderableType:
         rows = max(3, self.console.height - 6)
-        order = {"running": 0, "scoring": 1, "failed": 2, "diverged": 3, "done": 5, "waiting": 4}
-        cells = sorted(self.cells.values(), key=lambda cell: order[cell.status])
+        order = ("running", "scoring", "failed", "diverged", "waiting", "stopped", "done")
+        cells = sorted(self.cells.values(), key=lambda cell: order.index(cell.status))
         wide = self.console.width >= 72
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("trial", overflow="ellipsis", no_wrap=True, ratio=1 if not wide else None)
@@ -171,30 +199,30 @@ class Board:
         return Group(table, *more, Text(self._line(), style="bold", overflow="ellipsis"))
 
 
-def cells(state: State) -> dict[str, Cell]:
-    """The board's cells, with what is known of each."""
-    names = labels(state.trials)
+def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
+    """The board's cells, with what is known of each; called by these fields."""
+    called = labels(state.trials, names)
     made = {}
     for trial in state.trials:
-        cell = Cell(trial, names[trial.trial])
+        cell = Cell(trial, called[trial.trial])
         row = state.rows.get(trial.trial)
         if trial.trial in state.scoring:
             cell.status, cell.epoch = "scoring", trial.epochs
-        elif row and row["status"] in FINISHED:
+        elif row and trial not in state.missing:
             cell.status, cell.epoch, cell.record = row["status"], row["epochs_done"], row
         made[trial.trial] = cell
     return made
 
 
-def labels(trials: Sequence[TrialConfig]) -> dict[str, str]:
+def labels(trials: Sequence[TrialConfig], names: Sequence[str] | None = None) -> dict[str, str]:
     """A short name of each trial: the fields in which the trials of a sweep differ."""
-    varying = varying_fields(trials) or ["network"]
-    return {
-        trial.trial: " ".join(
-            f"{SHORT.get(n, n + '=')}{_value(getattr(trial, n))}" for n in varying
-        )
-        for trial in trials
-    }
+    varying = names or varying_fields(trials) or ["network"]
+    return {trial.trial: label(trial, varying) for trial in trials}
+
+
+def label(trial: TrialConfig, names: Sequence[str]) -> str:
+    """A short name of a trial: some of its fields."""
+    return " ".join(f"{SHORT.get(n, n + '=')}{_value(getattr(trial, n))}" for n in names)
 
 
 def varying_fields(trials: Iterable[TrialConfig]) -> list[str]:

@@ -1,5 +1,6 @@
-"""The command line: geosweep run | status | report | ui | sweeps."""
+"""The command line: geosweep run | status | sync | report | ui | sweeps."""
 
+import errno
 import os
 import socket
 import sys
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from scoring.schemas import StoreError
 from tune_jobs import folder, service, sweep
-from tune_jobs.board import duration
+from tune_jobs.board import duration, labels
 from tune_jobs.tables import results_table
 from tune_jobs.tracking import tracking_uri
 
@@ -35,9 +36,15 @@ def main() -> NoReturn:
     except (sweep.SweepError, StoreError) as error:
         print(f"geosweep: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("geosweep: stopped; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        print(
+            f"geosweep: no space left on the disk{place}; make room, the same command goes on",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     sys.exit(0)
 
 
@@ -65,45 +72,85 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster's address; default: Ray on this machine.")
     ] = None,
+    retry: Annotated[
+        bool | None,
+        typer.Option(
+            "--retry-failed/--leave-failed",
+            help="Train only the cells that failed, or all but them; default: with the missing.",
+        ),
+    ] = None,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Stop once N cells have failed (each after two more tries); default: never.",
+        ),
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first: --max-failures 1.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the sweep, list its cells, start nothing.")
+    ] = False,
 ) -> None:
     """Train and score what is missing of a sweep, and write its report.
 
     What is done is never trained again: the same command goes on where it was stopped, and
-    adds cells when the sweep file has grown.
+    adds cells when the sweep file has grown. Ctrl-C lets the epochs that are running end; a
+    second one stops now.
 
     [b]geosweep run demo[/]                       real digits, 16 trials, two minutes
     [b]geosweep run mnist --data DIR[/]           DIR/mnist.npz is used if it is there
     [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
+    [b]geosweep run demo --set seeds=5[/]         means with intervals over 5 seeds
     """
     console = Console(stderr=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)
     begun = time.monotonic()
-    request = service.check(sweep.read(name, settings or []), out, data, address)
-    state = service.run(request, console)
+    request = service.check(
+        sweep.read(name, settings or []),
+        out,
+        data,
+        address,
+        retry=retry,
+        max_failures=1 if fail_fast else max_failures,
+    )
+    if dry_run:
+        _list_cells(request.sweep, console)
+        return
+    try:
+        state = service.run(request, console)
+    except KeyboardInterrupt:  # the second one
+        print("geosweep: stopped; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
     console.print(results_table(state, console.width))
     page = unwritten = None
     try:
         page = service.report(request.root) if state.rows else None
     except sweep.SweepError as error:  # not bad input: what was trained is kept
         unwritten = str(error)
-    failed, lost = state.ids("failed"), state.ids("diverged")
-    unfinished = len(state.missing) - len(failed) + len(state.scoring)
-    done = len(state.ids("done"))
-    stopped = len(state.missing) > len(failed)  # Ctrl-C: nothing else leaves a trial untrained
+    failed, unfinished = state.ids("failed"), len(state.scoring) + state.to_suggest
+    unfinished += sum(trial.trial not in failed for trial in state.missing)
+    counts = {
+        "done": len(state.ids("done")),
+        "stopped early": len(state.ids("stopped")),
+        "diverged": len(state.ids("diverged")),
+        "failed": len(failed),
+        "not finished": unfinished,
+    }
     console.print(
-        ("stopped: " if stopped else "")
-        + f"{done} of {len(state.trials)} done"
-        + (f", {len(lost)} diverged" if lost else "")
-        + (f", {len(failed)} failed" if failed else "")
-        + (f", {unfinished} not finished" if unfinished > 0 else "")
+        ("stopped: " if state.interrupted else "")
+        + f"{counts.pop('done')} of {state.planned} done"
+        + "".join(f", {count} {what}" for what, count in counts.items() if count)
         + (f" ({len(state.begun)} kept at their last epoch)" if state.begun else "")
         + f" in {duration(time.monotonic() - begun)}",
         highlight=False,
     )
     lines = [("report", page)] if page else []
     if state.extra:
-        lines.append(("extra", f"{state.extra} trials of another sweep lie in this folder too"))
+        lines.append(("extra", f"{_some(state.extra)}: of another sweep, in this folder too"))
     lines += [
         ("tables", f"{request.root}/results/{{trials,epochs,tracks,samples}}/*.parquet"),
         ("MLflow", f"geosweep ui {_shown(request.root)}"),
@@ -112,13 +159,14 @@ def run(
         lines.append(("no report", unwritten))
     for trial in failed:
         lines.append(("failed", f"{trial}: {state.rows[trial]['error']} (errors/{trial}.txt)"))
-    if failed or unfinished > 0:
+    if failed or unfinished:
         lines.append(("go on", "the same command trains what is missing"))
     for what, where in lines:
         console.print(f"{what:8} {where}", highlight=False, markup=False, soft_wrap=True)
-    if stopped:
+    if state.interrupted:
         raise typer.Exit(130)
-    if done < len(state.trials) or unwritten:
+    left_out = len(failed) if retry is False else unfinished if retry else 0
+    if len(failed) + unfinished > left_out or counts["diverged"] or unwritten:
         raise typer.Exit(1)
 
 
@@ -128,31 +176,52 @@ def status(directory: Folder) -> None:
     root = folder.absolute(directory)
     state = folder.inspect(root)
     console = Console()
+    failed = state.ids("failed")
     counts = {
         "done": len(state.ids("done")),
+        "stopped early": len(state.ids("stopped")),
         "diverged": len(state.ids("diverged")),
-        "failed": len(state.ids("failed")),
+        "failed": len(failed),
         "to score": len(state.scoring),
-        "begun, go on from a checkpoint": len(set(state.begun) - set(state.ids("failed"))),
-        "missing": len({t.trial for t in state.missing} - {*state.begun, *state.ids("failed")}),
+        "begun, go on from a checkpoint": len(set(state.begun) - set(failed)),
+        "missing": len({t.trial for t in state.missing} - {*state.begun, *failed}),
+        "to be suggested by the search": state.to_suggest,
     }
-    live = folder.progress(root)
-    console.print(f"[bold]{state.name}[/]: {len(state.trials)} trials", highlight=False)
+    console.print(f"[bold]{state.name}[/]: {state.planned} trials", highlight=False)
     for what, count in counts.items():
         if count or what == "done":
             console.print(f"  {count:5} {what}", highlight=False)
-    for trial in state.ids("failed"):
+    if state.extra:
+        console.print(f"  extra, of another sweep: {_some(state.extra)}", highlight=False)
+    names = labels(state.trials)
+    for trial in failed:
         console.print(
-            f"  failed {trial}: {state.rows[trial]['error']}", highlight=False, markup=False
+            f"  failed {trial} ({names[trial]}): {state.rows[trial]['error']}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
-    if live and folder.held(root) and (state.missing or state.scoring):
+    live = folder.progress(root)
+    if live and folder.held(root) and not state.complete:
         left = live["seconds_left"]
         words = f"about {duration(left)} left" if left is not None else "just begun"
         console.print(f"running now, {words}:", highlight=False)
         for cell in live["running"].values():
             console.print(f"  {cell['label']}: epoch {max(cell['epoch'], 0)} of {cell['epochs']}")
-    elif state.missing or state.scoring:
+    elif not state.complete:
         console.print("not running; geosweep run goes on with it", highlight=False)
+
+
+@app.command()
+def sync(directory: Folder) -> None:
+    """Bring MLflow up to date with a sweep's results: after it was away, or is another one."""
+    root = folder.absolute(directory)
+    folder.inspect(root)
+    with folder.hold(root):
+        done, missed = service.sync(root, Console())
+    print(f"{len(done)} trials logged to {tracking_uri(root)}")
+    if missed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -206,6 +275,23 @@ def sweeps() -> None:
         f"{os.path.relpath(next(iter(sweep.builtin().values())).parent)})",
         highlight=False,
     )
+
+
+def _list_cells(found: sweep.Sweep, console: Console) -> None:
+    """What a sweep would train."""
+    names = labels(found.trials)
+    if found.search:
+        axes = ", ".join(found.space)
+        console.print(f"{found.name}: {found.search.trials} cells, suggested over {axes}")
+        return
+    console.print(f"{found.name}: {len(found.trials)} cells")
+    for trial, label in names.items():
+        console.print(f"  {trial}  {label}", highlight=False, markup=False)
+
+
+def _some(trials: list[str], most: int = 5) -> str:
+    more = f" and {len(trials) - most} more" if len(trials) > most else ""
+    return ", ".join(trials[:most]) + more
 
 
 def _shown(root: str) -> str:

@@ -1,20 +1,27 @@
 """The driver of a running sweep: between Ray Tune, the scorers, MLflow and the board."""
 
+import os
 import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from rich.console import Console
 
 from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.actors import Pool, pool_size
-from tune_jobs import folder
-from tune_jobs.board import Board, cells
+from tune_jobs import folder, provenance
+from tune_jobs.board import Board, Cell, cells, label, labels
+from tune_jobs.search import EPOCH_METRICS, Study
 from tune_jobs.sweep import SweepError
 from tune_jobs.tracking import Tracker
 
@@ -22,43 +29,63 @@ RETRIES = 2  # of a trial whose worker died; it goes on from its last epoch
 ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # how a traceback ends
 
 
-class Driver(tune.Callback):
+class NotKept:
+    """Pickled as nothing: Ray keeps what it is given for a restore, which is never asked for."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Driver(NotKept, tune.Callback):
     """Hears of every epoch from Ray Tune, and hands on what is trained."""
 
-    def __init__(self, request: folder.Request, state: folder.State, console: Console):
+    def __init__(
+        self,
+        request: folder.Request,
+        state: folder.State,
+        study: Study | None,
+        console: Console,
+    ):
         self._request = request
         self._state = state
+        self._study = study
         self._root = request.root
         asked = request.sweep.resources.gpus
         there = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         self._gpus = there if asked is None else asked
         self._pool = Pool(self._root, pool_size())
-        self._board = Board(self._root, cells(state), self._at_once(), console)
+        varying = list(request.sweep.space) if study else None
+        self._varying = [n for names in varying or [] for n in names.split(", ")] or None
+        known = cells(state, self._varying)
+        self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
+        self._stop = Stop(request.max_failures, self._board.say)
         sweep = request.sweep
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles callbacks for a restore of its own, which is never asked for."""
-        return {}
 
     def run(self) -> None:
         """Train what is missing, score what is trained, until nothing is left."""
         for trial in self._state.leftover:
             handover.discard(self._root, trial)
         with self._board:
+            self._sync(self._state)
             for trial in self._state.scoring:
                 self._start(trial)
                 self._pool.submit(trial)
-            if self._state.missing:
-                self._train()
-            while self._pool.left:
+            if self._state.missing or self._state.to_suggest:
+                with self._stop.on_interrupt():
+                    self._train()
+            while self._pool.left and not self._stop.asked:
                 self._collect(timeout=0.5)
             self._board.refresh()
             counts = self._board.snapshot()["counts"]
-            self._tracker.close(set(counts) <= set(folder.FINISHED))
+            if self._tracker.failed:
+                self._sync(folder.inspect(self._root))
+            complete = set(counts) <= set(handover.ENDED)
+            self._tracker.close(
+                "FINISHED" if complete else "KILLED" if self._stop.asked else "FAILED"
+            )
 
     def _train(self) -> None:
-        trials = self._state.missing
         resources = self._request.sweep.resources
         trainable = tune.with_parameters(
             train_cell,
@@ -67,16 +94,19 @@ class Driver(tune.Callback):
             folder=self._request.data,
             cpus=resources.cpus,
             gpus=self._gpus,
+            revision=provenance.revision(),
         )
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        rows = [trial.model_dump() for trial in trials]
+        # One suggestion waits at most; of a grid as many as a cluster may make room for.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if self._study else "16"
         tuner = tune.Tuner(
             tune.with_resources(trainable, held),
-            param_space={name: tune.choice(sorted_values(rows, name)) for name in rows[0]},
+            param_space={},
             tune_config=tune.TuneConfig(
-                search_alg=BasicVariantGenerator(points_to_evaluate=rows),
-                num_samples=len(rows),
+                search_alg=Cells(self),
+                scheduler=self._scheduler(),
+                num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_trial_id,
                 trial_dirname_creator=_trial_id,
@@ -86,14 +116,18 @@ class Driver(tune.Callback):
                 storage_path=f"{self._root}/.ray",
                 callbacks=[self],
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
+                stop=self._stop,
                 verbose=0,
             ),
         )
         tuner.fit()
         schemas.delete(self._root, ".ray")
+        for trial, cell in self._board.cells.items():
+            if cell.status == "running":  # stopped before its epoch ended
+                self._board.change(trial, "waiting")
 
-    def _at_once(self) -> int:
-        """How many trials the cluster holds side by side."""
+    def at_once(self) -> int:
+        """How many trials the cluster holds side by side now."""
         have, resources = ray.cluster_resources(), self._request.sweep.resources
         fits = [have.get("CPU", 1) / resources.cpus]
         if self._gpus:
@@ -107,9 +141,60 @@ class Driver(tune.Callback):
             )
         return max(1, int(min(fits)))  # a cluster may have nodes to come
 
+    def cells(self) -> Iterator[TrialConfig | None]:
+        """What to train, one after the other: what is missing, then what a search suggests.
+
+        None means to ask again later: a suggestion waits for the results that it may learn from.
+        """
+        yield from self._state.missing
+        while self._study is not None and self._study.left:
+            busy = sum(c.status in ("waiting", "running") for c in self._board.cells.values())
+            if busy >= self.at_once() + (self._request.address is not None):
+                yield None
+                continue
+            config = self._study.suggest()
+            folder.claim(self._root, self._request.sweep, self._study.cells)
+            self._board.add(Cell(config, label(config, self._varying or [])))
+            yield config
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further trial is to begin."""
+        return self._stop.asked
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the sweep."""
+        return self._stop.interrupted
+
+    def _scheduler(self) -> TrialScheduler:
+        asha = self._request.sweep.scheduler
+        if asha is None:
+            return FIFOScheduler()
+        longest = max(trial.epochs for trial in self._request.sweep.trials)
+        scheduler = ASHAScheduler(
+            time_attr="epoch",
+            metric=asha.metric,
+            mode=EPOCH_METRICS[asha.metric],
+            max_t=longest,
+            grace_period=min(longest, asha.grace or max(1, longest // 10)),
+            reduction_factor=asha.factor,
+        )
+        # What earlier runs have measured counts, as if they had been part of this one.
+        for trial in self._state.ids("done", "stopped"):
+            known: Any = SimpleNamespace(trial_id=trial)
+            nobody: Any = None
+            scheduler.on_trial_add(nobody, known)
+            for row in schemas.read_rows(self._root, "epochs", trial):
+                scheduler.on_trial_result(nobody, known, row)
+        return scheduler
+
     def _start(self, trial: str) -> None:
         cell = self._board.cells[trial]
         self._tracker.start(trial, cell.config.model_dump(), cell.label)
+
+    def _sync(self, state: folder.State) -> None:
+        self._tracker.sync(state.rows, labels(state.trials, self._varying))
 
     def _collect(self, timeout: float = 0) -> None:
         for trial, error in self._pool.collect(timeout):
@@ -118,8 +203,10 @@ class Driver(tune.Callback):
                 continue
             row = schemas.read_row(self._root, "trials", trial)
             self._board.cells[trial].record = row
-            self._tracker.finish(trial)
+            self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
+            if self._study:
+                self._study.tell(trial, row)
         self._board.refresh()
 
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
@@ -134,6 +221,7 @@ class Driver(tune.Callback):
         self._start(trial)
         self._tracker.fail(trial, error)
         self._board.change(trial, "failed", last)
+        self._stop.failed()
 
     # What Ray Tune tells, in the order of a trial's life.
 
@@ -149,8 +237,17 @@ class Driver(tune.Callback):
             self._tracker.epoch(_trial_id(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._board.change(_trial_id(trial), "scoring")
-        self._pool.submit(_trial_id(trial))
+        name = _trial_id(trial)
+        cell = self._board.cells[name]
+        if not handover.handed_over(self._root, name):
+            if self._stop.asked:
+                self._board.change(name, "waiting")
+                return
+            handover.leave_stopped(self._root, name, cell.epoch)
+        elif self._study and not cell.record.get("diverged", True):
+            self._study.tell(name, cell.record)
+        self._board.change(name, "scoring")
+        self._pool.submit(name)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         file = trial.error_file
@@ -158,7 +255,93 @@ class Driver(tune.Callback):
         self._failed(_trial_id(trial), text)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._stop.look(trials)
         self._collect()
+
+
+class Cells(NotKept, Searcher):
+    """Hands Ray Tune the cells of a sweep."""
+
+    def __init__(self, driver: Driver):
+        super().__init__()
+        self._driver = driver
+        self._cells = driver.cells()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next cell; None: later; FINISHED: there is none."""
+        if self._driver.stopping:
+            return Searcher.FINISHED
+        try:
+            config = next(self._cells)
+        except StopIteration:
+            return Searcher.FINISHED
+        return None if config is None else config.model_dump()
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """The driver hears of it as a callback."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what is left to do is what the sweep's folder has not."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+
+class Stop(NotKept, tune.Stopper):
+    """Ends a sweep early: every trial that runs finishes its epoch, no other one begins.
+
+    On Ctrl-C, and once too many cells have failed. A second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, max_failures: int | None, say: Callable[[str], None]):
+        self.asked = self.interrupted = False
+        self._say, self._why = say, ""
+        self._failures_left = max_failures
+        self._running: set[str] | None = None  # trials whose epoch is waited for
+
+    def failed(self) -> None:
+        """A cell has failed."""
+        if self._failures_left is not None:
+            self._failures_left -= 1
+            if self._failures_left <= 0 and not self.asked:
+                self._ask("too many cells failed")
+
+    def look(self, trials: list[Any]) -> None:
+        """Which trials are still to finish their epoch."""
+        if self.asked:
+            if self._why:
+                self._say(f"stopping when the epochs that are running have ended ({self._why})")
+                self._why = ""
+            running = {t.trial_id for t in trials if t.status == "RUNNING"}
+            self._running = running if self._running is None else self._running & running
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.asked
+
+    def stop_all(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self.asked and self._running == set()
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Ask to stop on the first SIGINT (Ctrl-C); the second one interrupts."""
+
+        def interrupted(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, before)
+            self.interrupted = True
+            self._ask("Ctrl-C: once more to stop now")
+
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, interrupted)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask(self, why: str) -> None:
+        self.asked, self._why = True, why
 
 
 def train_cell(config: dict[str, Any], **where: Any) -> None:
@@ -166,11 +349,6 @@ def train_cell(config: dict[str, Any], **where: Any) -> None:
     from tune_jobs.trial import run_trial
 
     run_trial(config, **where)
-
-
-def sorted_values(rows: list[dict[str, Any]], name: str) -> list[Any]:
-    """The values a field takes, each once."""
-    return list({str(row[name]): row[name] for row in rows}.values())
 
 
 def _trial_id(trial: Any) -> str:

@@ -16,9 +16,7 @@ from models.config import TrialConfig
 from scoring import handover, schemas
 from tune_jobs.sweep import Sweep, SweepError
 
-CELLS = "sweep.json"
 PROGRESS = "progress.json"
-FINISHED = ("done", "diverged")  # a trial that diverged would diverge again
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,9 @@ class Request:
     data: str | None
     address: str | None
     sources: dict[str, str]  # where each data set is
+    checksums: dict[str, str]  # of each data set
+    retry: bool | None = None  # of failed cells: only them, none of them, or with the missing
+    max_failures: int | None = None  # cells that may fail before the sweep stops
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,30 @@ class State:
     """The cells of a sweep's folder, by how far they are."""
 
     name: str
-    trials: list[TrialConfig]  # all of them, in the order of the sweep file
+    description: str
+    trials: list[TrialConfig]  # all of them, in the order of the sweep file, or of a search
     rows: dict[str, dict[str, Any]]  # of the trials table, by trial
     scoring: list[str]  # trained, with assignments to solve
     leftover: list[str]  # finished, but killed before they had cleared up
     missing: list[TrialConfig]  # to be trained, or to go on: never run, interrupted, failed
     begun: list[str]  # of the missing, those that have a checkpoint to go on from
-    extra: int  # trials in the folder that are of an earlier version of the sweep, or another one
+    extra: list[str]  # finished trials of an earlier version of the sweep, or of another one
+    to_suggest: int  # cells that a search has not suggested yet
+    interrupted: bool = False  # by Ctrl-C, in the run that ended so
 
     def ids(self, *statuses: str) -> list[str]:
         """Trials whose row has one of these statuses."""
         return [t for t, row in self.rows.items() if row["status"] in statuses]
+
+    @property
+    def planned(self) -> int:
+        """How many trials the sweep has when it is done."""
+        return len(self.trials) + self.to_suggest
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to train, to score or to suggest."""
+        return not (self.missing or self.scoring or self.to_suggest)
 
 
 def absolute(out: str) -> str:
@@ -55,25 +69,51 @@ def absolute(out: str) -> str:
     return out.rstrip("/") if "://" in out else str(Path(out).expanduser().resolve())
 
 
-def claim(root: str, sweep: Sweep) -> None:
+def claim(root: str, sweep: Sweep, suggested: list[TrialConfig] | None = None) -> None:
     """Write down the cells of a sweep; those of an earlier version of it stay listed as extra.
+
+    Args:
+        root: the sweep's folder.
+        sweep: what was asked for.
+        suggested: the cells of a search so far.
 
     Raises:
         SweepError: the folder cannot be written.
     """
     known = _read(root)
-    ids = {trial.trial for trial in sweep.trials}
+    cells = sweep.trials if sweep.search is None else suggested or []
+    ids = {trial.trial for trial in cells}
     extra = [] if known is None else known["trials"] + known["extra"]
     content = {
         "name": sweep.name,
         "description": sweep.description,
-        "trials": [trial.model_dump() for trial in sweep.trials],
+        "search": sweep.search and sweep.search.model_dump(),
+        "scheduler": sweep.scheduler and sweep.scheduler.model_dump(),
+        "trials": [trial.model_dump() for trial in cells],
         "extra": [t for t in extra if TrialConfig.model_validate(t).trial not in ids],
     }
     try:
-        schemas.write_file(root, CELLS, json.dumps(content, indent=1).encode())
+        schemas.write_file(root, schemas.SWEEP, json.dumps(content, indent=1).encode())
     except (OSError, pa.ArrowException) as error:
         raise _unwritable(root, error) from error
+
+
+def mend(root: str) -> list[str]:
+    """Set aside what is torn or foreign among the results; a cell that it was of is missing then.
+
+    Returns:
+        The files that were moved, as they were called.
+    """
+    moved = []
+    for table in schemas.TABLES:
+        for path in schemas.broken_files(root, table):
+            moved.append(path)
+            schemas.set_aside(root, path)
+            whole = schemas.table_path("trials", Path(path).stem)
+            if table != "trials" and schemas.read_file(root, whole) is not None:
+                moved.append(whole)
+                schemas.set_aside(root, whole)
+    return moved
 
 
 def inspect(root: str) -> State:
@@ -85,20 +125,37 @@ def inspect(root: str) -> State:
     """
     known = _read(root)
     if known is None:
-        raise SweepError(f"{root}: no sweep here (no {CELLS}); geosweep run SWEEP --out {root}")
+        raise SweepError(
+            f"{root}: no sweep here (no {schemas.SWEEP}); geosweep run SWEEP --out {root}"
+        )
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
     ids = {trial.trial for trial in trials}
+    # One that a scheduler has stopped goes on to its end in a sweep without a scheduler.
+    ended = handover.ENDED if known.get("scheduler") else ("done", "diverged")
     rows = {r["trial"]: r for r in schemas.read_table(root, "trials").to_pylist()}
-    extra = len(rows.keys() - ids)
+    extra = sorted(rows.keys() - ids)
     rows = {trial: row for trial, row in rows.items() if trial in ids}
-    finished = {trial for trial, row in rows.items() if row["status"] in FINISHED}
+    finished = {trial for trial, row in rows.items() if row["status"] in ended}
     waiting = handover.waiting(root)
     scoring = [t for t in waiting if t in ids - finished]
     leftover = [t for t in waiting if t in finished]
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
-    kept = {name.removesuffix(".pt") for name in schemas.list_files(root, "checkpoints")}
+    kept = {Path(name).stem for name in schemas.list_files(root, handover.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
-    return State(known["name"], trials, rows, scoring, leftover, missing, begun, extra)
+    search = known.get("search")
+    to_suggest = max(0, search["trials"] - len(trials)) if search else 0
+    return State(
+        name=known["name"],
+        description=known["description"],
+        trials=trials,
+        rows=rows,
+        scoring=scoring,
+        leftover=leftover,
+        missing=missing,
+        begun=begun,
+        extra=extra,
+        to_suggest=to_suggest,
+    )
 
 
 def progress(root: str) -> dict[str, Any] | None:
@@ -128,20 +185,14 @@ def hold(root: str) -> Iterator[None]:
         who = holder.read_text() if holder.exists() else "another process"
         raise SweepError(f"{root}: {who} is running this sweep; wait for it, or stop it") from None
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        except OSError as error:
+            raise _unwritable(root, error) from error
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
-
-
-def _unwritable(root: str, error: Exception) -> SweepError:
-    return SweepError(f"{root}: cannot be written: {error}; choose a folder with --out")
-
-
-def _read(root: str) -> dict[str, Any] | None:
-    content = schemas.read_file(root, CELLS)
-    return None if content is None else json.loads(content)
 
 
 def held(root: str) -> bool:
@@ -155,3 +206,17 @@ def held(root: str) -> bool:
         return True
     lock.release()
     return False
+
+
+def _unwritable(root: str, error: Exception) -> SweepError:
+    return SweepError(f"{root}: cannot be written: {error}; choose a folder with --out")
+
+
+def _read(root: str) -> dict[str, Any] | None:
+    content = schemas.read_file(root, schemas.SWEEP)
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError as error:
+        raise SweepError(
+            f"{root}/{schemas.SWEEP}: torn: {error}; delete it, geosweep run writes it again"
+        ) from error

@@ -5,59 +5,180 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from models import datasets
+from models.architectures import architecture
+from models.config import TrialConfig
+from scoring import schemas
 from tune_jobs import folder
+from tune_jobs.board import labels
+from tune_jobs.search import Study, StudyError
 from tune_jobs.sweep import Sweep, SweepError
-from tune_jobs.tracking import load_mlflow
+from tune_jobs.tracking import Tracker, is_behind, load_mlflow
 
 
-def check(sweep: Sweep, out: str | None, data: str | None, address: str | None) -> folder.Request:
+def check(
+    sweep: Sweep,
+    out: str | None,
+    data: str | None,
+    address: str | None,
+    retry: bool | None = None,
+    max_failures: int | None = None,
+) -> folder.Request:
     """Everything that can be wrong before anything starts.
 
     Prepares the data sets on this machine, which downloads those that are not here.
+
+    Args:
+        sweep: what to run.
+        out: the folder; ``runs/<name>`` if None.
+        data: folder of ``NAME.npz`` files.
+        address: of a Ray cluster; this machine if None.
+        retry: True trains only the cells that failed, False leaves them; None trains them
+            with those that are missing.
+        max_failures: cells that may fail before the sweep stops.
 
     Raises:
         SweepError: the message names the file, the field and what is allowed.
     """
     if data is not None and not Path(data).expanduser().is_dir():
         raise SweepError(f"--data {data}: no such folder")
-    cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
-    if address is None and "RAY_ADDRESS" not in os.environ and cpus > cores:
-        raise SweepError(
-            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {cores} cores"
-        )
+    here = address is None and "RAY_ADDRESS" not in os.environ
+    if here:
+        _fits(sweep)
+    loaded: dict[str, datasets.Dataset] = {}
     sources = {}
     for trial in sweep.trials:
         name = trial.dataset
-        if name not in sources:
+        if name not in loaded:
             try:
                 sources[name] = datasets.locate(name, data)
-                loaded = datasets.load(name, data)
+                loaded[name] = datasets.load(name, data)
             except datasets.DataError as error:
                 raise SweepError(f"{sweep.source}: dataset: {error}") from error
-            most = max(t.points for t in sweep.trials if t.dataset == name)
-            if most > len(loaded.y_test):
-                raise SweepError(
-                    f"{sweep.source}: points = {most}: {name} has {len(loaded.y_test)} test images"
-                )
-    root = folder.absolute(out or f"runs/{sweep.name}")
-    return folder.Request(sweep, root, data, address, sources)
+        most = len(loaded[name].y_test)
+        if trial.points > most:
+            raise SweepError(
+                f"{sweep.source}: points = {trial.points}: {name} has {most} test images"
+            )
+        if here and (needed := memory(trial, loaded[name])) > _memory_here():
+            raise SweepError(
+                f"{sweep.source}: points = {trial.points}: the states of K = {trial.stages} "
+                f"{trial.layers} stages take {needed / 1e9:.1f} GB, this machine has "
+                f"{_memory_here() / 1e9:.1f} GB; take fewer points"
+            )
+    return folder.Request(
+        sweep=sweep,
+        root=folder.absolute(out or f"runs/{sweep.name}"),
+        data=data,
+        address=address,
+        sources=sources,
+        checksums={name: data.checksum for name, data in loaded.items()},
+        retry=retry,
+        max_failures=max_failures,
+    )
+
+
+def _fits(sweep: Sweep) -> None:
+    """Whether this machine has what one trial asks for."""
+    cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
+    if cpus > cores:
+        raise SweepError(
+            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {cores} cores"
+        )
+    gpus, asked = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), sweep.resources.gpus
+    if asked is not None and asked > gpus:
+        raise SweepError(
+            f"{sweep.source}: resources.gpus = {asked:g}: this machine has {gpus or 'no'} GPUs; "
+            "0 trains on the CPU, and --address NAME on a cluster"
+        )
+
+
+def memory(trial: TrialConfig, data: datasets.Dataset) -> float:
+    """Bytes that a trial holds at least when it hands over: inputs and outputs of every stage."""
+    row = architecture(trial.layers, data.image, trial.stages, data.classes)
+    m = trial.points
+    return sum(4.0 * min(m * m, 2 * m * d) for d in row.dimensions)
+
+
+def _memory_here() -> float:
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score whatever of a sweep is not done yet; where it stands afterwards."""
-    root = request.root
+    root, sweep = request.root, request.sweep
     with folder.hold(root):
-        folder.claim(root, request.sweep)
+        for path in folder.mend(root):
+            console.print(
+                f"{root}/{path}: torn, or not of geosweep; it is in {schemas.ASIDE}/ now",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+        if schemas.read_file(root, schemas.SWEEP) is not None:
+            _same_data(request, folder.inspect(root))
+        study = _study(request)
+        folder.claim(root, sweep, study.cells if study else None)
         state = folder.inspect(root)
-        if state.missing or state.scoring:
-            _run(request, state, console)
-            state = folder.inspect(root)
-    return state
+        if study:
+            for trial, row in state.rows.items():
+                study.tell(trial, row)
+        state = _chosen(state, request.retry)
+        interrupted = False
+        if not state.complete:
+            interrupted = _run(request, state, study, console)
+        elif is_behind(root, state.rows):
+            sync(root, console)
+        return replace(folder.inspect(root), interrupted=interrupted)
+
+
+def _same_data(request: folder.Request, state: folder.State) -> None:
+    """Refuse to add trials to those of other data under the same name."""
+    for row in state.rows.values():
+        now, then = request.checksums.get(row["dataset"]), row["data_checksum"]
+        if now and then and now != then:
+            raise SweepError(
+                f"{request.root}: trial {row['trial']} was trained on another {row['dataset']} "
+                f"(checksum {then}, now {now}); choose another folder with --out"
+            )
+
+
+def _study(request: folder.Request) -> Study | None:
+    sweep = request.sweep
+    if sweep.search is None:
+        return None
+    try:
+        return Study(request.root, sweep.search, sweep.space, sweep.fixed)
+    except StudyError as error:
+        raise SweepError(str(error)) from error
+
+
+def _chosen(state: folder.State, retry: bool | None) -> folder.State:
+    """What to train of what is missing: all of it, failed cells only, or the others only."""
+    if retry is None:
+        return state
+    failed = set(state.ids("failed"))
+    missing = [trial for trial in state.missing if (trial.trial in failed) == retry]
+    return replace(state, missing=missing, to_suggest=0 if retry else state.to_suggest)
+
+
+def sync(root: str, console: Console) -> tuple[list[str], bool]:
+    """Bring MLflow up to date with a sweep's folder.
+
+    Returns:
+        The trials that it had not, and whether it failed on the way.
+    """
+    state = folder.inspect(root)
+    console.print("bringing MLflow up to date", highlight=False)
+    tracker = Tracker(root, state.name, state.description, console.print)
+    done = tracker.sync(state.rows, labels(state.trials))
+    tracker.close("FINISHED" if state.complete else "FAILED")
+    return done, tracker.failed
 
 
 def report(root: str) -> str:
@@ -74,17 +195,23 @@ def report(root: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def _run(request: folder.Request, state: folder.State, console: Console) -> None:
+def _run(
+    request: folder.Request, state: folder.State, study: Study | None, console: Console
+) -> bool:
+    """Train and score; whether Ctrl-C ended it."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes when told not to
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver says what failed
     # MLflow takes seconds to import; Ray's processes take as long to start.
     early = threading.Thread(target=load_mlflow, daemon=True)
     early.start()
     console.print(
-        f"[bold]{request.sweep.name}[/]: {len(state.trials)} trials, {len(state.missing)} to "
-        f"train{_going_on(state)}, {len(state.scoring)} to score; starting Ray and MLflow",
+        f"[bold]{request.sweep.name}[/]: {state.planned} trials, "
+        f"{len(state.missing) + state.to_suggest} to train{_going_on(state)}, "
+        f"{len(state.scoring)} to score; starting Ray and MLflow",
         highlight=False,
     )
     import ray
@@ -105,7 +232,9 @@ def _run(request: folder.Request, state: folder.State, console: Console) -> None
             raise SweepError(f"Ray at {request.address or 'this machine'}: {lines[0]}") from error
     try:
         early.join()
-        Driver(request, state, console).run()
+        driver = Driver(request, state, study, console)
+        driver.run()
+        return driver.interrupted
     finally:
         if mine:
             ray.shutdown()

@@ -1,13 +1,14 @@
 """Sweep files: YAML in, a list of trials out, or one message that says what is wrong.
 
 The fields of a trial stand at the top level; one value fixes a field, a list makes it an axis.
-Axes are combined with each other (Cartesian); those of a ``zip`` group advance together.
+Axes are combined with each other (Cartesian); those of a ``zip`` group advance together. With
+``search`` Optuna picks from these axes, and from ranges, instead.
 """
 
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from models.config import TrialConfig
+from tune_jobs.search import Asha, Search, Space, Span, Spans, size
 
 ALIASES = {"K": "stages", "m": "points"}
 
@@ -71,6 +73,10 @@ _FIELDS: dict[str, Any] = {n: (_axis(info), None) for n, info in TrialConfig.mod
 Axes: Any = create_model("Axes", __base__=_Base, **_FIELDS)
 
 
+def _method(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
 class SweepFile(Axes):
     """What may stand in a sweep file besides the fields of a trial."""
 
@@ -80,6 +86,8 @@ class SweepFile(Axes):
     zip: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     exclude: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     resources: Resources = Resources()
+    search: Annotated[Search, BeforeValidator(_method)] | None = None
+    scheduler: Annotated[Asha, BeforeValidator(_method)] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,13 @@ class Sweep:
 
     name: str
     description: str
-    trials: list[TrialConfig]
+    trials: list[TrialConfig]  # of a search the corners of its space, and no cells
     resources: Resources
     source: str  # file, or name of a built-in sweep
+    search: Search | None = None
+    scheduler: Asha | None = None
+    space: Space = field(default_factory=dict)  # of a search
+    fixed: dict[str, Any] = field(default_factory=dict)  # of a search: the other fields
 
 
 def builtin() -> dict[str, Path]:
@@ -126,10 +138,17 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         )
     for setting in settings:
         content = _with(content, setting)
+    ranges = {n: content[n] for n in Spans.model_fields if isinstance(content.get(n), dict)}
     try:
+        spans = {n: s for n, s in Spans.model_validate(ranges) if s is not None}
+        content |= {name: [span.low, span.high] for name, span in spans.items()}
         file = SweepFile.model_validate(content)
     except ValidationError as error:
         raise SweepError(_explain(source, error, content)) from None
+    space, fixed = _space(source, file, spans)
+    search = file.search
+    if search and size(space) < search.trials:
+        search = search.model_copy(update={"trials": int(size(space))})
     cells = list(_cells(source, file))
     if not cells:
         raise SweepError(f"{source}: exclude leaves no cell")
@@ -141,7 +160,15 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
             raise SweepError(f"{_explain(source, error)} (in the cell {_short(cell)})") from None
         trials.setdefault(config.trial, config)
     return Sweep(
-        file.name or path.stem, file.description.strip(), [*trials.values()], file.resources, source
+        name=file.name or path.stem,
+        description=file.description.strip(),
+        trials=[*trials.values()],
+        resources=file.resources,
+        source=source,
+        search=search,
+        scheduler=file.scheduler,
+        space=space,
+        fixed=fixed,
     )
 
 
@@ -186,6 +213,36 @@ def _with(content: dict[str, Any], setting: str) -> dict[str, Any]:
     return content | {name: single}
 
 
+def _space(source: str, file: Any, spans: dict[str, Span]) -> tuple[Space, dict[str, Any]]:
+    """The axes that a search picks from, and the fields that it leaves alone."""
+    if file.search is None:
+        for name in spans:
+            raise SweepError(f"{source}: {name}: a range needs search: optuna; else give values")
+        return {}, {}
+    axes: dict[str, list[Any]] = file.given()
+    if file.exclude:
+        raise SweepError(f"{source}: exclude: a search picks from whole axes; leave it out")
+    if file.seeds is not None or len(axes.get("seed", [])) > 1:
+        raise SweepError(f"{source}: seeds: are no axis to search; give one seed")
+    space: Space = dict(spans)
+    fixed = {}
+    for name, values in axes.items():
+        if name not in spans and len(values) > 1:
+            space[name] = {str(value): {name: value} for value in values}
+        elif name not in spans:
+            fixed[name] = values[0]
+    for group in file.zip:
+        together = group.given()
+        rows = [dict(zip(together, row, strict=True)) for row in zip(*together.values())]  # noqa: B905
+        space[", ".join(together)] = {", ".join(map(str, r.values())): r for r in rows}
+    if not space:
+        raise SweepError(
+            f"{source}: search: there is nothing to pick from; give an axis of several values, "
+            "or a range like gamma: {low: 1e-5, high: 0.1}"
+        )
+    return space, fixed
+
+
 def _cells(source: str, file: Any) -> Iterable[dict[str, Any]]:
     """Every combination of the axes, less what is excluded."""
     axes: dict[str, list[Any]] = file.given()
@@ -226,7 +283,9 @@ def _explain(source: str, error: ValidationError, content: dict[str, Any] | None
         for part in loc:
             where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
         if problem["type"] == "extra_forbidden":
-            text = _no_such_field(str(loc[-1]), Resources if "resources" in loc else SweepFile)
+            text = _no_such_field(str(loc[-1]), PARTS.get(str(loc[0]), SweepFile))
+        elif problem["type"] == "missing":
+            text = "is missing"
         elif problem["type"] == "too_short":
             text = "is empty; an axis has at least one value"
         else:
@@ -236,10 +295,14 @@ def _explain(source: str, error: ValidationError, content: dict[str, Any] | None
     return "\n".join(lines)
 
 
+PARTS: dict[str, Any] = {"resources": Resources, "search": Search, "scheduler": Asha}
+PARTS |= dict.fromkeys(Spans.model_fields, Span)
+
+
 def _no_such_field(name: str, model: Any) -> str:
-    for short, field in ALIASES.items():
-        if name in (short, field):
-            return f"{short} and {field} are one field; give one of them"
+    for short, full in ALIASES.items():
+        if name in (short, full):
+            return f"{short} and {full} are one field; give one of them"
     fields = sorted(model.model_fields) + (sorted(ALIASES) if model is SweepFile else [])
     return f"no such field{_did_you_mean(name, fields)} (fields: {', '.join(fields)})"
 

@@ -43,6 +43,6 @@ def results_table(state: State, width: int) -> Table:
             )
             table.add_row(names[trial.trial], word)
         else:
-            mark = " (diverged)" if row["status"] == "diverged" else ""
+            mark = "" if row["status"] == "done" else f" ({row['status']})"
             table.add_row(names[trial.trial] + mark, *(figure(row) for _, figure in shown))
     return table

@@ -4,17 +4,24 @@ Runs are found again by their tags, so a sweep that goes on adds to the runs it 
 where people look; Parquet is the record. If MLflow fails the sweep goes on without it.
 """
 
+import json
 import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from models.config import TrialConfig
 from scoring import schemas
+from scoring.handover import ENDED
 
 SWEEP_TAG, TRIAL_TAG = "geosweep.sweep", "geosweep.trial"
+SCORED_TAG = "geosweep.scored_at"
+NOTE = "mlflow.json"
+PAUSE = 60.0  # seconds until MLflow is tried again after it failed
 METRICS = (  # few on purpose: many keys make MLflow's pages slow
     "train_loss",
     "train_accuracy",
@@ -45,56 +52,92 @@ def load_mlflow() -> None:
 class Tracker:
     """The sweep's runs in MLflow.
 
+    What MLflow has of the finished trials is noted in ``mlflow.json`` of the sweep's folder, so
+    what it has not (it was away, or the driver was killed) is logged by the next run, or by
+    ``geosweep sync``. Logging twice is logging once: runs are found by their tags, and every
+    number carries the time of its epoch.
+
     Args:
         root: the sweep's folder; tag of the parent run.
         name: of the sweep; the experiment's name.
         description: of the sweep, for the parent run's page.
-        warn: told once, in words, if MLflow fails; nothing is logged from then on.
+        warn: told in words, once, if MLflow fails; it is tried again a minute later.
     """
 
     def __init__(self, root: str, name: str, description: str, warn: Callable[[str], None]):
-        self._root = root
+        self._root, self._name, self._description = root, name, description
         self._warn = warn
-        self._works = True
-        self._runs: dict[str, tuple[str, int]] = {}  # trial -> run, last epoch logged
-        self._safely(self._open, name, description)
+        self._again = 0.0  # when to try next
+        self._begun = False
+        self.failed = False  # at any time
+        self._runs: dict[str, str] = {}  # of the trials
+        self._logged: dict[str, set[int]] = {}  # epochs of a trial that MLflow has
+        self._open: set[str] = set()  # trials whose run has not ended
+        self._noted: dict[str, str] = {}  # when a trial was scored, as MLflow has it
+        # A server that is away should not hold the sweep up.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        self._safely(lambda: None)
 
     def start(self, trial: str, config: Mapping[str, Any], label: str) -> None:
         """Find the run of a trial, or create it with its parameters."""
-        if trial not in self._runs:
+        if trial not in self._open:
             self._safely(self._start, trial, config, label)
 
     def epoch(self, trial: str, record: Mapping[str, Any]) -> None:
         """Log one epoch's metrics, unless that epoch is logged already."""
         self._safely(self._epoch, trial, record)
 
-    def finish(self, trial: str) -> None:
+    def finish(self, trial: str, row: Mapping[str, Any]) -> None:
         """Log a finished trial's assignment scores and its Parquet files, and end its run."""
-        self._safely(self._finish, trial)
+        self._safely(self._finish, trial, row)
 
     def fail(self, trial: str, error: str) -> None:
         """End the run of a trial that failed."""
         self._safely(self._fail, trial, error)
 
-    def close(self, complete: bool) -> None:
-        """End the parent run."""
-        self._safely(self._close, complete)
+    def sync(self, rows: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> list[str]:
+        """Log whatever of finished trials MLflow has not; which trials that was.
+
+        Args:
+            rows: of the trials table, by trial.
+            labels: names of the runs.
+        """
+        behind = [trial for trial, row in rows.items() if _is_behind(self._noted, trial, row)]
+        for trial in behind:
+            self._safely(self._catch_up, trial, rows[trial], labels[trial])
+        return [trial for trial in behind if not _is_behind(self._noted, trial, rows[trial])]
+
+    def close(self, status: str) -> None:
+        """End the parent run, and those of trials that go on another time."""
+        self._safely(self._close, status)
 
     def _safely(self, call: Callable[..., None], *arguments: Any) -> None:
-        if not self._works:
+        if time.monotonic() < self._again:
             return
         try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
             call(*arguments)
         except Exception as error:  # whatever a database or a server throws: not the sweep's end
-            self._works = False
-            self._warn(f"MLflow: {error}; the sweep goes on without it, Parquet is complete")
+            self._again, self._begun = time.monotonic() + PAUSE, False
+            self._open.clear()
+            if self.failed:
+                return  # said already
+            self.failed = True
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._warn(
+                f"MLflow: {said}; the sweep goes on without it, Parquet is complete; what MLflow "
+                "misses it gets later, at the latest from geosweep sync"
+            )
 
-    def _open(self, name: str, description: str) -> None:
+    def _begin(self) -> None:
         from mlflow.tracking import MlflowClient
 
         uri = tracking_uri(self._root)
         self._client = MlflowClient(uri)
-        known = self._client.get_experiment_by_name(name)
+        known = self._client.get_experiment_by_name(self._name)
         if known is not None:
             self._experiment = known.experiment_id
         else:
@@ -102,59 +145,87 @@ class Tracker:
             place = Path(self._root, "mlartifacts").as_uri() if local else None
             # MLflow's pages open with runs and charts, not with what it has for language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
-            self._experiment = self._client.create_experiment(name, place, tags)
-        parent = self._find(SWEEP_TAG, self._root)
-        if parent is None:
-            tags = {SWEEP_TAG: self._root, "mlflow.note.content": description}
-            run = self._client.create_run(self._experiment, run_name=name, tags=tags)
-            parent = run.info.run_id
+            self._experiment = self._client.create_experiment(self._name, place, tags)
+        parents = self._find(f"tags.`{SWEEP_TAG}` = '{self._root}'")
+        if parents:
+            self._parent = parents[0].info.run_id
+            self._client.update_run(self._parent, status="RUNNING")
         else:
-            self._client.update_run(parent, status="RUNNING")
-        self._parent = parent
+            tags = {SWEEP_TAG: self._root, "mlflow.note.content": self._description}
+            run = self._client.create_run(self._experiment, run_name=self._name, tags=tags)
+            self._parent = run.info.run_id
+        self._runs, has = {}, {}
+        for run in self._find(f"tags.`mlflow.parentRunId` = '{self._parent}'"):
+            trial = run.data.tags.get(TRIAL_TAG, "")
+            if trial in self._runs:  # made twice: the first request came through after all
+                self._client.delete_run(run.info.run_id)
+                continue
+            self._runs[trial] = run.info.run_id
+            if run.info.status == "FINISHED":
+                has[trial] = run.data.tags.get(SCORED_TAG, "")
+        self._noted = {t: scored for t, scored in has.items() if scored}
 
-    def _find(self, tag: str, value: str, parent: str | None = None) -> str | None:
-        query = f"tags.`{tag}` = '{value}'"
-        if parent:
-            query += f" and tags.`mlflow.parentRunId` = '{parent}'"
-        runs = self._client.search_runs([self._experiment], query, max_results=1)
-        return runs[0].info.run_id if runs else None
+    def _find(self, query: str) -> list[Any]:
+        found, token = [], None
+        while token != "":
+            page = self._client.search_runs(
+                [self._experiment],
+                query,
+                max_results=1000,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token or ""
+        return found
 
     def _start(self, trial: str, config: Mapping[str, Any], label: str) -> None:
         from mlflow.entities import Param
 
-        run = self._find(TRIAL_TAG, trial, self._parent)
-        logged = -1
+        run = self._runs.get(trial)
+        self._logged[trial] = set()
         if run is None:
             tags = {TRIAL_TAG: trial, "mlflow.parentRunId": self._parent}
             run = self._client.create_run(self._experiment, run_name=label, tags=tags).info.run_id
-            params = [Param(key, str(value)) for key, value in config.items()]
-            self._client.log_batch(run, params=params)
+            self._runs[trial] = run
         else:
             self._client.update_run(run, status="RUNNING")
             history = self._client.get_metric_history(run, "test_loss")
-            logged = max((metric.step for metric in history), default=-1)
-        self._runs[trial] = run, logged
+            self._logged[trial] = {metric.step for metric in history}
+        params = [Param(key, str(value)) for key, value in config.items()]
+        self._client.log_batch(run, params=params)
+        self._open.add(trial)
 
     def _epoch(self, trial: str, record: Mapping[str, Any]) -> None:
-        run, logged = self._runs[trial]
-        if record["epoch"] > logged:
-            self._log(run, record, record["epoch"], METRICS)
-            self._runs[trial] = run, record["epoch"]
+        if trial in self._open and record["epoch"] not in self._logged[trial]:
+            self._log(trial, record, record["epoch"], METRICS, record["finished_at"])
+            self._logged[trial].add(record["epoch"])
 
-    def _log(self, run: str, values: Mapping[str, Any], step: int, names: Iterable[str]) -> None:
+    def _log(
+        self,
+        trial: str,
+        values: Mapping[str, Any],
+        step: int,
+        names: Iterable[str],
+        at: datetime | str,
+    ) -> None:
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        moment = datetime.fromisoformat(at) if isinstance(at, str) else at
         metrics = [
-            Metric(name, values[name], now, step)
+            Metric(name, values[name], int(moment.timestamp() * 1000), step)
             for name in names
             # MLflow stores infinity as 1.8e308, which no chart survives
             if values.get(name) is not None and math.isfinite(values[name])
         ]
-        self._client.log_batch(run, metrics=metrics)
+        self._client.log_batch(self._runs[trial], metrics=metrics)
 
-    def _finish(self, trial: str) -> None:
-        run, _ = self._runs[trial]
+    def _finish(self, trial: str, row: Mapping[str, Any]) -> None:
+        if trial not in self._open:
+            return  # it began while MLflow was away: sync logs all of it
+        run = self._runs[trial]
+        for record in schemas.read_rows(self._root, "epochs", trial):
+            self._epoch(trial, record)  # one whose worker died before the driver had heard of it
         with tempfile.TemporaryDirectory() as folder:
             for table in schemas.TABLES:
                 content = schemas.read_file(self._root, schemas.table_path(table, trial))
@@ -163,20 +234,57 @@ class Tracker:
                     file.parent.mkdir(parents=True)
                     file.write_bytes(content)
             self._client.log_artifacts(run, folder)
-            row = schemas.read_table(folder, "trials").to_pylist()[0]
         initial = {"ots": row["ots_initial"], "gap": row["gap_initial"]}
-        self._log(run, initial, 0, initial)
-        self._log(run, row, row["epochs_done"], (*initial, *AT_THE_END))
+        self._log(trial, initial, 0, initial, row["trained_at"])
+        self._log(trial, row, row["epochs_done"], (*initial, *AT_THE_END), row["trained_at"])
         if row["collapsed"]:
             self._client.set_tag(run, "geosweep.collapsed", "true: no OTS")
         self._client.set_tag(run, "geosweep.status", row["status"])
-        self._client.set_terminated(run, "FINISHED")
+        self._client.set_tag(run, SCORED_TAG, str(row["scored_at"]))
+        self._end(trial, "FINISHED")
+        self._noted[trial] = str(row["scored_at"])
+        content = {"uri": tracking_uri(self._root), "scored_at": self._noted}
+        schemas.write_file(self._root, NOTE, json.dumps(content).encode())
+
+    def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
+        config = {name: row[name] for name in TrialConfig.model_fields}
+        self._start(trial, config, label)
+        self._finish(trial, row)
 
     def _fail(self, trial: str, error: str) -> None:
-        run, _ = self._runs[trial]
+        if trial not in self._open:
+            return
+        run = self._runs[trial]
         self._client.set_tag(run, "geosweep.status", "failed")
-        self._client.set_tag(run, "geosweep.error", error[:5000])
-        self._client.set_terminated(run, "FAILED")
+        self._client.set_tag(run, "geosweep.error", error[-5000:])
+        self._client.log_text(run, error, "error.txt")
+        self._end(trial, "FAILED")
 
-    def _close(self, complete: bool) -> None:
-        self._client.set_terminated(self._parent, "FINISHED" if complete else "FAILED")
+    def _end(self, trial: str, status: str) -> None:
+        self._client.set_terminated(self._runs[trial], status)
+        self._open.discard(trial)
+
+    def _close(self, status: str) -> None:
+        for trial in list(self._open):
+            self._end(trial, "KILLED")
+        self._client.set_terminated(self._parent, status)
+
+
+def noted(root: str) -> dict[str, str]:
+    """When each trial was scored that MLflow has in full, as the last run noted it."""
+    content = schemas.read_file(root, NOTE)
+    try:
+        note = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    return note["scored_at"] if note.get("uri") == tracking_uri(root) else {}
+
+
+def is_behind(root: str, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether there are finished trials that MLflow has not, as far as the last run noted."""
+    has = noted(root)
+    return any(_is_behind(has, trial, row) for trial, row in rows.items())
+
+
+def _is_behind(has: Mapping[str, str], trial: str, row: Mapping[str, Any]) -> bool:
+    return row["status"] in ENDED and has.get(trial) != str(row["scored_at"])

@@ -1,7 +1,6 @@
 """One trial: the function Ray Tune runs, once for every cell of a sweep."""
 
 import io
-import math
 import platform
 import socket
 import time
@@ -21,6 +20,7 @@ from models.training import diverged, standardiser, train
 from scoring import handover, schemas
 from scoring.energy import energy_ratio
 from scoring.stages import Stage, geometry, measure
+from tune_jobs import provenance
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
 
@@ -32,11 +32,12 @@ def run_trial(
     folder: str | None,
     cpus: float,
     gpus: float,
+    revision: str = "",
 ) -> None:
     """Train one trial, measure it after every epoch, and hand it over for scoring.
 
     Goes on after the last epoch that any earlier process finished. Every epoch is written to
-    ``checkpoints/<trial>.pt`` in the sweep's folder before it is reported.
+    ``checkpoints/<trial>.json`` and ``.pt`` in the sweep's folder before it is reported.
 
     Args:
         config: the fields of a :class:`TrialConfig`.
@@ -45,6 +46,7 @@ def run_trial(
         folder: the data folder.
         cpus: cores to train on.
         gpus: GPUs that Ray has given this trial; any share of one means to train on it.
+        revision: git's, of the source; kept with the results.
     """
     trial = TrialConfig.model_validate(config)
     if handover.handed_over(root, trial.trial):
@@ -52,10 +54,15 @@ def run_trial(
     torch.set_num_threads(max(1, round(cpus)))
     device = "cuda" if gpus > 0 else "cpu"
     data = load(sources[trial.dataset], folder)
+    provenance.reset_peaks(device)
     checkpoint = _read_checkpoint(root, trial)
-    history: dict[str, Any] = {"epochs": [], "tracks": [], "started_at": _now()}
-    if checkpoint:
-        history = checkpoint["history"]
+    history = checkpoint and handover.read_history(root, trial.trial, checkpoint["epoch"])
+    if not checkpoint or not history:
+        checkpoint, history = None, {"summary": {}, "epochs": [], "tracks": []}
+        history["summary"]["started_at"] = _now()
+    elif "optimizer" not in checkpoint:
+        _hand_over_again(root, trial, data, device, checkpoint, history)
+        return
 
     for epoch in train(trial, data, device, checkpoint):
         start = time.perf_counter()
@@ -77,26 +84,53 @@ def run_trial(
                 row |= more
         if number == 0:
             handover.leave_initial(root, trial.trial, stages)
+            history["summary"] |= _summary(trial, epoch.network, data, device, revision)
         means = {name: float(np.mean([r[name] for r in rows])) for name in SCORES}
         seconds = epoch.record["seconds"] + time.perf_counter() - start
-        record = epoch.record | means | {"seconds": seconds}
+        record = epoch.record | means | {"seconds": seconds, "finished_at": _now()}
         history["epochs"].append(record)
         history["tracks"] += rows
-        state = epoch.checkpoint | {"history": history}
+        history["summary"] |= provenance.peaks(device)
+        state = epoch.checkpoint
         if last:
             state.pop("optimizer")  # nothing goes on from here; the weights are kept
-            summary = _summary(trial, epoch.network, history, device, failed)
-            labels, predictions = predict(epoch.network, data, device, m)
-            handover.leave_final(
-                root,
-                trial.trial,
-                stages,
-                labels,
-                predictions,
-                {"summary": summary, "epochs": history["epochs"], "tracks": history["tracks"]},
-            )
+            history["summary"]["status"] = "diverged" if failed else "done"
+            _hand_over(root, trial, data, device, epoch.network, stages, history)
+        handover.write_history(root, trial.trial, history)
         _write_checkpoint(root, trial, state)
         tune.report({**record, "trial": trial.trial, "diverged": failed})
+
+
+def _hand_over(
+    root: str,
+    trial: TrialConfig,
+    data: Dataset,
+    device: str,
+    network: Network,
+    stages: list[Stage],
+    history: dict[str, Any],
+) -> None:
+    labels, predictions = predict(network, data, device, trial.points)
+    handover.leave_final(root, trial.trial, stages, labels, predictions, history)
+
+
+def _hand_over_again(
+    root: str,
+    trial: TrialConfig,
+    data: Dataset,
+    device: str,
+    checkpoint: dict[str, Any],
+    history: dict[str, Any],
+) -> None:
+    """Leave a trained trial for scoring once more: what it had left, or its tables, are lost."""
+    network = next(train(trial, data, device)).network
+    initial = score(network, data, device, trial.points, transport=True)
+    handover.leave_initial(root, trial.trial, initial)
+    network.load_state_dict(checkpoint["network"])
+    record, done = history["epochs"][-1], history["summary"]["status"] == "done"
+    stages = score(network, data, device, trial.points, transport=done)
+    _hand_over(root, trial, data, device, network, stages, history)
+    tune.report({**record, "trial": trial.trial, "diverged": not done})
 
 
 SCORES = ("lss", "inverse_lss", "lsr")
@@ -131,23 +165,21 @@ def _batches(data: Dataset, device: str, m: int) -> Iterator[torch.Tensor]:
 
 
 def _summary(
-    trial: TrialConfig, network: Network, history: dict[str, Any], device: str, failed: bool
+    trial: TrialConfig, network: Network, data: Dataset, device: str, revision: str
 ) -> dict[str, Any]:
-    """The columns of the trials table that are known when training ends, as JSON values."""
+    """The columns of the trials table that are known when training begins, as JSON values."""
     return {
         "trial": trial.trial,
         **trial.model_dump(),
-        "status": "diverged" if failed else "done",
         "weight_decay": trial.gamma,
         "parameters": sum(p.numel() for group in decayed(network, trial.decay) for p in group),
-        "seconds": math.fsum(record["seconds"] for record in history["epochs"]),
-        "started_at": history["started_at"],
-        "trained_at": _now(),
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine() + " CPU",
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "versions": f"geosweep {version('geosweep')}, python {platform.python_version()}, "
         f"torch {torch.__version__}",
+        "revision": revision,
+        "data_checksum": data.checksum,
     }
 
 
@@ -156,19 +188,18 @@ def _now() -> str:
 
 
 def _read_checkpoint(root: str, trial: TrialConfig) -> dict[str, Any] | None:
-    path = f"checkpoints/{trial.trial}.pt"
+    path = f"{handover.CHECKPOINTS}/{trial.trial}.pt"
     content = schemas.read_file(root, path)
     if content is None:
         return None
     try:
         return torch.load(io.BytesIO(content), weights_only=True)
-    except Exception as error:  # torch raises what pickle, zip files and its own reader raise
-        raise RuntimeError(
-            f"{root}/{path}: cannot be read; delete it, and this trial trains from its start"
-        ) from error
+    except Exception:  # torch raises what pickle, zip files and its own reader raise
+        schemas.set_aside(root, path)  # torn: this trial trains from its start
+        return None
 
 
 def _write_checkpoint(root: str, trial: TrialConfig, state: dict[str, Any]) -> None:
     content = io.BytesIO()
     torch.save(state, content)
-    schemas.write_file(root, f"checkpoints/{trial.trial}.pt", content.getvalue())
+    schemas.write_file(root, f"{handover.CHECKPOINTS}/{trial.trial}.pt", content.getvalue())

@@ -1,0 +1,155 @@
+"""What a search found: the best trial of one objective, the Pareto front of several.
+
+Only trials count that are done and have a finite number for every objective, as in the search
+itself.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.results import Results, ResultsError
+from analysis.tables import CELL, HEADINGS, readable, varying, without_collapsed
+from scoring import schemas
+
+BETTER = {"max": "higher", "min": "lower"}
+SAMPLERS = {"tpe": "TPE"}
+
+
+class Search(NamedTuple):
+    """How a sweep looked for its trials."""
+
+    method: str
+    sampler: str
+    trials: int  # asked for
+    objectives: dict[str, str]  # column of the trials table -> max or min: which is better
+
+
+def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | None:
+    """The search of a sweep; None if it was none, or if its results come from MLflow.
+
+    Args:
+        path: as :func:`analysis.results.load` takes it.
+        tracking_uri: MLflow's address, if the results come from there.
+
+    Raises:
+        ResultsError: what the folder says of its search cannot be read.
+    """
+    root = str(path).rstrip("/") or "/"
+    content = None if tracking_uri else schemas.read_file(root, schemas.SWEEP)
+    if content is None:
+        return None
+    try:
+        asked = json.loads(content).get("search")
+        if asked is None:
+            return None
+        objectives = dict(asked["objectives"])
+        search = Search(asked["method"], asked["sampler"], int(asked["trials"]), objectives)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"{root}/{schemas.SWEEP}: its search cannot be read: {error!r}"
+        raise ResultsError(message) from error
+    known = {field.name for field in schemas.TRIALS if field.type == schemas.REAL}
+    for name, better in objectives.items():
+        if name not in known or better not in BETTER:
+            raise ResultsError(
+                f"{root}/{schemas.SWEEP}: objective {name!r}: {better!r}; should be a column of "
+                "numbers of the trials table, with max or min"
+            )
+    return search
+
+
+def on_front(values: np.ndarray) -> np.ndarray:
+    """Which points make the Pareto front: those that no other point dominates.
+
+    A point dominates another if it is nowhere worse and somewhere better. Equal points do not
+    dominate each other: they are on the front together or not at all.
+
+    Args:
+        values: numbers of shape (n, k) without NaN: k objectives of n points, smaller is better.
+
+    Returns:
+        Booleans of shape (n,). With one objective, whether a point has the smallest value.
+
+    >>> on_front(np.array([[1, 4], [2, 2], [2, 2], [3, 2], [4, 1]]))
+    array([ True,  True,  True, False,  True])
+    """
+    no_worse = (values[:, None] <= values).all(axis=-1)  # (n, n): a row's point than a column's
+    better = (values[:, None] < values).any(axis=-1)
+    return np.logical_not((no_worse & better).any(axis=0))
+
+
+def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
+    """Trials by the first objective, the best first, with ``front``: who is on the Pareto front.
+
+    Ties are in order of the next objective.
+    """
+    signs = [1.0 if better == "min" else -1.0 for better in objectives.values()]
+    values = trials[[*objectives]].to_numpy("float64") * signs  # (n, k), smaller is better
+    ranks = np.lexsort(values.T[::-1])
+    return trials.assign(front=on_front(values)).iloc[ranks]
+
+
+def candidates(results: Results, search: Search) -> pd.DataFrame:
+    """The trials that count, ranked: see :func:`ranked`. A collapsed trial has no OTS and gap."""
+    done = without_collapsed(results.trials[results.trials.status == "done"])
+    done = done.astype({"trial": "str", "dataset": "str", "network": "str"})
+    known = done.replace([np.inf, -np.inf], np.nan).dropna(subset=list(search.objectives))
+    return ranked(known, search.objectives)
+
+
+def search_table(results: Results, search: Search) -> pd.DataFrame:
+    """The trials that count, the best first; with several objectives those of the Pareto front.
+
+    Returns:
+        Frame with the trial, the fields of its configuration that vary in the sweep, m, and
+        the objectives, each with its nulls beside it where it has any.
+    """
+    found = candidates(results, search)
+    if len(search.objectives) > 1:
+        found = found[found.front]
+    columns = ["trial", *_fields(results), "points"]
+    for name in search.objectives:
+        columns += [n for n in (name, f"{name}_initial", f"{name}_random") if n in found]
+    return found[columns].rename(columns={"points": "m"}).reset_index(drop=True)
+
+
+def _fields(results: Results) -> list[str]:
+    """Fields of the configuration that take several values, without m."""
+    own = [n for n in (*CELL, "seed") if results.trials[n].nunique(dropna=False) > 1]
+    return own + varying(results.trials)
+
+
+def search_sentence(results: Results, search: Search) -> str:
+    """What the search was, how far it is, and what it found so far."""
+    found = candidates(results, search)
+    done = int((results.trials.status == "done").sum())
+    sampler = SAMPLERS.get(search.sampler, search.sampler)
+    aims = [f"{BETTER[way]} {heading(name)}" for name, way in search.objectives.items()]
+    said = (
+        f"Search by {search.method.capitalize()}'s {sampler} sampler for {' and '.join(aims)}: "
+        f"{search.trials} trials asked for, {done} done"
+    )
+    if lost := done - len(found):
+        names = " or ".join(heading(name) for name in search.objectives)
+        said += f", {lost} of them left out for want of a finite {names}"
+    if not len(found):
+        return said + "."
+    if len(search.objectives) > 1:
+        return (
+            f"{said}. On the Pareto front: {found.front.sum()} of {len(found)} trials. No trial is "
+            "at least as good as one of them in every objective and better in one."
+        )
+    table = search_table(results, search)
+    best = readable(table.head(1)).iloc[0]
+    parts = [f"{name} = {text}" for name, text in best.items() if text and name != "trial"]
+    equal = f" and {found.front.sum() - 1} equal to it" if found.front.sum() > 1 else ""
+    return f"{said}. Best: trial {best.trial}{equal} ({', '.join(parts)})."
+
+
+def heading(name: str) -> str:
+    """What an objective is called."""
+    return HEADINGS.get(name, name.replace("_", " "))

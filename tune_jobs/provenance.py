@@ -1,0 +1,49 @@
+"""Where numbers come from: the source's revision, and the memory it took."""
+
+import resource
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def revision() -> str:
+    """Git's revision of this source, ``-dirty`` where it was changed; empty outside git."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+    try:
+        subprocess.run(tracked, capture_output=True, check=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def reset_peaks(device: str) -> None:
+    """From now on :func:`peaks` counts: a process may have trained something larger before."""
+    with suppress(OSError):  # not on Linux, or not allowed: the peak is that of the process
+        Path("/proc/self/clear_refs").write_text("5")
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peaks(device: str) -> dict[str, Any]:
+    """``peak_memory`` and, on a GPU, ``peak_gpu_memory`` since :func:`reset_peaks`, in GB."""
+    found = {"peak_memory": _peak_memory() / 1e9}
+    if device == "cuda":
+        import torch
+
+        found["peak_gpu_memory"] = torch.cuda.max_memory_allocated() / 1e9
+    return found
+
+
+def _peak_memory() -> int:
+    """Bytes that this process has held at most."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
