@@ -2,9 +2,11 @@
 
 This is the one module that knows how results are stored. A sweep's folder is a path or any
 URI that ``pyarrow.fs`` opens; a table is a folder of Parquet files, one a trial, each written
-under another name first and then moved to its place. Needs pyarrow only.
+under another name first and then moved to its place; ``results/.<table>.parquet`` keeps many of
+them together, and may be deleted at any time. Needs pyarrow only.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +14,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 FORMAT = "1"  # in every file's metadata; raised when a column changes its meaning
 OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # a file's name
+MANY = 50  # files of a table above which what they hold is kept together as well
+KEPT = b"files"  # of a file that keeps them: their sizes and times
 ASIDE = "set-aside"  # folder of files that were torn, or not of geosweep
 SWEEP = "sweep.json"  # the cells of the sweep in a folder, and how it looks for more
 
@@ -312,17 +317,38 @@ def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, A
 
 
 def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Table:
-    """All rows of a table, from the files of all trials.
+    """All rows of a table, from the files of all trials, in the order of their names.
+
+    Many small files are slow to open: where there are more than a few, what was read is kept
+    together in one hidden file, and only files that are new or have changed are opened.
 
     Raises:
         StoreError: a file there is not Parquet, or not of this table; the message names it.
     """
+    fs, base = open_folder(root)
+    schema = TABLES[table]
+    selector = pafs.FileSelector(f"{base}/results/{table}", allow_not_found=True)
+    files = {
+        info.base_name: f"{info.size} {info.mtime_ns}"
+        for info in fs.get_file_info(selector)
+        if info.base_name.endswith(".parquet") and not info.base_name.startswith(".")
+    }
+    if len(files) < MANY:
+        paths = [f"{base}/results/{table}/{name}" for name in sorted(files)]
+        return _open_all(fs, paths, schema, columns)
+    kept, known = _read_kept(fs, base, table, columns)
+    if known != files:
+        same = {name for name, mark in files.items() if known.get(name) == mark}
+        kept = _merged(fs, base, table, same, sorted(files.keys() - same))
+        _keep(root, table, kept, files)
+    return kept.select(columns or schema.names)
+
+
+def _open_all(
+    fs: pafs.FileSystem, paths: list[str], schema: pa.Schema, columns: list[str] | None = None
+) -> pa.Table:
     import pyarrow.dataset as ds  # loads pandas, which writing does not need
 
-    schema = TABLES[table]
-    fs, base = open_folder(root)
-    names = [n for n in list_files(root, f"results/{table}") if n.endswith(".parquet")]
-    paths = [f"{base}/results/{table}/{name}" for name in names]
     if not paths:
         return schema.empty_table().select(columns or schema.names)
     try:
@@ -335,6 +361,46 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
             except (pa.ArrowException, OSError) as error:
                 raise StoreError(f"{path}: not a table of geosweep: {error}") from error
         raise
+
+
+def _read_kept(
+    fs: pafs.FileSystem, base: str, table: str, columns: list[str] | None
+) -> tuple[pa.Table, dict[str, str]]:
+    """What was kept together of a table, and of which files, with their sizes and times."""
+    schema = TABLES[table]
+    nothing = schema.empty_table()
+    path = f"{base}/results/.{table}.parquet"
+    if fs.get_file_info(path).type != pafs.FileType.File:
+        return nothing, {}
+    try:
+        file = pq.ParquetFile(fs.open_input_file(path), memory_map=True)
+        about = file.schema_arrow.metadata or {}
+        if not file.schema_arrow.equals(schema):
+            return nothing, {}  # of an earlier version
+        return file.read(columns), json.loads(about[KEPT])
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return nothing, {}
+
+
+def _merged(fs: pafs.FileSystem, base: str, table: str, same: set[str], new: list[str]) -> pa.Table:
+    """The whole table: rows kept of files that are the same, and those of new ones."""
+    schema = TABLES[table]
+    kept, _ = _read_kept(fs, base, table, None)
+    trials = pa.array([name.removesuffix(".parquet") for name in same], TEXT)
+    kept = kept.filter(pc.is_in(kept["trial"], trials)) if same else schema.empty_table()
+    added = _open_all(fs, [f"{base}/results/{table}/{name}" for name in new], schema)
+    both = pa.concat_tables([kept.replace_schema_metadata(schema.metadata), added])
+    order = both["trial"].to_numpy().argsort(kind="stable")
+    return both.take(order)
+
+
+def _keep(root: str, table: str, whole: pa.Table, files: dict[str, str]) -> None:
+    about = {**(TABLES[table].metadata or {}), KEPT: json.dumps(files).encode()}
+    try:
+        with writing(root, f"results/.{table}.parquet") as stream:
+            pq.write_table(whole.replace_schema_metadata(about), stream, compression="zstd")
+    except (pa.ArrowException, OSError):
+        pass  # a folder of somebody else's, or a full disk: the files of the trials are there
 
 
 def broken_files(root: str, table: str) -> list[str]:

@@ -126,9 +126,10 @@ def run(
         print("geosweep: stopped; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
     console.print(results_table(state, console.width))
-    page = unwritten = None
+    page, unwritten = service.page(request.root), None
     try:
-        page = service.report(request.root) if state.rows else None
+        if state.rows and (state.worked or page is None):
+            page = service.report(request.root)
     except sweep.SweepError as error:  # not bad input: what was trained is kept
         unwritten = str(error)
     failed, unfinished = state.ids("failed"), len(state.scoring) + state.to_suggest

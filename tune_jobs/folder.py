@@ -47,7 +47,8 @@ class State:
     begun: list[str]  # of the missing, those that have a checkpoint to go on from
     extra: list[str]  # finished trials of an earlier version of the sweep, or of another one
     to_suggest: int  # cells that a search has not suggested yet
-    interrupted: bool = False  # by Ctrl-C, in the run that ended so
+    worked: bool = False  # this run had something to do
+    interrupted: bool = False  # by Ctrl-C
 
     def ids(self, *statuses: str) -> list[str]:
         """Trials whose row has one of these statuses."""

@@ -129,12 +129,12 @@ def run(request: folder.Request, console: Console) -> folder.State:
             for trial, row in state.rows.items():
                 study.tell(trial, row)
         state = _chosen(state, request.retry)
-        interrupted = False
         if not state.complete:
             interrupted = _run(request, state, study, console)
-        elif is_behind(root, state.rows):
+            return replace(folder.inspect(root), worked=True, interrupted=interrupted)
+        if is_behind(root, state.rows):
             sync(root, console)
-        return replace(folder.inspect(root), interrupted=interrupted)
+        return state
 
 
 def _same_data(request: folder.Request, state: folder.State) -> None:
@@ -179,6 +179,14 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
     done = tracker.sync(state.rows, labels(state.trials))
     tracker.close("FINISHED" if state.complete else "FAILED")
     return done, tracker.failed
+
+
+def page(root: str) -> str | None:
+    """Path of a sweep's report, if there is one that is newer than its results."""
+    results, found = Path(root, "results", "trials"), Path(root, "report", "index.html")
+    if "://" in root or not found.exists() or not results.exists():
+        return None
+    return str(found) if found.stat().st_mtime >= results.stat().st_mtime else None
 
 
 def report(root: str) -> str:

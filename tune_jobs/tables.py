@@ -9,6 +9,7 @@ from tune_jobs.board import labels, number
 from tune_jobs.folder import State
 
 Row = dict[str, Any]
+MOST = 200  # rows shown
 
 # name, figure, and from which width on it is shown: scores first, their nulls beside them
 COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
@@ -35,7 +36,7 @@ def results_table(state: State, width: int) -> Table:
     for name, _ in shown:
         table.add_column(name, justify="right", no_wrap=True)
     names = labels(state.trials)
-    for trial in state.trials:
+    for trial in state.trials[:MOST]:
         row = state.rows.get(trial.trial)
         if row is None or row["status"] == "failed":
             word = (
@@ -45,4 +46,6 @@ def results_table(state: State, width: int) -> Table:
         else:
             mark = "" if row["status"] == "done" else f" ({row['status']})"
             table.add_row(names[trial.trial] + mark, *(figure(row) for _, figure in shown))
+    if len(state.trials) > MOST:
+        table.add_row(f"... and {len(state.trials) - MOST} more, in the report")
     return table
