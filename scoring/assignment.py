@@ -138,17 +138,22 @@ def _exact(
     """Shortest augmenting paths on the edges, until no edge is missing; at first the diagonal."""
     if columns is None or owners is None:
         columns, owners = np.arange(len(v)), np.arange(len(v))
+    patience, searched = 1.0, 0
     while True:
         if not kernels.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         u = kernels.matched(*edges, columns) - v[columns]
-        patience = 10.0 ** max(0, rounds - 50)  # should a block not be the same every time
-        found, costs, low = _price(rows, u - patience * _rounding(edges, v), v, pool)
+        bar = u - patience * _rounding(edges, v)
+        found, costs, low = _price(rows, bar, v, pool, _most(searched))
         rounds += 1
+        searched += 1
         wanting = found[:, 0] >= 0
         if not wanting.any():
             return Matching(columns, np.minimum(u, low), v, np.maximum(u - low, 0), edges, rounds)
+        before = len(edges.column)
         edges = Edges(*kernels.added(*edges, found, costs))
+        if len(edges.column) == before:  # all of them rounding, more of it than was thought
+            patience *= 10
         owners[columns[wanting]] = -1
         columns[wanting] = -1
 
@@ -263,16 +268,22 @@ def _guessed(block: np.ndarray, u: np.ndarray, m: int, share: float) -> np.ndarr
     return np.partition(least, rank, axis=0)[rank]
 
 
+def _most(searched: int) -> int:
+    """Edges of a row that a pass adds at most: more of them where many passes were not enough."""
+    return ADDED * 2 ** min(6, searched // 4)
+
+
 def _price(
-    rows: Rows, bar: np.ndarray, v: np.ndarray, pool: ThreadPoolExecutor
+    rows: Rows, bar: np.ndarray, v: np.ndarray, pool: ThreadPoolExecutor, most: int = ADDED
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each row, columns (m, ADDED) with cost - v below its bar, their costs, and the least.
+    """For each row, columns (m, most) with cost - v below its bar, their costs, and the least.
 
     Columns are -1, at the end of a row, where there are fewer.
     """
     m = len(v)
-    best = np.repeat(bar[:, None], ADDED, axis=1)
-    place = np.full((m, ADDED), -1, np.int32)
+    most = min(most, m)
+    best = np.repeat(bar[:, None], most, axis=1)
+    place = np.full((m, most), -1, np.int32)
     low = np.empty(m)
 
     def work(part: tuple[int, int]) -> None:

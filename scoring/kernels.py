@@ -144,13 +144,21 @@ def collected(best, place, v, best_rows, place_rows, u, own):
 
 @exact
 def added(first, column, cost, found, costs):
-    """The edges with those that a pass found."""
+    """The edges with those that a pass found, as far as they are new."""
     m, k = found.shape
+    new = np.zeros((m, k), np.bool_)
     begin = np.zeros(m + 1, np.int64)
     for i in range(m):
         more = 0
-        while more < k and found[i, more] >= 0:
-            more += 1
+        for q in range(k):
+            if found[i, q] < 0:
+                break
+            new[i, q] = True
+            for e in range(first[i], first[i + 1]):
+                if column[e] == found[i, q]:
+                    new[i, q] = False
+                    break
+            more += new[i, q]
         begin[i + 1] = begin[i] + first[i + 1] - first[i] + more
     columns, prices = np.empty(begin[m], np.int32), np.empty(begin[m], cost.dtype)
     for i in range(m):
@@ -158,8 +166,10 @@ def added(first, column, cost, found, costs):
         for e in range(first[i], first[i + 1]):
             columns[n], prices[n] = column[e], cost[e]
             n += 1
-        for q in range(begin[i + 1] - n):
-            columns[n + q], prices[n + q] = found[i, q], costs[i, q]
+        for q in range(k):
+            if new[i, q]:
+                columns[n], prices[n] = found[i, q], costs[i, q]
+                n += 1
     return begin, columns, prices
 
 

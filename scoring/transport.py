@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from scoring.assignment import ROUNDING, TIED, Matching, Rows, match
 
-COLLAPSED = 1e-6  # a spread below this share of the scale of the points is rounding
+COLLAPSED = {4: 1e-6, 8: 1e-14}  # share of the scale of points, by bytes, that is rounding
+FLOOR = 1e-6  # share of the spread below which W2^2 is compared with it, not with itself
 PREFIXES = (100, 300, 1000, 3000, 10_000)  # numbers of points at which OTS is given
 HELD = 2**30  # bytes of a matrix of products that is kept while it is solved
 DIMENSIONS = 4096  # whose products are added up at a time
@@ -37,7 +38,7 @@ class Problem(NamedTuple):
     columns: np.ndarray  # (m,) float64: |y_j - mean x|^2
     rows: np.ndarray  # (m,) float64: |x_i - mean x|^2 over s; x is spread s times as far as y
     shift: float  # |mean y - mean x|^2: what a common shift of all points costs
-    collapsed: bool  # inputs or outputs are all equal within rounding
+    collapsed: Any  # (prefixes,) whether inputs or outputs are all equal within rounding
     unit: float  # the power of two that undoes the scaling of products
     inner: Any = None  # (m, m)
     x: Any = None  # centred and scaled points (m, d), where the products are not kept
@@ -98,7 +99,9 @@ def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Trans
         random one. It depends on m: compare at equal m only. NaN, with ``collapsed``, where
         the outputs (or inputs) are all equal, since any matching is optimal then. Points in
         float32 (or less) are matched by products in float32, others in float64, and exactly
-        so: ``suboptimality`` is measured on those products.
+        so: ``suboptimality`` is measured on those products. Where several matchings cost the
+        same, ``ties`` says how many points they match otherwise; cycles that save nothing are
+        undone, but OTS need not be the largest that any of them has.
 
     Raises:
         ValueError: the shapes differ, there are fewer than two points, or a value is not finite.
@@ -132,10 +135,8 @@ def assignment_problem(x: Any, y: Any) -> Problem:
     around = [_squared_distances(p, c[None]) for p, c in zip((x, y), centres, strict=True)]
     sizes = [_power_below(float(distances.max()) ** 0.5) for distances in around]
     spreads = [float(distances.mean()) ** 0.5 for distances in around]
-    collapsed = spreads[0] <= COLLAPSED * _spread(x) or spreads[1] <= COLLAPSED * max(
-        spreads[0], _spread(y)
-    )
-    rows = around[0] if collapsed else around[0] * spreads[1] / spreads[0]
+    collapsed = np.array([_collapsed(x[:n], y[:n]) for n in _prefixes(m)])
+    rows = around[0] if collapsed[-1] else around[0] * spreads[1] / spreads[0]
 
     def centred(here: slice) -> tuple[Any, Any]:
         return tuple(
@@ -159,16 +160,16 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
     they take less than 1 GiB, and otherwise computed each time they are needed.
     """
     own, columns, closeness = problem[:3]
-    shift, collapsed, unit = float(problem.shift), bool(problem.collapsed), float(problem.unit)
+    shift, collapsed, unit = float(problem.shift), bool(problem.collapsed[-1]), float(problem.unit)
     m = len(own)
     problem = _with_products(problem, threads)
     rows = _rows(problem)
-    sizes = [n for n in PREFIXES if n < m] + [m]
+    sizes = _prefixes(m)
     diagonal = _products(problem, np.arange(m))
     constants = own - columns + 2 * unit * diagonal  # of |x_i - y_j|^2, that belong to row i
     matchings = match(rows, sizes, -closeness / (2 * unit), threads)
     prefixes = []
-    for n, matching in zip(sizes, matchings, strict=True):
+    for n, matching, lost in zip(sizes, matchings, problem.collapsed, strict=True):
         sigma, saved = _own_where_equal(problem, matching.permutation, diagonal[:n])
         network_cost = float(own[:n].mean())
         optimal_cost = max(network_cost - float(saved.mean()), 0.0)
@@ -177,8 +178,8 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
         prefixes.append(
             Prefix(
                 n,
-                float("nan") if collapsed else ots,
-                float("nan") if collapsed else gap,
+                float("nan") if lost else ots,
+                float("nan") if lost else gap,
                 _suboptimality(2 * unit * matching.slack.sum(), n * optimal_cost, columns[:n]),
             )
         )
@@ -227,8 +228,8 @@ def _movement(cost: float, spreads: float, collapsed: bool) -> float:
 
 
 def _suboptimality(slack: float, cost: float, columns: np.ndarray) -> float:
-    """Slack as a share of the optimal cost; of rounding, where that is all the cost there is."""
-    return slack / max(cost, np.finfo(np.float64).eps * float(columns.sum())) if slack > 0 else 0.0
+    """Slack as a share of the optimal cost; of a millionth of the spread, where that is more."""
+    return slack / max(cost, FLOOR * float(columns.sum())) if slack > 0 else 0.0
 
 
 def _with_products(problem: Problem, threads: int | None) -> Problem:
@@ -339,6 +340,17 @@ def _shift(x: Any, y: Any) -> float:
     """|mean of y_i - x_i|^2 in float64."""
     sums = [_numpy((_double(y[here]) - _double(x[here])).sum(0)) for here in _slices(len(x))]
     return float(((np.sum(sums, axis=0) / len(x)) ** 2).sum())
+
+
+def _prefixes(m: int) -> list[int]:
+    return [*(n for n in PREFIXES if n < m), m]
+
+
+def _collapsed(x: Any, y: Any) -> bool:
+    """Whether inputs or outputs are one point, up to rounding in their precision."""
+    least = COLLAPSED[max(4, y.dtype.itemsize)]
+    around = [float(_squared_distances(p, p.mean(0)[None]).mean()) ** 0.5 for p in (x, y)]
+    return around[0] <= least * _spread(x) or around[1] <= least * max(around[0], _spread(y))
 
 
 def _spread(x: Any) -> float:

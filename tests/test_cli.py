@@ -1,16 +1,23 @@
 """The command line as a user meets it."""
 
+import io
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
 
 import numpy as np
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from models import datasets
 from scoring import schemas
-from tune_jobs import cli, folder, sweep
+from tune_jobs import cli, folder, service, sweep
 
 
 @pytest.fixture
@@ -157,7 +164,7 @@ def test_a_port_in_use_is_named(geosweep, tmp_path):
 @pytest.mark.ray
 def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
     root = str(tmp_path / "out")
-    (tmp_path / "long.yaml").write_text("layers: fully_connected\nepochs: 400\npoints: 20")
+    (tmp_path / "long.yaml").write_text("layers: fully_connected\nepochs: 150\npoints: 20")
     command = [sys.executable, "-m", "tune_jobs.cli", "run", str(tmp_path / "long.yaml")]
     command += ["--out", root]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -175,4 +182,92 @@ def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 go on from a checkpoint" in done.stdout
     epochs = schemas.read_table(root, "epochs", ["epoch"]).to_pydict()["epoch"]
-    assert epochs == list(range(401))
+    assert epochs == list(range(151))
+
+
+def test_a_dry_run_lists_the_cells_and_starts_nothing(geosweep, tmp_path):
+    code, out, _ = geosweep("run", "demo", "--dry-run")
+    assert code == 0
+    assert "16 cells" in out
+    for trial in sweep.read("demo").trials:
+        assert trial.trial in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_points_for_the_memory_are_refused(geosweep, monkeypatch):
+    monkeypatch.setattr(service, "_memory_here", lambda: 1e6)
+    code, _, err = geosweep("run", "demo", "--set", "K=2")
+    assert code == 2
+    assert "points = 500: the states of K = 2" in err
+    assert "take fewer points" in err
+
+
+def test_a_gpu_that_is_not_there_is_missed_before_anything_starts(geosweep, tmp_path):
+    code, _, err = geosweep("run", "demo", "--set", "resources.gpus=99")
+    assert code == 2
+    assert "resources.gpus = 99: this machine has" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+TEXTS = [path.read_text() for path in sweep.builtin().values()]
+TEXTS = [text for text in TEXTS if "digits" in text] + [
+    """
+network: [plain, resnet]
+gamma: {low: 1e-5, high: 0.1}
+zip: [{K: [1, 2], points: [50, 60]}]
+search: {method: optuna, trials: 20, objectives: [test_accuracy, lss]}
+scheduler: {method: asha, grace: 2}
+resources: {cpus: 1, gpus: 0}
+""",
+    """
+dataset: digits
+gamma: [0, 1e-3, 1e-2]
+exclude: [{network: plain, gamma: 0}]
+seeds: 3
+epochs: 5
+batch_size: [32, 64]
+""",
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+@st.composite
+def mutated(draw):
+    """The text of a sweep file with a few things changed: in its values, or in its letters."""
+    text = draw(st.sampled_from(TEXTS))
+    content = yaml.safe_load(text)
+    for _ in range(draw(st.integers(0, 3))):
+        name = draw(st.sampled_from([*content, *sweep.SweepFile.model_fields, "K", "m"]))
+        inside = content.get(name)
+        if isinstance(inside, dict) and inside and draw(st.booleans()):
+            content[name] = inside | {draw(st.sampled_from(list(inside))): draw(JSON)}
+        else:
+            content[name] = draw(JSON | st.sampled_from(["optuna", "asha", "digits", "plain"]))
+    text = yaml.safe_dump(content, allow_unicode=True)
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.text(max_size=3)) + text[at + draw(st.integers(0, 4)) :]
+    return text
+
+
+@settings(max_examples=150)
+@given(mutated())
+def test_whatever_stands_in_a_sweep_file_it_runs_or_is_refused_in_words(tmp_path_factory, text):
+    file = tmp_path_factory.mktemp("mutated") / "sweep.yaml"
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    said = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["geosweep", "run", str(file), "--dry-run"]),
+        mock.patch.object(datasets, "_from_torchvision", side_effect=datasets.DataError("away")),
+        redirect_stderr(said),
+        redirect_stdout(io.StringIO()),
+        pytest.raises(SystemExit) as end,
+    ):
+        cli.main()
+    assert end.value.code in (0, 2)
+    assert (end.value.code == 2) == bool(said.getvalue())
+    assert "Traceback" not in said.getvalue()

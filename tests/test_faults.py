@@ -13,11 +13,15 @@ from datetime import UTC
 from pathlib import Path
 
 import numpy as np
+import optuna
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from scoring import handover, schemas
+from tune_jobs.search import STUDY
 from tune_jobs.tracking import NOTE, TRIAL_TAG
 
 pytestmark = [
@@ -374,3 +378,32 @@ def test_failures_are_counted_kept_and_tried_again_alone(tmp_path):
     in_the_way.rmdir()
     sweep.again("--retry-failed")
     sweep.check()
+
+
+def test_a_search_killed_half_way_ends_with_its_trials_and_a_pareto_figure(tmp_path):
+    sweep = Sweep(tmp_path, epochs=2)
+    Path(sweep.command[4]).write_text(
+        "layers: fully_connected\nnetwork: [plain, resnet]\ngamma: {low: 1e-5, high: 0.1}\n"
+        "epochs: 2\npoints: 60\nsearch: {trials: 20, objectives: [test_accuracy, lss]}\n"
+    )
+    with sweep:
+        while len(schemas.list_files(sweep.root, "results/trials")) < 8:
+            assert sweep.driver.poll() is None, sweep.driver.communicate()[0]
+            time.sleep(0.1)
+        before = sweep.rows()
+        sweep.started = psutil.Process(sweep.driver.pid).children(recursive=True)
+        sweep.driver.kill()
+        sweep.driver.wait()
+        said = sweep.again()
+    assert "20 of 20 done" in said
+    rows = sweep.rows()
+    assert len(rows) == 20
+    assert {trial: rows[trial] for trial in before} == before
+    assert len({row["gamma"] for row in rows.values()}) == 20
+    sweep.check_mlflow(rows)
+    assert Path(sweep.root, "report", "pareto_front.png").stat().st_size > 10_000
+    study = optuna.load_study(
+        study_name=None, storage=JournalStorage(JournalFileBackend(f"{sweep.root}/{STUDY}"))
+    )
+    told = {t.params["gamma"]: t.values for t in study.trials}
+    assert told == {r["gamma"]: [r["test_accuracy"], r["lss"]] for r in rows.values()}

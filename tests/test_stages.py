@@ -227,9 +227,11 @@ def handed_over(root, rows, problems):
     """A trial of two epochs whose rows of the tracks table are these, handed over."""
     key = {"trial": "a", "dataset": "digits", "network": "plain", "stages": 2}
     summary = key | {"gamma": 0.0, "seed": 0, "status": "done"}
-    summary |= dict.fromkeys(("started_at", "trained_at"), "2026-01-01T00:00:00+00:00")
+    moment = "2026-01-01T00:00:00+00:00"
+    summary["started_at"] = moment
     losses = {field.name: 1.0 for field in schemas.LOSSES}
-    epochs = [{"epoch": epoch} | losses for epoch in (0, 1)]
+    times = {"seconds": 1.0, "finished_at": moment}
+    epochs = [{"epoch": epoch} | losses | times for epoch in (0, 1)]
     labels = np.zeros(POINTS, dtype=np.int64)
     history = {"summary": summary, "epochs": epochs, "tracks": rows}
     handover.leave_final(root, "a", problems, labels, labels, history)

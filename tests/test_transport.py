@@ -383,3 +383,44 @@ def test_a_problem_comes_back_from_a_file_as_it_was(tmp_path, d):
     assert_array_equal(again.permutation, wanted.permutation)
     assert again.optimal_cost == wanted.optimal_cost
     assert again.collapsed is False
+
+
+LINES = np.sort(np.random.default_rng(0).normal(size=(700, 1)), axis=0)
+CIRCLE = np.linspace(0, 2 * np.pi, 700, endpoint=False)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (np.arange(701.0)[:, None], -np.arange(701.0)[:, None]),
+        (LINES, -LINES),
+        (LINES @ np.ones((1, 20)), -LINES @ np.ones((1, 20))),
+        (LINES, np.roll(LINES, 1, axis=0)),
+        (np.c_[np.cos(CIRCLE), np.sin(CIRCLE)], np.c_[-np.sin(CIRCLE), np.cos(CIRCLE)]),
+    ],
+    ids=["line", "normal", "line in 20-d", "rolled", "circle"],
+)
+def test_points_in_order_are_matched_exactly_however_many_passes_it_takes(x, y):
+    cost = ((x[:, None] - y) ** 2).sum(2)
+    rows, columns = linear_sum_assignment(cost)
+    result = optimal_transport_score(x, y)
+    least = cost[rows, columns].mean()
+    assert result.suboptimality <= 1e-6
+    assert_allclose(result.optimal_cost, least, rtol=1e-9, atol=1e-9)
+
+
+def test_good_points_far_from_the_origin_have_not_collapsed():
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    near, far = optimal_transport_score(x, x + 1), optimal_transport_score(x + 1e7, x + 1e7 + 1)
+    assert not far.collapsed
+    assert far.ots == near.ots
+    assert optimal_transport_score(x, 1e-6 * x).ots == 1
+
+
+def test_a_prefix_that_has_collapsed_has_no_ots_of_its_own():
+    x, y = np.random.default_rng(0).normal(size=(2, 150, 3))
+    y[:100] = 1
+    first, whole = optimal_transport_score(x, y).prefixes
+    assert math.isnan(first.ots)
+    assert math.isnan(first.gap)
+    assert whole.ots < 0.9
