@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-faults lint bench clean
 
 demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
 	$(BIN)/geosweep run demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-faults: $(READY)  ## a part of them: what is killed, broken or full while a sweep runs
+	$(BIN)/python -m pytest -m faults --durations=0
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
