@@ -387,7 +387,11 @@ def _merged(fs: pafs.FileSystem, base: str, table: str, same: set[str], new: lis
     schema = TABLES[table]
     kept, _ = _read_kept(fs, base, table, None)
     trials = pa.array([name.removesuffix(".parquet") for name in same], TEXT)
-    kept = kept.filter(pc.is_in(kept["trial"], trials)) if same else schema.empty_table()
+    if same:
+        known = pc.call_function("is_in", [kept["trial"]], pc.SetLookupOptions(trials))
+        kept = kept.filter(known)
+    else:
+        kept = schema.empty_table()
     added = _open_all(fs, [f"{base}/results/{table}/{name}" for name in new], schema)
     both = pa.concat_tables([kept.replace_schema_metadata(schema.metadata), added])
     order = both["trial"].to_numpy().argsort(kind="stable")

@@ -201,3 +201,37 @@ def test_files_of_a_sweep_are_written_read_listed_and_deleted(tmp_path):
     schemas.delete(root, "pending")
     assert schemas.list_files(root, "pending") == []
     assert schemas.list_files(root, "never made") == []
+
+
+def test_many_files_are_kept_together_and_every_change_to_one_is_seen(tmp_path):
+    root, names = str(tmp_path), [f"{i:012x}" for i in range(schemas.MANY + 5)]
+
+    def told():
+        read = schemas.read_table(root, "epochs", ["trial", "epoch"]).to_pylist()
+        return [(row["trial"], row["epoch"]) for row in read]
+
+    def write(name, epochs):
+        rows = [{"trial": name, "epoch": epoch} for epoch in range(epochs)]
+        schemas.write_table(root, "epochs", name, rows)
+
+    for name in names[1:]:
+        write(name, 2)
+    for change in (lambda: None, lambda: write(names[0], 3), lambda: write(names[7], 1)):
+        change()
+        counts = dict.fromkeys(names[1:], 2)
+        if schemas.read_rows(root, "epochs", names[0]):
+            counts[names[0]] = 3
+        counts[names[7]] = len(schemas.read_rows(root, "epochs", names[7]))
+        wanted = [(name, epoch) for name in sorted(counts) for epoch in range(counts[name])]
+        assert told() == wanted
+        assert told() == wanted  # from the file that keeps them
+    kept = tmp_path / "results" / ".epochs.parquet"
+    assert kept.exists()
+    schemas.delete(root, schemas.table_path("epochs", names[3]))
+    assert names[3] not in {trial for trial, _ in told()}
+    before = told()
+    kept.write_bytes(b"torn")
+    assert told() == before
+    (tmp_path / schemas.table_path("epochs", names[5])).write_bytes(b"PAR1 torn")
+    with pytest.raises(schemas.StoreError, match=names[5]):
+        schemas.read_table(root, "epochs")
