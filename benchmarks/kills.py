@@ -32,7 +32,7 @@ SWEEP = """
 network: [plain, resnet]
 layers: [fully_connected, convolutional]
 gamma: [0, 1e-3, 1e-2, 1e-1]
-epochs: 150
+epochs: 200
 points: 100
 epoch_points: 100
 """

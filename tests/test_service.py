@@ -20,9 +20,9 @@ from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
-from tune_jobs.driver import Stop
 from tune_jobs.tables import results_table
 from tune_jobs.tracking import AT_THE_END, METRICS, SWEEP_TAG, TRIAL_TAG
+from tune_jobs.tuning import Stop
 
 pytestmark = [
     pytest.mark.ray,

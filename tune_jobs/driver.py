@@ -2,18 +2,13 @@
 
 import os
 import re
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 from rich.console import Console
 
 from models.config import TrialConfig
@@ -21,19 +16,13 @@ from scoring import handover, schemas
 from scoring.actors import Pool, pool_size
 from tune_jobs import folder, provenance
 from tune_jobs.board import Board, Cell, cells, label, labels
-from tune_jobs.search import EPOCH_METRICS, Study
+from tune_jobs.search import Study
 from tune_jobs.sweep import SweepError
 from tune_jobs.tracking import Tracker
+from tune_jobs.tuning import Cells, NotKept, Stop, scheduler
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last epoch
 ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # how a traceback ends
-
-
-class NotKept:
-    """Pickled as nothing: Ray keeps what it is given for a restore, which is never asked for."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
 
 class Driver(NotKept, tune.Callback):
@@ -104,8 +93,8 @@ class Driver(NotKept, tune.Callback):
             tune.with_resources(trainable, held),
             param_space={},
             tune_config=tune.TuneConfig(
-                search_alg=Cells(self),
-                scheduler=self._scheduler(),
+                search_alg=Cells(self.cells(), lambda: self._stop.asked),
+                scheduler=scheduler(self._request.sweep, self._root, self._state),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_trial_id,
@@ -158,36 +147,9 @@ class Driver(NotKept, tune.Callback):
             yield config
 
     @property
-    def stopping(self) -> bool:
-        """Whether no further trial is to begin."""
-        return self._stop.asked
-
-    @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended the sweep."""
         return self._stop.interrupted
-
-    def _scheduler(self) -> TrialScheduler:
-        asha = self._request.sweep.scheduler
-        if asha is None:
-            return FIFOScheduler()
-        longest = max(trial.epochs for trial in self._request.sweep.trials)
-        scheduler = ASHAScheduler(
-            time_attr="epoch",
-            metric=asha.metric,
-            mode=EPOCH_METRICS[asha.metric],
-            max_t=longest,
-            grace_period=min(longest, asha.grace or max(1, longest // 10)),
-            reduction_factor=asha.factor,
-        )
-        # What earlier runs have measured counts, as if they had been part of this one.
-        for trial in self._state.ids("done", "stopped"):
-            known: Any = SimpleNamespace(trial_id=trial)
-            nobody: Any = None
-            scheduler.on_trial_add(nobody, known)
-            for row in schemas.read_rows(self._root, "epochs", trial):
-                scheduler.on_trial_result(nobody, known, row)
-        return scheduler
 
     def _start(self, trial: str) -> None:
         cell = self._board.cells[trial]
@@ -212,8 +174,7 @@ class Driver(NotKept, tune.Callback):
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
         """Keep the traceback in the folder and the failure in the trials table."""
         schemas.write_file(self._root, f"errors/{trial}.txt", error.encode())
-        lines = error.strip().splitlines() or ["no message"]
-        last = next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
+        last = last_line(error)
         if record:
             config = self._board.cells[trial].config
             row = {"trial": trial, **config.model_dump(), "status": "failed", "error": last}
@@ -259,89 +220,12 @@ class Driver(NotKept, tune.Callback):
         self._collect()
 
 
-class Cells(NotKept, Searcher):
-    """Hands Ray Tune the cells of a sweep."""
-
-    def __init__(self, driver: Driver):
-        super().__init__()
-        self._driver = driver
-        self._cells = driver.cells()
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next cell; None: later; FINISHED: there is none."""
-        if self._driver.stopping:
-            return Searcher.FINISHED
-        try:
-            config = next(self._cells)
-        except StopIteration:
-            return Searcher.FINISHED
-        return None if config is None else config.model_dump()
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict | None = None, error: bool = False
-    ) -> None:
-        """The driver hears of it as a callback."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what is left to do is what the sweep's folder has not."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
-
-
-class Stop(NotKept, tune.Stopper):
-    """Ends a sweep early: every trial that runs finishes its epoch, no other one begins.
-
-    On Ctrl-C, and once too many cells have failed. A second Ctrl-C ends it at once.
-    """
-
-    def __init__(self, max_failures: int | None, say: Callable[[str], None]):
-        self.asked = self.interrupted = False
-        self._say, self._why = say, ""
-        self._failures_left = max_failures
-        self._running: set[str] | None = None  # trials whose epoch is waited for
-
-    def failed(self) -> None:
-        """A cell has failed."""
-        if self._failures_left is not None:
-            self._failures_left -= 1
-            if self._failures_left <= 0 and not self.asked:
-                self._ask("too many cells failed")
-
-    def look(self, trials: list[Any]) -> None:
-        """Which trials are still to finish their epoch."""
-        if self.asked:
-            if self._why:
-                self._say(f"stopping when the epochs that are running have ended ({self._why})")
-                self._why = ""
-            running = {t.trial_id for t in trials if t.status == "RUNNING"}
-            self._running = running if self._running is None else self._running & running
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.asked
-
-    def stop_all(self) -> bool:
-        """Whether nothing is waited for any more."""
-        return self.asked and self._running == set()
-
-    @contextmanager
-    def on_interrupt(self) -> Iterator[None]:
-        """Ask to stop on the first SIGINT (Ctrl-C); the second one interrupts."""
-
-        def interrupted(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, before)
-            self.interrupted = True
-            self._ask("Ctrl-C: once more to stop now")
-
-        before = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, interrupted)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _ask(self, why: str) -> None:
-        self.asked, self._why = True, why
+def last_line(error: str) -> str:
+    """What a traceback comes down to; of Ray's pages on memory the line that says so."""
+    lines = error.strip().splitlines() or ["no message"]
+    if short := [line for line in lines if "low on memory" in line]:
+        return f"out of memory: {short[-1].partition(' Memory on')[0]}"
+    return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
 
 
 def train_cell(config: dict[str, Any], **where: Any) -> None:

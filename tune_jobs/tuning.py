@@ -1,0 +1,131 @@
+"""What Ray Tune is given: the cells, when to stop, and which trials to stop early."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from models.config import TrialConfig
+from scoring import schemas
+from tune_jobs.folder import State
+from tune_jobs.search import EPOCH_METRICS
+from tune_jobs.sweep import Sweep
+
+
+class NotKept:
+    """Pickled as nothing: Ray keeps what it is given for a restore, which is never asked for."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Cells(NotKept, Searcher):
+    """Hands out the cells of a sweep, until it is stopping."""
+
+    def __init__(self, cells: Iterator[TrialConfig | None], stopping: Callable[[], bool]):
+        super().__init__()
+        self._cells, self._stopping = cells, stopping
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next cell; None: later; FINISHED: there is none."""
+        if self._stopping():
+            return Searcher.FINISHED
+        try:
+            config = next(self._cells)
+        except StopIteration:
+            return Searcher.FINISHED
+        return None if config is None else config.model_dump()
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """The driver hears of it as a callback."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what is left to do is what the sweep's folder has not."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+
+class Stop(NotKept, tune.Stopper):
+    """Ends a sweep early: every trial that runs finishes its epoch, no other one begins.
+
+    On Ctrl-C, and once too many cells have failed. A second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, max_failures: int | None, say: Callable[[str], None]):
+        self.asked = self.interrupted = False
+        self._say, self._why = say, ""
+        self._failures_left = max_failures
+        self._running: set[str] | None = None  # trials whose epoch is waited for
+
+    def failed(self) -> None:
+        """A cell has failed."""
+        if self._failures_left is not None:
+            self._failures_left -= 1
+            if self._failures_left <= 0 and not self.asked:
+                self._ask("too many cells failed")
+
+    def look(self, trials: list[Any]) -> None:
+        """Which trials are still to finish their epoch."""
+        if self.asked:
+            if self._why:
+                self._say(f"stopping when the epochs that are running have ended ({self._why})")
+                self._why = ""
+            running = {t.trial_id for t in trials if t.status == "RUNNING"}
+            self._running = running if self._running is None else self._running & running
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.asked
+
+    def stop_all(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self.asked and self._running == set()
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Ask to stop on the first SIGINT (Ctrl-C); the second one interrupts."""
+
+        def interrupted(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, before)
+            self.interrupted = True
+            self._ask("Ctrl-C: once more to stop now")
+
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, interrupted)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask(self, why: str) -> None:
+        self.asked, self._why = True, why
+
+
+def scheduler(sweep: Sweep, root: str, state: State) -> TrialScheduler:
+    """First come, first served; or ASHA, as if earlier runs had been part of this one."""
+    asha = sweep.scheduler
+    if asha is None:
+        return FIFOScheduler()
+    longest = max(trial.epochs for trial in sweep.trials)
+    found = ASHAScheduler(
+        time_attr="epoch",
+        metric=asha.metric,
+        mode=EPOCH_METRICS[asha.metric],
+        max_t=longest,
+        grace_period=min(longest, asha.grace or max(1, longest // 10)),
+        reduction_factor=asha.factor,
+    )
+    for trial in state.ids("done", "stopped"):
+        known: Any = SimpleNamespace(trial_id=trial)
+        nobody: Any = None
+        found.on_trial_add(nobody, known)
+        for row in schemas.read_rows(root, "epochs", trial):
+            found.on_trial_result(nobody, known, row)
+    return found
