@@ -18,7 +18,7 @@ Kinds: ``residual`` is x + W' relu(W x) for x with a spectrum that decays as 1/k
 images does: the gradient of a convex function, and so its own optimum (Brenier); ``unrelated``
 two Gaussian clouds; ``plain`` and ``resnet`` the first and last states of MNIST networks (Table
 1, gamma 5e-4, two epochs, which take a minute each) on the test split. ``--large`` is 50,000
-points of the train split through the plain network, with no peer: about five minutes and 1 GB.
+points of the train split through the plain network, with no peer: about five minutes and 1.6 GB.
 The default takes about ten minutes, m = 10,000 half an hour, nearly all of it SciPy's and lapx's.
 Rows go to ``benchmarks/RESULTS.md`` too.
 """

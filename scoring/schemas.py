@@ -373,7 +373,7 @@ def _read_kept(
     if fs.get_file_info(path).type != pafs.FileType.File:
         return nothing, {}
     try:
-        file = pq.ParquetFile(fs.open_input_file(path), memory_map=True)
+        file = pq.ParquetFile(fs.open_input_file(path))
         about = file.schema_arrow.metadata or {}
         if not file.schema_arrow.equals(schema):
             return nothing, {}  # of an earlier version

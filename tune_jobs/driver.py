@@ -43,8 +43,8 @@ class Driver(NotKept, tune.Callback):
         there = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         self._gpus = there if asked is None else asked
         self._pool = Pool(self._root, pool_size())
-        varying = list(request.sweep.space) if study else None
-        self._varying = [n for names in varying or [] for n in names.split(", ")] or None
+        axes = (names.split(", ") for names in request.sweep.space)  # of a search; else none
+        self._varying = [name for names in axes for name in names] or None
         known = cells(state, self._varying)
         self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
         self._stop = Stop(request.max_failures, self._board.say)

@@ -120,8 +120,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
                 markup=False,
                 soft_wrap=True,
             )
-        if schemas.read_file(root, schemas.SWEEP) is not None:
-            _same_data(request, folder.inspect(root))
+        _same_data(request)
         study = _study(request)
         folder.claim(root, sweep, study.cells if study else None)
         state = folder.inspect(root)
@@ -137,9 +136,10 @@ def run(request: folder.Request, console: Console) -> folder.State:
         return state
 
 
-def _same_data(request: folder.Request, state: folder.State) -> None:
+def _same_data(request: folder.Request) -> None:
     """Refuse to add trials to those of other data under the same name."""
-    for row in state.rows.values():
+    columns = ["trial", "dataset", "data_checksum"]
+    for row in schemas.read_table(request.root, "trials", columns).to_pylist():
         now, then = request.checksums.get(row["dataset"]), row["data_checksum"]
         if now and then and now != then:
             raise SweepError(
