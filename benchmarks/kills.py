@@ -6,7 +6,8 @@ A sweep of 16 trials on digits is started as often as it takes. Some seconds aft
 drawn at random from ``--seed``, one of its processes (the driver, a trial or a scorer) gets a
 SIGKILL. Once that has been done ``--kills`` times the sweep may end. Then every cell has to be
 there once in Parquet and in MLflow with every epoch once, finished ones with the times they were
-first trained at, and all numbers have to be those of a sweep that nobody disturbed. About twenty minutes on two cores. The outcome goes to ``benchmarks/RESULTS.md`` too.
+first trained at, and all numbers have to be those of a sweep that nobody disturbed. About twenty
+minutes on two cores. The outcome goes to ``benchmarks/RESULTS.md`` too.
 """
 
 import argparse
