@@ -107,6 +107,10 @@ TRIALS = [
         ("separated_initial", REAL, "fraction", "null: separated before training"),
         ("not_monotone", REAL, "fraction", "pairs against eq. 38: mean over stages"),
         ("not_monotone_initial", REAL, "fraction", "null: not_monotone before training"),
+        ("image", TEXT, "", "channels x height x width of an image"),
+        ("classes", WHOLE, "", "of the data set"),
+        ("shapes", TEXT, "", "of a state, stage by stage (Table 1)"),
+        ("blocks", WHOLE, "", "n, blocks of each stage"),
         ("weight_decay", REAL, "", "the optimizer's coupled weight_decay that was used"),
         ("parameters", WHOLE, "", "trainable parameters"),
         ("seconds", REAL, "s", "training, evaluation and line shape, all epochs"),
@@ -184,6 +188,13 @@ TRACKS = [
         ("weight_norms", LIST, "", "|W1|_F^2 + |W2|_F^2, per block"),
         ("energy_ratio", LIST, "squared distance", "energy over weight_norms, per block (eq. 11)"),
         ("cosines", LIST, "1", "of segments l and l + 1, l = 1 to n - 1: means over points"),
+        (
+            "projected",
+            pa.list_(pa.float32()),
+            "distance",
+            "first and last epoch: tracks of the "
+            "first 50 points times a fixed Gaussian (2, d) matrix, flat from (n + 1, points, 2)",
+        ),
         # From here on of fewer points, and at the first and the last epoch only: else null.
         ("separation_m", WHOLE, "points", "of this and the columns below: the first ones"),
         ("straight_distance", LIST, "distance", "of x^(l) to eq. 5's line, l = 0 to n: means"),

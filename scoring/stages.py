@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scoring.energy import StraightDistance
 from scoring.line_shape import LineShape, Points
+from scoring.projection import SHOWN, project
 from scoring.separation import Separation
 from scoring.transport import Problem, assignment_problem
 
@@ -38,14 +39,16 @@ class Stage:
     lengths: np.ndarray  # (n, m) of each segment
     cosines: np.ndarray  # (n - 1, m) between each segment and the next
     problem: Problem | None  # between the stage's inputs and outputs, where asked for
+    projected: np.ndarray | None  # (n + 1, p, 2): the first points in 2-d, with problems
 
     def row(self) -> dict[str, Any]:
         """Its summary: the columns of the tracks table that are known before the assignment."""
         moving = ~np.isnan(self.score)
         score, ratio = self.score[moving], self.ratio[moving]
         some = bool(moving.any())
+        seen = {} if self.projected is None else {"projected": _digits(self.projected)}
         with np.errstate(invalid="ignore"):  # inf - inf, where a point's steps cancel
-            return {
+            return seen | {
                 "stage": self.stage,
                 "blocks": len(self.shares),
                 "dimension": self.dimension,
@@ -74,7 +77,8 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
         walk: from a batch of images (b, ...) to pairs (stage, state (b, ...)), stages counted
             from 1, block by block; the first state of a stage is its input.
         batches: the points, in batches of any sizes.
-        transport: also keep each stage's inputs and outputs, for the costs between them.
+        transport: also keep each stage's inputs and outputs, for the costs between them, and
+            the tracks of the first points in two dimensions.
 
     Returns:
         One :class:`Stage` each, in order. Memory: one batch of two states, and with
@@ -83,7 +87,9 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
     shapes: dict[int, list[Points]] = defaultdict(list)
     inputs: dict[int, list[Tensor]] = defaultdict(list)
     outputs: dict[int, list[Tensor]] = defaultdict(list)
+    projected: dict[int, list[list[Tensor]]] = defaultdict(list)  # by stage, batch and state
     dimensions: dict[int, int] = {}
+    seen = 0
     with full_precision():
         for batch in batches:
             here: dict[int, LineShape] = {}
@@ -96,14 +102,20 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
                         inputs[stage].append(state.flatten(1).float())
                         if before is not None:
                             outputs[before[0]].append(before[1].flatten(1).float())
+                    projected[stage].append([])
                 here[stage].update(state)
+                if transport and seen < SHOWN:
+                    projected[stage][-1].append(project(state[: SHOWN - seen]).cpu())
                 before = stage, state
             if transport and before is not None:
                 outputs[before[0]].append(before[1].flatten(1).float())
             for stage, shape in here.items():
                 shapes[stage].append(shape.points())
+            seen += len(batch)
         return [
-            _stage(k, dimensions[k], shapes[k], inputs.pop(k, None), outputs.pop(k, None))
+            _stage(
+                k, dimensions[k], shapes[k], inputs.pop(k, None), outputs.pop(k, None), projected[k]
+            )
             for k in sorted(shapes)
         ]
 
@@ -166,6 +178,7 @@ def _stage(
     batches: list[Points],
     inputs: list[Tensor] | None,
     outputs: list[Tensor] | None,
+    projected: list[list[Tensor]],
 ) -> Stage:
     points = Points(*(torch.cat(parts, dim=-1).cpu() for parts in zip(*batches, strict=True)))
     score, inverse, ratio, shares, zero, lengths, cosines = (part.numpy() for part in points)
@@ -173,8 +186,30 @@ def _stage(
     if inputs and outputs:
         problem = assignment_problem(torch.cat(inputs), torch.cat(outputs))
     moving = ~np.isnan(score)
-    zeros = int(zero[moving].sum())
-    return Stage(stage, dimension, score, inverse, ratio, shares, zeros, lengths, cosines, problem)
+    return Stage(
+        stage=stage,
+        dimension=dimension,
+        score=score,
+        inverse_score=inverse,
+        ratio=ratio,
+        shares=shares,
+        zero_segments=int(zero[moving].sum()),
+        lengths=lengths,
+        cosines=cosines,
+        problem=problem,
+        projected=_joined(projected),
+    )
+
+
+def _joined(batches: list[list[Tensor]]) -> np.ndarray | None:
+    """Projected states of all batches: (n + 1, p, 2); None where none were asked for."""
+    tracks = [torch.stack(states) for states in batches if states]
+    return torch.cat(tracks, dim=1).numpy() if tracks else None
+
+
+def _digits(projected: np.ndarray) -> list[float]:
+    """Flat, with as many digits as a figure shows: they are kept in JSON for a while."""
+    return [float(f"{x:.5g}") for x in projected.ravel().tolist()]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scoring import handover, schemas
 from scoring.energy import kinetic_energy, straight_distance, turning
 from scoring.line_shape import line_shape_ratio, line_shape_score, segment_shares
+from scoring.projection import SHOWN, project, projection
 from scoring.separation import Separation
 from scoring.stages import geometry, measure
 from scoring.transport import optimal_transport_score, solve
@@ -276,3 +277,30 @@ def test_a_history_from_before_the_geometry_was_measured_can_be_finished(tmp_pat
         assert math.isnan(trial[name])
         assert math.isnan(trial[f"{name}_initial"])
     assert_allclose(trial["lss"], np.mean([stage.score.mean() for stage in stages]))
+
+
+def test_tracks_of_the_first_points_are_kept_in_two_dimensions_whatever_the_batches():
+    both = tracks()
+    for sizes in (POINTS, 5):
+        stages = measure(walk_of(both), torch.arange(POINTS).split(sizes), transport=True)
+        for stage in stages:
+            track = both[stage.stage].flatten(2)
+            wanted = track.double() @ projection(track.shape[2]).T
+            assert_allclose(stage.projected, wanted, rtol=1e-12, atol=1e-12)
+            kept = np.reshape(stage.row()["projected"], (4, POINTS, 2))
+            assert_allclose(kept, wanted, rtol=1e-4)
+
+
+def test_no_more_points_are_shown_than_a_figure_holds():
+    track = torch.randn(3, SHOWN + 30, 4, generator=torch.Generator().manual_seed(1))
+    (stage,) = measure(walk_of({1: track}), torch.arange(SHOWN + 30).split(40), transport=True)
+    assert_allclose(stage.projected, track[:, :SHOWN].double() @ projection(4).T)
+    (plain,) = measure(walk_of({1: track}), [torch.arange(SHOWN)])
+    assert plain.projected is None
+    assert "projected" not in plain.row()
+
+
+def test_a_projected_length_has_the_mean_square_of_the_length():
+    x = torch.randn(200, 1000, generator=torch.Generator().manual_seed(2))
+    assert_allclose(project(x).square().sum(1).mean() / x.square().sum(1).mean(), 1, rtol=0.1)
+    assert_array_equal(projection(7), projection(7))

@@ -171,6 +171,10 @@ def _summary(
     return {
         "trial": trial.trial,
         **trial.model_dump(),
+        "image": _shape(network.shape.image),
+        "classes": network.shape.classes,
+        "shapes": ", ".join(_shape(shape) for shape in network.shape.shapes),
+        "blocks": network.shape.blocks,
         "weight_decay": trial.gamma,
         "parameters": sum(p.numel() for group in decayed(network, trial.decay) for p in group),
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine() + " CPU",
@@ -181,6 +185,10 @@ def _summary(
         "revision": revision,
         "data_checksum": data.checksum,
     }
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def _now() -> str:
