@@ -1,6 +1,7 @@
-"""A sweep as a table: a row per cell, means and 95% intervals over seeds, nulls beside them.
+"""A sweep as tables: a row per cell, means and 95% intervals over seeds, nulls beside them.
 
-Command: ``python -m analysis.tables runs/demo --format csv``.
+Command: ``python -m analysis.tables runs/demo`` prints those of the paper, side by side with it;
+``--table summary`` one with a row per cell.
 """
 
 import argparse
@@ -49,6 +50,10 @@ HEADINGS = {
     "low": "95% from",
     "high": "95% to",
     "p": "permutation p",
+}
+LATEX = {
+    **{"±": r"$\pm$", "γ": r"$\gamma$", "√n": r"$\sqrt{n}$", "ρ": r"$\rho$", "τ": r"$\tau$"},
+    **{"–": "--", "²": "$^2$", "\N{MINUS SIGN}": "$-$"},
 }
 DECIMALS = {"lss": 2, "lsr": 2, "inverse_lss": 3, "ots": 3, "gap": 3, "rho": 2, "low": 2, "high": 2}
 
@@ -192,32 +197,71 @@ def as_text(table: pd.DataFrame, form: str) -> str:
     folded, phrase = fold(table)
     shown = readable(folded)
     if form == "latex":
-        body = shown.to_latex(index=False, escape=True, column_format="l" * shown.shape[1])
-        for letter, command in {"±": r"$\pm$", "γ": r"$\gamma$", "√n": r"$\sqrt{n}$"}.items():
-            body = body.replace(letter, command)
-        return f"% every row: {phrase.replace('γ', 'gamma')}\n" * bool(phrase) + body.replace(
-            "ρ", r"$\rho$"
-        )
+        return f"% every row: {phrase}\n".replace("γ", "gamma") * bool(phrase) + latex(shown)
     if form != "md":
         raise ValueError(f"form {form!r}; should be csv, json, md or latex")
+    return f"Every row: {phrase}\n\n" * bool(phrase) + markdown(shown)
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """Texts as a table of Markdown."""
     rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
-    lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
-    return "\n".join([*([f"Every row: {phrase}", ""] if phrase else []), *lines]) + "\n"
+    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in rows)
+
+
+def latex(shown: pd.DataFrame) -> str:
+    """Texts as a table of LaTeX, with the rules of booktabs."""
+    body = shown.to_latex(
+        index=False, escape=True, column_format="l" * shown.shape[1], multicolumn_format="c"
+    )
+    for letter, command in LATEX.items():
+        body = body.replace(letter, command)
+    return body
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the summary of a sweep. Exit status 2 with one message where there is none."""
+    """Print tables of a sweep. Exit status 2 with one message where there is nothing to read."""
+    from analysis import side_by_side  # which builds on this module
+
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
-    parser.add_argument("--format", default="md", choices=["csv", "md", "latex", "json"])
+    parser.add_argument(
+        "--table",
+        default="paper",
+        choices=["paper", "summary", *"1234567"],
+        help="paper: all in the layout of the paper's tables, with its numbers beside (default); "
+        "1 to 7: that one; summary: a row per cell of the sweep, with nulls",
+    )
+    parser.add_argument(
+        "--format",
+        default="md",
+        choices=["csv", "md", "latex", "json"],
+        help="md and latex are laid out to read; csv and json have a number a row, all digits",
+    )
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
     try:
-        results = load(given.folder, given.tracking_uri, tables=("trials",))
+        wanted = ("trials",) if given.table == "summary" else ("trials", "tracks")
+        results = load(given.folder, given.tracking_uri, wanted, side_by_side.COLUMNS)
     except ResultsError as error:
         print(f"analysis.tables: {error}", file=sys.stderr)
         return 2
-    print(as_text(summary(results), given.format), end="")
+    if given.table == "summary":
+        print(as_text(summary(results), given.format), end="")
+        return 0
+    if given.table == "paper" and given.format in ("csv", "json"):
+        print(as_text(side_by_side.side_by_side(results), given.format), end="")
+        return 0
+    found = [
+        table
+        for table in side_by_side.paper_tables(results)
+        if given.table == "paper" or table.name.startswith(f"table_{given.table}")
+    ]
+    if not found:
+        known = f"has nothing of Table {given.table}" if given.table != "paper" else "has none yet"
+        print(f"analysis.tables: {given.folder}: {known}; see --table summary", file=sys.stderr)
+        return 2
+    print("\n".join(side_by_side.as_text(table, given.format) for table in found), end="")
     return 0
 
 

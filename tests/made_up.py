@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis import paper
 from scoring.schemas import SWEEP, write_file, write_table
 
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
@@ -174,4 +175,29 @@ def made_up_search(root: Path, objectives: dict[str, str], trials: int = 20) -> 
     search = {"method": "optuna", "sampler": "tpe", "trials": trials, "seed": 0}
     content = {"name": "demo", "search": search | {"objectives": objectives}}
     write_file(str(root), SWEEP, json.dumps(content).encode())
+    return root
+
+
+def paper_sweep(root: Path, *tables: int) -> Path:
+    """A sweep with the paper's own numbers in it, and nothing else: of all its tables, or some.
+
+    Segment shares of Tables 2 and 3 are those of the trials of Table 5, where it has that gamma.
+    """
+    numbers = paper.numbers()
+    if tables:
+        numbers = numbers[numbers.table.isin(tables)]
+    cells = ["dataset", "stages", "network", "gamma"]
+    for i, (cell, rows) in enumerate(numbers.groupby(cells)):
+        key = dict(zip(cells, cell, strict=True)) | {"trial": f"{i:012x}", "seed": 0}
+        scores = rows[rows.segment.isna()].set_index("quantity")
+        row = {"layers": "convolutional", "points": 10_000 if key["stages"] == 1 else 1000}
+        row |= {"status": "done"} | scores.paper.to_dict()
+        row |= scores.paper_std.dropna().add_suffix("_std").to_dict()
+        if "lss" in row:
+            row["inverse_lss"] = 1 / row["lss"]
+        write_table(str(root), "trials", key["trial"], [key | row])
+        shares = rows[rows.segment.notna()].sort_values("segment").paper.tolist()
+        if shares:
+            track = {"epoch": 1, "stage": 1, "blocks": 10, "shares": shares}
+            write_table(str(root), "tracks", key["trial"], [key | track])
     return root
