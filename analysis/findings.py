@@ -4,21 +4,16 @@ Every claim is counted against its null: an untrained ResNet already has a lower
 higher OTS than its plain twin, so "lower than plain" alone shows nothing about training.
 """
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
-from scipy import stats
 
+from analysis.correlation import SMALL
 from analysis.results import Results
 from analysis.search import Search, search_sentence
 from analysis.tables import CELL, summary, varying
 
-STRATUM = ["dataset", "layers", "stages", "network"]
 STILL = 1e-4  # a stage whose mean squared step is below this share of its spread is the identity
 PROVED = 1e-9  # a share above the lower bound that is rounding
-SMALL = 10  # trials: below this a correlation is not worth a conclusion
-RESAMPLES = 2000
+WORDS = {"holds": "hold", "holds in part": "hold in part", "does not hold": "do not hold"}
 ENDS = {  # how a trial may end, in words
     "done": "done",
     "stopped": "stopped early by ASHA",
@@ -27,80 +22,13 @@ ENDS = {  # how a trial may end, in words
 }
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Spearman's rank correlation with a bootstrap interval and a permutation p value.
+def sentences(results: Results, search: Search | None = None) -> list[str]:
+    """What the sweep says, each sentence with its counts; the first one says how many trials.
 
     Args:
-        x: numbers of shape (n,); pairs with a NaN are left out.
-        y: numbers of shape (n,).
-
-    Returns:
-        ``n`` pairs used; ``rho`` in [-1, 1], NaN with n < 3 or where x or y is constant;
-        ``low`` and ``high``, the 95% percentile interval over resampled pairs; ``p``,
-        two-sided, over permutations: both NaN with n < 4. The same numbers each time.
-
-    >>> spearman(np.arange(6.0), np.array([1, 2, 3, 4, 6, 5]))["rho"].round(3)
-    np.float64(0.943)
+        results: of :func:`analysis.results.load`.
+        search: of :func:`analysis.search.read_search`, if the sweep was one.
     """
-    keep = ~(np.isnan(x) | np.isnan(y))
-    x, y = x[keep], y[keep]
-    n = len(x)
-    found = {"n": n, "rho": np.nan, "low": np.nan, "high": np.nan, "p": np.nan}
-    if n < 3 or np.ptp(stats.rankdata(x)) == 0 or np.ptp(stats.rankdata(y)) == 0:
-        return found
-    rho = _correlation(stats.rankdata(x), stats.rankdata(y))
-    found["rho"] = rho
-    if n < 4:
-        return found
-    random = np.random.default_rng(0)
-    draw = random.integers(n, size=(RESAMPLES, n))  # (resamples, n)
-    resampled = _correlation(stats.rankdata(x[draw], axis=1), stats.rankdata(y[draw], axis=1))
-    found["low"], found["high"] = np.nanpercentile(resampled, [2.5, 97.5])
-    order = random.permuted(np.tile(np.arange(n), (RESAMPLES, 1)), axis=1)
-    permuted = _correlation(stats.rankdata(x)[order], stats.rankdata(y))
-    found["p"] = (1 + np.sum(np.abs(permuted) >= abs(rho) - 1e-12)) / (1 + RESAMPLES)
-    return found
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's correlation along the last axis; NaN where a side is constant."""
-    a = a - a.mean(-1, keepdims=True)
-    b = b - b.mean(-1, keepdims=True)
-    norm = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (a * b).sum(-1) / norm
-
-
-def correlations(results: Results) -> pd.DataFrame:
-    """Spearman correlation of test accuracy with LSS over the trials that are done.
-
-    A row for each stratum (dataset, layers, K, network), then one with both networks pooled:
-    pooling can make or reverse a correlation (Simpson's paradox), so ``warning`` says where
-    the signs differ. Trials that share a gamma are replicates: ``gammas`` counts the distinct.
-    """
-    done = results.trials[results.trials.status == "done"]
-    done = done.astype({"dataset": "str", "network": "str"})
-    rows = []
-    for key, group in done.groupby(STRATUM[:-1]):
-        parts = [(name, part) for name, part in group.groupby("network")]
-        parts += [("pooled", group)] if len(parts) > 1 else []
-        found: list[dict[str, Any]] = [
-            dict(zip(STRATUM, [*key, name], strict=True))
-            | {"gammas": part.gamma.nunique()}
-            | spearman(part.test_accuracy.to_numpy(), part.lss.to_numpy())
-            for name, part in parts
-        ]
-        signs = {np.sign(row["rho"]) for row in found if np.isfinite(row["rho"]) and row["rho"]}
-        for row in found:
-            few = f"n < {SMALL}" if row["n"] < SMALL else ""
-            differ = "signs differ between rows" if len(signs) > 1 else ""
-            rows.append(row | {"warning": "; ".join(filter(None, [few, differ]))})
-    columns = [*STRATUM, "gammas", "n", "rho", "low", "high", "p", "warning"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def sentences(results: Results, search: Search | None = None) -> list[str]:
-    """What the sweep says, each sentence with its counts; the first one says how many trials."""
     status = results.trials.status
     done = results.trials[status == "done"]
     if not len(results.trials):
@@ -121,16 +49,16 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
         f"{_name(str(name))} {lower[rows.index].sum()} of {known[rows.index].sum()}"
         for name, rows in done.groupby("network", observed=True)
     ]
-    said.append(
-        f"Training lowered LSS below its value at initialisation in {lower.sum()} of "
-        f"{known.sum()} trials ({', '.join(parts)})."
-    )
+    if known.any():
+        said.append(
+            f"Training lowered LSS below its value at initialisation in {lower.sum()} of "
+            f"{known.sum()} trials ({', '.join(parts)})."
+        )
     cells = summary(results)
     same = [*CELL, *varying(results.trials), "m"]
     said += _decay(cells, [n for n in same if n != "gamma"])
     said += _networks(cells, [n for n in same if n != "network"])
-    said += _certificate(done)
-    return said + _association(correlations(results))
+    return said + _certificate(done)
 
 
 def _stopped(trials: pd.DataFrame) -> list[str]:
@@ -218,32 +146,57 @@ def _networks(cells: pd.DataFrame, same: list[str]) -> list[str]:
             int((sign * both[n] > sign * both[f"{n}_plain"]).sum())
             for n in (score, f"{score}_initial")
         ]
+        nulls = both[[f"{score}_initial", f"{score}_initial_plain"]].notna().all(axis=1).any()
         said.append(
             f"ResNet {score.upper()} is {word} than plain {score.upper()} in {counts[0]} of "
-            f"{len(both)} paired cells; before any training it is in {counts[1]} of them, so "
-            "only a difference beyond that one would be learnt."
+            f"{len(both)} paired cells"
+            + f"; before any training it is in {counts[1]} of them, so only a difference beyond "
+            "that one would be learnt" * bool(nulls) + "."
         )
     return said
 
 
-def _association(table: pd.DataFrame) -> list[str]:
-    """The correlations in one sentence, with what not to make of them."""
-    known = table[table.rho.notna() & (table.network != "pooled")]
+def claims_sentence(table: pd.DataFrame) -> str:
+    """How many of the paper's claims hold here, and which do not.
+
+    Args:
+        table: of :func:`analysis.claims.claims`.
+    """
+    counts = table.verdict.value_counts()
+    measured = len(table) - int(counts.get("not measured", 0))
+    if not measured:
+        return f"None of the paper's {len(table)} claims can be checked with these trials."
+    told = f"Of the paper's {len(table)} claims {measured} can be checked here: "
+    parts = [f"{counts[v]} {w}" for v, w in WORDS.items() if counts.get(v)]
+    against = table.claim[table.verdict == "does not hold"]
+    names = " (" + "; ".join(c.partition(":")[0] for c in against) + ")" if len(against) else ""
+    return f"{told}{', '.join(parts)}{names}."
+
+
+def correlation_sentence(table: pd.DataFrame) -> str:
+    """Test accuracy and LSS in one sentence, with what not to make of it.
+
+    Args:
+        table: of :func:`analysis.correlation.correlations`.
+    """
+    chosen = table[(table.outcome == "test_accuracy") & (table.score == "lss")]
+    chosen = chosen[(chosen.method == "spearman") & chosen.value.notna()]
+    known = chosen[chosen.scope == "stratum"]
     if not len(known):
-        return ["Too few trials in any stratum for a correlation of test accuracy with LSS."]
+        return "Too few cells in any stratum for a correlation of test accuracy with LSS."
     many = known.dataset.nunique() > 1
     parts = [
         f"{row['dataset'] + ', ' if many else ''}K = {row['stages']}, {_name(row['network'])} "
-        f"{row['rho']:+.2f} (n = {row['n']})".replace("-", "\N{MINUS SIGN}")
+        f"{row['value']:+.2f} (n = {row['n']})".replace("-", "\N{MINUS SIGN}")
         for row in known.to_dict("records")
     ]
     shown = parts[:8] + ([f"{len(parts) - 8} more in the table"] if len(parts) > 8 else [])
-    said = f"Spearman correlation of test accuracy with LSS: {'; '.join(shown)}."
+    said = f"Spearman correlation of test accuracy with LSS over cells: {'; '.join(shown)}."
     if known.n.min() < SMALL:
-        said += f" With fewer than {SMALL} trials in a stratum these prove nothing yet."
-    if table.warning.str.contains("signs differ").any():
-        said += " Signs differ between networks or when pooled: do not read the pooled number."
-    return [said]
+        said += f" With fewer than {SMALL} cells in a stratum these prove nothing yet."
+    if chosen.warning.str.contains("Simpson").any():
+        said += " Pooled over networks the sign is another one (Simpson's paradox): do not pool."
+    return said
 
 
 def _name(network: str) -> str:

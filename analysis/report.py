@@ -6,21 +6,22 @@ Command: ``python -m analysis.report runs/demo`` writes ``runs/demo/report/index
 import argparse
 import base64
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
 import pyarrow.fs as pafs
-from matplotlib.figure import Figure
 
-from analysis import drawing, figures
-from analysis.findings import correlations, sentences
+from analysis import compare, correlation, drawing, figures, side_by_side
+from analysis.claims import claims
+from analysis.findings import claims_sentence, correlation_sentence, sentences
 from analysis.results import Results, ResultsError, load
-from analysis.search import Search, candidates, read_search, search_table
+from analysis.search import Search, read_search, search_table
 from analysis.tables import as_text, fold, readable, summary, without_collapsed
 from scoring.schemas import CONFIG, open_folder, write_file
 
@@ -30,6 +31,29 @@ TRIAL = [
     *("collapsed", "ties"),
 ]
 SECONDS = ["seconds", "scoring_seconds"]
+COLUMNS = {  # of the larger tables: what the page shows of them
+    "epochs": figures.COLUMNS["epochs"],
+    "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
+    "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *correlation.COLUMNS])),
+}
+ELSEWHERE = {  # figures that stand in sections of their own
+    "pareto_front": "search",
+    "search_history": "search",
+    "accuracy_against_score": "correlations",
+}
+CONTENTS = {
+    "search": "Search",
+    "claims": "Claims",
+    "compare": "Comparison",
+    "tables": "Tables",
+    "figures": "Figures",
+    "correlations": "Correlations",
+    "summary": "Scores by cell",
+    "reading": "How to read",
+    "failed": "Not done",
+    "trials": "Trials",
+    "provenance": "Provenance",
+}
 
 
 class Shown(NamedTuple):
@@ -40,13 +64,37 @@ class Shown(NamedTuple):
     same: str  # what all rows have in common
 
 
-def build(path: str | Path, out: str | Path | None = None, tracking_uri: str | None = None) -> Path:
+class Picture(NamedTuple):
+    """A figure as the page shows it."""
+
+    title: str
+    form: str  # the paper's figure of the same form
+    alt: str
+    caption: str
+    place: str  # the section it stands in
+    source: str
+
+
+class Comparison(NamedTuple):
+    """Another sweep beside this one."""
+
+    name: str
+    table: Shown
+
+
+def build(
+    path: str | Path,
+    out: str | Path | None = None,
+    tracking_uri: str | None = None,
+    other: str | Path | None = None,
+) -> Path:
     """Write the report of a sweep, finished or not: a page, its tables and its figures.
 
     Args:
         path: the sweep's folder, or an MLflow experiment: see :func:`analysis.results.load`.
         out: local folder to write to; ``report`` in the sweep's folder if that is local.
         tracking_uri: MLflow's address, to read an experiment.
+        other: folder of a sweep to compare with.
 
     Returns:
         Path of ``index.html``, which needs no other file; every table lies beside it as CSV
@@ -56,30 +104,66 @@ def build(path: str | Path, out: str | Path | None = None, tracking_uri: str | N
         ResultsError: there is nothing to read, or ``out`` is needed and missing.
     """
     folder = _folder(str(path), out, tracking_uri)
-    results = load(path, tracking_uri, ("trials", "epochs", "tracks"), figures.COLUMNS)
+    results = load(path, tracking_uri, columns=COLUMNS)
+    second = None if other is None else load(other, tables=("trials",))
     search = read_search(path, tracking_uri)
     tables = _tables(results, search)
+    if second is not None:
+        tables["comparison"] = compare.compare(results, second)
     for name, table in tables.items():
-        write_file(str(folder), f"{name}.csv", as_text(table, "csv").encode())
-        write_file(str(folder), f"{name}.tex", as_text(table, "latex").encode())
-    pictures = {}
-    for name, figure in _figures(results, search).items():
-        svg = drawing.save(figure, str(folder), name)["svg"]
-        pictures[name] = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-    page = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(PAGE.read_text(encoding="utf-8"))
-    html = page.render(
-        title=str(path).rstrip("/").rpartition("/")[2] or "sweep",
-        sentences=sentences(results, search),
-        tables={name: _shown(name, table) for name, table in tables.items()},
-        pictures=pictures,
-        any_done=bool((results.trials.status == "done").any()),
+        _write(folder, name, as_text(table, "csv"), as_text(table, "latex"))
+    papers = list(side_by_side.paper_tables(results))
+    for table in papers:
+        texts = (side_by_side.as_text(table, form) for form in ("csv", "latex"))
+        _write(folder, table.name, *texts)
+    first, *others = sentences(results, search)
+    said = [first, claims_sentence(tables["claims"]), *others]
+    said.append(correlation_sentence(tables["correlations"]))
+    shown = {name: _shown(name, table) for name, table in tables.items()}
+    shown["correlations"] = shown["correlations"]._replace(**_ranks(tables["correlations"]))
+    comparison = None
+    if second is not None:
+        name = _name(str(other))
+        said.append(compare.sentence(tables["comparison"], name))
+        comparison = Comparison(name, shown.pop("comparison"))
+    any_done = bool((results.trials.status == "done").any())
+    here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
+    here |= {"search": search is not None, "compare": comparison is not None and any_done}
+    html = _page().render(
+        title=_name(str(path)),
+        sentences=said,
+        contents=[(id, text) for id, text in CONTENTS.items() if here.get(id, True)],
+        claims=_claims(tables["claims"], results),
+        tables=shown,
+        paper_tables=papers,
+        figures=dict(_pictures(results, search, folder)),
+        comparison=comparison,
+        left_out=_left_out(results),
+        any_done=any_done,
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_file(str(folder), "index.html", html.encode())
     return folder / "index.html"
+
+
+def _page() -> jinja2.Template:
+    engine = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    engine.filters["groupby_top"] = lambda heads: [
+        (top, len(list(same))) for top, same in groupby(heads, key=lambda pair: pair[0])
+    ]
+    return engine.from_string(PAGE.read_text(encoding="utf-8"))
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2] or "sweep"
+
+
+def _write(folder: Path, name: str, csv: str, latex: str) -> None:
+    write_file(str(folder), f"{name}.csv", csv.encode())
+    write_file(str(folder), f"{name}.tex", latex.encode())
 
 
 def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> Path:
@@ -99,8 +183,10 @@ def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> Path
 
 def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
     tables = {
+        "claims": claims(results),
         "summary": summary(results),
-        "correlations": correlations(results),
+        "correlations": correlation.correlations(results),
+        "points": correlation.points(results),
         "trials": _trials(results),
         "failed": _failed(results),
         "provenance": _provenance(results),
@@ -108,17 +194,53 @@ def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
     return tables | ({"search": search_table(results, search)} if search else {})
 
 
-def _figures(results: Results, search: Search | None) -> dict[str, Figure]:
-    drawn = {
-        "lss_against_epoch": figures.lss_against_epoch(results),
-        "scores_against_gamma": figures.scores_against_gamma(results),
-    }
-    if results.tracks.prefix_m.notna().any():
-        drawn["ots_against_m"] = figures.ots_against_m(results)
-    if search and len(candidates(results, search)):
-        draw = figures.pareto_front if len(search.objectives) > 1 else figures.search_history
-        drawn[draw.__name__] = draw(results, search)
-    return drawn
+def _pictures(
+    results: Results, search: Search | None, folder: Path
+) -> Iterator[tuple[str, Picture]]:
+    """Draw every figure that applies, write its files, and hand it out for the page."""
+    for name, figure in figures.draw(results, search).items():
+        svg = drawing.save(figure, str(folder), name)["svg"]
+        source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+        spec = figures.FIGURES[name]
+        place = ELSEWHERE.get(name, "figures")
+        yield name, Picture(spec.title, spec.paper, spec.alt, spec.caption, place, source)
+
+
+def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
+    """Rows of the claims, and whether several seeds could give any interval."""
+    done = results.trials[results.trials.status == "done"]
+    return table.assign(intervals=done.seed.nunique() > 1).to_dict("records")
+
+
+def _ranks(table: pd.DataFrame) -> dict[str, Any]:
+    """Spearman's correlations as the page shows them: a row a scope, LSS in full, others short."""
+    chosen = table[table.method == "spearman"]
+    key = ["scope", "dataset", "layers", "stages", "network", "outcome"]
+    rows = []
+    for _, group in chosen.groupby(key, sort=False, dropna=False):
+        scores = {row["score"]: row for row in group.to_dict("records")}
+        lss = scores["lss"]
+        row = {name: lss[name] for name in key}
+        row |= {name: lss[name] for name in ("n", "trials", "low", "high", "p", "p_adjusted")}
+        row["lss"] = lss["value"]
+        for name in correlation.SCORES[1:]:
+            other = scores[name]
+            star = "*" if other["p_adjusted"] < 0.05 else ""
+            row[name] = "" if pd.isna(other["value"]) else f"{other['value']:+.2f}{star}"
+        rows.append(row | {"warning": lss["warning"]})
+    order = [*key, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
+    shown = pd.DataFrame(rows, columns=[*order, *correlation.SCORES[1:], "warning"])
+    folded, same = fold(shown)
+    if shown.outcome.nunique() == 1:
+        folded = folded.drop(columns="outcome", errors="ignore")
+    for name in ("lss", "low", "high"):
+        folded[name] = folded[name].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
+    return {"rows": readable(folded).replace("nan", ""), "same": same}
+
+
+def _left_out(results: Results) -> str:
+    counts = correlation.left_out(results)
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items() if n)
 
 
 def _trials(results: Results) -> pd.DataFrame:
@@ -198,9 +320,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
     parser.add_argument("--out", metavar="DIR", help="where to write (default: DIR/report)")
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
+    parser.add_argument("--compare", metavar="DIR2", help="folder of a sweep to compare with")
     given = parser.parse_args(arguments)
     try:
-        print(build(given.folder, given.out, given.tracking_uri))
+        print(build(given.folder, given.out, given.tracking_uri, given.compare))
     except (ResultsError, OSError) as error:
         print(f"analysis.report: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
 from analysis import drawing, figures, report, search, tables
-from analysis.findings import correlations, sentences
+from analysis.correlation import correlations
+from analysis.findings import sentences
 from analysis.results import ResultsError, load
 from analysis.search import Search, on_front, read_search, search_sentence, search_table
 

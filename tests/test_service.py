@@ -172,6 +172,44 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
             assert pq.read_table(path).num_rows > 0
 
 
+def test_a_few_tracks_are_kept_in_two_dimensions_and_the_shapes_of_table_1(finished):
+    run, _ = finished
+    tracks = schemas.read_table(run.root, "tracks").to_pandas().set_index("epoch")
+    assert tracks.loc[[0, 2], "projected"].map(len).eq(6 * 50 * 2).all()
+    assert tracks.loc[1, "projected"].isna().all()
+    trials = load(run.root).trials
+    assert trials.columns.size == len(set(trials.columns))
+    assert set(trials.image) == {"1 x 8 x 8"}
+    assert set(trials.shapes) == {"100"}
+    assert set(trials.blocks) == {5}
+    assert set(trials.classes) == {10}
+
+
+def test_the_report_is_in_mlflow_too(finished):
+    run, state = finished
+    page, missed = service.report(run.root, state.name)
+    assert missed is None
+    client = MlflowClient(f"sqlite:///{run.root}/mlflow.db")
+    experiment = client.get_experiment_by_name(state.name)
+    query = f"tags.`{SWEEP_TAG}` = '{run.root}'"
+    (parent,) = client.search_runs([experiment.experiment_id], query)
+    kept = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report/index.html", "report/claims.csv", "report/lss_against_epoch.svg"} < kept
+    with (
+        open(page) as ours,
+        open(client.download_artifacts(parent.info.run_id, "report/index.html")) as theirs,
+    ):
+        assert ours.read() == theirs.read()
+
+
+def test_the_report_of_an_mlflow_experiment_is_that_of_its_folder(finished, tmp_path):
+    run, state = finished
+    page, _ = service.report(str(tmp_path), None, (f"sqlite:///{run.root}/mlflow.db", state.name))
+    assert page == str(tmp_path / "report/index.html")
+    with open(page) as text:
+        assert "2 trials: 2 done" in text.read()
+
+
 def test_what_is_done_is_not_run_again(finished, monkeypatch):
     run, state = finished
 

@@ -129,7 +129,9 @@ def run(
     page, unwritten = service.page(request.root), None
     try:
         if state.rows and (state.worked or page is None):
-            page = service.report(request.root)
+            page, missed = service.report(request.root, state.name)
+            if missed:
+                console.print(f"MLflow has no report: {missed}", highlight=False, markup=False)
     except sweep.SweepError as error:  # not bad input: what was trained is kept
         unwritten = str(error)
     failed, unfinished = state.ids("failed"), len(state.scoring) + state.to_suggest
@@ -226,11 +228,34 @@ def sync(directory: Folder) -> None:
 
 
 @app.command()
-def report(directory: Folder) -> None:
-    """Write report/index.html: the answer, tables, figures; works on a half-finished sweep."""
+def report(
+    directory: Folder,
+    mlflow: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="URI EXPERIMENT",
+            help="Read the results from MLflow instead; DIR gets the report alone.",
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="DIR2", help="Another sweep, to compare the cells that both have."),
+    ] = None,
+) -> None:
+    """Write report/index.html: the answer, the paper's claims, tables and figures, correlations.
+
+    Works on a half-finished sweep, too. The sweep's run in MLflow gets the same pages.
+
+    [b]geosweep report runs/demo[/]
+    [b]geosweep report runs/demo --compare runs/other-seeds[/]
+    [b]geosweep report out --mlflow sqlite:///runs/demo/mlflow.db demo[/]
+    """
     root = folder.absolute(directory)
-    folder.inspect(root)
-    print(service.report(root))
+    name = None if mlflow else folder.inspect(root).name
+    page, missed = service.report(root, name, mlflow, compare)
+    print(page)
+    if missed:
+        print(f"geosweep: MLflow has no report: {missed}", file=sys.stderr)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from tune_jobs import folder
 from tune_jobs.board import labels
 from tune_jobs.search import Study, StudyError
 from tune_jobs.sweep import Sweep, SweepError
-from tune_jobs.tracking import Tracker, is_behind, load_mlflow
+from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
 
 
 def check(
@@ -189,18 +189,40 @@ def page(root: str) -> str | None:
     return str(found) if found.stat().st_mtime >= results.stat().st_mtime else None
 
 
-def report(root: str) -> str:
-    """Write the report of a sweep's folder, in a process of its own; the path of its page.
+def report(
+    root: str,
+    name: str | None = None,
+    mlflow: tuple[str, str] | None = None,
+    compare: str | None = None,
+) -> tuple[str, str | None]:
+    """Write the report of a sweep into ``report/`` of its folder, in a process of its own.
+
+    Args:
+        root: the sweep's folder.
+        name: of the sweep; then its parent run in MLflow gets the report too.
+        mlflow: address and experiment to read the results from, instead of the folder.
+        compare: folder of a sweep to compare with.
+
+    Returns:
+        The path of its page, and what kept MLflow from getting it, if anything.
 
     Raises:
         SweepError: it could not be written; the message says why.
     """
-    command = [sys.executable, "-m", "analysis.report", root]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    command = [sys.executable, "-m", "analysis.report", mlflow[1] if mlflow else root]
+    command += ["--tracking-uri", mlflow[0], "--out", f"{root}/report"] if mlflow else []
+    command += ["--compare", compare] if compare else []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        if name:
+            load_mlflow()  # takes as long as the report
+        told, errors = process.communicate()
+    if process.returncode != 0:
+        lines = errors.strip().splitlines() or [f"exit status {process.returncode}"]
         raise SweepError(f"report: {lines[-1]}")
-    return done.stdout.strip().splitlines()[-1]
+    page = told.strip().splitlines()[-1]
+    return page, log_report(root, name, str(Path(page).parent)) if name else None
 
 
 def _run(

@@ -270,6 +270,32 @@ class Tracker:
         self._client.set_terminated(self._parent, status)
 
 
+def log_report(root: str, name: str, folder: str) -> str | None:
+    """Give a sweep's parent run its report, pages and figures; what went wrong, if it did.
+
+    Args:
+        root: the sweep's folder.
+        name: of the sweep; the experiment's name.
+        folder: of the report.
+    """
+    uri = tracking_uri(root)
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return None  # nothing was ever logged
+    try:
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            return None
+        query = f"tags.`{SWEEP_TAG}` = '{root}'"
+        for run in client.search_runs([experiment.experiment_id], query, max_results=1):
+            client.log_artifacts(run.info.run_id, folder, "report")
+    except Exception as error:  # as for the sweep itself: MLflow's trouble is not the report's
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None
+
+
 def noted(root: str) -> dict[str, str]:
     """When each trial was scored that MLflow has in full, as the last run noted it."""
     content = schemas.read_file(root, NOTE)

@@ -1,0 +1,176 @@
+"""The paper's claims, on its own numbers and on sweeps made up to hold or to break them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import made_up_sweep, made_up_trial, paper_sweep
+from scipy import stats
+
+from analysis import claims as script
+from analysis.claims import CLAIMS, VERDICTS, claims
+from analysis.compare import compare, sentence
+from analysis.comparisons import difference
+from analysis.results import load
+
+
+def verdicts(root: Path) -> dict[str, str]:
+    table = claims(load(root))
+    return dict(zip(table.name, table.verdict, strict=True))
+
+
+def line(root: Path, name: str) -> dict:
+    table = claims(load(root))
+    return table[table.name == name].iloc[0].to_dict()
+
+
+def test_the_papers_claims_hold_in_its_own_tables_as_far_as_they_do(tmp_path: Path) -> None:
+    assert verdicts(paper_sweep(tmp_path)) == {
+        "decay_straightens": "holds in part",  # Table 4, ResNet: 3.79 at 0, 3.90 at 1e-3
+        "decay_lowers_energy": "not measured",
+        "straighter_is_better": "holds in part",  # Table 7, ResNet: +0.60
+        "window": "holds",
+        "heavy": "holds",
+        "ots_falls": "holds",
+        "resnet_straighter": "holds",
+        "resnet_nearer_optimal": "holds",
+        "stages_straighten": "holds",
+        "later_straighter": "not measured",
+        "best_gamma": "holds",
+        "mnist": "not measured",
+        "units": "not measured",
+        "noise": "not measured",
+    }
+
+
+def test_comparisons_are_counted_where_both_sides_are_there(tmp_path: Path) -> None:
+    paper_sweep(tmp_path)
+    found = line(tmp_path, "resnet_straighter")  # 9 + 9 gammas at K = 1, 5 + 5 at K = 4
+    assert (found["comparisons"], found["agree"], found["sure"]) == (28, 28, 0)
+    found = line(tmp_path, "straighter_is_better")
+    assert (found["comparisons"], found["agree"]) == (8, 7)
+    assert found["numbers"].startswith("cifar100, K = 4, ResNet: Spearman ρ +0.60 (n = 5")
+
+
+def test_every_claim_is_a_line_whatever_there_is(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, status="failed")
+    table = claims(load(tmp_path))
+    assert table.name.tolist() == [claim.name for claim in CLAIMS]
+    assert set(table.verdict) == {"not measured"}
+    made_up_trial(tmp_path, seed=1)
+    assert set(claims(load(tmp_path)).verdict) == {"not measured"}
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"), [((3.0, 2.0), "holds"), ((2.0, 3.0), "does not hold")]
+)
+def test_weight_decay_lowers_lss_or_does_not(
+    tmp_path: Path, values: tuple[float, float], verdict: str
+) -> None:
+    for gamma, value in zip((0.0, 0.01), values, strict=True):
+        for seed in range(3):
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, lss=value + 0.01 * seed)
+    found = line(tmp_path, "decay_straightens")
+    assert found["verdict"] == verdict
+    assert (found["sure"], found["against"]) == ((1, 0) if verdict == "holds" else (0, 1))
+
+
+def test_one_seed_is_never_sure(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, gamma=0.0, lss=3.0)
+    made_up_trial(tmp_path, gamma=0.01, lss=2.0)
+    found = line(tmp_path, "decay_straightens")
+    assert (found["verdict"], found["sure"], found["against"]) == ("holds", 0, 0)
+
+
+def test_what_untrained_networks_do_as_well_stands_beside(tmp_path: Path) -> None:
+    for network in ("plain", "resnet"):
+        for gamma in (0.0, 0.01):
+            made_up_trial(tmp_path, network, gamma)
+    assert line(tmp_path, "resnet_straighter")["null"] == "2 of 2"
+
+
+def test_far_above_is_more_than_above(tmp_path: Path) -> None:
+    for network, ots in (("plain", 0.1), ("resnet", 0.5)):
+        made_up_trial(tmp_path, network, 0.01, stages=4, ots=ots)
+    assert line(tmp_path, "resnet_nearer_optimal")["verdict"] == "does not hold"
+
+
+def test_mnist_needs_both_a_straight_track_and_an_optimal_map(tmp_path: Path) -> None:
+    place = {"dataset": "mnist", "layers": "fully_connected"}
+    made_up_trial(tmp_path, gamma=5e-4, lss=1.12, ots=0.96, **place)
+    assert line(tmp_path, "mnist")["verdict"] == "holds"
+    made_up_trial(tmp_path, gamma=5e-4, lss=1.12, ots=0.5, **place)
+    assert line(tmp_path, "mnist")["verdict"] == "holds in part"
+
+
+def test_infinite_and_missing_scores_decide_nothing(tmp_path: Path) -> None:
+    for gamma, value in ((0.0, np.inf), (0.01, 2.0), (0.1, np.nan)):
+        made_up_trial(tmp_path, gamma=gamma, lss=value)
+    assert line(tmp_path, "decay_straightens")["verdict"] == "not measured"
+
+
+def test_the_interval_of_a_difference_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        x, y = rng.normal(0, 1, 5), rng.normal(0.5, 3, 4)
+        _, low, high = difference(x, y)
+        covered += low <= 0.5 <= high
+    assert 0.90 <= covered / 400 <= 0.99
+
+
+def test_the_difference_of_two_samples_is_welchs() -> None:
+    x, y = np.array([1.0, 2.0, 4.0]), np.array([3.0, 5.0])
+    value, low, high = difference(x, y)
+    interval = stats.ttest_ind(y, x, equal_var=False).confidence_interval()
+    np.testing.assert_allclose([value, low, high], [y.mean() - x.mean(), *interval])
+    assert difference(np.ones(2), np.ones(3)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("form", ["csv", "md", "latex", "json"])
+def test_the_command_prints_every_claim(tmp_path: Path, capsys, form: str) -> None:
+    made_up_sweep(tmp_path)
+    assert script.main([str(tmp_path), "--format", form]) == 0
+    told = capsys.readouterr().out
+    assert all(verdict in told for verdict in VERDICTS[:1])
+    if form == "json":
+        assert len(json.loads(told)) == len(CLAIMS)
+
+
+def test_bad_input_is_one_line_and_status_2(tmp_path: Path, capsys) -> None:
+    assert script.main([str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_sweep_compared_with_itself_differs_nowhere(tmp_path: Path) -> None:
+    results = load(made_up_sweep(tmp_path))
+    table = compare(results, results)
+    assert len(table) == 8 * 3
+    assert table.difference.eq(0).all()
+    assert (table.seeds.eq(2) & table.seeds_there.eq(2)).all()
+    assert "8 cells in both" in sentence(table, "other")
+    assert "in 0 of 8" in sentence(table, "other")
+
+
+def test_sweeps_are_compared_over_seeds_at_equal_configuration(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for seed in range(3):
+        made_up_trial(here, seed=seed, test_accuracy=0.9 + 0.001 * seed)
+        made_up_trial(there, seed=seed + 3, test_accuracy=0.8 + 0.001 * seed)
+        made_up_trial(there, seed=seed, points=500, test_accuracy=0.1)
+    table = compare(load(here), load(there)).set_index("score")
+    row = table.loc["test_accuracy"]
+    np.testing.assert_allclose([row.difference, row.here, row.there], [0.1, 0.901, 0.801])
+    assert row.low > 0
+    assert row.m == 1000
+    assert isinstance(table, pd.DataFrame)
+
+
+def test_sweeps_without_a_common_cell_say_so(tmp_path: Path) -> None:
+    made_up_trial(tmp_path / "a", gamma=0.1)
+    made_up_trial(tmp_path / "b", gamma=0.2)
+    table = compare(load(tmp_path / "a"), load(tmp_path / "b"))
+    assert not len(table)
+    assert "no finished cell" in sentence(table, "b")
