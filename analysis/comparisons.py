@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.correlation import association
+from analysis.association import association
 from analysis.results import Results
 from analysis.tables import HEADINGS, varying, without_collapsed
 
