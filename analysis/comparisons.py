@@ -67,7 +67,7 @@ def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     found = float(y.mean() - x.mean())
     if min(len(x), len(y)) < 2:
         return found, np.nan, np.nan
-    if x.std() + y.std() == 0:
+    if np.ptp(x) + np.ptp(y) == 0:
         return found, found, found
     low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
     return found, float(low), float(high)

@@ -1,4 +1,9 @@
-"""The four tables of a sweep as pandas data frames, from its folder or from MLflow."""
+"""The four tables of a sweep as pandas data frames, from its folder or from MLflow.
+
+    python -m analysis.results > docs/columns.md
+
+writes down what their columns are.
+"""
 
 import os
 import tempfile
@@ -7,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -14,6 +20,8 @@ import pyarrow.fs as pafs
 from scoring import schemas
 
 CATEGORIES = ("trial", "dataset", "network", "split")  # few values, many rows
+COMMAND = "python -m analysis.results > docs/columns.md"
+LARGE = 100_000  # rows of a frame above which its columns stay where they were read
 
 
 class ResultsError(ValueError):
@@ -21,7 +29,7 @@ class ResultsError(ValueError):
 
 
 class Results(NamedTuple):
-    """The tables of a sweep; units and meanings of their columns: ``scoring.schemas``."""
+    """The tables of a sweep; units and meanings of their columns: :func:`describe`."""
 
     trials: pd.DataFrame  # a row per trial: its configuration, scores, nulls, times, status
     epochs: pd.DataFrame  # a row per trial and epoch; epoch 0 is before training
@@ -47,17 +55,24 @@ def load(
 
     Returns:
         The four frames, sorted by trial. Texts that repeat are categories in order of the
-        alphabet; whole numbers with gaps are float64, as everywhere in pandas. A column that
-        a file was written without, by an earlier version, is null there.
+        alphabet; whole numbers with gaps are float64, as everywhere in pandas; lists stay
+        Arrow's, with ``.list`` and ``.explode()``, and are Python lists one by one. A column
+        that a file was written without, by an earlier version, is null there. Frames are the
+        caller's own to write into, but of many rows they are not read before they are used.
 
     Raises:
-        ResultsError: no folder, no experiment, nothing in it, or a file in it that is torn.
+        ResultsError: no folder, no experiment, nothing in it, a file in it that is torn or not
+            of geosweep, or no such table or column.
 
     >>> load("runs/nowhere")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     analysis.results.ResultsError: runs/nowhere: no such folder; ...
     """
     root = str(path).rstrip("/") or "/"
+    for table, names in {**dict.fromkeys(tables, ()), **(columns or {})}.items():
+        unknown = ", ".join(sorted(set(names) - set(_schema(table).names)))
+        if unknown:
+            raise ResultsError(f"{table} has no column {unknown}; describe({table!r}) lists them")
     if tracking_uri:
         return _from_mlflow(root, tracking_uri, tables, columns)
     if not _is_folder(root):
@@ -73,6 +88,35 @@ def load(
             f"first (geosweep run SWEEP --out {root})"
         )
     return _read(root, tables, columns)
+
+
+def describe(table: str) -> pd.DataFrame:
+    """What the columns of a table are: a row for each, with its type, unit and meaning.
+
+    The unit is 1 for numbers without a dimension, and empty for what is not measured.
+
+    >>> describe("epochs").set_index("column").loc["lss", ["type", "unit"]].tolist()
+    ['float64', '1']
+    """
+    rows = [
+        {"column": field.name, "type": _type(field.type)}
+        | {key: field.metadata[key.encode()].decode() for key in ("unit", "meaning")}
+        for field in _schema(table)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _schema(table: str) -> pa.Schema:
+    if table not in schemas.TABLES:
+        raise ResultsError(f"no table {table}; there are {', '.join(schemas.TABLES)}")
+    return schemas.TABLES[table]
+
+
+def _type(kind: pa.DataType) -> str:
+    """A type in words that pandas, polars and DuckDB share."""
+    if pa.types.is_list(kind):
+        return f"list of {_type(kind.value_type)}"
+    return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
 
 
 def _is_folder(root: str) -> bool:
@@ -101,12 +145,32 @@ def _read(
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    names = [name for name in CATEGORIES if name in table.column_names]
-    frame = table.to_pandas(categories=names)
-    for name in names:
-        column = frame[name].cat
-        frame[name] = column.reorder_categories(sorted(column.categories))
-    return frame
+    columns = {name: _values(name, table[name]) for name in table.column_names}
+    frame = pd.DataFrame(columns, copy=False)
+    return frame.copy() if len(frame) < LARGE else frame  # a few blocks, as pandas likes it
+
+
+def _values(name: str, column: pa.ChunkedArray) -> pd.api.extensions.ExtensionArray | np.ndarray:
+    """A column as pandas has it, without a copy where it can be."""
+    if name in CATEGORIES:
+        texts = column.dictionary_encode().to_pandas().array
+        return texts.reorder_categories(sorted(texts.categories))
+    if pa.types.is_list(column.type):
+        return column.to_pandas(types_mapper=pd.ArrowDtype).array
+    values = column.to_pandas()
+    return np.asarray(_Writable(values.to_numpy())) if values.dtype.kind in "if" else values.array
+
+
+class _Writable:
+    """A view of an array that NumPy takes to be writable.
+
+    Arrow hands out its memory as read-only, and pandas does not ask before it writes. This
+    memory is nobody else's: see :func:`scoring.schemas.read_table`.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.owner = array  # or its memory would be freed
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
 
 
 def _from_mlflow(
@@ -162,3 +226,17 @@ def _from_mlflow(
             return _read(folder, tables, columns)
     except MlflowException as error:
         raise ResultsError(f"{experiment}: MLflow at {tracking_uri}: {error}") from error
+
+
+def columns_page() -> str:
+    """Every column of every table in Markdown, for people who read the files on their own."""
+    parts = [f"# Columns of the tables\n\nUnit 1: no dimension. Written by `{COMMAND}`.\n"]
+    for table in schemas.TABLES:
+        rows = [["column", "type", "unit", "meaning"], ["---"] * 4]
+        rows += describe(table).map(lambda text: text.replace("|", r"\|")).to_numpy().tolist()
+        parts += [f"## {table}\n", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(columns_page(), end="")

@@ -56,6 +56,7 @@ LATEX = {
     **{"–": "--", "²": "$^2$", "\N{MINUS SIGN}": "$-$"},
 }
 DECIMALS = {"lss": 2, "lsr": 2, "inverse_lss": 3, "ots": 3, "gap": 3, "rho": 2, "low": 2, "high": 2}
+DECIMALS |= {"auc": 3, "wrong": 1}
 
 
 def varying(trials: pd.DataFrame) -> list[str]:
@@ -164,7 +165,7 @@ def _text(name: str, value: object) -> str:
         return f"{value:.{DECIMALS.get(kind, 2 if name == 'lss_random' else 3)}f}"
     if name == "suboptimality":
         return f"{value:.1g}"
-    if name == "p" or name == "ots_random":
+    if name in ("p", "p_adjusted", "ots_random"):
         return f"{value:.2g}"
     if name.endswith("seconds"):
         return f"{value:.1f}"

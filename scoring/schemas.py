@@ -2,26 +2,30 @@
 
 This is the one module that knows how results are stored. A sweep's folder is a path or any
 URI that ``pyarrow.fs`` opens; a table is a folder of Parquet files, one a trial, each written
-under another name first and then moved to its place; ``results/.<table>.parquet`` keeps many of
-them together, and may be deleted at any time. Needs pyarrow only.
+under another name first and then moved to its place; ``results/.<table>.arrow`` keeps what
+many of them hold, and may be deleted at any time. Needs pyarrow only.
 """
 
+import itertools
 import json
+import mmap
+import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 FORMAT = "1"  # in every file's metadata; raised when a column changes its meaning
 OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # a file's name
 MANY = 50  # files of a table above which what they hold is kept together as well
-KEPT = b"files"  # of a file that keeps them: their sizes and times
+TOGETHER = 200  # files read before their columns are put together
+KEPT = b"files"  # of a file that keeps them: their sizes and times, and how many rows each has
 ASIDE = "set-aside"  # folder of files that were torn, or not of geosweep
 SWEEP = "sweep.json"  # the cells of the sweep in a folder, and how it looks for more
 
@@ -321,101 +325,191 @@ def set_aside(root: str, path: str) -> str:
 
 
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a trial's rows of a table; columns that a row does not have are null."""
+    """Write a trial's rows of a table; columns that a row does not have are null.
+
+    Plain values, snappy and no statistics: dictionaries, statistics and zstd make files of few
+    rows larger, and more than twice as slow to read.
+    """
     with writing(root, table_path(table, trial)) as stream:
         content = pa.Table.from_pylist(list(rows), TABLES[table])
-        pq.write_table(content, stream, compression="zstd")
+        pq.write_table(content, stream, use_dictionary=False, write_statistics=False)
+
+
+class Kept(NamedTuple):
+    """Rows of many files together, in the order of the files' names."""
+
+    rows: pa.Table
+    files: dict[str, tuple[str, int]]  # name -> size and time of the file, count of its rows
 
 
 def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Table:
     """All rows of a table, from the files of all trials, in the order of their names.
 
     Many small files are slow to open: where there are more than a few, what was read is kept
-    together in one hidden file, and only files that are new or have changed are opened.
+    together in one hidden file, and only files that are new or have changed are opened. On a
+    disk of this machine that file is mapped, so a column takes memory once it is looked at.
+    The memory is the caller's own: what is written into it reaches no file and no other reader.
 
     Raises:
         StoreError: a file there is not Parquet, or not of this table; the message names it.
     """
     fs, base = open_folder(root)
-    schema = TABLES[table]
+    whole = TABLES[table]
+    wanted = pa.schema([whole.field(name) for name in columns or whole.names], whole.metadata)
     selector = pafs.FileSelector(f"{base}/results/{table}", allow_not_found=True)
-    files = {
+    marks = {
         info.base_name: f"{info.size} {info.mtime_ns}"
         for info in fs.get_file_info(selector)
         if info.base_name.endswith(".parquet") and not info.base_name.startswith(".")
     }
-    if len(files) < MANY:
-        paths = [f"{base}/results/{table}/{name}" for name in sorted(files)]
-        return _open_all(fs, paths, schema, columns)
-    kept, known = _read_kept(fs, base, table, columns)
-    if known != files:
-        same = {name for name, mark in files.items() if known.get(name) == mark}
-        kept = _merged(fs, base, table, same, sorted(files.keys() - same))
-        _keep(root, table, kept, files)
-    return kept.select(columns or schema.names)
+    if len(marks) < MANY:
+        return _updated(fs, base, table, marks, Kept(wanted.empty_table(), {})).rows
+    kept = _read_kept(fs, base, table, wanted)
+    if marks != {name: mark for name, (mark, _) in kept.files.items()}:
+        rows, files = _updated(fs, base, table, marks, _read_kept(fs, base, table, whole))
+        columns_left, rows = rows.columns, None  # to free a column when it has been put together
+        rows = pa.table([_in_one_piece(columns_left.pop(0)) for _ in whole], whole)
+        if not _keep(root, table, Kept(rows, files)):
+            return rows.select(wanted.names)
+        rows = None  # before it is read again, mapped
+        kept = _read_kept(fs, base, table, wanted)
+    return _updated(fs, base, table, marks, kept).rows
 
 
-def _open_all(
-    fs: pafs.FileSystem, paths: list[str], schema: pa.Schema, columns: list[str] | None = None
-) -> pa.Table:
-    import pyarrow.dataset as ds  # loads pandas, which writing does not need
+def _updated(fs: pafs.FileSystem, base: str, table: str, marks: dict[str, str], kept: Kept) -> Kept:
+    """What was kept, without files that are gone and with those that are new or have changed."""
+    new = sorted(n for n, mark in marks.items() if kept.files.get(n, ("", 0))[0] != mark)
+    read, counts = _read_files(fs, f"{base}/results/{table}", new, table, kept.rows.schema)
+    added = {name: (marks[name], count) for name, count in zip(new, counts, strict=True)}
 
-    if not paths:
-        return schema.empty_table().select(columns or schema.names)
+    def source(name: str) -> str:
+        return "read" if name in added else "kept" if name in marks else "gone"
+
+    parts = [kept.rows.slice(0, 0)]
+    i = j = 0  # the next row of what was kept, and of what was read
+    for place, names in itertools.groupby(sorted(marks.keys() | kept.files.keys()), source):
+        names = list(names)
+        old = sum(kept.files[name][1] for name in names if name in kept.files)
+        now = sum(added[name][1] for name in names if name in added)
+        if place == "kept":
+            parts.append(kept.rows.slice(i, old))
+        parts.append(read.slice(j, now))
+        i, j = i + old, j + now
+    files = {name: added.get(name) or kept.files[name] for name in sorted(marks)}
+    return Kept(pa.concat_tables([part for part in parts if len(part)] or parts[:1]), files)
+
+
+def _read_files(
+    fs: pafs.FileSystem, folder: str, names: list[str], table: str, wanted: pa.Schema
+) -> tuple[pa.Table, list[int]]:
+    """The columns that are wanted of files one after the other, and how many rows each has."""
+
+    def fetch(name: str) -> pa.Buffer:
+        with fs.open_input_stream(f"{folder}/{name}") as stream:
+            return stream.read_buffer()
+
+    def read(name: str, content: Future[pa.Buffer]) -> pa.Table | StoreError:
+        try:
+            return _read_content(content.result(), table, wanted)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            return StoreError(f"{folder}/{name}: not a table of geosweep: {error}")
+
+    parts, counts, broken = [wanted.empty_table()], [], []
+    # Many may wait for a disk or a network; readers beyond the cores are in each other's way.
+    with ThreadPoolExecutor(16) as fetching, ThreadPoolExecutor(pa.cpu_count()) as reading:
+        for start in range(0, len(names), TOGETHER):
+            some = names[start : start + TOGETHER]
+            found = list(reading.map(read, some, [fetching.submit(fetch, name) for name in some]))
+            broken += [one for one in found if isinstance(one, StoreError)]
+            whole = [one for one in found if not isinstance(one, StoreError)]
+            counts += [one.num_rows for one in whole]
+            parts.append(pa.concat_tables([parts[0], *whole]).combine_chunks())
+    if broken:
+        others = f" (and {len(broken) - 1} other files)" if len(broken) > 1 else ""
+        raise StoreError(f"{broken[0]}{others}")
+    return pa.concat_tables(parts), counts
+
+
+def _read_content(content: pa.Buffer, table: str, wanted: pa.Schema) -> pa.Table:
+    """The columns that are wanted of a Parquet file; null if it was written without them."""
+    file = pq.ParquetFile(pa.BufferReader(content))
+    schema = file.schema_arrow
+    there = set(schema.names)
+    kind = (schema.metadata or {}).get(b"table", table.encode())
+    if KEY[0].name not in there or kind != table.encode():
+        raise pa.ArrowInvalid(f"its columns are not those of {table}")
+    rows = file.read([name for name in wanted.names if name in there], use_threads=False)
+    if rows.schema.equals(wanted):
+        return rows
+    count = file.metadata.num_rows
+    columns = [
+        rows[field.name].cast(field.type) if field.name in there else pa.nulls(count, field.type)
+        for field in wanted
+    ]
+    return pa.table(columns, wanted)
+
+
+def _in_one_piece(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     try:
-        return ds.dataset(paths, schema, format="parquet", filesystem=fs).to_table(columns)
-    except (pa.ArrowException, OSError):
-        for path in paths:
-            try:
-                pq.read_schema(path, filesystem=fs)
-                ds.dataset([path], schema, format="parquet", filesystem=fs).to_table(columns)
-            except (pa.ArrowException, OSError) as error:
-                raise StoreError(f"{path}: not a table of geosweep: {error}") from error
-        raise
+        return column.combine_chunks()
+    except pa.ArrowInvalid:  # more numbers in lists than an array can have: 2^31
+        return column
 
 
-def _read_kept(
-    fs: pafs.FileSystem, base: str, table: str, columns: list[str] | None
-) -> tuple[pa.Table, dict[str, str]]:
-    """What was kept together of a table, and of which files, with their sizes and times."""
-    schema = TABLES[table]
-    nothing = schema.empty_table()
-    path = f"{base}/results/.{table}.parquet"
+def _read_kept(fs: pafs.FileSystem, base: str, table: str, wanted: pa.Schema) -> Kept:
+    """What was kept together of a table; nothing if there is none of its present columns."""
+    path = f"{base}/results/.{table}.arrow"
+    nothing = Kept(wanted.empty_table(), {})
     if fs.get_file_info(path).type != pafs.FileType.File:
-        return nothing, {}
+        return nothing
     try:
-        file = pq.ParquetFile(fs.open_input_file(path))
-        about = file.schema_arrow.metadata or {}
-        if not file.schema_arrow.equals(schema):
-            return nothing, {}  # of an earlier version
-        return file.read(columns), json.loads(about[KEPT])
-    except (pa.ArrowException, OSError, KeyError, ValueError):
-        return nothing, {}
+        if isinstance(fs, pafs.LocalFileSystem) and _is_on_disk(path):
+            with open(path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            reader = pa.ipc.open_file(pa.py_buffer(mapped))
+        else:
+            places = [TABLES[table].get_field_index(name) for name in wanted.names]
+            options = pa.ipc.IpcReadOptions(included_fields=places)
+            reader = pa.ipc.open_file(fs.open_input_file(path), options=options)
+        rows = reader.read_all().select(wanted.names)
+        if rows.schema.equals(wanted):
+            files = json.loads(reader.schema.metadata[KEPT])
+            rows = pa.Table.from_arrays(rows.columns, schema=wanted)
+            return Kept(rows, {name: tuple(about) for name, about in files.items()})
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        pass
+    return nothing
 
 
-def _merged(fs: pafs.FileSystem, base: str, table: str, same: set[str], new: list[str]) -> pa.Table:
-    """The whole table: rows kept of files that are the same, and those of new ones."""
-    schema = TABLES[table]
-    kept, _ = _read_kept(fs, base, table, None)
-    trials = pa.array([name.removesuffix(".parquet") for name in same], TEXT)
-    if same:
-        known = pc.call_function("is_in", [kept["trial"]], pc.SetLookupOptions(trials))
-        kept = kept.filter(known)
-    else:
-        kept = schema.empty_table()
-    added = _open_all(fs, [f"{base}/results/{table}/{name}" for name in new], schema)
-    both = pa.concat_tables([kept.replace_schema_metadata(schema.metadata), added])
-    order = both["trial"].to_numpy().argsort(kind="stable")
-    return both.take(order)
+def _is_on_disk(path: str) -> bool:
+    """Whether a file is on a disk of this machine: a block device, or a kind that needs none.
+
+    Over a network, a mapped file that somebody replaces is gone, and looking at it fatal.
+    """
+    device = os.stat(os.path.dirname(path)).st_dev
+    if os.major(device):
+        return True
+    mounts = "/proc/self/mountinfo"
+    if not os.path.exists(mounts):
+        return False
+    with open(mounts) as file:
+        kinds = {line.split()[2]: line.partition(" - ")[2].split()[0] for line in file}
+    return kinds.get(f"0:{os.minor(device)}") in ("btrfs", "overlay", "tmpfs", "zfs")
 
 
-def _keep(root: str, table: str, whole: pa.Table, files: dict[str, str]) -> None:
-    about = {**(TABLES[table].metadata or {}), KEPT: json.dumps(files).encode()}
+def _keep(root: str, table: str, whole: Kept) -> bool:
+    """Keep rows together; False where nothing can be written."""
+    about = {**(TABLES[table].metadata or {}), KEPT: json.dumps(whole.files).encode()}
+    schema = TABLES[table].with_metadata(about)
     try:
-        with writing(root, f"results/.{table}.parquet") as stream:
-            pq.write_table(whole.replace_schema_metadata(about), stream, compression="zstd")
+        with (
+            writing(root, f"results/.{table}.arrow") as stream,
+            pa.ipc.new_file(stream, schema) as file,
+        ):
+            file.write_table(whole.rows)
     except (pa.ArrowException, OSError):
-        pass  # a folder of somebody else's, or a full disk: the files of the trials are there
+        return False  # a folder of somebody else's, or a full disk: the trials' files are there
+    return True
 
 
 def broken_files(root: str, table: str) -> list[str]:

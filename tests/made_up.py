@@ -129,7 +129,8 @@ def made_up_trial(
         "m": 1000,
         "split": "test",
         "shares": [1 / blocks] * blocks,
-        "lss": end["lss"],
+        "lss_random": blocks**0.5,
+        "ots_random": 0.001,
     }
     places = [(epoch, stage + 1) for epoch in range(last + 1) for stage in range(stages)]
     solved = {}
@@ -139,14 +140,26 @@ def made_up_trial(
             epochs: {"collapsed": collapsed} | by_m(row["ots"], row["gap"]),
         }
     rows = [key | track | {"epoch": e, "stage": k} | solved.get(e, {}) for e, k in places]
+    for place in rows:
+        factor = 1.0 if stages == 1 else 1.1 - 0.2 * (place["stage"] - 1) / (stages - 1)
+        place |= {"lss": curve[place["epoch"]]["lss"] * factor, "lss_initial": initial * factor}
+        if place["epoch"] in solved:
+            place |= {"ots": row["ots" if place["epoch"] else "ots_initial"]}
+            place |= {"ots_initial": row["ots_initial"], "projected": made_up_tracks(rng, blocks)}
     write_table(str(root), "tracks", trial, rows)
     if status == "stopped":
         return trial
     points = [
-        key | {"epoch": epochs, "stage": 1, "split": "test", "point": i} for i in range(samples)
+        key | {"epoch": epochs, "stage": 1, "split": "test", "point": i, "label": i % 3}
+        for i in range(samples)
     ]
     write_table(str(root), "samples", trial, points)
     return trial
+
+
+def made_up_tracks(rng: np.random.Generator, blocks: int, points: int = 6) -> list[float]:
+    """Random walks of a few points in two dimensions, flat from (blocks + 1, points, 2)."""
+    return rng.normal(size=(blocks + 1, points, 2)).cumsum(axis=0).ravel().tolist()
 
 
 def by_m(ots: float, gap: float) -> dict[str, list]:

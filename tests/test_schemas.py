@@ -1,9 +1,13 @@
-"""The four tables of a sweep: what their columns mean, and how they lie on disk."""
+"""The four tables of a sweep: what their columns mean, how they lie on disk and are read."""
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis import results
+from analysis.results import ResultsError, load
 from models.config import TrialConfig
 from scoring import schemas
 from scoring.schemas import StoreError, read_table, table_path, write_file, write_table
@@ -225,7 +229,7 @@ def test_many_files_are_kept_together_and_every_change_to_one_is_seen(tmp_path):
         wanted = [(name, epoch) for name in sorted(counts) for epoch in range(counts[name])]
         assert told() == wanted
         assert told() == wanted  # from the file that keeps them
-    kept = tmp_path / "results" / ".epochs.parquet"
+    kept = tmp_path / "results" / ".epochs.arrow"
     assert kept.exists()
     schemas.delete(root, schemas.table_path("epochs", names[3]))
     assert names[3] not in {trial for trial, _ in told()}
@@ -235,3 +239,110 @@ def test_many_files_are_kept_together_and_every_change_to_one_is_seen(tmp_path):
     (tmp_path / schemas.table_path("epochs", names[5])).write_bytes(b"PAR1 torn")
     with pytest.raises(schemas.StoreError, match=names[5]):
         schemas.read_table(root, "epochs")
+
+
+COUNT = schemas.MANY + 5
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A folder of as many trials as are kept together, with gaps, NaN and lists."""
+    for i in range(COUNT):
+        name = f"{i:012x}"
+        rows = [row(name, epoch=epoch, lss=float("nan") if epoch else 1.5) for epoch in range(3)]
+        rows[1] |= {"shares": [0.25, 0.75 + i], "ots": 0.5, "ties": i, "collapsed": False}
+        write_table(str(tmp_path), "tracks", name, rows)
+        write_table(str(tmp_path), "samples", name, [])
+    return tmp_path
+
+
+def tracks_of(folder):
+    return load(folder, tables=("tracks", "samples")).tracks
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("large", [0, 10**6])
+def test_what_was_kept_reads_as_the_files_do(many, monkeypatch, mapped, large):
+    monkeypatch.setattr(schemas, "_is_on_disk", lambda path: mapped)
+    monkeypatch.setattr(results, "LARGE", large)
+    first, later = tracks_of(many), tracks_of(many)
+    monkeypatch.setattr(schemas, "MANY", 10**6)
+    alone = tracks_of(many)
+    pd.testing.assert_frame_equal(first, alone)
+    pd.testing.assert_frame_equal(later, alone)
+    assert later.lss.isna().tolist() == [False, True, True] * COUNT
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_frame_can_be_written_into_and_nobody_else_sees_it(many, monkeypatch, mapped):
+    monkeypatch.setattr(schemas, "_is_on_disk", lambda path: mapped)
+    monkeypatch.setattr(results, "LARGE", 0)
+    tracks_of(many)
+    content = (many / "results/.tracks.arrow").read_bytes()
+    mine, yours = tracks_of(many), tracks_of(many)
+    for column, value in (("lss", -1.0), ("epoch", 7), ("ots", 0.1), ("collapsed", True)):
+        before = yours.loc[1, column]
+        mine.loc[1, column] = value
+        assert mine.loc[1, column] == value
+        np.testing.assert_equal(yours.loc[1, column], before)
+    assert (many / "results/.tracks.arrow").read_bytes() == content
+
+
+def test_lists_explode_and_come_one_by_one_as_lists(many):
+    shares = tracks_of(many).shares
+    assert list(shares[1]) == [0.25, 0.75]
+    assert shares.isna().tolist()[:3] == [True, False, True]
+    assert shares.dropna().explode().tolist()[:4] == [0.25, 0.75, 0.25, 1.75]
+    np.testing.assert_allclose(np.stack(shares.dropna())[:, 0], 0.25)
+
+
+def test_what_is_kept_is_written_again_when_something_has_changed(many):
+    kept = many / "results/.tracks.arrow"
+    tracks_of(many)
+    before = kept.stat().st_mtime_ns
+    tracks_of(many)
+    assert kept.stat().st_mtime_ns == before
+    names = sorted(path.stem for path in (many / "results/tracks").iterdir())
+    for name in names[::3]:
+        write_table(str(many), "tracks", name, [row(name, epoch=9)])
+    schemas.delete(str(many), table_path("tracks", names[1]))
+    changed, again = tracks_of(many), tracks_of(many)
+    assert changed.trial.is_monotonic_increasing
+    assert changed.groupby("trial", observed=True).size().tolist()[:4] == [1, 3, 1, 3]
+    assert names[1] not in set(changed.trial)
+    pd.testing.assert_frame_equal(changed, again)
+
+
+def test_what_was_kept_before_a_column_was_added_is_read_anew(many, monkeypatch):
+    full = schemas.TABLES["tracks"]
+    older = pa.schema([field for field in full if field.name != "ties"], full.metadata)
+    monkeypatch.setitem(schemas.TABLES, "tracks", older)
+    tracks_of(many)
+    monkeypatch.setitem(schemas.TABLES, "tracks", full)
+    assert tracks_of(many).ties[4] == 1
+
+
+def test_where_nothing_can_be_kept_the_files_are_read(many, monkeypatch):
+    def full_disk(*where):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(schemas, "writing", full_disk)
+    assert len(tracks_of(many)) == 3 * COUNT
+    assert not (many / "results/.tracks.arrow").exists()
+
+
+def test_a_table_in_the_folder_of_another_is_named(tmp_path):
+    write_table(str(tmp_path), "tracks", "a", [row()])
+    (tmp_path / "results/epochs").mkdir()
+    (tmp_path / table_path("tracks", "a")).rename(tmp_path / table_path("epochs", "a"))
+    with pytest.raises(StoreError, match=r"epochs/a\.parquet: .*columns are not those of epochs"):
+        read_table(str(tmp_path), "epochs")
+
+
+def test_of_many_broken_files_one_is_named_and_the_others_are_counted(many):
+    names = sorted((many / "results/tracks").iterdir())
+    names[2].write_bytes(b"PAR1 torn")
+    pq.write_table(pa.table({"x": [1]}), names[4])
+    with pytest.raises(ResultsError, match=rf"{names[2].name}: .* \(and 1 other files\)") as told:
+        tracks_of(many)
+    assert names[4].name not in str(told.value)

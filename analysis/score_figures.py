@@ -1,0 +1,209 @@
+"""LSS against epoch, scores against gamma (the forms of the paper's Figs 2 and 4), OTS against m.
+
+The nulls (value at initialisation, sqrt(n), 1/m) are drawn into every panel of LSS and OTS.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import drawing, panels
+from analysis.drawing import INITIAL
+from analysis.results import Results
+from analysis.tables import mean_interval, without_collapsed
+
+LINE = ["layers", "stages", "network"]
+
+
+def lss_against_epoch(results: Results) -> Figure:
+    """LSS against epoch, in the form of Fig. 2: a panel per dataset, K and network.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with a line per gamma: LSS as mean over points and stages, then over seeds,
+        with the 95% t-interval as a band where there are several; of more than about 100
+        epochs, every second one, or so. Many gammas have thin lines and a colour bar. Nulls in
+        every panel: the mean value at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS
+        differ by panel.
+    """
+    done = panels.done_trials(results)
+    if not len(done):
+        return drawing.nothing()
+    epochs = results.epochs[["trial", "epoch", "lss"]].astype({"trial": "str"})
+    epochs = epochs.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
+    figure, places = panels.grid(done, {"lss": "LSS (dimensionless)"})
+    gammas = sorted(done.gamma.unique())
+    by = [*places[0][2], "gamma", "epoch"]
+    means = mean_interval(panels.thinned(epochs), by, ["lss"]).reset_index()
+    for axes, score, key in places:
+        seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
+        seen += drawing.line_shape_nulls(axes, panels.at(done, key))
+        drawing.limit(axes, seen, log=False)
+        drawing.whole_axis(axes, 0, epochs.epoch.max())
+        axes.set_xlabel("epoch (passes over the train split)" * panels.is_lowest(axes))
+    panels.gamma_legend(figure, gammas)
+    return figure
+
+
+def ots_against_m(results: Results) -> Figure:
+    """OTS and gap of the first m points alone against m: a panel per dataset, K and network.
+
+    OTS falls as m grows, so it compares at equal m only; the paper never states its m.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with a line per gamma: the score after training as mean over stages, then over
+        seeds, with the 95% t-interval as a band where there are several. Lines are drawn a
+        little beside each other, as many of them are equal. Nulls in every panel: the same
+        networks at initialisation (dotted), and 1/m (dashed, OTS). Trials that have collapsed
+        are in no line; a panel that has some names them. Axes differ by panel.
+    """
+    done = panels.done_trials(results)
+    scores = _by_m(results.tracks, done)
+    if not len(scores):
+        return drawing.nothing("no assignment of fewer points is known yet")
+    done = done[done.trial.isin(scores.trial.unique())]
+    labels = {"ots": "OTS (fraction)", "gap": "gap (dimensionless)"}
+    figure, places = panels.grid(done, labels, named=False)
+    gammas = sorted(done.gamma.unique())
+    by = [*places[0][2], "gamma", "m"]
+    ended = scores[scores.epoch == scores.epochs_done]
+    means = mean_interval(ended, by, ["ots", "gap"]).reset_index()
+    for axes, score, key in places:
+        here = panels.at(scores, key)
+        axes.set_visible(len(here) > 0)
+        if not len(here):
+            continue
+        after, before = panels.at(ended, key), here[here.epoch == 0]
+        seen = panels.gamma_lines(axes, panels.at(means, key), "m", score, gammas, dodge=True)
+        initial = before.groupby("m")[score].mean()
+        axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **drawing.NULL)
+        drawing.points_axis(axes, sorted(here.m.unique()))
+        drawing.limit_share(axes, [*seen, *initial], to=0 if score == "ots" else 1)
+        if score == "ots":
+            m = np.geomspace(*axes.get_xlim(), 50)
+            axes.plot(m, 1 / m, linestyle="--", label="1/m", **drawing.NULL)
+        axes.set_xlabel("m (points)" * panels.is_lowest(axes))
+        lost = sorted(after.gamma[after.collapsed.eq(True)].unique())
+        if lost:
+            names = ", ".join(f"{gamma:g}" for gamma in lost[:4]) + ", …" * (len(lost) > 4)
+            drawing.title(axes, f"{axes.get_title()}\ncollapsed: γ = {names}")
+    nulls = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
+    panels.gamma_legend(figure, gammas, nulls)
+    return figure
+
+
+def _by_m(tracks: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """A row per trial that is done, epoch that was solved, and m: ``ots`` and ``gap``.
+
+    Means over stages; NaN where a stage has collapsed, as in the trial's own OTS.
+    """
+    lists = {"prefix_m": "m", "prefix_ots": "ots", "prefix_gap": "gap"}
+    solved = tracks.dropna(subset=["prefix_m"]).astype({"trial": "str"})
+    rows = solved[["trial", "epoch", "collapsed", *lists]].explode([*lists]).rename(columns=lists)
+    rows = without_collapsed(rows.astype({"m": "int64", "ots": "float64", "gap": "float64"}))
+    groups = rows.groupby(["trial", "epoch", "m"])[["ots", "gap"]]
+    means = groups.mean().where(groups.count().eq(groups.size(), axis=0))
+    columns = [*panels.key_columns(done), "epochs_done", "collapsed"]
+    return means.reset_index().merge(done[columns], on="trial")
+
+
+def scores_against_gamma(results: Results) -> Figure:
+    """Accuracies, LSS and OTS against gamma, in the form of Fig. 4: a line per network and K.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with four panels per dataset. Points are means over seeds, bars their 95%
+        t-intervals where there are several. Nulls: each network at initialisation (dotted, in
+        its colour), sqrt(n) and 1/m (dashed). OTS compares at equal m only: the axis says m.
+    """
+    done = without_collapsed(panels.done_trials(results))
+    if not len(done):
+        return drawing.nothing()
+    by = [*LINE, *panels.splitting(done)]
+    lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
+    handles = _handles(lines, by)
+    datasets, gammas = sorted(done.dataset.unique()), sorted(done.gamma.unique())
+    wide = len(datasets) > 1
+    longest = max(len(str(line.get_label())) for line in handles)
+    columns = max(1, min(4, int((13.0 if wide else 9.6) / (0.5 + 0.075 * longest))))
+    figure, grid = drawing.sheet(
+        len(datasets) if wide else 2, 4 if wide else 2, (2.4, 2.0) if wide else (3.5, 2.2),
+        gaps=(1.25, 0.75), top=0.3, beside=0.85, below=0.25 + 0.22 * -(-len(handles) // columns),
+    )  # fmt: skip
+    grid = grid.ravel()
+    for i, dataset in enumerate(datasets):
+        trials = done[done.dataset == dataset]
+        shown = {
+            "clean_train_accuracy": "clean train accuracy (fraction)",
+            "test_accuracy": "test accuracy (fraction)",
+            "lss": "LSS (dimensionless)",
+            "ots": f"OTS (fraction, m = {panels.sizes(trials)})",
+        }
+        for j, (score, label) in enumerate(shown.items()):
+            axes = grid[4 * i + j]
+            seen = drawing.random_nulls(axes, score, trials)
+            for k, (key, line) in enumerate(zip(lines, handles, strict=False)):
+                shift = 0.08 * (k - (len(lines) - 1) / 2)
+                seen += _line(axes, score, panels.at(trials, key), gammas, shift, line)
+            axes.set_ylabel(label)
+            title = panels.data_name(dataset) if wide or j == 0 else ""
+            drawing.title(axes, title, "left")
+            panels.gamma_axis(axes, gammas, log=len(gammas) > panels.MANY)
+            if score == "lss":
+                drawing.limit(axes, seen, log=True)
+            elif score == "ots":
+                axes.set_ylim(-0.04, 1.06)
+            else:
+                low, high = axes.get_ylim()
+                axes.set_ylim(max(low, 0), min(high, 1.01))
+    figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=9, frameon=False)
+    return figure
+
+
+def _handles(lines: list[dict], by: list[str]) -> list[Line2D]:
+    """What the legend shows: a line for each network, K and other setting, and the nulls."""
+    others = [
+        n for n in by if n not in ("network", "stages") and len({key[n] for key in lines}) > 1
+    ]
+    kinds = list(dict.fromkeys(tuple(key[n] for n in others) for key in lines))
+    handles = []
+    for key in lines:
+        style = drawing.network_style(key["network"], key["stages"])
+        faint = kinds.index(tuple(key[n] for n in others)) / len(kinds)
+        label = panels.name(key, others)
+        handles.append(Line2D([], [], label=label, alpha=1 - 0.8 * faint, **style))
+    for style, label in ((":", f"same network {INITIAL}"), ("--", "random: √n, 1/m")):
+        null: Any = {"color": "0.35", "linestyle": style}
+        handles.append(Line2D([], [], label=label, **null))
+    return handles
+
+
+def _line(
+    axes: Axes, score: str, trials: pd.DataFrame, gammas: list[float], shift: float, line: Line2D
+) -> list[float]:
+    """Draw a score's means with their bars, and its value at initialisation; all heights."""
+    if not len(trials):
+        return []
+    style = drawing.network_style(trials.network.iloc[0], int(trials.stages.iloc[0]))
+    style |= {"alpha": line.get_alpha(), "label": line.get_label()}
+    mean = mean_interval(trials, ["gamma"], [score])
+    x = [gammas.index(g) + shift if len(gammas) <= panels.MANY else g for g in mean.index]
+    if len(gammas) > panels.MANY:  # of a search: each has few trials, and a line would zigzag
+        style |= {"linestyle": "none", "markersize": 3.5}
+    drawing.bars(axes, x, mean[score], mean[f"{score}_ci95"], style)
+    before = trials[f"{score}_initial"].mean() if f"{score}_initial" in trials else np.nan
+    if np.isfinite(before):
+        null: Any = {"linestyle": ":", "linewidth": 1.2, "color": style["color"], "zorder": 1.6}
+        axes.axhline(before, label=INITIAL, **null)
+    return [*mean[score], before]

@@ -1,0 +1,220 @@
+"""Networks of several stages, stage by stage: the forms of the paper's Figs 5 and 6.
+
+Each stage is measured between its own ends, so each has its own nulls: what it was worth before
+training, sqrt(n) and 1/m.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import drawing, panels
+from analysis.drawing import INITIAL, NAMES
+from analysis.results import Results
+from analysis.tables import mean_interval
+
+SCORES = ["lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"]
+FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
+ACROSS = 4  # columns of panels, at most
+
+
+def lss_by_stage(results: Results) -> Figure:
+    """LSS against epoch, in the form of Fig. 5: a row per stage, a line per gamma.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done and have several stages
+            are drawn.
+
+    Returns:
+        Figure with a column per dataset, K and network, and the stages from top to bottom; more
+        columns than four go on below. LSS is the mean over points, then over seeds, with the
+        95% t-interval as a band where there are several. Nulls in every panel: the mean value
+        of that stage at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS differ.
+    """
+    done, tracks = _stages(results)
+    if not len(tracks):
+        return drawing.nothing("no trial of several stages is done yet")
+    columns, cells = panels.rows_of(done)
+    networks, gammas = sorted(done.network.unique()), sorted(done.gamma.unique())
+    ended = tracks[tracks.epoch == tracks.epochs_done]
+    by = [*columns, "network", "stage", "gamma", "epoch"]
+    means = mean_interval(panels.thinned(tracks), by, ["lss"]).reset_index()
+    count = min(max(1, ACROSS // len(networks)), len(cells))  # of cells beside each other
+    bands = [cells[i : i + count] for i in range(0, len(cells), count)]
+    heights = [max(int(cell["stages"]) for cell in band) for band in bands]
+    figure, grid = drawing.sheet(
+        sum(heights), count * len(networks), (2.9 if count * len(networks) < 3 else 2.1, 1.45),
+        gaps=(1.1, 0.55), beside=1.9, top=0.45 + 0.16 * (len(columns) > 3),
+    )  # fmt: skip
+    for axes in grid.flat:
+        axes.set_visible(False)
+    firsts = np.cumsum([0, *heights[:-1]])
+    for band, first, height in zip(bands, firsts, heights, strict=True):
+        places = [(cell, network) for cell in band for network in networks]
+        for j, (cell, network) in enumerate(places):
+            key = cell | {"network": network}
+            trials, last = panels.at(done, key), int(cell["stages"])
+            for stage in range(1, last + 1) if len(trials) else ():
+                axes, here = grid[first + stage - 1, j], key | {"stage": stage}
+                axes.set_visible(True)
+                seen = panels.gamma_lines(axes, panels.at(means, here), "epoch", "lss", gammas)
+                seen += drawing.line_shape_nulls(axes, panels.at(ended, here))
+                drawing.limit(axes, seen, log=False)
+                drawing.whole_axis(axes, 0, tracks.epoch.max())
+                title = f"{panels.data_name(cell['dataset'])}, {panels.name(key, columns[3:])}\n"
+                title = title * (stage == 1) + f"stage {stage}" + _shape(trials, stage)
+                drawing.title(axes, title)
+                beside = any(left["stages"] >= stage for left, _ in places[:j])
+                axes.set_ylabel("LSS (dimensionless)" * (not beside))
+                below = stage < last or (stage == height and band is not bands[-1])
+                axes.set_xlabel("epoch (passes over the train split)" * (not below))
+    panels.gamma_legend(figure, gammas)
+    return figure
+
+
+def scores_by_stage(results: Results) -> Figure:
+    """Test accuracy, and OTS and LSS of each stage, in the form of Fig. 6.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done and have several stages
+            are drawn.
+
+    Returns:
+        Figure with two rows per dataset and K: test accuracy against gamma, then OTS (above) and
+        LSS (below) against the stage, a column for each of up to four gammas: the paper's four,
+        else others as far apart as there are. Points are means over seeds, bars their 95%
+        t-intervals where there are several. Nulls: each network at initialisation (dotted, in
+        its colour), sqrt(n) and 1/m (dashed). A stage that has collapsed has no OTS, and is
+        named. OTS compares at equal m only: the axis says m.
+    """
+    done, tracks = _stages(results)
+    ended = tracks[tracks.epoch == tracks.epochs_done]
+    if not len(ended):
+        return drawing.nothing("no trial of several stages is done yet")
+    columns, cells = panels.rows_of(done)
+    scores = ["ots", "ots_initial", "lss", "lss_initial"]
+    means = mean_interval(ended, [*columns, "network", "gamma", "stage"], scores).reset_index()
+    shown = [_gammas(panels.at(done, cell)) for cell in cells]
+    figure, grid = drawing.sheet(
+        2 * len(cells), 1 + max(map(len, shown)), (1.8, 1.75), gaps=(0.72, 0.78), beside=0.85,
+        top=0.55,
+    )  # fmt: skip
+    for i, (cell, gammas) in enumerate(zip(cells, shown, strict=True)):
+        trials, rows = panels.at(done, cell), panels.at(ended, cell)
+        _accuracies(grid[2 * i, 0], trials, gammas)
+        others = [f"{n.replace('_', ' ')} {cell[n]}" for n in columns[3:]]
+        name = [panels.data_name(cell["dataset"]), f"K = {cell['stages']}", *others]
+        drawing.title(grid[2 * i, 0], ", ".join(name))
+        grid[2 * i + 1, 0].set_axis_off()
+        labels = {
+            "ots": f"OTS (fraction, m = {panels.sizes(trials)})",
+            "lss": "LSS (dimensionless)",
+        }
+        for places, (score, label) in zip(grid[2 * i : 2 * i + 2, 1:], labels.items(), strict=True):
+            seen = []
+            for axes, gamma in zip(places, gammas, strict=False):
+                own = rows[rows.gamma == gamma]
+                seen += drawing.random_nulls(axes, score, own, named=gamma == gammas[-1])
+                seen += _stage_lines(axes, score, panels.at(means, cell | {"gamma": gamma}))
+                drawing.whole_axis(axes, 1, int(cell["stages"]), pad=0.12)
+                axes.tick_params(labelleft=axes is places[0])
+                if score == "ots":
+                    drawing.title(axes, f"γ = {gamma:.4g}{_lost(own)}")
+                axes.set_xlabel("stage k" * (score == "lss"))
+            for axes in places[: len(gammas)]:
+                axes.set_ylim(-0.04, 1.06)
+                if score == "lss":
+                    drawing.limit(axes, seen, log=True)
+            for axes in places[len(gammas) :]:
+                axes.set_visible(False)
+            places[0].set_ylabel(label)
+    _network_legend(grid[1, 0], done)
+    return figure
+
+
+def _stages(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Trials of several stages that are done, and their rows of the tracks table, by stage.
+
+    A stage that has collapsed has no OTS here.
+    """
+    done = panels.done_trials(results)
+    done = done[done.stages > 1]
+    tracks = results.tracks[["trial", "epoch", "stage", "collapsed", *SCORES]]
+    tracks = tracks.astype({"trial": "str"} | dict.fromkeys(SCORES, "float64"))
+    tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
+    tracks = tracks.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
+    return done[done.trial.isin(tracks.trial.unique())], tracks
+
+
+def _shape(trials: pd.DataFrame, stage: int) -> str:
+    """Shape of a state in a stage, if it is known: ": 64 x 32 x 32"."""
+    known = trials.shapes.dropna()
+    shapes = known.iloc[0].split(", ") if len(known) else []
+    return f": {shapes[stage - 1]}" if stage <= len(shapes) else ""
+
+
+def _gammas(trials: pd.DataFrame) -> list[float]:
+    """The gammas to show: up to four, or some of each network if they have none in common."""
+    by_network = {network: own.gamma.unique() for network, own in trials.groupby("network")}
+    count = trials.groupby("gamma").network.nunique().max()
+    if count < len(by_network):
+        most = max(1, ACROSS // len(by_network))
+        some = [panels.chosen(sorted(own), FIG_6, most) for own in by_network.values()]
+        return sorted({gamma for own in some for gamma in own})
+    return panels.chosen(sorted(trials.gamma.unique()), FIG_6, ACROSS)
+
+
+def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
+    """Test accuracy of each network against the gammas that are shown."""
+    for k, (network, own) in enumerate(trials.groupby("network")):
+        mean = mean_interval(own[own.gamma.isin(gammas)], ["gamma"], ["test_accuracy"])
+        x = [gammas.index(gamma) + 0.1 * k - 0.05 for gamma in mean.index]
+        style = _style(str(network), int(own.stages.iloc[0]))
+        drawing.bars(axes, x, mean.test_accuracy, mean.test_accuracy_ci95, style)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 1.01))
+    panels.gamma_axis(axes, gammas)
+    axes.set_ylabel("test accuracy (fraction)")
+
+
+def _stage_lines(axes: Axes, score: str, means: pd.DataFrame) -> list[float]:
+    """Each network's score against the stage, with its null; all heights."""
+    for k, (network, mean) in enumerate(means.groupby("network")):
+        style = _style(str(network), int(mean.stages.iloc[0]))
+        x = (mean.stage + 0.1 * k - 0.05).tolist()
+        drawing.bars(axes, x, mean[score], mean[f"{score}_ci95"], style)
+        null = {"color": style["color"], "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
+        axes.plot(mean.stage, mean[f"{score}_initial"], label=INITIAL, **null)
+    return [*means[score], *means[f"{score}_initial"]]
+
+
+def _style(network: str, stages: int) -> dict:
+    return drawing.network_style(network, stages) | {"linestyle": "-"}
+
+
+def _lost(rows: pd.DataFrame) -> str:
+    """Which stages have collapsed, as a second line of a title."""
+    lost = rows[rows.collapsed.eq(True)]
+    names = []
+    for network, own in lost.groupby("network"):
+        stages = sorted(own.stage.unique())
+        which = "" if len(stages) == own.stages.iloc[0] else f" {', '.join(map(str, stages))}"
+        names.append(NAMES.get(str(network), str(network)) + which)
+    return "\ncollapsed: " * bool(names) + "; ".join(names)
+
+
+def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
+    """What the lines are, in a place where there is no panel."""
+    handles = []
+    for key in done[["network", "stages"]].drop_duplicates().to_dict("records"):
+        style = _style(key["network"], key["stages"])
+        handles.append(Line2D([], [], label=panels.name(key, []), **style))
+    handles.sort(key=lambda line: str(line.get_label()).lower())
+    for label, style in ((f"same network\n{INITIAL}", ":"), ("random: √n, 1/m", "--")):
+        null: Any = {"color": "0.35", "linestyle": style}
+        handles.append(Line2D([], [], label=label, **null))
+    axes.legend(handles=handles, loc="center left", fontsize=8.5, frameon=False)

@@ -1,0 +1,220 @@
+"""Data tracks in two dimensions: the forms of the paper's Figs 3 and 9 to 16.
+
+The tracks of a few points were multiplied with one Gaussian (2, d) matrix P when they were scored,
+the same for every network and trial of a dimension; what is drawn here is what was stored.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
+from matplotlib.transforms import IdentityTransform
+
+from analysis import drawing, panels
+from analysis.drawing import NAMES
+from analysis.results import Results
+
+FIG_3 = 5e-4  # on MNIST
+FIGS_9_TO_12 = [1e-4, 1e-3, 1e-2, 1e-1]
+POINTS = 50  # whose tracks are stored, at most
+EACH = 2  # points of a class that are shown
+HUES = [  # after Tol's muted scheme: safe for colour-blind, none too pale to print
+    *("#332288", "#CC6677", "#117733", "#DDAA33", "#66AADD"),
+    *("#882255", "#44AA99", "#888822", "#AA4499", "#222222"),
+]
+ENDS = "osD^vPX<>*"  # a class is known by the marker at the end of a track as well
+UNKNOWN = -1  # place of a point whose class is not stored
+LINE = ["dataset", "network", "stages", "gamma", "seed", "points", "test_accuracy"]
+
+
+def tracks_by_gamma(results: Results) -> Figure:
+    """Tracks of one stage, in the form of Figs 3 and 9 to 12: a column per gamma.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done and have one stage.
+
+    Returns:
+        Figure with a row per dataset and network, and up to four gammas: the paper's (on MNIST
+        that of Fig. 3 too), else others as far apart as there are; the same for all networks
+        if they have any in common. Of each the trial with the smallest seed, after its last
+        epoch. About 20 tracks, by class where that is stored; titles say the trial's LSS and
+        OTS, in brackets before training.
+    """
+    rows = []
+    for cell in _cells(results, several=False):
+        wanted = [FIG_3] * (cell.dataset.iloc[0] == "mnist") + FIGS_9_TO_12
+        common = cell.groupby("gamma").network.nunique().max() == cell.network.nunique()
+        for _, own in cell.groupby("network"):
+            gammas = sorted((cell if common else own).gamma.unique())
+            some = [own[own.gamma == gamma] for gamma in panels.chosen(gammas, wanted)]
+            rows.append([trials.iloc[0] if len(trials) else None for trials in some])
+    return _figure(results, rows)
+
+
+def tracks_by_stage(results: Results) -> Figure:
+    """Tracks of several stages, in the form of Figs 13 to 16: a column per stage.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done and have several stages.
+
+    Returns:
+        Figure with a row per dataset, K and network, at the gamma with that network's best mean
+        test accuracy, of the trial with the smallest seed, after its last epoch; else as in
+        :func:`tracks_by_gamma`.
+    """
+    rows = []
+    for cell in _cells(results, several=True):
+        for _, own in cell.groupby("network"):
+            accuracy = own.groupby("gamma").test_accuracy.mean().fillna(-1)
+            best = own[own.gamma == accuracy.idxmax()]
+            stages = best[best.trial == best.trial.iloc[0]].sort_values("stage")
+            rows.append([stages.iloc[i] for i in range(len(stages))])
+    return _figure(results, rows)
+
+
+def has_tracks(results: Results, several: bool) -> bool:
+    """Whether tracks are stored of a trial that is done, of one stage or of several."""
+    return any(True for _ in _cells(results, several))
+
+
+def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
+    """Of each dataset and K: a row per stage of a trial that has its last tracks, seeds in order.
+
+    A stage that has collapsed has no OTS here.
+    """
+    done = panels.done_trials(results)
+    columns = ["trial", "epoch", "stage", "blocks", "collapsed", "projected"]
+    scores = ["lss", "lss_initial", "ots", "ots_initial"]
+    tracks = results.tracks[columns + scores].dropna(subset=["projected", "blocks"])
+    tracks = tracks.astype({"trial": "str"} | dict.fromkeys(scores, "float64"))
+    tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
+    rows, cells = panels.rows_of(done)
+    settings = done[list(dict.fromkeys(["trial", "epochs_done", *rows, *LINE]))]
+    known = tracks.merge(settings, on="trial").sort_values(["seed", "trial"], kind="stable")
+    known = known[(known.epoch == known.epochs_done) & ((known.stages > 1) == several)]
+    found = [panels.at(known, cell) for cell in cells]
+    return [cell for cell in found if len(cell)]
+
+
+def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Figure:
+    if not rows:
+        return drawing.nothing("no tracks in two dimensions are stored")
+    labels = _labels(results)
+    figure, grid = drawing.sheet(
+        len(rows), max(map(len, rows)), (2.25, 2.25), gaps=(0.45, 0.85), top=0.65, beside=1.6
+    )
+    classes: dict[int, set[int]] = {}
+    trials: list[pd.Series] = []
+    for row, places in zip(rows, grid, strict=True):
+        for trial, axes in itertools.zip_longest(row, places):
+            if trial is None:
+                axes.set_visible(False)
+                continue
+            known = labels.get(trial.dataset, pd.Series(dtype="int64"))
+            for place, label in _panel(axes, trial, known).items():
+                classes.setdefault(place, set()).add(label)
+            trials.append(trial)
+            drawing.title(axes, _title(trial))
+            axes.set_xlabel("P x, first coordinate (distance)" * (row is rows[-1]))
+        first = next(axes for axes in places if axes.get_visible())
+        first.set_ylabel("P x, second coordinate (distance)")
+    _legend(figure, classes, pd.DataFrame(trials))
+    return figure
+
+
+def _title(trial: pd.Series) -> str:
+    network = NAMES.get(trial.network, trial.network)
+    lines = [f"{panels.data_name(trial.dataset)}, {network}, γ = {trial.gamma:.4g}"]
+    lines += [f"stage {trial.stage:g} of {trial.stages:g}"] * bool(trial.stages > 1)
+    said = []
+    for name, digits in (("lss", 2), ("ots", 3)):
+        after, before = trial[name], trial[f"{name}_initial"]
+        null = f" ({before:.{digits}f})" if np.isfinite(before) else ""
+        said.append(f"{name.upper()} {after:.{digits}f}{null}" * bool(np.isfinite(after)))
+    lines.append(", ".join(filter(None, said)))
+    return "\n".join(lines)
+
+
+def _labels(results: Results) -> dict[str, pd.Series]:
+    """Classes of the points to show, by dataset: they are the same in all of its trials.
+
+    Those are the first two points of each of the ten classes that are commonest among them.
+    """
+    samples = results.samples[["trial", "point", "label"]]
+    samples = samples[(samples.point < POINTS) & samples.label.notna()]
+    trials = results.trials[["trial", "dataset"]].astype("str")
+    both = samples.astype({"trial": "str", "label": "int64"}).merge(trials, on="trial")
+    both = both.drop_duplicates(["dataset", "point"]).set_index("point").sort_index()
+    found = {}
+    for dataset, own in both.groupby("dataset"):
+        common = own.label.value_counts().index[: len(HUES)]
+        found[str(dataset)] = own.label[own.label.isin(common)].groupby(own.label).head(EACH)
+    return found
+
+
+def _panel(axes: Axes, trial: pd.Series, labels: pd.Series) -> dict[int, int]:
+    """Draw the tracks of a stage of one trial; which place in HUES is which class."""
+    flat = np.asarray(trial.projected, dtype="float64")
+    track = flat.reshape(int(trial.blocks) + 1, -1, 2)  # (n + 1, points, 2)
+    finite = np.flatnonzero(np.isfinite(track).all(axis=(0, 2)))
+    known = labels[labels.index.isin(finite)]
+    classes = sorted(labels.unique())
+    places = {c: c if max(classes) < len(HUES) else i for i, c in enumerate(classes)}
+    shown = known.map(places) if len(known) else pd.Series(UNKNOWN, index=finite[:20])
+    if not len(shown):
+        axes.text(0.5, 0.5, "no finite tracks", transform=axes.transAxes, ha="center")
+        return {}
+    track = track[:, shown.index]
+    colours = [_style(place)[0] for place in shown]
+    lines = LineCollection(list(track.swapaxes(0, 1)), colors=colours, linewidths=0.7, alpha=0.7)
+    axes.add_collection(lines)
+    axes.plot(*track[1:-1].reshape(-1, 2).T, ".", color="0.3", markersize=2)
+    axes.scatter(*track[0].T, s=16, c="white", edgecolors=colours, linewidths=0.9, zorder=3)
+    ends = PathCollection(
+        [_end(place) for place in shown], sizes=[26], facecolors=colours, edgecolors="white",
+        linewidths=0.4, offsets=track[-1], offset_transform=axes.transData, zorder=4,
+    )  # fmt: skip
+    ends.set_transform(IdentityTransform())
+    axes.add_collection(ends)
+    low, high = track.min(axis=(0, 1)), track.max(axis=(0, 1))
+    middle, half = (low + high) / 2, 0.55 * max((high - low).max(), 1e-6)
+    axes.set_xlim(middle[0] - half, middle[0] + half)
+    axes.set_ylim(middle[1] - half, middle[1] + half)
+    axes.set_aspect("equal")
+    return dict(zip(shown, known, strict=True)) if len(known) else {}
+
+
+def _style(place: int) -> tuple[str, str]:
+    """Colour of a class, and marker of the ends of its tracks."""
+    return ("0.25", "o") if place == UNKNOWN else (HUES[place], ENDS[place])
+
+
+def _end(place: int) -> Path:
+    marker = MarkerStyle(_style(place)[1])
+    return marker.get_path().transformed(marker.get_transform())
+
+
+def _legend(figure: Figure, classes: dict[int, set[int]], trials: pd.DataFrame) -> None:
+    """The classes, what is start and end, and what the titles do not say."""
+    handles = []
+    for place, labels in sorted(classes.items()):
+        colour, marker = _style(place)
+        style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 0.9}
+        handles.append(
+            Line2D([], [], label=f"class {' or '.join(map(str, sorted(labels)))}", **style)
+        )
+    style = {"color": "0.35", "marker": "o", "linewidth": 0.8}
+    handles.append(Line2D([], [], markerfacecolor="white", markersize=4, label="start", **style))
+    handles.append(Line2D([], [], markersize=2, label="between blocks", **style))
+    handles.append(Line2D([], [], markersize=5, label="end", **style))
+    seeds = ", ".join(f"{seed:g}" for seed in sorted(trials.seed.unique()))
+    notes = f"OTS: m = {panels.sizes(trials)}\nin brackets: before\ntraining\nseed {seeds}"
+    handles.append(Line2D([], [], linestyle="none", label=notes))
+    drawing.legend(figure, handles)

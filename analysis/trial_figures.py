@@ -1,0 +1,168 @@
+"""Figures with a point for each trial: accuracy against scores, and what a search found.
+
+Nulls are in every panel that has any: see :func:`objective_axis`.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import drawing, panels
+from analysis.drawing import INITIAL
+from analysis.panels import at, name, sizes
+from analysis.results import Results
+from analysis.search import BETTER, Search, candidates, heading, ranked
+from analysis.tables import without_collapsed
+from scoring.schemas import TABLES
+
+FAR = 20  # times the smallest: an LSS or LSR so large puts its axis on a logarithmic scale
+FRONT = {"color": "0.15", "linewidth": 1.1, "zorder": 2.5}
+
+
+def accuracy_against_score(results: Results) -> Figure:
+    """Test accuracy against LSS and OTS: what the correlations are about, pooled or not.
+
+    Args:
+        results: of :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with a row per dataset and K, a panel for LSS and one for OTS, a point per trial
+        in the colour and marker of its network. Trials without a finite score are left out of
+        its panel. Nulls: each network at initialisation (dotted, in its colour), sqrt(n) and
+        1/m (dashed). OTS compares at equal m only: the axis says m.
+    """
+    done = without_collapsed(panels.done_trials(results)).dropna(subset="test_accuracy")
+    done = done.assign(lss=done.lss.replace(np.inf, np.nan))
+    if not len(done):
+        return drawing.nothing()
+    columns, rows = panels.rows_of(done)
+    figure, grid = drawing.sheet(len(rows), 2, (3.3, 2.4), gaps=(0.5, 0.8), beside=1.6)
+    for cell, places in zip(rows, grid, strict=True):
+        here = at(done, cell)
+        for axes, score, better in zip(places, ("lss", "ots"), ("min", "max"), strict=True):
+            trial_points(axes, score, "test_accuracy", here, alpha=0.75, markeredgewidth=0.9)
+            objective_axis(axes, "x", score, better, here)
+            others = [f"{n.replace('_', ' ')} {cell[n]}" for n in columns[3:]]
+            title = [panels.data_name(cell["dataset"]), f"K = {cell['stages']}", *others]
+            drawing.title(axes, ", ".join(title))
+        places[0].set_ylabel("test accuracy (fraction)")
+        places[1].set_ylim(places[0].get_ylim())
+    point_legend(figure)
+    return figure
+
+
+def pareto_front(results: Results, search: Search) -> Figure:
+    """The trials of a search against its objectives: a panel for each pair of them.
+
+    Args:
+        results: of :func:`analysis.results.load`.
+        search: of :func:`analysis.search.read_search`, with two objectives or more.
+
+    Returns:
+        Figure with a point per trial that is done and has every objective, by network and K;
+        those of the Pareto front are large, the others small and pale. A step line joins those
+        that are on the front of the panel's two objectives: what is better than the line
+        nobody has found. Nulls in every panel that has any.
+    """
+    found = candidates(results, search)
+    if not len(found):
+        return drawing.nothing("no trial has every objective yet")
+    pairs = list(itertools.combinations(search.objectives.items(), 2))
+    columns = min(len(pairs), 3)
+    rows = -(-len(pairs) // columns)
+    panel = (6.6 if columns == 1 else 3.4, 3.5)
+    figure, grid = drawing.sheet(rows, columns, panel, gaps=(0.8, 0.65), top=0.2, beside=1.65)
+    for axes, pair in zip(grid.flat, pairs, strict=False):
+        x, y = (score for score, _ in pair)
+        trial_points(axes, x, y, found[~found.front], markersize=4.5, alpha=0.5)
+        trial_points(axes, x, y, found[found.front], markersize=8, zorder=3)
+        best = ranked(found, dict(pair))
+        best = best[best.front]
+        axes.plot(best[x], best[y], drawstyle="steps-post", label="Pareto front", **FRONT)
+        for along, (score, better) in zip("xy", pair, strict=True):
+            objective_axis(axes, along, score, better, found)
+    for axes in grid.flat[len(pairs) :]:
+        axes.set_visible(False)
+    point_legend(figure)
+    return figure
+
+
+def search_history(results: Results, search: Search) -> Figure:
+    """The one objective of a search against the trial's number, in the order they were trained.
+
+    Args:
+        results: of :func:`analysis.results.load`.
+        search: of :func:`analysis.search.read_search`, with one objective.
+
+    Returns:
+        Figure with a point per trial that is done and has the objective, by network and K, a
+        step line for the best so far, and the objective's nulls.
+    """
+    found = candidates(results, search).sort_values("trained_at", kind="stable")
+    if not len(found):
+        return drawing.nothing("no trial has the objective yet")
+    ((score, better),) = search.objectives.items()
+    found = found.assign(number=np.arange(1, len(found) + 1))
+    best = found[score].cummin() if better == "min" else found[score].cummax()
+    figure, ((axes,),) = drawing.sheet(1, 1, (6.6, 3.0), top=0.2, beside=1.65)
+    trial_points(axes, "number", score, found)
+    axes.plot(found.number, best, drawstyle="steps-post", label="best so far", **FRONT)
+    objective_axis(axes, "y", score, better, found)
+    axes.set_xlabel("trial, in the order they were trained")
+    drawing.whole_axis(axes, 1, len(found))
+    point_legend(figure)
+    return figure
+
+
+def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.DataFrame) -> None:
+    """An axis (``x`` or ``y``) of an objective: its symbol, unit and better direction, its nulls.
+
+    Nulls are lines across the panel: each network and K at initialisation (dotted, in its
+    colour), and what chance gives (dashed).
+    """
+    unit = (TABLES["trials"].field(score).metadata or {})[b"unit"].decode()
+    m = f"m = {sizes(trials)}" if score in ("ots", "gap") else ""
+    said = ", ".join(filter(None, ["dimensionless" if unit == "1" else unit, m]))
+    label = heading(score) + (f" ({said})" if said else "")
+    axes.set(**{f"{along}label": f"{label}, {BETTER[better]} is better"})
+    if score in ("lss", "lsr") and trials[score].max() > FAR * trials[score].min():
+        axes.set(**{f"{along}scale": "log"})
+        getattr(axes, f"{along}axis").set_major_formatter("{x:g}")
+    line = axes.axvline if along == "x" else axes.axhline
+    if f"{score}_initial" in trials:
+        means = trials.groupby(["network", "stages"])[f"{score}_initial"].mean().dropna()
+        for (network, stages), mean in means.items():  # type: ignore[misc]
+            colour = drawing.network_style(network, stages)["color"]
+            line(mean, linestyle=":", linewidth=1.2, color=colour, label=INITIAL, zorder=1.6)
+    if f"{score}_random" in trials:
+        for height in trials[f"{score}_random"].dropna().unique():
+            line(height, linestyle="--", label=heading(f"{score}_random"), **drawing.NULL)
+
+
+def trial_points(axes: Axes, x: str, y: str, trials: pd.DataFrame, **style: Any) -> None:
+    """Draw trials as points, in the marker and colour of their network and K."""
+    for key in trials[["network", "stages"]].drop_duplicates().to_dict("records"):
+        own: dict[str, Any] = drawing.network_style(key["network"], key["stages"])
+        own |= {"linestyle": "none", "label": name(key, [])} | style
+        group = at(trials, key)
+        axes.plot(group[x], group[y], **own)
+
+
+def point_legend(figure: Figure) -> None:
+    """The legend of a figure of trials: every label once, networks first."""
+    shown: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        shown |= dict(zip(names, handles, strict=True))
+    networks = sorted((label for label in shown if ", K = " in label), key=str.lower)
+    shown = {label: shown[label] for label in networks} | shown
+    if shown.pop(INITIAL, None):
+        shown[f"same network\n{INITIAL}"] = Line2D([], [], linestyle=":", color="0.35")
+    for label, handle in shown.items():
+        handle.set_label(label)
+    drawing.legend(figure, list(shown.values()))

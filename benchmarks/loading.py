@@ -1,0 +1,168 @@
+"""How long a large sweep's results take to load, and how much memory: 10,000 trials of 200 epochs.
+
+    python -m benchmarks.loading [--trials N] [--epochs N] [--folder FOLDER]
+
+Writes random results of that many trials as trials write theirs, a file each and table (K = 1,
+10 blocks; lists in every row of tracks, tracks in two dimensions, assignments and distances at
+the first and the last epoch; 20 points of each trial), then loads them, each time in a fresh
+process: first as files alone, then with what the first reader kept together, as a finished sweep
+has it. The peer is pandas.read_parquet on one table's folder. All files are in the page cache.
+Seconds are those of the call, imports aside, the least of ROUNDS for what can be repeated;
+memory is the most that the process ever held (VmHWM), mapped pages included. On two cores writing
+takes five minutes and 4 GB of disk, the rest three. Rows go to ``benchmarks/RESULTS.md`` too.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from scoring import schemas
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+ROUNDS = 3
+POINTS = 20
+LENGTHS = {"projected": 1100, "straight_distance": 11, "cosines": 9}  # of lists; others 10
+# fmt: off
+ENDS = [  # columns of tracks that have values at the first and the last epoch only
+    "ots", "ots_initial", "ots_by_class", "gap", "gap_initial", "network_cost", "optimal_cost",
+    "movement", "suboptimality", "ties", "collapsed", "prefix_m", "prefix_ots", "prefix_gap",
+    "solve_rounds", "solve_edges", "solve_seconds", "projected", "separation_m",
+    "straight_distance", "separated", "separated_same", "separated_different", "separation_ratio",
+    "separation_ratio_same", "separation_ratio_different", "not_monotone",
+]
+# fmt: on
+OURS = "from analysis.results import load as read"
+PANDAS = "from pandas import read_parquet as read"
+CALLS = {  # what is said of it -> what is imported, what is called, how often
+    "load, first time": (OURS, "read(folder)", 1),
+    "load": (OURS, "read(folder)", ROUNDS),
+    "load, trials": (OURS, "read(folder, tables=('trials',))", ROUNDS),
+    "pandas.read_parquet, trials": (PANDAS, "read(f'{folder}/results/trials')", ROUNDS),
+    "load, epochs": (OURS, "read(folder, tables=('epochs',))", ROUNDS),
+    "pandas.read_parquet, epochs": (PANDAS, "read(f'{folder}/results/epochs')", ROUNDS),
+}
+CHILD = """
+import sys, time
+{imports}
+folder = sys.argv[1]
+start = time.perf_counter()
+found = {call}
+seconds = time.perf_counter() - start
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(seconds, int(peak.split()[1]) * 1024 / 1e9)
+"""
+
+
+def values(field: pa.Field, count: int, rng: np.random.Generator) -> list[Any]:
+    """Some values of a column."""
+    if pa.types.is_list(field.type):
+        shape = (count, LENGTHS.get(field.name, 10))
+        drawn = rng.random(shape)
+        if pa.types.is_integer(field.type.value_type):
+            drawn = rng.integers(1000, size=shape)
+        return drawn.tolist()
+    if pa.types.is_floating(field.type):
+        return rng.random(count).tolist()
+    if pa.types.is_integer(field.type):
+        return rng.integers(1000, size=count).tolist()
+    if pa.types.is_boolean(field.type):
+        return [False] * count
+    if pa.types.is_timestamp(field.type):
+        return [datetime.now(UTC)] * count
+    return [f"some {field.name}"] * count
+
+
+def write(folder: str, epochs: int, number: int) -> None:
+    """Write the four tables of a trial nobody trained."""
+    rng = np.random.default_rng(number)
+    trial = rng.bytes(6).hex()
+    key = {
+        "trial": trial,
+        "dataset": "cifar10",
+        "network": ("plain", "resnet")[number % 2],
+        "stages": 1,
+        "gamma": rng.random(),
+        "seed": number % 5,
+        "split": "test",
+        "status": "done",
+    }
+    counts = {"trials": 1, "epochs": epochs + 1, "tracks": epochs + 1, "samples": POINTS}
+    for table, count in counts.items():
+        columns = {name: [value] * count for name, value in key.items()}
+        columns |= {"epoch": list(range(count))}
+        for field in schemas.TABLES[table]:
+            if table == "tracks" and field.name in ENDS:
+                first, last = values(field, 2, rng)
+                columns[field.name] = [first, *[None] * (count - 2), last]
+            elif field.name not in columns:
+                columns[field.name] = values(field, count, rng)
+        rows = zip(*columns.values(), strict=True)
+        names = schemas.TABLES[table].names
+        rows = [{n: v for n, v in zip(columns, row, strict=True) if n in names} for row in rows]
+        schemas.write_table(folder, table, trial, rows)
+
+
+def measure(folder: str, imports: str, call: str) -> tuple[float, float]:
+    """Seconds of a call in a fresh process, and the most memory (GB) that it ever held."""
+    code = CHILD.format(imports=imports, call=call)
+    command = [sys.executable, "-c", code, folder]
+    done = subprocess.run(command, check=True, text=True, capture_output=True)
+    seconds, peak = done.stdout.split()
+    return float(seconds), float(peak)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time to load a large sweep's results")
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--folder", help="where to write and leave the results, or find them")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or temporary
+        start = time.perf_counter()
+        if not Path(folder, "results").exists():
+            with ProcessPoolExecutor() as pool:
+                one = partial(write, folder, given.epochs)
+                list(pool.map(one, range(given.trials), chunksize=20))
+        print(f"written in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        for table in schemas.TABLES:
+            schemas.delete(folder, f"results/.{table}.arrow")
+        for file in Path(folder, "results").rglob("*.parquet"):
+            file.read_bytes()  # so that the system has them all at hand
+        rows = []
+        for what, (imports, call, rounds) in CALLS.items():
+            seconds, peak = zip(
+                *(measure(folder, imports, call) for _ in range(rounds)), strict=True
+            )
+            rows.append([what, f"{min(seconds):.2f}", f"{max(peak):.2f}"])
+            print(*rows[-1], file=sys.stderr)
+    head = ["call", "trials", "epochs", "seconds", "peak, GB", "machine", "versions"]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    versions = (
+        f"Python {platform.python_version()}, pandas {pd.__version__}, pyarrow {pa.__version__}"
+    )
+    size = [f"{given.trials:,}", f"{given.epochs:,}"]
+    lines = [head, ["---"] * len(head)]
+    lines += [[what, *size, *found, machine, versions] for what, *found in rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = f"\n## Loading results, {date.today()}\n\n`python -m benchmarks.loading`\n\n{table}\n"
+    print(text)
+    with RESULTS.open("a") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    main()

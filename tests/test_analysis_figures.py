@@ -1,0 +1,438 @@
+"""The figures of the paper from stored results, on sweeps made up for the purpose."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up import GAMMAS, made_up_search, made_up_sweep, made_up_trial, paper_sweep
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose, assert_array_equal
+from pyarrow import parquet as pq
+
+from analysis import drawing, figures, panels
+from analysis.results import load
+from analysis.search import read_search
+from scoring.schemas import TABLES, read_rows, table_path, write_table
+
+OF_ONE_STAGE = [
+    *("lss_against_epoch", "tracks_by_gamma", "scores_against_gamma"),
+    *("accuracy_against_score", "ots_against_m"),
+]
+FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
+OF_STAGES = ["lss_by_stage", "scores_by_stage", "tracks_by_stage"]
+
+
+@pytest.fixture
+def four_stages(tmp_path: Path) -> Path:
+    """2 networks x the paper's 5 gammas of K = 4, one of them with two seeds."""
+    for network in ("plain", "resnet"):
+        for gamma in (0.0, 5e-4, 1e-3, 5e-3, 1e-2):
+            made_up_trial(tmp_path, network, gamma, dataset="cifar10", stages=4)
+        made_up_trial(tmp_path, network, 1e-3, 1, dataset="cifar10", stages=4)
+    return tmp_path
+
+
+def lines(figure: Figure, place: int) -> dict[str, np.ndarray]:
+    """The lines of a panel as (points, 2), by label."""
+    here = figure.axes[place].lines
+    return {str(line.get_label()): np.asarray(line.get_xydata()) for line in here}
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title() for axes in figure.axes if axes.get_visible()]
+
+
+def change(root: Path, table: str, trial: str, **columns: object) -> None:
+    """Change columns in all rows that a trial has in a table."""
+    rows = [row | columns for row in read_rows(str(root), table, trial)]
+    write_table(str(root), table, trial, rows)
+
+
+def test_those_figures_are_drawn_that_apply(tmp_path: Path) -> None:
+    results = load(made_up_sweep(tmp_path), columns=figures.COLUMNS)
+    assert list(figures.draw(results)) == OF_ONE_STAGE
+    assert list(figures.draw(results, only=["ots_against_m", "lss_by_stage"])) == ["ots_against_m"]
+    made_up_trial(tmp_path, stages=2)
+    results = load(tmp_path, columns=figures.COLUMNS)
+    assert set(figures.draw(results)) == {*OF_ONE_STAGE, *OF_STAGES}
+
+
+@pytest.mark.parametrize(
+    ("objectives", "name"),
+    [({"lss": "min"}, "search_history"), ({"lss": "min", "ots": "max"}, "pareto_front")],
+)
+def test_a_search_has_one_figure_of_its_own(tmp_path: Path, objectives: dict, name: str) -> None:
+    made_up_trial(tmp_path)
+    search = read_search(made_up_search(tmp_path, objectives))
+    assert list(figures.draw(load(tmp_path), search)) == [*OF_ONE_STAGE, name]
+
+
+def test_every_figure_is_said_in_words() -> None:
+    for name, spec in figures.FIGURES.items():
+        assert spec.function.__name__ == name
+        assert all([spec.title, spec.alt, spec.needs])
+        assert re.fullmatch(r"(Figs?\.? [\d, to]+)?", spec.paper)
+        assert spec.caption.endswith(".")
+
+
+def test_the_axis_of_epochs_ends_with_the_last_epoch(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, epochs=20)
+    (axes,) = figures.lss_against_epoch(load(tmp_path)).axes
+    assert axes.get_xlim()[1] < 20.5
+    assert_array_equal(axes.get_xticks(), [0, 5, 10, 15, 20])
+
+
+@given(st.integers(1, 1000))
+def test_a_line_has_about_a_hundred_epochs_with_the_first_and_the_last(last: int) -> None:
+    thinned = panels.thinned(pd.DataFrame({"epoch": range(last + 1), "epochs_done": last}))
+    assert {0, last} <= set(thinned.epoch)
+    assert min(last + 1, 60) <= len(thinned) <= 152
+
+
+@given(st.lists(st.sampled_from([0, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1]), unique=True))
+def test_the_gammas_of_the_paper_are_shown_where_they_are_there(there: list[float]) -> None:
+    wanted = [1e-4, 1e-3, 1e-2, 1e-1]
+    chosen = panels.chosen(sorted(there), wanted)
+    assert chosen == sorted(set(chosen) & set(there))
+    assert len(chosen) == min(4, len(there))
+    assert set(wanted) & set(there) <= set(chosen)
+
+
+def test_many_gammas_have_thin_lines_and_a_colour_bar(tmp_path: Path) -> None:
+    gammas = [0.0, *np.geomspace(1e-5, 0.1, 14)]
+    for gamma in gammas:
+        made_up_trial(tmp_path, gamma=float(gamma), stages=2)
+    results = load(tmp_path)
+    for figure in (figures.lss_against_epoch(results), figures.lss_by_stage(results)):
+        for axes in figure.axes:
+            (curves,) = (c for c in axes.collections if isinstance(c, LineCollection))
+            assert len(curves.get_segments()) == 15
+            assert not [line for line in axes.lines if str(line.get_label()).startswith("γ")]
+        (bar,) = figure.axes[0].child_axes
+        assert bar.get_yscale() == "log"
+        assert_allclose(bar.get_ylim(), [1e-5, 0.1])
+        assert "0: darkest" in bar.get_title("left")
+
+
+def test_equal_lines_are_drawn_beside_each_other(tmp_path: Path) -> None:
+    for gamma in (0.0, 0.1):
+        made_up_trial(tmp_path, gamma=gamma, ots=0.5)
+    axes = figures.ots_against_m(load(tmp_path)).axes[0]
+    one, other = (line for line in axes.lines if str(line.get_label()).startswith("γ"))
+    assert_array_equal(one.get_xydata(), other.get_xydata())  # type: ignore[arg-type]
+    places = [line.get_transform().transform(line.get_xydata()) for line in (one, other)]
+    assert_allclose(np.ptp(places, axis=0), [[2.4 * 100 / 72, 0]] * 3, atol=1e-9)  # dots
+
+
+def test_each_stage_has_its_row_with_its_own_nulls(four_stages: Path) -> None:
+    results = load(four_stages, columns=figures.COLUMNS)
+    figure = figures.lss_by_stage(results)
+    heads = [f"cifar10, {name}, K = 4\nstage 1" for name in ("plain", "ResNet")]
+    assert titles(figure) == heads + [f"stage {k}" for k in (2, 3, 4) for _ in range(2)]
+    tracks = results.tracks.merge(results.trials[["trial", "network", "gamma"]], on="trial")
+    for place in range(8):
+        here = tracks[
+            (tracks.stage == 1 + place // 2) & (tracks.network != ["resnet", "plain"][place % 2])
+        ]
+        drawn = lines(figure, place)
+        assert_allclose(drawn[drawing.INITIAL][:, 1], here.lss_initial.mean())
+        assert_allclose(drawn["√n"][:, 1], 5**0.5)
+        mean = here[here.gamma == 1e-3].groupby("epoch").lss.mean()
+        assert_allclose(drawn["γ = 0.001"], np.column_stack([mean.index, mean]))
+
+
+def test_the_shape_of_a_state_is_said_where_it_is_known(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, stages=2, shapes="16 x 8 x 8, 32 x 4 x 4")
+    assert titles(figures.lss_by_stage(load(tmp_path))) == [
+        "digits, ResNet, K = 2\nstage 1: 16 x 8 x 8",
+        "stage 2: 32 x 4 x 4",
+    ]
+
+
+def test_more_than_four_columns_go_on_below(tmp_path: Path) -> None:
+    for dataset in ("digits", "mnist", "cifar10"):
+        for network in ("plain", "resnet"):
+            made_up_trial(tmp_path, network, dataset=dataset, stages=2)
+    figure = figures.lss_by_stage(load(tmp_path))
+    assert len(titles(figure)) == 12
+    grid = figure.axes[0].get_gridspec()
+    assert grid is not None
+    assert (grid.nrows, grid.ncols) == (4, 4)
+
+
+def test_scores_by_stage_are_those_of_the_paper_s_gammas(four_stages: Path) -> None:
+    results = load(four_stages, columns=figures.COLUMNS)
+    figure = figures.scores_by_stage(results)
+    assert titles(figure)[:5] == ["cifar10, K = 4", *(f"γ = {g:g}" for g in FIG_6)]
+    assert figure.axes[1].get_ylabel() == "OTS (fraction, m = 1,000)"
+    tracks = results.tracks.merge(results.trials[["trial", "network", "gamma"]], on="trial")
+    ended = tracks[(tracks.epoch == 6) & (tracks.network == "resnet")]
+    for place, gamma in enumerate(FIG_6, 1):
+        means = ended[ended.gamma == gamma].groupby("stage")[["ots", "lss", "lss_initial"]].mean()
+        for row, score in ((place, "ots"), (5 + place, "lss")):
+            heights = [line.get_ydata() for line in figure.axes[row].lines]
+            assert any(np.shape(h) == (4,) and np.allclose(h, means[score]) for h in heights)
+        assert "√n = 2.24" in lines(figure, 5 + place)
+        assert_allclose(lines(figure, 5 + place)[drawing.INITIAL][:, 1], means.lss_initial)
+
+
+def test_a_stage_that_collapsed_is_named_and_has_no_ots(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path, "plain", stages=2)
+    rows = read_rows(str(tmp_path), "tracks", trial)
+    rows[-1] |= {"collapsed": True, "ots": 1.0}  # the second stage of the last epoch
+    write_table(str(tmp_path), "tracks", trial, rows)
+    figure = figures.scores_by_stage(load(tmp_path))
+    assert titles(figure)[1] == "γ = 0\ncollapsed: plain 2"
+    after = figure.axes[1].lines[1]
+    assert np.isfinite(np.asarray(after.get_ydata())).tolist() == [True, False]
+
+
+def segments(figure: Figure, place: int) -> list[np.ndarray]:
+    curves = figure.axes[place].collections[0]
+    assert isinstance(curves, LineCollection)
+    return [np.asarray(path) for path in curves.get_segments()]
+
+
+def test_the_tracks_drawn_are_those_stored_of_the_smallest_seed(tmp_path: Path) -> None:
+    for seed in (2, 1, 3):
+        trial = made_up_trial(tmp_path, gamma=1e-3, seed=seed, lss=1.12, ots=0.96)
+        change(tmp_path, "tracks", trial, lss=1.12)
+    figure = figures.tracks_by_gamma(load(tmp_path, columns=figures.COLUMNS))
+    assert titles(figure)[0].startswith("digits, ResNet, γ = 0.001\nLSS 1.12 (")
+    assert titles(figure)[0].endswith("OTS 0.960 (1.000)")
+    stored = read_rows(str(tmp_path), "tracks", "digitr1g0.001s1")[-1]["projected"]
+    track = np.reshape(stored, (11, 6, 2))
+    known = [0, 1, 2, 3, 4]  # two points of each class at most; the class of the last is unknown
+    assert_allclose(segments(figure, 0), track[:, known].swapaxes(0, 1))
+    axes = figure.axes[0]
+    assert axes.get_aspect() == 1
+    assert_allclose(np.diff(axes.get_xlim()), np.diff(axes.get_ylim()))
+    assert axes.get_xlabel() == "P x, first coordinate (distance)"
+    (text,) = (t.get_text() for t in figure.legends[0].get_texts() if "seed" in t.get_text())
+    assert "m = 1,000" in text
+    assert text.endswith("seed 1")
+
+
+def test_a_class_has_its_colour_and_points_without_one_are_grey(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path)
+    colours = figures.tracks_by_gamma(load(tmp_path)).axes[0].collections[0].get_edgecolor()
+    assert [to_hex(c) for c in colours[:3]] != [to_hex(colours[0])] * 3  # type: ignore[index]
+    assert_array_equal(colours[0], colours[3])  # type: ignore[index]
+    (tmp_path / table_path("samples", trial)).unlink()
+    figure = figures.tracks_by_gamma(load(tmp_path))
+    assert len(segments(figure, 0)) == 6
+    grey = figure.axes[0].collections[0].get_edgecolor()
+    assert len({to_hex(c) for c in np.atleast_2d(grey)}) == 1
+
+
+def test_of_a_hundred_classes_ten_are_shown_each_in_a_colour_of_its_own(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path, samples=6)
+    rows = read_rows(str(tmp_path), "samples", trial)
+    for row, label in zip(rows, (3, 13, 23, 3, 13, 99), strict=True):
+        row["label"] = label
+    write_table(str(tmp_path), "samples", trial, rows)
+    figure = figures.tracks_by_gamma(load(tmp_path))
+    names = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert names[:4] == ["class 3", "class 13", "class 23", "class 99"]
+    colours = figure.axes[0].collections[0].get_edgecolor()
+    assert len({to_hex(c) for c in np.atleast_2d(colours)}) == 4
+
+
+def test_both_networks_are_shown_at_the_same_gammas(tmp_path: Path) -> None:
+    for gamma in [*GAMMAS, 0.1, 0.2]:
+        made_up_trial(tmp_path, "plain", gamma)
+    for gamma in (1e-3, 0.2):
+        made_up_trial(tmp_path, "resnet", gamma)
+    figure = figures.tracks_by_gamma(load(tmp_path))
+    heads = [title.split("\n")[0] for title in titles(figure)]
+    plain = [f"digits, plain, γ = {gamma:g}" for gamma in (1e-4, 1e-3, 1e-2, 1e-1)]
+    assert heads == [*plain, "digits, ResNet, γ = 0.001"]
+    assert [axes.get_visible() for axes in figure.axes[4:]] == [False, True, False, False]
+
+
+def test_mnist_is_shown_at_the_gamma_of_the_paper_s_figure_3(tmp_path: Path) -> None:
+    for gamma in (0.0, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2):
+        made_up_trial(tmp_path, gamma=gamma, dataset="mnist")
+    heads = [title.split("\n")[0] for title in titles(figures.tracks_by_gamma(load(tmp_path)))]
+    assert heads == [f"mnist, ResNet, γ = {gamma:g}" for gamma in (1e-4, 5e-4, 1e-3, 1e-2)]
+
+
+def test_stages_are_shown_at_each_network_s_best_gamma(tmp_path: Path) -> None:
+    best = {"plain": 1e-3, "resnet": 5e-3}
+    for network in best:
+        for gamma in (1e-3, 5e-3):
+            for seed, accuracy in enumerate((0.5, 0.7 + 0.2 * (gamma == best[network]))):
+                made_up_trial(tmp_path, network, gamma, seed, stages=2, test_accuracy=accuracy)
+    heads = [
+        "\n".join(title.split("\n")[:2])
+        for title in titles(figures.tracks_by_stage(load(tmp_path)))
+    ]
+    assert heads == [
+        f"digits, {name}, γ = {gamma:g}\nstage {k} of 2"
+        for name, gamma in (("plain", 1e-3), ("ResNet", 5e-3))
+        for k in (1, 2)
+    ]
+
+
+def test_a_point_stands_for_each_trial_that_has_the_score(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, "plain", lss=9.0, ots=0.1, test_accuracy=0.5)
+    made_up_trial(tmp_path, "resnet", lss=3.0, collapsed=True, ots=1.0, test_accuracy=0.6)
+    made_up_trial(tmp_path, "resnet", seed=1, lss=np.inf, ots=0.9, test_accuracy=0.7)
+    made_up_trial(tmp_path, "resnet", seed=2, status="diverged", lss=2.0, ots=0.9)
+    figure = figures.accuracy_against_score(load(tmp_path))
+    found = []
+    for place in (0, 1):
+        points = lines(figure, place)
+        both = np.concatenate([points["plain, K = 1"], points["ResNet, K = 1"]])
+        found.append(both[np.isfinite(both).all(axis=1)].tolist())
+        assert points[drawing.INITIAL][0, 0] == points[drawing.INITIAL][1, 0]
+    assert found == [[[9.0, 0.5], [3.0, 0.6]], [[0.1, 0.5], [0.9, 0.7]]]
+    assert "√n" in lines(figure, 0)
+    assert "1/m" in lines(figure, 1)
+
+
+def nothing_finite(root: Path) -> None:
+    for stages in (1, 2):
+        trial = made_up_trial(root, stages=stages)
+        for table in TABLES:
+            lost = {f.name: np.nan for f in TABLES[table] if f.type == "double"}
+            change(root, table, trial, **lost | {"gamma": 0.0})
+        rows = read_rows(str(root), "tracks", trial)
+        for row in rows:
+            row["projected"] = row["projected"] and [np.nan] * len(row["projected"])
+        write_table(str(root), "tracks", trial, rows)
+
+
+def infinite(root: Path) -> None:
+    for seed in (0, 1):
+        trial = made_up_trial(root, stages=2, seed=seed, lss=np.inf, lss_initial=np.inf)
+        change(root, "tracks", trial, lss=np.inf, lss_initial=np.inf)
+        change(root, "epochs", trial, lss=np.inf)
+
+
+def collapsed(root: Path) -> None:
+    for network in ("plain", "resnet"):
+        for stages in (1, 4):
+            made_up_trial(root, network, stages=stages, collapsed=True, ots=1.0)
+
+
+def older(root: Path) -> None:
+    """Results with the columns alone that the first version had."""
+    for stages in (1, 2):
+        made_up_trial(root, stages=stages)
+    kept = {f.name for f in TABLES["trials"]} - {"shapes", "collapsed"} | {"epoch", "stage"}
+    for file in (root / "results").glob("*/*.parquet"):
+        content = pq.read_table(file)
+        pq.write_table(content.select([n for n in content.column_names if n in kept]), file)
+
+
+def without_rows(root: Path) -> None:
+    for stages in (1, 2):
+        trial = made_up_trial(root, stages=stages)
+        for table in ("epochs", "tracks", "samples"):
+            (root / table_path(table, trial)).unlink()
+
+
+def several_settings(root: Path) -> None:
+    for rate in (1e-3, 3e-3):
+        for network in ("plain", "resnet"):
+            for stages in (1, 2):
+                extra = {"learning_rate": rate, "dataset": "fashion_mnist", "seed": int(rate * 1e3)}
+                made_up_trial(root, network, stages=stages, **extra)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda root: made_up_trial(root, status="failed"),
+        lambda root: made_up_trial(root, status="stopped", stages=2),
+        lambda root: made_up_trial(root, stages=4),
+        *(paper_sweep, nothing_finite, infinite, collapsed, older, without_rows),
+        several_settings,
+    ],
+)
+def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Callable) -> None:
+    make(tmp_path)
+    results = load(tmp_path, columns=figures.COLUMNS)
+    for name, spec in figures.FIGURES.items():
+        if not spec.of_search:
+            figure = spec.draw(results)
+            assert set(drawing.save(figure, str(tmp_path), name, ["png"])) == {"png"}
+            (left, low), (right, high) = figure.get_tightbbox().get_points()
+            assert min(left, low) >= 0
+            assert (right, high) <= tuple(figure.get_size_inches())
+
+
+def test_a_figure_is_written_as_a_bitmap_and_the_same_drawing_each_time(tmp_path: Path) -> None:
+    results = load(made_up_sweep(tmp_path))
+    one, other = (
+        drawing.save(figures.tracks_by_gamma(results), str(tmp_path), "tracks") for _ in range(2)
+    )
+    assert one["png"].startswith(b"\x89PNG")
+    assert ElementTree.fromstring(one["svg"]).tag.endswith("svg")
+    assert one["svg"] == other["svg"] == (tmp_path / "tracks.svg").read_bytes()
+
+
+def test_the_command_writes_the_figures_asked_for_and_prints_their_paths(
+    tmp_path: Path, capsys
+) -> None:
+    root = made_up_sweep(tmp_path / "demo")
+    assert figures.main([str(root), "--only", "ots_against_m", "lss_against_epoch"]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in printed] == [
+        *("lss_against_epoch.png", "lss_against_epoch.svg"),
+        *("ots_against_m.png", "ots_against_m.svg"),
+    ]
+    assert all(path.parent == root / "figures" and path.is_file() for path in printed)
+    out = tmp_path / "out"
+    only = ["--only", "tracks_by_gamma", "--form", "svg"]
+    assert figures.main([f"file://{root}", "--out", str(out), *only]) == 0
+    assert [file.name for file in out.iterdir()] == ["tracks_by_gamma.svg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["demo", "--only", "fig_2"], "no figure is called fig_2; there are lss_against_epoch, "),
+        (["demo", "--only", "lss_by_stage"], r"lacks .*lss_by_stage \(a trial with K > 1\)"),
+        (["failed"], "failed: no trial is done yet"),
+        (["demo", "--out", "demo/sweep.json/x"], "sweep.json"),
+    ],
+)
+def test_bad_input_ends_with_one_message_and_status_2(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_up_trial(made_up_search(Path("demo"), {"lss": "min"}))
+    made_up_trial("failed", status="failed")
+    assert figures.main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+    assert re.search(said, told.err)
+
+
+def test_help_names_every_figure_and_loads_neither_torch_nor_pyplot() -> None:
+    code = """
+import runpy, sys
+try:
+    runpy.run_module("analysis.figures", run_name="__main__")
+except SystemExit as end:
+    print(end.code, {"torch", "ray", "mlflow", "matplotlib.pyplot"} & set(sys.modules))
+"""
+    command = [sys.executable, "-W", "error", "-c", code, "--help"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.endswith("0 set()\n")
+    for name, spec in figures.FIGURES.items():
+        assert re.search(rf"{name} .*{re.escape(spec.paper)}.*needs", ran.stdout)
