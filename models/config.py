@@ -63,6 +63,15 @@ class TrialConfig(BaseModel):
     decay: Literal["all", "blocks"] = Field(
         default="all", description="weight matrices under gamma: all of F (eq. 17) or blocks (14)"
     )
+    transport_penalty: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight in the loss of the batch's kinetic energy, the sum over blocks of mean "
+        "|x^(l) - x^(l-1)|^2: of the order of d",
+    )
+    straightness_penalty: float = Field(
+        default=0.0, ge=0, description="weight in the loss of the batch's mean LSS - 1"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="initial weights and order of data")
     epochs: int = Field(default=200, ge=1, description="passes over the train split")
     batch_size: int = Field(default=128, ge=2, description="images a step")

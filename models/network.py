@@ -5,7 +5,7 @@ step is x + v(x), a plain network's is v(x): the same modules under the same nam
 the identity maps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -91,16 +91,45 @@ class Network(nn.Module):
 
         Yields:
             The stage, 1 to K, and the state x^(l) of its points, (m, *shape of the stage),
-            for l = 0, ..., n; l = 0 is the stage's input. Nothing but the latest is kept.
+            for l = 0, ..., n; l = 0 is the stage's input. Nothing but the latest is kept, and
+            none is written into later.
         """
-        x = self.stem(images.flatten(1) if self.shape.layers == "fully_connected" else images)
-        for k, blocks in enumerate(self.stages, start=1):
-            if k > 1:
-                x = self.transitions[k - 2](x)
-            yield k, x
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x)
-                yield k, x
+        flat = self.shape.layers == "fully_connected"
+        every = range(1, self.shape.blocks + 1)
+        yield from self.resume(self.stem(images.flatten(1) if flat else images), 1, every)
+
+    def resume(
+        self, state: Tensor, stage: int, blocks: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Go on from a state inside a stage: through these of its blocks, then later stages.
+
+        For networks with a block left out, or with two exchanged: from x^(l - 1), blocks l + 1,
+        ..., n leave out block l.
+
+        Args:
+            state: a state of the stage, (m, *shape of the stage); it stays as it is.
+            stage: k, 1 to K.
+            blocks: those of stage k still to go through, 1 to n each, in this order.
+
+        Yields:
+            As :meth:`states`, from the state itself on.
+
+        Raises:
+            ValueError: there is no such stage or block.
+        """
+        stages, every = len(self.stages), range(1, self.shape.blocks + 1)
+        if not 1 <= stage <= stages or any(block not in every for block in blocks):
+            raise ValueError(
+                f"stage {stage}, blocks {[*blocks]} of a network that has {stages} stages of "
+                f"{len(every)} blocks"
+            )
+        for k in range(stage, stages + 1):
+            if k > stage:
+                state, blocks = self.transitions[k - 2](state), every
+            yield k, state
+            for block in blocks:
+                state = self.stages[k - 1][block - 1](state)  # type: ignore[index]
+                yield k, state
 
     @torch.no_grad()
     def weight_norms(self) -> list[list[float]]:

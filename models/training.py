@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network, build, decayed
+from models.penalties import penalty
 
 MOMENTUM = 0.1  # of BatchNorm's running statistics, torch's default
 PAD = 4  # pixels around an image from which a crop is taken
@@ -72,7 +73,8 @@ def train(
         ``clean_train_loss`` and ``clean_train_accuracy`` over the first images of the train
         split as they are, as many as the test split has; ``test_loss``, ``test_accuracy``;
         ``learning_rate`` of the last step; ``seconds`` of the pass with its evaluation.
-        Losses are mean cross-entropies in nats without the penalty, accuracies fractions.
+        Losses are mean cross-entropies in nats without any penalty (gamma's, or those of
+        :mod:`models.penalties`), accuracies fractions.
         A loss that is not finite ends the training with that epoch.
     """
     train_split, test_split = place(data, "train", device), place(data, "test", device)
@@ -178,6 +180,7 @@ def one_pass(
     total_loss = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
+    penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
     network.train()
     for step, batch in enumerate(draws.batches):
         done = ((epoch - 1) * steps + step) / (config.epochs * steps)
@@ -186,10 +189,15 @@ def one_pass(
             group["lr"] = rate
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits = network(x)
-        loss = cross_entropy(logits.float(), y)
+            states = list(network.states(x)) if penalised else []
+            logits = network.classify(states[-1][1]) if penalised else network(x)
+        loss = objective = cross_entropy(logits.float(), y)
+        if penalised:
+            objective = loss + penalty(
+                states, config.transport_penalty, config.straightness_penalty
+            )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        objective.backward()
         optimizer.step()
         total_loss += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()

@@ -129,6 +129,60 @@ def turning(track):
     return cosines
 
 
+def variation_rate(states, changed):
+    """Eq. (49) of one state of several points, without points whose own state is 0.
+
+    >>> variation_rate([[3.0, 4.0], [0.0, 0.0]], [[3.0, 5.0], [1.0, 1.0]])
+    0.2
+    """
+    rates = [
+        length(steps([x, c])[0]) / length(x) for x, c in zip(states, changed, strict=True) if any(x)
+    ]
+    return sum(rates) / len(rates)
+
+
+def eliminated(before, after, labels, k):
+    """Section 7.1: x^(l) of several points, the k most active units of their class as in x^(l-1).
+
+    >>> eliminated([[0.0, 0.0], [0.0, 0.0]], [[1.0, 5.0], [9.0, 5.0]], [0, 0], 1)
+    [[0.0, 5.0], [0.0, 5.0]]
+    """
+    changed = []
+    for b, a, label in zip(before, after, labels, strict=True):
+        members = [x for x, other in zip(after, labels, strict=True) if other == label]
+        means = [sum(column) / len(members) for column in zip(*members, strict=True)]
+        first = sorted(range(len(means)), key=lambda unit: (-means[unit], unit))[:k]
+        changed.append([b[u] if u in first else a[u] for u in range(len(a))])
+    return changed
+
+
+def mixed_by_distance(tracks, noisy_ends, groups, kept=None):
+    """Ordered pairs mixed up by noise, in groups by track distance: (share, mean distance) each.
+
+    >>> mixed_by_distance([[[0.0]], [[1.0]], [[9.0]]], [[0.8], [1.0], [9.0]], 2)
+    [(0.25, 4.5), (0.0, 9.0)]
+    """
+    pairs = []
+    for s in range(len(tracks)):
+        for t in range(s):
+            if kept is None or kept(s, t):
+                mixed = [
+                    squared_distance(noisy_ends[p], tracks[q][-1])
+                    < squared_distance(noisy_ends[p], tracks[p][-1])
+                    for p, q in ((s, t), (t, s))
+                ]
+                pairs.append((track_distance(tracks[s], tracks[t])[0], sum(mixed) / 2))
+    pairs.sort(key=lambda pair: pair[0])
+    size, more = divmod(len(pairs), groups)
+    found = []
+    for group in range(groups):
+        some, pairs = pairs[: size + (group < more)], pairs[size + (group < more) :]
+        found.append(
+            (sum(mixed for _, mixed in some) / len(some), sum(d for d, _ in some) / len(some))
+        )
+    return found
+
+
 def optimal_matchings(x, y):
     """Eqs (45) and (46) by trying them all: the least total cost, and every matching with it.
 

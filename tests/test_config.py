@@ -27,6 +27,11 @@ def test_the_id_of_a_trial_never_changes():
     assert TrialConfig(**SOME).trial == "b44ac5a1b7d5"
 
 
+def test_a_penalty_of_weight_zero_is_no_other_trial():
+    none = {"transport_penalty": 0, "straightness_penalty": 0.0}
+    assert TrialConfig(**SOME, **none).trial == "b44ac5a1b7d5"
+
+
 def test_the_id_is_the_same_in_every_process():
     code = f"from models.config import TrialConfig; print(TrialConfig(**{SOME!r}).trial)"
     command = [sys.executable, "-c", code]
@@ -56,6 +61,7 @@ def test_writing_a_default_out_does_not_change_the_id(names):
         *(("batch_size", 64), ("recipe", "sgd"), ("learning_rate", 0.1), ("augment", True)),
         *(("normalisation", "none"), ("precision", "bfloat16")),
         *(("points", 50), ("epoch_points", 50)),
+        *(("transport_penalty", 1e-3), ("straightness_penalty", 0.1)),
     ],
 )
 def test_every_field_has_a_part_in_the_id(field, value):
@@ -117,6 +123,8 @@ def test_null_in_a_sweep_file_means_the_default():
         ({"recipe": ["adam"]}, "'adam' or 'sgd'"),
         ({"recipe": {"adam": 1}}, "'adam' or 'sgd'"),
         ({"learning_rate": 0}, "greater than 0"),
+        ({"transport_penalty": -1}, "greater than or equal to 0"),
+        ({"straightness_penalty": -1e-9}, "greater than or equal to 0"),
         ({"batch_size": 1}, "greater than or equal to 2"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"seed": -1}, "greater than or equal to 0"),

@@ -105,6 +105,50 @@ def test_states_follow_from_the_blocks_one_by_one(kind):
         assert_close(seen, wanted, rtol=0, atol=0)
 
 
+@both
+@rows
+def test_going_on_from_any_state_is_the_rest_of_the_walk(kind, row):
+    network = made(kind, **row).eval()
+    n = network.shape.blocks
+    walk = list(network.states(images()))
+    for place, (k, state) in enumerate(walk):
+        rest = list(network.resume(state, k, range(place % (n + 1) + 1, n + 1)))
+        assert [j for j, _ in rest] == [j for j, _ in walk[place:]]
+        for (_, seen), (_, wanted) in zip(rest, walk[place:], strict=True):
+            assert_close(seen, wanted, rtol=0, atol=0)
+
+
+@both
+@rows
+@pytest.mark.parametrize("training", [False, True])
+def test_a_state_that_was_handed_out_is_never_written_into(kind, row, training):
+    network = made(kind, **row).train(training)
+    states, copies = [], []
+    for _, state in network.states(images()):
+        states.append(state)
+        copies.append(state.clone())
+    list(network.resume(states[0], 1, [2, 1]))
+    for state, copy in zip(states, copies, strict=True):
+        assert_close(state, copy, rtol=0, atol=0)
+
+
+def test_blocks_come_in_the_order_that_is_asked_for():
+    network = made("resnet", layers="convolutional", stages=2).eval()
+    (first, _, third, *_), x = network.stages[1], torch.randn(2, 32, 4, 4)
+    seen = [state for _, state in network.resume(x, 2, [3, 1, 3])]
+    wanted = [x, third(x), first(third(x)), third(first(third(x)))]
+    for one, other in zip(seen, wanted, strict=True):
+        assert_close(one, other, rtol=0, atol=0)
+    assert [state is x for _, state in network.resume(x, 2, [])] == [True]
+
+
+@pytest.mark.parametrize(("stage", "blocks"), [(0, [1]), (3, [1]), (1, [0]), (1, [6]), (2, [-1])])
+def test_a_stage_or_a_block_that_is_not_there_is_refused(stage, blocks):
+    network = made("plain", layers="convolutional", stages=2)
+    with pytest.raises(ValueError, match="2 stages of 5 blocks"):
+        next(network.resume(torch.zeros(1, 16, 8, 8), stage, blocks))
+
+
 def test_the_head_averages_over_pixels_only_when_there_are_several_stages():
     assert made("plain", layers="convolutional", stages=1).head.in_features == 8 * 4 * 4
     assert made("plain", layers="convolutional", stages=2).head.in_features == 32

@@ -14,6 +14,7 @@ from models import training
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build, decayed
+from models.penalties import straightness_penalty, transport_penalty
 from models.training import Draws, diverged, standardiser, train
 
 
@@ -198,6 +199,63 @@ def test_gamma_shrinks_nothing_but_the_blocks_where_it_weighs_only_them():
     for name, weight in old.items():
         shrunk = name.startswith("stages.") and name.endswith("weight")
         assert_close(new[name], weight * (1 - 0.1 * 0.5) if shrunk else weight)
+
+
+def measured(**config):
+    """LSS and kinetic energy on digits after a short training, and its last record."""
+    config = {"layers": "fully_connected", "epochs": 3, "batch_size": 32} | config
+    *_, (record, network, _) = train(TrialConfig(**config), load("digits"))
+    split = training.place(load("digits"), "test", "cpu")
+    network.eval()
+    with torch.no_grad():
+        states = list(network.states(standardiser(load("digits"), "cpu")(split.x[:200])))
+    straightness, energy = straightness_penalty(states), transport_penalty(states)
+    return 1 + straightness.item(), energy.item(), record
+
+
+@pytest.mark.parametrize("network", ["plain", "resnet"])
+def test_the_straightness_penalty_straightens_and_the_transport_penalty_shortens(network):
+    score, energy, record = measured(network=network)
+    straighter, _, other = measured(network=network, straightness_penalty=1.0)
+    assert straighter < 0.8 * score
+    assert other["test_accuracy"] > 0.8
+    _, less, another = measured(network=network, transport_penalty=1e-3)
+    assert less < 0.5 * energy
+    assert another["test_accuracy"] > 0.8
+    for penalised in (other, another):  # the loss of a record is cross-entropy alone
+        assert penalised["train_loss"] < record["train_loss"] + 1
+
+
+@pytest.mark.parametrize("network", ["plain", "resnet"])
+def test_penalties_are_added_to_the_loss_with_their_weights(network):
+    """One step of SGD over the whole train split, by hand."""
+    rate, data = 1e-3, tiny(side=8)
+    config = TrialConfig(
+        **CONVOLUTIONAL | {"epochs": 1, "batch_size": 40, "recipe": "sgd", "stages": 2},
+        **{"network": network, "learning_rate": rate},
+        **{"transport_penalty": 1e-3, "straightness_penalty": 0.5},
+    )
+    first = next(train(config, data)).network.train()
+    states = list(first.states(images_of(data, "train")))
+    y = torch.from_numpy(data.y_train)
+    loss = cross_entropy(first.classify(states[-1][1]), y)
+    (loss + 1e-3 * transport_penalty(states) + 0.5 * straightness_penalty(states)).backward()
+    *_, (record, trained, _) = train(config, data)
+    assert_close(record["train_loss"], loss.item(), rtol=1e-5, atol=0)
+    for old, new in zip(first.parameters(), trained.parameters(), strict=True):
+        if old.requires_grad:
+            assert_close(new, old - rate * old.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_penalised_trial_trains_in_bfloat16_and_goes_on_where_it_was_stopped():
+    config = CONNECTED | {"epochs": 2, "transport_penalty": 1e-4, "straightness_penalty": 0.1}
+    *_, (record, _, _) = train(TrialConfig(**config, precision="bfloat16"), tiny(side=8))
+    assert math.isfinite(record["train_loss"])
+    records, saved, weights = run(tiny(side=8), **config)
+    checkpoint = torch.load(io.BytesIO(saved[1]), weights_only=True)
+    later, _, resumed = run(tiny(side=8), checkpoint=checkpoint, **config)
+    assert_same(records[2], later[0])
+    assert_same(weights, resumed)
 
 
 def test_a_diverging_trial_ends_early_with_a_loss_that_is_not_finite():

@@ -1,0 +1,140 @@
+"""Images changed against a network: FGSM and PGD within a budget of pixel values (Fig. 8)."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoring.subject import PIXELS, Subject, compared, draws, point_losses
+
+STRIDE = 2.5  # steps of PGD together, over the budget: enough to cross the ball and come back
+
+
+def fgsm(subject: Subject, levels: Iterable[float]) -> list[dict[str, Any]]:
+    """Accuracy and variation rates under the fast gradient sign method: eq. (49), Fig. 8 right.
+
+    The image x + eps sign(dL/dx), clipped to valid pixels, L the cross-entropy of the true
+    class. (Eq. (49) as printed gives Vr_a the argument sigma, the level of the random noise;
+    epsilon_a is meant.) One gradient a point serves all levels.
+
+    Args:
+        subject: the network and its points.
+        levels: eps, in pixel values, >= 0; 0 is always among them.
+
+    Returns:
+        Rows ``fgsm`` as :func:`scoring.subject.compared` gives them.
+    """
+
+    def change(places: range, pixels: Tensor, labels: Tensor) -> Callable[[float], Tensor]:
+        uphill, _ = ascent(subject, pixels, labels)
+        return lambda level: clipped(pixels + level * uphill)
+
+    return compared("fgsm", subject, levels, change)
+
+
+def pgd(
+    subject: Subject, levels: Iterable[float], steps: int = 10, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Accuracy and variation rates under projected gradient descent; see :func:`pgd_images`.
+
+    Args:
+        subject: the network and its points.
+        levels: eps, in pixel values, >= 0; 0 is always among them.
+        steps: gradients a point and level.
+        seed: of the random starts; a point starts in the same direction at all levels.
+
+    Returns:
+        Rows ``pgd`` as :func:`scoring.subject.compared` gives them. Their accuracy is at no
+        level above that of :func:`fgsm`.
+    """
+
+    def change(places: range, pixels: Tensor, labels: Tensor) -> Callable[[float], Tensor]:
+        uphill, _ = ascent(subject, pixels, labels)
+        start = draws("uniform", seed, places, pixels)
+        return lambda level: pgd_images(subject, pixels, labels, level, steps, start, uphill)
+
+    return compared("pgd", subject, levels, change)
+
+
+def pgd_images(
+    subject: Subject,
+    pixels: Tensor,
+    labels: Tensor,
+    level: float,
+    steps: int,
+    start: Tensor,
+    uphill: Tensor,
+) -> Tensor:
+    """Images that projected gradient descent (Madry et al. 2018) finds within a budget.
+
+    From a random start, ``steps`` steps of 2.5 eps / steps along the sign of the gradient, each
+    projected to the ball |x - pixels| <= eps and to valid pixels. Of all images on the way and
+    FGSM's, each point keeps its worst: one the network gets wrong before one it gets right,
+    then the one of the highest loss. So no point is safer than under FGSM, by construction.
+
+    Args:
+        subject: the network.
+        pixels: (b, ...), 0 to 255.
+        labels: true classes (b,).
+        level: eps, in pixel values.
+        steps: how many.
+        start: (b, ...), in [-1, 1]: where to start, in units of eps.
+        uphill: signs of the gradient at ``pixels``, (b, ...): FGSM's step.
+
+    Returns:
+        (b, ...), 0 to 255, within eps of ``pixels``.
+    """
+    low, high = clipped(pixels - level), clipped(pixels + level)
+    worst = clipped(pixels + level * uphill)
+    wrong, loss = _harm(subject.logits(worst), labels)
+    x = clipped(pixels + level * start)
+    for step in range(steps + 1):
+        if step < steps:
+            uphill, logits = ascent(subject, x, labels)
+        else:
+            logits = subject.logits(x)
+        wrong_here, loss_here = _harm(logits, labels)
+        worse = (wrong_here & ~wrong) | ((wrong_here == wrong) & (loss_here > loss))
+        worst = torch.where(_wide(worse, x), x, worst)
+        wrong, loss = wrong | wrong_here, torch.where(worse, loss_here, loss)
+        x = (x + STRIDE * level / steps * uphill).clamp(low, high)
+    return worst
+
+
+def ascent(subject: Subject, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Signs of the gradient of each point's cross-entropy in its pixels, and the logits.
+
+    The gradient in the logits is (1 - p_y) (q - e_y), with q the softmax over all classes but
+    y. Only its sign is asked for, so the positive factor is left out: it rounds to 0 where the
+    network is sure, and a network would look robust for being sure of itself.
+
+    Args:
+        subject: the network.
+        pixels: (b, ...), 0 to 255.
+        labels: true classes (b,), of at least two.
+
+    Returns:
+        Tensor (b, ...) of -1, 0 and 1, and logits (b, classes). No parameter gets a gradient.
+    """
+    place = labels[:, None]
+    with torch.enable_grad():
+        x = pixels.detach().requires_grad_()
+        logits = subject.logits(x)
+        others = logits.detach().scatter(1, place, -torch.inf).softmax(1)
+        (gradient,) = torch.autograd.grad(logits, x, others.scatter(1, place, -1.0))
+    return gradient.sign(), logits.detach()
+
+
+def clipped(pixels: Tensor) -> Tensor:
+    """Valid pixel values: 0 to 255."""
+    return pixels.clamp(0, PIXELS)
+
+
+def _harm(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the network is wrong, and its loss, (b,) each."""
+    return logits.argmax(1) != labels, point_losses(logits, labels)
+
+
+def _wide(chosen: Tensor, like: Tensor) -> Tensor:
+    return chosen.reshape(-1, *[1] * (like.ndim - 1))

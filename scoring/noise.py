@@ -1,0 +1,104 @@
+"""Networks on noisy images: variation rates (Fig. 8), and which tracks get mixed up (Fig. 1E)."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoring.separation import ROUNDING, Separation
+from scoring.subject import Subject, compared, draws, evaluating, row
+
+DECILES = 10
+
+
+def noise(subject: Subject, levels: Iterable[float], seed: int = 0) -> list[dict[str, Any]]:
+    """Accuracy and variation rates under Gaussian noise: Vr_r of eq. (49), Fig. 8 left.
+
+    Args:
+        subject: the network and its points.
+        levels: sigma, in pixel values, >= 0; 0 is always among them. The noisy images are not
+            clipped. A point has one direction of noise, at all levels.
+        seed: of the noise.
+
+    Returns:
+        Rows ``noise`` as :func:`scoring.subject.compared` gives them.
+    """
+
+    def change(places: range, pixels: Tensor, _: Tensor) -> Callable[[float], Tensor]:
+        direction = draws("normal", seed, places, pixels)
+        return lambda level: pixels + level * direction
+
+    return compared("noise", subject, levels, change)
+
+
+def mixing(
+    subject: Subject, level: float = 32, points: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Whether points whose tracks come close are the first to be mixed up by noise: section 4.2.
+
+    A pair (s, t) is mixed up where the end x_s^(n) of s with noise is nearer to the end of t
+    without noise than to that of s. Pairs are put in tenths by the distance of their tracks
+    without noise, eq. (35). A pair that is close at the end is close in eq. (35) as well, and
+    easy to mix up for that alone.
+
+    Args:
+        subject: the network and its points.
+        level: sigma, in pixel values.
+        points: how many, the first ones, at most.
+        seed: of the noise: the same as :func:`noise` has.
+
+    Returns:
+        For each stage a row for each decile, the closest pairs first, with ``mixed``, the share
+        of its ordered pairs that are mixed up, and ``distance``, its mean track distance; and a
+        row of level 0 over all pairs: the null, were distances of no importance. As
+        ``separation`` over all pairs, as ``separation_different`` over pairs of two classes.
+        NaN where there are no pairs, or states are not finite. Memory: ten states of all points,
+        and some (2 m, 2 m) matrices.
+    """
+    few = replace(subject, images=subject.images[:points], labels=subject.labels[:points])
+    rows = []
+    with evaluating(few.network):
+        walks = []
+        for places, pixels, _ in few.parts():
+            noisy = pixels + level * draws("normal", seed, places, pixels)
+            walks.append((few.walk(pixels), few.walk(noisy)))
+        clean, noisy = zip(*walks, strict=True)
+        together = zip(_joined(clean), _joined(noisy), strict=True)
+        for stage, states in groupby(together, lambda pair: pair[0][0]):
+            tracks, ends = Separation(), Separation()
+            last = torch.empty(0)
+            for (_, state), (_, last) in states:  # noqa: B007
+                tracks.update(state)
+            ends.update(torch.cat([tracks.last, last]))
+            m = len(few.images)
+            away = ends.distances()[m:, :m]  # from each noisy end to each end
+            mixed = away < (1 - ROUNDING) * away.diagonal()[:, None]
+            rates = mixed.double().masked_fill(~away.isfinite(), torch.nan)
+            rows += _deciles(stage, tracks.distances(), rates, few.labels)
+    return rows
+
+
+def _joined(walks: Sequence[Iterator[tuple[int, int, Tensor]]]) -> Iterator[tuple[int, Tensor]]:
+    """Walks of batches side by side: the stage, and the state (m, d) of all their points."""
+    for here in zip(*walks, strict=True):
+        yield here[0][0], torch.cat([state.flatten(1) for _, _, state in here])
+
+
+def _deciles(
+    stage: int, distances: Tensor, mixed: Tensor, labels: Tensor
+) -> Iterator[dict[str, Any]]:
+    m = len(labels)
+    p, q = torch.triu_indices(m, m, 1, device=distances.device)
+    distance, rate = distances[p, q], (mixed[p, q] + mixed[q, p]) / 2  # of both orders
+    order = distance.argsort(stable=True)
+    two = (labels[p] != labels[q])[order]
+    for name, pairs in (("separation", order), ("separation_different", order[two])):
+        for decile, some in enumerate((pairs, *pairs.tensor_split(DECILES))):
+            yield row(
+                *(name, decile, "decile of track distance", m, stage),
+                mixed=rate[some].mean().item(),
+                distance=distance[some].mean().item(),
+            )

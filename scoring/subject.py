@@ -1,0 +1,225 @@
+"""What an experiment on a trained network needs: the network, its points, and a row per result.
+
+Knows nothing of how networks are built: whatever hands out its states, and goes on from one,
+can be tried.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from scoring.stages import full_precision
+
+PIXELS = 255.0  # the largest value of a pixel; the smallest is 0
+
+
+class Layered(Protocol):
+    """A network that hands out its states and goes on from any of them."""
+
+    def states(self, images: Tensor, /) -> Iterable[tuple[int, Tensor]]:
+        """Standardised images (b, ...) -> pairs (stage, state (b, ...)), block by block.
+
+        Stages count from 1; the first state of a stage is its input, x^(0).
+        """
+        ...
+
+    def resume(
+        self, state: Tensor, stage: int, blocks: Sequence[int], /
+    ) -> Iterable[tuple[int, Tensor]]:
+        """From a state of a stage: itself, what follows through these blocks, later stages."""
+        ...
+
+    def classify(self, state: Tensor, /) -> Tensor:
+        """The last state of the last stage -> logits (b, classes)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network and the points it is tried on, all on one device.
+
+    Args:
+        network: see :class:`Layered`. A module is put into evaluation mode for an experiment,
+            and is afterwards as it was.
+        images: pixel values from 0 to 255, of any type, (m, ...).
+        labels: true classes, integers from 0, (m,).
+        standardise: from pixel values of some points, float (b, ...), to what the network
+            takes; differentiable.
+        batch: points at a time. No result depends on it but by rounding.
+    """
+
+    network: Layered
+    images: Tensor
+    labels: Tensor
+    standardise: Callable[[Tensor], Tensor]
+    batch: int = 250
+
+    def parts(self) -> Iterator[tuple[range, Tensor, Tensor]]:
+        """Batches: places among the m points, pixels as floats, classes int64."""
+        for start in range(0, len(self.images), self.batch):
+            here = range(start, min(start + self.batch, len(self.images)))
+            pixels = self.images[here.start : here.stop]
+            pixels = pixels if pixels.is_floating_point() else pixels.float()
+            yield here, pixels, self.labels[here.start : here.stop].long()
+
+    def walk(self, pixels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Stage k, block l from 0, and state x^(l) (b, ...) of pixels (b, ...), in order."""
+        stage, block = 0, 0
+        for k, state in self.network.states(self.standardise(pixels)):
+            stage, block = k, block + 1 if k == stage else 0
+            yield stage, block, state
+
+    def blocks(self) -> dict[int, int]:
+        """n of each stage, found by sending one point through."""
+        _, pixels, _ = next(self.parts())
+        return {stage: block for stage, block, _ in self.walk(pixels[:1])}
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Pixels (b, ...) -> (b, classes)."""
+        return self.network.classify(_last(self.network.states(self.standardise(pixels))))
+
+    def resume(self, state: Tensor, stage: int, blocks: Sequence[int]) -> Tensor:
+        """Logits (b, classes) from a state of a stage and those of its blocks to go through."""
+        return self.network.classify(_last(self.network.resume(state, stage, blocks)))
+
+
+@contextmanager
+def evaluating(network: Layered) -> Iterator[None]:
+    """Evaluation mode, full float32, no gradients; a module is afterwards in its old modes."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        with torch.no_grad(), full_precision():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def row(
+    evaluation: str,
+    level: float,
+    unit: str,
+    m: int,
+    stage: int | None = None,
+    block: int | None = None,
+    **measured: float,
+) -> dict[str, Any]:
+    """One result: what was tried, how much of it, where (None: the whole network), what came out.
+
+    ``accuracy`` is a fraction, ``loss`` the mean cross-entropy in nats, ``variation_rate`` of
+    eq. (49) dimensionless, ``mixed`` a share of pairs, ``distance`` in the units of the states;
+    those that were not measured are None. ``m`` counts points.
+    """
+    nothing = dict.fromkeys(("accuracy", "loss", "variation_rate", "mixed", "distance"))
+    where = {"evaluation": evaluation, "stage": stage, "block": block}
+    return where | {"level": float(level), "unit": unit, "m": m} | nothing | measured
+
+
+def draws(kind: str, seed: int, places: range, like: Tensor) -> Tensor:
+    """Random numbers of each point that depend on its place and the seed alone, float32.
+
+    Not on the batch, not on the device: each point has a counter-based generator of its own.
+
+    Args:
+        kind: ``normal``, N(0, 1), or ``uniform``, in [-1, 1).
+        seed: of all points, 0 to 2^63.
+        places: of these points among all, from 0.
+        like: a tensor (b, ...) of the shape and device that is wanted.
+
+    >>> both = draws("normal", 0, range(2), torch.zeros(2, 3))
+    >>> torch.equal(draws("normal", 0, range(1, 2), torch.zeros(1, 3)), both[1:])
+    True
+    """
+    drawn = np.empty(like.shape, np.float32)
+    for out, place in zip(drawn.reshape(len(places), -1), places, strict=True):
+        stream = np.random.Philox(key=[seed, place], counter=[0, 0, 0, int(kind == "uniform")])
+        if kind == "normal":
+            np.random.Generator(stream).standard_normal(dtype=np.float32, out=out)
+        else:
+            np.random.Generator(stream).random(dtype=np.float32, out=out)
+    values = torch.from_numpy(drawn).to(like.device)
+    return values if kind == "normal" else 2 * values - 1
+
+
+def compared(
+    evaluation: str,
+    subject: Subject,
+    levels: Iterable[float],
+    change: Callable[[range, Tensor, Tensor], Callable[[float], Tensor]],
+) -> list[dict[str, Any]]:
+    """Accuracy, loss and variation rates, eq. (49), of changed images at each level.
+
+    The rate of a state is the mean over points of |x^(l) - x_c^(l)| / |x^(l)|, where x_c is
+    the changed image; points whose own state is 0 are left out (and not counted in ``m``).
+
+    Args:
+        evaluation: its name in the rows.
+        subject: the network and its points.
+        levels: in pixel values; 0, the images as they are, is always among them.
+        change: from places, pixels (b, ...) and classes (b,) to a function of the level > 0
+            that gives the changed pixels (b, ...).
+
+    Returns:
+        A row for each level with ``accuracy`` and ``loss``, and one for each stage, block
+        l = 0, ..., n and level with ``variation_rate``. Memory: two states of a batch, for each
+        level one.
+    """
+    levels = sorted({0.0, *map(float, levels)})
+    right, losses = [], []  # of each batch (levels, b)
+    sizes: dict[tuple[int, int], list[Tensor]] = defaultdict(list)  # (b,)
+    moved: dict[tuple[int, int], list[Tensor]] = defaultdict(list)  # (levels, b)
+    with evaluating(subject.network):
+        for places, pixels, labels in subject.parts():
+            at = change(places, pixels, labels)
+            versions = [pixels, *(at(level) for level in levels[1:])]
+            states: list[Tensor] = []
+            for here in zip(*map(subject.walk, versions), strict=True):
+                states = [state for _, _, state in here]
+                sizes[here[0][:2]].append(_norm(states[0]))
+                moved[here[0][:2]].append(torch.stack([_norm(x - states[0]) for x in states]))
+            logits = [subject.network.classify(state) for state in states]
+            right.append(torch.stack([x.argmax(1) == labels for x in logits]))
+            losses.append(torch.stack([point_losses(x, labels) for x in logits]))
+        accuracies = torch.cat(right, 1).double().mean(1).tolist()
+        means = torch.cat(losses, 1).mean(1).tolist()
+        m = len(subject.images)
+        rows = [
+            row(evaluation, level, "pixel value", m, accuracy=accuracy, loss=loss)
+            for level, accuracy, loss in zip(levels, accuracies, means, strict=True)
+        ]
+        for (stage, block), parts in sizes.items():
+            size = torch.cat(parts)
+            rates = (torch.cat(moved[stage, block], 1) / size)[:, size != 0]
+            for level, rate in zip(levels, rates.mean(1).tolist(), strict=True):
+                where = (len(rates[0]), stage, block)
+                rows.append(row(evaluation, level, "pixel value", *where, variation_rate=rate))
+        return rows
+
+
+def point_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each point in nats, (b,) float64."""
+    return cross_entropy(logits.double(), labels, reduction="none")
+
+
+def _last(states: Iterable[tuple[int, Tensor]]) -> Tensor:
+    state = None
+    for _, state in states:  # noqa: B007
+        pass
+    if state is None:
+        raise ValueError("a network without states")
+    return state
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each point, (b, ...) -> (b,) float64, summed in float64."""
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), dtype=torch.float64)
