@@ -242,6 +242,8 @@ ROBUSTNESS = [
     *KEY,
     *_fields(
         ("evaluation", TEXT, "", "lesion, skip, swap, noise, fgsm, pgd, separation(_different)"),
+        ("of", TEXT, "", "name in a sweep file that it belongs to: skip and swap to lesion"),
+        ("settings", TEXT, "", "JSON: of that evaluation"),
         ("stage", WHOLE, "", "k, 1 to K; null: the whole network"),
         ("block", WHOLE, "", "l, 0 to n; null: the whole stage or network"),
         ("level", REAL, "see unit", "how much of it; of separation a decile, 0 for all pairs"),
