@@ -70,3 +70,10 @@ def test_a_command_line_that_cannot_be_is_told_what_is_allowed(names, settings, 
 def test_a_sweep_file_that_cannot_be_is_refused(given):
     with pytest.raises(ValidationError):
         CHECK(given)
+
+
+def test_what_was_asked_for_before_is_the_default_of_a_command_line():
+    known = {"noise": {"levels": [0.0, 8.0], "seed": 3}}
+    assert read(["noise"], [], known) == known
+    assert read(["noise"], ["noise.seed=4"], known)["noise"] == {"levels": [0.0, 8.0], "seed": 4}
+    assert read([], [], known) == read([]) | known

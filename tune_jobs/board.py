@@ -221,7 +221,7 @@ def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
     made = {}
     for trial in state.trials:
         cell = Cell(trial, called[trial.trial])
-        row = state.rows.get(trial.trial)
+        row = state.rows.get(trial.trial, {})
         if trial in state.unevaluated:
             cell.status, cell.epoch, cell.record = "to evaluate", row["epochs_done"], row
         elif trial.trial in state.scoring:

@@ -161,13 +161,11 @@ def evaluate(
     The same as [b]evaluations:[/] of a sweep file, for trials that are done and kept their weights.
     What was evaluated is not evaluated again: killed half-way, the same command goes on.
 
-    [b]lesion[/]      units of a block set back to what they were before it (Fig. 7); blocks left
-                out, blocks swapped; [b]lesion.levels[/] shares of units, [b]lesion.block[/]
-    [b]noise[/]       Gaussian noise (Fig. 8): accuracy, variation rates; [b]noise.levels[/], pixel
-                values from 0 to 255
-    [b]fgsm[/]        the fast gradient sign method (Fig. 8); [b]fgsm.levels[/], in pixel values
+    [b]lesion[/]      units of a block as they were before it (Fig. 7); blocks skipped, swapped
+    [b]noise[/]       Gaussian noise (Fig. 8); [b]noise.levels[/] in pixel values, 0 to 255
+    [b]fgsm[/]        the fast gradient sign method (Fig. 8); [b]fgsm.levels[/], likewise
     [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
-    [b]separation[/]  are points of close tracks mixed up first? [b]separation.level[/]
+    [b]separation[/]  does noise mix up points of close tracks first? [b]separation.level[/]
 
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
@@ -175,11 +173,12 @@ def evaluate(
     console = _console()
     begun = time.monotonic()
     root = folder.absolute(directory)
+    known = folder.as_sweep(root)
     try:
-        wanted = read_evaluations(names or [], settings or [])
+        wanted = read_evaluations(names or [], settings or [], known.evaluations)
     except EvaluationError as error:
         raise sweep.SweepError(str(error)) from None
-    asked = replace(folder.as_sweep(root), evaluations=wanted)
+    asked = replace(known, evaluations=wanted)
     request = service.check(asked, root, data, address)
     try:
         state = service.evaluate(request, console)

@@ -1,6 +1,6 @@
 """``evaluations:`` of a sweep file: what is tried on every trained network, and how much of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import yaml
@@ -11,14 +11,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)  # true is no 1
 
 
-def _levels(kind: Any) -> Any:
-    ordered = AfterValidator(lambda levels: sorted(set(levels)))
-    return Annotated[list[kind], ordered, Field(min_length=1)]
+ORDERED = AfterValidator(lambda levels: sorted(set(levels)))
 
-
+Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[float, Field(ge=0, le=255)]  # pixel values; black is 0, white 255
-Shares = _levels(Annotated[float, Field(ge=0, le=1)])
-Levels = _levels(Pixels)
+Shares = Annotated[list[Share], ORDERED, Field(min_length=1)]
+Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -106,12 +104,17 @@ def listed(given: Any) -> Any:
 Listed = Annotated[Evaluations, BeforeValidator(listed)]
 
 
-def read(names: Sequence[str], settings: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def read(
+    names: Sequence[str],
+    settings: Sequence[str] = (),
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, dict[str, Any]]:
     """What a command line asks for: evaluations by name, and ``name.setting=v1,v2``.
 
     Args:
         names: of evaluations; all of them if there is none.
-        settings: in place of the defaults.
+        settings: in place of those that are known, or the defaults.
+        known: what was asked for before.
 
     Returns:
         As :meth:`Evaluations.asked`.
@@ -122,7 +125,7 @@ def read(names: Sequence[str], settings: Sequence[str] = ()) -> dict[str, dict[s
     >>> read(["noise"], ["noise.levels=0,16"])
     {'noise': {'levels': [0.0, 16.0], 'seed': 0}}
     """
-    content: dict[str, Any] = {name: {} for name in names or NAMES}
+    content = {name: dict((known or {}).get(name, {})) for name in names or NAMES}
     for setting in settings:
         path, equals, value = setting.partition("=")
         name, dot, field = path.strip().partition(".")

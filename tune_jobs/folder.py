@@ -171,6 +171,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
             f"{root}: no sweep here (no {schemas.SWEEP}); geosweep run SWEEP --out {root}"
         )
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
+    evaluations: Mapping[str, Any] = known.get("evaluations", {})
     ids = {trial.trial for trial in trials}
     # One that a scheduler has stopped goes on to its end in a sweep without a scheduler.
     ended = handover.ENDED if known.get("scheduler") else ("done", "diverged")
@@ -184,7 +185,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
     kept = {Path(name).stem for name in schemas.list_files(root, handover.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
-    wanted = known.get("evaluations", {}) if wanted is None else wanted
+    wanted = evaluations if wanted is None else wanted
     lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], wanted)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0

@@ -293,8 +293,9 @@ def _explain(source: str, error: ValidationError, content: dict[str, Any] | None
         for part in loc:
             where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
         if problem["type"] == "extra_forbidden":
-            inner = str(loc[1]) if loc[0] == "evaluations" and len(loc) > 2 else str(loc[0])
-            text = _no_such_field(str(loc[-1]), PARTS.get(inner, SweepFile))
+            *outer, name = map(str, problem["loc"])
+            inner = next((PARTS[part] for part in reversed(outer) if part in PARTS), SweepFile)
+            text = _no_such_field(name, inner)
         elif problem["type"] == "missing":
             text = "is missing"
         elif problem["type"] == "too_short":

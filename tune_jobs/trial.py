@@ -71,6 +71,7 @@ def run_trial(
         network = build(trial, data.image, data.classes).to(device)
         network.load_state_dict(checkpoint["network"])
         evaluate_all(root, trial, data, device, network, wanted)
+        tune.report({"trial": trial.trial})
         return
     history = checkpoint and handover.read_history(root, trial.trial, checkpoint["epoch"])
     if not checkpoint or not history:
