@@ -156,7 +156,7 @@ class Board:
         to_train = self._count("waiting", "running")
         to_evaluate = self._count("to evaluate", "evaluating")
         no_pace = not paces or not paces[None][1]
-        if no_pace and (to_train or self._to_come or not to_evaluate):
+        if no_pace and (to_train or self._to_come or not (to_evaluate or self._evaluated)):
             return None
         if to_evaluate and not self._evaluated:
             return None

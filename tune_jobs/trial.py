@@ -63,7 +63,7 @@ def run_trial(
     device = "cuda" if gpus > 0 else "cpu"
     data = load(sources[trial.dataset], folder)
     provenance.reset_peaks(device)
-    checkpoint = _read_checkpoint(root, trial)
+    checkpoint = _read_checkpoint(root, trial.trial)
     wanted = evaluations or {}
     if schemas.read_row(root, "trials", trial.trial).get("status") == "done":
         if checkpoint is None:
@@ -247,8 +247,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _read_checkpoint(root: str, trial: TrialConfig) -> dict[str, Any] | None:
-    path = f"{handover.CHECKPOINTS}/{trial.trial}.pt"
+def _read_checkpoint(root: str, name: str) -> dict[str, Any] | None:
+    path = f"{handover.CHECKPOINTS}/{name}.pt"
     content = schemas.read_file(root, path)
     if content is None:
         return None
