@@ -23,9 +23,9 @@ from scoring.schemas import CONFIG
 PAPER = [5e-4, 1e-3, 5e-3, 1e-2]  # gammas to show where they are there
 ACROSS = 4  # of them, at most
 TESTED = {
-    "noise": ("random noise", "σ of the noise (pixel values)"),
-    "fgsm": ("FGSM", "budget ε (pixel values)"),
-    "pgd": ("PGD", "budget ε (pixel values)"),
+    "noise": ("random noise", "σ (pixel values)"),
+    "fgsm": ("FGSM", "ε (pixel values)"),
+    "pgd": ("PGD", "ε (pixel values)"),
 }
 PAIRS = {"separation": "all pairs", "separation_different": "pairs of two classes"}
 ACCURACY = "test accuracy (fraction{})"
@@ -118,8 +118,8 @@ def accuracy_against_noise(results: Results) -> Figure:
     keys = [place | {"gamma": gamma} for place in places for gamma in _gammas(rows, place)]
     names = [name for name in TESTED if (rows.evaluation == name).any()]
     figure, grid = drawing.sheet(
-        len(keys), 2 * len(names), (2.5 if len(names) == 1 else 1.6, 1.75),
-        gaps=(0.7, 0.75), beside=1.6, top=0.52,
+        len(keys), 2 * len(names), (2.5 if len(names) == 1 else 1.4, 1.6),
+        gaps=(0.62, 0.75), beside=0.3, top=0.52, below=0.5,
     )  # fmt: skip
     for i, key in enumerate(keys):
         for j, name in enumerate(names):
@@ -139,8 +139,11 @@ def accuracy_against_noise(results: Results) -> Figure:
             for axes in (upper, lower):
                 drawing.title(axes, title)
                 axes.set_xlabel(label * panels.is_lowest(axes))
-        drawing.title(grid[i, 0], f"{_cell(key, by)}\n{grid[i, 0].get_title()}")
-    _legend(figure, rows, "nothing added;\nright: at the first\nstage's input")
+        row = f"{_cell(key, by)}\n{grid[i, 0].get_title()}"  # wider than its panel
+        grid[i, 0].set_title("")
+        grid[i, 0].set_title(row, fontsize=9, loc="left", y=1)
+    handles = _handles(rows, "no noise; right: the first stage's input")
+    figure.legend(handles=handles, loc="lower center", ncols=4, fontsize=8.5, frameon=False)
     return figure
 
 
@@ -303,6 +306,11 @@ def _is_first(axes: Axes) -> bool:
 
 
 def _legend(figure: Figure, rows: pd.DataFrame, null: str, chance: bool = True) -> None:
+    drawing.legend(figure, _handles(rows, null, chance))
+
+
+def _handles(rows: pd.DataFrame, null: str, chance: bool = True) -> list[Line2D]:
+    """What a legend shows: a line for each network and K, and the nulls."""
     handles = []
     kinds = rows[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
     for key in kinds.to_dict("records"):
@@ -310,6 +318,4 @@ def _legend(figure: Figure, rows: pd.DataFrame, null: str, chance: bool = True) 
         handles.append(Line2D([], [], label=label, **_style(key["network"], key["stages"])))
     grey: Any = {"color": "0.35", "linewidth": 1.2}
     handles.append(Line2D([], [], linestyle=":", label=null, **grey))
-    if chance:
-        handles.append(Line2D([], [], linestyle="--", label="chance", **grey))
-    drawing.legend(figure, handles)
+    return handles + [Line2D([], [], linestyle="--", label="chance", **grey)] * chance
