@@ -4,6 +4,7 @@ Two sides are compared over seeds: the same network at two gammas, the two netwo
 two values of K, two stages of a network.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -71,9 +72,11 @@ def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     found = float(y.mean() - x.mean())
     if min(len(x), len(y)) < 2:
         return found, np.nan, np.nan
-    if np.ptp(x) + np.ptp(y) == 0:
+    if np.ptp(x) + np.ptp(y) <= 1e-12 * max(abs(x).max(), abs(y).max()):
         return found, found, found
-    low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
+    with warnings.catch_warnings():  # of a side whose values are all the same
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
     return found, float(low), float(high)
 
 
