@@ -145,7 +145,7 @@ def _coefficients(pairs: Pairs, methods: Sequence[str]) -> Coefficients:
     sign_x, sign_y = _signs(x), _signs(y)
     agree = [sign_x[block, block] * sign_y[block, block] for block in blocks]
     a, b = (_centred(v[:, None], np.ones((len(v), 1)), blocks) for v in (x, y))
-    a, b = (v / np.sqrt(np.mean(v**2)) for v in (a, b))
+    a, b = (v / (np.sqrt(np.mean(v**2)) or 1) for v in (a, b))
 
     def pearson(w: np.ndarray) -> np.ndarray:
         return _product_moment(a, b, w, blocks)
