@@ -186,7 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
     try:
-        results = load(given.folder, given.tracking_uri, ("trials", "tracks", "robustness"), COLUMNS)
+        results = load(
+            given.folder, given.tracking_uri, ("trials", "tracks", "robustness"), COLUMNS
+        )
     except ResultsError as error:
         print(f"analysis.claims: {error}", file=sys.stderr)
         return 2

@@ -140,8 +140,12 @@ def build(
         comparison = Comparison(name, shown.pop("comparison"))
     any_done = bool((results.trials.status == "done").any())
     here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
-    here["robustness"] = any_done and len(tables["robustness"]) > 0
-    here |= {"search": search is not None, "compare": comparison is not None and any_done}
+    robust = any_done and len(tables["robustness"]) > 0
+    here |= {
+        "robustness": robust,
+        "search": search is not None,
+        "compare": comparison is not None and any_done,
+    }
     html = _page().render(
         title=_name(str(path)),
         sentences=said,
@@ -153,7 +157,7 @@ def build(
         comparison=comparison,
         left_out=_left_out(results),
         any_done=any_done,
-        robust=here["robustness"],
+        robust=robust,
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )

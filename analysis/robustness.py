@@ -40,7 +40,8 @@ def by_cell(results: Results) -> pd.DataFrame:
         ``mixed_ratio_different``, whose null is 1. No rows where nothing was evaluated.
     """
     trials = of_trials(results)
-    trials = trials[np.isfinite(trials[[*AUCS, *RATIOS]]).any(axis=1)]
+    measured = trials[[*AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
+    trials = trials.loc[measured.notna().any(axis=1)]
     cell = [*CELL, *varying(results.trials)]
     group = trials.groupby(cell, dropna=False)
     counts = group[["m", "separation_m"]].min().assign(seeds=group.size())

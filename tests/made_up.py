@@ -199,7 +199,9 @@ def made_up_rows(
             value = accuracy(share)
             if name == "lesion":
                 where = [(k, 3) for k in range(1, stages + 1)]
-                rows += [row_of(name, level, "share of units", 500, *w, accuracy=value) for w in where]
+                rows += [
+                    row_of(name, level, "share of units", 500, *w, accuracy=value) for w in where
+                ]
                 continue
             rows.append(row_of(name, level, "pixel value", 500, accuracy=value, loss=1 - value))
             for k, l in places:  # noqa: E741
