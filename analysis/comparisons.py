@@ -4,6 +4,7 @@ Two sides are compared over seeds: the same network at two gammas, the two netwo
 two values of K, two stages of a network.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,9 +14,14 @@ from scipy import stats
 
 from analysis.association import association
 from analysis.results import Results
+from analysis.robustness import COLUMNS as ROBUSTNESS
+from analysis.robustness import of_trials
 from analysis.tables import HEADINGS, varying, without_collapsed
 
-COLUMNS = {"tracks": ["trial", "epoch", "stage", "lss", "lss_initial"]}
+COLUMNS = {
+    "tracks": ["trial", "epoch", "stage", "lss", "lss_initial"],
+    "robustness": ROBUSTNESS,
+}
 STRATUM = ["dataset", "layers", "stages", "network", "points", "setting"]
 HEAVY = 0.1  # the gamma above which weight decay hurts
 NETWORKS = {"plain": "plain", "resnet": "ResNet"}
@@ -34,7 +40,7 @@ class Comparison(NamedTuple):
 class Sweep(NamedTuple):
     """What the claims are about: trials that are done, and the stages of each."""
 
-    trials: pd.DataFrame  # with ``setting``, whatever else varies, as one text
+    trials: pd.DataFrame  # of robustness.of_trials; with ``setting``, whatever else varies, a text
     tracks: pd.DataFrame  # after training: LSS of each stage
 
     def strata(self, *without: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -49,8 +55,7 @@ Check = Callable[[Sweep], Iterator[Comparison]]
 
 def sides(results: Results) -> Sweep:
     """Trials that are done, with whatever else varies as one text, and their stages at the end."""
-    trials = results.trials[results.trials.status == "done"]
-    trials = without_collapsed(trials).astype({"trial": "str", "dataset": "str", "network": "str"})
+    trials = without_collapsed(of_trials(results))
     others = [name for name in varying(results.trials) if name != "layers"]
     setting = [", ".join(f"{n} = {row[n]}" for n in others) for row in trials.to_dict("records")]
     tracks = results.tracks.astype({"trial": "str"})[COLUMNS["tracks"]]
@@ -67,9 +72,11 @@ def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     found = float(y.mean() - x.mean())
     if min(len(x), len(y)) < 2:
         return found, np.nan, np.nan
-    if np.ptp(x) + np.ptp(y) == 0:
+    if np.ptp(x) + np.ptp(y) <= 1e-12 * max(abs(x).max(), abs(y).max()):
         return found, found, found
-    low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
+    with warnings.catch_warnings():  # of a side whose values are all the same
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
     return found, float(low), float(high)
 
 
@@ -264,6 +271,37 @@ def figure_3(straight: float, optimal: float) -> Check:
     return check
 
 
+def units(flat: float) -> Check:
+    """A ResNet loses less than the plain network as units are eliminated, and hardly anything."""
+
+    def check(sweep: Sweep) -> Iterator[Comparison]:
+        yield from networks("lesion_lost", -1)(sweep)
+        for key, trials in sweep.strata("network"):
+            for gamma, here in trials[trials.network == "resnet"].groupby("gamma"):
+                where = _where(key | {"network": "resnet"}, f"γ = {gamma:g}")
+                yield from _reaches(where, here.lesion_lost, flat, -1)
+
+    return check
+
+
+def noise(*scores: str) -> Check:
+    """Each of some scores of the noisy network is lower for a ResNet than for a plain one."""
+
+    def check(sweep: Sweep) -> Iterator[Comparison]:
+        for score in scores:
+            yield from networks(score, -1)(sweep)
+
+    return check
+
+
+def mixed_first(sweep: Sweep) -> Iterator[Comparison]:
+    """The closest tenth of pairs of two classes is mixed up more often than all such pairs."""
+    for key, trials in sweep.strata():
+        for gamma, here in trials.groupby("gamma"):
+            where = _where(key, f"γ = {gamma:g}")
+            yield from _reaches(where, here.mixed_ratio_different, 1, 1)
+
+
 def _reaches(where: str, values: pd.Series, limit: float, sign: int) -> Iterator[Comparison]:
     """Whether a mean over seeds is above (+1) or below (-1) a limit."""
     x = values[np.isfinite(values)].to_numpy("float64")
@@ -272,8 +310,3 @@ def _reaches(where: str, values: pd.Series, limit: float, sign: int) -> Iterator
         above = float(x.mean() - limit)
         told = f"{_number(values, x.mean())} (limit {limit:g})"
         yield _compared(where, told, above, above - half, above + half, sign, 0)
-
-
-def not_measured(sweep: Sweep) -> Iterator[Comparison]:
-    """Nothing in the results says anything to this."""
-    yield from ()

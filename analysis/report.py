@@ -17,7 +17,7 @@ import jinja2
 import pandas as pd
 import pyarrow.fs as pafs
 
-from analysis import compare, correlation, drawing, figures, side_by_side
+from analysis import compare, correlation, drawing, figures, robustness, side_by_side
 from analysis.claims import claims
 from analysis.findings import claims_sentence, correlation_sentence, sentences
 from analysis.results import Results, ResultsError, load
@@ -35,18 +35,25 @@ COLUMNS = {  # of the larger tables: what the page shows of them
     "epochs": figures.COLUMNS["epochs"],
     "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
     "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *correlation.COLUMNS])),
+    "robustness": robustness.COLUMNS,
 }
 ELSEWHERE = {  # figures that stand in sections of their own
     "pareto_front": "search",
     "search_history": "search",
     "accuracy_against_score": "correlations",
+    "accuracy_against_units": "robustness",
+    "accuracy_without_blocks": "robustness",
+    "accuracy_against_noise": "robustness",
+    "mixed_by_distance": "robustness",
 }
+RANK = ["scope", "dataset", "layers", "stages", "network", "outcome"]
 CONTENTS = {
     "search": "Search",
     "claims": "Claims",
     "compare": "Comparison",
     "tables": "Tables",
     "figures": "Figures",
+    "robustness": "Robustness",
     "correlations": "Correlations",
     "summary": "Scores by cell",
     "reading": "How to read",
@@ -120,7 +127,12 @@ def build(
     said = [first, claims_sentence(tables["claims"]), *others]
     said.append(correlation_sentence(tables["correlations"]))
     shown = {name: _shown(name, table) for name, table in tables.items()}
-    shown["correlations"] = shown["correlations"]._replace(**_ranks(tables["correlations"]))
+    ranks = tables["correlations"]
+    of_accuracy = ranks.outcome == correlation.OUTCOMES[0]
+    rows = ranks.assign(known=ranks.value.notna()).groupby(RANK, dropna=False)
+    known = rows.known.transform("any").astype("bool")
+    shown["correlations"] = shown["correlations"]._replace(**_ranks(ranks[of_accuracy]))
+    shown["robust_ranks"] = shown["correlations"]._replace(**_ranks(ranks[~of_accuracy & known]))
     comparison = None
     if second is not None:
         name = _name(str(other))
@@ -128,7 +140,12 @@ def build(
         comparison = Comparison(name, shown.pop("comparison"))
     any_done = bool((results.trials.status == "done").any())
     here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
-    here |= {"search": search is not None, "compare": comparison is not None and any_done}
+    robust = any_done and len(tables["robustness"]) > 0
+    here |= {
+        "robustness": robust,
+        "search": search is not None,
+        "compare": comparison is not None and any_done,
+    }
     html = _page().render(
         title=_name(str(path)),
         sentences=said,
@@ -140,6 +157,7 @@ def build(
         comparison=comparison,
         left_out=_left_out(results),
         any_done=any_done,
+        robust=robust,
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -185,6 +203,7 @@ def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
     tables = {
         "claims": claims(results),
         "summary": summary(results),
+        "robustness": robustness.by_cell(results),
         "correlations": correlation.correlations(results),
         "points": correlation.points(results),
         "trials": _trials(results),
@@ -215,12 +234,11 @@ def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
 def _ranks(table: pd.DataFrame) -> dict[str, Any]:
     """Spearman's correlations as the page shows them: a row a scope, LSS in full, others short."""
     chosen = table[table.method == "spearman"]
-    key = ["scope", "dataset", "layers", "stages", "network", "outcome"]
     rows = []
-    for _, group in chosen.groupby(key, sort=False, dropna=False):
+    for _, group in chosen.groupby(RANK, sort=False, dropna=False):
         scores = {row["score"]: row for row in group.to_dict("records")}
         lss = scores["lss"]
-        row = {name: lss[name] for name in key}
+        row = {name: lss[name] for name in RANK}
         row |= {name: lss[name] for name in ("n", "trials", "low", "high", "p", "p_adjusted")}
         row["lss"] = lss["value"]
         for name in correlation.SCORES[1:]:
@@ -228,8 +246,9 @@ def _ranks(table: pd.DataFrame) -> dict[str, Any]:
             star = "*" if other["p_adjusted"] < 0.05 else ""
             row[name] = "" if pd.isna(other["value"]) else f"{other['value']:+.2f}{star}"
         rows.append(row | {"warning": lss["warning"]})
-    order = [*key, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
+    order = [*RANK, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
     shown = pd.DataFrame(rows, columns=[*order, *correlation.SCORES[1:], "warning"])
+    shown["outcome"] = shown.outcome.map(correlation.heading)
     folded, same = fold(shown)
     if shown.outcome.nunique() == 1:
         folded = folded.drop(columns="outcome", errors="ignore")
