@@ -136,12 +136,25 @@ def _read(
         read = {name: _frame(schemas.read_table(root, name, wanted.get(name))) for name in tables}
     except (schemas.StoreError, OSError) as error:
         raise ResultsError(f"{error}; move that file away to read the others") from error
+    for name, frame in read.items():
+        _check_key(root, name, frame)
     return Results(
         *(
             read[name] if name in read else _frame(schema.empty_table())
             for name, schema in schemas.TABLES.items()
         )
     )
+
+
+def _check_key(root: str, table: str, frame: pd.DataFrame) -> None:
+    """Refuse rows that do not say which trial they are of: no table of geosweep has any."""
+    names = [field.name for field in schemas.KEY if field.name in frame]
+    if lost := [name for name in names if frame[name].isna().any()]:
+        trial = frame.trial[frame[lost].isna().any(axis=1)].iloc[0] if "trial" in frame else ""
+        raise ResultsError(
+            f"{root}/results/{table}: trial {trial}: no {', '.join(lost)}: not a table of geosweep; "
+            "move that file away to read the others"
+        )
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
