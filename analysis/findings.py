@@ -171,7 +171,9 @@ def claims_sentence(table: pd.DataFrame) -> str:
     if not measured:
         return f"None of the paper's {len(table)} claims can be checked with these trials."
     told = f"Of the paper's {len(table)} claims {measured} can be checked here: "
-    parts = [f"{n} {words[int(n > 1)]}" for verdict, words in WORDS.items() if (n := counts.get(verdict))]
+    parts = [
+        f"{n} {words[int(n > 1)]}" for verdict, words in WORDS.items() if (n := counts.get(verdict))
+    ]
     against = table.claim[table.verdict == "does not hold"]
     names = " (" + "; ".join(c.partition(":")[0] for c in against) + ")" if len(against) else ""
     return f"{told}{', '.join(parts)}{names}."
