@@ -20,6 +20,7 @@ import pyarrow.fs as pafs
 from analysis import compare, correlation, drawing, figures, side_by_side
 from analysis.claims import claims
 from analysis.findings import claims_sentence, correlation_sentence, sentences
+from analysis.planned import missing, missing_sentence
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
 from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
@@ -110,6 +111,9 @@ def build(
     second = None if other is None else load(other, tables=("trials",))
     search = read_search(path, tracking_uri)
     tables = _tables(results, search)
+    left = missing(path, results, tracking_uri)
+    if left is not None:
+        tables["missing"] = left
     if second is not None:
         tables["comparison"] = compare.compare(results, second)
     for name, table in tables.items():
@@ -119,7 +123,8 @@ def build(
         texts = (side_by_side.as_text(table, form) for form in ("csv", "latex"))
         _write(folder, table.name, *texts)
     first, *others = sentences(results, search)
-    said = [first, claims_sentence(tables["claims"]), *others]
+    said = [first, missing_sentence(left, results, search), claims_sentence(tables["claims"])]
+    said = [sentence for sentence in [*said, *others] if sentence]
     said.append(correlation_sentence(tables["correlations"]))
     shown = {name: _shown(name, table) for name, table in tables.items()}
     shown["correlations"] = shown["correlations"]._replace(**_ranks(tables["correlations"]))
