@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing, figures, report, tables
 from analysis.results import load
+from scoring import schemas
 from scoring.schemas import (
     CONFIG,
     KEY,
@@ -280,3 +281,10 @@ def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
     for one in cells[1:]:
         made_up_trial(tmp_path, one["network"], one["gamma"])
     assert "Half-way" not in report.build(tmp_path).read_text()
+
+
+def test_who_loads_a_sweep_after_its_report_opens_no_trial_s_file(sweep: Path, monkeypatch) -> None:
+    monkeypatch.setattr(schemas, "MANY", 3)
+    report.build(sweep)
+    monkeypatch.setattr(schemas, "_read_content", lambda *file: pytest.fail("opened a file"))
+    assert len(load(sweep).trials) == 18
