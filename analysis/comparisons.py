@@ -227,9 +227,9 @@ def falling(sweep: Sweep) -> Iterator[Comparison]:
         if key["stages"] == 1 and key["network"] == "resnet":
             cells = trials.groupby("gamma")[["ots", "train_accuracy"]].mean().dropna()
             for found in _monotone(_where(key, "ots"), trials, "ots", "train_accuracy"):
-                last = cells.ots[cells.train_accuracy.idxmax()]
+                last = float(cells.ots.iloc[int(np.argmax(cells.train_accuracy))])
                 told = f"{found.numbers}, OTS {last:.3g} at the highest train accuracy"
-                low = bool(last < LOW)
+                low = last < LOW
                 yield Comparison(
                     found.where, told, found.agrees and low, found.sure and low, found.against
                 )

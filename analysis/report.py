@@ -258,7 +258,7 @@ def _only(column: pd.Series) -> Any:
 def _by_point(rows: pd.DataFrame) -> pd.DataFrame:
     """The table of points with its own headings: its p is of a t-test."""
     named = rows.rename(columns={"auc": "AUC", "permutation p": "t-test p"})
-    return named.assign(score=named.score.map(lambda name: HEADINGS.get(name, name)))
+    return named.assign(score=named.score.replace(HEADINGS))
 
 
 def _left_out(results: Results) -> str:
