@@ -20,9 +20,10 @@ import pyarrow.fs as pafs
 from analysis import compare, correlation, drawing, figures, robustness, side_by_side
 from analysis.claims import claims
 from analysis.findings import claims_sentence, correlation_sentence, sentences
+from analysis.planned import missing, missing_sentence
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
-from analysis.tables import as_text, fold, readable, summary, without_collapsed
+from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
 from scoring.schemas import CONFIG, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
@@ -37,6 +38,7 @@ COLUMNS = {  # of the larger tables: what the page shows of them
     "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *correlation.COLUMNS])),
     "robustness": robustness.COLUMNS,
 }
+INCH = 105  # pixels of a figure's inch
 ELSEWHERE = {  # figures that stand in sections of their own
     "pareto_front": "search",
     "search_history": "search",
@@ -80,6 +82,7 @@ class Picture(NamedTuple):
     caption: str
     place: str  # the section it stands in
     source: str
+    width: int  # pixels on a large screen, so that letters are of one size in all of them
 
 
 class Comparison(NamedTuple):
@@ -115,6 +118,9 @@ def build(
     second = None if other is None else load(other, tables=("trials",))
     search = read_search(path, tracking_uri)
     tables = _tables(results, search)
+    left = missing(path, results, tracking_uri)
+    if left is not None:
+        tables["missing"] = left
     if second is not None:
         tables["comparison"] = compare.compare(results, second)
     for name, table in tables.items():
@@ -124,7 +130,8 @@ def build(
         texts = (side_by_side.as_text(table, form) for form in ("csv", "latex"))
         _write(folder, table.name, *texts)
     first, *others = sentences(results, search)
-    said = [first, claims_sentence(tables["claims"]), *others]
+    said = [first, missing_sentence(left, results, search), claims_sentence(tables["claims"])]
+    said = [sentence for sentence in [*said, *others] if sentence]
     said.append(correlation_sentence(tables["correlations"]))
     shown = {name: _shown(name, table) for name, table in tables.items()}
     ranks = tables["correlations"]
@@ -133,6 +140,7 @@ def build(
     known = rows.known.transform("any").astype("bool")
     shown["correlations"] = shown["correlations"]._replace(**_ranks(ranks[of_accuracy]))
     shown["robust_ranks"] = shown["correlations"]._replace(**_ranks(ranks[~of_accuracy & known]))
+    shown["points"] = shown["points"]._replace(rows=_by_point(shown["points"].rows))
     comparison = None
     if second is not None:
         name = _name(str(other))
@@ -222,7 +230,8 @@ def _pictures(
         source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         spec = figures.FIGURES[name]
         place = ELSEWHERE.get(name, "figures")
-        yield name, Picture(spec.title, spec.paper, spec.alt, spec.caption, place, source)
+        width = round(INCH * figure.get_figwidth())
+        yield name, Picture(spec.title, spec.paper, spec.alt, spec.caption, place, source, width)
 
 
 def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
@@ -249,12 +258,26 @@ def _ranks(table: pd.DataFrame) -> dict[str, Any]:
     order = [*RANK, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
     shown = pd.DataFrame(rows, columns=[*order, *correlation.SCORES[1:], "warning"])
     shown["outcome"] = shown.outcome.map(correlation.heading)
+    everywhere = ["dataset", "layers", "stages"]  # empty in the rows of all strata together
+    shown[everywhere] = shown[everywhere].fillna(shown[everywhere].agg(_only))
     folded, same = fold(shown)
     if shown.outcome.nunique() == 1:
         folded = folded.drop(columns="outcome", errors="ignore")
     for name in ("lss", "low", "high"):
         folded[name] = folded[name].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
     return {"rows": readable(folded).replace("nan", ""), "same": same}
+
+
+def _only(column: pd.Series) -> Any:
+    """The one value that a column has, else null."""
+    values = column.dropna().unique()
+    return values[0] if len(values) == 1 else None
+
+
+def _by_point(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table of points with its own headings: its p is of a t-test."""
+    named = rows.rename(columns={"auc": "AUC", "permutation p": "t-test p"})
+    return named.assign(score=named.score.replace(HEADINGS))
 
 
 def _left_out(results: Results) -> str:

@@ -244,8 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="paper",
         choices=["paper", "summary", "robustness", *"1234567"],
         help="paper: all in the layout of the paper's tables, with its numbers beside (default); "
-        "1 to 7: that one; summary: a row per cell of the sweep, with nulls; robustness: a row per "
-        "cell with evaluations",
+        "1 to 7: that one, or one of its form; summary: a row per cell of the sweep, with nulls; "
+        "robustness: a row per cell with evaluations",
     )
     parser.add_argument(
         "--format",
@@ -272,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [
         table
         for table in side_by_side.paper_tables(results)
-        if given.table == "paper" or table.name.startswith(f"table_{given.table}")
+        if given.table == "paper"
+        or table.name.startswith((f"table_{given.table}", f"form_of_table_{given.table}"))
     ]
     if not found:
         known = f"has nothing of Table {given.table}" if given.table != "paper" else "has none yet"

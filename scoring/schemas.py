@@ -375,8 +375,9 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
     """All rows of a table, from the files of all trials, in the order of their names.
 
     Many small files are slow to open: where there are more than a few, what was read is kept
-    together in one hidden file, and only files that are new or have changed are opened. On a
-    disk of this machine that file is mapped, so a column takes memory once it is looked at.
+    together in one hidden file, and only files that are new or have changed are opened; once
+    these are many, they are kept as well. On a disk of this machine that file is mapped, so a
+    column takes memory once it is looked at.
     The memory is the caller's own: what is written into it reaches no file and no other reader.
 
     Raises:
@@ -394,13 +395,15 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
     if len(marks) < MANY:
         return _updated(fs, base, table, marks, Kept(wanted.empty_table(), {})).rows
     kept = _read_kept(fs, base, table, wanted)
-    if marks != {name: mark for name, (mark, _) in kept.files.items()}:
+    known = {name: mark for name, (mark, _) in kept.files.items()}
+    if len(dict(marks.items() ^ known.items())) >= MANY:  # fewer are read beside it
         rows, files = _updated(fs, base, table, marks, _read_kept(fs, base, table, whole))
         columns_left, rows = rows.columns, None  # to free a column when it has been put together
         rows = pa.table([_in_one_piece(columns_left.pop(0)) for _ in whole], whole)
         if not _keep(root, table, Kept(rows, files)):
             return rows.select(wanted.names)
         rows = None  # before it is read again, mapped
+        pa.default_memory_pool().release_unused()
         kept = _read_kept(fs, base, table, wanted)
     return _updated(fs, base, table, marks, kept).rows
 
@@ -479,6 +482,7 @@ def _read_content(content: pa.Buffer, table: str, wanted: pa.Schema) -> pa.Table
 
 
 def _in_one_piece(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    pa.default_memory_pool().release_unused()  # what the column before was put together from
     try:
         return column.combine_chunks()
     except pa.ArrowInvalid:  # more numbers in lists than an array can have: 2^31
