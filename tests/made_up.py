@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from analysis import paper
-from scoring.robustness import DEFAULTS, summary
+from scoring.robustness import summary
 from scoring.schemas import SWEEP, write_file, write_table
 from scoring.subject import row as row_of
+from tune_jobs.evaluations import read
 
+EVALUATIONS = read([])  # all of them, at their defaults
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
 
 
@@ -132,7 +134,7 @@ def made_up_trial(
     if tried and status == "done":
         rows = made_up_rows(tried, stages, blocks, row["test_accuracy"], fragile)
         write_table(str(root), "robustness", trial, [key | one for one in rows])
-        settings = json.dumps({name: DEFAULTS[name] for name in tried})
+        settings = json.dumps({name: EVALUATIONS[name] for name in tried})
         row |= {"classes": 10, "evaluations": settings} | summary(rows)
     row |= change
     write_table(str(root), "trials", trial, [row])
@@ -193,7 +195,7 @@ def made_up_rows(
                     what = (kind, "decile of track distance", 300, stage)
                     rows += [row_of(what[0], k, *what[1:], mixed=v) for k, v in enumerate(shares)]
             continue
-        levels = DEFAULTS[name]["levels"]
+        levels = EVALUATIONS[name]["levels"]
         for level in levels:
             share = level / max(levels)
             value = accuracy(share)

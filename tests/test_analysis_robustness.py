@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import made_up_rows, made_up_sweep, made_up_trial
+from made_up import EVALUATIONS, made_up_rows, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from analysis import figures, report, robustness, tables
 from analysis.results import load
 from analysis.robustness import AUCS, RATIOS, by_cell, of_trials
-from scoring.robustness import DEFAULTS
 from scoring.schemas import read_rows, write_table
 
 EVERY = ("lesion", "noise", "fgsm", "pgd", "separation")
@@ -165,7 +164,7 @@ def test_variation_is_that_of_the_last_block_of_the_last_stage(tmp_path: Path) -
     assert [axes.get_title() for axes in figure.axes][1:] == [names[1], *names]
     assert figure.axes[0].get_title("left") == "digits, K = 4, γ = 0\nrandom noise"
     for place, name in enumerate(("noise", "fgsm")):
-        levels = np.array(DEFAULTS[name]["levels"])
+        levels = np.array(EVALUATIONS[name]["levels"])
         accuracy = rows(tmp_path, "plain", 0.0, evaluation=name)
         assert_allclose(lines(figure, place)["plain"], means(accuracy, "level", "accuracy"))
         drawn = lines(figure, place + 2)
@@ -246,7 +245,7 @@ def test_a_network_that_has_learnt_nothing_has_nothing_to_lose(tmp_path: Path) -
         assert_allclose(trials[f"{name}_lost"][0.0], expected)
         learnt = [name != "lesion", False]
         assert trials[f"{name}_variation"].notna().tolist() == learnt
-    levels = np.array(DEFAULTS["noise"]["levels"][1:]) / 128
+    levels = np.array(EVALUATIONS["noise"]["levels"][1:]) / 128
     assert_allclose(trials.noise_variation[0.0], 11 * levels.mean())
 
 
