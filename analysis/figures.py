@@ -193,13 +193,13 @@ FIGURES = {
     "mixed_by_distance": Drawn(
         mixed_by_distance,
         "Pairs mixed up, by the distance of their tracks",
-        "Fig. 1E",
+        "",
         "Share of pairs that noise mixes up by tenths of track distance, plain against ResNet",
-        f"A pair is mixed up where noise takes the end of one track nearer to the other's end than "
-        f"to its own. Pairs are in tenths by the distance of their tracks (eq. 35), the closest "
-        f"first. {SIDES}Dotted: all of these pairs, which each tenth would equal were distance of "
-        "no importance. Tracks that end close together are close in eq. 35, too, and easily mixed "
-        "up for that alone. Scales differ by panel.",
+        "A pair is mixed up where noise takes the end of one track nearer to the other's end than "
+        "to its own (section 4.2, Fig. 1E). Pairs are in tenths by the distance of their tracks "
+        f"(eq. 35), the closest first. {SIDES}Dotted: all of these pairs, which each tenth would "
+        "equal were distance of no importance. Tracks that end close together are close in eq. 35, "
+        "too, and easily mixed up for that alone. Scales differ by panel.",
         "the evaluation separation",
         _measured("separation", "separation_different"),
     ),

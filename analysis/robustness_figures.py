@@ -28,6 +28,7 @@ TESTED = {
     "pgd": ("PGD", "ε (pixel values)"),
 }
 PAIRS = {"separation": "all pairs", "separation_different": "pairs of two classes"}
+NOTHING = "no trial that is done was evaluated"
 ACCURACY = "test accuracy (fraction{})"
 
 
@@ -50,6 +51,8 @@ def accuracy_against_units(results: Results) -> Figure:
         chance (dashed).
     """
     rows = _rows(results, ["lesion"])
+    if not len(rows):
+        return drawing.nothing(NOTHING)
     places, by = _places(rows, "stage", "block")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
@@ -76,6 +79,8 @@ def accuracy_without_blocks(results: Results) -> Figure:
     every = _rows(results, ["skip", "swap", "lesion"])
     whole = every[(every.evaluation == "lesion") & (every.level == 0)]
     rows = every[every.evaluation != "lesion"]
+    if not len(rows):
+        return drawing.nothing(NOTHING)
     places, by = _places(rows, "evaluation")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
@@ -112,6 +117,8 @@ def accuracy_against_noise(results: Results) -> Figure:
         are given.
     """
     rows = _rows(results, list(TESTED))
+    if not len(rows):
+        return drawing.nothing(NOTHING)
     first = rows[(rows.stage == 1) & (rows.block == 0)]
     ends = at_the_end(rows)
     places, by = _places(rows)
@@ -160,6 +167,8 @@ def mixed_by_distance(results: Results) -> Figure:
         the network's colour), which every tenth would have were distance of no importance.
     """
     rows = _rows(results, list(PAIRS)).dropna(subset="mixed")
+    if not len(rows):
+        return drawing.nothing(NOTHING)
     places, by = _places(rows, "stage", "evaluation")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
