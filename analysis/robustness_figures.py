@@ -210,7 +210,7 @@ def _gammas(rows: pd.DataFrame, place: dict) -> list[float]:
 
 def _sheet(places: list[dict], rows: pd.DataFrame) -> tuple[Figure, np.ndarray]:
     across = max(len(_gammas(rows, place)) for place in places)
-    height = 2.2 if len(places) == 1 else 1.7 if len(places) < 5 else 1.4
+    height = 2.2 if len(places) == 1 else 1.7
     return drawing.sheet(
         len(places), across, (3.4 if across == 1 else 2.0, height),
         gaps=(0.4, 0.7), beside=1.6, top=0.55,
