@@ -173,11 +173,21 @@ def evaluate_all(
 ) -> None:
     """Run every evaluation that is wanted and not in the trial's robustness table as it is wanted.
 
-    Each is kept as it ends; one that is killed begins again.
+    Each is kept as it ends; one that is killed begins again. Levels are in pixel values from 0,
+    black, to 255, white, also of images like the digits', whose white is 16.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, y = (torch.from_numpy(part[: trial.points]) for part in (data.x_test, data.y_test))
-    subject = Subject(network, x.to(device), y.to(device), standardiser(data, device), BATCH)
+    standardise, white = standardiser(data, device), float(data.x_train.max())
+    if white in (0, 255):
+        subject = Subject(network, x.to(device), y.to(device), standardise, BATCH)
+    else:
+        images = x.to(device) * (255 / white)
+
+        def shrunk(pixels: torch.Tensor) -> torch.Tensor:
+            return standardise(pixels * (white / 255))
+
+        subject = Subject(network, images, y.to(device), shrunk, BATCH)
     key = {"trial": trial.trial} | trial.model_dump(include={f.name for f in schemas.KEY})
     for name, settings in wanted.items():
         if handover.evaluations(root, trial.trial).get(name) != settings:
