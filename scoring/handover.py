@@ -163,6 +163,7 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
 
 def discard(root: str, trial: str) -> None:
     """Delete what a trial left; for one that is finished."""
+    schemas.delete(root, f"{PENDING}/{trial}/{FINAL}")  # first: the rest alone asks for nothing
     schemas.delete(root, f"{PENDING}/{trial}")
 
 

@@ -14,13 +14,13 @@ import torch
 from ray import tune
 
 from models.config import TrialConfig
-from models.datasets import Dataset, load
+from models.datasets import Dataset
 from models.network import Network, decayed
 from models.training import diverged, standardiser, train
 from scoring import handover, schemas
 from scoring.energy import energy_ratio
 from scoring.stages import Stage, geometry, measure
-from tune_jobs import provenance
+from tune_jobs import nodes, provenance
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
 
@@ -33,6 +33,7 @@ def run_trial(
     cpus: float,
     gpus: float,
     revision: str = "",
+    shared: nodes.Shared | None = None,
 ) -> None:
     """Train one trial, measure it after every epoch, and hand it over for scoring.
 
@@ -47,13 +48,14 @@ def run_trial(
         cpus: cores to train on.
         gpus: GPUs that Ray has given this trial; any share of one means to train on it.
         revision: git's, of the source; kept with the results.
+        shared: what lies in the sweep's folder for the nodes of a cluster.
     """
     trial = TrialConfig.model_validate(config)
     if handover.handed_over(root, trial.trial):
         return
     torch.set_num_threads(max(1, round(cpus)))
     device = "cuda" if gpus > 0 else "cpu"
-    data = load(sources[trial.dataset], folder)
+    data = nodes.load(root, trial.dataset, sources, folder, shared or nodes.Shared())
     provenance.reset_peaks(device)
     checkpoint = _read_checkpoint(root, trial)
     history = checkpoint and handover.read_history(root, trial.trial, checkpoint["epoch"])
