@@ -248,6 +248,32 @@ def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path, place):
     assert int(trained_at) <= before[trial] / 1e9  # a store's clock counts whole seconds
 
 
+def test_a_killed_evaluation_goes_on_and_trains_nothing(tmp_path):
+    sweep = Sweep(tmp_path, epochs=1)
+    sweep.again()
+    trained = sweep.check()
+    sweep.command = [sys.executable, "-m", "tune_jobs.cli", "evaluate", sweep.root, "lesion", "pgd"]
+    sweep.command += ["--set", "pgd.steps=100"]
+    with sweep:
+        while not (first := schemas.list_files(sweep.root, "results/robustness")):
+            assert sweep.driver.poll() is None, sweep.driver.communicate()[0]
+            time.sleep(0.02)
+        sweep.driver.kill()
+        sweep.driver.wait()
+    kept = [handover.evaluations(sweep.root, name.removesuffix(".parquet")) for name in first]
+    assert sum(map(len, kept)) < 4
+    said = sweep.again()
+    rows = sweep.check()
+    assert "0 to train" in said
+    for trial, row in rows.items():
+        assert row["trained_at"] == trained[trial]["trained_at"]
+        assert list(json.loads(row["evaluations"])) == ["lesion", "pgd"]
+        assert 0 <= row["pgd_auc"] <= 1
+        table = schemas.read_rows(sweep.root, "robustness", trial)
+        cells = [(r["evaluation"], r["stage"], r["block"], r["level"]) for r in table]
+        assert len(cells) == len(set(cells))
+
+
 def test_ctrl_c_lets_epochs_end_a_second_run_is_refused_and_the_sweep_goes_on(tmp_path):
     with Sweep(tmp_path, epochs=1500) as sweep:
         sweep.wait_for_checkpoint()
