@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow.fs as pafs
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -82,8 +83,9 @@ def _look(root: str, token: str) -> str:
 def missing(root: str, token: str) -> str:
     """What keeps this machine from the driver's folder; empty if nothing does."""
     try:
-        there = schemas.read_file(root, f"{TOKENS}/{token}") is not None
-    except (OSError, ValueError, schemas.StoreError) as error:
+        fs, base = schemas.open_folder(root)  # and no patience: the driver waits
+        there = fs.get_file_info(f"{base}/{TOKENS}/{token}").type == pafs.FileType.File
+    except (OSError, ValueError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
     return "" if there else "what the driver wrote there is missing"
 
