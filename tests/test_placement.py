@@ -26,7 +26,7 @@ SWEEP = """
 layers: fully_connected
 network: [plain, resnet]
 gamma: [1e-3, 1e-2]
-epochs: 2
+epochs: 1
 points: 60
 epoch_points: 40
 """
