@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
-import pyarrow.fs as pafs
 
 from analysis import compare, correlation, drawing, figures, robustness, side_by_side
 from analysis.claims import claims
@@ -24,7 +23,7 @@ from analysis.planned import missing, missing_sentence
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
 from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
-from scoring.schemas import CONFIG, open_folder, write_file
+from scoring.schemas import CONFIG, StoreError, is_local, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
 TRIAL = [
@@ -97,18 +96,18 @@ def build(
     out: str | Path | None = None,
     tracking_uri: str | None = None,
     other: str | Path | None = None,
-) -> Path:
+) -> Path | str:
     """Write the report of a sweep, finished or not: a page, its tables and its figures.
 
     Args:
         path: the sweep's folder, or an MLflow experiment: see :func:`analysis.results.load`.
-        out: local folder to write to; ``report`` in the sweep's folder if that is local.
+        out: folder to write to, a path or a URI; by default ``report`` in the sweep's folder.
         tracking_uri: MLflow's address, to read an experiment.
         other: folder of a sweep to compare with.
 
     Returns:
-        Path of ``index.html``, which needs no other file; every table lies beside it as CSV
-        and LaTeX, every figure as PNG and SVG. Each file is written aside and moved into place.
+        Path of ``index.html``, or its URI. It needs no other file; every table lies beside it as
+        CSV and LaTeX, every figure as PNG and SVG. Each file appears when it is complete.
 
     Raises:
         ResultsError: there is nothing to read, or ``out`` is needed and missing.
@@ -169,8 +168,9 @@ def build(
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
-    write_file(str(folder), "index.html", html.encode())
-    return folder / "index.html"
+    write_file(folder, "index.html", html.encode())
+    page = f"{folder}/index.html"
+    return Path(page) if is_local(folder) else page
 
 
 def _page() -> jinja2.Template:
@@ -187,24 +187,30 @@ def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2] or "sweep"
 
 
-def _write(folder: Path, name: str, csv: str, latex: str) -> None:
-    write_file(str(folder), f"{name}.csv", csv.encode())
-    write_file(str(folder), f"{name}.tex", latex.encode())
+def _write(folder: str, name: str, csv: str, latex: str) -> None:
+    write_file(folder, f"{name}.csv", csv.encode())
+    write_file(folder, f"{name}.tex", latex.encode())
 
 
-def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> Path:
+def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:
+    """Where the report goes: an absolute path, or a URI."""
     if out is not None:
-        return Path(out).absolute()
-    if not tracking_uri and "://" not in path and Path(path).is_dir():
-        return Path(path).absolute() / "report"
-    if path.startswith("file://"):
-        fs, base = open_folder(path)
-        if isinstance(fs, pafs.LocalFileSystem):
-            return Path(base) / "report"
-    if tracking_uri or "://" in path:
-        raise ResultsError(f"{path}: a report is written to a local folder; name one (--out DIR)")
+        return _absolute(str(out))
+    if not tracking_uri and ("://" in path or Path(path).is_dir()):
+        return f"{_absolute(path)}/report"
+    if tracking_uri:
+        raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
     load(path, tables=("trials",))  # says what is wrong, or finds it in MLflow
     raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
+
+
+def _absolute(folder: str) -> str:
+    if "://" not in folder:
+        return str(Path(folder).absolute())
+    try:
+        return open_folder(folder)[1] if is_local(folder) else folder.rstrip("/")
+    except ValueError as error:
+        raise ResultsError(f"{folder}: {error}; give a path, or a URI like s3://...") from error
 
 
 def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
@@ -222,11 +228,11 @@ def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
 
 
 def _pictures(
-    results: Results, search: Search | None, folder: Path
+    results: Results, search: Search | None, folder: str
 ) -> Iterator[tuple[str, Picture]]:
     """Draw every figure that applies, write its files, and hand it out for the page."""
     for name, figure in figures.draw(results, search).items():
-        svg = drawing.save(figure, str(folder), name)["svg"]
+        svg = drawing.save(figure, folder, name)["svg"]
         source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         spec = figures.FIGURES[name]
         place = ELSEWHERE.get(name, "figures")
@@ -366,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         print(build(given.folder, given.out, given.tracking_uri, given.compare))
-    except (ResultsError, OSError) as error:
+    except (ResultsError, StoreError, OSError) as error:
         print(f"analysis.report: {error}", file=sys.stderr)
         return 2
     return 0
