@@ -27,6 +27,16 @@ def pytest_configure(config):
     os.environ.pop("GEOSWEEP_DATA", None)
 
 
+@pytest.fixture(scope="module")
+def ray_here():
+    """Ray on this machine for the tests of a module; those of others start their own."""
+    import ray
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def object_store():
     """A bucket in an object store on loopback, for this process and its children: its URI."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from rich.console import Console
-from test_service import SWEEP, Run, pytestmark, ray_session  # noqa: F401  (one Ray for both)
+from test_service import SWEEP, Run, pytestmark  # noqa: F401  (what it warns of)
 
 from models import datasets
 from models.config import TrialConfig

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from mlflow.tracking import MlflowClient
 from numpy.testing import assert_allclose
@@ -26,6 +25,7 @@ from tune_jobs.tuning import Stop
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.usefixtures("ray_here"),
     # Ray and MLflow leave sockets, databases and subprocesses to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -43,13 +43,6 @@ epochs: 2
 points: 60
 epoch_points: 40
 """
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ray_session():
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 class Run:
@@ -70,7 +63,7 @@ def run(tmp_path):
     return Run(tmp_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("finished"))
     state = run()

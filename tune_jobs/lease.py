@@ -21,7 +21,7 @@ import time
 import uuid
 from _thread import interrupt_main
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ def _claimed(root: str) -> Iterator[None]:
                 )
             time.sleep(random.uniform(0.2, 1.0))  # or two of us always see each other
     except (OSError, pa.ArrowException) as error:
+        with suppress(OSError, pa.ArrowException, schemas.StoreError):
+            schemas.delete(root, claim)  # or it would keep others out for a minute
         raise unwritable(root, error) from error
     done, lost = threading.Event(), threading.Event()
 
@@ -161,7 +163,9 @@ def _other(root: str, mine: str) -> str | None:
     for claim, beat in beats.items():
         if claim == mine:
             continue
-        content = schemas.read_file(root, f"{HOLDERS}/{claim}")
+        content = None
+        with suppress(FileNotFoundError):  # taken back between the two steps of reading it
+            content = schemas.read_file(root, f"{HOLDERS}/{claim}")
         if content is None:
             continue  # taken back meanwhile
         about = json.loads(content)
