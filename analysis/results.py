@@ -1,4 +1,4 @@
-"""The four tables of a sweep as pandas data frames, from its folder or from MLflow.
+"""The tables of a sweep as pandas data frames, from its folder or from MLflow.
 
     python -m analysis.results > docs/columns.md
 
@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 
 from scoring import schemas
 
-CATEGORIES = ("trial", "dataset", "network", "split")  # few values, many rows
+CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # few values, many rows
 COMMAND = "python -m analysis.results > docs/columns.md"
 LARGE = 100_000  # rows of a frame above which its columns stay where they were read
 
@@ -35,6 +35,7 @@ class Results(NamedTuple):
     epochs: pd.DataFrame  # a row per trial and epoch; epoch 0 is before training
     tracks: pd.DataFrame  # a row per trial, epoch, stage and split
     samples: pd.DataFrame  # a row per trial, stage and point
+    robustness: pd.DataFrame  # a row per trial, evaluation, level and what it was measured on
 
 
 def load(
@@ -54,7 +55,7 @@ def load(
         columns: of a table, the columns to read; all of those that are not named.
 
     Returns:
-        The four frames, sorted by trial. Texts that repeat are categories in order of the
+        The frames, sorted by trial. Texts that repeat are categories in order of the
         alphabet; whole numbers with gaps are float64, as everywhere in pandas; lists stay
         Arrow's, with ``.list`` and ``.explode()``, and are Python lists one by one. A column
         that a file was written without, by an earlier version, is null there. Frames are the

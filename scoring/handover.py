@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoring import schemas
+from scoring.robustness import summary as robustness_summary
 
 if TYPE_CHECKING:
     from scoring.stages import Stage
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PENDING = "pending"
 INITIAL, FINAL = "initial.npz", "final.npz"
 ENDED = ("done", "diverged", "stopped")  # statuses of a trial that has nothing left to do
-CHECKPOINTS = "checkpoints"  # <trial>.pt, which torch reads, and <trial>.json
+CHECKPOINTS = "checkpoints"  # <trial>.pt and .best.pt, which torch reads, and <trial>.json
 
 
 def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
@@ -114,6 +115,7 @@ def finish(
 ) -> None:
     """Solve a trial's assignments, write its tables, and delete what it left.
 
+    Of one that has nothing left, bring its row up to date with how it was evaluated since.
     Safe to repeat after a crash at any point: the row of the trials table is written last,
     and a trial that has it and left nothing is finished.
 
@@ -133,8 +135,13 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     start = time.perf_counter()
     final = _load(root, f"{PENDING}/{trial}/{FINAL}")
     if final is None:
-        if schemas.read_row(root, "trials", trial).get("status") in ENDED:
-            return  # killed after its last step, and asked again
+        row = schemas.read_row(root, "trials", trial)
+        if row.get("status") in ENDED:  # evaluated since; or killed after its last step
+            since = evaluated(root, trial)
+            if since.get("evaluations") != row["evaluations"]:
+                since["scored_at"] = datetime.now(UTC)
+                schemas.write_table(root, "trials", trial, [row | since])
+            return
         raise FileNotFoundError(f"{root}/{PENDING}/{trial}/{FINAL}")
     history = json.loads(str(final["history"]))
     summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
@@ -150,7 +157,7 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     schemas.write_table(root, "epochs", trial, [key | row for row in epochs])
     schemas.write_table(root, "tracks", trial, rows)
     schemas.write_table(root, "samples", trial, _sample_rows(key, final, transports, last))
-    summary |= _over_stages(rows, epochs[-1])
+    summary |= _over_stages(rows, epochs[-1]) | evaluated(root, trial)
     summary |= {
         "scoring_seconds": time.perf_counter() - start,
         "released_at": released_at,
@@ -159,6 +166,46 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     }
     schemas.write_table(root, "trials", trial, [summary])
     discard(root, trial)
+
+
+def add_evaluation(
+    root: str, key: Mapping[str, Any], name: str, settings: Mapping[str, Any], rows: Iterable[Any]
+) -> None:
+    """Write the rows of an evaluation into a trial's robustness table, in place of earlier ones.
+
+    Args:
+        root: the sweep's folder.
+        key: the trial's columns of :data:`scoring.schemas.KEY`.
+        name: of the evaluation.
+        settings: it was made with, JSON values.
+        rows: of :func:`scoring.robustness.evaluate`.
+    """
+    others = [r for r in schemas.read_rows(root, "robustness", key["trial"]) if r["of"] != name]
+    mine = {"of": name, "settings": json.dumps(settings)}
+    schemas.write_table(
+        root, "robustness", key["trial"], [*others, *({**key, **row, **mine} for row in rows)]
+    )
+
+
+def evaluations(root: str, trial: str) -> dict[str, Any]:
+    """The evaluations in a trial's robustness table, by name, with their settings."""
+    rows = schemas.read_rows(root, "robustness", trial)
+    return {name: json.loads(text) for name, text in {r["of"]: r["settings"] for r in rows}.items()}
+
+
+def evaluated(root: str, trial: str) -> dict[str, Any]:
+    """The columns of the trials table that sum up a trial's robustness table; empty without."""
+    rows = schemas.read_rows(root, "robustness", trial)
+    if not rows:
+        return {}
+    done = json.dumps(evaluations(root, trial), sort_keys=True)
+    return {"evaluations": done} | robustness_summary(rows)
+
+
+def forget_weights(root: str, trial: str) -> None:
+    """Delete the checkpoints of a trial, and the history beside them."""
+    for ending in ("best.pt", "pt", "json"):
+        schemas.delete(root, f"{CHECKPOINTS}/{trial}.{ending}")
 
 
 def discard(root: str, trial: str) -> None:

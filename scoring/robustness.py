@@ -7,77 +7,39 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scoring.attacks import fgsm, pgd
-from scoring.lesion import lesion, rearrangement
-from scoring.noise import mixing, noise
-from scoring.subject import Subject
+if TYPE_CHECKING:
+    from scoring.subject import Subject
 
 Rows = list[dict[str, Any]]
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "lesion": {"levels": (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1), "block": 3},
-    "noise": {"levels": (0, 8, 16, 32, 64, 128), "seed": 0},
-    "fgsm": {"levels": (0, 1, 2, 4, 8, 16)},
-    "pgd": {"levels": (0, 1, 2, 4, 8, 16), "steps": 10, "seed": 0},
-    "separation": {"level": 32, "points": 1000, "seed": 0},
-}
-LEAST = {"block": 1, "steps": 1, "points": 2, "seed": 0}  # of settings that are whole numbers
 
-
-def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of an evaluation: what is given, and the defaults of what is not.
-
-    Raises:
-        ValueError: no such evaluation or setting, or a value it cannot have; the message says
-            what is allowed.
-
-    >>> settings("noise", {"levels": [0, 16]})
-    {'levels': [0, 16], 'seed': 0}
-    """
-    if name not in DEFAULTS:
-        raise ValueError(f"no evaluation {name!r}; should be one of {', '.join(DEFAULTS)}")
-    for key, value in (given or {}).items():
-        if key not in DEFAULTS[name]:
-            raise ValueError(
-                f"{name}: no setting {key!r}; should be of {', '.join(DEFAULTS[name])}"
-            )
-        most = 1 if name == "lesion" else 255
-        if key == "levels":
-            told = f"a list of numbers from 0 to {most}"
-            fits = isinstance(value, list | tuple) and len(value) > 0
-            fits = fits and all(_is_number(x) and 0 <= x <= most for x in value)
-        elif key == "level":
-            told, fits = f"a number from 0 to {most}", _is_number(value) and 0 <= value <= most
-        else:
-            told = f"a whole number, at least {LEAST[key]}"
-            fits = isinstance(value, int) and _is_number(value) and value >= LEAST[key]
-        if not fits:
-            raise ValueError(f"{name}: {key} is {value!r}; should be {told}")
-    return DEFAULTS[name] | dict(given or {})
-
-
-def evaluate(name: str, subject: Subject, given: Mapping[str, Any] | None = None) -> Rows:
+def evaluate(name: str, subject: "Subject", settings: Mapping[str, Any]) -> Rows:
     """Run one evaluation by its name.
 
     Args:
         name: ``lesion`` (with the rows of :func:`scoring.lesion.rearrangement`), ``noise``,
             ``fgsm``, ``pgd`` or ``separation`` (:func:`scoring.noise.mixing`).
         subject: the network and its points; afterwards as it was.
-        given: settings that are not to be those of ``DEFAULTS``.
+        settings: the other arguments of that function.
 
     Returns:
         Rows, each as of :func:`scoring.subject.row`.
 
     Raises:
-        ValueError: see :func:`settings`.
+        KeyError: no such evaluation.
     """
-    chosen = settings(name, given)
-    if name == "lesion":
-        return lesion(subject, **chosen) + rearrangement(subject)
-    run: dict[str, Callable[..., Rows]] = {"noise": noise, "fgsm": fgsm, "pgd": pgd}
-    return run.get(name, mixing)(subject, **chosen)
+    from scoring.attacks import fgsm, pgd  # load torch, which a summary need not
+    from scoring.lesion import lesion, rearrangement
+    from scoring.noise import mixing, noise
+
+    def lesions(subject: "Subject", **settings: Any) -> Rows:
+        return lesion(subject, **settings) + rearrangement(subject)
+
+    run: dict[str, Callable[..., Rows]] = {"lesion": lesions, "separation": mixing}
+    run |= {"noise": noise, "fgsm": fgsm, "pgd": pgd}
+    return run[name](subject, **settings)
 
 
 def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
@@ -125,7 +87,3 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
             ratios = figures[name.replace("separation", "mixed_ratio")]
             ratios += [curve[1] / curve[0]] if curve[0] != 0 else []
     return {k: sum(v) / len(v) if v else math.nan for k, v in figures.items()}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""The four tables of a sweep: their columns with units, and how they lie in a sweep's folder.
+"""The tables of a sweep: their columns with units, and how they lie in a sweep's folder.
 
 This is the one module that knows how results are stored. A sweep's folder is a path or any
 URI that ``pyarrow.fs`` opens; a table is a folder of Parquet files, one a trial, each written
@@ -55,6 +55,8 @@ KEY = _fields(
 CONFIG = _fields(
     ("layers", TEXT, "", "fully_connected or convolutional"),
     ("decay", TEXT, "", "weight matrices under gamma: all or blocks"),
+    ("transport_penalty", REAL, "", "weight in the loss of the kinetic energy of the tracks"),
+    ("straightness_penalty", REAL, "", "weight in the loss of the mean LSS - 1"),
     ("epochs", WHOLE, "", "passes over the train split, as asked for"),
     ("batch_size", WHOLE, "images", "a step"),
     ("recipe", TEXT, "", "adam or sgd"),
@@ -111,6 +113,13 @@ TRIALS = [
         ("separated_initial", REAL, "fraction", "null: separated before training"),
         ("not_monotone", REAL, "fraction", "pairs against eq. 38: mean over stages"),
         ("not_monotone_initial", REAL, "fraction", "null: not_monotone before training"),
+        ("evaluations", TEXT, "", "JSON: those in the robustness table, with their settings"),
+        ("lesion_auc", REAL, "fraction", "mean accuracy as units are eliminated: over stages"),
+        ("noise_auc", REAL, "fraction", "mean accuracy over the levels of random noise"),
+        ("fgsm_auc", REAL, "fraction", "mean accuracy over the budgets of FGSM"),
+        ("pgd_auc", REAL, "fraction", "mean accuracy over the budgets of PGD"),
+        ("mixed_ratio", REAL, "1", "closest decile's share of pairs mixed up, over that of all"),
+        ("mixed_ratio_different", REAL, "1", "the same, of pairs of two classes"),
         ("image", TEXT, "", "channels x height x width of an image"),
         ("classes", WHOLE, "", "of the data set"),
         ("shapes", TEXT, "", "of a state, stage by stage (Table 1)"),
@@ -229,6 +238,25 @@ SAMPLES = [
     ),
 ]
 
+ROBUSTNESS = [
+    *KEY,
+    *_fields(
+        ("evaluation", TEXT, "", "lesion, skip, swap, noise, fgsm, pgd, separation(_different)"),
+        ("of", TEXT, "", "name in a sweep file that it belongs to: skip and swap to lesion"),
+        ("settings", TEXT, "", "JSON: of that evaluation"),
+        ("stage", WHOLE, "", "k, 1 to K; null: the whole network"),
+        ("block", WHOLE, "", "l, 0 to n; null: the whole stage or network"),
+        ("level", REAL, "see unit", "how much of it; of separation a decile, 0 for all pairs"),
+        ("unit", TEXT, "", "of the level"),
+        ("m", WHOLE, "points", "the first m of the test split; of a rate, those it is a mean of"),
+        ("accuracy", REAL, "fraction", "on the test points; at level 0 the null"),
+        ("loss", REAL, "nat", "mean cross-entropy"),
+        ("variation_rate", REAL, "1", "mean |x^(l) - x_c^(l)| / |x^(l)| (eq. 49)"),
+        ("mixed", REAL, "fraction", "ordered pairs whose ends the noise mixes up"),
+        ("distance", REAL, "distance", "mean track distance (eq. 35) of these pairs"),
+    ),
+]
+
 TABLES = {
     name: pa.schema(fields, metadata={"geosweep": FORMAT, "table": name})
     for name, fields in {
@@ -236,6 +264,7 @@ TABLES = {
         "epochs": EPOCHS,
         "tracks": TRACKS,
         "samples": SAMPLES,
+        "robustness": ROBUSTNESS,
     }.items()
 }
 

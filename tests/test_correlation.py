@@ -503,7 +503,8 @@ def test_p_values_of_points_are_uniform_where_their_score_says_nothing() -> None
         samples.append(pd.DataFrame({"trial": key["trial"], "stage": 1} | columns))
     frame = pa.Table.from_pylist(trials, TABLES["trials"]).to_pandas()
     none = pd.DataFrame()
-    table = points(Results(frame, none, none, pd.concat(samples, ignore_index=True)))
+    samples = pd.concat(samples, ignore_index=True)
+    table = points(Results(frame, none, none, samples, none))
     assert len(table) == 300
     for _, rows in table.groupby("score"):
         assert stats.kstest(rows.p, "uniform").pvalue > 0.01

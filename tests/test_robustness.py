@@ -19,8 +19,9 @@ from models.network import Network
 from scoring.attacks import ascent, fgsm, pgd, pgd_images
 from scoring.lesion import lesion, rearrangement
 from scoring.noise import DECILES, mixing, noise
-from scoring.robustness import DEFAULTS, area, evaluate, settings, summary
+from scoring.robustness import area, evaluate, summary
 from scoring.subject import Subject, draws, row
+from tune_jobs.evaluations import read
 
 IMAGE = (2, 4, 4)
 SHAPES = {
@@ -29,6 +30,7 @@ SHAPES = {
 }
 KINDS = [(network, layers) for network in ("plain", "resnet") for layers in SHAPES]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+DEFAULTS = read([])
 COLUMNS = {
     *("evaluation", "stage", "block", "level", "unit", "m"),
     *("accuracy", "loss", "variation_rate", "mixed", "distance"),
@@ -97,11 +99,11 @@ def accuracy(subject, logits):
 def everything(subject):
     few = {"levels": [0, 2, 40]}
     return [
-        *evaluate("lesion", subject),
+        *evaluate("lesion", subject, DEFAULTS["lesion"]),
         *evaluate("noise", subject, few),
         *evaluate("fgsm", subject, few),
         *evaluate("pgd", subject, few | {"steps": 3}),
-        *evaluate("separation", subject),
+        *evaluate("separation", subject, DEFAULTS["separation"]),
     ]
 
 
@@ -445,7 +447,7 @@ def test_where_blocks_are_identities_nothing_depends_on_any_of_them(layers):
             if name.startswith("stages.") and "weight2" in name:
                 parameter.zero_()
     wanted = accuracy(subject, subject.logits(subject.images.float()))
-    rows = evaluate("lesion", subject)
+    rows = evaluate("lesion", subject, DEFAULTS["lesion"])
     assert set(pick(rows, "accuracy").values()) == {wanted}
     assert summary(rows)["lesion_auc"] == pytest.approx(wanted)
 
@@ -603,32 +605,3 @@ def test_a_summary_has_the_columns_its_rows_allow(kind):
     assert found["mixed_ratio_different"] == pytest.approx(sum(ratios) / len(ratios))
     assert summary([]) == {}
     assert set(summary(r for r in rows if r["evaluation"] == "noise")) == {"noise_auc"}
-
-
-def test_what_is_not_given_is_as_it_was():
-    assert settings("pgd", {"steps": 3}) == DEFAULTS["pgd"] | {"steps": 3}
-    assert settings("lesion") == DEFAULTS["lesion"]
-    assert settings("noise", {"levels": (0, 1.5)})["levels"] == (0, 1.5)
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "told"),
-    [
-        ("blur", {}, "one of lesion, noise, fgsm, pgd, separation"),
-        ("noise", {"steps": 3}, "of levels, seed"),
-        ("noise", {"levels": 8}, "a list of numbers from 0 to 255"),
-        ("noise", {"levels": []}, "a list of numbers"),
-        ("noise", {"levels": [0, "8"]}, "a list of numbers"),
-        ("noise", {"levels": [-1]}, "a list of numbers"),
-        ("fgsm", {"levels": [math.nan]}, "a list of numbers"),
-        ("lesion", {"levels": [0, 2]}, "from 0 to 1"),
-        ("lesion", {"block": 0}, "at least 1"),
-        ("pgd", {"steps": 2.5}, "a whole number"),
-        ("pgd", {"seed": True}, "a whole number"),
-        ("separation", {"level": [32]}, "a number from 0 to 255"),
-        ("separation", {"points": 1}, "at least 2"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_with_what_is_allowed(name, given, told):
-    with pytest.raises(ValueError, match=told):
-        settings(name, given)

@@ -21,7 +21,7 @@ from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.tables import results_table
-from tune_jobs.tracking import AT_THE_END, METRICS, SWEEP_TAG, TRIAL_TAG
+from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG
 from tune_jobs.tuning import Stop
 
 pytestmark = [
@@ -82,7 +82,8 @@ def test_a_two_trial_sweep_fills_the_four_tables(finished):
     run, state = finished
     assert [row["status"] for row in state.rows.values()] == ["done", "done"]
     sizes = {table: schemas.read_table(run.root, table).num_rows for table in schemas.TABLES}
-    assert sizes == {"trials": 2, "epochs": 2 * 3, "tracks": 2 * 3, "samples": 2 * 60}
+    wanted = {"trials": 2, "epochs": 2 * 3, "tracks": 2 * 3, "samples": 2 * 60, "robustness": 0}
+    assert sizes == wanted
     for trial_id, row in state.rows.items():
         assert row["epochs_done"] == 2
         assert row["started_at"] <= row["trained_at"] <= row["released_at"] <= row["scored_at"]
@@ -132,7 +133,7 @@ def test_scores_are_those_of_the_network_that_was_kept(finished):
     run, state = finished
     data = datasets.load("digits")
     for config in state.trials:
-        weights = trial._read_checkpoint(run.root, config)["network"]
+        weights = trial._read_checkpoint(run.root, config.trial)["network"]
         network = training.build(config, data.image, data.classes).eval()
         network.load_state_dict(weights)
         images = training.standardiser(data, "cpu")(torch.from_numpy(data.x_test[:60]))
@@ -161,13 +162,13 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
         assert child.info.status == "FINISHED"
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.params["gamma"] == "0.001"
-        assert set(child.data.metrics) <= {*METRICS, *AT_THE_END}
-        assert len(child.data.metrics) <= 16
-        assert len(METRICS) <= 16
+        assert set(child.data.metrics) <= {*METRICS, *ROBUSTNESS}
+        assert len({*METRICS, *ROBUSTNESS}) <= 16
+        assert float(child.data.tags["geosweep.ots_random"]) == pytest.approx(1 / 60, rel=1e-5)
         steps = [m.step for m in client.get_metric_history(child.info.run_id, "lss")]
         assert steps == [0, 1, 2]
         assert child.data.metrics["ots"] == state.rows[trial_id]["ots"]
-        for table in schemas.TABLES:
+        for table in schemas.TABLES.keys() - {"robustness"}:  # nothing was evaluated
             path = client.download_artifacts(child.info.run_id, schemas.table_path(table, trial_id))
             assert pq.read_table(path).num_rows > 0
 

@@ -1,10 +1,12 @@
 """What a sweep is doing: the live table, its plain lines in a pipe, and ``progress.json``."""
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -18,8 +20,12 @@ from scoring import schemas
 from scoring.handover import ENDED
 from tune_jobs.folder import PROGRESS, State
 
+ORDER = ("running", "evaluating", "scoring", "failed", "diverged")
+ORDER += ("waiting", "to evaluate", "stopped", "done")
+QUIET = ("running", "evaluating", "waiting", "to evaluate")  # said by the table alone
 EVERY = 30.0  # seconds between two plain lines of progress in a pipe
-STYLE = {"running": "cyan", "scoring": "magenta", "done": "green"}
+ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # how a traceback ends
+STYLE = {"running": "cyan", "evaluating": "cyan", "scoring": "magenta", "done": "green"}
 STYLE |= {"diverged": "yellow", "stopped": "yellow", "failed": "red"}
 
 
@@ -29,11 +35,12 @@ class Cell:
 
     config: TrialConfig
     label: str
-    status: str = "waiting"  # then running, scoring, and done, diverged, stopped or failed
+    status: str = "waiting"  # or any other of ORDER
     epoch: int = -1  # the last one reported
     record: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0  # in epochs reported to this driver
     epochs: int = 0  # as many
+    evaluating_since: float = 0.0
 
 
 class Board:
@@ -62,6 +69,7 @@ class Board:
         self.console = console
         self._at_once = at_once
         self._to_come = to_come
+        self._evaluated: list[float] = []  # seconds
         self._started = time.time()
         self._said = self._written = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -90,8 +98,12 @@ class Board:
     def change(self, trial: str, status: str, note: str = "") -> None:
         """A trial has another status now; in a pipe that is a line of its own."""
         cell = self.cells[trial]
+        if status == "evaluating":
+            cell.evaluating_since = time.monotonic()
+        elif cell.status == "evaluating":
+            self._evaluated.append(time.monotonic() - cell.evaluating_since)
         cell.status = status
-        if not self.console.is_terminal and status not in ("running", "waiting"):
+        if not self.console.is_terminal and status not in QUIET:
             record = cell.record
             scores = "  ".join(
                 f"{short} {record[name]:.3f}"
@@ -124,7 +136,7 @@ class Board:
         running = {
             trial: {"label": cell.label, "epoch": cell.epoch, "epochs": cell.config.epochs}
             for trial, cell in self.cells.items()
-            if cell.status in ("running", "scoring")
+            if cell.status in ("running", "evaluating", "scoring")
         }
         return {
             "written_at": time.time(),
@@ -141,9 +153,14 @@ class Board:
             for kind in (_kind(cell.config), None):
                 seconds, epochs = paces.get(kind, (0.0, 0))
                 paces[kind] = seconds + cell.seconds, epochs + cell.epochs
-        if not paces or not paces[None][1]:
+        to_train = self._count("waiting", "running")
+        to_evaluate = self._count("to evaluate", "evaluating")
+        no_pace = not paces or not paces[None][1]
+        if no_pace and (to_train or self._to_come or not (to_evaluate or self._evaluated)):
             return None
-        total = 0.0
+        if to_evaluate and not self._evaluated:
+            return None
+        total = to_evaluate * fmean(self._evaluated) if to_evaluate else 0.0
         for cell in self.cells.values():
             if cell.status in ("waiting", "running"):
                 kind = _kind(cell.config)
@@ -153,7 +170,7 @@ class Board:
             seconds, epochs = paces[None]
             each = sum(cell.config.epochs for cell in self.cells.values()) / len(self.cells)
             total += self._to_come * each * seconds / epochs
-        return total / max(1, min(self._at_once(), self._count("waiting", "running")))
+        return total / max(1, min(self._at_once(), to_train + to_evaluate))
 
     def _planned(self) -> int:
         return len(self.cells) + self._to_come
@@ -164,7 +181,7 @@ class Board:
     def _line(self) -> str:
         left = self.seconds_left()
         parts = [f"{self._count(*ENDED, 'failed')} of {self._planned()} done"]
-        for status in ("running", "scoring", "waiting", "stopped", "diverged", "failed"):
+        for status in ORDER[:-1]:
             if self._count(status):
                 parts.append(f"{self._count(status)} {status}")
         parts.append(f"{duration(time.time() - self._started)} so far")
@@ -174,8 +191,7 @@ class Board:
 
     def _table(self) -> RenderableType:
         rows = max(3, self.console.height - 6)
-        order = ("running", "scoring", "failed", "diverged", "waiting", "stopped", "done")
-        cells = sorted(self.cells.values(), key=lambda cell: order.index(cell.status))
+        cells = sorted(self.cells.values(), key=lambda cell: ORDER.index(cell.status))
         wide = self.console.width >= 72
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("trial", overflow="ellipsis", no_wrap=True, ratio=1 if not wide else None)
@@ -205,8 +221,10 @@ def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
     made = {}
     for trial in state.trials:
         cell = Cell(trial, called[trial.trial])
-        row = state.rows.get(trial.trial)
-        if trial.trial in state.scoring:
+        row = state.rows.get(trial.trial, {})
+        if trial in state.unevaluated:
+            cell.status, cell.epoch, cell.record = "to evaluate", row["epochs_done"], row
+        elif trial.trial in state.scoring:
             cell.status, cell.epoch = "scoring", trial.epochs
         elif row and trial not in state.missing:
             cell.status, cell.epoch, cell.record = row["status"], row["epochs_done"], row
@@ -247,6 +265,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def last_line(error: str) -> str:
+    """What a traceback comes down to; of Ray's pages on memory the line that says so."""
+    lines = error.strip().splitlines() or ["no message"]
+    if short := [line for line in lines if "low on memory" in line]:
+        return f"out of memory: {short[-1].partition(' Memory on')[0]}"
+    return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
 
 
 def _value(value: Any) -> str:

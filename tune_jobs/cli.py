@@ -1,10 +1,11 @@
-"""The command line: geosweep run | status | sync | report | ui | sweeps, and cli_cluster's."""
+"""The command line: geosweep run | evaluate | status | sync | report | ui | sweeps."""
 
 import errno
 import os
 import socket
 import sys
 import time
+from dataclasses import replace
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,7 +15,9 @@ from rich.table import Table
 from scoring.schemas import StoreError
 from tune_jobs import cli_cluster, folder, service, sweep
 from tune_jobs.board import duration, labels
-from tune_jobs.tables import results_table
+from tune_jobs.evaluations import NAMES, EvaluationError
+from tune_jobs.evaluations import read as read_evaluations
+from tune_jobs.tables import end, results_table, some
 from tune_jobs.tracking import tracking_uri
 
 app = typer.Typer(
@@ -107,9 +110,7 @@ def run(
     [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
     [b]geosweep run demo --set seeds=5[/]         means with intervals over 5 seeds
     """
-    console = Console(stderr=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 120)
+    console = _console()
     begun = time.monotonic()
     request = service.check(
         sweep.read(name, settings or []),
@@ -128,51 +129,72 @@ def run(
         print("geosweep: stopped; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
     console.print(results_table(state, console.width))
-    page, unwritten = service.page(request.root), None
+    failed, unfinished = len(state.ids("failed")), state.unfinished
+    left_out = failed if retry is False else unfinished if retry else 0
+    lacking = failed + unfinished > left_out or bool(state.ids("diverged"))
+    raise typer.Exit(end(request, state, console, begun, lacking))
+
+
+@app.command()
+def evaluate(
+    directory: Folder,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help=f"Of {', '.join(NAMES)}; default: all."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME.SETTING=V1,V2",
+            help="Another setting than the default, like noise.levels=0,8,16. May be given again.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder with NAME.npz data sets; default GEOSWEEP_DATA."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster's address; default: Ray on this machine.")
+    ] = None,
+) -> None:
+    """Try how robust the trained networks of a sweep are; trains nothing.
+
+    The same as [b]evaluations:[/] of a sweep file, for trials that are done and kept their weights.
+    What was evaluated is not evaluated again: killed half-way, the same command goes on.
+
+    [b]lesion[/]      units of a block as they were before it (Fig. 7); blocks skipped, swapped
+    [b]noise[/]       Gaussian noise (Fig. 8); [b]noise.levels[/] in pixel values, 0 to 255
+    [b]fgsm[/]        the fast gradient sign method (Fig. 8); [b]fgsm.levels[/], likewise
+    [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
+    [b]separation[/]  does noise mix up points of close tracks first? [b]separation.level[/]
+
+    [b]geosweep evaluate runs/demo noise fgsm[/]
+    [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
+    """
+    console = _console()
+    begun = time.monotonic()
+    root = folder.absolute(directory)
+    known = folder.as_sweep(root)
     try:
-        if state.rows and (state.worked or page is None):
-            page, missed = service.report(request.root, state.name)
-            if missed:
-                console.print(f"MLflow has no report: {missed}", highlight=False, markup=False)
-    except sweep.SweepError as error:  # not bad input: what was trained is kept
-        unwritten = str(error)
-    failed, unfinished = state.ids("failed"), len(state.scoring) + state.to_suggest
-    unfinished += sum(trial.trial not in failed for trial in state.missing)
-    counts = {
-        "done": len(state.ids("done")),
-        "stopped early": len(state.ids("stopped")),
-        "diverged": len(state.ids("diverged")),
-        "failed": len(failed),
-        "not finished": unfinished,
-    }
-    console.print(
-        ("stopped: " if state.interrupted else "")
-        + f"{counts.pop('done')} of {state.planned} done"
-        + "".join(f", {count} {what}" for what, count in counts.items() if count)
-        + (f" ({len(state.begun)} kept at their last epoch)" if state.begun else "")
-        + f" in {duration(time.monotonic() - begun)}",
-        highlight=False,
-    )
-    lines = [("report", page)] if page else []
-    if state.extra:
-        lines.append(("extra", f"{_some(state.extra)}: of another sweep, in this folder too"))
-    lines += [
-        ("tables", f"{request.root}/results/{{trials,epochs,tracks,samples}}/*.parquet"),
-        ("MLflow", f"geosweep ui {_shown(request.root)}"),
-    ]
-    if unwritten:
-        lines.append(("no report", unwritten))
-    for trial in failed:
-        lines.append(("failed", f"{trial}: {state.rows[trial]['error']} (errors/{trial}.txt)"))
-    if failed or unfinished:
-        lines.append(("go on", "the same command trains what is missing"))
-    for what, where in lines:
-        console.print(f"{what:8} {where}", highlight=False, markup=False, soft_wrap=True)
-    if state.interrupted:
-        raise typer.Exit(130)
-    left_out = len(failed) if retry is False else unfinished if retry else 0
-    if len(failed) + unfinished > left_out or counts["diverged"] or unwritten:
-        raise typer.Exit(1)
+        wanted = read_evaluations(names or [], settings or [], known.evaluations)
+    except EvaluationError as error:
+        raise sweep.SweepError(str(error)) from None
+    asked = replace(known, evaluations=wanted)
+    request = service.check(asked, root, data, address)
+    try:
+        state = service.evaluate(request, console)
+    except KeyboardInterrupt:  # the second one
+        print("geosweep: stopped; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    raise typer.Exit(end(request, state, console, begun))
+
+
+def _console() -> Console:
+    console = Console(stderr=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    return console
 
 
 @app.command()
@@ -208,13 +230,15 @@ def status(
         "begun, go on from a checkpoint": len(set(state.begun) - set(failed)),
         "missing": len({t.trial for t in state.missing} - {*state.begun, *failed}),
         "to be suggested by the search": state.to_suggest,
+        "to evaluate": len(state.unevaluated),
+        "to evaluate, but kept no weights": len(state.weightless),
     }
     console.print(f"[bold]{state.name}[/]: {state.planned} trials", highlight=False)
     for what, count in counts.items():
         if count or what == "done":
             console.print(f"  {count:5} {what}", highlight=False)
     if state.extra:
-        console.print(f"  extra, of another sweep: {_some(state.extra)}", highlight=False)
+        console.print(f"  extra, of another sweep: {some(state.extra)}", highlight=False)
     names = labels(state.trials)
     for trial in failed:
         console.print(
@@ -340,16 +364,6 @@ def _list_cells(found: sweep.Sweep, console: Console) -> None:
     console.print(f"{found.name}: {len(found.trials)} cells")
     for trial, label in names.items():
         console.print(f"  {trial}  {label}", highlight=False, markup=False)
-
-
-def _some(trials: list[str], most: int = 5) -> str:
-    more = f" and {len(trials) - most} more" if len(trials) > most else ""
-    return ", ".join(trials[:most]) + more
-
-
-def _shown(root: str) -> str:
-    relative = os.path.relpath(root) if "://" not in root else root
-    return root if relative.startswith("..") else relative
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The driver of a running sweep: between Ray Tune, the scorers, MLflow and the board."""
 
 import os
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +14,13 @@ from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.actors import Pool, pool_size
 from tune_jobs import folder, provenance
-from tune_jobs.board import Board, Cell, cells, label, labels
+from tune_jobs.board import Board, Cell, cells, label, labels, last_line
 from tune_jobs.search import Study
 from tune_jobs.sweep import SweepError
 from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Stop, scheduler
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last epoch
-ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # how a traceback ends
 
 
 class Driver(NotKept, tune.Callback):
@@ -43,6 +41,7 @@ class Driver(NotKept, tune.Callback):
         there = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         self._gpus = there if asked is None else asked
         self._pool = Pool(self._root, pool_size())
+        self._evaluating = {trial.trial for trial in state.unevaluated}  # done, but for that
         axes = (names.split(", ") for names in request.sweep.space)  # of a search; else none
         self._varying = [name for names in axes for name in names] or None
         known = cells(state, self._varying)
@@ -55,12 +54,15 @@ class Driver(NotKept, tune.Callback):
         """Train what is missing, score what is trained, until nothing is left."""
         for trial in self._state.leftover:
             handover.discard(self._root, trial)
+        if self._request.sweep.keep == "none":
+            for trial in {*self._state.ids("done", "diverged")} - self._evaluating:
+                handover.forget_weights(self._root, trial)
         with self._board:
             self._sync(self._state)
             for trial in self._state.scoring:
                 self._start(trial)
                 self._pool.submit(trial)
-            if self._state.missing or self._state.to_suggest:
+            if self._state.missing or self._state.to_suggest or self._evaluating:
                 with self._stop.on_interrupt():
                     self._train()
             while self._pool.left and not self._stop.asked:
@@ -84,6 +86,8 @@ class Driver(NotKept, tune.Callback):
             cpus=resources.cpus,
             gpus=self._gpus,
             revision=provenance.revision(),
+            evaluations=self._request.sweep.evaluations,
+            keep=self._request.sweep.keep,
         )
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
@@ -112,8 +116,9 @@ class Driver(NotKept, tune.Callback):
         tuner.fit()
         schemas.delete(self._root, ".ray")
         for trial, cell in self._board.cells.items():
-            if cell.status == "running":  # stopped before its epoch ended
-                self._board.change(trial, "waiting")
+            if cell.status in ("running", "evaluating"):  # stopped before its epoch ended
+                back = "to evaluate" if trial in self._evaluating else "waiting"
+                self._board.change(trial, back)
 
     def at_once(self) -> int:
         """How many trials the cluster holds side by side now."""
@@ -131,11 +136,12 @@ class Driver(NotKept, tune.Callback):
         return max(1, int(min(fits)))  # a cluster may have nodes to come
 
     def cells(self) -> Iterator[TrialConfig | None]:
-        """What to train, one after the other: what is missing, then what a search suggests.
+        """What to train or to evaluate: what is missing, then what a search suggests.
 
         None means to ask again later: a suggestion waits for the results that it may learn from.
         """
         yield from self._state.missing
+        yield from self._state.unevaluated
         while self._study is not None and self._study.left:
             busy = sum(c.status in ("waiting", "running") for c in self._board.cells.values())
             if busy >= self.at_once() + (self._request.address is not None):
@@ -167,14 +173,23 @@ class Driver(NotKept, tune.Callback):
             self._board.cells[trial].record = row
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
+            if self._request.sweep.keep == "none" and row["status"] in ("done", "diverged"):
+                handover.forget_weights(self._root, trial)
             if self._study:
                 self._study.tell(trial, row)
         self._board.refresh()
 
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
-        """Keep the traceback in the folder and the failure in the trials table."""
+        """Keep the traceback in the folder and the failure in the trials table.
+
+        Where only its evaluation failed a trial stays done, in the table and in MLflow.
+        """
         schemas.write_file(self._root, f"errors/{trial}.txt", error.encode())
         last = last_line(error)
+        if trial in self._evaluating:
+            self._board.change(trial, "failed", f"evaluation: {last}")
+            self._stop.failed()
+            return
         if record:
             config = self._board.cells[trial].config
             row = {"trial": trial, **config.model_dump(), "status": "failed", "error": last}
@@ -187,8 +202,12 @@ class Driver(NotKept, tune.Callback):
     # What Ray Tune tells, in the order of a trial's life.
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._start(_trial_id(trial))
-        self._board.change(_trial_id(trial), "running")
+        name = _trial_id(trial)
+        if name in self._evaluating:
+            self._board.change(name, "evaluating")
+            return
+        self._start(name)
+        self._board.change(name, "running")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -200,6 +219,11 @@ class Driver(NotKept, tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name = _trial_id(trial)
         cell = self._board.cells[name]
+        if name in self._evaluating:
+            self._start(name)
+            self._board.change(name, "scoring")
+            self._pool.submit(name)
+            return
         if not handover.handed_over(self._root, name):
             if self._stop.asked:
                 self._board.change(name, "waiting")
@@ -218,14 +242,6 @@ class Driver(NotKept, tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._stop.look(trials)
         self._collect()
-
-
-def last_line(error: str) -> str:
-    """What a traceback comes down to; of Ray's pages on memory the line that says so."""
-    lines = error.strip().splitlines() or ["no message"]
-    if short := [line for line in lines if "low on memory" in line]:
-        return f"out of memory: {short[-1].partition(' Memory on')[0]}"
-    return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
 
 
 def train_cell(config: dict[str, Any], **where: Any) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from models.config import TrialConfig
 from scoring import handover, schemas
-from tune_jobs.sweep import Sweep, SweepError
+from tune_jobs.sweep import Resources, Sweep, SweepError
 
 PROGRESS = "progress.json"
 
@@ -47,6 +47,8 @@ class State:
     begun: list[str]  # of the missing, those that have a checkpoint to go on from
     extra: list[str]  # finished trials of an earlier version of the sweep, or of another one
     to_suggest: int  # cells that a search has not suggested yet
+    unevaluated: list[TrialConfig]  # done, and to be evaluated from the weights that were kept
+    weightless: list[str]  # done, and kept no weights that could be evaluated
     worked: bool = False  # this run had something to do
     interrupted: bool = False  # by Ctrl-C
 
@@ -60,9 +62,16 @@ class State:
         return len(self.trials) + self.to_suggest
 
     @property
+    def unfinished(self) -> int:
+        """How many cells are neither done nor failed."""
+        failed = self.ids("failed")
+        missing = sum(trial.trial not in failed for trial in self.missing)
+        return len(self.scoring) + self.to_suggest + missing
+
+    @property
     def complete(self) -> bool:
-        """Whether nothing is left to train, to score or to suggest."""
-        return not (self.missing or self.scoring or self.to_suggest)
+        """Whether nothing is left to train, to score, to suggest or to evaluate."""
+        return not (self.missing or self.scoring or self.to_suggest or self.unevaluated)
 
 
 def absolute(out: str) -> str:
@@ -90,13 +99,41 @@ def claim(root: str, sweep: Sweep, suggested: list[TrialConfig] | None = None) -
         "description": sweep.description,
         "search": sweep.search and sweep.search.model_dump(),
         "scheduler": sweep.scheduler and sweep.scheduler.model_dump(),
+        "evaluations": sweep.evaluations,
+        "keep": sweep.keep,
+        "resources": sweep.resources.model_dump(),
         "trials": [trial.model_dump() for trial in cells],
         "extra": [t for t in extra if TrialConfig.model_validate(t).trial not in ids],
     }
-    try:
-        schemas.write_file(root, schemas.SWEEP, json.dumps(content, indent=1).encode())
-    except (OSError, pa.ArrowException) as error:
-        raise _unwritable(root, error) from error
+    _write(root, content)
+
+
+def ask(root: str, evaluations: Mapping[str, Any]) -> None:
+    """Write down evaluations, with their settings, that are wanted of a sweep from now on.
+
+    Raises:
+        SweepError: the folder cannot be written.
+    """
+    content = _read(root) or {}
+    _write(root, content | {"evaluations": content.get("evaluations", {}) | evaluations})
+
+
+def as_sweep(root: str) -> Sweep:
+    """The sweep in a folder as its last run was given it, without its search and its scheduler.
+
+    Raises:
+        SweepError: there is no sweep in the folder.
+    """
+    known, state = _read(root) or {}, inspect(root)
+    return Sweep(
+        name=state.name,
+        description=state.description,
+        trials=state.trials,
+        resources=Resources.model_validate(known.get("resources", {})),
+        source=root,
+        evaluations=known.get("evaluations", {}),
+        keep=known.get("keep", "final"),
+    )
 
 
 def mend(root: str) -> list[str]:
@@ -117,8 +154,12 @@ def mend(root: str) -> list[str]:
     return moved
 
 
-def inspect(root: str) -> State:
+def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     """How far the sweep in a folder is.
+
+    Args:
+        root: the sweep's folder.
+        wanted: evaluations, with their settings; those of the sweep if None.
 
     Raises:
         SweepError: there is no sweep in the folder.
@@ -130,6 +171,7 @@ def inspect(root: str) -> State:
             f"{root}: no sweep here (no {schemas.SWEEP}); geosweep run SWEEP --out {root}"
         )
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
+    evaluations: Mapping[str, Any] = known.get("evaluations", {})
     ids = {trial.trial for trial in trials}
     # One that a scheduler has stopped goes on to its end in a sweep without a scheduler.
     ended = handover.ENDED if known.get("scheduler") else ("done", "diverged")
@@ -143,6 +185,8 @@ def inspect(root: str) -> State:
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
     kept = {Path(name).stem for name in schemas.list_files(root, handover.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
+    wanted = evaluations if wanted is None else wanted
+    lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], wanted)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
     return State(
@@ -156,7 +200,15 @@ def inspect(root: str) -> State:
         begun=begun,
         extra=extra,
         to_suggest=to_suggest,
+        unevaluated=[t for t in lacking if t.trial in kept],
+        weightless=[t.trial for t in lacking if t.trial not in kept],
     )
+
+
+def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a trial that is done has not been evaluated as is wanted."""
+    has = json.loads(row["evaluations"] or "{}")
+    return row["status"] == "done" and any(has.get(name) != wanted[name] for name in wanted)
 
 
 def progress(root: str) -> dict[str, Any] | None:
@@ -211,6 +263,13 @@ def held(root: str) -> bool:
 
 def _unwritable(root: str, error: Exception) -> SweepError:
     return SweepError(f"{root}: cannot be written: {error}; choose a folder with --out")
+
+
+def _write(root: str, content: Mapping[str, Any]) -> None:
+    try:
+        schemas.write_file(root, schemas.SWEEP, json.dumps(content, indent=1).encode())
+    except (OSError, pa.ArrowException) as error:
+        raise _unwritable(root, error) from error
 
 
 def _read(root: str) -> dict[str, Any] | None:

@@ -116,13 +116,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score whatever of a sweep is not done yet; where it stands afterwards."""
     root, sweep = request.root, request.sweep
     with folder.hold(root):
-        for path in folder.mend(root):
-            console.print(
-                f"{root}/{path}: torn, or not of geosweep; it is in {schemas.ASIDE}/ now",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+        _mend(root, console)
         _same_data(request)
         study = _study(request)
         folder.claim(root, sweep, study.cells if study else None)
@@ -137,6 +131,43 @@ def run(request: folder.Request, console: Console) -> folder.State:
         if is_behind(root, state.rows):
             sync(root, console)
         return state
+
+
+def evaluate(request: folder.Request, console: Console) -> folder.State:
+    """Evaluate the trials of a sweep that are done, and train none; where it stands afterwards.
+
+    Raises:
+        SweepError: no trial can be evaluated; the message says why.
+    """
+    root, wanted = request.root, request.sweep.evaluations
+    with folder.hold(root):
+        _mend(root, console)
+        _same_data(request)
+        state = folder.inspect(root, wanted)
+        if not state.ids("done") and not state.scoring:
+            raise SweepError(f"{root}: no trial is done yet; geosweep run trains them")
+        if state.weightless and not (state.unevaluated or state.scoring):
+            raise SweepError(
+                f"{root}: {len(state.weightless)} trials are done and kept no weights "
+                "(keep: none), so they can no longer be evaluated"
+            )
+        folder.ask(root, wanted)
+        if state.unevaluated or state.scoring:
+            state = replace(state, missing=[], begun=[], to_suggest=0)
+            interrupted = _run(request, state, None, console)
+            state = folder.inspect(root, wanted)
+            return replace(state, worked=True, interrupted=interrupted)
+        return state
+
+
+def _mend(root: str, console: Console) -> None:
+    for path in folder.mend(root):
+        console.print(
+            f"{root}/{path}: torn, or not of geosweep; it is in {schemas.ASIDE}/ now",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _same_data(request: folder.Request) -> None:
@@ -234,6 +265,7 @@ def _run(
     """Train and score; whether Ctrl-C ended it."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # each trial's
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes when told not to
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -241,10 +273,12 @@ def _run(
     # MLflow takes seconds to import; Ray's processes take as long to start.
     early = threading.Thread(target=load_mlflow, daemon=True)
     early.start()
+    to_train = len(state.missing) + state.to_suggest
+    to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
     console.print(
-        f"[bold]{request.sweep.name}[/]: {state.planned} trials, "
-        f"{len(state.missing) + state.to_suggest} to train{_going_on(state)}, "
-        f"{len(state.scoring)} to score; starting Ray and MLflow",
+        f"[bold]{request.sweep.name}[/]: {state.planned} trials, {to_train} to train"
+        f"{_going_on(state)}, {len(state.scoring)} to score{to_evaluate}; "
+        "starting Ray and MLflow",
         highlight=False,
     )
     import ray

@@ -12,14 +12,18 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from models.config import TrialConfig
+from tune_jobs.evaluations import PARTS as EVALUATIONS
+from tune_jobs.evaluations import Evaluations, Listed
 from tune_jobs.search import Asha, Search, Space, Span, Spans, size
+
+Keep = Literal["final", "best", "none"]  # weights of a trial that is done
 
 ALIASES = {"K": "stages", "m": "points"}
 
@@ -88,6 +92,8 @@ class SweepFile(Axes):
     resources: Resources = Resources()
     search: Annotated[Search, BeforeValidator(_method)] | None = None
     scheduler: Annotated[Asha, BeforeValidator(_method)] | None = None
+    evaluations: Listed = Evaluations()
+    keep: Keep = "final"
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class Sweep:
     scheduler: Asha | None = None
     space: Space = field(default_factory=dict)  # of a search
     fixed: dict[str, Any] = field(default_factory=dict)  # of a search: the other fields
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
+    keep: Keep = "final"
 
 
 def builtin() -> dict[str, Path]:
@@ -169,6 +177,8 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         scheduler=file.scheduler,
         space=space,
         fixed=fixed,
+        evaluations=file.evaluations.asked(),
+        keep=file.keep,
     )
 
 
@@ -283,7 +293,9 @@ def _explain(source: str, error: ValidationError, content: dict[str, Any] | None
         for part in loc:
             where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
         if problem["type"] == "extra_forbidden":
-            text = _no_such_field(str(loc[-1]), PARTS.get(str(loc[0]), SweepFile))
+            *outer, name = map(str, problem["loc"])
+            inner = next((PARTS[part] for part in reversed(outer) if part in PARTS), SweepFile)
+            text = _no_such_field(name, inner)
         elif problem["type"] == "missing":
             text = "is missing"
         elif problem["type"] == "too_short":
@@ -297,6 +309,7 @@ def _explain(source: str, error: ValidationError, content: dict[str, Any] | None
 
 PARTS: dict[str, Any] = {"resources": Resources, "search": Search, "scheduler": Asha}
 PARTS |= dict.fromkeys(Spans.model_fields, Span)
+PARTS |= {"evaluations": Evaluations, **EVALUATIONS}
 
 
 def _no_such_field(name: str, model: Any) -> str:

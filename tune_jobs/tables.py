@@ -1,12 +1,18 @@
-"""The table a sweep ends with, fitted to the width of the terminal."""
+"""What a sweep ends with: tables fitted to the terminal, where all is, and an exit status."""
 
+import os
+import time
 from collections.abc import Callable
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from tune_jobs.board import labels, number
-from tune_jobs.folder import State
+from scoring.schemas import TABLES, read_file
+from tune_jobs import service
+from tune_jobs.board import duration, labels, last_line, number
+from tune_jobs.folder import Request, State
+from tune_jobs.sweep import SweepError
 
 Row = dict[str, Any]
 MOST = 200  # rows shown
@@ -26,6 +32,41 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("epochs", lambda row: str(row["epochs_done"]), 100),
     ("seconds", lambda row: number(row["seconds"], 1), 80),
 )
+
+ROBUSTNESS: tuple[tuple[str, str], ...] = (  # areas under accuracy against level, and one ratio
+    ("lesion", "lesion_auc"),
+    ("noise", "noise_auc"),
+    ("FGSM", "fgsm_auc"),
+    ("PGD", "pgd_auc"),
+    ("mixed", "mixed_ratio"),
+)
+
+
+def robustness_table(state: State) -> Table | None:
+    """Mean accuracy over the levels of each evaluation, beside that without; None if there is none.
+
+    ``mixed``: how much more often than any pair of points noise mixes up the closest tenth.
+    """
+    shown = [
+        (head, name)
+        for head, name in ROBUSTNESS
+        if any(row.get(name) is not None for row in state.rows.values())
+    ]
+    if not shown:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("robustness: trial", overflow="fold")
+    for head in ("test acc.", *(head for head, _ in shown), "m"):
+        table.add_column(head, justify="right", no_wrap=True)
+    names = labels(state.trials)
+    rows = [(t.trial, state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
+    rows = [(trial, row) for trial, row in rows if row["evaluations"]]
+    for trial, row in rows[:MOST]:
+        figures = (number(row[name]) for name in ("test_accuracy", *(name for _, name in shown)))
+        table.add_row(names[trial], *figures, str(row["points"]))
+    if len(rows) > MOST:
+        table.add_row(f"... and {len(rows) - MOST} more, in the report")
+    return table
 
 
 def results_table(state: State, width: int) -> Table:
@@ -49,3 +90,82 @@ def results_table(state: State, width: int) -> Table:
     if len(state.trials) > MOST:
         table.add_row(f"... and {len(state.trials) - MOST} more, in the report")
     return table
+
+
+def end(
+    request: Request, state: State, console: Console, begun: float, lacking: bool = False
+) -> int:
+    """Write the report, and say what came out and where it is.
+
+    Args:
+        request: what was asked for.
+        state: what came of it.
+        console: to print on.
+        begun: when, by the monotonic clock.
+        lacking: whether cells that were to be trained are not done.
+
+    Returns:
+        The exit status: 0, 1 if something is lacking, 130 after Ctrl-C.
+    """
+    robustness = robustness_table(state)
+    if robustness:
+        console.print(robustness)
+    page, unwritten = service.page(request.root), None
+    try:
+        if state.rows and (state.worked or page is None):
+            page, missed = service.report(request.root, state.name)
+            if missed:
+                console.print(f"MLflow has no report: {missed}", highlight=False, markup=False)
+    except SweepError as error:  # not bad input: what was trained is kept
+        unwritten = str(error)
+    failed, unevaluated = state.ids("failed"), [trial.trial for trial in state.unevaluated]
+    counts = {
+        "stopped early": len(state.ids("stopped")),
+        "diverged": len(state.ids("diverged")),
+        "failed": len(failed),
+        "not finished": state.unfinished,
+        "not evaluated": len(unevaluated) + len(state.weightless),
+    }
+    console.print(
+        ("stopped: " if state.interrupted else "")
+        + f"{len(state.ids('done'))} of {state.planned} done"
+        + "".join(f", {count} {what}" for what, count in counts.items() if count)
+        + (f" ({len(state.begun)} kept at their last epoch)" if state.begun else "")
+        + f" in {duration(time.monotonic() - begun)}",
+        highlight=False,
+    )
+    lines = [("report", page)] if page else []
+    if state.extra:
+        lines.append(("extra", f"{some(state.extra)}: of another sweep, in this folder too"))
+    lines += [
+        ("tables", f"{request.root}/results/{{{','.join(TABLES)}}}/*.parquet"),
+        ("MLflow", f"geosweep ui {_shown(request.root)}"),
+    ]
+    if unwritten:
+        lines.append(("no report", unwritten))
+    for trial in failed:
+        lines.append(("failed", f"{trial}: {state.rows[trial]['error']} (errors/{trial}.txt)"))
+    for trial in unevaluated:
+        error = (read_file(request.root, f"errors/{trial}.txt") or b"").decode(errors="replace")
+        why = f": {last_line(error)} (errors/{trial}.txt)" if error else ""
+        lines.append(("to do", f"{trial} is to be evaluated{why}"))
+    if state.weightless:
+        lines.append(("no weights", f"{some(state.weightless)}: cannot be evaluated any more"))
+    if failed or state.unfinished or unevaluated:
+        lines.append(("go on", "the same command does what is missing"))
+    for what, where in lines:
+        console.print(f"{what:8} {where}", highlight=False, markup=False, soft_wrap=True)
+    if state.interrupted:
+        return 130
+    return int(lacking or bool(unevaluated or state.weightless or unwritten))
+
+
+def some(trials: list[str], most: int = 5) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(trials) - most} more" if len(trials) > most else ""
+    return ", ".join(trials[:most]) + more
+
+
+def _shown(root: str) -> str:
+    relative = os.path.relpath(root) if "://" not in root else root
+    return root if relative.startswith("..") else relative

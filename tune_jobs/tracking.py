@@ -22,13 +22,12 @@ SWEEP_TAG, TRIAL_TAG = "geosweep.sweep", "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
 NOTE = "mlflow.json"
 PAUSE = 60.0  # seconds until MLflow is tried again after it failed
-METRICS = (  # few on purpose: many keys make MLflow's pages slow
+METRICS = (  # few on purpose, sixteen with those below: many keys make MLflow's pages slow
     "train_loss",
     "train_accuracy",
     "clean_train_accuracy",
     "test_loss",
     "test_accuracy",
-    "learning_rate",
     "seconds",
     "lss",
     "inverse_lss",
@@ -36,7 +35,8 @@ METRICS = (  # few on purpose: many keys make MLflow's pages slow
     "ots",
     "gap",
 )
-AT_THE_END = ("suboptimality", "ots_random", "lss_random")  # 1/m and sqrt(n): what is random
+ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # where measured
+TAGS = ("suboptimality", "ots_random", "lss_random")  # 1/m and sqrt(n): what is random
 
 
 def tracking_uri(root: str) -> str:
@@ -236,7 +236,10 @@ class Tracker:
             self._client.log_artifacts(run, folder)
         initial = {"ots": row["ots_initial"], "gap": row["gap_initial"]}
         self._log(trial, initial, 0, initial, row["trained_at"])
-        self._log(trial, row, row["epochs_done"], (*initial, *AT_THE_END), row["trained_at"])
+        self._log(trial, row, row["epochs_done"], (*initial, *ROBUSTNESS), row["trained_at"])
+        for name in TAGS:
+            if row[name] is not None:
+                self._client.set_tag(run, f"geosweep.{name}", f"{row[name]:.6g}")
         if row["collapsed"]:
             self._client.set_tag(run, "geosweep.collapsed", "true: no OTS")
         self._client.set_tag(run, "geosweep.status", row["status"])

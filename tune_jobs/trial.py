@@ -4,7 +4,8 @@ import io
 import platform
 import socket
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -15,11 +16,13 @@ from ray import tune
 
 from models.config import TrialConfig
 from models.datasets import Dataset, load
-from models.network import Network, decayed
+from models.network import Network, build, decayed
 from models.training import diverged, standardiser, train
 from scoring import handover, schemas
 from scoring.energy import energy_ratio
+from scoring.robustness import evaluate
 from scoring.stages import Stage, geometry, measure
+from scoring.subject import Subject
 from tune_jobs import provenance
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
@@ -33,11 +36,14 @@ def run_trial(
     cpus: float,
     gpus: float,
     revision: str = "",
+    evaluations: Mapping[str, Any] | None = None,
+    keep: str = "final",
 ) -> None:
-    """Train one trial, measure it after every epoch, and hand it over for scoring.
+    """Train one trial, measure it after every epoch, evaluate it, and hand it over for scoring.
 
-    Goes on after the last epoch that any earlier process finished. Every epoch is written to
-    ``checkpoints/<trial>.json`` and ``.pt`` in the sweep's folder before it is reported.
+    One that is done is evaluated only. Goes on after the last epoch that any earlier process
+    finished. Every epoch is written to ``checkpoints/<trial>.json`` and ``.pt`` in the sweep's
+    folder before it is reported.
 
     Args:
         config: the fields of a :class:`TrialConfig`.
@@ -47,6 +53,8 @@ def run_trial(
         cpus: cores to train on.
         gpus: GPUs that Ray has given this trial; any share of one means to train on it.
         revision: git's, of the source; kept with the results.
+        evaluations: to run on the trained network, by name, with their settings.
+        keep: ``best`` keeps the weights of the epoch of highest test accuracy, too.
     """
     trial = TrialConfig.model_validate(config)
     if handover.handed_over(root, trial.trial):
@@ -55,13 +63,22 @@ def run_trial(
     device = "cuda" if gpus > 0 else "cpu"
     data = load(sources[trial.dataset], folder)
     provenance.reset_peaks(device)
-    checkpoint = _read_checkpoint(root, trial)
+    checkpoint = _read_checkpoint(root, trial.trial)
+    wanted = evaluations or {}
+    if schemas.read_row(root, "trials", trial.trial).get("status") == "done":
+        if checkpoint is None:
+            raise FileNotFoundError(f"{root}/{handover.CHECKPOINTS}/{trial.trial}.pt: no weights")
+        network = build(trial, data.image, data.classes).to(device)
+        network.load_state_dict(checkpoint["network"])
+        evaluate_all(root, trial, data, device, network, wanted)
+        tune.report({"trial": trial.trial})
+        return
     history = checkpoint and handover.read_history(root, trial.trial, checkpoint["epoch"])
     if not checkpoint or not history:
         checkpoint, history = None, {"summary": {}, "epochs": [], "tracks": []}
         history["summary"]["started_at"] = _now()
     elif "optimizer" not in checkpoint:
-        _hand_over_again(root, trial, data, device, checkpoint, history)
+        _hand_over_again(root, trial, data, device, checkpoint, history, wanted)
         return
 
     for epoch in train(trial, data, device, checkpoint):
@@ -88,6 +105,10 @@ def run_trial(
         means = {name: float(np.mean([r[name] for r in rows])) for name in SCORES}
         seconds = epoch.record["seconds"] + time.perf_counter() - start
         record = epoch.record | means | {"seconds": seconds, "finished_at": _now()}
+        before = max((r["test_accuracy"] for r in history["epochs"]), default=-1.0)
+        if keep == "best" and record["test_accuracy"] > before:
+            best = {"epoch": number, "network": epoch.checkpoint["network"]}
+            _write_checkpoint(root, f"{trial.trial}.best", best)
         history["epochs"].append(record)
         history["tracks"] += rows
         history["summary"] |= provenance.peaks(device)
@@ -95,9 +116,10 @@ def run_trial(
         if last:
             state.pop("optimizer")  # nothing goes on from here; the weights are kept
             history["summary"]["status"] = "diverged" if failed else "done"
-            _hand_over(root, trial, data, device, epoch.network, stages, history)
         handover.write_history(root, trial.trial, history)
-        _write_checkpoint(root, trial, state)
+        _write_checkpoint(root, trial.trial, state)
+        if last:  # trained for good
+            _hand_over(root, trial, data, device, epoch.network, stages, history, wanted)
         tune.report({**record, "trial": trial.trial, "diverged": failed})
 
 
@@ -109,7 +131,14 @@ def _hand_over(
     network: Network,
     stages: list[Stage],
     history: dict[str, Any],
+    wanted: Mapping[str, Any],
 ) -> None:
+    """Evaluate a trained network, and leave it for scoring; also if it cannot be evaluated."""
+    if history["summary"]["status"] == "done":
+        try:
+            evaluate_all(root, trial, data, device, network, wanted)
+        except Exception:  # what was trained is not lost to an experiment
+            schemas.write_file(root, f"errors/{trial.trial}.txt", traceback.format_exc().encode())
     labels, predictions = predict(network, data, device, trial.points)
     handover.leave_final(root, trial.trial, stages, labels, predictions, history)
 
@@ -121,16 +150,39 @@ def _hand_over_again(
     device: str,
     checkpoint: dict[str, Any],
     history: dict[str, Any],
+    wanted: Mapping[str, Any],
 ) -> None:
-    """Leave a trained trial for scoring once more: what it had left, or its tables, are lost."""
+    """Leave a trained trial for scoring, if it was killed before, or what it had left is lost."""
     network = next(train(trial, data, device)).network
     initial = score(network, data, device, trial.points, transport=True)
     handover.leave_initial(root, trial.trial, initial)
     network.load_state_dict(checkpoint["network"])
     record, done = history["epochs"][-1], history["summary"]["status"] == "done"
     stages = score(network, data, device, trial.points, transport=done)
-    _hand_over(root, trial, data, device, network, stages, history)
+    _hand_over(root, trial, data, device, network, stages, history, wanted)
     tune.report({**record, "trial": trial.trial, "diverged": not done})
+
+
+def evaluate_all(
+    root: str,
+    trial: TrialConfig,
+    data: Dataset,
+    device: str,
+    network: Network,
+    wanted: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Run every evaluation that is wanted and not in the trial's robustness table as it is wanted.
+
+    Each is kept as it ends; one that is killed begins again.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x, y = (torch.from_numpy(part[: trial.points]) for part in (data.x_test, data.y_test))
+    subject = Subject(network, x.to(device), y.to(device), standardiser(data, device), BATCH)
+    key = {"trial": trial.trial} | trial.model_dump(include={f.name for f in schemas.KEY})
+    for name, settings in wanted.items():
+        if handover.evaluations(root, trial.trial).get(name) != settings:
+            rows = evaluate(name, subject, settings)
+            handover.add_evaluation(root, key, name, settings, rows)
 
 
 SCORES = ("lss", "inverse_lss", "lsr")
@@ -195,8 +247,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _read_checkpoint(root: str, trial: TrialConfig) -> dict[str, Any] | None:
-    path = f"{handover.CHECKPOINTS}/{trial.trial}.pt"
+def _read_checkpoint(root: str, name: str) -> dict[str, Any] | None:
+    path = f"{handover.CHECKPOINTS}/{name}.pt"
     content = schemas.read_file(root, path)
     if content is None:
         return None
@@ -207,7 +259,7 @@ def _read_checkpoint(root: str, trial: TrialConfig) -> dict[str, Any] | None:
         return None
 
 
-def _write_checkpoint(root: str, trial: TrialConfig, state: dict[str, Any]) -> None:
+def _write_checkpoint(root: str, name: str, state: dict[str, Any]) -> None:
     content = io.BytesIO()
     torch.save(state, content)
-    schemas.write_file(root, f"{handover.CHECKPOINTS}/{trial.trial}.pt", content.getvalue())
+    schemas.write_file(root, f"{handover.CHECKPOINTS}/{name}.pt", content.getvalue())

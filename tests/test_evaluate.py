@@ -1,0 +1,256 @@
+"""Evaluations of a sweep's networks, end to end: with the sweep, later, killed half-way."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+from test_service import SWEEP, Run, pytestmark, ray_session  # noqa: F401  (one Ray for both)
+
+from models import datasets
+from models.config import TrialConfig
+from scoring import handover, robustness, schemas
+from tune_jobs import evaluations, folder, service, sweep, trial
+from tune_jobs.board import Board, cells
+from tune_jobs.tables import robustness_table
+
+FEW = {"lesion": {"levels": [0.0, 1.0], "block": 3}, "noise": {"levels": [0.0, 64.0], "seed": 0}}
+ASKED = f"evaluations: {json.dumps(FEW)}\n"
+CONFIG = TrialConfig(layers="fully_connected", epochs=1, points=30)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("evaluated"))
+    return run, run(SWEEP + ASKED)
+
+
+def evaluate(run: Run, wanted: dict) -> folder.State:
+    asked = sweep.read(str(run.file)) if run.file.exists() else folder.as_sweep(run.root)
+    asked = folder.as_sweep(run.root) if folder.inspect(run.root).rows else asked
+    request = service.check(asked, run.root, None, None)
+    request.sweep.evaluations.clear()
+    request.sweep.evaluations.update(wanted)
+    return service.evaluate(request, Console(file=run.output, width=120))
+
+
+def trained(root: str, monkeypatch, wanted: dict | None = None, keep: str = "final") -> None:
+    """Train one tiny trial without Ray."""
+    monkeypatch.setattr(trial.tune, "report", lambda record: None)
+    where = {"sources": {"digits": "digits"}, "folder": None, "cpus": 1, "gpus": 0}
+    trial.run_trial(CONFIG.model_dump(), root, **where, evaluations=wanted, keep=keep)
+
+
+def names(root: str) -> list[str]:
+    rows = schemas.read_table(root, "robustness").to_pylist()
+    return list(dict.fromkeys(row["evaluation"] for row in rows))
+
+
+def test_an_evaluated_sweep_has_a_row_for_each_level_and_block(evaluated):
+    run, state = evaluated
+    table = schemas.read_table(run.root, "robustness").to_pandas()
+    assert table.trial.nunique() == 2
+    assert set(table.m) == {60}
+    sizes = table.groupby("evaluation").size() / 2
+    # of noise: two accuracies, and six states at two levels
+    assert sizes.to_dict() == {"lesion": 2, "skip": 5, "swap": 4, "noise": 2 + 6 * 2}
+    assert set(table[table.of == "noise"].settings.map(json.loads).map(str)) == {str(FEW["noise"])}
+    assert state.complete
+
+
+def test_the_trials_table_sums_an_evaluation_up(evaluated):
+    run, state = evaluated
+    for name, row in state.rows.items():
+        rows = schemas.read_rows(run.root, "robustness", name)
+        assert {k: row[k] for k in ("lesion_auc", "noise_auc")} == robustness.summary(rows)
+        assert json.loads(row["evaluations"]) == FEW
+        assert row["fgsm_auc"] is None
+        (clean,) = [
+            r for r in rows if r["evaluation"] == "noise" and r["accuracy"] and not r["level"]
+        ]
+        samples = schemas.read_table(run.root, "samples").to_pandas().query("trial == @name")
+        assert clean["accuracy"] == pytest.approx((samples.label == samples.prediction).mean())
+
+
+def test_mlflow_has_the_areas_and_the_table(evaluated):
+    run, state = evaluated
+    client = MlflowClient(f"sqlite:///{run.root}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    found = {r.data.tags["geosweep.trial"]: r for r in runs if "geosweep.trial" in r.data.tags}
+    assert found.keys() == state.rows.keys()
+    for name, one in found.items():
+        assert one.data.metrics["noise_auc"] == state.rows[name]["noise_auc"]
+        assert len(one.data.metrics) <= 16
+        kept = {item.path for item in client.list_artifacts(one.info.run_id, "results/robustness")}
+        assert kept == {schemas.table_path("robustness", name)}
+
+
+def test_the_table_at_the_end_has_the_areas_beside_the_accuracy(evaluated):
+    _, state = evaluated
+    console = Console(file=io.StringIO(), width=120)
+    console.print(robustness_table(state))
+    shown = console.file.getvalue()
+    head = ["robustness:", "trial", "test", "acc.", "lesion", "noise", "m"]
+    assert shown.splitlines()[0].split() == head
+    assert len(shown.splitlines()) == 3
+
+
+def test_what_is_evaluated_is_not_evaluated_again(evaluated, monkeypatch):
+    run, state = evaluated
+    monkeypatch.setattr(service, "_run", None)
+    assert run(SWEEP + ASKED).rows == state.rows
+    assert evaluate(run, {"noise": FEW["noise"]}).rows == state.rows
+
+
+def test_a_finished_sweep_is_evaluated_without_training_and_scores_stay(run):
+    before = run(SWEEP, "network=resnet").rows
+    kept = {n: schemas.read_file(run.root, f"checkpoints/{n}.pt") for n in before}
+    after = evaluate(run, {"noise": FEW["noise"]})
+    assert "0 to train" in run.output.getvalue()
+    assert names(run.root) == ["noise"]
+    changed = {"scored_at", "evaluations", "noise_auc"}
+    for name, row in before.items():
+        now = after.rows[name]
+        assert {k for k in row if row[k] != now[k]} == changed
+        assert now["scored_at"] > row["scored_at"]
+        assert schemas.read_file(run.root, f"checkpoints/{name}.pt") == kept[name]
+    assert after.complete
+    assert after.worked
+    (one,) = MlflowClient(f"sqlite:///{run.root}/mlflow.db").search_runs(
+        ["1"], "metrics.noise_auc > 0"
+    )
+    assert one.info.status == "FINISHED"
+
+
+def test_other_settings_take_the_place_of_earlier_ones(run, monkeypatch):
+    folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
+    trained(run.root, monkeypatch, FEW)
+    handover.finish(run.root, CONFIG.trial)
+    scored_at = schemas.read_row(run.root, "trials", CONFIG.trial)["scored_at"]
+    first = schemas.read_rows(run.root, "robustness", CONFIG.trial)
+    other = {"noise": {"levels": [0.0, 1.0, 2.0], "seed": 1}}
+    trained(run.root, monkeypatch, other)
+    handover.finish(run.root, CONFIG.trial)
+    rows = schemas.read_rows(run.root, "robustness", CONFIG.trial)
+    assert [r for r in rows if r["of"] == "lesion"] == [r for r in first if r["of"] == "lesion"]
+    assert {r["level"] for r in rows if r["of"] == "noise"} == {0, 1, 2}
+    row = schemas.read_row(run.root, "trials", CONFIG.trial)
+    assert json.loads(row["evaluations"]) == FEW | other
+    assert row["scored_at"] > scored_at
+    assert folder.inspect(run.root, FEW).unevaluated == [CONFIG]
+    assert folder.inspect(run.root, other).unevaluated == []
+
+
+def test_an_evaluation_that_is_killed_goes_on_with_the_next_one(run, monkeypatch):
+    """Training is over by then: neither it nor what was evaluated is done again."""
+    real, made = trial.evaluate, []
+
+    def killed(name, subject, settings):
+        made.append(name)
+        if name == "noise" and made.count("noise") == 1:
+            raise KeyboardInterrupt  # no exception that a trial could survive
+        return real(name, subject, settings)
+
+    monkeypatch.setattr(trial, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(run.root, monkeypatch, FEW)
+    assert names(run.root) == ["lesion", "skip", "swap"]
+    assert handover.waiting(run.root) == []
+    weights = schemas.read_file(run.root, f"checkpoints/{CONFIG.trial}.pt")
+    trained(run.root, monkeypatch, FEW)
+    assert made == ["lesion", "noise", "noise"]
+    assert schemas.read_file(run.root, f"checkpoints/{CONFIG.trial}.pt") == weights
+    handover.finish(run.root, CONFIG.trial)
+    row = schemas.read_row(run.root, "trials", CONFIG.trial)
+    assert (row["status"], row["epochs_done"]) == ("done", 1)
+    assert json.loads(row["evaluations"]) == FEW
+
+
+def test_an_evaluation_that_fails_costs_the_trial_nothing_and_is_made_up_for(run, monkeypatch):
+    real = trial.evaluate
+
+    def broken(name, subject, settings):
+        raise MemoryError("no room for noise")
+
+    folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
+    monkeypatch.setattr(trial, "evaluate", broken)
+    trained(run.root, monkeypatch, FEW)
+    handover.finish(run.root, CONFIG.trial)
+    row = schemas.read_row(run.root, "trials", CONFIG.trial)
+    assert (row["status"], row["evaluations"]) == ("done", None)
+    told = schemas.read_file(run.root, f"errors/{CONFIG.trial}.txt").decode()
+    assert told.endswith("MemoryError: no room for noise\n")
+    assert folder.inspect(run.root, FEW).unevaluated == [CONFIG]
+    monkeypatch.setattr(trial, "evaluate", real)
+    trained(run.root, monkeypatch, FEW)
+    handover.finish(run.root, CONFIG.trial)
+    assert folder.inspect(run.root, FEW).unevaluated == []
+
+
+def test_evaluations_are_those_of_the_final_weights_whenever_they_are_made(run, monkeypatch):
+    folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
+    trained(run.root, monkeypatch, FEW)
+    handover.finish(run.root, CONFIG.trial)
+    at_once = schemas.read_rows(run.root, "robustness", CONFIG.trial)
+    schemas.delete(run.root, schemas.table_path("robustness", CONFIG.trial))
+    trained(run.root, monkeypatch, FEW)
+    assert schemas.read_rows(run.root, "robustness", CONFIG.trial) == at_once
+
+
+def test_without_weights_nothing_can_be_evaluated_and_nothing_is_kept(run):
+    state = run(SWEEP + "keep: none\nevaluations: {noise: {levels: [8]}}\n", "network=resnet")
+    assert schemas.list_files(run.root, "checkpoints") == []
+    assert [row["status"] for row in state.rows.values()] == ["done"]
+    assert names(run.root) == ["noise"]
+    assert state.complete
+    with pytest.raises(sweep.SweepError, match="1 trials are done and kept no weights"):
+        evaluate(run, {"fgsm": {"levels": [0.0, 1.0]}})
+    assert folder.inspect(run.root).weightless == []  # it was not written down either
+
+
+def test_the_weights_of_the_best_epoch_are_kept_beside_the_last(run, monkeypatch):
+    config = CONFIG.model_copy(update={"epochs": 4, "learning_rate": 0.05})
+    monkeypatch.setattr(trial.tune, "report", lambda record: None)
+    where = {"sources": {"digits": "digits"}, "folder": None, "cpus": 1, "gpus": 0}
+    trial.run_trial(config.model_dump(), run.root, **where, keep="best")
+    history = handover.read_history(run.root, config.trial, 4)
+    accuracies = [record["test_accuracy"] for record in history["epochs"]]
+    best = trial._read_checkpoint(run.root, f"{config.trial}.best")
+    assert best["epoch"] == int(np.argmax(accuracies))
+    data = datasets.load("digits")
+    network = trial.build(config, data.image, data.classes).eval()
+    network.load_state_dict(best["network"])
+    images = trial.standardiser(data, "cpu")(torch.from_numpy(data.x_test))
+    with torch.no_grad():
+        right = (network(images).argmax(1).numpy() == data.y_test).mean()
+    assert right == pytest.approx(max(accuracies))
+
+
+def test_a_sweep_with_nothing_done_cannot_be_evaluated(run):
+    folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
+    with pytest.raises(sweep.SweepError, match="no trial is done yet"):
+        evaluate(run, FEW)
+
+
+def test_the_board_counts_what_is_to_be_evaluated_and_estimates_it(evaluated):
+    run, _ = evaluated
+    state = folder.inspect(run.root, evaluations.read(["fgsm"]))
+    board = Board(run.root, cells(state), lambda: 2, Console(file=io.StringIO()))
+    first, second = board.cells
+    assert board.snapshot()["counts"] == {"to evaluate": 2}
+    assert board.seconds_left() is None
+    board.change(first, "evaluating")
+    board.cells[first].evaluating_since -= 10
+    board.change(first, "done")
+    assert board.seconds_left() == pytest.approx(10, rel=0.1)
+    board.change(second, "evaluating")
+    board.change(second, "done")
+    assert board.seconds_left() == 0

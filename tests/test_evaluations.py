@@ -1,0 +1,79 @@
+"""What a sweep file or a command line may ask to be tried on trained networks."""
+
+import math
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from tune_jobs.evaluations import NAMES, EvaluationError, Listed, read
+
+CHECK = TypeAdapter(Listed).validate_python
+
+
+def test_a_name_a_list_and_a_mapping_say_the_same():
+    wanted = read(["noise"])
+    for given in ("noise", ["noise"], {"noise": {}}, {"noise": None}):
+        assert CHECK(given).asked() == wanted
+
+
+def test_all_of_them_by_one_word_and_none_by_none():
+    assert CHECK("all").asked() == read([])
+    assert tuple(read([])) == NAMES
+    assert CHECK(None).asked() == {}
+
+
+def test_what_is_not_given_is_at_its_default():
+    some = CHECK({"pgd": {"steps": 3}}).asked()["pgd"]
+    assert some == read(["pgd"])["pgd"] | {"steps": 3}
+
+
+def test_the_order_of_levels_makes_no_other_evaluation():
+    one, other = (CHECK({"noise": {"levels": x}}).asked() for x in ([8, 0, 8, 2.5], [0.0, 2.5, 8]))
+    assert one == other
+
+
+def test_settings_of_the_command_line():
+    found = read(["pgd", "noise"], ["pgd.levels=0,4", "pgd.steps=20", "noise.levels=8"])
+    assert found["pgd"] == {"levels": [0.0, 4.0], "steps": 20, "seed": 0}
+    assert found["noise"]["levels"] == [8.0]
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "told"),
+    [
+        (["blur"], [], "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation"),
+        (["noise"], ["noise.steps=3"], "noise: no 'steps'; should be one of levels, seed"),
+        (["noise"], ["pgd.steps=3"], "pgd is not among noise"),
+        (["noise"], ["levels=3"], "should be like noise.levels=0,8,16"),
+        (["noise"], ["noise.levels"], "should be like noise.levels=0,8,16"),
+        (["noise"], ["noise.levels={"], "not a value"),
+        (["noise"], ["noise.levels=-1"], r"noise.levels = -1: .*greater than or equal to 0"),
+        (["noise"], ["noise.seed=1,2"], "noise.seed = .*valid integer"),
+        (["lesion"], ["lesion.block=0"], "greater than or equal to 1"),
+    ],
+)
+def test_a_command_line_that_cannot_be_is_told_what_is_allowed(names, settings, told):
+    with pytest.raises(EvaluationError, match=told):
+        read(names, settings)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"noise": {"levels": x}} for x in (8, [], [0, "8"], [-1], [256], [math.nan])),
+        *({"lesion": x} for x in ({"levels": [0, 2]}, {"block": 0}, {"block": 2.5}, [0.1])),
+        *({"pgd": x} for x in ({"seed": True}, {"seed": -1}, {"steps": 0}, 3)),
+        *({"separation": x} for x in ({"level": [32]}, {"points": 1}, {"levels": [3]})),
+        *("blur", ["noise", 3], 3, True, {"blur": {}}, {3: {}}),
+    ],
+)
+def test_a_sweep_file_that_cannot_be_is_refused(given):
+    with pytest.raises(ValidationError):
+        CHECK(given)
+
+
+def test_what_was_asked_for_before_is_the_default_of_a_command_line():
+    known = {"noise": {"levels": [0.0, 8.0], "seed": 3}}
+    assert read(["noise"], [], known) == known
+    assert read(["noise"], ["noise.seed=4"], known)["noise"] == {"levels": [0.0, 8.0], "seed": 4}
+    assert read([], [], known) == read([]) | known
