@@ -51,13 +51,18 @@ def missing() -> str | None:
 
 @dataclass
 class Host:
-    """One machine: its name, its address, its home folder."""
+    """One machine: its name, its address, the folder of what makes it."""
 
     name: str
     address: str
-    home: Path
+    place: Path
     process: subprocess.Popen  # unshare, whose only child is the SSH server
     init: int = 0  # id of the SSH server, as this machine counts
+
+    @property
+    def home(self) -> Path:
+        """Its home folder."""
+        return self.place / "home"
 
     def run(self, *command: str) -> str:
         """What a command says in there."""
@@ -66,8 +71,18 @@ class Host:
 
     def processes(self, name: str = "") -> dict[int, str]:
         """Command lines by id, as the host counts them, of those that have ``name`` in theirs."""
-        found = [line.split(maxsplit=1) for line in self.run("ps", "-eo", "pid=,args=").splitlines()]
+        found = [
+            line.split(maxsplit=1) for line in self.run("ps", "-eo", "pid=,args=").splitlines()
+        ]
         return {int(pid): args for pid, args in found if name in args and "ps -eo" not in args}
+
+    def lock_out(self) -> None:
+        """Let nobody in by SSH any more, until :meth:`let_in`."""
+        (self.place / "authorized_keys").rename(self.place / "keys_aside")
+
+    def let_in(self) -> None:
+        """Let the key in again."""
+        (self.place / "keys_aside").rename(self.place / "authorized_keys")
 
     def kill(self, pid: int) -> None:
         """End one of its processes at once."""
@@ -91,6 +106,7 @@ class Hosts:
         self.hosts: list[Host] = []
 
     def __enter__(self) -> "Hosts":
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True
@@ -140,17 +156,17 @@ class Hosts:
         _ip(f"-n {netns} link set lo up")
         _ip(f"-n {netns} route add default via {self.here}")  # leads nowhere; Ray looks for one
         inside = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
+        inside += ["bash", "-c", INIT.format(place=place, name=name)]
         with (place / "sshd.log").open("w") as log:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", netns, *inside]
-                + ["bash", "-c", INIT.format(place=place, name=name)],
+                ["ip", "netns", "exec", netns, *inside],
                 env={"PATH": os.environ["PATH"], "HOME": str(place / "home")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        return Host(name, address, place / "home", process)
+        return Host(name, address, place, process)
 
     def _wait(self, host: Host, patience: float = 20) -> None:
         """Until its SSH server listens; notes the id of its first process."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tune_jobs import folder, jobs, service, sweep
+from tune_jobs import folder, jobs, reach, service, sweep
 from tune_jobs.tracking import tracking_uri
 
 app = typer.Typer()
@@ -82,7 +82,7 @@ def submit(
     [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   tables, report, MLflow's runs
     """
     found = sweep.read(name, settings or [])
-    there = jobs.folder_there(cluster, out, found.name)
+    there = reach.folder_there(cluster, out, found.name)
     options = [word for setting in settings or [] for word in ("--set", setting)]
     options += ["--data", data] if data else []
     options += [] if retry is None else ["--retry-failed" if retry else "--leave-failed"]
@@ -95,7 +95,9 @@ def submit(
         print(f"job      {job}\nfolder   {there}")
         if ahead:
             print(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
-        print(f"log      geosweep logs {job} {way}\nresults  geosweep fetch {job} {way}", flush=True)
+        print(
+            f"log      geosweep logs {job} {way}\nresults  geosweep fetch {job} {way}", flush=True
+        )
         if follow:
             _follow(client, job)
 
@@ -150,12 +152,12 @@ def fetch(
         there, name = which.rstrip("/"), which.rstrip("/").rpartition("/")[2]
     else:
         with jobs.connect(cluster, address) as client:
-            metadata = jobs.find(client, which, cluster).metadata or {}
-            there, name = metadata[jobs.FOLDER], metadata[jobs.SWEEP]
+            job = jobs.find(client, which, cluster)
+            there, name = jobs.of(job, jobs.FOLDER), jobs.of(job, jobs.SWEEP)
     root = folder.absolute(out or f"runs/{name}")
-    left = [n for n in jobs.LEFT if not (checkpoints and n in ("checkpoints", "pending"))]
+    left = [n for n in reach.LEFT if not (checkpoints and n in ("checkpoints", "pending"))]
     with folder.hold(root):
-        jobs.fetch(cluster, there, root, left)
+        reach.fetch(cluster, there, root, left)
         state = folder.inspect(root)
         done, missed = service.sync(root, Console())
     if state.rows:
@@ -176,7 +178,7 @@ def down(
 
     The head's MLflow goes too; results stay on the storage.
     """
-    missed = jobs.down(cluster)
+    missed = reach.down(cluster)
     for machine in missed:
         print(f"geosweep: not stopped: {machine}", file=sys.stderr)
     if missed:
@@ -190,7 +192,7 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
         if which is not None:
             job = jobs.find(client, which, cluster)
             print(f"{job.submission_id}: {job.status.value.lower()}")
-            print(jobs.ask(client, "status", (job.metadata or {})[jobs.FOLDER]))
+            print(jobs.ask(client, "status", jobs.of(job, jobs.FOLDER)))
             return
         rows = [("job", "state", "submitted", "folder")]
         busy = False
@@ -199,7 +201,7 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             if not job.status.is_terminal():
                 busy, state = True, "queued" if busy else state
             at = datetime.fromtimestamp((job.start_time or 0) / 1000)
-            there = (job.metadata or {})[jobs.FOLDER]
+            there = jobs.of(job, jobs.FOLDER)
             rows.append((str(job.submission_id), state, f"{at:%Y-%m-%d %H:%M}", there))
     if len(rows) == 1:
         print("no sweep was submitted to this cluster yet")
@@ -211,10 +213,10 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
 
 def serve(cluster: str, port: int) -> None:
     """``geosweep ui`` of a cluster: its MLflow on this machine, until Ctrl-C."""
-    with jobs.tunnel(cluster, jobs.MLFLOW, port):
+    with reach.tunnel(cluster, reach.MLFLOW, port):
         print(f"http://127.0.0.1:{port}  (MLflow of {cluster}; Ctrl-C to stop)", flush=True)
         try:
-            while jobs.answers(port):
+            while reach.answers(port):
                 time.sleep(2)
         except KeyboardInterrupt:
             return
