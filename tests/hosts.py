@@ -72,9 +72,9 @@ class Host:
     def processes(self, name: str = "") -> dict[int, str]:
         """Command lines by id, as the host counts them, of those that have ``name`` in theirs."""
         found = [
-            line.split(maxsplit=1) for line in self.run("ps", "-eo", "pid=,args=").splitlines()
+            line.split(maxsplit=1) for line in self.run("ps", "-wweo", "pid=,args=").splitlines()
         ]
-        return {int(pid): args for pid, args in found if name in args and "ps -eo" not in args}
+        return {int(pid): args for pid, args in found if name in args and "ps -wweo" not in args}
 
     def lock_out(self) -> None:
         """Let nobody in by SSH any more, until :meth:`let_in`."""

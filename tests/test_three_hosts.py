@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -199,7 +200,8 @@ def test_the_same_file_and_seed_give_equal_results_on_one_machine(cluster, home,
     out = tmp_path / "out"
     file = str(cluster.folder / "sweep.yaml")
     command = [sys.executable, "-m", "tune_jobs.cli", "run", file, "--out", str(out)]
-    cluster.call(*command, RAY_AUTH_MODE="disabled")
+    with tempfile.TemporaryDirectory(prefix="gs", dir="/tmp") as short:  # for paths of sockets
+        cluster.call(*command, RAY_AUTH_MODE="disabled", RAY_TMPDIR=short)
     here, there = (load(str(root)) for root in (out, home))
     for table, key in (("trials", []), ("epochs", ["epoch"]), ("tracks", ["epoch", "stage"])):
         ours, theirs = (
@@ -280,8 +282,9 @@ def test_nothing_listens_beyond_loopback_and_the_clusters_own_network(cluster, s
         assert 22 in ports
         if host is cluster.head:
             assert ports[reach.DASHBOARD] == ports[reach.MLFLOW] == "127.0.0.1"
-        here = {"127.0.0.1", host.address, "0.0.0.0", "*"}  # Ray's ports, behind its token
-        assert set(ports.values()) <= here
+        places = {place.removeprefix("[::ffff:").rstrip("]") for place in ports.values()}
+        everywhere = {"0.0.0.0", "*"}  # Ray's ports, behind its token
+        assert places <= {"127.0.0.1", host.address, *everywhere}
     for port in (reach.DASHBOARD, reach.MLFLOW):
         with pytest.raises(requests.ConnectionError):
             requests.get(f"http://{cluster.head.address}:{port}", timeout=5)

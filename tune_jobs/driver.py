@@ -15,6 +15,7 @@ from scoring import handover, schemas
 from scoring.actors import Pool, pool_size
 from tune_jobs import folder, provenance
 from tune_jobs.board import Board, Cell, cells, label, labels, last_line
+from tune_jobs.demand import Demand
 from tune_jobs.search import Study
 from tune_jobs.sweep import SweepError
 from tune_jobs.tracking import Tracker
@@ -38,9 +39,11 @@ class Driver(NotKept, tune.Callback):
         self._study = study
         self._root = request.root
         asked = request.sweep.resources.gpus
-        there = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+        # A cluster whose GPU workers are yet to come says that there will be some.
+        there = float(os.environ.get("GEOSWEEP_GPUS") or bool(ray.cluster_resources().get("GPU")))
         self._gpus = there if asked is None else asked
         self._pool = Pool(self._root, pool_size())
+        self._demand = Demand()
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done, but for that
         axes = (names.split(", ") for names in request.sweep.space)  # of a search; else none
         self._varying = [name for names in axes for name in names] or None
@@ -165,6 +168,7 @@ class Driver(NotKept, tune.Callback):
         self._tracker.sync(state.rows, labels(state.trials, self._varying))
 
     def _collect(self, timeout: float = 0) -> None:
+        self._demand.look(self._pool.left)
         for trial, error in self._pool.collect(timeout):
             if error is not None:
                 self._failed(trial, f"scoring: {error}", record=False)
