@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -51,18 +51,23 @@ def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmission
             f"http://127.0.0.1:{DASHBOARD} where its dashboard is reached already"
         )
     token()
-    if cluster:
-        with tunnel(cluster, DASHBOARD) as port:
-            yield _client(f"http://127.0.0.1:{port}", f"--cluster {cluster}")
-    else:
-        assert address
-        yield _client(address if "://" in address else f"http://{address}", f"--address {address}")
+    from requests import RequestException
+
+    given = f"--cluster {cluster}" if cluster else f"--address {address}"
+    with tunnel(cluster, DASHBOARD) if cluster else nullcontext() as port:
+        url = f"127.0.0.1:{port}" if port else str(address)
+        logging.disable(logging.INFO)  # Ray's client tells of every package
+        try:
+            yield _client(url if "://" in url else f"http://{url}", given)
+        except RequestException as error:
+            raise SweepError(f"{given}: lost on the way; what it was sent goes on") from error
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def _client(url: str, given: str) -> "JobSubmissionClient":
     from ray.job_submission import JobSubmissionClient
 
-    logging.disable(logging.INFO)  # Ray's client tells of every package
     try:
         client = JobSubmissionClient(url)
         client.list_jobs()
@@ -127,9 +132,12 @@ def _send(
     variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
     with package() as code:
         environment = {"working_dir": code, "env_vars": variables}
-        return client.submit_job(
-            entrypoint=command, submission_id=job, runtime_env=environment, metadata=metadata
-        )
+        try:
+            return client.submit_job(
+                entrypoint=command, submission_id=job, runtime_env=environment, metadata=metadata
+            )
+        except RuntimeError as error:
+            raise SweepError(f"{job}: refused: {str(error).splitlines()[0]}") from error
 
 
 def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> str:
@@ -189,6 +197,8 @@ def follow(client: "JobSubmissionClient", job: str, show: Callable[[str], None])
         SweepError: the way to the cluster is gone; the sweep is not.
     """
 
+    from aiohttp import ClientError
+
     async def tail() -> None:
         async for text in client.tail_job_logs(job):
             show(text)
@@ -196,7 +206,7 @@ def follow(client: "JobSubmissionClient", job: str, show: Callable[[str], None])
     try:
         asyncio.run(tail())
         details = client.get_job_info(job)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ClientError) as error:
         raise SweepError(f"{job}: lost the cluster ({error}); the sweep goes on there") from error
     if details.driver_exit_code is None:
         return 0 if details.status.value == "SUCCEEDED" else 1
