@@ -4,6 +4,7 @@ Two sides are compared over seeds: the same network at two gammas, the two netwo
 two values of K, two stages of a network.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,10 +14,16 @@ from scipy import stats
 
 from analysis.association import association
 from analysis.results import Results
+from analysis.robustness import COLUMNS as ROBUSTNESS
+from analysis.robustness import of_trials
 from analysis.tables import HEADINGS, varying, without_collapsed
 
-COLUMNS = {"tracks": ["trial", "epoch", "stage", "lss", "lss_initial"]}
+COLUMNS = {
+    "tracks": ["trial", "epoch", "stage", "lss", "lss_initial"],
+    "robustness": ROBUSTNESS,
+}
 STRATUM = ["dataset", "layers", "stages", "network", "points", "setting"]
+LOW = 0.5  # an OTS below it is nearer 0 than 1
 HEAVY = 0.1  # the gamma above which weight decay hurts
 NETWORKS = {"plain": "plain", "resnet": "ResNet"}
 
@@ -34,7 +41,7 @@ class Comparison(NamedTuple):
 class Sweep(NamedTuple):
     """What the claims are about: trials that are done, and the stages of each."""
 
-    trials: pd.DataFrame  # with ``setting``, whatever else varies, as one text
+    trials: pd.DataFrame  # of robustness.of_trials; with ``setting``, whatever else varies, a text
     tracks: pd.DataFrame  # after training: LSS of each stage
 
     def strata(self, *without: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -49,8 +56,7 @@ Check = Callable[[Sweep], Iterator[Comparison]]
 
 def sides(results: Results) -> Sweep:
     """Trials that are done, with whatever else varies as one text, and their stages at the end."""
-    trials = results.trials[results.trials.status == "done"]
-    trials = without_collapsed(trials).astype({"trial": "str", "dataset": "str", "network": "str"})
+    trials = without_collapsed(of_trials(results))
     others = [name for name in varying(results.trials) if name != "layers"]
     setting = [", ".join(f"{n} = {row[n]}" for n in others) for row in trials.to_dict("records")]
     tracks = results.tracks.astype({"trial": "str"})[COLUMNS["tracks"]]
@@ -67,9 +73,11 @@ def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     found = float(y.mean() - x.mean())
     if min(len(x), len(y)) < 2:
         return found, np.nan, np.nan
-    if np.ptp(x) + np.ptp(y) == 0:
+    if np.ptp(x) + np.ptp(y) <= 1e-12 * max(abs(x).max(), abs(y).max()):
         return found, found, found
-    low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
+    with warnings.catch_warnings():  # of a side whose values are all the same
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
     return found, float(low), float(high)
 
 
@@ -218,10 +226,20 @@ def with_accuracy(sweep: Sweep) -> Iterator[Comparison]:
 
 
 def falling(sweep: Sweep) -> Iterator[Comparison]:
-    """Rank correlation of a ResNet's OTS with train accuracy over gammas, K = 1."""
+    """Rank correlation of a ResNet's OTS with train accuracy over gammas, K = 1, and how low it is.
+
+    To fall "towards 0" takes less than half where train accuracy is highest.
+    """
     for key, trials in sweep.strata():
         if key["stages"] == 1 and key["network"] == "resnet":
-            yield from _monotone(_where(key, "ots"), trials, "ots", "train_accuracy")
+            cells = trials.groupby("gamma")[["ots", "train_accuracy"]].mean().dropna()
+            for found in _monotone(_where(key, "ots"), trials, "ots", "train_accuracy"):
+                last = float(cells.ots.iloc[int(np.argmax(cells.train_accuracy))])
+                told = f"{found.numbers}, OTS {last:.3g} at the highest train accuracy"
+                low = last < LOW
+                yield Comparison(
+                    found.where, told, found.agrees and low, found.sure and low, found.against
+                )
 
 
 def _monotone(where: str, trials: pd.DataFrame, x: str, y: str) -> Iterator[Comparison]:
@@ -241,7 +259,8 @@ def best_gamma(sweep: Sweep) -> Iterator[Comparison]:
     for key, trials in sweep.strata():
         if key["stages"] not in (1, 4) or key["layers"] != "convolutional":
             continue
-        claimed = 1e-2 if key["stages"] == 1 else {"resnet": 5e-3, "plain": 1e-3}[key["network"]]
+        several = {"resnet": 5e-3, "plain": 1e-3}.get(key["network"])
+        claimed = 1e-2 if key["stages"] == 1 else several
         means = trials.groupby("gamma").test_accuracy.mean().dropna()
         if claimed not in means.index or len(means) < 3:
             continue
@@ -264,6 +283,37 @@ def figure_3(straight: float, optimal: float) -> Check:
     return check
 
 
+def units(flat: float) -> Check:
+    """A ResNet loses less than the plain network as units are eliminated, and hardly anything."""
+
+    def check(sweep: Sweep) -> Iterator[Comparison]:
+        yield from networks("lesion_lost", -1)(sweep)
+        for key, trials in sweep.strata("network"):
+            for gamma, here in trials[trials.network == "resnet"].groupby("gamma"):
+                where = _where(key | {"network": "resnet"}, f"γ = {gamma:g}")
+                yield from _reaches(where, here.lesion_lost, flat, -1)
+
+    return check
+
+
+def noise(*scores: str) -> Check:
+    """Each of some scores of the noisy network is lower for a ResNet than for a plain one."""
+
+    def check(sweep: Sweep) -> Iterator[Comparison]:
+        for score in scores:
+            yield from networks(score, -1)(sweep)
+
+    return check
+
+
+def mixed_first(sweep: Sweep) -> Iterator[Comparison]:
+    """The closest tenth of pairs of two classes is mixed up more often than all such pairs."""
+    for key, trials in sweep.strata():
+        for gamma, here in trials.groupby("gamma"):
+            where = _where(key, f"γ = {gamma:g}")
+            yield from _reaches(where, here.mixed_ratio_different, 1, 1)
+
+
 def _reaches(where: str, values: pd.Series, limit: float, sign: int) -> Iterator[Comparison]:
     """Whether a mean over seeds is above (+1) or below (-1) a limit."""
     x = values[np.isfinite(values)].to_numpy("float64")
@@ -272,8 +322,3 @@ def _reaches(where: str, values: pd.Series, limit: float, sign: int) -> Iterator
         above = float(x.mean() - limit)
         told = f"{_number(values, x.mean())} (limit {limit:g})"
         yield _compared(where, told, above, above - half, above + half, sign, 0)
-
-
-def not_measured(sweep: Sweep) -> Iterator[Comparison]:
-    """Nothing in the results says anything to this."""
-    yield from ()

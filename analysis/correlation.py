@@ -3,8 +3,9 @@
     python -m analysis.correlation runs/demo
     python -m analysis.correlation runs/demo --table points --format csv
 
-Table "correlations": each score of the networks against their test accuracy. Table "points": a
-point's own score against whether the network has it right. Neither says that one causes the other.
+Table "correlations": each score of the networks against their test accuracy, and against their
+accuracy under lesions, noise and attacks where that was measured. Table "points": a point's own
+score against whether the network has it right. Neither says that one causes the other.
 """
 
 import argparse
@@ -18,9 +19,11 @@ from scipy import stats
 
 from analysis.association import METHODS, RESAMPLES, associations
 from analysis.results import Results, ResultsError, load
+from analysis.robustness import AUCS, setting
 from analysis.tables import CELL, HEADINGS, as_text, varying
 
-OUTCOMES = ("test_accuracy",)
+OUTCOMES = ("test_accuracy", *AUCS)
+GIVEN = " given test_accuracy"  # ends the name of an outcome with test accuracy held fixed
 SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy")
 SAME_M = ("ots", "gap")  # compare at equal m only
 STRATUM = ["dataset", "layers", "stages", "network"]
@@ -36,6 +39,12 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     first, since replicates of one gamma are not independent. Trials count that are done and
     have not collapsed (:func:`left_out` counts the others), and whose two numbers are finite.
 
+    Outcomes are test accuracy and, where it was measured, the mean accuracy under lesions, random
+    noise, FGSM and PGD. A network that is better without noise is better with a little of it,
+    too, so each of these comes a second time, "given test_accuracy": the partial correlation
+    with test accuracy held fixed (see :func:`association`). That is used rather than the share
+    of accuracy kept, of which a network that has learnt nothing keeps all.
+
     Args:
         results: of :func:`analysis.results.load`; ``trials`` is enough.
         resamples: see :func:`association`.
@@ -47,33 +56,38 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
         (given the stratum) where there are several of those. ``n`` cells, ``trials`` behind
         them, distinct ``gammas``; ``value``, ``low``, ``high`` and ``p`` of :func:`association`.
         ``p_adjusted`` is Benjamini and Hochberg's, over all p values of the table (72 for plain
-        networks and ResNets with one K and data set): of the rows where it is below 0.05, at most
-        one in twenty should be chance. Rows overlap, so it is a guide, not a proof.
+        networks and ResNets with one K and data set; 120 more for each further outcome): of the
+        rows where it is below 0.05, at most one in twenty should be chance. Rows overlap, so it
+        is a guide, not a proof.
         ``warning`` names what not to overlook: few cells, pooled signs that are not those within
         networks (Simpson's paradox), networks that differ in sign, several m (OTS and gap have
-        no value there).
+        no value there), evaluations with several settings (no value either).
     """
     done = _finished(results.trials)
     done["stratum"] = done.groupby(STRATUM, dropna=False).ngroup()
     strata = done.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
     cell = ["stratum", *CELL, *varying(results.trials), "points"]
     cells = {
-        (outcome, score): _cells(done, cell, outcome, score)
+        (outcome + given, score): _cells(done, cell, outcome, score, bool(given))
         for outcome in OUTCOMES
         if outcome in done and done[outcome].notna().any()
+        for given in (["", GIVEN] if outcome in AUCS else [""])
         for score in SCORES
     }
     rows: list[dict[str, Any]] = []
     for scope, members, given in _scopes(strata):
         for (outcome, score), frame in cells.items():
             part = frame[frame.stratum.isin(members)]
-            mixed = score in SAME_M and part.points.nunique() > 1
-            x, y = (part[name].to_numpy("float64") for name in (outcome, score))
+            several = {"several m": score in SAME_M and part.points.nunique() > 1}
+            several["several settings"] = part.setting.nunique() > 1
+            x, y = (part[name].to_numpy("float64") for name in (outcome.removesuffix(GIVEN), score))
             within = part.stratum.to_numpy() if given else None
-            found = associations(x, y * np.nan if mixed else y, within, METHODS, resamples)
+            held = part.test_accuracy.to_numpy("float64") if outcome.endswith(GIVEN) else None
+            y = y * np.nan if any(several.values()) else y
+            found = associations(x, y, within, METHODS, resamples, held)
             row = scope | {"members": members, "outcome": outcome, "score": score}
             row |= {"trials": int(part.trials.sum()), "gammas": part.gamma.nunique()}
-            notes = [f"n < {SMALL}"] * (len(part) < SMALL) + ["several m"] * mixed
+            notes = [f"n < {SMALL}"] * (len(part) < SMALL) + [n for n in several if several[n]]
             rows += [
                 row | {"method": method, **values, "n": len(part), "notes": list(notes)}
                 for method, values in found.items()
@@ -100,11 +114,18 @@ def _finished(trials: pd.DataFrame) -> pd.DataFrame:
     return done.astype({"trial": "str", "dataset": "str", "network": "str"})
 
 
-def _cells(done: pd.DataFrame, cell: list[str], outcome: str, score: str) -> pd.DataFrame:
-    """Means over the trials of each cell that have both numbers, and how many these are."""
-    both = done[np.isfinite(done[[outcome, score]].astype("float64")).all(axis=1)]
-    group = both.groupby(cell, dropna=False)
-    return group[[outcome, score]].mean().assign(trials=group.size()).reset_index()
+def _cells(
+    done: pd.DataFrame, cell: list[str], outcome: str, score: str, given: bool
+) -> pd.DataFrame:
+    """Means over the trials of each cell that have all the numbers, and how many these are.
+
+    ``setting`` is that of an evaluation; trials of a cell with other settings are apart.
+    """
+    done = done.assign(setting=setting(done, outcome) if outcome in AUCS else "")
+    numbers = list(dict.fromkeys([outcome, score, *["test_accuracy"] * given]))
+    every = done[np.isfinite(done[numbers].astype("float64")).all(axis=1)]
+    group = every.groupby([*cell, "setting"], dropna=False)
+    return group[numbers].mean().assign(trials=group.size()).reset_index()
 
 
 def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, ...], bool]]:
@@ -251,8 +272,14 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
     for name in {"adjusted p", "t-test p"} & set(shown):
         shown[name] = [f"{v:.2g}" if np.isfinite(v) else "" for v in shown[name]]
     for name in {"outcome", "score"} & set(shown):
-        shown[name] = [HEADINGS.get(v, v.replace("_", " ")) for v in shown[name]]
+        shown[name] = [heading(v) for v in shown[name]]
     return shown
+
+
+def heading(name: str) -> str:
+    """An outcome or a score as people read it."""
+    plain = name.removesuffix(GIVEN)
+    return HEADINGS.get(plain, plain.replace("_", " ")) + " given accuracy" * (plain != name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,7 +30,7 @@ INITIAL = "at initialisation"
 TICKS = [1, 1.2, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 300, 1000, 10_000]
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.86, 40)))  # all of them print
 LEFT, TOP, BOTTOM = 0.72, 0.38, 0.5  # inches around the panels of a sheet
-BEFORE, BELOW = 0.53, 0.34  # inches from a panel to the middle of its axes' labels
+BEFORE, BELOW = 0.6, 0.34  # inches from a panel to the middle of its axes' labels
 FORMS = {
     "png": {"dpi": 150, "pil_kwargs": {"compress_level": 4}},
     "svg": {"metadata": {"Date": None}},

@@ -14,6 +14,14 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.results import Results, ResultsError, load
+from analysis.robustness import COLUMNS as ROBUSTNESS
+from analysis.robustness_figures import (
+    accuracy_against_noise,
+    accuracy_against_units,
+    accuracy_without_blocks,
+    measured,
+    mixed_by_distance,
+)
 from analysis.score_figures import lss_against_epoch, ots_against_m, scores_against_gamma
 from analysis.search import Search, candidates, read_search
 from analysis.stage_figures import lss_by_stage, scores_by_stage
@@ -28,6 +36,7 @@ COLUMNS = {  # of the larger tables: what is drawn of them
         *("prefix_m", "prefix_ots", "prefix_gap"),
     ],
     "samples": ["trial", "point", "label"],
+    "robustness": ROBUSTNESS,
 }
 
 
@@ -68,6 +77,10 @@ def _found(results: Results, search: Search | None, several: bool) -> bool:
     return len(candidates(results, search)) > 0
 
 
+def _measured(*names: str) -> Callable[[Results, Search | None], bool]:
+    return lambda results, _: measured(results, names)
+
+
 NULLS = "Dotted: the same network before training. Dashed: "
 BANDS = "mean over seeds; where there are several, with the 95% t-interval"
 TRACKS = (
@@ -75,6 +88,10 @@ TRACKS = (
     "for both networks; hollow: start of a track, dots: after each block, filled: its end, in the "
     "colour and form of the point's class. One trial each, that of the smallest seed. Above: its "
     "LSS and OTS, in brackets before training. Scales differ by panel."
+)
+SIDES = (
+    f"Plain network against ResNet at up to four γ: {BANDS} as a band, cut where it leaves the "
+    "panel. "
 )
 
 FIGURES = {
@@ -137,6 +154,54 @@ FIGURES = {
         f"{TRACKS} γ is the one with the network's best mean test accuracy.",
         "tracks in two dimensions of a trial with K > 1",
         lambda results, _: has_tracks(results, several=True),
+    ),
+    "accuracy_against_units": Drawn(
+        accuracy_against_units,
+        "Accuracy as units are eliminated",
+        "Fig. 7",
+        "Test accuracy against the share of eliminated units of a block, plain against ResNet",
+        f"Test accuracy against the share of the units of one block that are set back to their "
+        f"values before it, those that are largest for the point's class first; at 1 the block "
+        f"is left out. {SIDES}Dotted: nothing eliminated. Dashed: chance, where a network that "
+        "has learnt nothing is flat, too.",
+        "the evaluation lesion",
+        _measured("lesion"),
+    ),
+    "accuracy_without_blocks": Drawn(
+        accuracy_without_blocks,
+        "Accuracy without a block, or with two exchanged",
+        "",
+        "Test accuracy without each block, and with neighbouring blocks exchanged",
+        f"Test accuracy when block l alone is left out, and when it changes places with the next "
+        f"one. {SIDES}Dotted: the network as it is. Dashed: chance.",
+        "the evaluation lesion",
+        _measured("skip", "swap"),
+    ),
+    "accuracy_against_noise": Drawn(
+        accuracy_against_noise,
+        "Accuracy and variation rate under noise",
+        "Fig. 8",
+        "Accuracy and variation rate against the level of noise and attacks, plain against ResNet",
+        f"Test accuracy, and how far the last state (l = n of the last stage) moves relative to "
+        f"its size (eq. 49), against the level of Gaussian noise and the budgets of attacks. "
+        f"{SIDES}Dotted: no noise; in panels of the variation rate, how far the first stage's "
+        "input moves. Dashed: chance. A network that answers everything alike has a variation "
+        "rate of 0: read it beside the accuracy. Scales of the variation rate differ by panel.",
+        "one of the evaluations noise, fgsm, pgd",
+        _measured("noise", "fgsm", "pgd"),
+    ),
+    "mixed_by_distance": Drawn(
+        mixed_by_distance,
+        "Pairs mixed up, by the distance of their tracks",
+        "",
+        "Share of pairs that noise mixes up by tenths of track distance, plain against ResNet",
+        "A pair is mixed up where noise takes the end of one track nearer to the other's end than "
+        "to its own (section 4.2, Fig. 1E). Pairs are in tenths by the distance of their tracks "
+        f"(eq. 35), the closest first. {SIDES}Dotted: all of these pairs, which each tenth would "
+        "equal were distance of no importance. Tracks that end close together are close in eq. 35, "
+        "too, and easily mixed up for that alone. Scales differ by panel.",
+        "the evaluation separation",
+        _measured("separation", "separation_different"),
     ),
     "accuracy_against_score": Drawn(
         accuracy_against_score,

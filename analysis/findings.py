@@ -13,7 +13,11 @@ from analysis.tables import CELL, summary, varying
 
 STILL = 1e-4  # a stage whose mean squared step is below this share of its spread is the identity
 PROVED = 1e-9  # a share above the lower bound that is rounding
-WORDS = {"holds": "hold", "holds in part": "hold in part", "does not hold": "do not hold"}
+WORDS = {  # of one claim, and of several
+    "holds": ("holds", "hold"),
+    "holds in part": ("holds in part", "hold in part"),
+    "does not hold": ("does not hold", "do not hold"),
+}
 ENDS = {  # how a trial may end, in words
     "done": "done",
     "stopped": "stopped early by ASHA",
@@ -167,7 +171,9 @@ def claims_sentence(table: pd.DataFrame) -> str:
     if not measured:
         return f"None of the paper's {len(table)} claims can be checked with these trials."
     told = f"Of the paper's {len(table)} claims {measured} can be checked here: "
-    parts = [f"{counts[v]} {w}" for v, w in WORDS.items() if counts.get(v)]
+    parts = [
+        f"{n} {words[int(n > 1)]}" for verdict, words in WORDS.items() if (n := counts.get(verdict))
+    ]
     against = table.claim[table.verdict == "does not hold"]
     names = " (" + "; ".join(c.partition(":")[0] for c in against) + ")" if len(against) else ""
     return f"{told}{', '.join(parts)}{names}."

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
-import pyarrow.fs as pafs
 
-from analysis import compare, correlation, drawing, figures, side_by_side
+from analysis import compare, correlation, drawing, figures, robustness, side_by_side
 from analysis.claims import claims
 from analysis.findings import claims_sentence, correlation_sentence, sentences
+from analysis.planned import missing, missing_sentence
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
-from analysis.tables import as_text, fold, readable, summary, without_collapsed
-from scoring.schemas import CONFIG, open_folder, write_file
+from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
+from scoring.schemas import CONFIG, StoreError, is_local, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
 TRIAL = [
@@ -35,18 +35,26 @@ COLUMNS = {  # of the larger tables: what the page shows of them
     "epochs": figures.COLUMNS["epochs"],
     "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
     "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *correlation.COLUMNS])),
+    "robustness": robustness.COLUMNS,
 }
+INCH = 105  # pixels of a figure's inch
 ELSEWHERE = {  # figures that stand in sections of their own
     "pareto_front": "search",
     "search_history": "search",
     "accuracy_against_score": "correlations",
+    "accuracy_against_units": "robustness",
+    "accuracy_without_blocks": "robustness",
+    "accuracy_against_noise": "robustness",
+    "mixed_by_distance": "robustness",
 }
+RANK = ["scope", "dataset", "layers", "stages", "network", "outcome"]
 CONTENTS = {
     "search": "Search",
     "claims": "Claims",
     "compare": "Comparison",
     "tables": "Tables",
     "figures": "Figures",
+    "robustness": "Robustness",
     "correlations": "Correlations",
     "summary": "Scores by cell",
     "reading": "How to read",
@@ -73,6 +81,7 @@ class Picture(NamedTuple):
     caption: str
     place: str  # the section it stands in
     source: str
+    width: int  # pixels on a large screen, so that letters are of one size in all of them
 
 
 class Comparison(NamedTuple):
@@ -87,18 +96,18 @@ def build(
     out: str | Path | None = None,
     tracking_uri: str | None = None,
     other: str | Path | None = None,
-) -> Path:
+) -> Path | str:
     """Write the report of a sweep, finished or not: a page, its tables and its figures.
 
     Args:
         path: the sweep's folder, or an MLflow experiment: see :func:`analysis.results.load`.
-        out: local folder to write to; ``report`` in the sweep's folder if that is local.
+        out: folder to write to, a path or a URI; by default ``report`` in the sweep's folder.
         tracking_uri: MLflow's address, to read an experiment.
         other: folder of a sweep to compare with.
 
     Returns:
-        Path of ``index.html``, which needs no other file; every table lies beside it as CSV
-        and LaTeX, every figure as PNG and SVG. Each file is written aside and moved into place.
+        Path of ``index.html``, or its URI. It needs no other file; every table lies beside it as
+        CSV and LaTeX, every figure as PNG and SVG. Each file appears when it is complete.
 
     Raises:
         ResultsError: there is nothing to read, or ``out`` is needed and missing.
@@ -108,6 +117,9 @@ def build(
     second = None if other is None else load(other, tables=("trials",))
     search = read_search(path, tracking_uri)
     tables = _tables(results, search)
+    left = missing(path, results, tracking_uri)
+    if left is not None:
+        tables["missing"] = left
     if second is not None:
         tables["comparison"] = compare.compare(results, second)
     for name, table in tables.items():
@@ -117,10 +129,17 @@ def build(
         texts = (side_by_side.as_text(table, form) for form in ("csv", "latex"))
         _write(folder, table.name, *texts)
     first, *others = sentences(results, search)
-    said = [first, claims_sentence(tables["claims"]), *others]
+    said = [first, missing_sentence(left, results, search), claims_sentence(tables["claims"])]
+    said = [sentence for sentence in [*said, *others] if sentence]
     said.append(correlation_sentence(tables["correlations"]))
     shown = {name: _shown(name, table) for name, table in tables.items()}
-    shown["correlations"] = shown["correlations"]._replace(**_ranks(tables["correlations"]))
+    ranks = tables["correlations"]
+    of_accuracy = ranks.outcome == correlation.OUTCOMES[0]
+    rows = ranks.assign(known=ranks.value.notna()).groupby(RANK, dropna=False)
+    known = rows.known.transform("any").astype("bool")
+    shown["correlations"] = shown["correlations"]._replace(**_ranks(ranks[of_accuracy]))
+    shown["robust_ranks"] = shown["correlations"]._replace(**_ranks(ranks[~of_accuracy & known]))
+    shown["points"] = shown["points"]._replace(rows=_by_point(shown["points"].rows))
     comparison = None
     if second is not None:
         name = _name(str(other))
@@ -128,7 +147,12 @@ def build(
         comparison = Comparison(name, shown.pop("comparison"))
     any_done = bool((results.trials.status == "done").any())
     here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
-    here |= {"search": search is not None, "compare": comparison is not None and any_done}
+    robust = any_done and len(tables["robustness"]) > 0
+    here |= {
+        "robustness": robust,
+        "search": search is not None,
+        "compare": comparison is not None and any_done,
+    }
     html = _page().render(
         title=_name(str(path)),
         sentences=said,
@@ -140,11 +164,13 @@ def build(
         comparison=comparison,
         left_out=_left_out(results),
         any_done=any_done,
+        robust=robust,
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
-    write_file(str(folder), "index.html", html.encode())
-    return folder / "index.html"
+    write_file(folder, "index.html", html.encode())
+    page = f"{folder}/index.html"
+    return Path(page) if is_local(folder) else page
 
 
 def _page() -> jinja2.Template:
@@ -161,30 +187,37 @@ def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2] or "sweep"
 
 
-def _write(folder: Path, name: str, csv: str, latex: str) -> None:
-    write_file(str(folder), f"{name}.csv", csv.encode())
-    write_file(str(folder), f"{name}.tex", latex.encode())
+def _write(folder: str, name: str, csv: str, latex: str) -> None:
+    write_file(folder, f"{name}.csv", csv.encode())
+    write_file(folder, f"{name}.tex", latex.encode())
 
 
-def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> Path:
+def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:
+    """Where the report goes: an absolute path, or a URI."""
     if out is not None:
-        return Path(out).absolute()
-    if not tracking_uri and "://" not in path and Path(path).is_dir():
-        return Path(path).absolute() / "report"
-    if path.startswith("file://"):
-        fs, base = open_folder(path)
-        if isinstance(fs, pafs.LocalFileSystem):
-            return Path(base) / "report"
-    if tracking_uri or "://" in path:
-        raise ResultsError(f"{path}: a report is written to a local folder; name one (--out DIR)")
+        return _absolute(str(out))
+    if not tracking_uri and ("://" in path or Path(path).is_dir()):
+        return f"{_absolute(path)}/report"
+    if tracking_uri:
+        raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
     load(path, tables=("trials",))  # says what is wrong, or finds it in MLflow
     raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
+
+
+def _absolute(folder: str) -> str:
+    if "://" not in folder:
+        return str(Path(folder).absolute())
+    try:
+        return open_folder(folder)[1] if is_local(folder) else folder.rstrip("/")
+    except ValueError as error:
+        raise ResultsError(f"{folder}: {error}; give a path, or a URI like s3://...") from error
 
 
 def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
     tables = {
         "claims": claims(results),
         "summary": summary(results),
+        "robustness": robustness.by_cell(results),
         "correlations": correlation.correlations(results),
         "points": correlation.points(results),
         "trials": _trials(results),
@@ -195,15 +228,16 @@ def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
 
 
 def _pictures(
-    results: Results, search: Search | None, folder: Path
+    results: Results, search: Search | None, folder: str
 ) -> Iterator[tuple[str, Picture]]:
     """Draw every figure that applies, write its files, and hand it out for the page."""
     for name, figure in figures.draw(results, search).items():
-        svg = drawing.save(figure, str(folder), name)["svg"]
+        svg = drawing.save(figure, folder, name)["svg"]
         source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         spec = figures.FIGURES[name]
         place = ELSEWHERE.get(name, "figures")
-        yield name, Picture(spec.title, spec.paper, spec.alt, spec.caption, place, source)
+        width = round(INCH * figure.get_figwidth())
+        yield name, Picture(spec.title, spec.paper, spec.alt, spec.caption, place, source, width)
 
 
 def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
@@ -215,12 +249,11 @@ def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
 def _ranks(table: pd.DataFrame) -> dict[str, Any]:
     """Spearman's correlations as the page shows them: a row a scope, LSS in full, others short."""
     chosen = table[table.method == "spearman"]
-    key = ["scope", "dataset", "layers", "stages", "network", "outcome"]
     rows = []
-    for _, group in chosen.groupby(key, sort=False, dropna=False):
+    for _, group in chosen.groupby(RANK, sort=False, dropna=False):
         scores = {row["score"]: row for row in group.to_dict("records")}
         lss = scores["lss"]
-        row = {name: lss[name] for name in key}
+        row = {name: lss[name] for name in RANK}
         row |= {name: lss[name] for name in ("n", "trials", "low", "high", "p", "p_adjusted")}
         row["lss"] = lss["value"]
         for name in correlation.SCORES[1:]:
@@ -228,14 +261,29 @@ def _ranks(table: pd.DataFrame) -> dict[str, Any]:
             star = "*" if other["p_adjusted"] < 0.05 else ""
             row[name] = "" if pd.isna(other["value"]) else f"{other['value']:+.2f}{star}"
         rows.append(row | {"warning": lss["warning"]})
-    order = [*key, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
+    order = [*RANK, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
     shown = pd.DataFrame(rows, columns=[*order, *correlation.SCORES[1:], "warning"])
+    shown["outcome"] = shown.outcome.map(correlation.heading)
+    everywhere = ["dataset", "layers", "stages"]  # empty in the rows of all strata together
+    shown[everywhere] = shown[everywhere].fillna(shown[everywhere].agg(_only))
     folded, same = fold(shown)
     if shown.outcome.nunique() == 1:
         folded = folded.drop(columns="outcome", errors="ignore")
     for name in ("lss", "low", "high"):
         folded[name] = folded[name].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
     return {"rows": readable(folded).replace("nan", ""), "same": same}
+
+
+def _only(column: pd.Series) -> Any:
+    """The one value that a column has, else null."""
+    values = column.dropna().unique()
+    return values[0] if len(values) == 1 else None
+
+
+def _by_point(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table of points with its own headings: its p is of a t-test."""
+    named = rows.rename(columns={"auc": "AUC", "permutation p": "t-test p"})
+    return named.assign(score=named.score.replace(HEADINGS))
 
 
 def _left_out(results: Results) -> str:
@@ -324,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         print(build(given.folder, given.out, given.tracking_uri, given.compare))
-    except (ResultsError, OSError) as error:
+    except (ResultsError, StoreError, OSError) as error:
         print(f"analysis.report: {error}", file=sys.stderr)
         return 2
     return 0

@@ -134,15 +134,34 @@ def _read(
 ) -> Results:
     wanted = {name: list(names) for name, names in (columns or {}).items()}
     try:
-        read = {name: _frame(schemas.read_table(root, name, wanted.get(name))) for name in tables}
+        read = {
+            name: _frame(schemas.read_table(root, name, wanted.get(name)))
+            for name in sorted(
+                tables, key=lambda name: name != "tracks"
+            )  # the largest, while memory is free
+        }
     except (schemas.StoreError, OSError) as error:
         raise ResultsError(f"{error}; move that file away to read the others") from error
+    if "trials" in read:
+        _check_key(root, read["trials"])
     return Results(
         *(
             read[name] if name in read else _frame(schema.empty_table())
             for name, schema in schemas.TABLES.items()
         )
     )
+
+
+def _check_key(root: str, trials: pd.DataFrame) -> None:
+    """Refuse trials that do not say what they are: geosweep writes none."""
+    names = [field.name for field in schemas.KEY if field.name in trials]
+    if lost := [name for name in names if trials[name].isna().any()]:
+        first = trials[trials[lost].isna().any(axis=1)].iloc[0]
+        path = schemas.table_path("trials", first.get("trial", "?"))
+        raise ResultsError(
+            f"{root}/{path}: has no {', '.join(lost)}: not of geosweep; move that file away to "
+            "read the others"
+        )
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -107,7 +107,9 @@ def _by_m(tracks: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
     Means over stages; NaN where a stage has collapsed, as in the trial's own OTS.
     """
     lists = {"prefix_m": "m", "prefix_ots": "ots", "prefix_gap": "gap"}
-    solved = tracks.dropna(subset=["prefix_m"]).astype({"trial": "str"})
+    solved = tracks.dropna(subset=[*lists]).astype({"trial": "str"})
+    sizes = np.array([[len(own) for own in solved[name]] for name in lists])
+    solved = solved[(sizes == sizes[0]).all(axis=0)]
     rows = solved[["trial", "epoch", "collapsed", *lists]].explode([*lists]).rename(columns=lists)
     rows = without_collapsed(rows.astype({"m": "int64", "ots": "float64", "gap": "float64"}))
     groups = rows.groupby(["trial", "epoch", "m"])[["ots", "gap"]]

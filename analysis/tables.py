@@ -1,7 +1,7 @@
 """A sweep as tables: a row per cell, means and 95% intervals over seeds, nulls beside them.
 
 Command: ``python -m analysis.tables runs/demo`` prints those of the paper, side by side with it;
-``--table summary`` one with a row per cell.
+``--table summary`` one with a row per cell, ``--table robustness`` one of evaluations.
 """
 
 import argparse
@@ -46,6 +46,19 @@ HEADINGS = {
     "ots_initial": "OTS at init.",
     "ots_random": "1/m",
     "gap_initial": "gap at init.",
+    "lesion_auc": "lesion AUC",
+    "noise_auc": "noise AUC",
+    "fgsm_auc": "FGSM AUC",
+    "pgd_auc": "PGD AUC",
+    "mixed_ratio_different": "mixed ratio, two classes",
+    "separation_m": "m of pairs",
+    "lesion_lost": "lost to lesions",
+    "noise_lost": "lost to random noise",
+    "fgsm_lost": "lost to FGSM",
+    "pgd_lost": "lost to PGD",
+    "noise_variation": "variation rate under random noise",
+    "fgsm_variation": "variation rate under FGSM",
+    "pgd_variation": "variation rate under PGD",
     "rho": "Spearman ρ",
     "low": "95% from",
     "high": "95% to",
@@ -56,7 +69,7 @@ LATEX = {
     **{"–": "--", "²": "$^2$", "\N{MINUS SIGN}": "$-$"},
 }
 DECIMALS = {"lss": 2, "lsr": 2, "inverse_lss": 3, "ots": 3, "gap": 3, "rho": 2, "low": 2, "high": 2}
-DECIMALS |= {"auc": 3, "wrong": 1}
+DECIMALS |= {"auc": 3, "wrong": 1, "mixed_ratio": 2, "mixed_ratio_different": 2}
 
 
 def varying(trials: pd.DataFrame) -> list[str]:
@@ -161,7 +174,7 @@ def _text(name: str, value: object) -> str:
     if np.isnan(value):
         return ""
     kind = name.removesuffix("_initial")
-    if name == "lss_random" or kind in DECIMALS or kind.endswith("accuracy"):
+    if name == "lss_random" or kind in DECIMALS or kind.endswith(("accuracy", "_auc")):
         return f"{value:.{DECIMALS.get(kind, 2 if name == 'lss_random' else 3)}f}"
     if name == "suboptimality":
         return f"{value:.1g}"
@@ -222,16 +235,17 @@ def latex(shown: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print tables of a sweep. Exit status 2 with one message where there is nothing to read."""
-    from analysis import side_by_side  # which builds on this module
+    from analysis import robustness, side_by_side  # which build on this module
 
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
     parser.add_argument(
         "--table",
         default="paper",
-        choices=["paper", "summary", *"1234567"],
+        choices=["paper", "summary", "robustness", *"1234567"],
         help="paper: all in the layout of the paper's tables, with its numbers beside (default); "
-        "1 to 7: that one; summary: a row per cell of the sweep, with nulls",
+        "1 to 7: that one, or one of its form; summary: a row per cell of the sweep, with nulls; "
+        "robustness: a row per cell with evaluations",
     )
     parser.add_argument(
         "--format",
@@ -242,13 +256,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
     try:
-        wanted = ("trials",) if given.table == "summary" else ("trials", "tracks")
-        results = load(given.folder, given.tracking_uri, wanted, side_by_side.COLUMNS)
+        others = {"summary": (), "robustness": ("robustness",)}.get(given.table, ("tracks",))
+        columns = {**side_by_side.COLUMNS, "robustness": robustness.COLUMNS}
+        results = load(given.folder, given.tracking_uri, ("trials", *others), columns)
     except ResultsError as error:
         print(f"analysis.tables: {error}", file=sys.stderr)
         return 2
-    if given.table == "summary":
-        print(as_text(summary(results), given.format), end="")
+    if given.table in ("summary", "robustness"):
+        table = summary(results) if given.table == "summary" else robustness.by_cell(results)
+        print(as_text(table, given.format), end="")
         return 0
     if given.table == "paper" and given.format in ("csv", "json"):
         print(as_text(side_by_side.side_by_side(results), given.format), end="")
@@ -256,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [
         table
         for table in side_by_side.paper_tables(results)
-        if given.table == "paper" or table.name.startswith(f"table_{given.table}")
+        if given.table == "paper"
+        or table.name.startswith((f"table_{given.table}", f"form_of_table_{given.table}"))
     ]
     if not found:
         known = f"has nothing of Table {given.table}" if given.table != "paper" else "has none yet"

@@ -95,6 +95,8 @@ def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
     tracks = results.tracks[columns + scores].dropna(subset=["projected", "blocks"])
     tracks = tracks.astype({"trial": "str"} | dict.fromkeys(scores, "float64"))
     tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
+    points = np.array([len(flat) for flat in tracks.projected]) / (2 * (tracks.blocks + 1))
+    tracks = tracks[(points > 0) & (points % 1 == 0)]
     rows, cells = panels.rows_of(done)
     settings = done[list(dict.fromkeys(["trial", "epochs_done", *rows, *LINE]))]
     known = tracks.merge(settings, on="trial").sort_values(["seed", "trial"], kind="stable")

@@ -10,10 +10,11 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from filelock import FileLock
@@ -75,15 +76,53 @@ def load(name: str, folder: str | None = None) -> Dataset:
         DataError: unknown, unreadable, malformed, or impossible to download.
     """
     source = _source(name, data_folder(folder))
-    place = cache_folder() / "arrays-2" / _key(name, source)
+    place = _arrays() / _key(name, source)
+    return _prepared(place, lambda: _checked(_raw(name, source), str(source or name)))
+
+
+def keep(checksum: str, fetch: Callable[[], IO[bytes]]) -> Dataset:
+    """A data set by its checksum, fetched first if this node has no such one yet.
+
+    Args:
+        checksum: a :attr:`Dataset.checksum`.
+        fetch: hands out an ``.npz`` archive of its four arrays.
+
+    Raises:
+        DataError: what was fetched is not that data set, or cannot be kept.
+    """
+
+    def fetched() -> dict[str, np.ndarray]:
+        where = f"data set {checksum}"
+        with fetch() as file:
+            arrays = _checked(_from_archive(file, where), where)
+        if (found := _checksum(arrays)) != checksum:
+            raise DataError(f"{where}: what was fetched has the checksum {found}")
+        return arrays
+
+    for about in _arrays().glob("[!.]*/about.json"):
+        if json.loads(about.read_text())["checksum"] == checksum:
+            return _mapped(about.parent)
+    return _prepared(_arrays() / checksum, fetched)
+
+
+def _arrays() -> Path:
+    return cache_folder() / "arrays-2"
+
+
+def _prepared(place: Path, prepare: Callable[[], dict[str, np.ndarray]]) -> Dataset:
+    """The data set at a place in the cache, prepared if it is not there by one process of many."""
     if not place.exists():
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{place}.lock"):
                 if not place.exists():
-                    _prepare(place, name, source)
+                    _prepare(place, prepare())
         except OSError as error:
             raise DataError(f"cannot write the cache {place.parent}: {error}") from error
+    return _mapped(place)
+
+
+def _mapped(place: Path) -> Dataset:
     about = json.loads((place / "about.json").read_text())
     # Copy-on-write maps: shared until somebody writes, and torch takes them without a warning.
     arrays = {key: np.load(place / f"{key}.npy", mmap_mode="c") for key in ARRAYS}
@@ -116,14 +155,13 @@ def _key(name: str, source: Path | None) -> str:
     return f"{source.stem}-{sha256(mark.encode()).hexdigest()[:12]}"
 
 
-def _prepare(place: Path, name: str, source: Path | None) -> None:
+def _raw(name: str, source: Path | None) -> dict[str, np.ndarray]:
     if source is not None:
-        raw = _from_npz(source)
-    elif name == "digits":
-        raw = _digits()
-    else:
-        raw = _from_torchvision(name)
-    arrays = _checked(raw, str(source or name))
+        return _from_npz(source)
+    return _digits() if name == "digits" else _from_torchvision(name)
+
+
+def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
     images = arrays["x_train"]
     about = {
         "classes": int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1,
@@ -169,22 +207,29 @@ def _digits() -> dict[str, np.ndarray]:
 def _from_npz(source: Path) -> dict[str, np.ndarray]:
     try:
         with open(source, "rb") as file:  # numpy leaves a broken one open
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, Mapping):
-                raise DataError(
-                    f"{source}: a single array, not an .npz archive that holds {', '.join(ARRAYS)}"
-                )
-            missing = [key for key in ARRAYS if key not in archive]
-            if missing:
-                raise DataError(
-                    f"{source}: has no {', '.join(missing)}; an .npz data set holds "
-                    f"{', '.join(ARRAYS)} (found: {', '.join(archive) or 'nothing'})"
-                )
-            return {key: archive[key] for key in ARRAYS}
+            return _from_archive(file, str(source))
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read as an .npz archive: {error}") from error
+
+
+def _from_archive(file: IO[bytes], where: str) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, Mapping):
+            raise DataError(
+                f"{where}: a single array, not an .npz archive that holds {', '.join(ARRAYS)}"
+            )
+        missing = [key for key in ARRAYS if key not in archive]
+        if missing:
+            raise DataError(
+                f"{where}: has no {', '.join(missing)}; an .npz data set holds "
+                f"{', '.join(ARRAYS)} (found: {', '.join(archive) or 'nothing'})"
+            )
+        return {key: archive[key] for key in ARRAYS}
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib, pickle and numpy each raise their own
-        raise DataError(f"{source}: cannot be read as an .npz archive: {error}") from error
+        raise DataError(f"{where}: cannot be read as an .npz archive: {error}") from error
 
 
 def _from_torchvision(name: str) -> dict[str, np.ndarray]:

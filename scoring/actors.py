@@ -1,10 +1,10 @@
 """Ray actors that finish trials on the CPU while others go on training."""
 
+import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import cycle
 from typing import Any
 
 import ray
@@ -15,6 +15,7 @@ from scoring.handover import finish
 
 NO_DEVICE = {"CUDA_VISIBLE_DEVICES": ""}  # Ray unsets it otherwise
 
+MOST = 8  # scorers on one node
 PATIENCE = 3.0  # seconds a trial waits before another scorer is started for it
 
 
@@ -34,14 +35,12 @@ class Pool:
     training and scoring share them.
     """
 
-    def __init__(self, root: str, size: int):
+    def __init__(self, root: str):
         self.root = root
-        self._size = size
         self._free: list[Any] = []
-        self._started = 0
+        self._started: Counter[str] = Counter()  # scorers, by the node that each was started on
         self._queue: deque[tuple[str, datetime]] = deque()
         self._busy: dict[ray.ObjectRef, tuple[str, Any]] = {}
-        self._places = cycle(places(ray.nodes()))
 
     def submit(self, trial: str) -> None:
         """Have a trial finished that has just given its CPU or GPU back."""
@@ -72,28 +71,32 @@ class Pool:
 
     def _feed(self) -> None:
         while self._queue:
+            room = places(ray.nodes())  # nodes come and go
             if not self._free:
                 # A scorer takes seconds to start: another one only where the first cannot follow.
                 _, since = self._queue[0]
                 waited = (datetime.now(UTC) - since).total_seconds()
-                if self._started == self._size or (self._started and waited < PATIENCE):
+                least = min(room, key=lambda node: self._started[node] / room[node])
+                if self._started[least] >= room[least]:
                     return
-                where = NodeAffinitySchedulingStrategy(next(self._places), soft=True)
+                if self._started.total() and waited < PATIENCE:
+                    return
+                where = NodeAffinitySchedulingStrategy(least, soft=True)
                 self._free.append(Scorer.options(scheduling_strategy=where).remote())
-                self._started += 1
-            share = min(self._size, len(self._busy) + len(self._queue))
+                self._started[least] += 1
+            at_once = min(sum(room.values()), len(self._busy) + len(self._queue))
+            share = math.ceil(at_once / len(room))  # of the cores of one of these nodes
             trial, released_at = self._queue.popleft()
             actor = self._free.pop()
             self._busy[actor.finish.remote(self.root, trial, released_at, share)] = trial, actor
 
 
-def pool_size() -> int:
-    """As many scorers as the cluster has CPUs, at most 8 on one machine of many cores."""
-    return max(1, min(8, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1))))
+def places(nodes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The nodes that scorers start on, and how many on each: as many as it has CPUs, 1 to 8.
 
-
-def places(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Ids of the nodes that scorers start on in turn: those without a GPU, if there are any."""
+    Those are the nodes without a GPU, if there are any.
+    """
     alive = [node for node in nodes if node["Alive"]]
     spared = [node for node in alive if not node["Resources"].get("GPU")]
-    return [node["NodeID"] for node in spared or alive]
+    cpus = {node["NodeID"]: int(node["Resources"].get("CPU", 1)) for node in spared or alive}
+    return {node: max(1, min(MOST, count)) for node, count in cpus.items()}

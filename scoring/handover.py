@@ -210,6 +210,7 @@ def forget_weights(root: str, trial: str) -> None:
 
 def discard(root: str, trial: str) -> None:
     """Delete what a trial left; for one that is finished."""
+    schemas.delete(root, f"{PENDING}/{trial}/{FINAL}")  # first: the rest alone asks for nothing
     schemas.delete(root, f"{PENDING}/{trial}")
 
 

@@ -1,9 +1,9 @@
 """The tables of a sweep: their columns with units, and how they lie in a sweep's folder.
 
-This is the one module that knows how results are stored. A sweep's folder is a path or any
-URI that ``pyarrow.fs`` opens; a table is a folder of Parquet files, one a trial, each written
-under another name first and then moved to its place; ``results/.<table>.arrow`` keeps what
-many of them hold, and may be deleted at any time. Needs pyarrow only.
+This is the one module that knows how results are stored: a table is a folder of Parquet files,
+one a trial; ``results/.<table>.arrow`` keeps what many of them hold, and may be deleted at any
+time. A sweep's folder is a path or any URI that ``pyarrow.fs`` opens, and how a file gets there
+whole is :mod:`scoring.storage`'s; what others need of it is found here. Needs pyarrow only.
 """
 
 import itertools
@@ -11,27 +11,54 @@ import json
 import mmap
 import os
 import re
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from scoring.storage import (
+    ASIDE,
+    StoreError,
+    Unreachable,
+    delete,
+    infos,
+    is_away,
+    is_local,
+    list_files,
+    open_file,
+    open_folder,
+    read_buffer,
+    read_file,
+    set_aside,
+    write_file,
+    writing,
+)
+
+__all__ = [  # of scoring.storage
+    "ASIDE",
+    "StoreError",
+    "Unreachable",
+    "delete",
+    "infos",
+    "is_local",
+    "list_files",
+    "open_file",
+    "open_folder",
+    "read_file",
+    "set_aside",
+    "write_file",
+    "writing",
+]
+
 FORMAT = "1"  # in every file's metadata; raised when a column changes its meaning
 OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # a file's name
 MANY = 50  # files of a table above which what they hold is kept together as well
 TOGETHER = 200  # files read before their columns are put together
 KEPT = b"files"  # of a file that keeps them: their sizes and times, and how many rows each has
-ASIDE = "set-aside"  # folder of files that were torn, or not of geosweep
 SWEEP = "sweep.json"  # the cells of the sweep in a folder, and how it looks for more
-
-
-class StoreError(RuntimeError):
-    """A file in a sweep's folder that is not what it should be; the message names it."""
 
 
 def _fields(*rows: tuple[str, pa.DataType, str, str]) -> list[pa.Field]:
@@ -246,8 +273,8 @@ ROBUSTNESS = [
         ("settings", TEXT, "", "JSON: of that evaluation"),
         ("stage", WHOLE, "", "k, 1 to K; null: the whole network"),
         ("block", WHOLE, "", "l, 0 to n; null: the whole stage or network"),
-        ("level", REAL, "see unit", "how much of it; of separation a decile, 0 for all pairs"),
-        ("unit", TEXT, "", "of the level"),
+        ("level", REAL, "", "how much of it, see unit; of separation a decile, 0 for all pairs"),
+        ("unit", TEXT, "", "of the level; pixel values: 0 is black, 255 white"),
         ("m", WHOLE, "points", "the first m of the test split; of a rate, those it is a mean of"),
         ("accuracy", REAL, "fraction", "on the test points; at level 0 the null"),
         ("loss", REAL, "nat", "mean cross-entropy"),
@@ -269,88 +296,9 @@ TABLES = {
 }
 
 
-def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a sweep's folder, and its path there. A path without ``://`` is local."""
-    if "://" in root:
-        return pafs.FileSystem.from_uri(root)
-    return pafs.LocalFileSystem(), root
-
-
 def table_path(table: str, trial: str) -> str:
     """Where a trial's rows of a table lie, relative to the sweep's folder."""
     return f"results/{table}/{trial}.parquet"
-
-
-@contextmanager
-def writing(root: str, path: str) -> Iterator[pa.NativeFile]:
-    """A stream into a file of a sweep's folder: written aside, moved to its place at the end.
-
-    A failure on the way leaves what was there before, and nothing else.
-    """
-    fs, base = open_folder(root)
-    folder, _, name = f"{base}/{path}".rpartition("/")
-    aside = f"{folder}/.{name}.{uuid.uuid4().hex}"
-    fs.create_dir(folder, recursive=True)
-    try:
-        with fs.open_output_stream(aside) as stream:
-            yield stream
-        fs.move(aside, f"{folder}/{name}")
-    except BaseException:
-        if fs.get_file_info(aside).type != pafs.FileType.NotFound:
-            fs.delete_file(aside)
-        raise
-
-
-def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
-    """Write a file of a sweep's folder as a whole; see :func:`writing`."""
-    with writing(root, path) as stream:
-        stream.write(content)
-
-
-def open_file(root: str, path: str) -> pa.NativeFile | None:
-    """A file of a sweep's folder to read and seek in, or None where there is none."""
-    fs, base = open_folder(root)
-    if fs.get_file_info(f"{base}/{path}").type != pafs.FileType.File:
-        return None
-    return fs.open_input_file(f"{base}/{path}")
-
-
-def read_file(root: str, path: str) -> bytes | None:
-    """The content of a file of a sweep's folder, or None where there is none."""
-    file = open_file(root, path)
-    if file is None:
-        return None
-    with file:
-        return file.read()
-
-
-def list_files(root: str, folder: str) -> list[str]:
-    """Names in a folder of a sweep's folder, sorted; hidden ones (being written) left out."""
-    fs, base = open_folder(root)
-    selector = pafs.FileSelector(f"{base}/{folder}", allow_not_found=True)
-    names = [info.base_name for info in fs.get_file_info(selector)]
-    return sorted(name for name in names if not name.startswith("."))
-
-
-def delete(root: str, path: str) -> None:
-    """Delete a file or a folder of a sweep's folder, if it is there."""
-    fs, base = open_folder(root)
-    kind = fs.get_file_info(f"{base}/{path}").type
-    if kind == pafs.FileType.Directory:
-        fs.delete_dir(f"{base}/{path}")
-    elif kind == pafs.FileType.File:
-        fs.delete_file(f"{base}/{path}")
-
-
-def set_aside(root: str, path: str) -> str:
-    """Move a file that is not what it should be out of the way; where it is now."""
-    fs, base = open_folder(root)
-    place = f"{ASIDE}/{path.replace('/', '-')}"
-    if fs.get_file_info(f"{base}/{place}").type != pafs.FileType.NotFound:
-        place += f".{uuid.uuid4().hex[:6]}"
-    fs.create_dir(f"{base}/{ASIDE}", recursive=True)
-    fs.move(f"{base}/{path}", f"{base}/{place}")
-    return place
 
 
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -375,40 +323,41 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
     """All rows of a table, from the files of all trials, in the order of their names.
 
     Many small files are slow to open: where there are more than a few, what was read is kept
-    together in one hidden file, and only files that are new or have changed are opened. On a
-    disk of this machine that file is mapped, so a column takes memory once it is looked at.
+    together in one hidden file, and only files that are new or have changed are opened; once
+    these are many, they are kept as well. On a disk of this machine that file is mapped, so a
+    column takes memory once it is looked at.
     The memory is the caller's own: what is written into it reaches no file and no other reader.
 
     Raises:
         StoreError: a file there is not Parquet, or not of this table; the message names it.
     """
-    fs, base = open_folder(root)
     whole = TABLES[table]
     wanted = pa.schema([whole.field(name) for name in columns or whole.names], whole.metadata)
-    selector = pafs.FileSelector(f"{base}/results/{table}", allow_not_found=True)
     marks = {
         info.base_name: f"{info.size} {info.mtime_ns}"
-        for info in fs.get_file_info(selector)
-        if info.base_name.endswith(".parquet") and not info.base_name.startswith(".")
+        for info in infos(root, f"results/{table}")
+        if info.base_name.endswith(".parquet")
     }
     if len(marks) < MANY:
-        return _updated(fs, base, table, marks, Kept(wanted.empty_table(), {})).rows
-    kept = _read_kept(fs, base, table, wanted)
-    if marks != {name: mark for name, (mark, _) in kept.files.items()}:
-        rows, files = _updated(fs, base, table, marks, _read_kept(fs, base, table, whole))
+        return _updated(root, table, marks, Kept(wanted.empty_table(), {})).rows
+    kept = _read_kept(root, table, wanted)
+    known = {name: mark for name, (mark, _) in kept.files.items()}
+    if len(dict(marks.items() ^ known.items())) >= MANY:  # fewer are read beside it
+        rows, files = _updated(root, table, marks, _read_kept(root, table, whole))
         columns_left, rows = rows.columns, None  # to free a column when it has been put together
         rows = pa.table([_in_one_piece(columns_left.pop(0)) for _ in whole], whole)
         if not _keep(root, table, Kept(rows, files)):
             return rows.select(wanted.names)
         rows = None  # before it is read again, mapped
-        kept = _read_kept(fs, base, table, wanted)
-    return _updated(fs, base, table, marks, kept).rows
+        pa.default_memory_pool().release_unused()
+        kept = _read_kept(root, table, wanted)
+    return _updated(root, table, marks, kept).rows
 
 
-def _updated(fs: pafs.FileSystem, base: str, table: str, marks: dict[str, str], kept: Kept) -> Kept:
+def _updated(root: str, table: str, marks: dict[str, str], kept: Kept) -> Kept:
     """What was kept, without files that are gone and with those that are new or have changed."""
     new = sorted(n for n, mark in marks.items() if kept.files.get(n, ("", 0))[0] != mark)
-    read, counts = _read_files(fs, f"{base}/results/{table}", new, table, kept.rows.schema)
+    read, counts = _read_files(root, table, new, kept.rows.schema)
     added = {name: (marks[name], count) for name, count in zip(new, counts, strict=True)}
 
     def source(name: str) -> str:
@@ -429,19 +378,18 @@ def _updated(fs: pafs.FileSystem, base: str, table: str, marks: dict[str, str], 
 
 
 def _read_files(
-    fs: pafs.FileSystem, folder: str, names: list[str], table: str, wanted: pa.Schema
+    root: str, table: str, names: list[str], wanted: pa.Schema
 ) -> tuple[pa.Table, list[int]]:
     """The columns that are wanted of files one after the other, and how many rows each has."""
 
     def fetch(name: str) -> pa.Buffer:
-        with fs.open_input_stream(f"{folder}/{name}") as stream:
-            return stream.read_buffer()
+        return read_buffer(root, f"results/{table}/{name}")
 
     def read(name: str, content: Future[pa.Buffer]) -> pa.Table | StoreError:
         try:
             return _read_content(content.result(), table, wanted)
         except (pa.ArrowException, OSError, KeyError) as error:
-            return StoreError(f"{folder}/{name}: not a table of geosweep: {error}")
+            return StoreError(f"{root}/results/{table}/{name}: not a table of geosweep: {error}")
 
     parts, counts, broken = [wanted.empty_table()], [], []
     # Many may wait for a disk or a network; readers beyond the cores are in each other's way.
@@ -479,14 +427,16 @@ def _read_content(content: pa.Buffer, table: str, wanted: pa.Schema) -> pa.Table
 
 
 def _in_one_piece(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    pa.default_memory_pool().release_unused()  # what the column before was put together from
     try:
         return column.combine_chunks()
     except pa.ArrowInvalid:  # more numbers in lists than an array can have: 2^31
         return column
 
 
-def _read_kept(fs: pafs.FileSystem, base: str, table: str, wanted: pa.Schema) -> Kept:
+def _read_kept(root: str, table: str, wanted: pa.Schema) -> Kept:
     """What was kept together of a table; nothing if there is none of its present columns."""
+    fs, base = open_folder(root)
     path = f"{base}/results/.{table}.arrow"
     nothing = Kept(wanted.empty_table(), {})
     if fs.get_file_info(path).type != pafs.FileType.File:
@@ -536,7 +486,7 @@ def _keep(root: str, table: str, whole: Kept) -> bool:
             pa.ipc.new_file(stream, schema) as file,
         ):
             file.write_table(whole.rows)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, Unreachable):
         return False  # a folder of somebody else's, or a full disk: the trials' files are there
     return True
 
@@ -556,7 +506,9 @@ def broken_files(root: str, table: str) -> list[str]:
 def _is_whole(fs: pafs.FileSystem, path: str, table: str) -> bool:
     try:
         kind = pq.read_schema(path, filesystem=fs).metadata or {}
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError) as error:
+        if is_away(error):
+            raise Unreachable(f"{path}: cannot be reached: {error}") from error
         return False
     return kind.get(b"table") == table.encode()
 

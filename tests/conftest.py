@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pyarrow.fs as pafs
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -23,3 +25,22 @@ def pytest_configure(config):
     config.add_cleanup(folder.cleanup)
     os.environ["GEOSWEEP_CACHE"] = folder.name
     os.environ.pop("GEOSWEEP_DATA", None)
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """A bucket in an object store on loopback, for this process and its children: its URI."""
+    from moto.server import ThreadedMotoServer  # takes seconds
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "none")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        store, _ = pafs.FileSystem.from_uri("s3://sweeps?allow_bucket_creation=true")
+        store.create_dir("sweeps")
+        yield "s3://sweeps"
+    server.stop()

@@ -1,15 +1,20 @@
-"""Sweeps made up for the tests of analysis: the four tables of trials nobody trained."""
+"""Sweeps made up for the tests of analysis: the tables of trials nobody trained."""
 
 import json
 import zlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from analysis import paper
+from scoring.robustness import summary
 from scoring.schemas import SWEEP, write_file, write_table
+from scoring.subject import row as row_of
+from tune_jobs.evaluations import read
 
+EVALUATIONS = read([])  # all of them, at their defaults
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
 
 
@@ -25,9 +30,13 @@ def made_up_trial(
     epochs: int = 6,
     samples: int = 5,
     collapsed: bool = False,
+    tried: Sequence[str] = (),
+    fragile: float = 1.0,
     **change: object,
 ) -> str:
-    """Write the four tables of a trial with plausible numbers; returns its id.
+    """Write the tables of a trial with plausible numbers; returns its id.
+
+    It has rows of the evaluations in ``tried``: see :func:`made_up_rows`.
 
     OTS falls with m from 1.2 times what it is at the end to that; the same in every stage. A
     trial that was stopped has its first half of the epochs, and no OTS.
@@ -121,7 +130,13 @@ def made_up_trial(
     if status == "stopped":
         unknown = ["ots", "ots_initial", "gap", "gap_initial"]
         scores |= dict.fromkeys([*unknown, "suboptimality", "ties", "collapsed"])
-    row = key | config | machine | end | scores | change
+    row = key | config | machine | end | scores
+    if tried and status == "done":
+        rows = made_up_rows(tried, stages, blocks, row["test_accuracy"], fragile)
+        write_table(str(root), "robustness", trial, [key | one for one in rows])
+        settings = json.dumps({name: EVALUATIONS[name] for name in tried})
+        row |= {"classes": 10, "evaluations": settings} | summary(rows)
+    row |= change
     write_table(str(root), "trials", trial, [row])
     write_table(str(root), "epochs", trial, curve)
     track = {
@@ -155,6 +170,51 @@ def made_up_trial(
     ]
     write_table(str(root), "samples", trial, points)
     return trial
+
+
+def made_up_rows(
+    tried: Sequence[str], stages: int, blocks: int, clean: float, fragile: float
+) -> list[dict]:
+    """Rows of evaluations: accuracy falls from ``clean`` to chance, the faster the more fragile.
+
+    To 1 / (1 + 3 fragile) of the way at the highest level. The variation rate at block l is
+    fragile (l + 1) times the level's share of the highest one; tenths of pairs are mixed up in
+    shares of 0.145, 0.135, ..., 0.055, and all in 0.1.
+    """
+
+    def accuracy(share: float) -> float:
+        return 0.1 + (clean - 0.1) / (1 + 3 * fragile * share)
+
+    rows = []
+    places = [(k, l) for k in range(1, stages + 1) for l in range(blocks + 1)]  # noqa: E741
+    for name in tried:
+        if name == "separation":
+            for stage in range(1, stages + 1):
+                for kind in (name, f"{name}_different"):
+                    shares = [0.1, *(0.15 - 0.01 * (tenth - 0.5) for tenth in range(1, 11))]
+                    what = (kind, "decile of track distance", 300, stage)
+                    rows += [row_of(what[0], k, *what[1:], mixed=v) for k, v in enumerate(shares)]
+            continue
+        levels = EVALUATIONS[name]["levels"]
+        for level in levels:
+            share = level / max(levels)
+            value = accuracy(share)
+            if name == "lesion":
+                where = [(k, 3) for k in range(1, stages + 1)]
+                rows += [
+                    row_of(name, level, "share of units", 500, *w, accuracy=value) for w in where
+                ]
+                continue
+            rows.append(row_of(name, level, "pixel value", 500, accuracy=value, loss=1 - value))
+            for k, l in places:  # noqa: E741
+                rate = fragile * (l + 1) * share
+                rows.append(row_of(name, level, "pixel value", 500, k, l, variation_rate=rate))
+        if name == "lesion":
+            for k, l in places:  # noqa: E741
+                skipped, swapped = accuracy(1.0), accuracy(0.5)
+                rows += [row_of("skip", 1, "blocks", 500, k, l, accuracy=skipped)] * (l > 0)
+                rows += [row_of("swap", 1, "pairs", 500, k, l, accuracy=swapped)] * (0 < l < blocks)
+    return rows
 
 
 def made_up_tracks(rng: np.random.Generator, blocks: int, points: int = 6) -> list[float]:

@@ -351,6 +351,14 @@ def several_settings(root: Path) -> None:
                 made_up_trial(root, network, stages=stages, **extra)  # type: ignore[arg-type]
 
 
+def evaluated(root: Path) -> None:
+    tried = ("lesion", "noise", "fgsm", "pgd", "separation")
+    for rate in (1e-3, 3e-3):
+        for stages in (1, 4):
+            extra = {"learning_rate": rate, "dataset": "fashion_mnist", "tried": tried}
+            made_up_trial(root, "resnet", 5e-4, stages=stages, seed=int(rate * 1e3), **extra)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -358,7 +366,7 @@ def several_settings(root: Path) -> None:
         lambda root: made_up_trial(root, status="stopped", stages=2),
         lambda root: made_up_trial(root, stages=4),
         *(paper_sweep, nothing_finite, infinite, collapsed, older, without_rows),
-        several_settings,
+        *(several_settings, evaluated),
     ],
 )
 def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Callable) -> None:

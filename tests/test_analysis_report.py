@@ -1,5 +1,6 @@
 """Results to figures and a page, on sweeps made up for the purpose."""
 
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,17 @@ from matplotlib.figure import Figure
 
 from analysis import drawing, figures, report, tables
 from analysis.results import load
-from scoring.schemas import TABLES, read_table, table_path, write_table
+from scoring import schemas
+from scoring.schemas import (
+    CONFIG,
+    KEY,
+    SWEEP,
+    TABLES,
+    read_table,
+    table_path,
+    write_file,
+    write_table,
+)
 
 
 @pytest.fixture
@@ -249,3 +260,31 @@ except SystemExit as end:
     page, end = ran.stdout.splitlines()
     assert Path(page).is_file()
     assert end == "0 set()"
+
+
+def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, "plain", 0.01)
+    row = load(tmp_path).trials.iloc[0]
+    names = [field.name for field in (*KEY, *CONFIG) if field.name != "trial"]
+    cell = {name: row[name].item() if hasattr(row[name], "item") else row[name] for name in names}
+    cells = [
+        cell | {"network": network, "gamma": g}
+        for network in ("plain", "resnet")
+        for g in (0.01, 0.1)
+    ]
+    content = {"name": "demo", "search": None, "trials": cells, "extra": []}
+    write_file(str(tmp_path), SWEEP, json.dumps(content).encode())
+    html = report.build(tmp_path).read_text()
+    told = "Half-way: 3 of 4 planned trials are not there yet (plain 1, ResNet 2)"
+    assert told in html.replace("\xa0", " ")
+    assert len(pd.read_csv(tmp_path / "report/missing.csv")) == 3
+    for one in cells[1:]:
+        made_up_trial(tmp_path, one["network"], one["gamma"])
+    assert "Half-way" not in report.build(tmp_path).read_text()
+
+
+def test_who_loads_a_sweep_after_its_report_opens_no_trial_s_file(sweep: Path, monkeypatch) -> None:
+    monkeypatch.setattr(schemas, "MANY", 3)
+    report.build(sweep)
+    monkeypatch.setattr(schemas, "_read_content", lambda *file: pytest.fail("opened a file"))
+    assert len(load(sweep).trials) == 18

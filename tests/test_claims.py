@@ -14,6 +14,7 @@ from analysis.claims import CLAIMS, VERDICTS, claims
 from analysis.compare import compare, sentence
 from analysis.comparisons import difference
 from analysis.results import load
+from scoring.schemas import read_rows, write_table
 
 
 def verdicts(root: Path) -> dict[str, str]:
@@ -42,6 +43,8 @@ def test_the_papers_claims_hold_in_its_own_tables_as_far_as_they_do(tmp_path: Pa
         "mnist": "not measured",
         "units": "not measured",
         "noise": "not measured",
+        "variation": "not measured",
+        "mixed_first": "not measured",
     }
 
 
@@ -127,6 +130,76 @@ def test_the_difference_of_two_samples_is_welchs() -> None:
     interval = stats.ttest_ind(y, x, equal_var=False).confidence_interval()
     np.testing.assert_allclose([value, low, high], [y.mean() - x.mean(), *interval])
     assert difference(np.ones(2), np.ones(3)) == (0, 0, 0)
+
+
+def test_a_side_whose_seeds_all_agree_has_an_interval_without_a_warning() -> None:
+    x, y = np.full(3, 0.1), np.array([0.3, 0.4, 0.5])
+    found = difference(x, y)
+    half = stats.t.ppf(0.975, 2) * stats.sem(y)
+    np.testing.assert_allclose(found, [0.3, 0.3 - half, 0.3 + half])
+    nearly = x + np.array([0, 1e-16, -1e-16])
+    np.testing.assert_allclose(difference(nearly, x + 0.2), [0.2, 0.2, 0.2])
+
+
+def pair_of_networks(root: Path, plain: float, resnet: float, **change: object) -> None:
+    """Two networks that are fragile to these degrees, in three seeds."""
+    tried = ("lesion", "noise", "fgsm", "separation")
+    for seed in range(3):
+        for network, fragile in (("plain", plain), ("resnet", resnet)):
+            given = fragile * (1 + 0.1 * seed)
+            made_up_trial(root, network, 1e-3, seed, tried=tried, fragile=given, **change)
+
+
+def test_a_resnet_that_lesions_hardly_change_and_a_steep_plain_network(tmp_path: Path) -> None:
+    pair_of_networks(tmp_path, plain=4.0, resnet=0.01)
+    found = line(tmp_path, "units")
+    assert (found["verdict"], found["comparisons"], found["sure"]) == ("holds", 2, 2)
+    assert found["numbers"].startswith("digits, K = 1, γ = 0.001: lost to lesions 0.7")
+    assert "(limit 0.05)" in found["numbers"]
+
+
+def test_a_resnet_that_is_less_steep_but_not_flat_holds_in_part(tmp_path: Path) -> None:
+    pair_of_networks(tmp_path, plain=4.0, resnet=1.0)
+    found = line(tmp_path, "units")
+    assert (found["verdict"], found["agree"], found["against"]) == ("holds in part", 1, 1)
+    assert found["numbers"].startswith("digits, K = 1, ResNet, γ = 0.001: lost to lesions 0.4")
+
+
+@pytest.mark.parametrize(("plain", "verdict"), [(4.0, "holds"), (0.2, "does not hold")])
+def test_noise_is_compared_for_each_kind_that_was_tried(
+    tmp_path: Path, plain: float, verdict: str
+) -> None:
+    pair_of_networks(tmp_path, plain, resnet=1.0)
+    for name in ("noise", "variation"):
+        found = line(tmp_path, name)
+        assert (found["verdict"], found["comparisons"]) == (verdict, 2)  # not PGD
+        assert found["sure"] == (2 if verdict == "holds" else 0)
+    assert "lost to random noise" in line(tmp_path, "noise")["numbers"]
+    assert "variation rate under FGSM" in line(tmp_path, "variation")["numbers"]
+
+
+def test_networks_at_chance_are_not_compared(tmp_path: Path) -> None:
+    for network, accuracy in (("plain", 0.12), ("resnet", 0.9)):
+        trial = made_up_trial(tmp_path, network, tried=["noise"], noise_auc=0.1)
+        changed = read_rows(str(tmp_path), "robustness", trial)
+        for row in changed:
+            row |= {"accuracy": row["accuracy"] and accuracy}
+        write_table(str(tmp_path), "robustness", trial, changed)
+    assert line(tmp_path, "noise")["verdict"] == "not measured"
+    assert line(tmp_path, "variation")["verdict"] == "not measured"
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.45, "holds"), (0.9, "does not hold")])
+def test_the_closest_pairs_are_mixed_up_first_or_not(
+    tmp_path: Path, ratio: float, verdict: str
+) -> None:
+    for seed in range(2):
+        mixed = {"mixed_ratio_different": ratio + 0.001 * seed}
+        made_up_trial(tmp_path, seed=seed, tried=["separation"], **mixed)
+    made_up_trial(tmp_path, gamma=0.1, tried=["separation"], mixed_ratio_different=np.nan)
+    found = line(tmp_path, "mixed_first")
+    assert (found["verdict"], found["comparisons"]) == (verdict, 1)
+    assert found["sure"] + found["against"] == 1
 
 
 @pytest.mark.parametrize("form", ["csv", "md", "latex", "json"])

@@ -68,6 +68,7 @@ def test_a_bad_sweep_ends_with_one_message_and_status_2(geosweep, tmp_path, kind
         ["run", "nope"],
         ["run", "demo", "--set", "gamma"],
         ["status", "."],
+        ["evaluate", "."],
         ["report", "."],
         ["ui", "."],
     ],
@@ -96,7 +97,7 @@ def test_a_torn_table_is_named(geosweep, tmp_path):
 def test_sweeps_lists_what_is_built_in(geosweep):
     code, out, _ = geosweep("sweeps")
     assert code == 0
-    for name in ("demo", "mnist", "mnist-quick", "table4", "table7", "figure2"):
+    for name in ("demo", "mnist", "mnist-quick", "table4", "table7", "figure2", "robustness"):
         assert name in out
 
 
@@ -113,6 +114,24 @@ def test_status_counts_without_ray(geosweep, tmp_path):
     assert code == 0
     assert "16 missing" in out
     assert "not running" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["blur"], "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation"),
+        (["noise", "--set", "noise.levels=900"], "noise.levels = 900"),
+        (["noise", "--set", "pgd.steps=2"], "pgd is not among noise"),
+        ([], "no trial is done yet; geosweep run trains them"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_a_line(geosweep, tmp_path, arguments, told):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    code, _, err = geosweep("evaluate", "out", *arguments)
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert folder.as_sweep(str(tmp_path / "out")).evaluations == {}
 
 
 def test_a_data_set_of_ones_own_is_found_by_its_path(geosweep, tmp_path):

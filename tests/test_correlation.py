@@ -93,6 +93,57 @@ def test_levels_of_strata_change_no_partial_value_within(method: str) -> None:
         np.testing.assert_allclose(partial["value"], association(x, y, strata, method)["value"])
 
 
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_column_held_fixed_is_taken_out_by_regression(method: str, within: bool, tied) -> None:
+    x, y, strata = tied
+    z = x + np.random.default_rng(5).normal(size=len(x)).round(1)
+    means = (strata[:, None] == np.unique(strata)).astype(float) if within else np.ones((len(x), 1))
+    columns = [stats.rankdata(v) if method == "spearman" else v for v in (x, y, z)]
+    given = np.column_stack([means, columns[2]])
+    left = [v - given @ np.linalg.lstsq(given, v)[0] for v in columns[:2]]
+    found = association(x, y, strata if within else None, method, held=z)
+    np.testing.assert_allclose(found["value"], np.corrcoef(left)[0, 1])
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_kendalls_with_a_column_held_fixed_is_partial_tau() -> None:
+    x, y = normal_pairs(np.random.default_rng(6), 20, 0.5)
+    z = x + y
+    xy, xz, yz = (stats.kendalltau(*p).statistic for p in ((x, y), (x, z), (y, z)))
+    found = association(x, y, method="kendall", held=z)
+    expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    np.testing.assert_allclose(found["value"], expected)
+    assert np.isnan(found["p"])
+
+
+@methods
+def test_a_column_that_says_all_of_a_side_leaves_nothing(method: str) -> None:
+    x, y = normal_pairs(np.random.default_rng(7), 12, 0.5)
+    found = association(x, y, method=method, held=2 * x + 1)
+    assert found["n"] == 12
+    assert np.isnan([found["value"], found["low"], found["high"], found["p"]]).all()
+
+
+@methods
+def test_a_constant_held_fixed_changes_no_value(method: str) -> None:
+    x, y = normal_pairs(np.random.default_rng(8), 12, 0.5)
+    found = association(x, y, method=method, held=np.ones(12))
+    np.testing.assert_allclose(found["value"], association(x, y, method=method)["value"])
+
+
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+def test_p_values_are_uniform_where_a_third_column_makes_all_of_a_correlation(method: str) -> None:
+    random = np.random.default_rng(9)
+    p = []
+    for _ in range(300):
+        a, b, z = random.normal(size=(3, 10))
+        x, y = a + z, b + z
+        p.append(association(x, y, method=method, resamples=100, held=z)["p"])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert np.mean(np.array(p) <= 0.05) < 0.09
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(3, 15), st.sampled_from(METHODS))
 def test_sides_may_be_exchanged_and_turned_round(seed: int, n: int, method: str) -> None:
     x, y = np.random.default_rng(seed).integers(-3, 4, size=(2, n))
@@ -412,6 +463,48 @@ def test_every_outcome_that_was_measured_is_correlated(tmp_path: Path, monkeypat
     table = correlations(load(tmp_path), resamples=50)
     assert table.outcome.unique().tolist() == ["test_accuracy", "movement"]
     assert chosen(table[table.outcome == "movement"]).value.tolist() == [-1.0]
+
+
+def robust_sweep(root: Path, **change: object) -> Results:
+    """LSS, accuracy and accuracy under noise in 12 cells; the last follows accuracy, not LSS."""
+    random = np.random.default_rng(10)
+    for i in range(12):
+        accuracy, lss = random.normal(size=2) + 2 * random.normal()
+        auc = {"noise_auc": accuracy + 0.1 * random.normal(), "test_accuracy": accuracy}
+        made_up_trial(root, gamma=i / 100, lss=lss, **{**auc, **change})
+    return load(root)
+
+
+def test_accuracy_under_noise_counts_beside_accuracy_and_with_it_held_fixed(tmp_path: Path) -> None:
+    results = robust_sweep(tmp_path)
+    table = correlations(results, resamples=200)
+    names = ["test_accuracy", "noise_auc", "noise_auc given test_accuracy"]
+    assert table.outcome.unique().tolist() == names
+    assert len(table) == len(names) * len(SCORES) * len(METHODS)
+    rows = table[(table.score == "lss") & (table.method == "spearman")].set_index("outcome")
+    trials = results.trials.sort_values("gamma")
+    x, y, z = (trials[n].to_numpy() for n in ("noise_auc", "lss", "test_accuracy"))
+    assert rows.value["noise_auc"] == pytest.approx(association(x, y)["value"])
+    expected = association(x, y, resamples=200, held=z)
+    given = rows.loc["noise_auc given test_accuracy"]
+    assert (given.value, given.p) == (pytest.approx(expected["value"]), expected["p"])
+    assert rows.value["noise_auc"] > 0.5 > abs(given.value)
+    known = table.p.notna()
+    adjusted = stats.false_discovery_control(table.p[known])  # over all outcomes
+    np.testing.assert_allclose(table.p_adjusted[known], adjusted)
+
+
+def test_areas_under_other_settings_are_not_correlated(tmp_path: Path) -> None:
+    robust_sweep(tmp_path, evaluations='{"noise": {"levels": [0, 8]}}')
+    rows = chosen(correlations(load(tmp_path), resamples=50))
+    assert rows.value.notna().all()
+    other = '{"noise": {"levels": [0, 16]}}'
+    made_up_trial(tmp_path, gamma=1.0, noise_auc=0.5, evaluations=other)
+    rows = chosen(correlations(load(tmp_path), resamples=50)).set_index("outcome")
+    assert rows.value.notna().to_dict() == {
+        "test_accuracy": True, "noise_auc": False, "noise_auc given test_accuracy": False
+    }  # fmt: skip
+    assert rows.warning["noise_auc"] == "several settings"
 
 
 def test_a_sweep_in_which_nothing_is_done_gives_empty_tables(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from test_service import SWEEP, Run, pytestmark, ray_session  # noqa: F401  (one
 from models import datasets
 from models.config import TrialConfig
 from scoring import handover, robustness, schemas
+from scoring.subject import draws
 from tune_jobs import evaluations, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.tables import robustness_table
@@ -254,3 +255,19 @@ def test_the_board_counts_what_is_to_be_evaluated_and_estimates_it(evaluated):
     board.change(second, "evaluating")
     board.change(second, "done")
     assert board.seconds_left() == 0
+
+
+def test_levels_are_in_pixel_values_of_images_whose_white_is_255(run, monkeypatch):
+    """White is 16 in the digits: noise of 64 is of 64 * 16 / 255 there."""
+    trained(run.root, monkeypatch, FEW)
+    data = datasets.load("digits")
+    assert data.x_train.max() == 16
+    network = trial.build(CONFIG, data.image, data.classes).eval()
+    network.load_state_dict(trial._read_checkpoint(run.root, CONFIG.trial)["network"])
+    images = torch.from_numpy(data.x_test[:30]).float()
+    noisy = images + 64 * 16 / 255 * draws("normal", 0, range(30), images)
+    with torch.no_grad():
+        predicted = network(trial.standardiser(data, "cpu")(noisy)).argmax(1).numpy()
+    rows = schemas.read_rows(run.root, "robustness", CONFIG.trial)
+    (row,) = [r for r in rows if r["evaluation"] == "noise" and r["level"] == 64 and r["loss"]]
+    assert row["accuracy"] == pytest.approx((predicted == data.y_test[:30]).mean())

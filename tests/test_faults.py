@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from scoring import handover, schemas
 from tune_jobs.search import STUDY
-from tune_jobs.tracking import NOTE, TRIAL_TAG
+from tune_jobs.tracking import NOTE, TRIAL_TAG, tracking_uri
 
 pytestmark = [
     pytest.mark.ray,
@@ -50,7 +50,9 @@ SCORER, TRIAL = "ray::Scorer.finish", "ray::ImplicitFunc.train"
 class Sweep:
     """A sweep in a process of its own, whose parts can be found and killed."""
 
-    def __init__(self, folder: Path, epochs: int, points: int = 100, root: Path | None = None):
+    def __init__(
+        self, folder: Path, epochs: int, points: int = 100, root: Path | str | None = None
+    ):
         draw = np.random.default_rng(0)
         images = {f"x_{s}": draw.integers(0, 256, (n, 8, 8), np.uint8) for s, n in SPLITS.items()}
         labels = {f"y_{s}": np.arange(n) % 4 for s, n in SPLITS.items()}
@@ -133,6 +135,11 @@ class Sweep:
         }
         return {trial: known["epochs"][-1]["epoch"] for trial, known in contents.items()}
 
+    def checkpoints(self) -> dict[str, int]:
+        """When the weights of each trial were written, in nanoseconds."""
+        found = schemas.infos(self.root, handover.CHECKPOINTS)
+        return {Path(i.path).stem: i.mtime_ns for i in found if i.extension == "pt"}
+
     def rows(self) -> dict[str, dict]:
         """Rows of the trials table."""
         return {row["trial"]: row for row in schemas.read_table(self.root, "trials").to_pylist()}
@@ -155,7 +162,7 @@ class Sweep:
 
     def check_mlflow(self, rows: dict[str, dict]) -> None:
         """MLflow has each trial once, finished, with every epoch once."""
-        client = MlflowClient(f"sqlite:///{self.root}/mlflow.db")
+        client = MlflowClient(tracking_uri(self.root))
         found = client.search_runs([e.experiment_id for e in client.search_experiments()])
         runs = [run for run in found if TRIAL_TAG in run.data.tags]
         assert sorted(run.data.tags[TRIAL_TAG] for run in runs) == sorted(rows)
@@ -176,6 +183,14 @@ def numbers(rows: dict[str, dict]) -> dict[tuple[str, str], float]:
         for name, value in row.items()
         if isinstance(value, float) and "seconds" not in name and "memory" not in name
     }
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request, tmp_path) -> str:
+    """A sweep's folder: on a disk, or in an object store on loopback."""
+    if request.param == "disk":
+        return str(tmp_path / "out")
+    return f"{request.getfixturevalue('object_store')}/{tmp_path.name}"
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +219,9 @@ def test_a_killed_scorer_costs_nothing_but_time(tmp_path):
 
 
 def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_an_undisturbed_one(
-    tmp_path, undisturbed
+    tmp_path, place, undisturbed
 ):
-    # The same trials: their data set has the same path, which is part of their ids.
-    with Sweep(tmp_path, epochs=40) as sweep:
+    with Sweep(tmp_path, epochs=40, root=place) as sweep:
         process = sweep.find(TRIAL)
         sweep.wait_for_checkpoint()
         process.send_signal(signal.SIGKILL)
@@ -218,20 +232,48 @@ def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_an_undisturbed_one(
     assert {row["epochs_done"] for row in rows.values()} == {40}
 
 
-def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path):
-    with Sweep(tmp_path, epochs=1, points=4000) as sweep:
+def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path, place):
+    with Sweep(tmp_path, epochs=1, points=4000, root=place) as sweep:
         trial = wait_until_trained(sweep)
-        kept = f"{sweep.root}/checkpoints/{trial}.pt"
         sweep.driver.kill()
         sweep.driver.wait()
         assert trial in handover.waiting(sweep.root)
-        before = os.stat(kept)
+        before = sweep.checkpoints()
         said = sweep.again()
-        after = os.stat(kept)
+        after = sweep.checkpoints()
         rows = sweep.check()
     assert "to score" in said
-    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
-    assert rows[trial]["trained_at"].replace(tzinfo=UTC).timestamp() <= before.st_mtime
+    assert before[trial] == after[trial]
+    page = schemas.read_file(sweep.root, "report/index.html").decode()
+    assert "2 trials: 2 done" in page
+    trained_at = rows[trial]["trained_at"].replace(tzinfo=UTC).timestamp()
+    assert int(trained_at) <= before[trial] / 1e9  # a store's clock counts whole seconds
+
+
+def test_a_killed_evaluation_goes_on_and_trains_nothing(tmp_path):
+    sweep = Sweep(tmp_path, epochs=1)
+    sweep.again()
+    trained = sweep.check()
+    sweep.command = [sys.executable, "-m", "tune_jobs.cli", "evaluate", sweep.root, "lesion", "pgd"]
+    sweep.command += ["--set", "pgd.steps=100"]
+    with sweep:
+        while not (first := schemas.list_files(sweep.root, "results/robustness")):
+            assert sweep.driver.poll() is None, sweep.driver.communicate()[0]
+            time.sleep(0.02)
+        sweep.driver.kill()
+        sweep.driver.wait()
+    kept = [handover.evaluations(sweep.root, name.removesuffix(".parquet")) for name in first]
+    assert sum(map(len, kept)) < 4
+    said = sweep.again()
+    rows = sweep.check()
+    assert "0 to train" in said
+    for trial, row in rows.items():
+        assert row["trained_at"] == trained[trial]["trained_at"]
+        assert list(json.loads(row["evaluations"])) == ["lesion", "pgd"]
+        assert 0 <= row["pgd_auc"] <= 1
+        table = schemas.read_rows(sweep.root, "robustness", trial)
+        cells = [(r["evaluation"], r["stage"], r["block"], r["level"]) for r in table]
+        assert len(cells) == len(set(cells))
 
 
 def test_ctrl_c_lets_epochs_end_a_second_run_is_refused_and_the_sweep_goes_on(tmp_path):
@@ -339,11 +381,12 @@ def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(t
     sweep.again()
     before = sweep.check()
     torn, foreign = sorted(before)
-    path = Path(sweep.root, schemas.table_path("tracks", torn))
-    path.write_bytes(path.read_bytes()[:1000])
-    Path(sweep.root, schemas.table_path("trials", foreign)).write_bytes(b"PAR1 from elsewhere")
-    Path(sweep.root, "results/epochs/notes.parquet").write_text("mine")
-    kept = [os.stat(f"{sweep.root}/checkpoints/{trial}.pt").st_mtime_ns for trial in before]
+    path = schemas.table_path("tracks", torn)
+    schemas.write_file(sweep.root, path, schemas.read_file(sweep.root, path)[:1000])
+    path = schemas.table_path("trials", foreign)
+    schemas.write_file(sweep.root, path, b"PAR1 from elsewhere")
+    schemas.write_file(sweep.root, "results/epochs/notes.parquet", b"mine")
+    kept = sweep.checkpoints()
     said = sweep.again()
     for name in (f"tracks/{torn}", f"trials/{foreign}", "epochs/notes"):
         assert f"results/{name}.parquet: torn, or not of geosweep" in said
@@ -352,8 +395,7 @@ def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(t
     assert numbers(after) == numbers(before)
     for trial, row in after.items():
         assert row["trained_at"] == before[trial]["trained_at"]
-    now = [os.stat(f"{sweep.root}/checkpoints/{trial}.pt").st_mtime_ns for trial in before]
-    assert now == kept
+    assert sweep.checkpoints() == kept
 
 
 def test_failures_are_counted_kept_and_tried_again_alone(tmp_path):

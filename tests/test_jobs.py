@@ -80,6 +80,22 @@ def test_what_is_sent_is_the_code_and_nothing_that_was_made_of_it():
         assert not any("__pycache__" in name for name in files)
 
 
+def test_of_a_folder_in_a_store_comes_home_what_is_of_use_there(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    for name in ("results/trials/a.parquet", "report/index.html", "checkpoints/a.pt", ".ray/x"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_text(name)
+    (there / "sweep.json").write_text("{}")
+    for _ in range(2):  # again, over what is there
+        reach.fetch(None, f"file://{there}", str(here))
+    found = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()}
+    assert found == {"results/trials/a.parquet", "report/index.html", "sweep.json"}
+    with pytest.raises(SweepError, match="cannot be had"):
+        reach.fetch(None, f"file://{tmp_path}/nowhere", str(here))
+    with pytest.raises(SweepError, match="--cluster FILE"):
+        reach.fetch(None, "/mnt/s/table4", str(here))
+
+
 def take(name: str, log: str, seconds: float) -> None:
     def say(text: str) -> None:
         with open(log, "a") as stream:

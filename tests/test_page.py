@@ -15,6 +15,10 @@ from analysis import report
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
+QUIET = [  # it calls nobody
+    *("--no-first-run", "--disable-quic", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
 NO_CHROMIUM = "needs chromium (Debian's package), which is not installed"
 
 LOOK = """
@@ -52,7 +56,7 @@ def look(page: Path, folder: Path, width: int = 1280) -> tuple[dict, list[str]]:
     """What a browser of this width sees of a page, and what it says in its console."""
     copy = folder / "look.html"
     copy.write_text(page.read_text().replace("</body>", LOOK + "</body>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", *QUIET]
     command += [f"--user-data-dir={folder}/profile", f"--window-size={width},900"]
     command += ["--enable-logging=stderr", "--virtual-time-budget=20000", f"file://{copy}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

@@ -296,7 +296,7 @@ def test_lists_explode_and_come_one_by_one_as_lists(many):
     np.testing.assert_allclose(np.stack(shares.dropna())[:, 0], 0.25)
 
 
-def test_what_is_kept_is_written_again_when_something_has_changed(many):
+def test_what_is_kept_is_written_again_when_much_has_changed(many):
     kept = many / "results/.tracks.arrow"
     tracks_of(many)
     before = kept.stat().st_mtime_ns
@@ -311,6 +311,11 @@ def test_what_is_kept_is_written_again_when_something_has_changed(many):
     assert changed.groupby("trial", observed=True).size().tolist()[:4] == [1, 3, 1, 3]
     assert names[1] not in set(changed.trial)
     pd.testing.assert_frame_equal(changed, again)
+    assert kept.stat().st_mtime_ns == before  # a third is read beside it
+    for name in names:
+        write_table(str(many), "tracks", name, [row(name, epoch=7)])
+    assert tracks_of(many).epoch.tolist() == [7] * COUNT
+    assert kept.stat().st_mtime_ns != before
 
 
 def test_what_was_kept_before_a_column_was_added_is_read_anew(many, monkeypatch):

@@ -115,6 +115,11 @@ def test_set_reaches_into_resources(sweep):
         ("", ["mapping"]),
         ("gamma: [1", ["line 1", "not YAML"]),
         ("gamma: {a: 1}", ["gamma.low: is missing", "gamma.a"]),
+        ("evaluations: blur", ["evaluations.blur: no such field (fields: fgsm, lesion, noise"]),
+        ("evaluations: 3", ["evaluations = 3: should be all, or names of lesion"]),
+        ("evaluations: {noise: {step: 3}}", ["noise.step: no such field (fields: levels, seed)"]),
+        ("evaluations: {pgd: {levels: [300]}}", ["levels[0] = 300: should be less than or equal"]),
+        ("keep: all", ["keep = 'all': should be 'final', 'best' or 'none'"]),
     ],
 )
 def test_a_bad_sweep_file_is_named_with_its_field_and_what_is_allowed(sweep, text, words):
@@ -163,3 +168,23 @@ def test_the_demo_has_both_networks_four_gammas_and_two_values_of_k():
 def test_a_trial_of_a_sweep_has_the_id_of_the_same_configuration(sweep):
     (trial,) = sweep("dataset: digits\ngamma: 1e-3\nK: 2\nepochs: 5").trials
     assert trial.trial == TrialConfig(gamma=0.001, stages=2, epochs=5).trial
+
+
+def test_evaluations_are_of_the_sweep_and_make_no_other_trials(sweep):
+    plain, evaluated = sweep("gamma: [0, 1]"), sweep("gamma: [0, 1]\nevaluations: [noise, pgd]")
+    assert evaluated.trials == plain.trials
+    assert (plain.evaluations, plain.keep) == ({}, "final")
+    assert list(evaluated.evaluations) == ["noise", "pgd"]
+    settings = ("evaluations=fgsm", "keep=best")
+    changed = sweep("evaluations: [noise, pgd]", *settings)
+    assert (list(changed.evaluations), changed.keep) == (["fgsm"], "best")
+
+
+def test_penalties_are_axes(sweep):
+    found = sweep("transport_penalty: [0, 1e-3]\nstraightness_penalty: [0, 0.1]")
+    assert cells(found, "transport_penalty", "straightness_penalty") == [
+        (0.0, 0.0),
+        (0.0, 0.1),
+        (1e-3, 0.0),
+        (1e-3, 0.1),
+    ]

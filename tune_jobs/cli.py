@@ -18,7 +18,7 @@ from tune_jobs.board import duration, labels
 from tune_jobs.evaluations import NAMES, EvaluationError
 from tune_jobs.evaluations import read as read_evaluations
 from tune_jobs.tables import end, results_table, some
-from tune_jobs.tracking import tracking_uri
+from tune_jobs.tracking import is_there, tracking_uri
 
 app = typer.Typer(
     help="Does a deep network learn the geodesic between its input and output distributions in "
@@ -329,6 +329,10 @@ def ui(
             raise sweep.SweepError(
                 f"{host}:{port}: {error.strerror}; choose another --port"
             ) from None
+    if not is_there(uri):
+        raise sweep.SweepError(
+            f"{root}: MLflow on this machine has nothing of it yet; geosweep sync {directory}"
+        )
     print(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]

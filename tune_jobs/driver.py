@@ -1,6 +1,7 @@
 """The driver of a running sweep: between Ray Tune, the scorers, MLflow and the board."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,8 @@ from rich.console import Console
 
 from models.config import TrialConfig
 from scoring import handover, schemas
-from scoring.actors import Pool, pool_size
-from tune_jobs import folder, provenance
+from scoring.actors import Pool
+from tune_jobs import folder, nodes, provenance
 from tune_jobs.board import Board, Cell, cells, label, labels, last_line
 from tune_jobs.demand import Demand
 from tune_jobs.search import Study
@@ -42,7 +43,9 @@ class Driver(NotKept, tune.Callback):
         # A cluster whose GPU workers are yet to come says that there will be some.
         there = float(os.environ.get("GEOSWEEP_GPUS") or bool(ray.cluster_resources().get("GPU")))
         self._gpus = there if asked is None else asked
-        self._pool = Pool(self._root, pool_size())
+        self._shared = nodes.share(request)
+        self._apart = ""  # of a node that came later: what keeps it from the folder
+        self._pool = Pool(self._root)
         self._demand = Demand()
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done, but for that
         axes = (names.split(", ") for names in request.sweep.space)  # of a search; else none
@@ -68,6 +71,7 @@ class Driver(NotKept, tune.Callback):
             if self._state.missing or self._state.to_suggest or self._evaluating:
                 with self._stop.on_interrupt():
                     self._train()
+            schemas.delete(self._root, nodes.TOKENS)
             while self._pool.left and not self._stop.asked:
                 self._collect(timeout=0.5)
             self._board.refresh()
@@ -78,6 +82,8 @@ class Driver(NotKept, tune.Callback):
             self._tracker.close(
                 "FINISHED" if complete else "KILLED" if self._stop.asked else "FAILED"
             )
+        if self._apart:
+            raise SweepError(f"{self._apart}; choose a folder that all nodes reach with --out")
 
     def _train(self) -> None:
         resources = self._request.sweep.resources
@@ -91,7 +97,10 @@ class Driver(NotKept, tune.Callback):
             revision=provenance.revision(),
             evaluations=self._request.sweep.evaluations,
             keep=self._request.sweep.keep,
+            shared=self._shared,
         )
+        # Ray keeps there what it would need to restore this run, which it is never asked to.
+        state = tempfile.TemporaryDirectory(prefix="geosweep-ray-", ignore_cleanup_errors=True)
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         # One suggestion waits at most; of a grid as many as a cluster may make room for.
@@ -109,15 +118,15 @@ class Driver(NotKept, tune.Callback):
             ),
             run_config=tune.RunConfig(
                 name=place,
-                storage_path=f"{self._root}/.ray",
+                storage_path=state.name,
                 callbacks=[self],
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 stop=self._stop,
                 verbose=0,
             ),
         )
-        tuner.fit()
-        schemas.delete(self._root, ".ray")
+        with state:
+            tuner.fit()
         for trial, cell in self._board.cells.items():
             if cell.status in ("running", "evaluating"):  # stopped before its epoch ended
                 back = "to evaluate" if trial in self._evaluating else "waiting"
@@ -241,6 +250,11 @@ class Driver(NotKept, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         file = trial.error_file
         text = Path(file).read_text() if file and Path(file).exists() else "the worker died"
+        if nodes.NotShared.__name__ in last_line(text):
+            self._apart = last_line(text)
+            self._stop.ask("a node does not have the sweep's folder")
+            self._board.change(_trial_id(trial), "waiting")
+            return
         self._failed(_trial_id(trial), text)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

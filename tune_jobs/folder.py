@@ -1,20 +1,19 @@
 """A sweep's folder as the driver sees it: which cells it has, how far each is, who holds it."""
 
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from models.config import TrialConfig
 from scoring import handover, schemas
+from tune_jobs.lease import held, hold, unwritable
 from tune_jobs.sweep import Resources, Sweep, SweepError
+
+__all__ = ["held", "hold"]  # of tune_jobs.lease
 
 PROGRESS = "progress.json"
 
@@ -75,8 +74,19 @@ class State:
 
 
 def absolute(out: str) -> str:
-    """A sweep's folder as every process can name it: an absolute path, or the URI it is."""
-    return out.rstrip("/") if "://" in out else str(Path(out).expanduser().resolve())
+    """A sweep's folder as every process can name it: an absolute path, or the URI it is.
+
+    Raises:
+        SweepError: no URI that can be opened.
+    """
+    if "://" not in out:
+        return str(Path(out).expanduser().resolve())
+    try:
+        return schemas.open_folder(out)[1] if schemas.is_local(out) else out.rstrip("/")
+    except ValueError as error:
+        raise SweepError(
+            f"{out}: {error}; a folder is a path or a URI like s3://bucket/sweeps/demo"
+        ) from error
 
 
 def claim(root: str, sweep: Sweep, suggested: list[TrialConfig] | None = None) -> None:
@@ -181,7 +191,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     finished = {trial for trial, row in rows.items() if row["status"] in ended}
     waiting = handover.waiting(root)
     scoring = [t for t in waiting if t in ids - finished]
-    leftover = [t for t in waiting if t in finished]
+    leftover = [t for t in schemas.list_files(root, handover.PENDING) if t in finished]
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
     kept = {Path(name).stem for name in schemas.list_files(root, handover.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
@@ -217,59 +227,11 @@ def progress(root: str) -> dict[str, Any] | None:
     return None if content is None else json.loads(content)
 
 
-@contextmanager
-def hold(root: str) -> Iterator[None]:
-    """Hold a local folder for one driver.
-
-    Raises:
-        SweepError: another one has it, or it cannot be written; the message says which.
-    """
-    if "://" in root:
-        yield
-        return
-    holder = Path(root, ".holder")
-    lock = FileLock(Path(root, ".lock"))
-    try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=1)  # `held` has it for a moment
-    except OSError as error:
-        if not isinstance(error, Timeout):
-            raise _unwritable(root, error) from error
-        who = holder.read_text() if holder.exists() else "another process"
-        raise SweepError(f"{root}: {who} is running this sweep; wait for it, or stop it") from None
-    try:
-        try:
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        except OSError as error:
-            raise _unwritable(root, error) from error
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def held(root: str) -> bool:
-    """Whether a driver holds a local folder now."""
-    if "://" in root or not Path(root, ".lock").exists():
-        return False
-    lock = FileLock(Path(root, ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def _unwritable(root: str, error: Exception) -> SweepError:
-    return SweepError(f"{root}: cannot be written: {error}; choose a folder with --out")
-
-
 def _write(root: str, content: Mapping[str, Any]) -> None:
     try:
         schemas.write_file(root, schemas.SWEEP, json.dumps(content, indent=1).encode())
     except (OSError, pa.ArrowException) as error:
-        raise _unwritable(root, error) from error
+        raise unwritable(root, error) from error
 
 
 def _read(root: str) -> dict[str, Any] | None:

@@ -12,16 +12,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pyarrow import fs
 
+from scoring import schemas
 from tune_jobs.sweep import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the head's loopback address
-LEFT = ("checkpoints", "pending", "mlflow.db", "mlflow.json", "mlartifacts", "set-aside")
+LEFT = (  # in a folder there that are of no use elsewhere, or large
+    *("checkpoints", "pending", "set-aside"),
+    *("mlflow.db", "mlflow.json", "mlartifacts", "holders", "nodes", "data"),
+)
 STOP = ". ~/geosweep/environment; [ ! -e ~/mlflow/pid ] || pkill -F ~/mlflow/pid mlflow; ray stop"
 STORAGE = re.compile(r"GEOSWEEP_STORAGE=[\"']?([^\s\"']+)")
 
@@ -163,14 +169,21 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
 
 
 def _copy(uri: str, to: str, left: Sequence[str]) -> None:
-    from pyarrow import fs
+    source, base = schemas.open_folder(uri)
 
-    source, base = fs.FileSystem.from_uri(uri)
-    here = fs.LocalFileSystem()
-    for found in source.get_file_info(fs.FileSelector(base)):
-        if found.base_name not in left and not found.base_name.startswith("."):
-            target = f"{Path(to).resolve()}/{found.base_name}"
-            fs.copy_files(found.path, target, source_filesystem=source, destination_filesystem=here)
+    def copy(path: str) -> None:
+        with source.open_input_stream(path) as stream:
+            schemas.write_file(to, path.removeprefix(base).strip("/"), stream.read())
+
+    found = source.get_file_info(fs.FileSelector(base))
+    wanted = [i for i in found if i.base_name not in left and not i.base_name.startswith(".")]
+    files = [info for info in wanted if info.is_file]
+    for folder in wanted:
+        if not folder.is_file:
+            inside = source.get_file_info(fs.FileSelector(folder.path, recursive=True))
+            files += [info for info in inside if info.is_file]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(copy, [info.path for info in files]))
 
 
 def down(cluster: str) -> list[str]:

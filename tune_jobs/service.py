@@ -217,10 +217,10 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
 
 def page(root: str) -> str | None:
     """Path of a sweep's report, if there is one that is newer than its results."""
-    results, found = Path(root, "results", "trials"), Path(root, "report", "index.html")
-    if "://" in root or not found.exists() or not results.exists():
-        return None
-    return str(found) if found.stat().st_mtime >= results.stat().st_mtime else None
+    results = [info.mtime_ns for info in schemas.infos(root, "results/trials")]
+    found = {info.base_name: info.mtime_ns for info in schemas.infos(root, "report")}
+    newer = results and found.get("index.html", 0) >= max(results)
+    return f"{root}/report/index.html" if newer else None
 
 
 def report(
@@ -256,7 +256,7 @@ def report(
         lines = errors.strip().splitlines() or [f"exit status {process.returncode}"]
         raise SweepError(f"report: {lines[-1]}")
     page = told.strip().splitlines()[-1]
-    return page, log_report(root, name, str(Path(page).parent)) if name else None
+    return page, log_report(root, name, page.rpartition("/")[0]) if name else None
 
 
 def _run(

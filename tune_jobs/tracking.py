@@ -9,12 +9,15 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from models.config import TrialConfig
+from models.datasets import cache_folder
 from scoring import schemas
 from scoring.handover import ENDED
 
@@ -40,8 +43,20 @@ TAGS = ("suboptimality", "ots_random", "lss_random")  # 1/m and sqrt(n): what is
 
 
 def tracking_uri(root: str) -> str:
-    """``MLFLOW_TRACKING_URI`` if it is set, else a SQLite file in the sweep's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db"
+    """``MLFLOW_TRACKING_URI`` if it is set, else a SQLite file in the sweep's folder.
+
+    A database does not live in an object store: that of a folder there is on this machine, below
+    the cache folder. On another machine ``geosweep sync`` makes it anew.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_here(root)}/mlflow.db"
+
+
+def _here(root: str) -> Path:
+    """The folder of this machine for what belongs beside a sweep's results."""
+    if schemas.is_local(root):
+        return Path(root)
+    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in root)
+    return cache_folder() / "mlflow" / f"{name}-{sha256(root.encode()).hexdigest()[:8]}"
 
 
 def load_mlflow() -> None:
@@ -136,13 +151,14 @@ class Tracker:
         from mlflow.tracking import MlflowClient
 
         uri = tracking_uri(self._root)
+        _here(self._root).mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(uri)
         known = self._client.get_experiment_by_name(self._name)
         if known is not None:
             self._experiment = known.experiment_id
         else:
-            local = uri.startswith("sqlite:") and "://" not in self._root
-            place = Path(self._root, "mlartifacts").as_uri() if local else None
+            local = uri.startswith("sqlite:")
+            place = (_here(self._root) / "mlartifacts").as_uri() if local else None
             # MLflow's pages open with runs and charts, not with what it has for language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             self._experiment = self._client.create_experiment(self._name, place, tags)
@@ -282,7 +298,7 @@ def log_report(root: str, name: str, folder: str) -> str | None:
         folder: of the report.
     """
     uri = tracking_uri(root)
-    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
+    if not is_there(uri):
         return None  # nothing was ever logged
     try:
         from mlflow.tracking import MlflowClient
@@ -293,14 +309,34 @@ def log_report(root: str, name: str, folder: str) -> str | None:
             return None
         query = f"tags.`{SWEEP_TAG}` = '{root}'"
         for run in client.search_runs([experiment.experiment_id], query, max_results=1):
-            client.log_artifacts(run.info.run_id, folder, "report")
+            with _local(folder) as path:
+                client.log_artifacts(run.info.run_id, path, "report")
     except Exception as error:  # as for the sweep itself: MLflow's trouble is not the report's
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return None
 
 
+@contextmanager
+def _local(folder: str) -> Iterator[str]:
+    """A folder of files, or a copy of it on this machine."""
+    if schemas.is_local(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="geosweep-") as copy:
+        for name in schemas.list_files(folder, "."):
+            Path(copy, name).write_bytes(schemas.read_file(folder, name) or b"")
+        yield copy
+
+
+def is_there(uri: str) -> bool:
+    """Whether MLflow's database is there, if it is a file."""
+    return not uri.startswith("sqlite:") or Path(uri.removeprefix("sqlite:///")).exists()
+
+
 def noted(root: str) -> dict[str, str]:
     """When each trial was scored that MLflow has in full, as the last run noted it."""
+    if not is_there(tracking_uri(root)):
+        return {}
     content = schemas.read_file(root, NOTE)
     try:
         note = json.loads(content or b"{}")

@@ -15,7 +15,7 @@ import torch
 from ray import tune
 
 from models.config import TrialConfig
-from models.datasets import Dataset, load
+from models.datasets import Dataset
 from models.network import Network, build, decayed
 from models.training import diverged, standardiser, train
 from scoring import handover, schemas
@@ -23,7 +23,7 @@ from scoring.energy import energy_ratio
 from scoring.robustness import evaluate
 from scoring.stages import Stage, geometry, measure
 from scoring.subject import Subject
-from tune_jobs import provenance
+from tune_jobs import nodes, provenance
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
 
@@ -38,6 +38,7 @@ def run_trial(
     revision: str = "",
     evaluations: Mapping[str, Any] | None = None,
     keep: str = "final",
+    shared: nodes.Shared | None = None,
 ) -> None:
     """Train one trial, measure it after every epoch, evaluate it, and hand it over for scoring.
 
@@ -55,13 +56,14 @@ def run_trial(
         revision: git's, of the source; kept with the results.
         evaluations: to run on the trained network, by name, with their settings.
         keep: ``best`` keeps the weights of the epoch of highest test accuracy, too.
+        shared: what lies in the sweep's folder for the nodes of a cluster.
     """
     trial = TrialConfig.model_validate(config)
     if handover.handed_over(root, trial.trial):
         return
     torch.set_num_threads(max(1, round(cpus)))
     device = "cuda" if gpus > 0 else "cpu"
-    data = load(sources[trial.dataset], folder)
+    data = nodes.load(root, trial.dataset, sources, folder, shared or nodes.Shared())
     provenance.reset_peaks(device)
     checkpoint = _read_checkpoint(root, trial.trial)
     wanted = evaluations or {}
@@ -173,11 +175,21 @@ def evaluate_all(
 ) -> None:
     """Run every evaluation that is wanted and not in the trial's robustness table as it is wanted.
 
-    Each is kept as it ends; one that is killed begins again.
+    Each is kept as it ends; one that is killed begins again. Levels are in pixel values from 0,
+    black, to 255, white, also of images like the digits', whose white is 16.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, y = (torch.from_numpy(part[: trial.points]) for part in (data.x_test, data.y_test))
-    subject = Subject(network, x.to(device), y.to(device), standardiser(data, device), BATCH)
+    standardise, white = standardiser(data, device), float(data.x_train.max())
+    if white in (0, 255):
+        subject = Subject(network, x.to(device), y.to(device), standardise, BATCH)
+    else:
+        images = x.to(device) * (255 / white)
+
+        def shrunk(pixels: torch.Tensor) -> torch.Tensor:
+            return standardise(pixels * (white / 255))
+
+        subject = Subject(network, images, y.to(device), shrunk, BATCH)
     key = {"trial": trial.trial} | trial.model_dump(include={f.name for f in schemas.KEY})
     for name, settings in wanted.items():
         if handover.evaluations(root, trial.trial).get(name) != settings:

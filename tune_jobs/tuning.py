@@ -70,7 +70,7 @@ class Stop(NotKept, tune.Stopper):
         if self._failures_left is not None:
             self._failures_left -= 1
             if self._failures_left <= 0 and not self.asked:
-                self._ask("too many cells failed")
+                self.ask("too many cells failed")
 
     def look(self, trials: list[Any]) -> None:
         """Which trials are still to finish their epoch."""
@@ -95,7 +95,7 @@ class Stop(NotKept, tune.Stopper):
         def interrupted(number: int, frame: Any) -> None:
             signal.signal(signal.SIGINT, before)
             self.interrupted = True
-            self._ask("Ctrl-C: once more to stop now")
+            self.ask("Ctrl-C: once more to stop now")
 
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, interrupted)
@@ -104,7 +104,8 @@ class Stop(NotKept, tune.Stopper):
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _ask(self, why: str) -> None:
+    def ask(self, why: str) -> None:
+        """Stop, once the epochs that are running have ended."""
         self.asked, self._why = True, why
 
 

@@ -1,0 +1,105 @@
+"""How networks take lesions, noise and attacks: by trial, and by cell as a table.
+
+The experiments are those of the paper's appendix; :mod:`scoring.robustness` has what they are.
+Command: ``python -m analysis.tables runs/demo --table robustness``.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.results import Results
+from analysis.tables import CELL, mean_interval, varying
+
+COLUMNS = [  # of the robustness table: what is shown of it
+    *("trial", "evaluation", "stage", "block", "level", "m"),
+    *("accuracy", "variation_rate", "mixed"),
+]
+CURVES = ("lesion", "noise", "fgsm", "pgd")  # accuracy against a level
+AUCS = tuple(f"{name}_auc" for name in CURVES)
+RATIOS = ("mixed_ratio", "mixed_ratio_different")
+MEASURED = ("clean_accuracy", *AUCS, *RATIOS)
+LEARNT = 2  # times chance: a network that is no better has no accuracy to lose
+
+
+def by_cell(results: Results) -> pd.DataFrame:
+    """One row per cell of the sweep that has trials with any evaluation.
+
+    Args:
+        results: of :func:`analysis.results.load`, with ``trials`` and of ``robustness`` at least
+            :data:`COLUMNS`.
+
+    Returns:
+        Frame with the cell (see :func:`analysis.tables.summary`, without m), ``seeds`` (trials
+        that are done and have any of these numbers), ``m``, the test points that accuracies are
+        of, and ``separation_m``, those that pairs are of (the fewest of a cell); then, with the
+        half-width of the 95% t-interval over seeds (``_ci95``), ``clean_accuracy`` on the same
+        points, the mean accuracies over levels (``lesion_auc``, ...), and ``mixed_ratio`` and
+        ``mixed_ratio_different``, whose null is 1. No rows where nothing was evaluated.
+    """
+    trials = of_trials(results)
+    measured = trials[[*AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
+    trials = trials.loc[measured.notna().any(axis=1)]
+    cell = [*CELL, *varying(results.trials)]
+    group = trials.groupby(cell, dropna=False)
+    counts = group[["m", "separation_m"]].min().assign(seeds=group.size())
+    table = counts.join(mean_interval(trials, cell, MEASURED)).reset_index()
+    numbers = [name for score in MEASURED for name in (score, f"{score}_ci95")]
+    return table[[*cell, "seeds", "m", "separation_m", *numbers]]
+
+
+def of_trials(results: Results) -> pd.DataFrame:
+    """Trials that are done, with what follows from their rows of the robustness table.
+
+    Returns:
+        Their rows of the trials table, with ``clean_accuracy`` at level 0 and its ``m``;
+        ``separation_m``; ``lesion_lost``, ``noise_lost``, ``fgsm_lost`` and ``pgd_lost``: the
+        mean share of its clean accuracy that a network loses over the levels, 1 - AUC / clean;
+        ``noise_variation``, ``fgsm_variation`` and ``pgd_variation``: the variation rate at the
+        end of the last stage, mean over levels above 0. NaN is what was not measured. These
+        are NaN, too, where clean accuracy is not above twice chance: a network that gives the
+        same answer to everything loses nothing.
+    """
+    trials = results.trials[results.trials.status == "done"]
+    trials = trials.astype({"trial": "str", "dataset": "str", "network": "str"})
+    trials = trials.astype(dict.fromkeys([*AUCS, *RATIOS, "classes"], "float64"))
+    rows = results.robustness[COLUMNS].astype({"trial": "str", "evaluation": "str"})
+    curves = rows[rows.evaluation.isin(CURVES)]
+    whole = curves[(curves.level == 0) & curves.accuracy.notna()]
+    clean = whole.groupby(["trial", "evaluation"]).accuracy.mean().unstack()
+    clean = clean.reindex(index=trials.trial, columns=pd.Index(CURVES)).set_index(trials.index)
+    pairs = rows[rows.evaluation.str.startswith("separation")]
+    new = {
+        "clean_accuracy": clean.mean(axis=1),
+        "m": trials.trial.map(curves[curves.accuracy.notna()].groupby("trial").m.min()),
+        "separation_m": trials.trial.map(pairs.groupby("trial").m.min()),
+    }
+    learnt = new["clean_accuracy"] > (LEARNT / trials.classes).fillna(0)
+    ends = at_the_end(curves[curves.level > 0])
+    for name in CURVES:
+        new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean[name]).where(learnt)
+        rates = ends[ends.evaluation == name].groupby("trial").variation_rate.mean()
+        new[f"{name}_variation"] = trials.trial.map(rates).where(learnt)
+    return trials.assign(**new)
+
+
+def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a variation rate, of the last state (l = n) of each trial's last stage."""
+    rows = rows[rows.variation_rate.notna()]
+    rows = rows[rows.stage == rows.groupby("trial").stage.transform("max")]
+    return rows[rows.block == rows.groupby("trial").block.transform("max")]
+
+
+def setting(trials: pd.DataFrame, auc: str) -> pd.Series:
+    """The settings that an area was measured with, as a text: areas compare at equal ones only."""
+    name = auc.removesuffix("_auc")
+    return trials.evaluations.map(lambda text: json.dumps(_settings(text, name), sort_keys=True))
+
+
+def _settings(text: Any, name: str) -> Any:
+    try:
+        return json.loads(text)[name]
+    except (TypeError, ValueError, KeyError):
+        return None  # not said

@@ -1,0 +1,205 @@
+"""Files in a sweep's folder, wherever that is: each appears whole and at once, or not at all.
+
+A folder is a path, or any URI that ``pyarrow.fs`` opens. On a file system (a disk, a mounted path)
+a file is written under another name, and renamed when it is complete. An object store (``s3://``,
+``gs://``) has no rename. There an object appears when its upload is completed, in place of what
+was there before, so one upload is all it takes; but Arrow completes an upload whenever its stream
+is closed, after an error half-way too, and cannot abandon one. So the content is collected on this
+machine first, and handed over in one call. Who is killed meanwhile has completed nothing.
+
+Nothing here needs more of an object store than what S3 promises: what was put is read and listed
+from then on. Needs pyarrow only.
+"""
+
+import mmap
+import os
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+ASIDE = "set-aside"  # folder of files that were torn, or not of geosweep
+OBJECT_STORES = ("s3", "gcs")
+PATIENCE = 60.0  # seconds for which an object store that does not answer is asked again
+PASSING = ("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE")
+PASSING += ("REQUEST_TIMEOUT", "THROTTLING", "UNAVAILABLE")
+
+
+class StoreError(RuntimeError):
+    """A file in a sweep's folder that is not what it should be; the message names it."""
+
+
+class Unreachable(StoreError):
+    """A sweep's folder that cannot be reached or written; the message says why."""
+
+
+def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a sweep's folder, and its path there. A path without ``://`` is local.
+
+    Raises:
+        ValueError: no such kind of URI.
+    """
+    return _opened(root) if "://" in root else (pafs.LocalFileSystem(), root)
+
+
+@lru_cache(maxsize=64)
+def _opened(root: str) -> tuple[pafs.FileSystem, str]:
+    if root.startswith("s3://"):  # a small file in one request, not in three
+        root += f"{'&' if '?' in root else '?'}allow_delayed_open=true"
+    fs, base = pafs.FileSystem.from_uri(root)
+    return fs, base.rstrip("/")
+
+
+def is_local(root: str) -> bool:
+    """Whether a sweep's folder is a path of this machine, mounted ones included."""
+    return open_folder(root)[0].type_name == "local"
+
+
+@contextmanager
+def writing(root: str, path: str) -> Iterator[Any]:
+    """A binary stream into a file of a sweep's folder, which is there when it is complete.
+
+    A failure on the way leaves what was there before, and nothing else.
+    """
+    fs, base = open_folder(root)
+    if fs.type_name in OBJECT_STORES:
+        with tempfile.TemporaryFile() as collected:
+            yield collected
+            _patiently(root, _put, fs, f"{base}/{path}", collected)
+        return
+    folder, _, name = f"{base}/{path}".rpartition("/")
+    aside = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    fs.create_dir(folder, recursive=True)
+    try:
+        with fs.open_output_stream(aside) as stream:
+            yield stream
+        fs.move(aside, f"{folder}/{name}")
+    except BaseException:
+        if fs.get_file_info(aside).type != pafs.FileType.NotFound:
+            fs.delete_file(aside)
+        raise
+
+
+def _put(fs: pafs.FileSystem, path: str, file: IO[bytes]) -> None:
+    """Upload what a temporary file holds, as a whole."""
+    file.flush()
+    size = os.fstat(file.fileno()).st_size
+    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+
+    def put() -> None:
+        with fs.open_output_stream(path) as stream:
+            stream.write(content)
+
+    # Ctrl-C reaches the main thread only. Here, between the two lines, it would leave an empty
+    # object in place of what was there.
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(put).result()
+
+
+def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
+    """Write a file of a sweep's folder as a whole; see :func:`writing`."""
+    with writing(root, path) as stream:
+        stream.write(content)
+
+
+def open_file(root: str, path: str) -> pa.NativeFile | None:
+    """A file of a sweep's folder to read and seek in, or None where there is none."""
+    fs, base = open_folder(root)
+    return _patiently(root, _open, fs, f"{base}/{path}")
+
+
+def _open(fs: pafs.FileSystem, path: str) -> pa.NativeFile | None:
+    there = fs.get_file_info(path).type == pafs.FileType.File
+    return fs.open_input_file(path) if there else None
+
+
+def read_file(root: str, path: str) -> bytes | None:
+    """The content of a file of a sweep's folder, or None where there is none."""
+    fs, base = open_folder(root)
+
+    def read() -> bytes | None:
+        file = _open(fs, f"{base}/{path}")
+        if file is None:
+            return None
+        with file:
+            return file.read()
+
+    return _patiently(root, read)
+
+
+def read_buffer(root: str, path: str) -> pa.Buffer:
+    """The content of a file of a sweep's folder that is there, not copied."""
+    fs, base = open_folder(root)
+
+    def read() -> pa.Buffer:
+        with fs.open_input_stream(f"{base}/{path}") as stream:
+            return stream.read_buffer()
+
+    return _patiently(root, read)
+
+
+def infos(root: str, folder: str) -> list[pafs.FileInfo]:
+    """What is known of everything in a folder of a sweep's folder; hidden files left out."""
+    fs, base = open_folder(root)
+    selector = pafs.FileSelector(f"{base}/{folder}", allow_not_found=True)
+    found = _patiently(root, fs.get_file_info, selector)
+    return [info for info in found if not info.base_name.startswith(".")]
+
+
+def list_files(root: str, folder: str) -> list[str]:
+    """Names in a folder of a sweep's folder, sorted; hidden ones (being written) left out."""
+    return sorted(info.base_name for info in infos(root, folder))
+
+
+def delete(root: str, path: str) -> None:
+    """Delete a file or a folder of a sweep's folder, if it is there."""
+    fs, base = open_folder(root)
+    kind = _patiently(root, fs.get_file_info, f"{base}/{path}").type
+    try:
+        if kind == pafs.FileType.Directory:
+            _patiently(root, fs.delete_dir, f"{base}/{path}")
+        elif kind == pafs.FileType.File:
+            _patiently(root, fs.delete_file, f"{base}/{path}")
+    except FileNotFoundError:
+        if is_local(root):
+            raise  # an object store may have done it, and its answer was lost
+
+
+def set_aside(root: str, path: str) -> str:
+    """Move a file that is not what it should be out of the way; where it is now."""
+    fs, base = open_folder(root)
+    place = f"{ASIDE}/{path.replace('/', '-')}"
+    if _patiently(root, fs.get_file_info, f"{base}/{place}").type != pafs.FileType.NotFound:
+        place += f".{uuid.uuid4().hex[:6]}"
+    if fs.type_name not in OBJECT_STORES:
+        fs.create_dir(f"{base}/{ASIDE}", recursive=True)
+    fs.move(f"{base}/{path}", f"{base}/{place}")
+    return place
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error is of the way to an object store, and says nothing of a file there."""
+    return "AWS Error" in str(error) or "google::cloud::Status" in str(error)
+
+
+def _patiently(root: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """A call to a file system; to an object store that does not answer, again for a while."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if not is_away(error):
+                raise
+            lines = str(error).splitlines()
+            if time.monotonic() > end or not any(word in str(error) for word in PASSING):
+                raise Unreachable(f"{root}: cannot be reached: {lines[0]}") from error
+            time.sleep(random.uniform(0.5, 2))
