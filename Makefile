@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-faults lint bench clean
+.PHONY: demo test test-faults test-cluster lint bench clean
 
 demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
 	$(BIN)/geosweep run demo
@@ -14,6 +14,9 @@ test: $(READY)
 
 test-faults: $(READY)  ## a part of them: what is killed, broken or full while a sweep runs
 	$(BIN)/python -m pytest -m faults --durations=0
+
+test-cluster: $(READY)  ## three machines made of namespaces, as root: ray up, submit, fetch, down
+	$(BIN)/python -m pytest tests/test_three_hosts.py -m cluster -rs --durations=0
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

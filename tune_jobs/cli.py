@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scoring.schemas import StoreError
-from tune_jobs import folder, service, sweep
+from tune_jobs import cli_cluster, folder, service, sweep
 from tune_jobs.board import duration, labels
 from tune_jobs.evaluations import NAMES, EvaluationError
 from tune_jobs.evaluations import read as read_evaluations
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A sweep's folder, like runs/demo.")]
+
+app.add_typer(cli_cluster.app)
 
 
 def main() -> NoReturn:
@@ -196,8 +198,25 @@ def _console() -> Console:
 
 
 @app.command()
-def status(directory: Folder) -> None:
-    """Say what of a sweep is done, running, failed and missing; asks neither Ray nor MLflow."""
+def status(
+    directory: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR]", help="A sweep's folder; on a cluster a job's id, too."),
+    ] = None,
+    cluster: cli_cluster.Cluster = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="As for [b]geosweep submit[/].")
+    ] = None,
+) -> None:
+    """Say what of a sweep is done, running, failed and missing; asks neither Ray nor MLflow.
+
+    With --cluster: which sweeps run there, queue, or have ended; or how far one of them is.
+    """
+    if cluster or address:
+        cli_cluster.show(directory, cluster, address)
+        return
+    if directory is None:
+        raise sweep.SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
     root = folder.absolute(directory)
     state = folder.inspect(root)
     console = Console()
@@ -284,13 +303,21 @@ def report(
 
 @app.command()
 def ui(
-    directory: Folder,
+    directory: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="A sweep's folder, like runs/demo.")
+    ] = None,
+    cluster: cli_cluster.Cluster = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 5000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is this machine only.")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve a sweep's MLflow pages on this machine, until Ctrl-C."""
+    """Serve a sweep's MLflow pages on this machine, until Ctrl-C; with --cluster the cluster's."""
+    if cluster:
+        cli_cluster.serve(cluster, port)
+        return
+    if directory is None:
+        raise sweep.SweepError("which sweep? geosweep ui DIR, or --cluster FILE")
     root = folder.absolute(directory)
     folder.inspect(root)
     uri = tracking_uri(root)

@@ -16,6 +16,7 @@ from scoring import handover, schemas
 from scoring.actors import Pool
 from tune_jobs import folder, nodes, provenance
 from tune_jobs.board import Board, Cell, cells, label, labels, last_line
+from tune_jobs.demand import Demand
 from tune_jobs.search import Study
 from tune_jobs.sweep import SweepError
 from tune_jobs.tracking import Tracker
@@ -39,11 +40,13 @@ class Driver(NotKept, tune.Callback):
         self._study = study
         self._root = request.root
         asked = request.sweep.resources.gpus
-        there = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+        # A cluster whose GPU workers are yet to come says that there will be some.
+        there = float(os.environ.get("GEOSWEEP_GPUS") or bool(ray.cluster_resources().get("GPU")))
         self._gpus = there if asked is None else asked
         self._shared = nodes.share(request)
         self._apart = ""  # of a node that came later: what keeps it from the folder
         self._pool = Pool(self._root)
+        self._demand = Demand()
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done, but for that
         axes = (names.split(", ") for names in request.sweep.space)  # of a search; else none
         self._varying = [name for names in axes for name in names] or None
@@ -174,6 +177,7 @@ class Driver(NotKept, tune.Callback):
         self._tracker.sync(state.rows, labels(state.trials, self._varying))
 
     def _collect(self, timeout: float = 0) -> None:
+        self._demand.look(self._pool.left)
         for trial, error in self._pool.collect(timeout):
             if error is not None:
                 self._failed(trial, f"scoring: {error}", record=False)

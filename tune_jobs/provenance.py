@@ -1,5 +1,6 @@
 """Where numbers come from: the source's revision, and the memory it took."""
 
+import os
 import resource
 import subprocess
 from contextlib import suppress
@@ -8,7 +9,12 @@ from typing import Any
 
 
 def revision() -> str:
-    """Git's revision of this source, ``-dirty`` where it was changed; empty outside git."""
+    """Git's revision of this source, ``-dirty`` where it was changed; empty outside git.
+
+    Source that was sent to a cluster has no git: ``GEOSWEEP_REVISION`` says where it is from.
+    """
+    if "GEOSWEEP_REVISION" in os.environ:
+        return os.environ["GEOSWEEP_REVISION"]
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]

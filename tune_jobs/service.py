@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +21,7 @@ from tune_jobs.board import labels
 from tune_jobs.search import Study, StudyError
 from tune_jobs.sweep import Sweep, SweepError
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
+from tune_jobs.turns import turn
 
 
 def check(
@@ -35,7 +38,7 @@ def check(
 
     Args:
         sweep: what to run.
-        out: the folder; ``runs/<name>`` if None.
+        out: the folder; if None ``<name>`` in ``GEOSWEEP_STORAGE``, which a cluster has, or runs.
         data: folder of ``NAME.npz`` files.
         address: of a Ray cluster; this machine if None.
         retry: True trains only the cells that failed, False leaves them; None trains them
@@ -73,7 +76,7 @@ def check(
             )
     return folder.Request(
         sweep=sweep,
-        root=folder.absolute(out or f"runs/{sweep.name}"),
+        root=folder.absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE', 'runs')}/{sweep.name}"),
         data=data,
         address=address,
         sources=sources,
@@ -262,6 +265,7 @@ def _run(
     """Train and score; whether Ctrl-C ended it."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # each trial's
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes when told not to
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -295,12 +299,23 @@ def _run(
             raise SweepError(f"Ray at {request.address or 'this machine'}: {lines[0]}") from error
     try:
         early.join()
-        driver = Driver(request, state, study, console)
-        driver.run()
-        return driver.interrupted
+        with _turn(request, console):
+            driver = Driver(request, state, study, console)
+            driver.run()
+            return driver.interrupted
     finally:
         if mine:
             ray.shutdown()
+
+
+def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:
+    """Until it is this sweep's turn on a cluster that others may use, too."""
+    import ray
+
+    if request.address is None:
+        return nullcontext()
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return turn(ray.get_runtime_context().gcs_address, request.sweep.name, say)
 
 
 def _going_on(state: folder.State) -> str:

@@ -1,0 +1,131 @@
+"""Sending sweeps to a cluster, as far as that goes without one."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from tune_jobs import cli, jobs, reach
+from tune_jobs.sweep import SweepError
+from tune_jobs.turns import turn
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GEOSWEEP_STORAGE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    return tmp_path
+
+
+@pytest.fixture
+def file(tmp_path):
+    file = tmp_path / "cluster.yaml"
+    text = "provider: {type: local}\nsetup_commands: ['export GEOSWEEP_STORAGE=/mnt/s']\n"
+    file.write_text(text)
+    return str(file)
+
+
+def said(capsys, *words: str) -> str:
+    with mock.patch.object(sys, "argv", ["geosweep", *words]), pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize("command", [["submit", "demo", "--out", "/x"], ["logs"], ["stop"]])
+def test_without_a_cluster_the_message_says_how_to_name_one(capsys, command):
+    assert "--cluster FILE" in said(capsys, *command)
+
+
+def test_no_token_no_such_file_and_no_such_address_are_said(capsys, file, home, monkeypatch):
+    assert "no token" in said(capsys, "logs", "--cluster", file)
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("0" * 64)
+    assert "cannot be read" in said(capsys, "logs", "--cluster", "nowhere.yaml")
+    assert "no Ray dashboard" in said(capsys, "logs", "--address", "http://127.0.0.1:1")
+    (home / "other.yaml").write_text("dataset: digits\n")
+    assert "no provider" in said(capsys, "down", "--cluster", str(home / "other.yaml"))
+
+
+def test_a_sweep_that_is_wrong_is_refused_before_it_is_sent(capsys, file):
+    assert "gamma" in said(capsys, "submit", "demo", "--set", "gamma=x", "--cluster", file)
+
+
+def test_a_sweeps_folder_lies_below_the_clusters_storage(file, monkeypatch):
+    assert reach.folder_there(file, None, "table4") == "/mnt/s/table4"
+    assert reach.folder_there(file, "try", "table4") == "/mnt/s/try"
+    assert reach.folder_there(file, "s3://bucket/try/", "table4") == "s3://bucket/try"
+    assert reach.folder_there(None, "/data/try", "table4") == "/data/try"
+    with pytest.raises(SweepError, match="GEOSWEEP_STORAGE"):
+        reach.folder_there(None, "try", "table4")
+    monkeypatch.setenv("GEOSWEEP_STORAGE", "/mnt/here")
+    assert reach.folder_there(None, None, "table4") == "/mnt/here/table4"
+
+
+def test_what_is_sent_is_the_code_and_nothing_that_was_made_of_it():
+    with jobs.package() as folder:
+        assert sorted(os.listdir(folder)) == sorted(jobs.PACKAGES)
+        files = {str(path.relative_to(folder)) for path in Path(folder).rglob("*")}
+        assert {"tune_jobs/cli.py", "tune_jobs/sweeps/demo.yaml", "analysis/report.html"} <= files
+        assert not any("__pycache__" in name for name in files)
+
+
+def test_of_a_folder_in_a_store_comes_home_what_is_of_use_there(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    for name in ("results/trials/a.parquet", "report/index.html", "checkpoints/a.pt", ".ray/x"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_text(name)
+    (there / "sweep.json").write_text("{}")
+    for _ in range(2):  # again, over what is there
+        reach.fetch(None, f"file://{there}", str(here))
+    found = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()}
+    assert found == {"results/trials/a.parquet", "report/index.html", "sweep.json"}
+    with pytest.raises(SweepError, match="cannot be had"):
+        reach.fetch(None, f"file://{tmp_path}/nowhere", str(here))
+    with pytest.raises(SweepError, match="--cluster FILE"):
+        reach.fetch(None, "/mnt/s/table4", str(here))
+
+
+def take(name: str, log: str, seconds: float) -> None:
+    def say(text: str) -> None:
+        with open(log, "a") as stream:
+            print(name, text, file=stream)
+
+    with turn("10.0.0.11:6379", name, say):
+        say("begins")
+        time.sleep(seconds)
+        say("ends")
+
+
+def test_sweeps_take_turns_in_their_order_and_nobody_waits_for_the_killed(tmp_path):
+    log = str(tmp_path / "log")
+    Path(log).touch()
+    fork = multiprocessing.get_context("spawn")
+    waits = {"killed": 600, "gone": 600, "third": 0.1, "last": 0}
+    drivers = {}
+    for name, seconds in waits.items():
+        drivers[name] = fork.Process(target=take, args=(name, log, seconds))
+        drivers[name].start()
+        sign = "killed begins" if name == "killed" else f"{name} queued"
+        until = time.monotonic() + 60
+        while sign not in Path(log).read_text():
+            assert time.monotonic() < until, Path(log).read_text()
+            time.sleep(0.1)
+    for name in ("gone", "killed"):  # one that waits, and the one that all wait for
+        os.kill(drivers[name].pid, signal.SIGKILL)
+    for driver in drivers.values():
+        driver.join(60)
+    lines = Path(log).read_text().splitlines()
+    order = [line for line in lines if line.endswith(("begins", "ends"))]
+    assert order[1:] == ["third begins", "third ends", "last begins", "last ends"]
+    assert "last queued, one sweep at a time on a cluster; ahead: killed (" in "\n".join(lines)

@@ -1,0 +1,213 @@
+"""Sweeps as jobs of a Ray cluster: what is sent, how it stands, what it says.
+
+A job's driver runs on the head, so the machine that sent it may go away. The code of the four
+packages is sent along: a sweep runs with the code that it was submitted with, whatever is
+submitted after it; only what pyproject.toml names is taken from the cluster's own set-up.
+"""
+
+import asyncio
+import logging
+import re
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_jobs import provenance
+from tune_jobs.reach import DASHBOARD, folder_there, token, tunnel
+from tune_jobs.sweep import Sweep, SweepError, builtin
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
+SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # metadata of a job
+STOPPING = {  # a stopped job gets Ctrl-C's signal, and this long to end its epochs
+    "RAY_JOB_STOP_SIGNAL": "SIGINT",
+    "RAY_JOB_STOP_WAIT_TIME_S": "600",
+}
+
+
+@contextmanager
+def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmissionClient"]:
+    """A client of the cluster's Jobs API: through a tunnel, or where it is reached already.
+
+    Args:
+        cluster: file for ``ray up``.
+        address: like ``http://127.0.0.1:8265``; used if there is no file.
+
+    Raises:
+        SweepError: no such cluster, no token, or the wrong one.
+    """
+    if not cluster and not address:
+        raise SweepError(
+            "which cluster? --cluster FILE, the one that ray up was given; or --address "
+            f"http://127.0.0.1:{DASHBOARD} where its dashboard is reached already"
+        )
+    token()
+    from requests import RequestException
+
+    given = f"--cluster {cluster}" if cluster else f"--address {address}"
+    with tunnel(cluster, DASHBOARD) if cluster else nullcontext() as port:
+        url = f"127.0.0.1:{port}" if port else str(address)
+        logging.disable(logging.INFO)  # Ray's client tells of every package
+        try:
+            yield _client(url if "://" in url else f"http://{url}", given)
+        except RequestException as error:
+            raise SweepError(f"{given}: lost on the way; what it was sent goes on") from error
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _client(url: str, given: str) -> "JobSubmissionClient":
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(url)
+        client.list_jobs()
+        return client
+    except Exception as error:  # requests' and Ray's own kinds
+        said = str(error)
+        if re.search(r"\b40[13]\b|[Uu]nauthenticated|[Aa]uthentication|[Ii]nvalid .*token", said):
+            said = "refused: not the cluster's token; copy ~/.ray/auth_token from where it was made"
+        elif isinstance(error, ConnectionError) or "connect" in said.lower():
+            said = "no Ray dashboard answers there"
+        raise SweepError(f"{given}: {said.splitlines()[0]}") from error
+
+
+@contextmanager
+def package() -> Iterator[str]:
+    """A folder with the code of this geosweep alone: equal code is sent and unpacked once."""
+    with tempfile.TemporaryDirectory() as folder:
+        hidden = shutil.ignore_patterns("__pycache__", ".*")
+        for name in PACKAGES:
+            shutil.copytree(str(resources.files(name)), Path(folder, name), ignore=hidden)
+        yield folder
+
+
+def submit(client: "JobSubmissionClient", sweep: Sweep, folder: str, options: list[str]) -> str:
+    """Have a cluster run a sweep; the job's id.
+
+    Args:
+        client: of :func:`connect`.
+        sweep: checked; its file is sent along.
+        folder: of the results, as the nodes name it.
+        options: for ``geosweep run``, besides the sweep, its folder and the address.
+    """
+    name, content = sweep.source, {}
+    run = ["python", "-m", "tune_jobs.cli", "run"]
+    rest = shlex.join(["--out", folder, "--address", "auto", *options])
+    if name in builtin():
+        command = f"exec {shlex.join([*run, name])} {rest}"
+    else:  # in the environment, so that the code that is sent stays the same for all sweeps
+        content["GEOSWEEP_SWEEP"] = Path(name).expanduser().read_text()
+        file = f'"$place"/{shlex.quote(Path(name).name)}'
+        command = f'place=$(mktemp -d) && printf %s "$GEOSWEEP_SWEEP" > {file} && '
+        command += f"exec {shlex.join(run)} {file} {rest}"
+    return _send(
+        client,
+        command,
+        content,
+        f"{sweep.name}-{datetime.now():%Y%m%d-%H%M%S}",
+        {
+            SWEEP: sweep.name,
+            FOLDER: folder,
+        },
+    )
+
+
+def _send(
+    client: "JobSubmissionClient",
+    command: str,
+    variables: dict[str, str],
+    job: str,
+    metadata: dict[str, str],
+) -> str:
+    variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
+    with package() as code:
+        environment = {"working_dir": code, "env_vars": variables}
+        try:
+            return client.submit_job(
+                entrypoint=command, submission_id=job, runtime_env=environment, metadata=metadata
+            )
+        except RuntimeError as error:
+            raise SweepError(f"{job}: refused: {str(error).splitlines()[0]}") from error
+
+
+def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> str:
+    """What a command of geosweep says on the cluster's head, as a job that is then forgotten."""
+    job = f"geosweep-{words[0]}-{time.time_ns()}"
+    command = shlex.join(["python", "-m", "tune_jobs.cli", *words])
+    _send(client, f"exec {command}", {}, job, {})
+    until = time.monotonic() + patience
+    while not (status := client.get_job_status(job)).is_terminal():
+        if time.monotonic() > until:
+            client.stop_job(job)
+            raise SweepError(f"{words[0]}: no answer from the cluster in {patience:g} s")
+        time.sleep(0.3)
+    said = client.get_job_logs(job)  # Ray's own lines, and then the command's
+    client.delete_job(job)
+    lines = said.partition("\nRunning entrypoint")[2].splitlines()[1:]
+    if status.value != "SUCCEEDED":
+        raise SweepError((lines or [status.value])[-1].removeprefix("geosweep: "))
+    return "\n".join(lines)
+
+
+def of(job: "JobDetails", what: str) -> str:
+    """A sweep's name or folder, which is metadata of its job."""
+    return (job.metadata or {})[what]
+
+
+def sweeps(client: "JobSubmissionClient") -> list["JobDetails"]:
+    """The cluster's sweeps, the oldest first."""
+    jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
+    return sorted(jobs, key=lambda job: job.start_time or 0)
+
+
+def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) -> "JobDetails":
+    """The job of an id, or the last one of a folder; without either the last one of all.
+
+    Raises:
+        SweepError: there is none; the message names those that there are.
+    """
+    known = sweeps(client)
+    if which is None and known:
+        return known[-1]
+    if which is not None:
+        named = [job for job in known if job.submission_id == which]
+        with suppress(SweepError):
+            there = folder_there(cluster, which, which)
+            named = named or [job for job in known if of(job, FOLDER) == there]
+        if named:
+            return named[-1]
+    have = ", ".join(str(job.submission_id) for job in known[-5:]) or "none"
+    raise SweepError(f"{which or 'no sweep'}: no such job or folder on the cluster (jobs: {have})")
+
+
+def follow(client: "JobSubmissionClient", job: str, show: Callable[[str], None]) -> int:
+    """Show a job's log until it ends; the exit status of its sweep.
+
+    Raises:
+        SweepError: the way to the cluster is gone; the sweep is not.
+    """
+
+    from aiohttp import ClientError
+
+    async def tail() -> None:
+        async for text in client.tail_job_logs(job):
+            show(text)
+
+    try:
+        asyncio.run(tail())
+        details = client.get_job_info(job)
+    except (OSError, RuntimeError, ClientError) as error:
+        raise SweepError(f"{job}: lost the cluster ({error}); the sweep goes on there") from error
+    if details.driver_exit_code is None:
+        return 0 if details.status.value == "SUCCEEDED" else 1
+    return details.driver_exit_code

@@ -1,0 +1,226 @@
+"""A Ray cluster as the machine sees it from which ``ray up`` was called: by SSH.
+
+Nothing on a cluster listens for the world: its dashboard and its MLflow are on the head's loopback
+address, and come through tunnels.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pyarrow import fs
+
+from scoring import schemas
+from tune_jobs.sweep import SweepError
+
+DASHBOARD, MLFLOW = 8265, 5000  # ports on the head's loopback address
+LEFT = (  # in a folder there that are of no use elsewhere, or large
+    *("checkpoints", "pending", "set-aside"),
+    *("mlflow.db", "mlflow.json", "mlartifacts", "holders", "nodes", "data"),
+)
+STOP = ". ~/geosweep/environment; [ ! -e ~/mlflow/pid ] || pkill -F ~/mlflow/pid mlflow; ray stop"
+STORAGE = re.compile(r"GEOSWEEP_STORAGE=[\"']?([^\s\"']+)")
+
+
+def cluster_file(path: str) -> dict[str, Any]:
+    """The content of a file for ``ray up``.
+
+    Raises:
+        SweepError: it is none.
+    """
+    try:
+        content = yaml.safe_load(Path(path).expanduser().read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        said = str(error).splitlines()[0]
+        raise SweepError(f"--cluster {path}: cannot be read: {said}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
+        raise SweepError(f"--cluster {path}: no cluster file for ray up (it has no provider)")
+    return content
+
+
+def folder_there(cluster: str | None, out: str | None, name: str) -> str:
+    """A sweep's folder as the cluster's nodes name it: below its storage, unless it is absolute.
+
+    Raises:
+        SweepError: the cluster's storage is not known.
+    """
+    if out and ("://" in out or out.startswith("/")):
+        return out.rstrip("/")
+    storage = os.environ.get("GEOSWEEP_STORAGE")
+    if cluster:
+        cluster_file(cluster)
+        if found := STORAGE.search(Path(cluster).expanduser().read_text()):
+            storage = found.group(1)
+    if not storage:
+        raise SweepError(
+            "--out: give an absolute path or a URI that all nodes reach; a name alone is taken "
+            "below GEOSWEEP_STORAGE, which neither the cluster file nor the environment has"
+        )
+    return f"{storage.rstrip('/')}/{(out or name).strip('/')}"
+
+
+@contextmanager
+def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
+    """A port of the head's loopback address on this machine, through SSH; which port it is here.
+
+    Raises:
+        SweepError: no head can be reached; the message says why.
+    """
+    cluster_file(cluster)
+    here = here or _free_port()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "dashboard", cluster]
+    command += ["--port", str(here), "--remote-port", str(port)]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+        )
+        try:
+            until = time.monotonic() + 90
+            while not answers(here):
+                if process.poll() is not None or time.monotonic() > until:
+                    said.seek(0)
+                    raise SweepError(f"--cluster {cluster}: no way there: {_reason(said.read())}")
+                time.sleep(0.1)
+            yield here
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, 15)
+            process.wait()
+
+
+def _reason(said: str) -> str:
+    if "not found" in said and "ead node" in said:
+        return "it has no head; ray up starts it"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if re.search(r"ssh:|rror|refused|denied|in use", line)]
+    return (telling or lines or ["ray dashboard ended"])[-1]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def token() -> None:
+    """Have Ray's clients in this process show the token.
+
+    Raises:
+        SweepError: there is none, and ``RAY_AUTH_MODE`` does not say that there need be none.
+    """
+    if os.environ.setdefault("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if not os.environ.get("RAY_AUTH_TOKEN") and not (file.is_file() and file.read_text().strip()):
+        raise SweepError(
+            f"{file}: no token. For a new cluster: ray get-auth-token --generate, then ray up; "
+            "for one that runs: copy this file from the machine that started it"
+        )
+
+
+def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT) -> None:
+    """Copy a sweep's folder from a cluster to this machine; what is here already is replaced.
+
+    Args:
+        cluster: file for ``ray up``; needed where the folder is a path of the nodes.
+        folder: as the nodes name it.
+        to: folder on this machine.
+        left: names in the folder that stay there.
+
+    Raises:
+        SweepError: it could not be had.
+    """
+    Path(to).mkdir(parents=True, exist_ok=True)
+    try:
+        if "://" in folder:
+            _copy(folder, to, left)
+            return
+        if not cluster:
+            raise SweepError(f"{folder}: a path of the cluster's nodes: --cluster FILE reaches it")
+        config = cluster_file(cluster) | {"rsync_exclude": [f"/{name}" for name in (*left, ".*")]}
+        program = "import sys, yaml; from ray.autoscaler.sdk import rsync; rsync("
+        program += "yaml.safe_load(sys.stdin), source=sys.argv[1], target=sys.argv[2], down=True)"
+        done = subprocess.run(  # a process of its own: it talks much
+            [sys.executable, "-c", program, f"{folder}/", f"{Path(to)}/"],
+            input=yaml.safe_dump(config),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SweepError(f"{folder}: cannot be had: {_reason(done.stdout + done.stderr)}")
+    except OSError as error:
+        raise SweepError(f"{folder}: cannot be had: {error}") from error
+
+
+def _copy(uri: str, to: str, left: Sequence[str]) -> None:
+    source, base = schemas.open_folder(uri)
+
+    def copy(path: str) -> None:
+        with source.open_input_stream(path) as stream:
+            schemas.write_file(to, path.removeprefix(base).strip("/"), stream.read())
+
+    found = source.get_file_info(fs.FileSelector(base))
+    wanted = [i for i in found if i.base_name not in left and not i.base_name.startswith(".")]
+    files = [info for info in wanted if info.is_file]
+    for folder in wanted:
+        if not folder.is_file:
+            inside = source.get_file_info(fs.FileSelector(folder.path, recursive=True))
+            files += [info for info in inside if info.is_file]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(copy, [info.path for info in files]))
+
+
+def down(cluster: str) -> list[str]:
+    """Take a cluster down: `ray down`, and then what that leaves on machines of a list.
+
+    Returns:
+        What could not be reached, in words.
+
+    Raises:
+        SweepError: `ray down` failed.
+    """
+    config = cluster_file(cluster)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "down", "--yes", cluster]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise SweepError(f"--cluster {cluster}: ray down: {_reason(done.stdout + done.stderr)}")
+    provider, auth = config["provider"], config.get("auth", {})
+    if provider["type"] != "local":
+        return []
+    options = ["BatchMode=yes", "ConnectTimeout=10", "LogLevel=ERROR"]
+    options += ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]  # as `ray up` does
+    if proxy := auth.get("ssh_proxy_command"):
+        options.append(f"ProxyCommand={proxy}")
+    ssh = ["ssh", *(word for option in options for word in ("-o", option))]
+    if key := auth.get("ssh_private_key"):
+        ssh += ["-i", str(Path(key).expanduser())]
+    head = provider.get("external_head_ip") or provider["head_ip"]
+    machines = [head, *provider.get("worker_ips", [])]
+    stops = {
+        machine: subprocess.Popen(
+            [*ssh, f"{auth['ssh_user']}@{machine}", STOP],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for machine in machines
+    }
+    said = {machine: stop.communicate()[0] for machine, stop in stops.items()}
+    return [f"{m}: {_reason(said[m])}" for m, stop in stops.items() if stop.returncode]
