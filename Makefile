@@ -10,7 +10,7 @@ demo: $(READY)  ## the main job on real data: train 16 networks, score them, wri
 	$(BIN)/geosweep run demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-faults: $(READY)  ## a part of them: what is killed, broken or full while a sweep runs
 	$(BIN)/python -m pytest -m faults --durations=0

@@ -51,7 +51,7 @@ def trial(config):
         tune.report({**epoch.record, "end": time.time()})
 
 folder, count = sys.argv[1], int(sys.argv[2])
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 tuner = tune.Tuner(
     tune.with_resources(trial, {"cpu": 2}),
     param_space={"dataset": "digits", "layers": "fully_connected", "epochs": 1,

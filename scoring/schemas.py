@@ -514,9 +514,14 @@ def _is_whole(fs: pafs.FileSystem, path: str, table: str) -> bool:
 
 
 def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
-    """The rows that a trial has in a table; none if its file is not there."""
-    file = open_file(root, table_path(table, trial))
-    return [] if file is None else pq.read_table(file).to_pylist()
+    """The rows that a trial has in a table; none if its file is not there.
+
+    A column that the file was written without, by an earlier version, is null.
+    """
+    content = read_file(root, table_path(table, trial))
+    if content is None:
+        return []
+    return _read_content(pa.py_buffer(content), table, TABLES[table]).to_pylist()
 
 
 def read_row(root: str, table: str, trial: str) -> dict[str, Any]:

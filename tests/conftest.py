@@ -27,12 +27,21 @@ def pytest_configure(config):
     os.environ.pop("GEOSWEEP_DATA", None)
 
 
+def pytest_collection_modifyitems(items):
+    """Side by side run files, and of what is killed, which takes long, each test of its own."""
+    for item in items:
+        if item.get_closest_marker("faults") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(scope="module")
 def ray_here():
     """Ray on this machine for the tests of a module; those of others start their own."""
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     yield
     ray.shutdown()
 

@@ -288,9 +288,10 @@ def _run(
     mine = not ray.is_initialized()
     if mine:
         try:
+            here = request.address is None and "RAY_ADDRESS" not in os.environ
             ray.init(
-                address=request.address,
-                include_dashboard=False if request.address is None else None,
+                address="local" if here else request.address,  # None: any that was left running
+                include_dashboard=False if here else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
