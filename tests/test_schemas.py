@@ -102,6 +102,7 @@ def test_files_from_before_the_geometry_was_measured_read_as_null(tmp_path, tabl
     path = tmp_path / table_path(table, "a")
     path.parent.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([row()], older), path)
+    assert list(schemas.read_row(str(tmp_path), table, "a")) == schema.names
     write_table(str(tmp_path), table, "b", [row("b")])
     read = read_table(str(tmp_path), table)
     assert read.schema.names == schema.names
