@@ -125,8 +125,8 @@ def accuracy_against_noise(results: Results) -> Figure:
     keys = [place | {"gamma": gamma} for place in places for gamma in _gammas(rows, place)]
     names = [name for name in TESTED if (rows.evaluation == name).any()]
     figure, grid = drawing.sheet(
-        len(keys), 2 * len(names), (2.5 if len(names) == 1 else 1.4, 1.6),
-        gaps=(0.62, 0.75), beside=0.3, top=0.52, below=0.5,
+        len(keys), 2 * len(names), (2.5 if len(names) == 1 else 1.27, 1.6),
+        gaps=(0.78, 0.75), beside=0.3, top=0.52, below=0.5,
     )  # fmt: skip
     for i, key in enumerate(keys):
         for j, name in enumerate(names):
