@@ -30,6 +30,12 @@ app = typer.Typer(
 )
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A sweep's folder, like runs/demo.")]
+Data = Annotated[
+    str | None, typer.Option(help="Folder with NAME.npz data sets; default GEOSWEEP_DATA.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="A Ray cluster's address; default: Ray on this machine.")
+]
 
 app.add_typer(cli_cluster.app)
 
@@ -70,13 +76,8 @@ def run(
             help="Another value, or another axis, than the file's. May be given again.",
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Folder with NAME.npz data sets; default GEOSWEEP_DATA."),
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster's address; default: Ray on this machine.")
-    ] = None,
+    data: Data = None,
+    address: Address = None,
     retry: Annotated[
         bool | None,
         typer.Option(
@@ -150,13 +151,8 @@ def evaluate(
             help="Another setting than the default, like noise.levels=0,8,16. May be given again.",
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Folder with NAME.npz data sets; default GEOSWEEP_DATA."),
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster's address; default: Ray on this machine.")
-    ] = None,
+    data: Data = None,
+    address: Address = None,
 ) -> None:
     """Try how robust the trained networks of a sweep are; trains nothing.
 
