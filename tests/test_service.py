@@ -20,7 +20,7 @@ from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.tables import results_table
-from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG
+from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
 from tune_jobs.tuning import Stop
 
 pytestmark = [
@@ -327,6 +327,15 @@ def test_the_sweep_goes_on_without_mlflow(run, monkeypatch):
     state = run(SWEEP, "network=plain")
     assert [row["status"] for row in state.rows.values()] == ["done"]
     assert "Parquet is complete" in run.output.getvalue()
+
+
+def test_rows_of_an_older_version_are_logged_with_the_defaults_that_they_had(run):
+    state, said = run(SWEEP, "network=plain"), []
+    older = {"transport_penalty": None, "scored_at": "later"}
+    rows = {trial_id: row | older for trial_id, row in state.rows.items()}
+    tracker = Tracker(run.root, state.name, state.description, said.append)
+    assert tracker.sync(rows, dict.fromkeys(rows, "plain")) == list(rows)
+    assert said == []
 
 
 def test_the_board_counts_and_estimates(finished):

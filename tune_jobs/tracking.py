@@ -266,8 +266,8 @@ class Tracker:
         schemas.write_file(self._root, NOTE, json.dumps(content).encode())
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
-        config = {name: row[name] for name in TrialConfig.model_fields}
-        self._start(trial, config, label)
+        known = {name: row[name] for name in TrialConfig.model_fields}  # null: of an older version
+        self._start(trial, TrialConfig.model_validate(known).model_dump(), label)
         self._finish(trial, row)
 
     def _fail(self, trial: str, error: str) -> None:
