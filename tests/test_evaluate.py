@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,11 +36,8 @@ def evaluated(tmp_path_factory):
 
 
 def evaluate(run: Run, wanted: dict) -> folder.State:
-    asked = sweep.read(str(run.file)) if run.file.exists() else folder.as_sweep(run.root)
-    asked = folder.as_sweep(run.root) if folder.inspect(run.root).rows else asked
+    asked = replace(folder.as_sweep(run.root), evaluations=wanted)
     request = service.check(asked, run.root, None, None)
-    request.sweep.evaluations.clear()
-    request.sweep.evaluations.update(wanted)
     return service.evaluate(request, Console(file=run.output, width=120))
 
 

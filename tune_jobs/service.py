@@ -50,7 +50,7 @@ def check(
     """
     if data is not None and not Path(data).expanduser().is_dir():
         raise SweepError(f"--data {data}: no such folder")
-    here = address is None and "RAY_ADDRESS" not in os.environ
+    here = _is_here(address)
     if here:
         _fits(sweep)
     loaded: dict[str, datasets.Dataset] = {}
@@ -84,6 +84,11 @@ def check(
         retry=retry,
         max_failures=max_failures,
     )
+
+
+def _is_here(address: str | None) -> bool:
+    """Whether a sweep starts a Ray of its own on this machine, or goes to a cluster."""
+    return address is None and "RAY_ADDRESS" not in os.environ
 
 
 def _fits(sweep: Sweep) -> None:
@@ -288,7 +293,7 @@ def _run(
     mine = not ray.is_initialized()
     if mine:
         try:
-            here = request.address is None and "RAY_ADDRESS" not in os.environ
+            here = _is_here(request.address)
             ray.init(
                 address="local" if here else request.address,  # None: any that was left running
                 include_dashboard=False if here else None,
@@ -313,7 +318,7 @@ def _turn(request: folder.Request, console: Console) -> AbstractContextManager[N
     """Until it is this sweep's turn on a cluster that others may use, too."""
     import ray
 
-    if request.address is None:
+    if _is_here(request.address):
         return nullcontext()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     return turn(ray.get_runtime_context().gcs_address, request.sweep.name, say)

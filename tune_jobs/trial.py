@@ -178,6 +178,10 @@ def evaluate_all(
     Each is kept as it ends; one that is killed begins again. Levels are in pixel values from 0,
     black, to 255, white, also of images like the digits', whose white is 16.
     """
+    done = handover.evaluations(root, trial.trial) if wanted else {}
+    left = {name: settings for name, settings in wanted.items() if done.get(name) != settings}
+    if not left:
+        return
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, y = (torch.from_numpy(part[: trial.points]) for part in (data.x_test, data.y_test))
     standardise, white = standardiser(data, device), float(data.x_train.max())
@@ -191,10 +195,9 @@ def evaluate_all(
 
         subject = Subject(network, images, y.to(device), shrunk, BATCH)
     key = {"trial": trial.trial} | trial.model_dump(include={f.name for f in schemas.KEY})
-    for name, settings in wanted.items():
-        if handover.evaluations(root, trial.trial).get(name) != settings:
-            rows = evaluate(name, subject, settings)
-            handover.add_evaluation(root, key, name, settings, rows)
+    for name, settings in left.items():
+        rows = evaluate(name, subject, settings)
+        handover.add_evaluation(root, key, name, settings, rows)
 
 
 SCORES = ("lss", "inverse_lss", "lsr")
