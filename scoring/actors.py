@@ -2,13 +2,15 @@
 
 import math
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scoring.handover import finish
@@ -17,30 +19,43 @@ NO_DEVICE = {"CUDA_VISIBLE_DEVICES": ""}  # Ray unsets it otherwise
 
 MOST = 8  # scorers on one node
 PATIENCE = 3.0  # seconds a trial waits before another scorer is started for it
+IDLE = 60.0  # seconds a scorer without work is kept: a cluster gives idle nodes back
+RETRIES = 2  # of a trial whose scorer died, or its node
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=2, runtime_env={"env_vars": NO_DEVICE})
+@ray.remote(num_cpus=0, runtime_env={"env_vars": NO_DEVICE})
 class Scorer:
-    """Finishes one trial at a time; one that is killed starts again with the same trial."""
+    """Finishes one trial at a time."""
 
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
         """Solve with all cores of this machine, divided by the trials being finished now."""
         finish(root, trial, released_at, max(1, (os.cpu_count() or 1) // share))
 
 
+@dataclass(eq=False)
+class _Started:
+    """A scorer, the node that it is on, and since when it has been without work."""
+
+    actor: Any
+    node: str
+    since: float = field(default_factory=time.monotonic)
+
+
 class Pool:
     """A few scorers and a queue: what waits is on storage, not in memory.
 
     Scorers ask Ray for no CPU, so they never wait for one that a trial holds: with few cores
-    training and scoring share them.
+    training and scoring share them. Each stays on the node it was started on. One that dies takes
+    nothing with it: its trial goes to the head of the queue, and to another scorer.
     """
 
     def __init__(self, root: str):
         self.root = root
-        self._free: list[Any] = []
-        self._started: Counter[str] = Counter()  # scorers, by the node that each was started on
+        self._free: list[_Started] = []
         self._queue: deque[tuple[str, datetime]] = deque()
-        self._busy: dict[ray.ObjectRef, tuple[str, Any]] = {}
+        self._busy: dict[ray.ObjectRef, tuple[str, datetime, _Started]] = {}
+        self._died: Counter[str] = Counter()  # scorers, by node
+        self._tries: Counter[str] = Counter()  # scorers that died, by trial
 
     def submit(self, trial: str) -> None:
         """Have a trial finished that has just given its CPU or GPU back."""
@@ -59,36 +74,60 @@ class Pool:
         """
         ready, _ = ray.wait(list(self._busy), timeout=timeout) if self._busy else ([], [])
         for reference in ready:
-            trial, actor = self._busy.pop(reference)
-            self._free.append(actor)
+            trial, released_at, scorer = self._busy.pop(reference)
             error = None
             try:
                 ray.get(reference, timeout=60)
             except RayError as failed:
                 error = failed
+            if error is None or isinstance(error, RayTaskError):  # the scorer itself is well
+                scorer.since = time.monotonic()
+                self._free.append(scorer)
+            else:
+                self._lose(scorer)
+                self._tries[trial] += 1
+                if self._tries[trial] <= RETRIES:
+                    self._queue.appendleft((trial, released_at))
+                    continue
             yield trial, error
         self._feed()
 
+    def _lose(self, scorer: _Started) -> None:
+        """A scorer has died; where its node has, so have the free ones there."""
+        ray.kill(scorer.actor)  # it may be out of reach only
+        self._died[scorer.node] += 1
+        self._dismiss([free for free in self._free if free.node == scorer.node])
+
+    def _dismiss(self, scorers: list[_Started]) -> None:
+        for scorer in scorers:
+            self._free.remove(scorer)
+            ray.kill(scorer.actor)
+
     def _feed(self) -> None:
+        if not self._queue:
+            now = time.monotonic()
+            self._dismiss([scorer for scorer in self._free if now - scorer.since > IDLE])
         while self._queue:
             room = places(ray.nodes())  # nodes come and go
+            self._dismiss([scorer for scorer in self._free if scorer.node not in room])
             if not self._free:
                 # A scorer takes seconds to start: another one only where the first cannot follow.
                 _, since = self._queue[0]
                 waited = (datetime.now(UTC) - since).total_seconds()
-                least = min(room, key=lambda node: self._started[node] / room[node])
-                if self._started[least] >= room[least]:
+                started = Counter(scorer.node for *_, scorer in self._busy.values())
+                with_room = [node for node in room if started[node] < room[node]]
+                if not with_room or (started and waited < PATIENCE):
                     return
-                if self._started.total() and waited < PATIENCE:
-                    return
-                where = NodeAffinitySchedulingStrategy(least, soft=True)
-                self._free.append(Scorer.options(scheduling_strategy=where).remote())
-                self._started[least] += 1
+                least = min(with_room, key=lambda n: (self._died[n], started[n] / room[n]))
+                where = NodeAffinitySchedulingStrategy(least, soft=False)
+                actor = Scorer.options(scheduling_strategy=where).remote()
+                self._free.append(_Started(actor, least))
             at_once = min(sum(room.values()), len(self._busy) + len(self._queue))
             share = math.ceil(at_once / len(room))  # of the cores of one of these nodes
             trial, released_at = self._queue.popleft()
-            actor = self._free.pop()
-            self._busy[actor.finish.remote(self.root, trial, released_at, share)] = trial, actor
+            scorer = self._free.pop()
+            done = scorer.actor.finish.remote(self.root, trial, released_at, share)
+            self._busy[done] = trial, released_at, scorer
 
 
 def places(nodes: Sequence[Mapping[str, Any]]) -> dict[str, int]:

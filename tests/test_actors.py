@@ -1,6 +1,25 @@
-"""Where scorers are placed."""
+"""Where scorers are placed, and what one costs that dies."""
 
-from scoring.actors import places
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.exceptions import RayTaskError
+
+from scoring import actors
+from scoring.actors import Pool, places
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
+]
 
 
 def node(name, gpus=0, alive=True, cpus=8):
@@ -25,3 +44,87 @@ def test_a_node_gets_a_scorer_for_each_of_its_cpus_up_to_eight_and_at_least_one(
 
 def test_dead_nodes_get_no_scorer():
     assert places([node("gone", alive=False), node("here")]) == {"here": 8}
+
+
+@ray.remote(num_cpus=0)
+class Puppet:
+    """Notes the node that a trial was finished on; each word of its name may be its end."""
+
+    def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
+        tries = Path(root, trial)
+        before = tries.read_text() if tries.exists() else ""
+        tries.write_text(before + ray.get_runtime_context().get_node_id() + "\n")
+        if "always" in trial or ("once" in trial and not before):
+            os._exit(1)
+        if "wrong" in trial:
+            raise ValueError("not a trial")
+        while "slow" in trial and not Path(root, "go").exists():
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head that scorers spare, as it says that it has a GPU, and a node for one scorer."""
+    monkeypatch.setattr(actors, "Scorer", Puppet)
+    monkeypatch.setattr(actors, "PATIENCE", 0.0)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
+    cluster.node = cluster.add_node(num_cpus=1)
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def ended(pool, seconds=60):
+    """How the trials of a pool ended."""
+    found, until = {}, time.monotonic() + seconds
+    while pool.left and time.monotonic() < until:
+        found |= dict(pool.collect(timeout=0.2))
+    assert not pool.left
+    return found
+
+
+def tries(root, trial):
+    return (root / trial).read_text().split()
+
+
+def test_a_trial_whose_scorer_dies_goes_to_another_one_and_twice_at_most(cluster, tmp_path):
+    pool = Pool(str(tmp_path))
+    for trial in ("once", "always", "wrong", "well"):
+        pool.submit(trial)
+    found = ended(pool)
+    assert {found["once"], found["well"]} == {None}
+    assert isinstance(found["wrong"], RayTaskError)
+    assert "died" in str(found["always"])
+    numbers = [len(tries(tmp_path, trial)) for trial in ("once", "always", "wrong", "well")]
+    assert numbers == [2, 1 + actors.RETRIES, 1, 1]
+
+
+def test_a_node_that_dies_takes_no_trial_with_it(cluster, tmp_path):
+    pool = Pool(str(tmp_path))
+    pool.submit("slow")
+    until = time.monotonic() + 60
+    while not (tmp_path / "slow").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    first = cluster.node.node_id
+    assert tries(tmp_path, "slow") == [first]
+    cluster.remove_node(cluster.node, allow_graceful=False)
+    second = cluster.add_node(num_cpus=1).node_id
+    (tmp_path / "go").touch()
+    assert ended(pool) == {"slow": None}
+    assert tries(tmp_path, "slow") == [first, second]
+
+
+def test_a_scorer_without_work_ends(cluster, tmp_path, monkeypatch):
+    pool = Pool(str(tmp_path))
+    pool.submit("well")
+    ended(pool)
+    (scorer,) = pool._free
+    list(pool.collect())
+    assert pool._free == [scorer]
+    monkeypatch.setattr(actors, "IDLE", 0.0)
+    list(pool.collect())
+    assert pool._free == []
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(scorer.actor.finish.remote(str(tmp_path), "well", None, 1), timeout=30)
