@@ -353,6 +353,21 @@ def test_the_board_counts_and_estimates(finished):
     assert board.snapshot()["counts"] == {"done": 2}
 
 
+def test_what_a_trial_takes_after_its_last_epoch_is_expected_of_the_others_too(finished):
+    run, state = finished
+    board = Board(run.root, cells(state), lambda: 1, Console(file=io.StringIO()))
+    for cell in board.cells.values():
+        cell.status, cell.epoch, cell.record = "waiting", -1, {}
+    first, _ = board.cells
+    last = board.cells[first].config.epochs
+    for epoch in range(last + 1):
+        if epoch == last:
+            board.cells[first].reported_at -= 30 + 4.0  # it was evaluated for 30 seconds
+        board.report(first, {"epoch": epoch, "seconds": 4.0})
+    board.change(first, "done")
+    assert board.seconds_left() == pytest.approx(4.0 * last + 30, abs=1)
+
+
 def test_finishing_twice_is_finishing_once(run, monkeypatch):
     config = TrialConfig(layers="fully_connected", epochs=1, points=30)
     monkeypatch.setattr(trial.tune, "report", lambda record: None)

@@ -41,6 +41,7 @@ class Cell:
     seconds: float = 0.0  # in epochs reported to this driver
     epochs: int = 0  # as many
     evaluating_since: float = 0.0
+    reported_at: float = 0.0  # this driver's clock, at the last epoch
 
 
 class Board:
@@ -69,7 +70,8 @@ class Board:
         self.console = console
         self._at_once = at_once
         self._to_come = to_come
-        self._evaluated: list[float] = []  # seconds
+        self._evaluated: list[float] = []  # seconds of trials that were evaluated only
+        self._ends: list[float] = []  # seconds of trials after their last epoch: evaluations, too
         self._started = time.time()
         self._said = self._written = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -89,11 +91,14 @@ class Board:
 
     def report(self, trial: str, record: Mapping[str, Any]) -> None:
         """A trial has finished an epoch."""
-        cell = self.cells[trial]
-        cell.status, cell.epoch, cell.record = "running", record["epoch"], dict(record)
+        cell, now = self.cells[trial], time.monotonic()
         if record["epoch"] > 0:
             cell.seconds += record["seconds"]
             cell.epochs += 1
+        if record["epoch"] == cell.config.epochs and cell.epoch == record["epoch"] - 1 >= 0:
+            self._ends.append(max(0.0, now - cell.reported_at - record["seconds"]))
+        cell.status, cell.epoch, cell.record = "running", record["epoch"], dict(record)
+        cell.reported_at = now
 
     def change(self, trial: str, status: str, note: str = "") -> None:
         """A trial has another status now; in a pipe that is a line of its own."""
@@ -147,7 +152,10 @@ class Board:
         }
 
     def seconds_left(self) -> float | None:
-        """A guess: epochs left at the pace of trials of the same kind, trials side by side."""
+        """A guess: epochs left at the pace of trials of the same kind, trials side by side.
+
+        Once a trial has ended, with what it took beside its epochs.
+        """
         paces: dict[Any, tuple[float, int]] = {}
         for cell in self.cells.values():
             for kind in (_kind(cell.config), None):
@@ -161,6 +169,7 @@ class Board:
         if to_evaluate and not self._evaluated:
             return None
         total = to_evaluate * fmean(self._evaluated) if to_evaluate else 0.0
+        total += (to_train + self._to_come) * fmean(self._ends or [0.0])
         for cell in self.cells.values():
             if cell.status in ("waiting", "running"):
                 kind = _kind(cell.config)

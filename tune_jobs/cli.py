@@ -251,7 +251,10 @@ def status(
         for cell in live["running"].values():
             console.print(f"  {cell['label']}: epoch {max(cell['epoch'], 0)} of {cell['epochs']}")
     elif not state.complete:
-        console.print("not running; geosweep run goes on with it", highlight=False)
+        only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
+        asked = " ".join(folder.as_sweep(root).evaluations)
+        command = f"geosweep evaluate {root} {asked}" if only else "geosweep run"
+        console.print(f"not running; {command} goes on with it", highlight=False)
 
 
 @app.command()
