@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis import comparisons, paper
 from analysis.comparisons import COLUMNS, Check, sides
-from analysis.results import Results, ResultsError, load
+from analysis.results import Results, ResultsError, load, script
 from analysis.tables import as_text
 
 FAR = 0.5  # "far above", for an OTS, which is a fraction
@@ -197,4 +197,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(main)

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.association import METHODS, RESAMPLES, associations
-from analysis.results import Results, ResultsError, load
+from analysis.results import Results, ResultsError, load, script
 from analysis.robustness import AUCS, setting
 from analysis.tables import CELL, HEADINGS, as_text, varying
 
@@ -322,4 +322,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(main)

@@ -6,8 +6,10 @@ higher OTS than its plain twin, so "lower than plain" alone shows nothing about 
 
 import pandas as pd
 
+from analysis.claims import OPTIMAL, STRAIGHT
 from analysis.correlation import SMALL
 from analysis.results import Results
+from analysis.robustness import CURVES, of_trials
 from analysis.search import Search, search_sentence
 from analysis.tables import CELL, summary, varying
 
@@ -39,7 +41,7 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
         return ["No trial is done yet: this sweep has just begun."]
     counts = {name: int((status == name).sum()) for name in ENDS}
     parts = [f"{n} {ENDS[name]}" for name, n in counts.items() if n or name != "stopped"]
-    said = [f"{len(status)} trials: {', '.join(parts)}."]
+    said = [f"{len(status)} trial{'s' * (len(status) > 1)}: {', '.join(parts)}."]
     said += _stopped(results.trials)
     if search:
         said.append(search_sentence(results, search))
@@ -63,6 +65,65 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
     said += _decay(cells, [n for n in same if n != "gamma"])
     said += _networks(cells, [n for n in same if n != "network"])
     return said + _certificate(done)
+
+
+def geodesic_sentence(results: Results) -> str:
+    """Whether geodesics were learnt: straight tracks, an optimal map, and neither before training.
+
+    Args:
+        results: of :func:`analysis.results.load`.
+
+    Returns:
+        The sentence, with the range of both scores over cells; empty where none has both.
+    """
+    cells = summary(results)
+    cells = cells[cells.lss.notna() & cells.ots.notna()]
+    if not len(cells):
+        return ""
+    said = (
+        "Is the geodesic learnt? That takes straight tracks (LSS near 1) and an optimal map (OTS "
+        f"near 1): cells with LSS up to {STRAIGHT} and OTS from {OPTIMAL}, and not both before "
+        "training."
+    )
+    for network, rows in cells.groupby("network", observed=True):
+        near, before = (
+            (rows[f"lss{when}"] <= STRAIGHT) & (rows[f"ots{when}"] >= OPTIMAL)
+            for when in ("", "_initial")
+        )
+        name = _name(str(network))
+        said += (
+            f" {name[0].upper() + name[1:]}: {(near & ~before).sum()} of {len(rows)} (LSS "
+            f"{_range(rows.lss, 2)}, before training {_range(rows.lss_initial, 2)}; OTS "
+            f"{_range(rows.ots, 3)}, before training {_range(rows.ots_initial, 3)})."
+        )
+    return said
+
+
+def _range(values: pd.Series, digits: int) -> str:
+    """From the least to the largest, as a text."""
+    ends = [f"{end:.{digits}f}" for end in (values.min(), values.max())]
+    return "unknown" if values.isna().all() else " to ".join(dict.fromkeys(ends))
+
+
+def robustness_sentence(results: Results) -> str:
+    """What networks lose to lesions, noise and attacks; empty where nothing was evaluated.
+
+    Args:
+        results: as for :func:`analysis.robustness.of_trials`.
+    """
+    trials = of_trials(results)
+    words = {"lesion": "lesions", "noise": "random noise", "fgsm": "FGSM", "pgd": "PGD"}
+    parts = []
+    for name in CURVES:
+        lost = trials.dropna(subset=f"{name}_lost").groupby("network")[f"{name}_lost"]
+        each = [f"{_name(str(k))} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
+        parts += [f"to {words[name]} {', '.join(each)}"] if each else []
+    if not parts:
+        return ""
+    return (
+        f"Share of its accuracy that a network loses, mean over levels and trials: "
+        f"{'; '.join(parts)}."
+    )
 
 
 def _stopped(trials: pd.DataFrame) -> list[str]:
@@ -161,7 +222,7 @@ def _networks(cells: pd.DataFrame, same: list[str]) -> list[str]:
 
 
 def claims_sentence(table: pd.DataFrame) -> str:
-    """How many of the paper's claims hold here, and which do not.
+    """How many of the paper's claims hold here, how surely, and which do not.
 
     Args:
         table: of :func:`analysis.claims.claims`.
@@ -174,9 +235,20 @@ def claims_sentence(table: pd.DataFrame) -> str:
     parts = [
         f"{n} {words[int(n > 1)]}" for verdict, words in WORDS.items() if (n := counts.get(verdict))
     ]
+    holds = table[table.verdict == "holds"]
+    if len(holds):
+        sure = int((holds.sure == holds.comparisons).sum()) or "none"
+        before = int(holds.null.map(_all).sum()) or "none"
+        parts[0] += f" ({sure} of them surely in every comparison, {before} before training, too)"
     against = table.claim[table.verdict == "does not hold"]
     names = " (" + "; ".join(c.partition(":")[0] for c in against) + ")" if len(against) else ""
     return f"{told}{', '.join(parts)}{names}."
+
+
+def _all(null: str) -> bool:
+    """Whether what is claimed is so before training wherever it is compared: "4 of 4"."""
+    agree, _, compared = null.partition(" of ")
+    return bool(null) and agree == compared
 
 
 def correlation_sentence(table: pd.DataFrame) -> str:

@@ -28,19 +28,56 @@ def missing(
         known what was planned: in MLflow, or in a folder that holds results alone. Of a search
         only cells that it has suggested are planned.
     """
+    cells = _planned(path, tracking_uri)
+    if cells is None:
+        return None
+    known = _known(results)
+    there = {_key(row, known) for row in results.trials[known].to_dict("records")}
+    return pd.DataFrame([cell for cell in cells if _key(cell, known) not in there], columns=CELL)
+
+
+def extra_sentence(path: str | Path, results: Results, tracking_uri: str | None = None) -> str:
+    """How many trials in a sweep's folder are of another sweep, and what differs; or nothing."""
+    cells = _planned(path, tracking_uri)
+    if not cells:
+        return ""
+    known = _known(results)
+    planned = {_key(cell, known) for cell in cells}
+    rows = results.trials[known].to_dict("records")
+    extra = [row for row in rows if _key(row, known) not in planned]
+    if not extra:
+        return ""
+    parts = []
+    for name in known:
+        usual = {str(cell[name]) for cell in cells}
+        other = sorted({str(row[name]) for row in extra} - usual)
+        parts += [f"{name} = {', '.join(other)}"] if other and name != "seed" else []
+    differs = f" ({'; '.join(parts[:4])})" if parts else ""
+    one = len(extra) == 1
+    return (
+        f"{len(extra)} of these trials {'is' if one else 'are'} of another sweep that used this "
+        f"folder{differs}: {'it counts' if one else 'they count'} in all that follows."
+    )
+
+
+CELL = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
+
+
+def _planned(path: str | Path, tracking_uri: str | None) -> list[dict[str, Any]] | None:
+    """The configurations that a sweep's folder says it is to have; None where it does not."""
     root = str(path).rstrip("/") or "/"
     content = None if tracking_uri else schemas.read_file(root, schemas.SWEEP)
     if content is None:
         return None
-    names = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
     try:
-        cells = [{name: cell.get(name) for name in names} for cell in json.loads(content)["trials"]]
+        return [{name: cell.get(name) for name in CELL} for cell in json.loads(content)["trials"]]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    # What an older trial was written without cannot tell cells apart.
-    known = [name for name in names if results.trials[name].notna().all()]
-    there = {_key(row, known) for row in results.trials[known].to_dict("records")}
-    return pd.DataFrame([cell for cell in cells if _key(cell, known) not in there], columns=names)
+
+
+def _known(results: Results) -> list[str]:
+    """Fields that every trial has: what an older one was written without tells no cells apart."""
+    return [name for name in CELL if results.trials[name].notna().all()]
 
 
 def _key(cell: dict[Any, Any], names: list[str]) -> tuple[str, ...]:

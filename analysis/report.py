@@ -18,8 +18,14 @@ import pandas as pd
 
 from analysis import compare, correlation, drawing, figures, robustness, side_by_side
 from analysis.claims import claims
-from analysis.findings import claims_sentence, correlation_sentence, sentences
-from analysis.planned import missing, missing_sentence
+from analysis.findings import (
+    claims_sentence,
+    correlation_sentence,
+    geodesic_sentence,
+    robustness_sentence,
+    sentences,
+)
+from analysis.planned import extra_sentence, missing, missing_sentence
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
 from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
@@ -129,9 +135,11 @@ def build(
         texts = (side_by_side.as_text(table, form) for form in ("csv", "latex"))
         _write(folder, table.name, *texts)
     first, *others = sentences(results, search)
-    said = [first, missing_sentence(left, results, search), claims_sentence(tables["claims"])]
-    said = [sentence for sentence in [*said, *others] if sentence]
-    said.append(correlation_sentence(tables["correlations"]))
+    said = [first, missing_sentence(left, results, search)]
+    said += [extra_sentence(path, results, tracking_uri), geodesic_sentence(results)]
+    said += [claims_sentence(tables["claims"]), *others]
+    said += [correlation_sentence(tables["correlations"]), robustness_sentence(results)]
+    said = [sentence for sentence in said if sentence]
     shown = {name: _shown(name, table) for name, table in tables.items()}
     ranks = tables["correlations"]
     of_accuracy = ranks.outcome == correlation.OUTCOMES[0]

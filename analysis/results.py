@@ -6,11 +6,12 @@ writes down what their columns are.
 """
 
 import os
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -258,5 +259,16 @@ def columns_page() -> str:
     return "\n".join(parts)
 
 
+def script(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script to its end; where its output is not wanted any more (``| head``) it is quiet."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at exit
+        status = 0
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    print(columns_page(), end="")
+    script(lambda: print(columns_page(), end=""))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.results import Results, ResultsError, load
+from analysis.results import Results, ResultsError, load, script
 from scoring.schemas import CONFIG
 
 CELL = ["dataset", "stages", "layers", "network", "gamma"]
@@ -284,4 +284,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(main)

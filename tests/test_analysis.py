@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,15 @@ from pyarrow import parquet as pq
 from scipy import stats
 
 from analysis import report, tables
-from analysis.findings import sentences
+from analysis.findings import (
+    claims_sentence,
+    geodesic_sentence,
+    robustness_sentence,
+    sentences,
+)
+from analysis.planned import extra_sentence
 from analysis.results import ResultsError, load
-from scoring.schemas import TABLES, table_path
+from scoring.schemas import CONFIG, KEY, TABLES, table_path
 
 LATER = ["suboptimality", "ties", "collapsed", "prefix_m", "prefix_ots", "prefix_gap"]
 
@@ -292,3 +300,62 @@ def test_the_certificate_is_the_weakest_of_all_trials(
         made_up_trial(tmp_path, seed=seed, suboptimality=share)
     (sentence,) = [s for s in sentences(load(tmp_path)) if "proved" in s]
     assert sentence.startswith(f"Every assignment is {said}")
+
+
+def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, seed=1, status="failed")
+    assert geodesic_sentence(load(tmp_path)) == ""
+    straight = {"lss": 1.2, "ots": 0.95}
+    made_up_trial(tmp_path, gamma=0, **straight, lss_initial=2.5, ots_initial=1.0)
+    made_up_trial(tmp_path, gamma=1e-3, **straight, lss_initial=1.1, ots_initial=1.0)
+    made_up_trial(tmp_path, gamma=1e-2, lss=1.2, ots=0.85, lss_initial=2.5, ots_initial=1.0)
+    made_up_trial(tmp_path, "plain", lss=3.0, ots=0.0, lss_initial=3.0, ots_initial=0.0)
+    said = geodesic_sentence(load(tmp_path))
+    assert "ResNet: 1 of 3 (LSS 1.20, before training 1.10 to 2.50; OTS 0.850 to 0.950" in said
+    assert "Plain: 0 of 1 (LSS 3.00, before training 3.00; OTS 0.000, before" in said
+
+
+def test_claims_that_hold_are_told_with_how_surely_and_whether_training_did_it() -> None:
+    columns = ["claim", "verdict", "comparisons", "sure", "null"]
+    rows = [
+        ("a", "holds", 2, 2, ""),
+        ("b", "holds", 2, 1, "2 of 2"),
+        ("c", "holds", 2, 0, "1 of 2"),
+    ]
+    table = pd.DataFrame([*rows, ("d: e", "does not hold", 1, 0, "")], columns=columns)
+    assert claims_sentence(table) == (
+        "Of the paper's 4 claims 4 can be checked here: 3 hold (1 of them surely in every "
+        "comparison, 1 before training, too), 1 does not hold (d)."
+    )
+
+
+def test_what_robustness_is_lost_is_told_where_it_was_measured(tmp_path: Path) -> None:
+    assert robustness_sentence(load(made_up_sweep(tmp_path / "none"))) == ""
+    made_up_trial(tmp_path, tried=["noise"])
+    made_up_trial(tmp_path, "plain", tried=["noise"], fragile=2.0)
+    said = robustness_sentence(load(tmp_path))
+    assert re.search(r"to random noise plain 0\.\d\d, ResNet 0\.\d\d\.$", said)
+    assert "lesions" not in said
+
+
+def test_trials_of_another_sweep_in_the_folder_are_counted_and_told_apart(tmp_path: Path) -> None:
+    made_up_sweep(tmp_path)
+    results = load(tmp_path)
+    assert extra_sentence(tmp_path, results) == ""
+    fields = [field.name for field in (*KEY, *CONFIG) if field.name != "trial"]
+    cells = json.loads(results.trials[fields][1:].to_json(orient="records"))
+    write = tmp_path / "sweep.json"
+    write.write_text(json.dumps({"trials": [cell | {"epochs": 7} for cell in cells]}))
+    said = extra_sentence(tmp_path, results)
+    assert said.startswith("18 of these trials are of another sweep")
+    assert "(epochs = 6)" in said
+    write.write_text(json.dumps({"trials": cells}))
+    assert extra_sentence(tmp_path, results).startswith("1 of these trials is of another sweep")
+
+
+def test_a_script_whose_output_is_not_wanted_any_more_ends_quietly(sweep: Path) -> None:
+    command = [sys.executable, "-m", "analysis.correlation", str(sweep)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as script:
+        script.stdout.close()
+        assert script.stderr.read() == b""
+    assert script.returncode == 0

@@ -285,7 +285,7 @@ def test_stopped_trials_are_counted_and_said_to_be_in_no_mean(stopped: Path) -> 
 def test_one_stopped_trial_alone_is_said_to_be_stopped(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="stopped")
     said = sentences(load(tmp_path))
-    assert said[0].startswith("1 trials: 0 done, 1 stopped early by ASHA, 0 diverged, 0 failed.")
+    assert said[0].startswith("1 trial: 0 done, 1 stopped early by ASHA, 0 diverged, 0 failed.")
     assert said[1].startswith("1 trial was stopped early and is in no mean")
     assert "1 stopped early by ASHA" in report.build(tmp_path).read_text()
 
