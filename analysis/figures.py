@@ -13,6 +13,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from analysis import drawing
+from analysis.intervention_figures import has_effects, intervention
 from analysis.results import Results, ResultsError, load
 from analysis.robustness import COLUMNS as ROBUSTNESS
 from analysis.robustness_figures import (
@@ -202,6 +203,19 @@ FIGURES = {
         "too, and easily mixed up for that alone. Scales differ by panel.",
         "the evaluation separation",
         _measured("separation", "separation_different"),
+    ),
+    "intervention": Drawn(
+        intervention,
+        "What a penalty on tracks changes, by its weight",
+        "",
+        "Change of LSS, test accuracy and robustness against the weight of a penalty, by network",
+        "With the penalty less without it, in cells that are equal in all else, over seeds: mean "
+        "with the 95% interval as a bar, by pairs of seeds where both sides have the same ones, "
+        "else Welch's; cut where it leaves the panel. Bars are not corrected for how many there "
+        "are; the table's stars are. Dashed: no change. LSS shows whether the penalty did what it "
+        "is for; only then do the others answer. Scales differ by panel.",
+        "trials with straightness_penalty or transport_penalty, and the same cells without",
+        lambda results, _: has_effects(results),
     ),
     "accuracy_against_score": Drawn(
         accuracy_against_score,

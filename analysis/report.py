@@ -16,15 +16,17 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from analysis import compare, correlation, drawing, figures, robustness, side_by_side
-from analysis.claims import claims
-from analysis.findings import (
-    claims_sentence,
-    correlation_sentence,
-    geodesic_sentence,
-    robustness_sentence,
-    sentences,
+from analysis import (
+    compare,
+    correlation,
+    drawing,
+    figures,
+    findings,
+    intervention,
+    robustness,
+    side_by_side,
 )
+from analysis.claims import claims
 from analysis.planned import extra_sentence, missing, missing_sentence
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
@@ -48,6 +50,7 @@ ELSEWHERE = {  # figures that stand in sections of their own
     "pareto_front": "search",
     "search_history": "search",
     "accuracy_against_score": "correlations",
+    "intervention": "intervention",
     "accuracy_against_units": "robustness",
     "accuracy_without_blocks": "robustness",
     "accuracy_against_noise": "robustness",
@@ -61,6 +64,7 @@ CONTENTS = {
     "tables": "Tables",
     "figures": "Figures",
     "robustness": "Robustness",
+    "intervention": "Intervention",
     "correlations": "Correlations",
     "summary": "Scores by cell",
     "reading": "How to read",
@@ -129,17 +133,22 @@ def build(
     if second is not None:
         tables["comparison"] = compare.compare(results, second)
     for name, table in tables.items():
-        _write(folder, name, as_text(table, "csv"), as_text(table, "latex"))
+        read = intervention.shown(table) if name == "intervention" else table
+        _write(folder, name, as_text(table, "csv"), as_text(read, "latex"))
     papers = list(side_by_side.paper_tables(results))
     for table in papers:
         texts = (side_by_side.as_text(table, form) for form in ("csv", "latex"))
         _write(folder, table.name, *texts)
-    first, *others = sentences(results, search)
+    first, *others = findings.sentences(results, search)
     said = [first, missing_sentence(left, results, search)]
-    said += [extra_sentence(path, results, tracking_uri), geodesic_sentence(results)]
-    said += [claims_sentence(tables["claims"]), *others]
-    said += [correlation_sentence(tables["correlations"]), robustness_sentence(results)]
-    said = [sentence for sentence in said if sentence]
+    said += [extra_sentence(path, results, tracking_uri), findings.geodesic_sentence(results)]
+    said += [findings.claims_sentence(tables["claims"]), *others]
+    said += [
+        findings.correlation_sentence(tables["correlations"]),
+        findings.robustness_sentence(results),
+    ]
+    changed = intervention.sentence(tables["intervention"]) if "intervention" in tables else ""
+    said = [sentence for sentence in [*said, changed] if sentence]
     shown = {name: _shown(name, table) for name, table in tables.items()}
     ranks = tables["correlations"]
     of_accuracy = ranks.outcome == correlation.OUTCOMES[0]
@@ -158,6 +167,7 @@ def build(
     robust = any_done and len(tables["robustness"]) > 0
     here |= {
         "robustness": robust,
+        "intervention": bool(changed),
         "search": search is not None,
         "compare": comparison is not None and any_done,
     }
@@ -173,6 +183,7 @@ def build(
         left_out=_left_out(results),
         any_done=any_done,
         robust=robust,
+        changed=changed,
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -232,6 +243,8 @@ def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
         "failed": _failed(results),
         "provenance": _provenance(results),
     }
+    changed = intervention.effects(results)
+    tables |= {"intervention": changed} if len(changed) else {}
     return tables | ({"search": search_table(results, search)} if search else {})
 
 
@@ -366,7 +379,7 @@ def _time(moment: Any) -> str:
 
 
 def _shown(name: str, table: pd.DataFrame) -> Shown:
-    folded, same = fold(table)
+    folded, same = fold(intervention.shown(table) if name == "intervention" else table)
     return Shown(name, readable(folded), same)
 
 

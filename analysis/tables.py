@@ -1,7 +1,8 @@
 """A sweep as tables: a row per cell, means and 95% intervals over seeds, nulls beside them.
 
 Command: ``python -m analysis.tables runs/demo`` prints those of the paper, side by side with it;
-``--table summary`` one with a row per cell, ``--table robustness`` one of evaluations.
+``--table summary`` one with a row per cell, ``--table robustness`` one of evaluations,
+``--table intervention`` one of what penalties on tracks change.
 """
 
 import argparse
@@ -235,17 +236,18 @@ def latex(shown: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print tables of a sweep. Exit status 2 with one message where there is nothing to read."""
-    from analysis import robustness, side_by_side  # which build on this module
+    from analysis import intervention, robustness, side_by_side  # which build on this module
 
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
     parser.add_argument(
         "--table",
         default="paper",
-        choices=["paper", "summary", "robustness", *"1234567"],
+        choices=["paper", "summary", "robustness", "intervention", *"1234567"],
         help="paper: all in the layout of the paper's tables, with its numbers beside (default); "
         "1 to 7: that one, or one of its form; summary: a row per cell of the sweep, with nulls; "
-        "robustness: a row per cell with evaluations",
+        "robustness: a row per cell with evaluations; intervention: a row per cell and weight of "
+        "a penalty on tracks, against the same cell without",
     )
     parser.add_argument(
         "--format",
@@ -256,7 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
     try:
-        others = {"summary": (), "robustness": ("robustness",)}.get(given.table, ("tracks",))
+        others = {"summary": (), "robustness": ("robustness",), "intervention": ()}
+        others = others.get(given.table, ("tracks",))
         columns = {**side_by_side.COLUMNS, "robustness": robustness.COLUMNS}
         results = load(given.folder, given.tracking_uri, ("trials", *others), columns)
     except ResultsError as error:
@@ -264,6 +267,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if given.table in ("summary", "robustness"):
         table = summary(results) if given.table == "summary" else robustness.by_cell(results)
+        print(as_text(table, given.format), end="")
+        return 0
+    if given.table == "intervention":
+        table = intervention.effects(results)
+        if not len(table):
+            print(
+                f"analysis.tables: {given.folder}: no cell has trials that are done both with a "
+                "straightness_penalty or transport_penalty and without; see geosweep run "
+                "straightness",
+                file=sys.stderr,
+            )
+            return 2
+        table = table if given.format in ("csv", "json") else intervention.shown(table)
         print(as_text(table, given.format), end="")
         return 0
     if given.table == "paper" and given.format in ("csv", "json"):

@@ -42,6 +42,7 @@ def made_up_trial(
     trial that was stopped has its first half of the epochs, and no OTS.
     """
     trial = f"{dataset[:5]}{network[0]}{stages}g{gamma:g}s{seed}"
+    trial += "".join(f"{n[0]}{v:g}" for n, v in change.items() if n.endswith("_penalty") and v)
     rng = np.random.default_rng(zlib.crc32(f"{dataset} {network} {stages} {gamma} {seed}".encode()))
     key = {
         "trial": trial,

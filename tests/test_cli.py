@@ -99,6 +99,7 @@ def test_sweeps_lists_what_is_built_in(geosweep):
     assert code == 0
     for name in ("demo", "mnist", "mnist-quick", "table4", "table7", "figure2", "robustness"):
         assert name in out
+    assert "straightness" in out
 
 
 def test_help_teaches(geosweep):

@@ -1,0 +1,118 @@
+"""Dose and response: what a penalty on tracks changes, against its weight."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import drawing, panels
+from analysis.intervention import ENDS, effects
+from analysis.results import Results
+from analysis.robustness import AUCS
+from analysis.robustness_figures import PAPER
+from analysis.tables import CELL, HEADINGS
+
+DRAWN = ("lss", "test_accuracy", *AUCS)
+ASIDE = 0.16  # of the way between two weights: how far lines stand beside each other
+CUT = 4  # times the largest change of a panel: an interval may reach no farther
+
+
+def has_effects(results: Results) -> bool:
+    """Whether a sweep has a penalty, and the same cell without one."""
+    return len(effects(results)) > 0
+
+
+def intervention(results: Results) -> Figure:
+    """Change of LSS, test accuracy and robustness AUCs against the weight of a penalty.
+
+    Args:
+        results: of :func:`analysis.results.load`; see :func:`analysis.intervention.effects`.
+
+    Returns:
+        Figure with a row per penalty, dataset, layers, K, gamma (up to four) and up to three
+        values of other settings that vary, a column per outcome, a line per network (a line for
+        each setting, if they are more): the change against weight 0, where it is 0, with its 95%
+        interval as a bar, not corrected. Null: no change (dashed). Scales differ by panel.
+    """
+    table = effects(results)
+    if not len(table):
+        return drawing.nothing("no cell was trained both with and without a penalty")
+    names = [name for name in DRAWN if f"{name}_change" in table]
+    others = [name for name in table.loc[:, :"m"] if name not in CELL]
+    others = [name for name in others if table[name].nunique(dropna=False) > 1]
+    few = len(table[others].drop_duplicates()) <= panels.SPLIT
+    by = ["penalty", *panels.PANEL, *(others if few else []), "gamma"]
+    line = ["network", *([] if few else others)]
+    places = _places(table, by)
+    figure, grid = drawing.sheet(
+        len(places), len(names), (1.75, 2.1 if len(places) == 1 else 1.7),
+        gaps=(0.75, 1.0), beside=1.2, top=0.55,
+    )  # fmt: skip
+    for row, key in zip(grid, places, strict=True):
+        here = panels.at(table, key)
+        weights = [0.0, *sorted(here.weight.unique())]
+        for axes, name in zip(row, names, strict=True):
+            _responses(axes, here, name, line, weights)
+            label = HEADINGS.get(name, name.replace("_", " "))
+            unit = "dimensionless" if name == "lss" else "fraction"
+            drawing.title(axes, f"change of {label}")
+            axes.set_ylabel(f"with less without ({unit})" * (name in names[:2]))
+            panels.gamma_axis(axes, weights, log=len(weights) > panels.MANY)
+            axes.set_xlabel("weight" * (key is places[-1]))
+        settings = [f"{str(n).replace('_', ' ')} {key[n]}" for n in others if n in key]
+        place = [str(key["penalty"]).replace("_", " "), panels.data_name(key["dataset"])]
+        place += [f"K = {key['stages']}", *settings]
+        title = f"{', '.join(place)}, γ = {key['gamma']:.4g}\n{row[0].get_title()}"
+        row[0].set_title("")
+        row[0].set_title(title, fontsize=9, loc="left", y=1)
+    kinds = table[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
+    handles = [
+        Line2D([], [], label=panels.name(key, []), **_style(key["network"], key["stages"]))
+        for key in kinds.to_dict("records")
+    ]
+    null: Any = {"color": "0.35", "linewidth": 1.2, "linestyle": "--", "label": "no change"}
+    drawing.legend(figure, [*handles, Line2D([], [], **null)])
+    return figure
+
+
+def _places(table: pd.DataFrame, by: list[str]) -> list[dict]:
+    """What makes a row of panels: of many gammas four."""
+    places = []
+    for _, own in table.groupby(by[:-1], dropna=False):
+        gammas = panels.chosen(sorted(own.gamma.unique()), PAPER)
+        rows = own[own.gamma.isin(gammas)].drop_duplicates(by).sort_values("gamma")
+        places += rows[by].to_dict("records")
+    return places
+
+
+def _responses(
+    axes: Axes, rows: pd.DataFrame, name: str, line: list[str], weights: list[float]
+) -> None:
+    """Lines of one outcome through 0 at weight 0, and the bounds of its axis."""
+    change, half = (f"{name}{end}" for end in ENDS[1:3])
+    axes.axhline(0, linestyle="--", label="no change", **drawing.NULL)
+    networks = sorted(rows.network.unique())
+    log = len(weights) > panels.MANY
+    for key, own in rows.groupby(line, dropna=False):
+        own = own.sort_values("weight")
+        mean = pd.Series([0.0, *own[change]], dtype="float64")
+        known = pd.Series([np.nan, *own[half]], dtype="float64")
+        along = [0.0, *own.weight] if log else [0, *(weights.index(w) for w in own.weight)]
+        aside = ASIDE * (networks.index(key[0]) - (len(networks) - 1) / 2) * (not log)
+        style = _style(str(key[0]), int(own.stages.iloc[0]))
+        style |= {"label": drawing.NAMES.get(str(key[0]), str(key[0]))}
+        drawing.bars(axes, [x + aside for x in along], mean, known, style)
+    far = CUT * rows[change].abs().max()
+    reach = rows[half].fillna(0)
+    low, high = (
+        min(float(np.nanmax([0.0, (sign * rows[change] + reach).max()])), far) for sign in (-1, 1)
+    )
+    space = 0.08 * max(low + high, 1e-3)
+    axes.set_ylim(-low - space, high + space)
+
+
+def _style(network: str, stages: int) -> dict:
+    return drawing.network_style(network, stages) | {"linestyle": "-", "markersize": 4}
