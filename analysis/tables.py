@@ -236,7 +236,7 @@ def latex(shown: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print tables of a sweep. Exit status 2 with one message where there is nothing to read."""
-    from analysis import intervention, robustness, side_by_side  # which build on this module
+    from analysis import robustness, side_by_side  # which build on this module
 
     parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
@@ -265,38 +265,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ResultsError as error:
         print(f"analysis.tables: {error}", file=sys.stderr)
         return 2
-    if given.table in ("summary", "robustness"):
-        table = summary(results) if given.table == "summary" else robustness.by_cell(results)
-        print(as_text(table, given.format), end="")
-        return 0
-    if given.table == "intervention":
-        table = intervention.effects(results)
-        if not len(table):
-            print(
-                f"analysis.tables: {given.folder}: no cell has trials that are done both with a "
-                "straightness_penalty or transport_penalty and without; see geosweep run "
-                "straightness",
-                file=sys.stderr,
-            )
-            return 2
-        table = table if given.format in ("csv", "json") else intervention.shown(table)
-        print(as_text(table, given.format), end="")
-        return 0
-    if given.table == "paper" and given.format in ("csv", "json"):
-        print(as_text(side_by_side.side_by_side(results), given.format), end="")
-        return 0
-    found = [
-        table
-        for table in side_by_side.paper_tables(results)
-        if given.table == "paper"
-        or table.name.startswith((f"table_{given.table}", f"form_of_table_{given.table}"))
-    ]
-    if not found:
-        known = f"has nothing of Table {given.table}" if given.table != "paper" else "has none yet"
-        print(f"analysis.tables: {given.folder}: {known}; see --table summary", file=sys.stderr)
+    text, lacks = _asked(results, given.table, given.format, given.folder)
+    if not text:
+        print(f"analysis.tables: {given.folder}: {lacks}", file=sys.stderr)
         return 2
-    print("\n".join(side_by_side.as_text(table, given.format) for table in found), end="")
+    print(text, end="")
     return 0
+
+
+def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, str]:
+    """The text of a table that was asked for; where there is none, what the sweep lacks."""
+    from analysis import intervention, robustness, side_by_side
+
+    if table == "summary":
+        return as_text(summary(results), form), ""
+    if table == "robustness":
+        rows = robustness.by_cell(results)
+        lacks = f"no trial has been evaluated; geosweep evaluate {folder}"
+        return as_text(rows, form) if len(rows) else "", lacks
+    if table == "intervention":
+        rows = intervention.effects(results)
+        rows = intervention.shown(rows) if form in ("md", "latex") and len(rows) else rows
+        lacks = "no cell has trials that are done both with a straightness_penalty or "
+        lacks += "transport_penalty and without; see geosweep run straightness"
+        return as_text(rows, form) if len(rows) else "", lacks
+    if table == "paper" and form in ("csv", "json"):
+        return as_text(side_by_side.side_by_side(results), form), ""
+    papers = list(side_by_side.paper_tables(results))
+    chosen = [
+        side_by_side.as_text(paper, form)
+        for paper in papers
+        if table == "paper" or f"table_{table}" in paper.name
+    ]
+    there = sorted({paper.name.partition("table_")[2][:1] for paper in papers})
+    lacks = f"has nothing of Table {table}" if table != "paper" else "has none yet"
+    lacks += f", only of {', '.join(there)}" * bool(there)
+    return "\n".join(chosen), f"{lacks}; see --table summary"
 
 
 if __name__ == "__main__":

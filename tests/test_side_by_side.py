@@ -179,5 +179,7 @@ def test_a_table_that_is_not_there_is_told_in_one_line(tmp_path: Path, capsys) -
     made_up_trial(tmp_path)
     assert tables.main([str(tmp_path), "--table", "5"]) == 2
     told = capsys.readouterr().err
-    assert "has nothing of Table 5" in told
+    assert "has nothing of Table 5, only of 1, 3, 4; see --table summary" in told
     assert len(told.splitlines()) == 1
+    assert tables.main([str(tmp_path), "--table", "robustness"]) == 2
+    assert "no trial has been evaluated; geosweep evaluate" in capsys.readouterr().err
