@@ -20,13 +20,14 @@ from scipy import stats
 from analysis.association import METHODS, RESAMPLES, associations
 from analysis.results import Results, ResultsError, load, script
 from analysis.robustness import AUCS, setting
-from analysis.tables import CELL, HEADINGS, as_text, varying
+from analysis.tables import CELL, HEADINGS, as_text, fold, readable, varying
 
 OUTCOMES = ("test_accuracy", *AUCS)
 GIVEN = " given test_accuracy"  # ends the name of an outcome with test accuracy held fixed
 SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy")
 SAME_M = ("ots", "gap")  # compare at equal m only
 STRATUM = ["dataset", "layers", "stages", "network"]
+RANK = ["scope", *STRATUM, "outcome"]  # what a correlation is of
 SMALL = 10  # cells: below this a correlation is not worth a conclusion
 COLUMNS = ("trial", "stage", "label", "prediction", "lss", "lsr")  # of samples: see points()
 POINT_SCORES = ("lss", "lsr")
@@ -280,6 +281,40 @@ def heading(name: str) -> str:
     """An outcome or a score as people read it."""
     plain = name.removesuffix(GIVEN)
     return HEADINGS.get(plain, plain.replace("_", " ")) + " given accuracy" * (plain != name)
+
+
+def ranks(table: pd.DataFrame) -> dict[str, Any]:
+    """Spearman's correlations as the page shows them: a row a scope, LSS in full, others short."""
+    chosen = table[table.method == "spearman"]
+    rows = []
+    for _, group in chosen.groupby(RANK, sort=False, dropna=False):
+        scores = {row["score"]: row for row in group.to_dict("records")}
+        lss = scores["lss"]
+        row = {name: lss[name] for name in RANK}
+        row |= {name: lss[name] for name in ("n", "trials", "low", "high", "p", "p_adjusted")}
+        row["lss"] = lss["value"]
+        for name in SCORES[1:]:
+            other = scores[name]
+            star = "*" if other["p_adjusted"] < 0.05 else ""
+            row[name] = "" if pd.isna(other["value"]) else f"{other['value']:+.2f}{star}"
+        rows.append(row | {"warning": lss["warning"]})
+    order = [*RANK, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
+    shown = pd.DataFrame(rows, columns=[*order, *SCORES[1:], "warning"])
+    shown["outcome"] = shown.outcome.map(heading)
+    everywhere = ["dataset", "layers", "stages"]  # empty in the rows of all strata together
+    shown[everywhere] = shown[everywhere].fillna(shown[everywhere].agg(_only))
+    folded, same = fold(shown)
+    if shown.outcome.nunique() == 1:
+        folded = folded.drop(columns="outcome", errors="ignore")
+    for name in ("lss", "low", "high"):
+        folded[name] = folded[name].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
+    return {"rows": readable(folded).replace("nan", ""), "same": same}
+
+
+def _only(column: pd.Series) -> Any:
+    """The one value that a column has, else null."""
+    values = column.dropna().unique()
+    return values[0] if len(values) == 1 else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -56,7 +56,6 @@ ELSEWHERE = {  # figures that stand in sections of their own
     "accuracy_against_noise": "robustness",
     "mixed_by_distance": "robustness",
 }
-RANK = ["scope", "dataset", "layers", "stages", "network", "outcome"]
 CONTENTS = {
     "search": "Search",
     "claims": "Claims",
@@ -152,10 +151,12 @@ def build(
     shown = {name: _shown(name, table) for name, table in tables.items()}
     ranks = tables["correlations"]
     of_accuracy = ranks.outcome == correlation.OUTCOMES[0]
-    rows = ranks.assign(known=ranks.value.notna()).groupby(RANK, dropna=False)
+    rows = ranks.assign(known=ranks.value.notna()).groupby(correlation.RANK, dropna=False)
     known = rows.known.transform("any").astype("bool")
-    shown["correlations"] = shown["correlations"]._replace(**_ranks(ranks[of_accuracy]))
-    shown["robust_ranks"] = shown["correlations"]._replace(**_ranks(ranks[~of_accuracy & known]))
+    shown["correlations"] = shown["correlations"]._replace(**correlation.ranks(ranks[of_accuracy]))
+    shown["robust_ranks"] = shown["correlations"]._replace(
+        **correlation.ranks(ranks[~of_accuracy & known])
+    )
     shown["points"] = shown["points"]._replace(rows=_by_point(shown["points"].rows))
     comparison = None
     if second is not None:
@@ -184,6 +185,7 @@ def build(
         any_done=any_done,
         robust=robust,
         changed=changed,
+        evaluated=robustness.settings_sentence(results),
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -265,40 +267,6 @@ def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
     """Rows of the claims, and whether several seeds could give any interval."""
     done = results.trials[results.trials.status == "done"]
     return table.assign(intervals=done.seed.nunique() > 1).to_dict("records")
-
-
-def _ranks(table: pd.DataFrame) -> dict[str, Any]:
-    """Spearman's correlations as the page shows them: a row a scope, LSS in full, others short."""
-    chosen = table[table.method == "spearman"]
-    rows = []
-    for _, group in chosen.groupby(RANK, sort=False, dropna=False):
-        scores = {row["score"]: row for row in group.to_dict("records")}
-        lss = scores["lss"]
-        row = {name: lss[name] for name in RANK}
-        row |= {name: lss[name] for name in ("n", "trials", "low", "high", "p", "p_adjusted")}
-        row["lss"] = lss["value"]
-        for name in correlation.SCORES[1:]:
-            other = scores[name]
-            star = "*" if other["p_adjusted"] < 0.05 else ""
-            row[name] = "" if pd.isna(other["value"]) else f"{other['value']:+.2f}{star}"
-        rows.append(row | {"warning": lss["warning"]})
-    order = [*RANK, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
-    shown = pd.DataFrame(rows, columns=[*order, *correlation.SCORES[1:], "warning"])
-    shown["outcome"] = shown.outcome.map(correlation.heading)
-    everywhere = ["dataset", "layers", "stages"]  # empty in the rows of all strata together
-    shown[everywhere] = shown[everywhere].fillna(shown[everywhere].agg(_only))
-    folded, same = fold(shown)
-    if shown.outcome.nunique() == 1:
-        folded = folded.drop(columns="outcome", errors="ignore")
-    for name in ("lss", "low", "high"):
-        folded[name] = folded[name].map(lambda v: "" if pd.isna(v) else f"{v:+.2f}")
-    return {"rows": readable(folded).replace("nan", ""), "same": same}
-
-
-def _only(column: pd.Series) -> Any:
-    """The one value that a column has, else null."""
-    values = column.dropna().unique()
-    return values[0] if len(values) == 1 else None
 
 
 def _by_point(rows: pd.DataFrame) -> pd.DataFrame:

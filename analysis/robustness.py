@@ -103,3 +103,23 @@ def _settings(text: Any, name: str) -> Any:
         return json.loads(text)[name]
     except (TypeError, ValueError, KeyError):
         return None  # not said
+
+
+def settings_sentence(results: Results) -> str:
+    """What evaluations were run with: of each all settings that its trials have, or nothing."""
+    done = results.trials[results.trials.status == "done"]
+    found: dict[str, set[str]] = {}
+    for text in sorted(set(done.evaluations.dropna())):
+        for name in (name for name in (*CURVES, "separation") if _settings(text, name)):
+            told = [f"{key} {_short(value)}" for key, value in _settings(text, name).items()]
+            found.setdefault(name, set()).add(", ".join(told))
+    if not found:
+        return ""
+    parts = [f"{name} with {' and others with '.join(sorted(found[name]))}" for name in found]
+    return f"Evaluated: {'; '.join(parts)}."
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(f"{number:g}" for number in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

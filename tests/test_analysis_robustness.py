@@ -1,5 +1,6 @@
 """Lesions, noise, attacks and separation in tables, figures and the page, on made-up sweeps."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.testing import assert_allclose
 
 from analysis import figures, report, robustness, tables
 from analysis.results import load
-from analysis.robustness import AUCS, RATIOS, by_cell, of_trials
+from analysis.robustness import AUCS, RATIOS, by_cell, of_trials, settings_sentence
 from scoring.schemas import read_rows, write_table
 
 EVERY = ("lesion", "noise", "fgsm", "pgd", "separation")
@@ -287,3 +288,15 @@ def test_one_trial_with_evaluations_makes_a_page(tmp_path: Path) -> None:
     html = report.build(tmp_path).read_text()
     assert '<h2 id="robustness">' in html
     assert "Robustness against LSS" not in html  # one cell has no correlation
+
+
+def test_what_evaluations_were_run_with_is_told(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, seed=0)
+    assert settings_sentence(load(tmp_path)) == ""
+    for seed, steps in ((1, 10), (2, 40)):
+        asked = {"pgd": {"levels": [0.0, 8.0], "steps": steps, "seed": 0}}
+        made_up_trial(tmp_path, seed=seed, evaluations=json.dumps(asked))
+    assert settings_sentence(load(tmp_path)) == (
+        "Evaluated: pgd with levels 0 8, steps 10, seed 0 and others with levels 0 8, steps 40, "
+        "seed 0."
+    )
