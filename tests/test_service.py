@@ -420,7 +420,10 @@ def test_ots_comes_with_its_proof_its_classes_and_smaller_m(run):
 
 def test_asha_stops_what_lags_behind_and_what_it_stopped_goes_on_without_it(run):
     text = SWEEP.replace("epochs: 2", "epochs: 12\nlearning_rate: [1e-3, 1e-9]\nrecipe: sgd")
-    state = run(text.replace("[plain, resnet]", "resnet") + "scheduler: {method: asha, grace: 2}")
+    text = text.replace("[plain, resnet]", "resnet")
+    asha = text + "scheduler: {method: asha, grace: 2}"
+    run(asha.replace("[1e-3, 1e-9]", "1e-3"))  # first: what is alone at a rung is not stopped
+    state = run(asha)
     best, worst = sorted(state.rows.values(), key=lambda r: -r["test_accuracy"])
     assert (best["status"], best["epochs_done"]) == ("done", 12)
     assert (worst["status"], worst["epochs_done"]) == ("stopped", 2)
@@ -428,7 +431,7 @@ def test_asha_stops_what_lags_behind_and_what_it_stopped_goes_on_without_it(run)
     assert np.isnan(worst["ots"])
     assert state.complete
     assert len(schemas.read_rows(run.root, "epochs", worst["trial"])) == 3
-    state = run(text.replace("[plain, resnet]", "resnet"))
+    state = run(text)
     assert {row["status"] for row in state.rows.values()} == {"done"}
     assert state.rows[best["trial"]] == best
     assert len(schemas.read_rows(run.root, "epochs", worst["trial"])) == 13
