@@ -45,6 +45,24 @@ def test_nodes_are_given_what_it_takes_to_set_geosweep_up(cluster):
     assert mounted >= set(json.loads(packages.group(1)))
 
 
+def test_the_document_names_the_ports_that_nodes_of_ones_own_use():
+    file = yaml.safe_load((ROOT / "clusters/onprem.yaml").read_text())
+    document = (ROOT / "docs/cluster.md").read_text()
+    assert "TCP 22, 6379 and 10002 to 20001" in document  # 10002 to 19999 are Ray's for its workers
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        (start,) = [command for command in file[commands] if "ray start" in command]
+        assert "6379" in start
+        assert "--node-manager-port=20000 --object-manager-port=20001" in start
+
+
+def test_homes_that_are_shared_are_set_up_by_one_machine_at_a_time():
+    setup = yaml.safe_load((ROOT / "clusters/onprem.yaml").read_text())["setup_commands"]
+    assert setup[-1] == "cd ~/geosweep && flock .setup make .venv/ready"
+    written = [command for command in setup if command.startswith("echo")]
+    assert all(command.endswith("> ~/geosweep/environment.$HOSTNAME") for command in written)
+    assert "mv ~/geosweep/environment.$HOSTNAME ~/geosweep/environment" in setup
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """What a made-up AWS has after Ray has asked it for the head and a node of each type."""
