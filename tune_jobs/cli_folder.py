@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -170,17 +171,20 @@ def ui(
         )
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through `finally`
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(143))  # through `finally`
     quiet = {"PYTHONWARNINGS": "ignore"}  # of what MLflow is made of
-    server = subprocess.Popen(command, env=quiet | os.environ)
+    # In a session of its own, or Ctrl-C would have it end with tracebacks.
+    server = subprocess.Popen(command, env=quiet | os.environ, start_new_session=True)
     try:
         while server.poll() is None and not answers(port, here):
             time.sleep(0.2)
         if server.poll() is None:
             print(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)", flush=True)
         raise typer.Exit(server.wait())
-    except KeyboardInterrupt:  # the server hears of it, too
+    except KeyboardInterrupt:
         raise typer.Exit(130) from None
     finally:
-        server.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait()

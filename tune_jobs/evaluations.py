@@ -161,14 +161,14 @@ def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> li
         wanted: evaluations that are to be made of them, as :meth:`Evaluations.asked`.
 
     >>> replaced([{"evaluations": '{"fgsm": {"levels": [0, 8]}}'}], {"fgsm": {"levels": [4]}})
-    ['fgsm: replaces that of 1 trial (levels = 0, 8)']
+    ['fgsm replaces the earlier one of 1 trial (levels = 0, 8)']
     """
     found: Counter[str] = Counter()
     for row in rows:
         has = json.loads(row["evaluations"] or "{}")
         for name in (name for name in wanted if has.get(name, wanted[name]) != wanted[name]):
             old = {n: v for n, v in has[name].items() if wanted[name].get(n) != v}
-            found[f"{name}: replaces that of {{}} ({_told(old)})"] += 1
+            found[f"{name} replaces the earlier one of {{}} ({_told(old)})"] += 1
     return [line.format(f"{n} trial{'s' * (n > 1)}") for line, n in found.items()]
 
 

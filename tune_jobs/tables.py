@@ -24,18 +24,18 @@ MOST = 200  # rows shown
 
 # name, figure, and which go first where they do not fit: scores stay, their nulls beside them
 COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
-    ("train acc.", lambda row: number(row["clean_train_accuracy"]), 2),
-    ("test acc.", lambda row: number(row["test_accuracy"]), 5),
-    ("LSS", lambda row: number(row["lss"], 2), 5),
-    ("initial", lambda row: number(row["lss_initial"], 2), 3),
-    ("sqrt(n)", lambda row: number(row["lss_random"], 2), 2),
+    ("train acc.", lambda row: number(row["clean_train_accuracy"]), 5),
+    ("test acc.", lambda row: number(row["test_accuracy"]), 8),
+    ("LSS", lambda row: number(row["lss"], 2), 8),
+    ("initial", lambda row: number(row["lss_initial"], 2), 6),
+    ("sqrt(n)", lambda row: number(row["lss_random"], 2), 4),
     ("LSR", lambda row: number(row["lsr"], 2), 1),
-    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 5),
-    ("initial", lambda row: number(row["ots_initial"]), 3),
-    ("1/m", lambda row: number(row["ots_random"], 4), 2),
-    ("m", lambda row: str(row["points"]), 4),
-    ("epochs", lambda row: str(row["epochs_done"]), 1),
-    ("seconds", lambda row: number(row["seconds"], 1), 2),
+    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 8),
+    ("initial", lambda row: number(row["ots_initial"]), 6),
+    ("1/m", lambda row: number(row["ots_random"], 4), 4),
+    ("m", lambda row: str(row["points"]), 7),
+    ("epochs", lambda row: str(row["epochs_done"]), 2),
+    ("seconds", lambda row: number(row["seconds"], 1), 3),
 )
 
 ROBUSTNESS: tuple[tuple[str, str], ...] = (  # areas under accuracy against level, and one ratio
@@ -79,13 +79,11 @@ def robustness_table(state: State) -> Group | None:
         table.add_row(names[trial], *figures, str(row["points"]))
     if len(rows) > MOST:
         table.add_row(f"... and {len(rows) - MOST} more, in the report")
-    areas = [head for head, _ in there if head != "mixed"]
-    told = [f"{', '.join(areas)}: mean accuracy over the levels (area under the curve)"] * any(
-        areas
-    )
-    if len(areas) < len(there):
+    areas = ", ".join(head for head, _ in there if head != "mixed")
+    told = [f"mean accuracy over the levels of {areas} (area under the curve)"] * bool(areas)
+    if there[-1][0] == "mixed":
         told.append("mixed: how much more often noise mixes up the closest tenth of pairs than any")
-    return Group("robustness; " + "; ".join(told), table)
+    return Group(f"robustness: {'; '.join(told)}", table)
 
 
 def results_table(state: State, width: int) -> Table:
@@ -101,7 +99,7 @@ def results_table(state: State, width: int) -> Table:
         else:
             mark = "" if row["status"] == "done" else f" ({row['status']})"
             lines.append([names[trial.trial] + mark, *(figure(row) for _, figure, _ in COLUMNS)])
-    for least in range(1, 6):
+    for least in range(1, 9):
         kept = [0, *(i for i, (*_, rank) in enumerate(COLUMNS, 1) if rank >= least)]
         fitted = [[line[i] for i in kept] if len(line) > 2 else line for line in lines]
         heads = ["trial", *(COLUMNS[i - 1][0] for i in kept[1:])]
