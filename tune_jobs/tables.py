@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from models.config import TrialConfig
 from scoring.handover import CHECKPOINTS
@@ -83,7 +84,7 @@ def robustness_table(state: State) -> Group | None:
     told = [f"mean accuracy over the levels of {areas} (area under the curve)"] * bool(areas)
     if there[-1][0] == "mixed":
         told.append("mixed: how much more often noise mixes up the closest tenth of pairs than any")
-    return Group(f"robustness: {'; '.join(told)}", table)
+    return Group(Text(f"robustness: {'; '.join(told)}"), table)
 
 
 def results_table(state: State, width: int) -> Table:
