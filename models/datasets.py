@@ -135,6 +135,16 @@ def locate(name: str, folder: str | None = None) -> str:
     return name if source is None else str(source)
 
 
+def is_here(name: str, folder: str | None = None) -> bool:
+    """Whether :func:`load` finds a data set on this machine, and downloads nothing.
+
+    Raises:
+        DataError: no such file.
+    """
+    source = _source(name, data_folder(folder))
+    return source is not None or name == "digits" or (_arrays() / name).exists()
+
+
 def _source(name: str, folder: Path | None) -> Path | None:
     """The .npz file that holds the data set, or None: bundled, or torchvision's."""
     if name in DATASETS:

@@ -1,6 +1,8 @@
 """The command line as a user meets it."""
 
 import io
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,10 +16,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from models import datasets
 from scoring import schemas
 from tune_jobs import cli, folder, service, sweep
+from tune_jobs.board import Board
+from tune_jobs.reach import answers
+from tune_jobs.tables import output, results_table
 
 
 @pytest.fixture
@@ -109,6 +115,156 @@ def test_help_teaches(geosweep):
     assert "geosweep run table4" in out
 
 
+def done(root: str, found: sweep.Sweep) -> None:
+    """Have a sweep's folder hold a row of each of its trials."""
+    folder.claim(root, found)
+    for one in found.trials:
+        row = {"trial": one.trial, **one.model_dump(), "status": "done"}
+        schemas.write_table(root, "trials", one.trial, [row])
+
+
+def files(place) -> dict:
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["epochs=1"], "runs/demo holds 16 trials that this sweep does not have (epochs=20)"),
+        (["gamma=0,0.01"], "holds 8 trials that this sweep does not have (gamma=0.1, gamma=0.3)"),
+        (["network=plain", "K=1"], "holds 12 trials that this sweep does not have (resnet, K=2)"),
+    ],
+)
+def test_another_sweep_does_not_land_in_a_folder_by_accident(geosweep, tmp_path, settings, told):
+    done(str(tmp_path / "runs/demo"), sweep.read("demo"))
+    before = files(tmp_path)
+    words = [word for setting in settings for word in ("--set", setting)]
+    code, out, err = geosweep("run", "demo", *words)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert err.endswith(
+        "; --out runs/demo-2 takes another folder, --out runs/demo keeps both in one\n"
+    )
+    assert files(tmp_path) == before
+    done(str(tmp_path / "runs/demo-2"), sweep.read("demo"))
+    assert "--out runs/demo-3 takes" in geosweep("run", "demo", *words)[2]
+    assert geosweep("run", "demo", *words, "--out", "runs/demo", "--dry-run")[0] == 0
+
+
+def test_cells_that_differ_in_no_single_value_are_named(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text("gamma: [0, 1]\nK: [1, 2]")
+    done(str(tmp_path / "runs/my"), sweep.read("my.yaml"))
+    (tmp_path / "my.yaml").write_text("zip: [{gamma: [0, 1], K: [1, 2]}]")
+    err = geosweep("run", "my.yaml", "--dry-run")[2]
+    assert "holds 2 trials that this sweep does not have (K=1 gamma=1, K=2 gamma=0)" in err
+
+
+def test_a_sweep_that_grew_and_one_of_which_nothing_has_begun_are_not_refused(geosweep, tmp_path):
+    root = str(tmp_path / "runs/demo")
+    done(root, sweep.read("demo", ["seeds=1"]))
+    assert geosweep("run", "demo", "--set", "seeds=3", "--dry-run")[0] == 0
+    assert geosweep("run", "demo", "--set", "gamma=0,0.01,0.1,0.3,1", "--dry-run")[0] == 0
+    folder.claim(root, sweep.read("demo", ["epochs=3"]))  # of these nothing is there
+    assert geosweep("run", "demo", "--set", "epochs=4", "--dry-run")[0] == 0
+    schemas.write_file(
+        root, f"checkpoints/{sweep.read('demo', ['epochs=3']).trials[0].trial}.pt", b""
+    )
+    assert "holds 1 trial that" in geosweep("run", "demo", "--set", "epochs=4", "--dry-run")[2]
+
+
+def test_a_search_goes_on_in_its_folder(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text("gamma: {low: 1e-5, high: 0.1}\nsearch: optuna")
+    found = sweep.read("my.yaml")
+    suggested = [found.trials[0].model_copy(update={"gamma": 0.02})]
+    root = str(tmp_path / "runs/my")
+    folder.claim(root, found, suggested)
+    row = {"trial": suggested[0].trial, **suggested[0].model_dump(), "status": "done"}
+    schemas.write_table(root, "trials", suggested[0].trial, [row])
+    code, out, _ = geosweep("run", "my.yaml", "--dry-run")
+    assert code == 0
+    assert "my: 20 cells, suggested over gamma" in out
+    assert "runs/my (1 of them done there)" in out
+
+
+def test_a_dry_run_downloads_nothing_and_says_what_would_happen(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text(
+        "dataset: [digits, cifar100]\nm: 60\nepochs: 20\nevaluations: {pgd: {steps: 5}, noise:}"
+    )
+    with mock.patch.object(datasets, "_from_torchvision", side_effect=AssertionError):
+        code, out, err = geosweep("run", "my.yaml", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "folder   runs/my (none done there)" in out
+    assert "fixed    epochs=20 points=60" in out
+    assert "evaluate noise, pgd (steps = 5)" in out
+    assert "data     cifar100 is not on this machine yet" in out
+    assert list(tmp_path.iterdir()) == [tmp_path / "my.yaml"]
+    done(str(tmp_path / "runs/demo"), sweep.read("demo", ["network=plain"]))
+    out = geosweep("run", "demo", "--dry-run")[1]
+    assert "(8 of them done there)" in out
+    assert out.count("(done)") == 8
+
+
+def test_status_says_that_a_driver_is_starting(geosweep, tmp_path):
+    root = str(tmp_path / "out")
+    folder.claim(root, sweep.read("demo"))
+    with folder.hold(root):
+        assert f"starting (process {os.getpid()} on " in geosweep("status", "out")[1]
+        board = Board(root, {}, lambda: 1, Console(file=io.StringIO()))
+        live = board.snapshot() | {"seconds_left": 125.0}
+        schemas.write_file(root, folder.PROGRESS, json.dumps(live).encode())
+        out = geosweep("status", "out")[1]
+        assert "running now, about 2 min 05 s left; no trial has its place yet" in out
+        name = "plain " + "gamma=0.1 " * 20
+        live["running"] = {"x": {"label": name, "epoch": 3, "epochs": 15}}
+        schemas.write_file(root, folder.PROGRESS, json.dumps(live).encode())
+        out = geosweep("status", "out")[1]
+        assert f"running now, about 2 min 05 s left:\n  {name}: epoch 3 of 15\n" in out
+    assert "not running; geosweep run goes on" in geosweep("status", "out")[1]
+
+
+def test_the_version_is_told(geosweep):
+    code, out, _ = geosweep("--version")
+    assert code == 0
+    assert out.startswith("geosweep 0.1.0")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status", "out"], ["evaluate", "out"], ["report", "out"], ["ui", "out"]]
+)
+def test_a_folder_that_is_not_there_is_told_from_one_without_a_sweep(geosweep, tmp_path, arguments):
+    assert "out: no such folder; geosweep run SWEEP" in geosweep(*arguments)[2]
+    (tmp_path / "out").mkdir()
+    assert "out: no sweep here (no sweep.json); geosweep run SWEEP" in geosweep(*arguments)[2]
+
+
+def test_a_report_of_nothing_is_refused_without_the_names_of_modules(geosweep, tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    code, _, err = geosweep("report", "out")
+    assert code == 2
+    assert err.startswith(f"geosweep: {tmp_path}/out: no results in it")
+
+
+def test_in_a_pipe_no_line_is_broken_and_on_a_narrow_terminal_columns_go_first():
+    trials = sweep.read("demo", ["seeds=2", "layers=fully_connected", "K=1", "epochs=12"]).trials
+    row = dict.fromkeys(("clean_train_accuracy", "test_accuracy", "lss", "lss_initial"), 0.5)
+    row |= dict.fromkeys(("lss_random", "lsr", "ots", "ots_initial", "ots_random"), 0.5)
+    row |= {"collapsed": False, "points": 60, "epochs_done": 12, "seconds": 1.0, "status": "done"}
+    nothing = {"name": "x", "description": "", "extra": [], "to_suggest": 0, "unevaluated": []}
+    nothing |= {"scoring": [], "leftover": [], "missing": trials[1:], "weightless": []}
+    rows = {trials[0].trial: row}
+    state = folder.State(root="", trials=trials, rows=rows, begun=[], **nothing)
+    for width, columns in ((1000, 13), (100, 10), (80, 7), (60, 5), (50, 4)):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(results_table(state, width))
+        lines = console.file.getvalue().splitlines()
+        assert len(lines) == 1 + len(trials)
+        assert len(lines[1].split()) - 2 == columns, lines[1]
+        assert lines[1].startswith("plain gamma=0 seed=0 ")
+        assert lines[2].split()[-1] == "missing"
+    with redirect_stdout(io.StringIO()):
+        assert output().width >= 1000
+
+
 def test_status_counts_without_ray(geosweep, tmp_path):
     folder.claim(str(tmp_path / "out"), sweep.read("demo"))
     code, out, _ = geosweep("status", "out")
@@ -123,6 +279,15 @@ def test_status_counts_without_ray(geosweep, tmp_path):
         (["blur"], "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation"),
         (["noise", "--set", "noise.levels=900"], "noise.levels = 900"),
         (["noise", "--set", "pgd.steps=2"], "pgd is not among noise"),
+        (
+            ["pdg"],
+            "no 'pdg'; should be one of lesion, noise, fgsm, pgd, separation; did you mean pgd?",
+        ),
+        (
+            ["pgd", "--set", "steps=3"],
+            "--set steps=3: should be like noise.levels=0,8,16; did you mean pgd.steps=3?",
+        ),
+        (["pgd", "--set", "pgd.step=3"], "did you mean steps?"),
         ([], "no trial is done yet; geosweep run trains them"),
     ],
 )
@@ -181,6 +346,36 @@ def test_a_port_in_use_is_named(geosweep, tmp_path):
     assert f"127.0.0.1:{port}: Address already in use" in err
 
 
+def test_the_page_is_named_once_it_answers_and_ctrl_c_ends_its_server(tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    (tmp_path / "out/mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tune_jobs.cli", "ui", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as ui:
+        try:
+            said = []
+            for line in ui.stdout or []:
+                said.append(line)
+                if line.startswith(f"http://127.0.0.1:{port}  ("):
+                    break
+            assert answers(port), "".join(said)
+            os.killpg(ui.pid, signal.SIGINT)
+            said.append(ui.communicate(timeout=60)[0])
+        finally:
+            ui.kill()
+    assert ui.returncode == 130
+    assert not answers(port)
+    assert "Traceback" not in "".join(said)
+    assert "Warning" not in "".join(said)
+
+
 @pytest.mark.ray
 def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
     root = str(tmp_path / "out")
@@ -198,11 +393,15 @@ def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
         running.kill()
     assert running.returncode == 130, out
     assert "1 kept at their last epoch" in out
+    epoch = int(out.partition("begun, epoch ")[2].partition(" of 150 ")[0])
+    assert f"{root}/results" not in out  # there are no tables yet
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 go on from a checkpoint" in done.stdout
     epochs = schemas.read_table(root, "epochs", ["epoch"]).to_pydict()["epoch"]
     assert epochs == list(range(151))
+    assert 0 <= epoch < 150
+    assert f"tables   {root}/results/{{trials,epochs,tracks,samples}}/*.parquet\n" in done.stdout
 
 
 def test_a_dry_run_lists_the_cells_and_starts_nothing(geosweep, tmp_path):

@@ -97,9 +97,12 @@ def test_the_table_at_the_end_has_the_areas_beside_the_accuracy(evaluated):
     console = Console(file=io.StringIO(), width=120)
     console.print(robustness_table(state))
     shown = console.file.getvalue()
-    head = ["robustness:", "trial", "test", "acc.", "lesion", "noise", "m"]
-    assert shown.splitlines()[0].split() == head
-    assert len(shown.splitlines()) == 3
+    told, head, *rows = shown.splitlines()
+    assert told == (
+        "robustness: mean accuracy over the levels of lesion, noise (area under the curve)"
+    )
+    assert head.split() == ["trial", "test", "acc.", "lesion", "noise", "m"]
+    assert len(rows) == 2
 
 
 def test_what_is_evaluated_is_not_evaluated_again(evaluated, monkeypatch):
@@ -146,6 +149,10 @@ def test_other_settings_take_the_place_of_earlier_ones(run, monkeypatch):
     assert row["scored_at"] > scored_at
     assert folder.inspect(run.root, FEW).unevaluated == [CONFIG]
     assert folder.inspect(run.root, other).unevaluated == []
+    evaluate(run, FEW)
+    told, starting = run.output.getvalue().splitlines()[:2]
+    assert told == "noise replaces the earlier one of 1 trial (levels = 0, 1, 2, seed = 1)"
+    assert "starting Ray" in starting
 
 
 def test_an_evaluation_that_is_killed_goes_on_with_the_next_one(run, monkeypatch):

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from tune_jobs import cli, jobs, reach
-from tune_jobs.sweep import SweepError
+from tune_jobs.sweep import SweepError, read
 from tune_jobs.turns import turn
 
 
@@ -42,7 +42,10 @@ def said(capsys, *words: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("command", [["submit", "demo", "--out", "/x"], ["logs"], ["stop"]])
+@pytest.mark.parametrize(
+    "command",
+    [["submit", "demo"], ["submit", "demo", "--out", "/x"], ["logs"], ["stop"], ["fetch", "x"]],
+)
 def test_without_a_cluster_the_message_says_how_to_name_one(capsys, command):
     assert "--cluster FILE" in said(capsys, *command)
 
@@ -51,7 +54,9 @@ def test_no_token_no_such_file_and_no_such_address_are_said(capsys, file, home, 
     assert "no token" in said(capsys, "logs", "--cluster", file)
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("0" * 64)
-    assert "cannot be read" in said(capsys, "logs", "--cluster", "nowhere.yaml")
+    assert "--cluster nowhere.yaml: no such file" in said(
+        capsys, "logs", "--cluster", "nowhere.yaml"
+    )
     assert "no Ray dashboard" in said(capsys, "logs", "--address", "http://127.0.0.1:1")
     (home / "other.yaml").write_text("dataset: digits\n")
     assert "no provider" in said(capsys, "down", "--cluster", str(home / "other.yaml"))
@@ -70,6 +75,33 @@ def test_a_sweeps_folder_lies_below_the_clusters_storage(file, monkeypatch):
         reach.folder_there(None, "try", "table4")
     monkeypatch.setenv("GEOSWEEP_STORAGE", "/mnt/here")
     assert reach.folder_there(None, None, "table4") == "/mnt/here/table4"
+
+
+def test_a_folder_that_nobody_named_is_not_named_to_the_command_there_either():
+    """So that it refuses one that has results of other cells, as it does here."""
+    client, demo = mock.Mock(), read("demo")
+    jobs.submit(client, demo, "/mnt/s/demo", [], named=False)
+    jobs.submit(client, demo, "/mnt/s/other", [], named=True)
+    unnamed, named = (call.kwargs for call in client.submit_job.call_args_list)
+    assert "--out" not in unnamed["entrypoint"]
+    assert unnamed["runtime_env"]["env_vars"]["GEOSWEEP_STORAGE"] == "/mnt/s"
+    assert "--out /mnt/s/other" in named["entrypoint"]
+
+
+def test_a_job_is_found_by_its_id_its_folder_and_that_folders_name():
+    client = mock.Mock()
+    client.list_jobs.return_value = known = [
+        mock.Mock(
+            submission_id=f"job-{number}",
+            start_time=number,
+            metadata={jobs.SWEEP: "demo", jobs.FOLDER: folder},
+        )
+        for number, folder in enumerate(["/mnt/s/demo", "/mnt/s/try-2"])
+    ]
+    for which, job in (("job-0", 0), ("/mnt/s/demo", 0), ("demo", 0), ("try-2", 1), (None, 1)):
+        assert jobs.find(client, which, None) is known[job]
+    with pytest.raises(SweepError, match="no such job or folder"):
+        jobs.find(client, "table4", None)
 
 
 def test_what_is_sent_is_the_code_and_nothing_that_was_made_of_it():

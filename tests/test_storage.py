@@ -179,13 +179,13 @@ def claim(root, name, **about):
 
 
 def test_a_second_driver_is_told_who_holds_the_folder(s3):
-    assert not folder.held(s3)
+    assert not folder.holder(s3)
     with folder.hold(s3):
-        assert folder.held(s3)
+        assert folder.holder(s3)
         with pytest.raises(sweep.SweepError, match=f"process {os.getpid()} on .* is running this"):
             folder.hold(s3).__enter__()
         assert len(schemas.list_files(s3, "holders")) == 1
-    assert not folder.held(s3)
+    assert not folder.holder(s3)
     with folder.hold(s3):
         pass
     assert everything(s3) == []

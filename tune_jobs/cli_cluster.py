@@ -31,7 +31,8 @@ Which = Annotated[
     str | None,
     typer.Argument(
         metavar="[JOB|DIR]",
-        help="A job's id, or a sweep's folder on the cluster; default: the last sweep.",
+        help="A job's id, a sweep's folder on the cluster, or that folder's name, like table4; "
+        "default: the last sweep.",
     ),
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log until the sweep ends.")]
@@ -57,7 +58,7 @@ def submit(
         typer.Option("--set", metavar="FIELD=V1,V2", help="As for [b]geosweep run[/]."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Folder with NAME.npz data sets, on every node.")
+        str | None, typer.Option(help="Folder with NAME.npz data sets, on the head.")
     ] = None,
     retry: Annotated[
         bool | None,
@@ -81,6 +82,7 @@ def submit(
     [b]geosweep status --cluster ray_cluster.yaml[/]        all sweeps there
     [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   tables, report, MLflow's runs
     """
+    jobs.named(cluster, address)
     found = sweep.read(name, settings or [])
     there = reach.folder_there(cluster, out, found.name)
     options = [word for setting in settings or [] for word in ("--set", setting)]
@@ -90,7 +92,7 @@ def submit(
         options += ["--max-failures", "1" if fail_fast else str(max_failures)]
     with jobs.connect(cluster, address) as client:
         ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
-        job = jobs.submit(client, found, there, options)
+        job = jobs.submit(client, found, there, options, named=out is not None)
         way = f"--cluster {cluster}" if cluster else f"--address {address}"
         print(f"job      {job}\nfolder   {there}")
         if ahead:
@@ -106,7 +108,10 @@ def submit(
 def logs(
     which: Which = None, cluster: Cluster = None, address: Address = None, follow: Follow = False
 ) -> None:
-    """Show the log of a sweep on a cluster; Ctrl-C ends the showing, not the sweep."""
+    """Show the log of a sweep on a cluster; Ctrl-C ends the showing, not the sweep.
+
+    [b]geosweep logs table4 --follow --cluster ray_cluster.yaml[/]
+    """
     with jobs.connect(cluster, address) as client:
         job = str(jobs.find(client, which, cluster).submission_id)
         if follow:
@@ -116,7 +121,10 @@ def logs(
 
 @app.command()
 def stop(which: Which = None, cluster: Cluster = None, address: Address = None) -> None:
-    """Stop a sweep on a cluster as Ctrl-C does: the epochs that are running end, and are kept."""
+    """Stop a sweep on a cluster as Ctrl-C does: the epochs that are running end, and are kept.
+
+    [b]geosweep stop table4 --cluster ray_cluster.yaml[/]
+    """
     with jobs.connect(cluster, address) as client:
         found = jobs.find(client, which, cluster)
         job = str(found.submission_id)
@@ -147,6 +155,8 @@ def fetch(
     Also while it runs; again later brings what is new. What comes is a sweep's folder like any
     other: [b]geosweep ui[/], [b]report[/], [b]status[/] and [b]analysis[/] work on it. MLflow's
     runs are made anew from the tables.
+
+    [b]geosweep fetch table4 --cluster ray_cluster.yaml[/]
     """
     if which is not None and "://" in which:
         there, name = which.rstrip("/"), which.rstrip("/").rpartition("/")[2]

@@ -1,6 +1,9 @@
 """``evaluations:`` of a sweep file: what is tried on every trained network, and how much of it."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import yaml
@@ -130,9 +133,14 @@ def read(
         path, equals, value = setting.partition("=")
         name, dot, field = path.strip().partition(".")
         if not equals or not dot:
-            raise EvaluationError(f"--set {setting}: should be like noise.levels=0,8,16")
+            have = [one for one in content if one in PARTS and name in PARTS[one].model_fields]
+            hint = f"; did you mean {have[0]}.{setting.strip()}?" if have and equals else ""
+            raise EvaluationError(f"--set {setting}: should be like noise.levels=0,8,16{hint}")
         if name not in content:
-            raise EvaluationError(f"--set {setting}: {name} is not among {', '.join(content)}")
+            raise EvaluationError(
+                f"--set {setting}: {name} is not among {', '.join(content)}"
+                f"{did_you_mean(name, content)}"
+            )
         try:
             values = [yaml.safe_load(part) for part in value.split(",")]
         except yaml.YAMLError:
@@ -145,12 +153,59 @@ def read(
         raise EvaluationError("\n".join(map(_line, error.errors(include_url=False)))) from None
 
 
+def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:
+    """What evaluations take the place of, in words: how many trials, and other settings.
+
+    Args:
+        rows: of the trials table.
+        wanted: evaluations that are to be made of them, as :meth:`Evaluations.asked`.
+
+    >>> replaced([{"evaluations": '{"fgsm": {"levels": [0, 8]}}'}], {"fgsm": {"levels": [4]}})
+    ['fgsm replaces the earlier one of 1 trial (levels = 0, 8)']
+    """
+    found: Counter[str] = Counter()
+    for row in rows:
+        has = json.loads(row["evaluations"] or "{}")
+        for name in (name for name in wanted if has.get(name, wanted[name]) != wanted[name]):
+            old = {n: v for n, v in has[name].items() if wanted[name].get(n) != v}
+            found[f"{name} replaces the earlier one of {{}} ({_told(old)})"] += 1
+    return [line.format(f"{n} trial{'s' * (n > 1)}") for line, n in found.items()]
+
+
+def changed(asked: Mapping[str, Mapping[str, Any]]) -> str:
+    """Evaluations in words, with the settings that are not the defaults.
+
+    >>> changed(read(["noise", "pgd"], ["pgd.steps=5"]))
+    'noise, pgd (steps = 5)'
+    """
+    words = []
+    for name, settings in asked.items():
+        default = PARTS[name]().model_dump()
+        other = {field: value for field, value in settings.items() if default[field] != value}
+        words.append(f"{name} ({_told(other)})" if other else name)
+    return ", ".join(words)
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} = {', '.join(f'{v:g}' for v in (value if isinstance(value, list) else [value]))}"
+        for name, value in settings.items()
+    )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about a word that is not among those known: which one is nearest."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _line(problem: Any) -> str:
     """One of pydantic's errors in words."""
     first, *rest = map(str, problem["loc"])
     if problem["type"] == "extra_forbidden":
         model = PARTS[first] if rest else Evaluations
         word, allowed = (rest or [first])[0], ", ".join(model.model_fields)
-        return f"{first + ': ' if rest else ''}no {word!r}; should be one of {allowed}"
+        hint = did_you_mean(word, model.model_fields)
+        return f"{first + ': ' if rest else ''}no {word!r}; should be one of {allowed}{hint}"
     told = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{'.'.join([first, *rest[:1]])} = {problem['input']!r}: {told}"

@@ -1,6 +1,7 @@
 """A sweep's folder as the driver sees it: which cells it has, how far each is, who holds it."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ import pyarrow as pa
 
 from models.config import TrialConfig
 from scoring import handover, schemas
-from tune_jobs.lease import held, hold, unwritable
+from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep, SweepError
 
-__all__ = ["held", "hold"]  # of tune_jobs.lease
+__all__ = ["hold", "holder"]  # of tune_jobs.lease
 
 PROGRESS = "progress.json"
 
@@ -36,6 +37,7 @@ class Request:
 class State:
     """The cells of a sweep's folder, by how far they are."""
 
+    root: str
     name: str
     description: str
     trials: list[TrialConfig]  # all of them, in the order of the sweep file, or of a search
@@ -87,6 +89,17 @@ def absolute(out: str) -> str:
         raise SweepError(
             f"{out}: {error}; a folder is a path or a URI like s3://bucket/sweeps/demo"
         ) from error
+
+
+def of(name: str, out: str | None = None) -> str:
+    """The folder of a sweep: a given one, or ``<name>`` in ``GEOSWEEP_STORAGE``, or in runs."""
+    return absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE', 'runs')}/{name}")
+
+
+def shown(root: str) -> str:
+    """A sweep's folder as one would type it here."""
+    relative = os.path.relpath(root) if "://" not in root else root
+    return root if relative.startswith("..") else relative
 
 
 def claim(root: str, sweep: Sweep, suggested: list[TrialConfig] | None = None) -> None:
@@ -146,6 +159,19 @@ def as_sweep(root: str) -> Sweep:
     )
 
 
+def listed(root: str) -> list[TrialConfig]:
+    """The cells of the sweep in a folder; none where there is no sweep."""
+    return [
+        TrialConfig.model_validate(fields) for fields in (_read(root) or {"trials": []})["trials"]
+    ]
+
+
+def begun(root: str) -> set[str]:
+    """Trials that have a row in the trials table or a checkpoint, by the names of their files."""
+    places = ("results/trials", handover.CHECKPOINTS)
+    return {Path(name).stem for place in places for name in schemas.list_files(root, place)}
+
+
 def mend(root: str) -> list[str]:
     """Set aside what is torn or foreign among the results; a cell that it was of is missing then.
 
@@ -177,9 +203,9 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     """
     known = _read(root)
     if known is None:
-        raise SweepError(
-            f"{root}: no sweep here (no {schemas.SWEEP}); geosweep run SWEEP --out {root}"
-        )
+        there = "://" in root or Path(root).is_dir()
+        lacks = f"no sweep here (no {schemas.SWEEP})" if there else "no such folder"
+        raise SweepError(f"{root}: {lacks}; geosweep run SWEEP --out {root}")
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
     evaluations: Mapping[str, Any] = known.get("evaluations", {})
     ids = {trial.trial for trial in trials}
@@ -200,6 +226,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
     return State(
+        root=root,
         name=known["name"],
         description=known["description"],
         trials=trials,

@@ -34,6 +34,19 @@ STOPPING = {  # a stopped job gets Ctrl-C's signal, and this long to end its epo
 }
 
 
+def named(cluster: str | None, address: str | None) -> None:
+    """Ask which cluster, where none is named.
+
+    Raises:
+        SweepError: neither a file nor an address was given.
+    """
+    if not cluster and not address:
+        raise SweepError(
+            "which cluster? --cluster FILE, the one that ray up was given; or --address "
+            f"http://127.0.0.1:{DASHBOARD} where its dashboard is reached already"
+        )
+
+
 @contextmanager
 def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmissionClient"]:
     """A client of the cluster's Jobs API: through a tunnel, or where it is reached already.
@@ -45,11 +58,7 @@ def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmission
     Raises:
         SweepError: no such cluster, no token, or the wrong one.
     """
-    if not cluster and not address:
-        raise SweepError(
-            "which cluster? --cluster FILE, the one that ray up was given; or --address "
-            f"http://127.0.0.1:{DASHBOARD} where its dashboard is reached already"
-        )
+    named(cluster, address)
     token()
     from requests import RequestException
 
@@ -91,7 +100,13 @@ def package() -> Iterator[str]:
         yield folder
 
 
-def submit(client: "JobSubmissionClient", sweep: Sweep, folder: str, options: list[str]) -> str:
+def submit(
+    client: "JobSubmissionClient",
+    sweep: Sweep,
+    folder: str,
+    options: list[str],
+    named: bool = True,
+) -> str:
     """Have a cluster run a sweep; the job's id.
 
     Args:
@@ -99,10 +114,14 @@ def submit(client: "JobSubmissionClient", sweep: Sweep, folder: str, options: li
         sweep: checked; its file is sent along.
         folder: of the results, as the nodes name it.
         options: for ``geosweep run``, besides the sweep, its folder and the address.
+        named: whether the user named the folder. If not neither does the command there, which
+            then refuses one that has results of other cells.
     """
     name, content = sweep.source, {}
+    if not named:
+        content["GEOSWEEP_STORAGE"] = folder.removesuffix(f"/{sweep.name}")
     run = ["python", "-m", "tune_jobs.cli", "run"]
-    rest = shlex.join(["--out", folder, "--address", "auto", *options])
+    rest = shlex.join([*(["--out", folder] if named else []), "--address", "auto", *options])
     if name in builtin():
         command = f"exec {shlex.join([*run, name])} {rest}"
     else:  # in the environment, so that the code that is sent stays the same for all sweeps
@@ -171,7 +190,7 @@ def sweeps(client: "JobSubmissionClient") -> list["JobDetails"]:
 
 
 def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) -> "JobDetails":
-    """The job of an id, or the last one of a folder; without either the last one of all.
+    """The job of an id, or the last one of a folder or its name; without either the last of all.
 
     Raises:
         SweepError: there is none; the message names those that there are.
@@ -180,12 +199,13 @@ def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) 
     if which is None and known:
         return known[-1]
     if which is not None:
-        named = [job for job in known if job.submission_id == which]
+        found = [job for job in known if job.submission_id == which]
         with suppress(SweepError):
             there = folder_there(cluster, which, which)
-            named = named or [job for job in known if of(job, FOLDER) == there]
-        if named:
-            return named[-1]
+            found = found or [job for job in known if of(job, FOLDER) == there]
+        found = found or [job for job in known if of(job, FOLDER).rpartition("/")[2] == which]
+        if found:
+            return found[-1]
     have = ", ".join(str(job.submission_id) for job in known[-5:]) or "none"
     raise SweepError(f"{which or 'no sweep'}: no such job or folder on the cluster (jobs: {have})")
 

@@ -49,20 +49,22 @@ def hold(root: str) -> Iterator[None]:
         yield
 
 
-def held(root: str) -> bool:
-    """Whether a driver holds a sweep's folder now."""
+def holder(root: str) -> str | None:
+    """The driver that holds a sweep's folder now, in words; None if there is none."""
     if not schemas.is_local(root):
         now = time.time()  # close enough to the store's clock to say so
-        return any(now - beat < DEAD for beat in _beats(root).values())
+        alive = [claim for claim, beat in _beats(root).items() if now - beat < DEAD]
+        claims = (schemas.read_file(root, f"{HOLDERS}/{claim}") for claim in alive)
+        return next((json.loads(claim)["who"] for claim in claims if claim), None)
     if not Path(root, ".lock").exists():
-        return False
+        return None
     lock = FileLock(Path(root, ".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return True
+        return _who(root)
     lock.release()
-    return False
+    return None
 
 
 def unwritable(root: str, error: Exception) -> SweepError:
@@ -72,25 +74,33 @@ def unwritable(root: str, error: Exception) -> SweepError:
 
 @contextmanager
 def _locked(root: str) -> Iterator[None]:
-    holder = Path(root, ".holder")
+    note = Path(root, ".holder")
     lock = FileLock(Path(root, ".lock"))
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=1)  # `held` has it for a moment
+        lock.acquire(timeout=1)  # `holder` has it for a moment
     except OSError as error:
         if not isinstance(error, Timeout):
             raise unwritable(root, error) from error
-        who = holder.read_text() if holder.exists() else "another process"
-        raise SweepError(f"{root}: {who} is running this sweep; wait for it, or stop it") from None
+        raise SweepError(
+            f"{root}: {_who(root)} is running this sweep; wait for it, or stop it"
+        ) from None
     try:
         try:
-            holder.write_text(_here()["who"])
+            note.write_text(_here()["who"])
         except OSError as error:
             raise unwritable(root, error) from error
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
         lock.release()
+
+
+def _who(root: str) -> str:
+    """Who has locked a sweep's folder, as it says itself."""
+    with suppress(OSError):  # it has just begun, or ended
+        return Path(root, ".holder").read_text() or "another process"
+    return "another process"
 
 
 @contextmanager

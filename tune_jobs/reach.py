@@ -40,8 +40,10 @@ def cluster_file(path: str) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(Path(path).expanduser().read_text())
+    except FileNotFoundError as error:
+        raise SweepError(f"--cluster {path}: no such file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = str(error).splitlines()[0]
+        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise SweepError(f"--cluster {path}: cannot be read: {said}") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
         raise SweepError(f"--cluster {path}: no cluster file for ray up (it has no provider)")
@@ -112,10 +114,10 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def answers(port: int) -> bool:
+def answers(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def token() -> None:

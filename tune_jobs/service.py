@@ -18,6 +18,7 @@ from models.config import TrialConfig
 from scoring import schemas
 from tune_jobs import folder
 from tune_jobs.board import labels
+from tune_jobs.evaluations import replaced
 from tune_jobs.search import Study, StudyError
 from tune_jobs.sweep import Sweep, SweepError
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
@@ -31,6 +32,7 @@ def check(
     address: str | None,
     retry: bool | None = None,
     max_failures: int | None = None,
+    download: bool = True,
 ) -> folder.Request:
     """Everything that can be wrong before anything starts.
 
@@ -38,12 +40,13 @@ def check(
 
     Args:
         sweep: what to run.
-        out: the folder; if None ``<name>`` in ``GEOSWEEP_STORAGE``, which a cluster has, or runs.
+        out: the folder; if None as :func:`tune_jobs.folder.of` has it.
         data: folder of ``NAME.npz`` files.
         address: of a Ray cluster; this machine if None.
         retry: True trains only the cells that failed, False leaves them; None trains them
             with those that are missing.
         max_failures: cells that may fail before the sweep stops.
+        download: False leaves out, unchecked, data sets that are not on this machine.
 
     Raises:
         SweepError: the message names the file, the field and what is allowed.
@@ -59,6 +62,8 @@ def check(
         name = trial.dataset
         if name not in loaded:
             try:
+                if not (download or datasets.is_here(name, data)):
+                    continue
                 sources[name] = datasets.locate(name, data)
                 loaded[name] = datasets.load(name, data)
             except datasets.DataError as error:
@@ -76,7 +81,7 @@ def check(
             )
     return folder.Request(
         sweep=sweep,
-        root=folder.absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE', 'runs')}/{sweep.name}"),
+        root=folder.of(sweep.name, out),
         data=data,
         address=address,
         sources=sources,
@@ -121,8 +126,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score whatever of a sweep is not done yet; where it stands afterwards."""
     root, sweep = request.root, request.sweep
     with folder.hold(root):
-        _mend(root, console)
-        _same_data(request)
+        _prepare(request, console)
         study = _study(request)
         folder.claim(root, sweep, study.cells if study else None)
         state = folder.inspect(root)
@@ -146,8 +150,7 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
     """
     root, wanted = request.root, request.sweep.evaluations
     with folder.hold(root):
-        _mend(root, console)
-        _same_data(request)
+        _prepare(request, console)
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
             raise SweepError(f"{root}: no trial is done yet; geosweep run trains them")
@@ -165,7 +168,10 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         return state
 
 
-def _mend(root: str, console: Console) -> None:
+def _prepare(request: folder.Request, console: Console) -> None:
+    """Have a folder that is held fit for what is to be added to it."""
+    root = request.root
+    schemas.delete(root, folder.PROGRESS)  # of an earlier driver
     for path in folder.mend(root):
         console.print(
             f"{root}/{path}: torn, or not of geosweep; it is in {schemas.ASIDE}/ now",
@@ -173,6 +179,7 @@ def _mend(root: str, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
+    _same_data(request)
 
 
 def _same_data(request: folder.Request) -> None:
@@ -259,7 +266,8 @@ def report(
         told, errors = process.communicate()
     if process.returncode != 0:
         lines = errors.strip().splitlines() or [f"exit status {process.returncode}"]
-        raise SweepError(f"report: {lines[-1]}")
+        refused, ours, why = lines[-1].partition("analysis.report: ")
+        raise SweepError(why if ours and not refused else f"report: {lines[-1]}")
     page = told.strip().splitlines()[-1]
     return page, log_report(root, name, page.rpartition("/")[0]) if name else None
 
@@ -278,6 +286,9 @@ def _run(
     # MLflow takes seconds to import; Ray's processes take as long to start.
     early = threading.Thread(target=load_mlflow, daemon=True)
     early.start()
+    rows = [state.rows[trial.trial] for trial in state.unevaluated]
+    for line in replaced(rows, request.sweep.evaluations):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     to_train = len(state.missing) + state.to_suggest
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
     console.print(

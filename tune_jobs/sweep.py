@@ -9,7 +9,6 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +17,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from models.config import TrialConfig
+from models.config import DATASETS, TrialConfig
 from tune_jobs.evaluations import PARTS as EVALUATIONS
-from tune_jobs.evaluations import Evaluations, Listed
+from tune_jobs.evaluations import Evaluations, Listed, did_you_mean
 from tune_jobs.search import Asha, Search, Space, Span, Spans, size
 
 Keep = Literal["final", "best", "none"]  # weights of a trial that is done
@@ -134,7 +133,8 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise SweepError(f"{source}: cannot be read: {error}") from error
+        said = getattr(error, "strerror", None) or error
+        raise SweepError(f"{source}: cannot be read: {said}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -191,7 +191,7 @@ def _find(source: str) -> Path:
         return path
     if path.suffix in (".yaml", ".yml") or os.sep in source:
         raise SweepError(f"{source}: no such file")
-    hint = _did_you_mean(source, known)
+    hint = did_you_mean(source, known)
     raise SweepError(f"{source}: no such sweep or file{hint} (built in: {', '.join(known)})")
 
 
@@ -303,6 +303,8 @@ def _explain(source: str, error: ValidationError, content: dict[str, Any] | None
         else:
             where += f" = {_short(problem['input'])}" if where else ""
             text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            if "dataset" in problem["loc"]:
+                text += did_you_mean(str(problem["input"]), DATASETS)
         lines.append(f"{source}: {where}: {text}" if where else f"{source}: {text}")
     return "\n".join(lines)
 
@@ -317,14 +319,9 @@ def _no_such_field(name: str, model: Any) -> str:
         if name in (short, full):
             return f"{short} and {full} are one field; give one of them"
     fields = sorted(model.model_fields) + (sorted(ALIASES) if model is SweepFile else [])
-    return f"no such field{_did_you_mean(name, fields)} (fields: {', '.join(fields)})"
+    return f"no such field{did_you_mean(name, fields)} (fields: {', '.join(fields)})"
 
 
 def _short(value: Any, most: int = 120) -> str:
     text = repr(value)
     return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -1,36 +1,42 @@
 """What a sweep ends with: tables fitted to the terminal, where all is, and an exit status."""
 
-import os
+import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import zip_longest
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
-from scoring.schemas import TABLES, read_file
+from models.config import TrialConfig
+from scoring.handover import CHECKPOINTS
+from scoring.schemas import TABLES, list_files, read_file
 from tune_jobs import service
 from tune_jobs.board import duration, labels, last_line, number
-from tune_jobs.folder import Request, State
+from tune_jobs.folder import Request, State, shown
 from tune_jobs.sweep import SweepError
+from tune_jobs.tracking import is_there, tracking_uri
 
 Row = dict[str, Any]
 MOST = 200  # rows shown
 
-# name, figure, and from which width on it is shown: scores first, their nulls beside them
+# name, figure, and which go first where they do not fit: scores stay, their nulls beside them
 COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
-    ("train acc.", lambda row: number(row["clean_train_accuracy"]), 80),
-    ("test acc.", lambda row: number(row["test_accuracy"]), 0),
-    ("LSS", lambda row: number(row["lss"], 2), 0),
-    ("initial", lambda row: number(row["lss_initial"], 2), 60),
-    ("sqrt(n)", lambda row: number(row["lss_random"], 2), 80),
-    ("LSR", lambda row: number(row["lsr"], 2), 100),
-    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 0),
-    ("initial", lambda row: number(row["ots_initial"]), 60),
-    ("1/m", lambda row: number(row["ots_random"], 4), 80),
-    ("m", lambda row: str(row["points"]), 40),
-    ("epochs", lambda row: str(row["epochs_done"]), 100),
-    ("seconds", lambda row: number(row["seconds"], 1), 80),
+    ("train acc.", lambda row: number(row["clean_train_accuracy"]), 5),
+    ("test acc.", lambda row: number(row["test_accuracy"]), 8),
+    ("LSS", lambda row: number(row["lss"], 2), 8),
+    ("initial", lambda row: number(row["lss_initial"], 2), 6),
+    ("sqrt(n)", lambda row: number(row["lss_random"], 2), 4),
+    ("LSR", lambda row: number(row["lsr"], 2), 1),
+    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 8),
+    ("initial", lambda row: number(row["ots_initial"]), 6),
+    ("1/m", lambda row: number(row["ots_random"], 4), 4),
+    ("m", lambda row: str(row["points"]), 7),
+    ("epochs", lambda row: str(row["epochs_done"]), 2),
+    ("seconds", lambda row: number(row["seconds"], 1), 3),
 )
 
 ROBUSTNESS: tuple[tuple[str, str], ...] = (  # areas under accuracy against level, and one ratio
@@ -42,54 +48,88 @@ ROBUSTNESS: tuple[tuple[str, str], ...] = (  # areas under accuracy against leve
 )
 
 
-def robustness_table(state: State) -> Table | None:
+def output() -> Console:
+    """Standard output; in a pipe or a file no line of it is broken."""
+    made = Console()
+    if not made.is_terminal:
+        made.width = 1000
+    return made
+
+
+def robustness_table(state: State) -> Group | None:
     """Mean accuracy over the levels of each evaluation, beside that without; None if there is none.
 
     ``mixed``: how much more often than any pair of points noise mixes up the closest tenth.
     """
-    shown = [
+    there = [
         (head, name)
         for head, name in ROBUSTNESS
         if any(row.get(name) is not None for row in state.rows.values())
     ]
-    if not shown:
+    if not there:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("robustness: trial", overflow="fold")
-    for head in ("test acc.", *(head for head, _ in shown), "m"):
+    table.add_column("trial", overflow="fold")
+    for head in ("test acc.", *(head for head, _ in there), "m"):
         table.add_column(head, justify="right", no_wrap=True)
     names = labels(state.trials)
     rows = [(t.trial, state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
     rows = [(trial, row) for trial, row in rows if row["evaluations"]]
     for trial, row in rows[:MOST]:
-        figures = (number(row[name]) for name in ("test_accuracy", *(name for _, name in shown)))
+        figures = (number(row[name]) for name in ("test_accuracy", *(name for _, name in there)))
         table.add_row(names[trial], *figures, str(row["points"]))
     if len(rows) > MOST:
         table.add_row(f"... and {len(rows) - MOST} more, in the report")
-    return table
+    areas = ", ".join(head for head, _ in there if head != "mixed")
+    told = [f"mean accuracy over the levels of {areas} (area under the curve)"] * bool(areas)
+    if there[-1][0] == "mixed":
+        told.append("mixed: how much more often noise mixes up the closest tenth of pairs than any")
+    return Group(Text(f"robustness: {'; '.join(told)}"), table)
 
 
 def results_table(state: State, width: int) -> Table:
-    """Every trial of a sweep, its scores, and what they are worth before training and at random."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", overflow="fold")
-    shown = [(name, figure) for name, figure, least in COLUMNS if width >= least]
-    for name, _ in shown:
-        table.add_column(name, justify="right", no_wrap=True)
-    names = labels(state.trials)
+    """Every trial of a sweep, its scores, and what they are worth before training and at random.
+
+    Columns go where they do not fit, so that a trial's name stays on one line.
+    """
+    names, lines = labels(state.trials), []
     for trial in state.trials[:MOST]:
         row = state.rows.get(trial.trial)
         if row is None or row["status"] == "failed":
-            word = (
-                "to score" if trial.trial in state.scoring else row["status"] if row else "missing"
-            )
-            table.add_row(names[trial.trial], word)
+            lines.append([names[trial.trial], _word(state, trial, row)])
         else:
             mark = "" if row["status"] == "done" else f" ({row['status']})"
-            table.add_row(names[trial.trial] + mark, *(figure(row) for _, figure in shown))
+            lines.append([names[trial.trial] + mark, *(figure(row) for _, figure, _ in COLUMNS)])
+    for least in range(1, 9):
+        kept = [0, *(i for i, (*_, rank) in enumerate(COLUMNS, 1) if rank >= least)]
+        fitted = [[line[i] for i in kept] if len(line) > 2 else line for line in lines]
+        heads = ["trial", *(COLUMNS[i - 1][0] for i in kept[1:])]
+        columns = zip_longest(heads, *fitted, fillvalue="")
+        if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width:
+            break
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", overflow="fold")
+    for head in heads[1:]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for line in fitted:
+        table.add_row(*line)
     if len(state.trials) > MOST:
         table.add_row(f"... and {len(state.trials) - MOST} more, in the report")
     return table
+
+
+def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
+    """How far a trial is that has no scores."""
+    if trial.trial in state.scoring:
+        return "to score"
+    if row:
+        return row["status"]
+    if trial.trial not in state.begun:
+        return "missing"
+    with suppress(ValueError, LookupError):  # torn, or not there: it says no epoch
+        history = json.loads(read_file(state.root, f"{CHECKPOINTS}/{trial.trial}.json") or b"")
+        return f"begun, epoch {history['epochs'][-1]['epoch']} of {trial.epochs}"
+    return "begun"
 
 
 def end(
@@ -137,10 +177,12 @@ def end(
     lines = [("report", page)] if page else []
     if state.extra:
         lines.append(("extra", f"{some(state.extra)}: of another sweep, in this folder too"))
-    lines += [
-        ("tables", f"{request.root}/results/{{{','.join(TABLES)}}}/*.parquet"),
-        ("MLflow", f"geosweep ui {_shown(request.root)}"),
-    ]
+    tables = [table for table in TABLES if list_files(request.root, f"results/{table}")]
+    if tables:
+        which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
+        lines.append(("tables", f"{request.root}/results/{which}/*.parquet"))
+    if is_there(tracking_uri(request.root)):
+        lines.append(("MLflow", f"geosweep ui {shown(request.root)}"))
     if unwritten:
         lines.append(("no report", unwritten))
     for trial in failed:
@@ -164,8 +206,3 @@ def some(trials: list[str], most: int = 5) -> str:
     """The first of them, and how many more there are."""
     more = f" and {len(trials) - most} more" if len(trials) > most else ""
     return ", ".join(trials[:most]) + more
-
-
-def _shown(root: str) -> str:
-    relative = os.path.relpath(root) if "://" not in root else root
-    return root if relative.startswith("..") else relative
