@@ -1,7 +1,7 @@
 """How networks take lesions, noise and attacks: by trial, and by cell as a table.
 
 The experiments are those of the paper's appendix; :mod:`scoring.robustness` has what they are.
-Command: ``python -m analysis.tables runs/demo --table robustness``.
+Command: ``python -m analysis.tables runs/robustness --table robustness``.
 """
 
 import json
