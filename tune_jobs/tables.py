@@ -174,13 +174,13 @@ def end(
         + f" in {duration(time.monotonic() - begun)}",
         highlight=False,
     )
-    lines = [("report", page)] if page else []
+    lines = [("report", shown(str(page)))] if page else []
     if state.extra:
         lines.append(("extra", f"{some(state.extra)}: of another sweep, in this folder too"))
     tables = [table for table in TABLES if list_files(request.root, f"results/{table}")]
     if tables:
         which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
-        lines.append(("tables", f"{request.root}/results/{which}/*.parquet"))
+        lines.append(("tables", f"{shown(request.root)}/results/{which}/*.parquet"))
     if is_there(tracking_uri(request.root)):
         lines.append(("MLflow", f"geosweep ui {shown(request.root)}"))
     if unwritten:
