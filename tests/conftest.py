@@ -27,9 +27,22 @@ def pytest_configure(config):
     os.environ.pop("GEOSWEEP_DATA", None)
 
 
+# Ray and MLflow leave sockets, databases and subprocesses to the garbage collector.
+LEFT_BEHIND = (
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:.*:DeprecationWarning",
+    "ignore:.*:FutureWarning",
+    "ignore:.*:UserWarning:mlflow",
+)
+
+
 def pytest_collection_modifyitems(items):
     """Side by side run files, and of what is killed, which takes long, each test of its own."""
     for item in items:
+        if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
+            for what in LEFT_BEHIND:
+                item.add_marker(pytest.mark.filterwarnings(what))
         if item.get_closest_marker("faults") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
 

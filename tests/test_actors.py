@@ -13,13 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from scoring import actors
 from scoring.actors import Pool, places
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
-]
+pytestmark = pytest.mark.ray
 
 
 def node(name, gpus=0, alive=True, cpus=8):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from rich.console import Console
-from test_service import SWEEP, Run, pytestmark  # noqa: F401  (what it warns of)
+from test_service import SWEEP, Run
 
 from models import datasets
 from models.config import TrialConfig
@@ -18,6 +18,8 @@ from scoring.subject import draws
 from tune_jobs import evaluations, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.tables import robustness_table
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
 FEW = {"lesion": {"levels": [0.0, 1.0], "block": 3}, "noise": {"levels": [0.0, 64.0], "seed": 0}}
 ASKED = f"evaluations: {json.dumps(FEW)}\n"

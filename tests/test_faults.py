@@ -24,15 +24,7 @@ from scoring import handover, schemas
 from tune_jobs.search import STUDY
 from tune_jobs.tracking import NOTE, TRIAL_TAG, tracking_uri
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.faults,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 SWEEP = """
 dataset: {data}

@@ -13,14 +13,7 @@ from models import datasets
 from scoring import schemas
 from tune_jobs import driver, nodes, service, sweep
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
-]
+pytestmark = pytest.mark.ray
 
 SWEEP = """
 layers: fully_connected

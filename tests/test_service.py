@@ -23,16 +23,7 @@ from tune_jobs.tables import results_table
 from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
 from tune_jobs.tuning import Stop
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_here"),
-    # Ray and MLflow leave sockets, databases and subprocesses to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
 SWEEP = """
 dataset: digits

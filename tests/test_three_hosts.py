@@ -29,12 +29,6 @@ BIN = Path(sys.executable).parent
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(600),
-    # MLflow leaves sockets and databases to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
     pytest.mark.skipif(not (BIN.parent / "ready").exists(), reason="needs what make sets up"),
 ]
