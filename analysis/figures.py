@@ -13,7 +13,8 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from analysis import drawing
-from analysis.intervention_figures import has_effects, intervention
+from analysis.intervention import any_effects
+from analysis.intervention_figures import intervention
 from analysis.results import Results, ResultsError, load
 from analysis.robustness import COLUMNS as ROBUSTNESS
 from analysis.robustness_figures import (
@@ -215,7 +216,7 @@ FIGURES = {
         "are; the table's stars are. Dashed: no change. LSS shows whether the penalty did what it "
         "is for; only then do the others answer. Scales differ by panel.",
         "trials with straightness_penalty or transport_penalty, and the same cells without",
-        lambda results, _: has_effects(results),
+        lambda results, _: any_effects(results),
     ),
     "accuracy_against_score": Drawn(
         accuracy_against_score,

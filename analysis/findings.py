@@ -11,7 +11,7 @@ from analysis.correlation import SMALL
 from analysis.results import Results
 from analysis.robustness import CURVES, of_trials
 from analysis.search import Search, search_sentence
-from analysis.tables import CELL, summary, varying
+from analysis.tables import CELL, HEADINGS, summary, varying
 
 STILL = 1e-4  # a stage whose mean squared step is below this share of its spread is the identity
 PROVED = 1e-9  # a share above the lower bound that is rounding
@@ -67,16 +67,15 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
     return said + _certificate(done)
 
 
-def geodesic_sentence(results: Results) -> str:
-    """Whether geodesics were learnt: straight tracks, an optimal map, and neither before training.
+def geodesic_sentence(cells: pd.DataFrame) -> str:
+    """Whether geodesics were learnt: straight tracks, an optimal map, and not both before training.
 
     Args:
-        results: of :func:`analysis.results.load`.
+        cells: of :func:`analysis.tables.summary`.
 
     Returns:
         The sentence, with the range of both scores over cells; empty where none has both.
     """
-    cells = summary(results)
     cells = cells[cells.lss.notna() & cells.ots.notna()]
     if not len(cells):
         return ""
@@ -112,12 +111,12 @@ def robustness_sentence(results: Results) -> str:
         results: as for :func:`analysis.robustness.of_trials`.
     """
     trials = of_trials(results)
-    words = {"lesion": "lesions", "noise": "random noise", "fgsm": "FGSM", "pgd": "PGD"}
     parts = []
     for name in CURVES:
         lost = trials.dropna(subset=f"{name}_lost").groupby("network")[f"{name}_lost"]
         each = [f"{_name(str(k))} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
-        parts += [f"to {words[name]} {', '.join(each)}"] if each else []
+        told = HEADINGS[f"{name}_lost"].removeprefix("lost ")
+        parts += [f"{told} {', '.join(each)}"] if each else []
     if not parts:
         return ""
     return (

@@ -6,6 +6,7 @@ Command: ``python -m analysis.tables runs/straightness --table intervention``.
 """
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,20 +56,9 @@ def effects(results: Results) -> pd.DataFrame:
         penalties are in none.
     """
     trials = without_collapsed(of_trials(results))
-    trials = trials.assign(**{name: trials[name].astype("float64").fillna(0) for name in PENALTIES})
-    if not (trials[list(PENALTIES)] > 0).any(axis=None):
-        trials = trials.iloc[:0]
-    others = [name for name in varying(results.trials) if name not in PENALTIES]
-    cell = [*CELL, *others, "points"]
+    cell = _cell(results)
     found = [name for name in OUTCOMES if name in ASKED or trials[name].notna().any()]
-    rows: list[dict[str, Any]] = []
-    for key, own in trials.groupby(cell, dropna=False):
-        without = own[(own[list(PENALTIES)] == 0).all(axis=1)]
-        for penalty, other in (PENALTIES, PENALTIES[::-1]):
-            treated = own[(own[penalty] > 0) & (own[other] == 0)]
-            for weight, side in treated.groupby(penalty) if len(without) else ():
-                row = dict(zip(cell, key, strict=True)) | {"penalty": penalty, "weight": weight}
-                rows.append(row | _compared(without, side, found))
+    rows = [key | _compared(without, side, found) for key, without, side in _sides(trials, cell)]
     numbers = [f"{name}{end}" for name in found for end in ENDS]
     counts = ["penalty", "weight", "seeds", "untreated_seeds", "paired"]
     table = pd.DataFrame(rows, columns=[*cell, *counts, *numbers])
@@ -80,6 +70,34 @@ def effects(results: Results) -> pd.DataFrame:
     order += [f"{name}{end}" for name in found for end in (*ENDS, "_p_adjusted")]
     table = table[order].rename(columns={"points": "m"})
     return table.sort_values(["penalty", *order[: len(CELL)], "weight"], ignore_index=True)
+
+
+def any_effects(results: Results) -> bool:
+    """Whether :func:`effects` has a row."""
+    done = results.trials[results.trials.status == "done"]
+    return next(_sides(done, _cell(results)), None) is not None
+
+
+def _cell(results: Results) -> list[str]:
+    others = [name for name in varying(results.trials) if name not in PENALTIES]
+    return [*CELL, *others, "points"]
+
+
+def _sides(
+    trials: pd.DataFrame, cell: list[str]
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
+    """What is compared: cell, penalty and weight, trials without a penalty and trials with it."""
+    weights = trials[list(PENALTIES)].astype("float64").fillna(0)
+    if not (weights > 0).any(axis=None):
+        return
+    trials = trials.assign(**{name: weights[name] for name in PENALTIES})
+    for key, own in trials.groupby(cell, dropna=False, observed=True):
+        without = own[(own[list(PENALTIES)] == 0).all(axis=1)]
+        for penalty, other in (PENALTIES, PENALTIES[::-1]):
+            treated = own[(own[penalty] > 0) & (own[other] == 0)]
+            for weight, side in treated.groupby(penalty) if len(without) else ():
+                about = {"penalty": penalty, "weight": weight}
+                yield dict(zip(cell, key, strict=True)) | about, without, side
 
 
 def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> dict[str, Any]:

@@ -20,11 +20,6 @@ ASIDE = 0.16  # of the way between two weights: how far lines stand beside each 
 CUT = 4  # times the largest change of a panel: an interval may reach no farther
 
 
-def has_effects(results: Results) -> bool:
-    """Whether a sweep has a penalty, and the same cell without one."""
-    return len(effects(results)) > 0
-
-
 def intervention(results: Results) -> Figure:
     """Change of LSS, test accuracy and robustness AUCs against the weight of a penalty.
 

@@ -13,22 +13,34 @@ from scoring import schemas
 NETWORKS = {"plain": "plain", "resnet": "ResNet"}
 
 
-def missing(
-    path: str | Path, results: Results, tracking_uri: str | None = None
-) -> pd.DataFrame | None:
-    """The planned cells of a sweep that have no trial among its results.
+CELL = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
+
+Cells = list[dict[str, Any]]  # configurations
+
+
+def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
+    """The cells of a sweep as its folder has them, done or not.
 
     Args:
         path: as :func:`analysis.results.load` takes it.
-        results: of that function.
         tracking_uri: MLflow's address, if the results come from there.
 
     Returns:
-        Frame with a row per cell and the columns of its configuration; None where it is not
-        known what was planned: in MLflow, or in a folder that holds results alone. Of a search
-        only cells that it has suggested are planned.
+        Their configurations; None where they are not known: in MLflow, or in a folder that holds
+        results alone. Of a search those that it has suggested.
     """
-    cells = _planned(path, tracking_uri)
+    root = str(path).rstrip("/") or "/"
+    content = None if tracking_uri else schemas.read_file(root, schemas.SWEEP)
+    if content is None:
+        return None
+    try:
+        return [{name: cell.get(name) for name in CELL} for cell in json.loads(content)["trials"]]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def missing(cells: Cells | None, results: Results) -> pd.DataFrame | None:
+    """Those of the :func:`planned` cells that have no trial: a row each, or None if not known."""
     if cells is None:
         return None
     known = _known(results)
@@ -36,15 +48,14 @@ def missing(
     return pd.DataFrame([cell for cell in cells if _key(cell, known) not in there], columns=CELL)
 
 
-def extra_sentence(path: str | Path, results: Results, tracking_uri: str | None = None) -> str:
-    """How many trials in a sweep's folder are of another sweep, and what differs; or nothing."""
-    cells = _planned(path, tracking_uri)
+def extra_sentence(cells: Cells | None, results: Results) -> str:
+    """How many trials are of none of the :func:`planned` cells, and what differs; or nothing."""
     if not cells:
         return ""
     known = _known(results)
-    planned = {_key(cell, known) for cell in cells}
+    own = {_key(cell, known) for cell in cells}
     rows = results.trials[known].to_dict("records")
-    extra = [row for row in rows if _key(row, known) not in planned]
+    extra = [row for row in rows if _key(row, known) not in own]
     if not extra:
         return ""
     parts = []
@@ -58,21 +69,6 @@ def extra_sentence(path: str | Path, results: Results, tracking_uri: str | None 
         f"{len(extra)} of these trials {'is' if one else 'are'} of another sweep that used this "
         f"folder{differs}: {'it counts' if one else 'they count'} in all that follows."
     )
-
-
-CELL = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
-
-
-def _planned(path: str | Path, tracking_uri: str | None) -> list[dict[str, Any]] | None:
-    """The configurations that a sweep's folder says it is to have; None where it does not."""
-    root = str(path).rstrip("/") or "/"
-    content = None if tracking_uri else schemas.read_file(root, schemas.SWEEP)
-    if content is None:
-        return None
-    try:
-        return [{name: cell.get(name) for name in CELL} for cell in json.loads(content)["trials"]]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
 
 
 def _known(results: Results) -> list[str]:

@@ -27,7 +27,7 @@ from analysis import (
     side_by_side,
 )
 from analysis.claims import claims
-from analysis.planned import extra_sentence, missing, missing_sentence
+from analysis.planned import extra_sentence, missing, missing_sentence, planned
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
 from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
@@ -126,7 +126,8 @@ def build(
     second = None if other is None else load(other, tables=("trials",))
     search = read_search(path, tracking_uri)
     tables = _tables(results, search)
-    left = missing(path, results, tracking_uri)
+    cells = planned(path, tracking_uri)
+    left = missing(cells, results)
     if left is not None:
         tables["missing"] = left
     if second is not None:
@@ -140,7 +141,7 @@ def build(
         _write(folder, table.name, *texts)
     first, *others = findings.sentences(results, search)
     said = [first, missing_sentence(left, results, search)]
-    said += [extra_sentence(path, results, tracking_uri), findings.geodesic_sentence(results)]
+    said += [extra_sentence(cells, results), findings.geodesic_sentence(tables["summary"])]
     said += [findings.claims_sentence(tables["claims"]), *others]
     said += [
         findings.correlation_sentence(tables["correlations"]),

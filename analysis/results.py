@@ -135,12 +135,8 @@ def _read(
 ) -> Results:
     wanted = {name: list(names) for name, names in (columns or {}).items()}
     try:
-        read = {
-            name: _frame(schemas.read_table(root, name, wanted.get(name)))
-            for name in sorted(
-                tables, key=lambda name: name != "tracks"
-            )  # the largest, while memory is free
-        }
+        order = sorted(tables, key=lambda name: name != "tracks")  # largest first: memory is free
+        read = {name: _frame(schemas.read_table(root, name, wanted.get(name))) for name in order}
     except (schemas.StoreError, OSError) as error:
         raise ResultsError(f"{error}; move that file away to read the others") from error
     if "trials" in read:

@@ -21,7 +21,7 @@ from analysis.findings import (
     robustness_sentence,
     sentences,
 )
-from analysis.planned import extra_sentence
+from analysis.planned import extra_sentence, planned
 from analysis.results import ResultsError, load
 from scoring.schemas import CONFIG, KEY, TABLES, table_path
 
@@ -304,13 +304,13 @@ def test_the_certificate_is_the_weakest_of_all_trials(
 
 def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=1, status="failed")
-    assert geodesic_sentence(load(tmp_path)) == ""
+    assert geodesic_sentence(tables.summary(load(tmp_path))) == ""
     straight = {"lss": 1.2, "ots": 0.95}
     made_up_trial(tmp_path, gamma=0, **straight, lss_initial=2.5, ots_initial=1.0)
     made_up_trial(tmp_path, gamma=1e-3, **straight, lss_initial=1.1, ots_initial=1.0)
     made_up_trial(tmp_path, gamma=1e-2, lss=1.2, ots=0.85, lss_initial=2.5, ots_initial=1.0)
     made_up_trial(tmp_path, "plain", lss=3.0, ots=0.0, lss_initial=3.0, ots_initial=0.0)
-    said = geodesic_sentence(load(tmp_path))
+    said = geodesic_sentence(tables.summary(load(tmp_path)))
     assert "ResNet: 1 of 3 (LSS 1.20, before training 1.10 to 2.50; OTS 0.850 to 0.950" in said
     assert "Plain: 0 of 1 (LSS 3.00, before training 3.00; OTS 0.000, before" in said
 
@@ -341,16 +341,18 @@ def test_what_robustness_is_lost_is_told_where_it_was_measured(tmp_path: Path) -
 def test_trials_of_another_sweep_in_the_folder_are_counted_and_told_apart(tmp_path: Path) -> None:
     made_up_sweep(tmp_path)
     results = load(tmp_path)
-    assert extra_sentence(tmp_path, results) == ""
+    assert extra_sentence(planned(tmp_path), results) == ""
     fields = [field.name for field in (*KEY, *CONFIG) if field.name != "trial"]
     cells = json.loads(results.trials[fields][1:].to_json(orient="records"))
     write = tmp_path / "sweep.json"
     write.write_text(json.dumps({"trials": [cell | {"epochs": 7} for cell in cells]}))
-    said = extra_sentence(tmp_path, results)
+    said = extra_sentence(planned(tmp_path), results)
     assert said.startswith("18 of these trials are of another sweep")
     assert "(epochs = 6)" in said
     write.write_text(json.dumps({"trials": cells}))
-    assert extra_sentence(tmp_path, results).startswith("1 of these trials is of another sweep")
+    assert extra_sentence(planned(tmp_path), results).startswith(
+        "1 of these trials is of another sweep"
+    )
 
 
 def test_a_script_whose_output_is_not_wanted_any_more_ends_quietly(sweep: Path) -> None:

@@ -329,11 +329,16 @@ def test_rows_of_an_older_version_are_logged_with_the_defaults_that_they_had(run
     assert said == []
 
 
-def test_the_board_counts_and_estimates(finished):
-    run, state = finished
-    board = Board(run.root, cells(state), lambda: 2, Console(file=io.StringIO()))
+def waiting(run: Run, state: folder.State, at_once: int) -> Board:
+    """The board of a sweep none of whose cells has begun."""
+    board = Board(run.root, cells(state), lambda: at_once, Console(file=io.StringIO()))
     for cell in board.cells.values():
         cell.status, cell.epoch, cell.record = "waiting", -1, {}
+    return board
+
+
+def test_the_board_counts_and_estimates(finished):
+    board = waiting(*finished, at_once=2)
     first, second = board.cells
     assert board.seconds_left() is None
     board.report(first, {"epoch": 1, "seconds": 4.0})
@@ -345,10 +350,7 @@ def test_the_board_counts_and_estimates(finished):
 
 
 def test_what_a_trial_takes_after_its_last_epoch_is_expected_of_the_others_too(finished):
-    run, state = finished
-    board = Board(run.root, cells(state), lambda: 1, Console(file=io.StringIO()))
-    for cell in board.cells.values():
-        cell.status, cell.epoch, cell.record = "waiting", -1, {}
+    board = waiting(*finished, at_once=1)
     first, _ = board.cells
     last = board.cells[first].config.epochs
     for epoch in range(last + 1):

@@ -82,7 +82,7 @@ def submit(
     [b]geosweep status --cluster ray_cluster.yaml[/]        all sweeps there
     [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   tables, report, MLflow's runs
     """
-    jobs.named(cluster, address)
+    jobs.ask_which(cluster, address)
     found = sweep.read(name, settings or [])
     there = reach.folder_there(cluster, out, found.name)
     options = [word for setting in settings or [] for word in ("--set", setting)]

@@ -88,7 +88,7 @@ def status(
         console.print(f"starting ({holder} holds the folder)", highlight=False, markup=False)
     elif not state.complete:
         only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
-        asked = " ".join(folder.as_sweep(root).evaluations)
+        asked = " ".join(state.evaluations)
         command = f"geosweep evaluate {root} {asked}" if only else "geosweep run"
         console.print(f"not running; {command} goes on with it", highlight=False, soft_wrap=True)
 

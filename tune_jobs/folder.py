@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class State:
     to_suggest: int  # cells that a search has not suggested yet
     unevaluated: list[TrialConfig]  # done, and to be evaluated from the weights that were kept
     weightless: list[str]  # done, and kept no weights that could be evaluated
+    evaluations: Mapping[str, Any] = field(default_factory=dict)  # that it is to have, by name
     worked: bool = False  # this run had something to do
     interrupted: bool = False  # by Ctrl-C
 
@@ -154,7 +155,7 @@ def as_sweep(root: str) -> Sweep:
         trials=state.trials,
         resources=Resources.model_validate(known.get("resources", {})),
         source=root,
-        evaluations=known.get("evaluations", {}),
+        evaluations=dict(state.evaluations),
         keep=known.get("keep", "final"),
     )
 
@@ -207,7 +208,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         lacks = f"no sweep here (no {schemas.SWEEP})" if there else "no such folder"
         raise SweepError(f"{root}: {lacks}; geosweep run SWEEP --out {root}")
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
-    evaluations: Mapping[str, Any] = known.get("evaluations", {})
+    asked: Mapping[str, Any] = known.get("evaluations", {}) if wanted is None else wanted
     ids = {trial.trial for trial in trials}
     # One that a scheduler has stopped goes on to its end in a sweep without a scheduler.
     ended = handover.ENDED if known.get("scheduler") else ("done", "diverged")
@@ -221,8 +222,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
     kept = {Path(name).stem for name in schemas.list_files(root, handover.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
-    wanted = evaluations if wanted is None else wanted
-    lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], wanted)]
+    lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
     return State(
@@ -239,6 +239,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         to_suggest=to_suggest,
         unevaluated=[t for t in lacking if t.trial in kept],
         weightless=[t.trial for t in lacking if t.trial not in kept],
+        evaluations=asked,
     )
 
 

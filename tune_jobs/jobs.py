@@ -34,7 +34,7 @@ STOPPING = {  # a stopped job gets Ctrl-C's signal, and this long to end its epo
 }
 
 
-def named(cluster: str | None, address: str | None) -> None:
+def ask_which(cluster: str | None, address: str | None) -> None:
     """Ask which cluster, where none is named.
 
     Raises:
@@ -58,7 +58,7 @@ def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmission
     Raises:
         SweepError: no such cluster, no token, or the wrong one.
     """
-    named(cluster, address)
+    ask_which(cluster, address)
     token()
     from requests import RequestException
 
