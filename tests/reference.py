@@ -102,6 +102,28 @@ def kinetic_energy(tracks):
     return [sum(column) / len(tracks) for column in zip(*squares, strict=True)]
 
 
+def geodesic_excess(tracks):
+    """n sum E_l / W2^2, and its factors n sum E_l / C and C / W2^2, by trying every matching.
+
+    >>> geodesic_excess([[[0.0], [1.0], [4.0]], [[9.0], [9.0], [9.0]]])
+    (1.25, 1.25, 1.0)
+    """
+    total = (len(tracks[0]) - 1) * sum(kinetic_energy(tracks))
+    cost = kinetic_energy([[track[0], track[-1]] for track in tracks])[0]
+    optimal = squared_wasserstein(tracks, 0, -1)
+    return total / optimal, total / cost, cost / optimal
+
+
+def squared_wasserstein(tracks, start, end):
+    """W2^2 between two states of a stage, by trying every matching.
+
+    >>> squared_wasserstein([[[0.0], [5.0]], [[5.0], [0.0]]], 0, 1)
+    0.0
+    """
+    x, y = ([track[state] for track in tracks] for state in (start, end))
+    return optimal_matchings(x, y)[0] / len(tracks)
+
+
 def straight_distance(track):
     """Distance of each state to eq. (5)'s point of the line between the ends.
 

@@ -1,0 +1,188 @@
+"""How far a network's curve is from the geodesic of Wasserstein space, as one number.
+
+By the Benamou-Brenier formula (eq. 8; Numer. Math. 84, 2000), moving the points of a stage in n
+steps of duration 1/n takes the action n sum_l E_l, where E_l is the kinetic energy of block l. No
+curve between the same two clouds takes less than W2^2, and only the geodesic at constant speed
+takes exactly that. The geodesic excess is the action over W2^2. It splits exactly:
+
+    n sum_l E_l / W2^2  =  (n sum_l E_l / C)  x  (C / W2^2)        C: network cost
+    geodesic excess        straightness factor   transport factor
+
+Both factors are at least 1. The first is 1 where tracks are straight and run at constant speed,
+the second where the network's map is optimal.
+"""
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from scoring.line_shape import as_track
+from scoring.transport import optimal_transport_score
+
+
+class Action(NamedTuple):
+    """What the geodesic excess of a stage is computed from. All values are squared distances."""
+
+    energy: np.ndarray  # (n,) E_l: the mean over points of |v_l|^2
+    drift: np.ndarray  # (n,) the squared length of the mean over points of v_l
+    network_cost: float  # the mean over points of |x^(n) - x^(0)|^2
+    shift: float  # the squared length of the mean over points of x^(n) - x^(0)
+    optimal_cost: float = math.nan  # W2^2; NaN where no assignment was solved
+    random_cost: float = math.nan  # the mean of |x^(n)_j - x^(0)_i|^2 over all pairs i, j
+
+
+class GeodesicExcess(NamedTuple):
+    """The geodesic excess of a stage and its factors; dimensionless."""
+
+    excess: float  # straightness * transport, >= 1
+    straightness: float  # n sum E_l / C, >= 1; about n for independent directions in high dimension
+    transport: float  # C / W2^2, >= 1
+    transport_share: float  # (C - W2^2) / (random cost - W2^2): 0 optimal, 1 random
+
+
+class WassersteinCurve(NamedTuple):
+    """The curve of measures mu_0, ..., mu_n of a stage, and the excess split along it.
+
+    ``excess = block_factor * speed_factor * length_ratio**2``, exactly; each factor is >= 1.
+    """
+
+    speeds: np.ndarray  # (n,) W2(mu_(l-1), mu_l), in the units of the states
+    speed_variation: float  # their coefficient of variation; 0 on a geodesic (eq. 4)
+    length_ratio: float  # sum of the speeds over W2(mu_0, mu_n); 1 on a geodesic
+    block_factor: float  # sum E_l / sum W2^2(mu_(l-1), mu_l); 1 where every block is optimal
+    speed_factor: float  # 1 + speed_variation^2; 1 at constant speed
+    excess: float
+
+
+def action(track: Tensor, transport: bool = True, threads: int | None = None) -> Action:
+    """The action of a stage, and on request the optimal cost between its ends.
+
+    Args:
+        track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
+        transport: also solve the assignment between x^(0) and x^(n), for which m >= 2.
+        threads: to solve with; all cores if None.
+
+    Returns:
+        The :class:`Action`, float64, in squared units of the states.
+
+    Raises:
+        ValueError: ``track`` is not three-dimensional or has fewer than two states; with
+            ``transport``, it has fewer than two points or a value that is not finite.
+
+    >>> import torch
+    >>> action(torch.tensor([[0.0, 2.0], [1.0, 5.0]])[:, :, None]).energy
+    array([5.])
+    """
+    track = as_track(track)
+    steps = track.double().diff(dim=0)  # (n, m, d)
+    whole = track[-1].double() - track[0].double()  # (m, d)
+    found = Action(
+        steps.square().sum(2).mean(1).numpy(),
+        steps.mean(1).square().sum(1).numpy(),
+        float(whole.square().sum(1).mean()),
+        float(whole.mean(0).square().sum()),
+    )
+    if not transport:
+        return found
+    solved = optimal_transport_score(track[0], track[-1], threads)
+    return found._replace(optimal_cost=solved.optimal_cost, random_cost=_random_cost(track))
+
+
+def without_drift(found: Action) -> Action:
+    """The action with the mean step of each block removed from every point.
+
+    A shift that all points share costs action but moves a cloud optimally, so it can hide how
+    far the rest is from a geodesic. W2^2 falls by the squared length of the shift, exactly.
+
+    >>> import torch
+    >>> shifted = action(torch.tensor([[0.0, 2.0], [9.0, 11.0]])[:, :, None])
+    >>> without_drift(shifted).network_cost
+    0.0
+    """
+    costs = np.array([found.network_cost, found.optimal_cost, found.random_cost]) - found.shift
+    network, optimal, random = (max(float(cost), 0.0) for cost in costs)  # NaN stays NaN
+    energy = np.maximum(np.asarray(found.energy) - found.drift, 0.0)
+    return Action(energy, np.zeros(len(energy)), network, 0.0, optimal, random)
+
+
+def geodesic_excess(source: Action | Tensor) -> GeodesicExcess:
+    """Geodesic excess of a stage and its two factors, from its action or its track.
+
+    Args:
+        source: an :class:`Action`, or a track (n + 1, m, d), whose assignment is solved here.
+
+    Returns:
+        The :class:`GeodesicExcess`. 1 is the geodesic at constant speed. A factor is +inf where
+        points move but its denominator is 0, and NaN where nothing moves. The transport factor,
+        the share and the excess are NaN where the action has no optimal cost.
+
+    Raises:
+        ValueError: like :func:`action`, for a track.
+
+    >>> import torch
+    >>> corner = torch.tensor([[[0.0, 0.0], [9.0, 9.0]], [[1.0, 0.0], [9.0, 9.0]],
+    ...                        [[1.0, 1.0], [9.0, 9.0]]])
+    >>> geodesic_excess(corner)[:3]
+    (2.0, 2.0, 1.0)
+    """
+    found = source if isinstance(source, Action) else action(source)
+    total = len(found.energy) * math.fsum(found.energy)
+    return GeodesicExcess(
+        _ratio(total, found.optimal_cost),
+        _ratio(total, found.network_cost),
+        _ratio(found.network_cost, found.optimal_cost),
+        _ratio(found.network_cost - found.optimal_cost, found.random_cost - found.optimal_cost),
+    )
+
+
+def wasserstein_curve(track: Tensor, threads: int | None = None) -> WassersteinCurve:
+    """The curve of measures of a stage: its speeds, and how straight it is in Wasserstein space.
+
+    Solves n + 1 assignments: one for each block, and one between the ends.
+
+    Args:
+        track: tensor or array of shape (n + 1, m, d), m >= 2.
+        threads: to solve with; all cores if None.
+
+    Returns:
+        The :class:`WassersteinCurve`.
+
+    Raises:
+        ValueError: like :func:`action`.
+    """
+    track = as_track(track)
+    costs = [optimal_transport_score(x, y, threads).optimal_cost for x, y in pairwise(track)]
+    return curve_from_costs(action(track, threads=threads), np.array(costs))
+
+
+def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve:
+    """The curve of measures from the optimal cost of each block, (n,), and that of the stage."""
+    block_costs = np.asarray(block_costs, dtype=np.float64)
+    speeds = np.sqrt(block_costs)
+    length, n = math.fsum(speeds), len(speeds)
+    speed_factor = _ratio(n * math.fsum(block_costs), length**2)
+    return WassersteinCurve(
+        speeds=speeds,
+        speed_variation=math.sqrt(max(speed_factor - 1, 0.0)),
+        length_ratio=_ratio(length, math.sqrt(whole.optimal_cost)),
+        block_factor=_ratio(math.fsum(whole.energy), math.fsum(block_costs)),
+        speed_factor=speed_factor,
+        excess=geodesic_excess(whole).excess,
+    )
+
+
+def _random_cost(track: Tensor) -> float:
+    """Mean squared distance over all pairs of an input and an output."""
+    x, y = track[0].double(), track[-1].double()
+    spread = (x - x.mean(0)).square().sum(1).mean() + (y - y.mean(0)).square().sum(1).mean()
+    return float(spread + (y.mean(0) - x.mean(0)).square().sum())
+
+
+def _ratio(above: float, below: float) -> float:
+    """A quotient; +inf where only ``below`` is 0, NaN where both are."""
+    if below == 0:
+        return math.inf if above > 0 else math.nan
+    return above / below
