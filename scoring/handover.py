@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoring import schemas
-from scoring.robustness import summary as robustness_summary
+from scoring.robustness.areas import summary as robustness_summary
 
 if TYPE_CHECKING:
     from scoring.stages import Stage
@@ -178,7 +178,7 @@ def add_evaluation(
         key: the trial's columns of :data:`scoring.schemas.KEY`.
         name: of the evaluation.
         settings: it was made with, JSON values.
-        rows: of :func:`scoring.robustness.evaluate`.
+        rows: of :func:`scoring.robustness.run.evaluate`.
     """
     others = [r for r in schemas.read_rows(root, "robustness", key["trial"]) if r["of"] != name]
     mine = {"of": name, "settings": json.dumps(settings)}

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from analysis import paper
-from scoring.robustness import summary
+from scoring.robustness.areas import summary
+from scoring.robustness.subject import result_row
 from scoring.schemas import SWEEP, write_file, write_table
-from scoring.subject import row as row_of
 from tune_jobs.evaluations import read
 
 EVALUATIONS = read([])  # all of them, at their defaults
@@ -194,7 +194,9 @@ def made_up_rows(
                 for kind in (name, f"{name}_different"):
                     shares = [0.1, *(0.15 - 0.01 * (tenth - 0.5) for tenth in range(1, 11))]
                     what = (kind, "decile of track distance", 300, stage)
-                    rows += [row_of(what[0], k, *what[1:], mixed=v) for k, v in enumerate(shares)]
+                    rows += [
+                        result_row(what[0], k, *what[1:], mixed=v) for k, v in enumerate(shares)
+                    ]
             continue
         levels = EVALUATIONS[name]["levels"]
         for level in levels:
@@ -203,18 +205,21 @@ def made_up_rows(
             if name == "lesion":
                 where = [(k, 3) for k in range(1, stages + 1)]
                 rows += [
-                    row_of(name, level, "share of units", 500, *w, accuracy=value) for w in where
+                    result_row(name, level, "share of units", 500, *w, accuracy=value)
+                    for w in where
                 ]
                 continue
-            rows.append(row_of(name, level, "pixel value", 500, accuracy=value, loss=1 - value))
+            rows.append(result_row(name, level, "pixel value", 500, accuracy=value, loss=1 - value))
             for k, l in places:  # noqa: E741
                 rate = fragile * (l + 1) * share
-                rows.append(row_of(name, level, "pixel value", 500, k, l, variation_rate=rate))
+                rows.append(result_row(name, level, "pixel value", 500, k, l, variation_rate=rate))
         if name == "lesion":
             for k, l in places:  # noqa: E741
                 skipped, swapped = accuracy(1.0), accuracy(0.5)
-                rows += [row_of("skip", 1, "blocks", 500, k, l, accuracy=skipped)] * (l > 0)
-                rows += [row_of("swap", 1, "pairs", 500, k, l, accuracy=swapped)] * (0 < l < blocks)
+                rows += [result_row("skip", 1, "blocks", 500, k, l, accuracy=skipped)] * (l > 0)
+                rows += [result_row("swap", 1, "pairs", 500, k, l, accuracy=swapped)] * (
+                    0 < l < blocks
+                )
     return rows
 
 

@@ -14,7 +14,7 @@ from test_service import SWEEP, Run
 from models import datasets
 from models.config import TrialConfig
 from scoring import handover, robustness, schemas
-from scoring.subject import draws
+from scoring.robustness.subject import draws
 from tune_jobs import evaluations, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.tables import robustness_table

@@ -16,11 +16,12 @@ from torch.testing import assert_close
 
 from models.architectures import Architecture
 from models.network import Network
-from scoring.attacks import ascent, fgsm, pgd, pgd_images
-from scoring.lesion import lesion, rearrangement
-from scoring.noise import DECILES, mixing, noise
-from scoring.robustness import area, evaluate, summary
-from scoring.subject import Subject, draws, row
+from scoring.robustness.areas import area, summary
+from scoring.robustness.attacks import ascent, fgsm, pgd, pgd_images
+from scoring.robustness.lesion import lesion, rearrangement
+from scoring.robustness.noise import DECILES, mixing, noise
+from scoring.robustness.run import evaluate
+from scoring.robustness.subject import Subject, draws, result_row
 from tune_jobs.evaluations import read
 
 IMAGE = (2, 4, 4)
@@ -579,7 +580,7 @@ def by_decile(rows, name):
 def test_a_stage_in_which_no_pair_is_mixed_up_is_in_no_ratio():
     def rows(stage, first, null):
         for level, mixed in ((0, null), (1, first)):
-            yield row("separation", level, "", 10, stage, mixed=mixed)
+            yield result_row("separation", level, "", 10, stage, mixed=mixed)
 
     assert summary([*rows(1, 0.5, 0.25), *rows(2, 0.0, 0.0)]) == {"mixed_ratio": 2}
     assert math.isnan(summary(rows(1, 0.0, 0.0))["mixed_ratio"])

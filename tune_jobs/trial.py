@@ -20,9 +20,9 @@ from models.network import Network, build, decayed
 from models.training import diverged, standardiser, train
 from scoring import handover, schemas
 from scoring.energy import energy_ratio
-from scoring.robustness import evaluate
+from scoring.robustness.run import evaluate
+from scoring.robustness.subject import Subject
 from scoring.stages import Stage, geometry, measure
-from scoring.subject import Subject
 from tune_jobs import nodes, provenance
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB

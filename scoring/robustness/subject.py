@@ -105,7 +105,7 @@ def evaluating(network: Layered) -> Iterator[None]:
             module.training = mode
 
 
-def row(
+def result_row(
     evaluation: str,
     level: float,
     unit: str,
@@ -194,15 +194,25 @@ def compared(
         means = torch.cat(losses, 1).mean(1).tolist()
         m = len(subject.images)
         rows = [
-            row(evaluation, level, "pixel value", m, accuracy=accuracy, loss=loss)
+            result_row(
+                evaluation, level=level, unit="pixel value", m=m, accuracy=accuracy, loss=loss
+            )
             for level, accuracy, loss in zip(levels, accuracies, means, strict=True)
         ]
         for (stage, block), parts in sizes.items():
             size = torch.cat(parts)
             rates = (torch.cat(moved[stage, block], 1) / size)[:, size != 0]
             for level, rate in zip(levels, rates.mean(1).tolist(), strict=True):
-                where = (len(rates[0]), stage, block)
-                rows.append(row(evaluation, level, "pixel value", *where, variation_rate=rate))
+                one = result_row(
+                    evaluation,
+                    level=level,
+                    unit="pixel value",
+                    m=len(rates[0]),
+                    stage=stage,
+                    block=block,
+                    variation_rate=rate,
+                )
+                rows.append(one)
         return rows
 
 

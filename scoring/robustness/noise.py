@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoring.robustness.subject import Subject, compared, draws, evaluating, result_row
 from scoring.separation import ROUNDING, Separation
-from scoring.subject import Subject, compared, draws, evaluating, row
 
 DECILES = 10
 
@@ -24,7 +24,7 @@ def noise(subject: Subject, levels: Iterable[float], seed: int = 0) -> list[dict
         seed: of the noise.
 
     Returns:
-        Rows ``noise`` as :func:`scoring.subject.compared` gives them.
+        Rows ``noise`` as :func:`scoring.robustness.subject.compared` gives them.
     """
 
     def change(places: range, pixels: Tensor, _: Tensor) -> Callable[[float], Tensor]:
@@ -97,8 +97,12 @@ def _deciles(
     two = (labels[p] != labels[q])[order]
     for name, pairs in (("separation", order), ("separation_different", order[two])):
         for decile, some in enumerate((pairs, *pairs.tensor_split(DECILES))):
-            yield row(
-                *(name, decile, "decile of track distance", m, stage),
+            yield result_row(
+                name,
+                level=decile,
+                unit="decile of track distance",
+                m=m,
+                stage=stage,
                 mixed=rate[some].mean().item(),
                 distance=distance[some].mean().item(),
             )

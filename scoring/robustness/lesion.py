@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from scoring.subject import Subject, evaluating, row
+from scoring.robustness.subject import Subject, evaluating, result_row
 
 
 def lesion(subject: Subject, levels: Iterable[float], block: int = 3) -> list[dict[str, Any]]:
@@ -51,9 +51,13 @@ def lesion(subject: Subject, levels: Iterable[float], block: int = 3) -> list[di
                 before = state
         m = len(subject.images)
         return [
-            row(
-                *("lesion", k / places[stage].shape[1], "share of units", m),
-                *(stage, targets[stage]),
+            result_row(
+                "lesion",
+                level=k / places[stage].shape[1],
+                unit="share of units",
+                m=m,
+                stage=stage,
+                block=targets[stage],
                 accuracy=right[stage, k] / m,
             )
             for stage in units
@@ -82,7 +86,7 @@ def rearrangement(subject: Subject) -> list[dict[str, Any]]:
             before = None
             for stage, l, state in subject.walk(pixels):  # noqa: E741
                 if l > 0 and before is not None:
-                    later = [*range(l + 1, blocks[stage] + 1)]
+                    later = list(range(l + 1, blocks[stage] + 1))
                     logits = subject.resume(before, stage, later)
                     right["skip", stage, l] += _right(logits, labels)
                     if later:
@@ -92,8 +96,16 @@ def rearrangement(subject: Subject) -> list[dict[str, Any]]:
                 before = state
         m = len(subject.images)
         return [
-            row(name, 1, "blocks" if name == "skip" else "pairs", m, *where, accuracy=count / m)
-            for (name, *where), count in sorted(right.items())
+            result_row(
+                name,
+                level=1,
+                unit="blocks" if name == "skip" else "pairs",
+                m=m,
+                stage=stage,
+                block=block,
+                accuracy=count / m,
+            )
+            for (name, stage, block), count in sorted(right.items())
         ]
 
 

@@ -1,45 +1,13 @@
-"""How a trained network takes noise, attacks and lesions: the experiments of the appendix.
+"""One or two numbers for each experiment, from its rows: areas under curves, and ratios.
 
-One name an experiment, with settings of its own; rows for a table, and a number or two each.
+Loads no torch, so that tables can be finished where no network is at hand.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from scoring.subject import Subject
-
-Rows = list[dict[str, Any]]
-
-
-def evaluate(name: str, subject: "Subject", settings: Mapping[str, Any]) -> Rows:
-    """Run one evaluation by its name.
-
-    Args:
-        name: ``lesion`` (with the rows of :func:`scoring.lesion.rearrangement`), ``noise``,
-            ``fgsm``, ``pgd`` or ``separation`` (:func:`scoring.noise.mixing`).
-        subject: the network and its points; afterwards as it was.
-        settings: the other arguments of that function.
-
-    Returns:
-        Rows, each as of :func:`scoring.subject.row`.
-
-    Raises:
-        KeyError: no such evaluation.
-    """
-    from scoring.attacks import fgsm, pgd  # load torch, which a summary need not
-    from scoring.lesion import lesion, rearrangement
-    from scoring.noise import mixing, noise
-
-    def lesions(subject: "Subject", **settings: Any) -> Rows:
-        return lesion(subject, **settings) + rearrangement(subject)
-
-    run: dict[str, Callable[..., Rows]] = {"lesion": lesions, "separation": mixing}
-    run |= {"noise": noise, "fgsm": fgsm, "pgd": pgd}
-    return run[name](subject, **settings)
+from typing import Any
 
 
 def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:

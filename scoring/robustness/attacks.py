@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoring.subject import PIXELS, Subject, compared, draws, point_losses
+from scoring.robustness.subject import PIXELS, Subject, compared, draws, point_losses
 
 STRIDE = 2.5  # steps of PGD together, over the budget: enough to cross the ball and come back
 
@@ -23,7 +23,7 @@ def fgsm(subject: Subject, levels: Iterable[float]) -> list[dict[str, Any]]:
         levels: eps, in pixel values, >= 0; 0 is always among them.
 
     Returns:
-        Rows ``fgsm`` as :func:`scoring.subject.compared` gives them.
+        Rows ``fgsm`` as :func:`scoring.robustness.subject.compared` gives them.
     """
 
     def change(places: range, pixels: Tensor, labels: Tensor) -> Callable[[float], Tensor]:
@@ -45,8 +45,8 @@ def pgd(
         seed: of the random starts; a point starts in the same direction at all levels.
 
     Returns:
-        Rows ``pgd`` as :func:`scoring.subject.compared` gives them. Their accuracy is at no
-        level above that of :func:`fgsm`.
+        Rows ``pgd`` as :func:`scoring.robustness.subject.compared` gives them. At no level is
+        their accuracy above that of :func:`fgsm`.
     """
 
     def change(places: range, pixels: Tensor, labels: Tensor) -> Callable[[float], Tensor]:

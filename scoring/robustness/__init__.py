@@ -1,0 +1,1 @@
+"""How a trained network takes lesions, noise and attacks: the experiments of the appendix."""

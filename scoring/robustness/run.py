@@ -1,0 +1,43 @@
+"""Runs an experiment by its name, with settings of its own, and returns rows for a table."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scoring.robustness.attacks import fgsm, pgd
+from scoring.robustness.lesion import lesion, rearrangement
+from scoring.robustness.noise import mixing, noise
+from scoring.robustness.subject import Subject
+
+Rows = list[dict[str, Any]]
+
+
+def evaluate(name: str, subject: Subject, settings: Mapping[str, Any]) -> Rows:
+    """Run one evaluation by its name.
+
+    Args:
+        name: ``lesion`` (with the rows of :func:`scoring.robustness.lesion.rearrangement`),
+            ``noise``, ``fgsm``, ``pgd`` or ``separation``
+            (:func:`scoring.robustness.noise.mixing`).
+        subject: the network and its points; afterwards as it was.
+        settings: the other arguments of that function.
+
+    Returns:
+        Rows, each as of :func:`scoring.robustness.subject.result_row`.
+
+    Raises:
+        KeyError: no such evaluation.
+    """
+    return RUN[name](subject, **settings)
+
+
+def _lesions(subject: Subject, **settings: Any) -> Rows:
+    return lesion(subject, **settings) + rearrangement(subject)
+
+
+RUN: dict[str, Callable[..., Rows]] = {
+    "lesion": _lesions,
+    "noise": noise,
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "separation": mixing,
+}
