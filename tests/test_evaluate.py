@@ -13,7 +13,8 @@ from test_service import SWEEP, Run
 
 from models import datasets
 from models.config import TrialConfig
-from scoring import handover, robustness, schemas
+from scoring import handover, schemas
+from scoring.robustness.areas import summary
 from scoring.robustness.subject import draws
 from tune_jobs import evaluations, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
@@ -71,7 +72,7 @@ def test_the_trials_table_sums_an_evaluation_up(evaluated):
     run, state = evaluated
     for name, row in state.rows.items():
         rows = schemas.read_rows(run.root, "robustness", name)
-        assert {k: row[k] for k in ("lesion_auc", "noise_auc")} == robustness.summary(rows)
+        assert {k: row[k] for k in ("lesion_auc", "noise_auc")} == summary(rows)
         assert json.loads(row["evaluations"]) == FEW
         assert row["fgsm_auc"] is None
         (clean,) = [
