@@ -42,6 +42,7 @@ class Block(nn.Module):
             self.shortcut.requires_grad_(identity)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The next state, from a state x of m points."""
         h = self.norm1(x)
         h = relu(h, inplace=h is not x)  # without a normalisation h is x, a state handed out
         v = self.weight2(relu(self.norm2(self.weight1(h)), inplace=True))
@@ -150,6 +151,7 @@ class Network(nn.Module):
         return self.head(self.pool(state).flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (m, classes) of standardised images (m, c, h, w)."""
         for _, state in self.states(images):  # noqa: B007  (the last one is what the head reads)
             pass
         return self.classify(state)

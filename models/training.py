@@ -46,6 +46,7 @@ class Standardise(NamedTuple):
     std: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Subtract the mean of each channel and divide by its standard deviation."""
         return ((x.float() - self.mean) / self.std).permute(0, 3, 1, 2)
 
 

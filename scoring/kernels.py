@@ -91,6 +91,7 @@ def scan_others(block, first, u, low, own):
 
 @scan
 def scan_minimum(block, u, low):
+    """The least cost - u of each column over all rows."""
     for i in range(len(block)):
         row, potential = block[i], u[i]
         for j in range(len(low)):
