@@ -12,23 +12,23 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from analysis import drawing
 from analysis.intervention import any_effects
-from analysis.intervention_figures import intervention
-from analysis.results import Results, ResultsError, load
-from analysis.robustness import COLUMNS as ROBUSTNESS
-from analysis.robustness_figures import (
+from analysis.plots import style
+from analysis.plots.intervention import intervention
+from analysis.plots.robustness import (
     accuracy_against_noise,
     accuracy_against_units,
     accuracy_without_blocks,
     measured,
     mixed_by_distance,
 )
-from analysis.score_figures import lss_against_epoch, ots_against_m, scores_against_gamma
+from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
+from analysis.plots.stages import lss_by_stage, scores_by_stage
+from analysis.plots.tracks import has_tracks, tracks_by_gamma, tracks_by_stage
+from analysis.plots.trials import accuracy_against_score, pareto_front, search_history
+from analysis.results import Results, ResultsError, load
+from analysis.robustness import COLUMNS as ROBUSTNESS
 from analysis.search import Search, candidates, read_search
-from analysis.stage_figures import lss_by_stage, scores_by_stage
-from analysis.track_figures import has_tracks, tracks_by_gamma, tracks_by_stage
-from analysis.trial_figures import accuracy_against_score, pareto_front, search_history
 
 COLUMNS = {  # of the larger tables: what is drawn of them
     "epochs": ["trial", "epoch", "lss"],
@@ -320,9 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ResultsError(f"{given.folder} lacks what is needed for {', '.join(lost)}")
         if not drawn:
             raise ResultsError(f"{given.folder}: no trial is done yet, so there is no figure")
-        forms = tuple(drawing.FORMS) if given.form == "both" else (given.form,)
+        forms = tuple(style.FORMS) if given.form == "both" else (given.form,)
         for name, figure in drawn.items():
-            for form in drawing.save(figure, folder, name, forms):
+            for form in style.save(figure, folder, name, forms):
                 print(Path(folder) / f"{name}.{form}")
     except (ResultsError, OSError) as error:
         print(f"analysis.figures: {error}", file=sys.stderr)

@@ -19,7 +19,6 @@ import pandas as pd
 from analysis import (
     compare,
     correlation,
-    drawing,
     figures,
     findings,
     intervention,
@@ -28,6 +27,7 @@ from analysis import (
 )
 from analysis.claims import claims
 from analysis.planned import extra_sentence, missing, missing_sentence, planned
+from analysis.plots import style
 from analysis.results import Results, ResultsError, load
 from analysis.search import Search, read_search, search_table
 from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
@@ -256,7 +256,7 @@ def _pictures(
 ) -> Iterator[tuple[str, Picture]]:
     """Draw every figure that applies, write its files, and hand it out for the page."""
     for name, figure in figures.draw(results, search).items():
-        svg = drawing.save(figure, folder, name)["svg"]
+        svg = style.save(figure, folder, name)["svg"]
         source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         spec = figures.FIGURES[name]
         place = ELSEWHERE.get(name, "figures")

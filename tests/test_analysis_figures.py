@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 from pyarrow import parquet as pq
 
-from analysis import drawing, figures, panels
+from analysis import figures
+from analysis.plots import panels, style
 from analysis.results import load
 from analysis.search import read_search
 from scoring.schemas import TABLES, read_rows, table_path, write_table
@@ -146,7 +147,7 @@ def test_each_stage_has_its_row_with_its_own_nulls(four_stages: Path) -> None:
             (tracks.stage == 1 + place // 2) & (tracks.network != ["resnet", "plain"][place % 2])
         ]
         drawn = lines(figure, place)
-        assert_allclose(drawn[drawing.INITIAL][:, 1], here.lss_initial.mean())
+        assert_allclose(drawn[style.INITIAL][:, 1], here.lss_initial.mean())
         assert_allclose(drawn["√n"][:, 1], 5**0.5)
         mean = here[here.gamma == 1e-3].groupby("epoch").lss.mean()
         assert_allclose(drawn["γ = 0.001"], np.column_stack([mean.index, mean]))
@@ -183,7 +184,7 @@ def test_scores_by_stage_are_those_of_the_paper_s_gammas(four_stages: Path) -> N
             heights = [line.get_ydata() for line in figure.axes[row].lines]
             assert any(np.shape(h) == (4,) and np.allclose(h, means[score]) for h in heights)
         assert "√n = 2.24" in lines(figure, 5 + place)
-        assert_allclose(lines(figure, 5 + place)[drawing.INITIAL][:, 1], means.lss_initial)
+        assert_allclose(lines(figure, 5 + place)[style.INITIAL][:, 1], means.lss_initial)
 
 
 def test_a_stage_that_collapsed_is_named_and_has_no_ots(tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ def test_a_point_stands_for_each_trial_that_has_the_score(tmp_path: Path) -> Non
         points = lines(figure, place)
         both = np.concatenate([points["plain, K = 1"], points["ResNet, K = 1"]])
         found.append(both[np.isfinite(both).all(axis=1)].tolist())
-        assert points[drawing.INITIAL][0, 0] == points[drawing.INITIAL][1, 0]
+        assert points[style.INITIAL][0, 0] == points[style.INITIAL][1, 0]
     assert found == [[[9.0, 0.5], [3.0, 0.6]], [[0.1, 0.5], [0.9, 0.7]]]
     assert "√n" in lines(figure, 0)
     assert "1/m" in lines(figure, 1)
@@ -375,7 +376,7 @@ def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Ca
     for name, spec in figures.FIGURES.items():
         if not spec.of_search:
             figure = spec.draw(results)
-            assert set(drawing.save(figure, str(tmp_path), name, ["png"])) == {"png"}
+            assert set(style.save(figure, str(tmp_path), name, ["png"])) == {"png"}
             (left, low), (right, high) = figure.get_tightbbox().get_points()
             assert min(left, low) >= 0
             assert (right, high) <= tuple(figure.get_size_inches())
@@ -384,7 +385,7 @@ def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Ca
 def test_a_figure_is_written_as_a_bitmap_and_the_same_drawing_each_time(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path))
     one, other = (
-        drawing.save(figures.tracks_by_gamma(results), str(tmp_path), "tracks") for _ in range(2)
+        style.save(figures.tracks_by_gamma(results), str(tmp_path), "tracks") for _ in range(2)
     )
     assert one["png"].startswith(b"\x89PNG")
     assert ElementTree.fromstring(one["svg"]).tag.endswith("svg")

@@ -12,7 +12,8 @@ import pytest
 from made_up import GAMMAS, by_m, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 
-from analysis import drawing, figures, report, tables
+from analysis import figures, report, tables
+from analysis.plots import style
 from analysis.results import load
 from scoring import schemas
 from scoring.schemas import (
@@ -47,7 +48,7 @@ def test_the_nulls_are_drawn_into_every_lss_panel(sweep: Path) -> None:
         heights = {
             str(line.get_label()): np.asarray(line.get_ydata())[0]
             for line in axes.lines
-            if str(line.get_label()) in (drawing.INITIAL, "√n")
+            if str(line.get_label()) in (style.INITIAL, "√n")
         }
         assert len(heights) == 2
         np.testing.assert_allclose(heights["√n"], 10**0.5)
@@ -56,8 +57,8 @@ def test_the_nulls_are_drawn_into_every_lss_panel(sweep: Path) -> None:
 def test_the_nulls_are_drawn_into_the_panels_against_gamma(sweep: Path) -> None:
     figure = figures.scores_against_gamma(load(sweep))
     accuracy, _, lss, ots = labels(figure)
-    assert drawing.INITIAL not in accuracy
-    assert lss.count(drawing.INITIAL) == ots.count(drawing.INITIAL) == 2
+    assert style.INITIAL not in accuracy
+    assert lss.count(style.INITIAL) == ots.count(style.INITIAL) == 2
     assert "√n = 3.16" in lss
     assert "1/m = 0.001" in ots
     assert figure.axes[3].get_ylabel() == "OTS (fraction, m = 1,000)"
@@ -92,9 +93,9 @@ def test_the_nulls_are_drawn_into_the_panels_against_m(sweep: Path) -> None:
     for place in range(2):
         curve = drawn(figure, place)["1/m"]
         np.testing.assert_allclose(curve[:, 0] * curve[:, 1], 1.0)
-    initial = drawn(figure, 1)[drawing.INITIAL]
+    initial = drawn(figure, 1)[style.INITIAL]
     np.testing.assert_allclose(initial, [[100, 1.2], [300, 1.1], [1000, 1.0]])
-    np.testing.assert_allclose(drawn(figure, 3)[drawing.INITIAL][:, 1], 0.8)
+    np.testing.assert_allclose(drawn(figure, 3)[style.INITIAL][:, 1], 0.8)
     assert "1/m" not in drawn(figure, 3)  # gap
 
 

@@ -13,9 +13,10 @@ from made_up import GAMMAS, made_up_search, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
-from analysis import drawing, figures, report, search, tables
+from analysis import figures, report, search, tables
 from analysis.correlation import correlations
 from analysis.findings import sentences
+from analysis.plots import style
 from analysis.results import ResultsError, load
 from analysis.search import Search, on_front, read_search, search_sentence, search_table
 
@@ -200,10 +201,10 @@ def test_the_front_is_drawn_large_and_joined_by_a_step_line(four: Path) -> None:
     }
     assert {at[1]: size for at, (size, _) in drawn.items()} == {2: 8, 3: 8, 2.5: 4.5, 4: 4.5}
     assert {at[1]: colour for at, (_, colour) in drawn.items()} == {
-        2: drawing.COLOURS["resnet"],
-        2.5: drawing.COLOURS["resnet"],
-        3: drawing.COLOURS["plain"],
-        4: drawing.COLOURS["plain"],
+        2: style.COLOURS["resnet"],
+        2.5: style.COLOURS["resnet"],
+        3: style.COLOURS["plain"],
+        4: style.COLOURS["plain"],
     }
 
 
@@ -216,7 +217,7 @@ def test_the_nulls_are_drawn_into_every_panel_of_a_search(four: Path) -> None:
     initial = results.trials.groupby("network", observed=True)[["lss_initial", "ots_initial"]]
     means = initial.mean()
     for place, score, axis in ((0, "lss", 1), (1, "ots", 1), (2, "lss", 0), (2, "ots", 1)):
-        heights = [line[0, axis] for line in lines(figure, place, drawing.INITIAL)]
+        heights = [line[0, axis] for line in lines(figure, place, style.INITIAL)]
         for mean in means[f"{score}_initial"]:
             assert np.isclose(heights, mean).sum() == 1
     assert_allclose(lines(figure, 0, "√n")[0][:, 1], 10**0.5)
@@ -246,7 +247,7 @@ def test_the_history_of_one_objective_shows_the_best_so_far(tmp_path: Path) -> N
     (best,) = lines(figure, 0, "best so far")
     assert_array_equal(best, [[1, 3.0], [2, 2.0], [3, 2.0], [4, 1.5]])
     assert lines(figure, 0, "√n")
-    assert lines(figure, 0, drawing.INITIAL)
+    assert lines(figure, 0, style.INITIAL)
 
 
 @pytest.mark.parametrize(

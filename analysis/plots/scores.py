@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import drawing, panels
-from analysis.drawing import INITIAL
+from analysis.plots import panels, style
+from analysis.plots.style import INITIAL
 from analysis.results import Results
 from analysis.tables import mean_interval, without_collapsed
 
@@ -34,7 +34,7 @@ def lss_against_epoch(results: Results) -> Figure:
     """
     done = panels.done_trials(results)
     if not len(done):
-        return drawing.nothing()
+        return style.nothing()
     epochs = results.epochs[["trial", "epoch", "lss"]].astype({"trial": "str"})
     epochs = epochs.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
     figure, places = panels.grid(done, {"lss": "LSS (dimensionless)"})
@@ -43,9 +43,9 @@ def lss_against_epoch(results: Results) -> Figure:
     means = mean_interval(panels.thinned(epochs), by, ["lss"]).reset_index()
     for axes, score, key in places:
         seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
-        seen += drawing.line_shape_nulls(axes, panels.at(done, key))
-        drawing.limit(axes, seen, log=False)
-        drawing.whole_axis(axes, 0, epochs.epoch.max())
+        seen += style.line_shape_nulls(axes, panels.at(done, key))
+        style.limit(axes, seen, log=False)
+        style.whole_axis(axes, 0, epochs.epoch.max())
         axes.set_xlabel("epoch (passes over the train split)" * panels.is_lowest(axes))
     panels.gamma_legend(figure, gammas)
     return figure
@@ -69,7 +69,7 @@ def ots_against_m(results: Results) -> Figure:
     done = panels.done_trials(results)
     scores = _by_m(results.tracks, done)
     if not len(scores):
-        return drawing.nothing("no assignment of fewer points is known yet")
+        return style.nothing("no assignment of fewer points is known yet")
     done = done[done.trial.isin(scores.trial.unique())]
     labels = {"ots": "OTS (fraction)", "gap": "gap (dimensionless)"}
     figure, places = panels.grid(done, labels, named=False)
@@ -85,17 +85,17 @@ def ots_against_m(results: Results) -> Figure:
         after, before = panels.at(ended, key), here[here.epoch == 0]
         seen = panels.gamma_lines(axes, panels.at(means, key), "m", score, gammas, dodge=True)
         initial = before.groupby("m")[score].mean()
-        axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **drawing.NULL)
-        drawing.points_axis(axes, sorted(here.m.unique()))
-        drawing.limit_share(axes, [*seen, *initial], to=0 if score == "ots" else 1)
+        axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **style.NULL)
+        style.points_axis(axes, sorted(here.m.unique()))
+        style.limit_share(axes, [*seen, *initial], to=0 if score == "ots" else 1)
         if score == "ots":
             m = np.geomspace(*axes.get_xlim(), 50)
-            axes.plot(m, 1 / m, linestyle="--", label="1/m", **drawing.NULL)
+            axes.plot(m, 1 / m, linestyle="--", label="1/m", **style.NULL)
         axes.set_xlabel("m (points)" * panels.is_lowest(axes))
         lost = sorted(after.gamma[after.collapsed.eq(True)].unique())
         if lost:
             names = ", ".join(f"{gamma:g}" for gamma in lost[:4]) + ", …" * (len(lost) > 4)
-            drawing.title(axes, f"{axes.get_title()}\ncollapsed: γ = {names}")
+            style.title(axes, f"{axes.get_title()}\ncollapsed: γ = {names}")
     nulls = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
     panels.gamma_legend(figure, gammas, nulls)
     return figure
@@ -131,7 +131,7 @@ def scores_against_gamma(results: Results) -> Figure:
     """
     done = without_collapsed(panels.done_trials(results))
     if not len(done):
-        return drawing.nothing()
+        return style.nothing()
     by = [*LINE, *panels.splitting(done)]
     lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
     handles = _handles(lines, by)
@@ -139,7 +139,7 @@ def scores_against_gamma(results: Results) -> Figure:
     wide = len(datasets) > 1
     longest = max(len(str(line.get_label())) for line in handles)
     columns = max(1, min(4, int((13.0 if wide else 9.6) / (0.5 + 0.075 * longest))))
-    figure, grid = drawing.sheet(
+    figure, grid = style.sheet(
         len(datasets) if wide else 2, 4 if wide else 2, (2.4, 2.0) if wide else (3.5, 2.2),
         gaps=(1.25, 0.75), top=0.3, beside=0.85, below=0.25 + 0.22 * -(-len(handles) // columns),
     )  # fmt: skip
@@ -154,16 +154,16 @@ def scores_against_gamma(results: Results) -> Figure:
         }
         for j, (score, label) in enumerate(shown.items()):
             axes = grid[4 * i + j]
-            seen = drawing.random_nulls(axes, score, trials)
+            seen = style.random_nulls(axes, score, trials)
             for k, (key, line) in enumerate(zip(lines, handles, strict=False)):
                 shift = 0.08 * (k - (len(lines) - 1) / 2)
                 seen += _line(axes, score, panels.at(trials, key), gammas, shift, line)
             axes.set_ylabel(label)
             title = panels.data_name(dataset) if wide or j == 0 else ""
-            drawing.title(axes, title, "left")
+            style.title(axes, title, "left")
             panels.gamma_axis(axes, gammas, log=len(gammas) > panels.MANY)
             if score == "lss":
-                drawing.limit(axes, seen, log=True)
+                style.limit(axes, seen, log=True)
             elif score == "ots":
                 axes.set_ylim(-0.04, 1.06)
             else:
@@ -181,12 +181,12 @@ def _handles(lines: list[dict], by: list[str]) -> list[Line2D]:
     kinds = list(dict.fromkeys(tuple(key[n] for n in others) for key in lines))
     handles = []
     for key in lines:
-        style = drawing.network_style(key["network"], key["stages"])
+        look = style.network_style(key["network"], key["stages"])
         faint = kinds.index(tuple(key[n] for n in others)) / len(kinds)
         label = panels.name(key, others)
-        handles.append(Line2D([], [], label=label, alpha=1 - 0.8 * faint, **style))
-    for style, label in ((":", f"same network {INITIAL}"), ("--", "random: √n, 1/m")):
-        null: Any = {"color": "0.35", "linestyle": style}
+        handles.append(Line2D([], [], label=label, alpha=1 - 0.8 * faint, **look))
+    for look, label in ((":", f"same network {INITIAL}"), ("--", "random: √n, 1/m")):
+        null: Any = {"color": "0.35", "linestyle": look}
         handles.append(Line2D([], [], label=label, **null))
     return handles
 
@@ -197,15 +197,15 @@ def _line(
     """Draw a score's means with their bars, and its value at initialisation; all heights."""
     if not len(trials):
         return []
-    style = drawing.network_style(trials.network.iloc[0], int(trials.stages.iloc[0]))
-    style |= {"alpha": line.get_alpha(), "label": line.get_label()}
+    look = style.network_style(trials.network.iloc[0], int(trials.stages.iloc[0]))
+    look |= {"alpha": line.get_alpha(), "label": line.get_label()}
     mean = mean_interval(trials, ["gamma"], [score])
     x = [gammas.index(g) + shift if len(gammas) <= panels.MANY else g for g in mean.index]
     if len(gammas) > panels.MANY:  # of a search: each has few trials, and a line would zigzag
-        style |= {"linestyle": "none", "markersize": 3.5}
-    drawing.bars(axes, x, mean[score], mean[f"{score}_ci95"], style)
+        look |= {"linestyle": "none", "markersize": 3.5}
+    style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
     before = trials[f"{score}_initial"].mean() if f"{score}_initial" in trials else np.nan
     if np.isfinite(before):
-        null: Any = {"linestyle": ":", "linewidth": 1.2, "color": style["color"], "zorder": 1.6}
+        null: Any = {"linestyle": ":", "linewidth": 1.2, "color": look["color"], "zorder": 1.6}
         axes.axhline(before, label=INITIAL, **null)
     return [*mean[score], before]

@@ -17,8 +17,8 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 
-from analysis import drawing, panels
-from analysis.drawing import NAMES
+from analysis.plots import panels, style
+from analysis.plots.style import NAMES
 from analysis.results import Results
 
 FIG_3 = 5e-4  # on MNIST
@@ -107,9 +107,9 @@ def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
 
 def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Figure:
     if not rows:
-        return drawing.nothing("no tracks in two dimensions are stored")
+        return style.nothing("no tracks in two dimensions are stored")
     labels = _labels(results)
-    figure, grid = drawing.sheet(
+    figure, grid = style.sheet(
         len(rows), max(map(len, rows)), (2.25, 2.25), gaps=(0.45, 0.85), top=0.65, beside=1.6
     )
     classes: dict[int, set[int]] = {}
@@ -123,7 +123,7 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Fig
             for place, label in _panel(axes, trial, known).items():
                 classes.setdefault(place, set()).add(label)
             trials.append(trial)
-            drawing.title(axes, _title(trial))
+            style.title(axes, _title(trial))
             axes.set_xlabel("P x, first coordinate (distance)" * (row is rows[-1]))
         first = next(axes for axes in places if axes.get_visible())
         first.set_ylabel("P x, second coordinate (distance)")
@@ -208,15 +208,15 @@ def _legend(figure: Figure, classes: dict[int, set[int]], trials: pd.DataFrame) 
     handles = []
     for place, labels in sorted(classes.items()):
         colour, marker = _style(place)
-        style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 0.9}
+        look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 0.9}
         handles.append(
-            Line2D([], [], label=f"class {' or '.join(map(str, sorted(labels)))}", **style)
+            Line2D([], [], label=f"class {' or '.join(map(str, sorted(labels)))}", **look)
         )
-    style = {"color": "0.35", "marker": "o", "linewidth": 0.8}
-    handles.append(Line2D([], [], markerfacecolor="white", markersize=4, label="start", **style))
-    handles.append(Line2D([], [], markersize=2, label="between blocks", **style))
-    handles.append(Line2D([], [], markersize=5, label="end", **style))
+    look = {"color": "0.35", "marker": "o", "linewidth": 0.8}
+    handles.append(Line2D([], [], markerfacecolor="white", markersize=4, label="start", **look))
+    handles.append(Line2D([], [], markersize=2, label="between blocks", **look))
+    handles.append(Line2D([], [], markersize=5, label="end", **look))
     seeds = ", ".join(f"{seed:g}" for seed in sorted(trials.seed.unique()))
     notes = f"OTS: m = {panels.sizes(trials)}\nin brackets: before\ntraining\nseed {seeds}"
     handles.append(Line2D([], [], linestyle="none", label=notes))
-    drawing.legend(figure, handles)
+    style.legend(figure, handles)

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import drawing, panels
 from analysis.intervention import ENDS, effects
+from analysis.plots import panels, style
+from analysis.plots.robustness import PAPER
 from analysis.results import Results
 from analysis.robustness import AUCS
-from analysis.robustness_figures import PAPER
 from analysis.tables import CELL, HEADINGS
 
 DRAWN = ("lss", "test_accuracy", *AUCS)
@@ -34,7 +34,7 @@ def intervention(results: Results) -> Figure:
     """
     table = effects(results)
     if not len(table):
-        return drawing.nothing("no cell was trained both with and without a penalty")
+        return style.nothing("no cell was trained both with and without a penalty")
     names = [name for name in DRAWN if f"{name}_change" in table]
     others = [name for name in table.loc[:, :"m"] if name not in CELL]
     others = [name for name in others if table[name].nunique(dropna=False) > 1]
@@ -42,7 +42,7 @@ def intervention(results: Results) -> Figure:
     by = ["penalty", *panels.PANEL, *(others if few else []), "gamma"]
     line = ["network", *([] if few else others)]
     places = _places(table, by)
-    figure, grid = drawing.sheet(
+    figure, grid = style.sheet(
         len(places), len(names), (1.75, 2.1 if len(places) == 1 else 1.7),
         gaps=(0.75, 1.0), beside=1.2, top=0.55,
     )  # fmt: skip
@@ -53,7 +53,7 @@ def intervention(results: Results) -> Figure:
             _responses(axes, here, name, line, weights)
             label = HEADINGS.get(name, name.replace("_", " "))
             unit = "dimensionless" if name == "lss" else "fraction"
-            drawing.title(axes, f"change of {label}")
+            style.title(axes, f"change of {label}")
             axes.set_ylabel(f"with less without ({unit})" * (name in names[:2]))
             panels.gamma_axis(axes, weights, log=len(weights) > panels.MANY)
             axes.set_xlabel("weight" * (key is places[-1]))
@@ -69,7 +69,7 @@ def intervention(results: Results) -> Figure:
         for key in kinds.to_dict("records")
     ]
     null: Any = {"color": "0.35", "linewidth": 1.2, "linestyle": "--", "label": "no change"}
-    drawing.legend(figure, [*handles, Line2D([], [], **null)])
+    style.legend(figure, [*handles, Line2D([], [], **null)])
     return figure
 
 
@@ -88,7 +88,7 @@ def _responses(
 ) -> None:
     """Lines of one outcome through 0 at weight 0, and the bounds of its axis."""
     change, half = (f"{name}{end}" for end in ENDS[1:3])
-    axes.axhline(0, linestyle="--", label="no change", **drawing.NULL)
+    axes.axhline(0, linestyle="--", label="no change", **style.NULL)
     networks = sorted(rows.network.unique())
     log = len(weights) > panels.MANY
     for key, own in rows.groupby(line, dropna=False):
@@ -97,9 +97,9 @@ def _responses(
         known = pd.Series([np.nan, *own[half]], dtype="float64")
         along = [0.0, *own.weight] if log else [0, *(weights.index(w) for w in own.weight)]
         aside = ASIDE * (networks.index(key[0]) - (len(networks) - 1) / 2) * (not log)
-        style = _style(str(key[0]), int(own.stages.iloc[0]))
-        style |= {"label": drawing.NAMES.get(str(key[0]), str(key[0]))}
-        drawing.bars(axes, [x + aside for x in along], mean, known, style)
+        look = _style(str(key[0]), int(own.stages.iloc[0]))
+        look |= {"label": style.NAMES.get(str(key[0]), str(key[0]))}
+        style.bars(axes, [x + aside for x in along], mean, known, look)
     far = CUT * rows[change].abs().max()
     reach = rows[half].fillna(0)
     low, high = (
@@ -110,4 +110,4 @@ def _responses(
 
 
 def _style(network: str, stages: int) -> dict:
-    return drawing.network_style(network, stages) | {"linestyle": "-", "markersize": 4}
+    return style.network_style(network, stages) | {"linestyle": "-", "markersize": 4}

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from analysis import drawing
-from analysis.drawing import MARKERS, NAMES
+from analysis.plots import style
+from analysis.plots.style import MARKERS, NAMES
 from analysis.results import Results
 from analysis.tables import varying
 
@@ -86,7 +86,7 @@ def grid(
     columns = [(score, network) for score in scores for network in sorted(done.network.unique())]
     wide = len(columns) < 3
     room = 0.65 * named
-    figure, axes_of = drawing.sheet(
+    figure, axes_of = style.sheet(
         len(cells), len(columns), (3.4 if wide else 2.1, 2.3 if len(cells) == 1 else 2.0),
         gaps=(0.65 + 0.75 * room, 0.6), beside=1.55 + 0.5 * room,
     )  # fmt: skip
@@ -94,7 +94,7 @@ def grid(
     for i, cell in enumerate(cells):
         for j, (score, network) in enumerate(columns):
             axes, key = axes_of[i, j], cell | {"network": network}
-            drawing.title(axes, f"{data_name(cell['dataset'])}, {name(key, rows[3:])}")
+            style.title(axes, f"{data_name(cell['dataset'])}, {name(key, rows[3:])}")
             first = j == 0 or columns[j - 1][0] != score
             axes.set_ylabel(scores[score] * first)
             places.append((axes, score, key))
@@ -133,7 +133,7 @@ def gamma_lines(
         _many_lines(axes, means, x, score, gammas)
         return list(means[score])
     places, heights, halves = means[[x, score, f"{score}_ci95"]].to_numpy("float64").T
-    for i, (gamma, colour) in enumerate(drawing.shades(gammas).items()):
+    for i, (gamma, colour) in enumerate(style.shades(gammas).items()):
         own = means.gamma.to_numpy() == gamma
         along, height, half = places[own], heights[own], halves[own]
         every = max(1, len(along) // 8)
@@ -153,7 +153,7 @@ def gamma_lines(
 
 
 def _many_lines(axes: Axes, means: pd.DataFrame, x: str, score: str, gammas: list[float]) -> None:
-    colours = drawing.shades(gammas, log=True)
+    colours = style.shades(gammas, log=True)
     curves = {gamma: own[[x, score]].to_numpy() for gamma, own in means.groupby("gamma")}
     shown = [colours[float(gamma)] for gamma in curves]  # type: ignore[arg-type]
     lines = LineCollection(
@@ -173,14 +173,14 @@ def gamma_legend(
     title = "γ, weight of\nthe L2 penalty"
     handles = []
     if len(gammas) > MANY:
-        drawing.colour_bar(figure, gammas, title, top=0.45 * len(nulls or {}) + 0.1)
+        style.colour_bar(figure, gammas, title, top=0.45 * len(nulls or {}) + 0.1)
     else:
-        for i, (gamma, colour) in enumerate(drawing.shades(gammas).items()):
-            style = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
-            handles.append(Line2D([], [], label=f"{gamma:g}", **style))
-    for label, style in (nulls or {}).items():
-        handles.append(Line2D([], [], color="0.35", linestyle=style, linewidth=1, label=label))
-    drawing.legend(figure, handles, title if len(gammas) <= MANY else None)
+        for i, (gamma, colour) in enumerate(style.shades(gammas).items()):
+            look = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+            handles.append(Line2D([], [], label=f"{gamma:g}", **look))
+    for label, look in (nulls or {}).items():
+        handles.append(Line2D([], [], color="0.35", linestyle=look, linewidth=1, label=label))
+    style.legend(figure, handles, title if len(gammas) <= MANY else None)
 
 
 def gamma_axis(axes: Axes, gammas: Sequence[float], log: bool = False) -> None:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import drawing, panels
-from analysis.drawing import INITIAL, NAMES
+from analysis.plots import panels, style
+from analysis.plots.style import INITIAL, NAMES
 from analysis.results import Results
 from analysis.tables import mean_interval
 
@@ -37,7 +37,7 @@ def lss_by_stage(results: Results) -> Figure:
     """
     done, tracks = _stages(results)
     if not len(tracks):
-        return drawing.nothing("no trial of several stages is done yet")
+        return style.nothing("no trial of several stages is done yet")
     columns, cells = panels.rows_of(done)
     networks, gammas = sorted(done.network.unique()), sorted(done.gamma.unique())
     ended = tracks[tracks.epoch == tracks.epochs_done]
@@ -46,7 +46,7 @@ def lss_by_stage(results: Results) -> Figure:
     count = min(max(1, ACROSS // len(networks)), len(cells))  # of cells beside each other
     bands = [cells[i : i + count] for i in range(0, len(cells), count)]
     heights = [max(int(cell["stages"]) for cell in band) for band in bands]
-    figure, grid = drawing.sheet(
+    figure, grid = style.sheet(
         sum(heights), count * len(networks), (2.9 if count * len(networks) < 3 else 2.1, 1.45),
         gaps=(1.1, 0.55), beside=1.9, top=0.45 + 0.16 * (len(columns) > 3),
     )  # fmt: skip
@@ -62,12 +62,12 @@ def lss_by_stage(results: Results) -> Figure:
                 axes, here = grid[first + stage - 1, j], key | {"stage": stage}
                 axes.set_visible(True)
                 seen = panels.gamma_lines(axes, panels.at(means, here), "epoch", "lss", gammas)
-                seen += drawing.line_shape_nulls(axes, panels.at(ended, here))
-                drawing.limit(axes, seen, log=False)
-                drawing.whole_axis(axes, 0, tracks.epoch.max())
+                seen += style.line_shape_nulls(axes, panels.at(ended, here))
+                style.limit(axes, seen, log=False)
+                style.whole_axis(axes, 0, tracks.epoch.max())
                 title = f"{panels.data_name(cell['dataset'])}, {panels.name(key, columns[3:])}\n"
                 title = title * (stage == 1) + f"stage {stage}" + _shape(trials, stage)
-                drawing.title(axes, title)
+                style.title(axes, title)
                 beside = any(left["stages"] >= stage for left, _ in places[:j])
                 axes.set_ylabel("LSS (dimensionless)" * (not beside))
                 below = stage < last or (stage == height and band is not bands[-1])
@@ -94,12 +94,12 @@ def scores_by_stage(results: Results) -> Figure:
     done, tracks = _stages(results)
     ended = tracks[tracks.epoch == tracks.epochs_done]
     if not len(ended):
-        return drawing.nothing("no trial of several stages is done yet")
+        return style.nothing("no trial of several stages is done yet")
     columns, cells = panels.rows_of(done)
     scores = ["ots", "ots_initial", "lss", "lss_initial"]
     means = mean_interval(ended, [*columns, "network", "gamma", "stage"], scores).reset_index()
     shown = [_gammas(panels.at(done, cell)) for cell in cells]
-    figure, grid = drawing.sheet(
+    figure, grid = style.sheet(
         2 * len(cells), 1 + max(map(len, shown)), (1.8, 1.75), gaps=(0.72, 0.78), beside=0.85,
         top=0.55,
     )  # fmt: skip
@@ -108,7 +108,7 @@ def scores_by_stage(results: Results) -> Figure:
         _accuracies(grid[2 * i, 0], trials, gammas)
         others = [f"{n.replace('_', ' ')} {cell[n]}" for n in columns[3:]]
         name = [panels.data_name(cell["dataset"]), f"K = {cell['stages']}", *others]
-        drawing.title(grid[2 * i, 0], ", ".join(name))
+        style.title(grid[2 * i, 0], ", ".join(name))
         grid[2 * i + 1, 0].set_axis_off()
         labels = {
             "ots": f"OTS (fraction, m = {panels.sizes(trials)})",
@@ -118,17 +118,17 @@ def scores_by_stage(results: Results) -> Figure:
             seen = []
             for axes, gamma in zip(places, gammas, strict=False):
                 own = rows[rows.gamma == gamma]
-                seen += drawing.random_nulls(axes, score, own, named=gamma == gammas[-1])
+                seen += style.random_nulls(axes, score, own, named=gamma == gammas[-1])
                 seen += _stage_lines(axes, score, panels.at(means, cell | {"gamma": gamma}))
-                drawing.whole_axis(axes, 1, int(cell["stages"]), pad=0.12)
+                style.whole_axis(axes, 1, int(cell["stages"]), pad=0.12)
                 axes.tick_params(labelleft=axes is places[0])
                 if score == "ots":
-                    drawing.title(axes, f"γ = {gamma:.4g}{_lost(own)}")
+                    style.title(axes, f"γ = {gamma:.4g}{_lost(own)}")
                 axes.set_xlabel("stage k" * (score == "lss"))
             for axes in places[: len(gammas)]:
                 axes.set_ylim(-0.04, 1.06)
                 if score == "lss":
-                    drawing.limit(axes, seen, log=True)
+                    style.limit(axes, seen, log=True)
             for axes in places[len(gammas) :]:
                 axes.set_visible(False)
             places[0].set_ylabel(label)
@@ -173,8 +173,8 @@ def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
     for k, (network, own) in enumerate(trials.groupby("network")):
         mean = mean_interval(own[own.gamma.isin(gammas)], ["gamma"], ["test_accuracy"])
         x = [gammas.index(gamma) + 0.1 * k - 0.05 for gamma in mean.index]
-        style = _style(str(network), int(own.stages.iloc[0]))
-        drawing.bars(axes, x, mean.test_accuracy, mean.test_accuracy_ci95, style)
+        look = _style(str(network), int(own.stages.iloc[0]))
+        style.bars(axes, x, mean.test_accuracy, mean.test_accuracy_ci95, look)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 1.01))
     panels.gamma_axis(axes, gammas)
@@ -184,16 +184,16 @@ def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
 def _stage_lines(axes: Axes, score: str, means: pd.DataFrame) -> list[float]:
     """Each network's score against the stage, with its null; all heights."""
     for k, (network, mean) in enumerate(means.groupby("network")):
-        style = _style(str(network), int(mean.stages.iloc[0]))
+        look = _style(str(network), int(mean.stages.iloc[0]))
         x = (mean.stage + 0.1 * k - 0.05).tolist()
-        drawing.bars(axes, x, mean[score], mean[f"{score}_ci95"], style)
-        null = {"color": style["color"], "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
+        style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
+        null = {"color": look["color"], "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
         axes.plot(mean.stage, mean[f"{score}_initial"], label=INITIAL, **null)
     return [*means[score], *means[f"{score}_initial"]]
 
 
 def _style(network: str, stages: int) -> dict:
-    return drawing.network_style(network, stages) | {"linestyle": "-"}
+    return style.network_style(network, stages) | {"linestyle": "-"}
 
 
 def _lost(rows: pd.DataFrame) -> str:
@@ -211,10 +211,10 @@ def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
     """What the lines are, in a place where there is no panel."""
     handles = []
     for key in done[["network", "stages"]].drop_duplicates().to_dict("records"):
-        style = _style(key["network"], key["stages"])
-        handles.append(Line2D([], [], label=panels.name(key, []), **style))
+        look = _style(key["network"], key["stages"])
+        handles.append(Line2D([], [], label=panels.name(key, []), **look))
     handles.sort(key=lambda line: str(line.get_label()).lower())
-    for label, style in ((f"same network\n{INITIAL}", ":"), ("random: √n, 1/m", "--")):
-        null: Any = {"color": "0.35", "linestyle": style}
+    for label, look in ((f"same network\n{INITIAL}", ":"), ("random: √n, 1/m", "--")):
+        null: Any = {"color": "0.35", "linestyle": look}
         handles.append(Line2D([], [], label=label, **null))
     axes.legend(handles=handles, loc="center left", fontsize=8.5, frameon=False)

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import drawing, panels
-from analysis.drawing import INITIAL
-from analysis.panels import at, name, sizes
+from analysis.plots import panels, style
+from analysis.plots.panels import at, name, sizes
+from analysis.plots.style import INITIAL
 from analysis.results import Results
 from analysis.search import BETTER, Search, candidates, heading, ranked
 from analysis.tables import without_collapsed
@@ -39,9 +39,9 @@ def accuracy_against_score(results: Results) -> Figure:
     done = without_collapsed(panels.done_trials(results)).dropna(subset="test_accuracy")
     done = done.assign(lss=done.lss.replace(np.inf, np.nan))
     if not len(done):
-        return drawing.nothing()
+        return style.nothing()
     columns, rows = panels.rows_of(done)
-    figure, grid = drawing.sheet(len(rows), 2, (3.3, 2.4), gaps=(0.5, 0.8), beside=1.6)
+    figure, grid = style.sheet(len(rows), 2, (3.3, 2.4), gaps=(0.5, 0.8), beside=1.6)
     for cell, places in zip(rows, grid, strict=True):
         here = at(done, cell)
         for axes, score, better in zip(places, ("lss", "ots"), ("min", "max"), strict=True):
@@ -49,7 +49,7 @@ def accuracy_against_score(results: Results) -> Figure:
             objective_axis(axes, "x", score, better, here)
             others = [f"{n.replace('_', ' ')} {cell[n]}" for n in columns[3:]]
             title = [panels.data_name(cell["dataset"]), f"K = {cell['stages']}", *others]
-            drawing.title(axes, ", ".join(title))
+            style.title(axes, ", ".join(title))
         places[0].set_ylabel("test accuracy (fraction)")
         places[1].set_ylim(places[0].get_ylim())
     point_legend(figure)
@@ -71,12 +71,12 @@ def pareto_front(results: Results, search: Search) -> Figure:
     """
     found = candidates(results, search)
     if not len(found):
-        return drawing.nothing("no trial has every objective yet")
+        return style.nothing("no trial has every objective yet")
     pairs = list(itertools.combinations(search.objectives.items(), 2))
     columns = min(len(pairs), 3)
     rows = -(-len(pairs) // columns)
     panel = (6.6 if columns == 1 else 3.4, 3.5)
-    figure, grid = drawing.sheet(rows, columns, panel, gaps=(0.8, 0.65), top=0.2, beside=1.65)
+    figure, grid = style.sheet(rows, columns, panel, gaps=(0.8, 0.65), top=0.2, beside=1.65)
     for axes, pair in zip(grid.flat, pairs, strict=False):
         x, y = (score for score, _ in pair)
         trial_points(axes, x, y, found[~found.front], markersize=4.5, alpha=0.5)
@@ -105,16 +105,16 @@ def search_history(results: Results, search: Search) -> Figure:
     """
     found = candidates(results, search).sort_values("trained_at", kind="stable")
     if not len(found):
-        return drawing.nothing("no trial has the objective yet")
+        return style.nothing("no trial has the objective yet")
     ((score, better),) = search.objectives.items()
     found = found.assign(number=np.arange(1, len(found) + 1))
     best = found[score].cummin() if better == "min" else found[score].cummax()
-    figure, ((axes,),) = drawing.sheet(1, 1, (6.6, 3.0), top=0.2, beside=1.65)
+    figure, ((axes,),) = style.sheet(1, 1, (6.6, 3.0), top=0.2, beside=1.65)
     trial_points(axes, "number", score, found)
     axes.plot(found.number, best, drawstyle="steps-post", label="best so far", **FRONT)
     objective_axis(axes, "y", score, better, found)
     axes.set_xlabel("trial, in the order they were trained")
-    drawing.whole_axis(axes, 1, len(found))
+    style.whole_axis(axes, 1, len(found))
     point_legend(figure)
     return figure
 
@@ -137,18 +137,18 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
     if f"{score}_initial" in trials:
         means = trials.groupby(["network", "stages"])[f"{score}_initial"].mean().dropna()
         for (network, stages), mean in means.items():  # type: ignore[misc]
-            colour = drawing.network_style(network, stages)["color"]
+            colour = style.network_style(network, stages)["color"]
             line(mean, linestyle=":", linewidth=1.2, color=colour, label=INITIAL, zorder=1.6)
     if f"{score}_random" in trials:
         for height in trials[f"{score}_random"].dropna().unique():
-            line(height, linestyle="--", label=heading(f"{score}_random"), **drawing.NULL)
+            line(height, linestyle="--", label=heading(f"{score}_random"), **style.NULL)
 
 
-def trial_points(axes: Axes, x: str, y: str, trials: pd.DataFrame, **style: Any) -> None:
+def trial_points(axes: Axes, x: str, y: str, trials: pd.DataFrame, **look: Any) -> None:
     """Draw trials as points, in the marker and colour of their network and K."""
     for key in trials[["network", "stages"]].drop_duplicates().to_dict("records"):
-        own: dict[str, Any] = drawing.network_style(key["network"], key["stages"])
-        own |= {"linestyle": "none", "label": name(key, [])} | style
+        own: dict[str, Any] = style.network_style(key["network"], key["stages"])
+        own |= {"linestyle": "none", "label": name(key, [])} | look
         group = at(trials, key)
         axes.plot(group[x], group[y], **own)
 
@@ -165,4 +165,4 @@ def point_legend(figure: Figure) -> None:
         shown[f"same network\n{INITIAL}"] = Line2D([], [], linestyle=":", color="0.35")
     for label, handle in shown.items():
         handle.set_label(label)
-    drawing.legend(figure, list(shown.values()))
+    style.legend(figure, list(shown.values()))

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import drawing, panels
-from analysis.drawing import NAMES
+from analysis.plots import panels, style
+from analysis.plots.style import NAMES
 from analysis.results import Results
 from analysis.robustness import COLUMNS, at_the_end
 from analysis.tables import mean_interval
@@ -52,7 +52,7 @@ def accuracy_against_units(results: Results) -> Figure:
     """
     rows = _rows(results, ["lesion"])
     if not len(rows):
-        return drawing.nothing(NOTHING)
+        return style.nothing(NOTHING)
     places, by = _places(rows, "stage", "block")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
@@ -80,7 +80,7 @@ def accuracy_without_blocks(results: Results) -> Figure:
     whole = every[(every.evaluation == "lesion") & (every.level == 0)]
     rows = every[every.evaluation != "lesion"]
     if not len(rows):
-        return drawing.nothing(NOTHING)
+        return style.nothing(NOTHING)
     places, by = _places(rows, "evaluation")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
@@ -118,13 +118,13 @@ def accuracy_against_noise(results: Results) -> Figure:
     """
     rows = _rows(results, list(TESTED))
     if not len(rows):
-        return drawing.nothing(NOTHING)
+        return style.nothing(NOTHING)
     first = rows[(rows.stage == 1) & (rows.block == 0)]
     ends = at_the_end(rows)
     places, by = _places(rows)
     keys = [place | {"gamma": gamma} for place in places for gamma in _gammas(rows, place)]
     names = [name for name in TESTED if (rows.evaluation == name).any()]
-    figure, grid = drawing.sheet(
+    figure, grid = style.sheet(
         len(keys), 2 * len(names), (2.5 if len(names) == 1 else 1.27, 1.6),
         gaps=(0.78, 0.75), beside=0.3, top=0.52, below=0.5,
     )  # fmt: skip
@@ -144,7 +144,7 @@ def accuracy_against_noise(results: Results) -> Figure:
             _from_zero(lower)
             lower.set_ylabel("variation rate at l = n" * (j == 0))
             for axes in (upper, lower):
-                drawing.title(axes, title)
+                style.title(axes, title)
                 axes.set_xlabel(label * panels.is_lowest(axes))
         row = f"{_cell(key, by)}\n{grid[i, 0].get_title()}"  # wider than its panel
         grid[i, 0].set_title("")
@@ -168,14 +168,14 @@ def mixed_by_distance(results: Results) -> Figure:
     """
     rows = _rows(results, list(PAIRS)).dropna(subset="mixed")
     if not len(rows):
-        return drawing.nothing(NOTHING)
+        return style.nothing(NOTHING)
     places, by = _places(rows, "stage", "evaluation")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
         _lines(axes, here[here.level > 0], "level", "mixed")
         _nulls(axes, here[here.level == 0], "mixed")
         _from_zero(axes)
-        drawing.whole_axis(axes, 1, 10, pad=0.05)
+        style.whole_axis(axes, 1, 10, pad=0.05)
         axes.set_xticks([1, 4, 7, 10])
         axes.set_ylabel(f"mixed up (fraction{_points(here)})" * _is_first(axes))
         axes.set_xlabel("tenth of pairs, closest tracks first" * panels.is_lowest(axes))
@@ -211,7 +211,7 @@ def _gammas(rows: pd.DataFrame, place: dict) -> list[float]:
 def _sheet(places: list[dict], rows: pd.DataFrame) -> tuple[Figure, np.ndarray]:
     across = max(len(_gammas(rows, place)) for place in places)
     height = 2.2 if len(places) == 1 else 1.7
-    return drawing.sheet(
+    return style.sheet(
         len(places), across, (3.4 if across == 1 else 2.0, height),
         gaps=(0.4, 0.7), beside=1.6, top=0.55,
     )  # fmt: skip
@@ -231,11 +231,11 @@ def _panels(
 
 
 def _style(network: str, stages: int) -> dict:
-    return drawing.network_style(network, stages) | {"linestyle": "-", "markersize": 4}
+    return style.network_style(network, stages) | {"linestyle": "-", "markersize": 4}
 
 
 def _null(network: str) -> dict[str, Any]:
-    colour = drawing.COLOURS.get(network, "0.2")
+    colour = style.COLOURS.get(network, "0.2")
     return {"color": colour, "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
 
 
@@ -245,9 +245,9 @@ def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
         means = mean_interval(own, [x], [y])
         along, height = means.index.to_numpy("float64"), means[y].to_numpy("float64")
         half = means[f"{y}_ci95"].to_numpy("float64")
-        style = _style(str(network), int(own.stages.iloc[0]))
-        axes.plot(along, height, label=NAMES.get(str(network), str(network)), **style)
-        band: Any = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+        look = _style(str(network), int(own.stages.iloc[0]))
+        axes.plot(along, height, label=NAMES.get(str(network), str(network)), **look)
+        band: Any = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
         axes.fill_between(along, height - half, height + half, **band)
 
 
@@ -261,7 +261,7 @@ def _nulls(axes: Axes, rows: pd.DataFrame, y: str) -> None:
 def _accuracy_axis(axes: Axes, rows: pd.DataFrame, named: bool | None = None) -> None:
     """An axis from 0 to 1, with chance (dashed)."""
     for classes in rows.classes.dropna().unique():
-        axes.axhline(1 / classes, linestyle="--", label="chance", **drawing.NULL)
+        axes.axhline(1 / classes, linestyle="--", label="chance", **style.NULL)
     axes.set_ylim(-0.03, 1.03)
     show = _is_first(axes) if named is None else named
     axes.set_ylabel(ACCURACY.format(_points(rows)) * show)
@@ -305,7 +305,7 @@ def _cell(key: dict, by: list[str]) -> str:
 def _name(axes: Axes, key: dict, by: list[str], what: str) -> None:
     """Title of a panel: its gamma; of the first of a row, what the row is as well."""
     title = f"{_cell(key, by)}\n{what}" if _is_first(axes) else f"γ = {key['gamma']:.4g}"
-    drawing.title(axes, title)
+    style.title(axes, title)
 
 
 def _is_first(axes: Axes) -> bool:
@@ -315,7 +315,7 @@ def _is_first(axes: Axes) -> bool:
 
 
 def _legend(figure: Figure, rows: pd.DataFrame, null: str, chance: bool = True) -> None:
-    drawing.legend(figure, _handles(rows, null, chance))
+    style.legend(figure, _handles(rows, null, chance))
 
 
 def _handles(rows: pd.DataFrame, null: str, chance: bool = True) -> list[Line2D]:
