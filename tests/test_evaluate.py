@@ -18,6 +18,7 @@ from scoring.robustness.areas import summary
 from scoring.robustness.subject import draws
 from tune_jobs import evaluations, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
+from tune_jobs.errors import SweepError
 from tune_jobs.tables import robustness_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
@@ -220,7 +221,7 @@ def test_without_weights_nothing_can_be_evaluated_and_nothing_is_kept(run):
     assert [row["status"] for row in state.rows.values()] == ["done"]
     assert names(run.root) == ["noise"]
     assert state.complete
-    with pytest.raises(sweep.SweepError, match="1 trials are done and kept no weights"):
+    with pytest.raises(SweepError, match="1 trials are done and kept no weights"):
         evaluate(run, {"fgsm": {"levels": [0.0, 1.0]}})
     assert folder.inspect(run.root).weightless == []  # it was not written down either
 
@@ -245,7 +246,7 @@ def test_the_weights_of_the_best_epoch_are_kept_beside_the_last(run, monkeypatch
 
 def test_a_sweep_with_nothing_done_cannot_be_evaluated(run):
     folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
-    with pytest.raises(sweep.SweepError, match="no trial is done yet"):
+    with pytest.raises(SweepError, match="no trial is done yet"):
         evaluate(run, FEW)
 
 

@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from scoring import handover, schemas
-from tune_jobs.search import STUDY
+from tune_jobs.study import STUDY
 from tune_jobs.tracking import NOTE, TRIAL_TAG, tracking_uri
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]

@@ -11,7 +11,8 @@ from unittest import mock
 import pytest
 
 from tune_jobs import cli, jobs, reach
-from tune_jobs.sweep import SweepError, read
+from tune_jobs.errors import SweepError
+from tune_jobs.sweep import read
 from tune_jobs.turns import turn
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from models import datasets
 from scoring import schemas
 from tune_jobs import driver, nodes, service, sweep
+from tune_jobs.errors import SweepError
 
 pytestmark = pytest.mark.ray
 
@@ -106,7 +107,7 @@ def test_a_folder_that_a_node_does_not_share_is_named_before_anything_trains(
     cluster, object_store, tmp_path, monkeypatch
 ):
     root = f"{object_store}/{tmp_path.name}"
-    with pytest.raises(sweep.SweepError, match=r"on every node: .*--out") as told:
+    with pytest.raises(SweepError, match=r"on every node: .*--out") as told:
         run(tmp_path, SWEEP, monkeypatch, root)
     assert str(told.value).count("AWS Error NETWORK_CONNECTION") == 1  # the other node has it
     assert list((tmp_path / "seen").iterdir()) == []

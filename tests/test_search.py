@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_jobs import search, sweep
-from tune_jobs.search import Search, Span, Study, StudyError
+from tune_jobs.errors import SweepError
+from tune_jobs.search import Search, Span
+from tune_jobs.study import Study
 
 SPACE = {
     "gamma": Span(low=1e-5, high=0.1),
@@ -85,7 +87,7 @@ def test_what_has_no_value_is_told_as_failed_and_what_may_still_have_one_waits(t
 )
 def test_the_study_of_another_search_is_refused(tmp_path, what, space, fixed):
     Study(str(tmp_path), Search(), SPACE, FIXED).suggest()
-    with pytest.raises(StudyError, match="choose another folder"):
+    with pytest.raises(SweepError, match="choose another folder"):
         Study(str(tmp_path), what, space, fixed)
 
 
@@ -127,7 +129,7 @@ BAD = {
 def test_a_bad_search_is_named(tmp_path, text):
     file = tmp_path / "bad.yaml"
     file.write_text(text)
-    with pytest.raises(sweep.SweepError, match=BAD[text]):
+    with pytest.raises(SweepError, match=BAD[text]):
         sweep.read(str(file))
 
 

@@ -19,6 +19,7 @@ from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
+from tune_jobs.errors import SweepError
 from tune_jobs.tables import results_table
 from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
 from tune_jobs.tuning import Stop
@@ -290,7 +291,7 @@ def test_trials_of_other_data_are_not_added_to(run, monkeypatch):
     run(SWEEP, "network=plain")
     request = service.check(sweep.read(str(run.file)), run.root, None, None)
     request.checksums["digits"] = "another"
-    with pytest.raises(sweep.SweepError, match="was trained on another digits"):
+    with pytest.raises(SweepError, match="was trained on another digits"):
         service.run(request, Console(file=run.output))
 
 
@@ -307,7 +308,7 @@ def test_a_second_run_on_one_folder_is_told_who_holds_it(run):
     schemas.write_file(run.root, "sweep.json", b"{}")
     with (
         folder.hold(run.root),
-        pytest.raises(sweep.SweepError, match="is running this sweep"),
+        pytest.raises(SweepError, match="is running this sweep"),
         folder.hold(run.root),
     ):
         pass

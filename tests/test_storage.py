@@ -12,7 +12,8 @@ import pytest
 
 from analysis.results import load
 from scoring import schemas, storage
-from tune_jobs import cli, folder, lease, sweep
+from tune_jobs import cli, folder, lease
+from tune_jobs.errors import SweepError
 from tune_jobs.tracking import tracking_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the store's server
@@ -182,7 +183,7 @@ def test_a_second_driver_is_told_who_holds_the_folder(s3):
     assert not folder.holder(s3)
     with folder.hold(s3):
         assert folder.holder(s3)
-        with pytest.raises(sweep.SweepError, match=f"process {os.getpid()} on .* is running this"):
+        with pytest.raises(SweepError, match=f"process {os.getpid()} on .* is running this"):
             folder.hold(s3).__enter__()
         assert len(schemas.list_files(s3, "holders")) == 1
     assert not folder.holder(s3)
@@ -203,7 +204,7 @@ def test_of_drivers_that_come_at_once_one_holds_the_folder_at_a_time(s3):
                 most.append(len(holding))
                 time.sleep(0.3)
                 holding.remove(number)
-        except sweep.SweepError:
+        except SweepError:
             refused.append(number)
 
     threads = [threading.Thread(target=drive, args=[number]) for number in range(4)]
@@ -226,7 +227,7 @@ def test_the_folder_of_a_driver_that_was_killed_is_free_at_once_on_its_machine(s
 
 def test_the_folder_of_a_driver_that_is_silent_elsewhere_is_free_after_a_while(s3, monkeypatch):
     claim(s3, "silent", machine="another", who="process 7 on elsewhere")
-    with pytest.raises(sweep.SweepError, match="process 7 on elsewhere"):
+    with pytest.raises(SweepError, match="process 7 on elsewhere"):
         folder.hold(s3).__enter__()
     monkeypatch.setattr(lease, "DEAD", 0.5)
     time.sleep(1.1)  # the store's clock counts whole seconds
@@ -236,7 +237,7 @@ def test_the_folder_of_a_driver_that_is_silent_elsewhere_is_free_after_a_while(s
 
 def test_a_driver_shows_that_it_is_alive_and_stops_when_its_folder_was_taken_over(s3, monkeypatch):
     monkeypatch.setattr(lease, "BEAT", 0.1)
-    with pytest.raises(sweep.SweepError, match="took this sweep over"), folder.hold(s3):  # noqa: PT012
+    with pytest.raises(SweepError, match="took this sweep over"), folder.hold(s3):  # noqa: PT012
         (mine,) = schemas.list_files(s3, "holders")
         before = lease._beats(s3)[mine]
         time.sleep(1.5)

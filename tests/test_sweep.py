@@ -3,7 +3,8 @@
 import pytest
 
 from models.config import TrialConfig
-from tune_jobs.sweep import SweepError, builtin, read
+from tune_jobs.errors import SweepError
+from tune_jobs.sweep import builtin, read
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """What a sweep is doing: the live table, its plain lines in a pipe, and ``progress.json``."""
 
 import json
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -19,12 +18,12 @@ from models.config import TrialConfig
 from scoring import schemas
 from scoring.handover import ENDED
 from tune_jobs.folder import PROGRESS, State
+from tune_jobs.labels import duration, labels, number
 
 ORDER = ("running", "evaluating", "scoring", "failed", "diverged")
 ORDER += ("waiting", "to evaluate", "stopped", "done")
 QUIET = ("running", "evaluating", "waiting", "to evaluate")  # said by the table alone
 EVERY = 30.0  # seconds between two plain lines of progress in a pipe
-ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # how a traceback ends
 STYLE = {"running": "cyan", "evaluating": "cyan", "scoring": "magenta", "done": "green"}
 STYLE |= {"diverged": "yellow", "stopped": "yellow", "failed": "red"}
 
@@ -239,53 +238,6 @@ def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
             cell.status, cell.epoch, cell.record = row["status"], row["epochs_done"], row
         made[trial.trial] = cell
     return made
-
-
-def labels(trials: Sequence[TrialConfig], names: Sequence[str] | None = None) -> dict[str, str]:
-    """A short name of each trial: the fields in which the trials of a sweep differ."""
-    varying = names or varying_fields(trials) or ["network"]
-    return {trial.trial: label(trial, varying) for trial in trials}
-
-
-def label(trial: TrialConfig, names: Sequence[str]) -> str:
-    """A short name of a trial: some of its fields."""
-    return " ".join(f"{SHORT.get(n, n + '=')}{_value(getattr(trial, n))}" for n in names)
-
-
-def varying_fields(trials: Iterable[TrialConfig]) -> list[str]:
-    """The fields in which trials differ, in the order of a configuration."""
-    rows = [trial.model_dump() for trial in trials]
-    return [n for n in TrialConfig.model_fields if len({str(row[n]) for row in rows}) > 1]
-
-
-SHORT = {"network": "", "dataset": "", "stages": "K=", "layers": ""}
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A figure for a table; empty where there is none."""
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 20 s, 5 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def last_line(error: str) -> str:
-    """What a traceback comes down to; of Ray's pages on memory the line that says so."""
-    lines = error.strip().splitlines() or ["no message"]
-    if short := [line for line in lines if "low on memory" in line]:
-        return f"out of memory: {short[-1].partition(' Memory on')[0]}"
-    return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _kind(config: TrialConfig) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from scoring.schemas import StoreError
 from tune_jobs import cli_cluster, cli_folder, folder, plan, provenance, service, sweep
 from tune_jobs.cli_folder import Folder
+from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import NAMES, EvaluationError
 from tune_jobs.evaluations import read as read_evaluations
 from tune_jobs.tables import end, output, results_table
@@ -42,7 +43,7 @@ def main() -> NoReturn:
     """Entry point: bad input ends with one message and exit status 2, never with a traceback."""
     try:
         app()
-    except (sweep.SweepError, StoreError) as error:
+    except (SweepError, StoreError) as error:
         print(f"geosweep: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -201,7 +202,7 @@ def evaluate(
     try:
         wanted = read_evaluations(names or [], settings or [], known.evaluations)
     except EvaluationError as error:
-        raise sweep.SweepError(str(error)) from None
+        raise SweepError(str(error)) from None
     asked = replace(known, evaluations=wanted)
     request = service.check(asked, root, data, address)
     try:

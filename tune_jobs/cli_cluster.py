@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tune_jobs import folder, jobs, reach, service, sweep
+from tune_jobs.errors import SweepError
 from tune_jobs.tracking import tracking_uri
 
 app = typer.Typer()
@@ -230,7 +231,7 @@ def serve(cluster: str, port: int) -> None:
                 time.sleep(2)
         except KeyboardInterrupt:
             return
-    raise sweep.SweepError(f"--cluster {cluster}: the tunnel ended")
+    raise SweepError(f"--cluster {cluster}: the tunnel ended")
 
 
 def _follow(client: "jobs.JobSubmissionClient", job: str) -> None:

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from tune_jobs import cli_cluster, folder, service, sweep
-from tune_jobs.board import duration, labels
+from tune_jobs import cli_cluster, folder, service
+from tune_jobs.errors import SweepError
+from tune_jobs.labels import duration, labels
 from tune_jobs.reach import answers
 from tune_jobs.tables import output, some
 from tune_jobs.tracking import is_there, tracking_uri
@@ -44,7 +45,7 @@ def status(
         cli_cluster.show(directory, cluster, address)
         return
     if directory is None:
-        raise sweep.SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
+        raise SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
     root = folder.absolute(directory)
     state = folder.inspect(root)
     console = output()
@@ -152,7 +153,7 @@ def ui(
         cli_cluster.serve(cluster, port)
         return
     if directory is None:
-        raise sweep.SweepError("which sweep? geosweep ui DIR, or --cluster FILE")
+        raise SweepError("which sweep? geosweep ui DIR, or --cluster FILE")
     root = folder.absolute(directory)
     folder.inspect(root)
     uri = tracking_uri(root)
@@ -162,11 +163,9 @@ def ui(
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
         except OSError as error:
-            raise sweep.SweepError(
-                f"{host}:{port}: {error.strerror}; choose another --port"
-            ) from None
+            raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
     if not is_there(uri):
-        raise sweep.SweepError(
+        raise SweepError(
             f"{root}: MLflow on this machine has nothing of it yet; geosweep sync {directory}"
         )
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]

@@ -15,10 +15,11 @@ from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.actors import Pool
 from tune_jobs import folder, nodes, provenance
-from tune_jobs.board import Board, Cell, cells, label, labels, last_line
+from tune_jobs.board import Board, Cell, cells
 from tune_jobs.demand import Demand
-from tune_jobs.search import Study
-from tune_jobs.sweep import SweepError
+from tune_jobs.errors import SweepError
+from tune_jobs.labels import label, labels, last_line
+from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Stop, scheduler
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from models.config import TrialConfig
 from scoring import handover, schemas
+from tune_jobs.errors import SweepError
 from tune_jobs.lease import hold, holder, unwritable
-from tune_jobs.sweep import Resources, Sweep, SweepError
+from tune_jobs.sweep import Resources, Sweep
 
 __all__ = ["hold", "holder"]  # of tune_jobs.lease
 

@@ -29,7 +29,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from scoring import schemas
-from tune_jobs.sweep import SweepError
+from tune_jobs.errors import SweepError
 
 HOLDERS = "holders"
 BEAT = 10.0  # seconds between two signs of life of a holder

@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models import datasets
 from scoring import schemas
+from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request
-from tune_jobs.sweep import SweepError
 
 TOKENS, DATA = "nodes", "data"
 PATIENCE = 60.0  # seconds for a node to answer; one that does not looks before its first trial

@@ -9,8 +9,9 @@ from rich.console import Console
 from models.config import TrialConfig
 from scoring import schemas
 from tune_jobs import evaluations, folder
-from tune_jobs.board import label, labels, varying_fields
-from tune_jobs.sweep import Sweep, SweepError
+from tune_jobs.errors import SweepError
+from tune_jobs.labels import label, labels, varying_fields
+from tune_jobs.sweep import Sweep
 from tune_jobs.tables import some
 
 

@@ -21,7 +21,7 @@ import yaml
 from pyarrow import fs
 
 from scoring import schemas
-from tune_jobs.sweep import SweepError
+from tune_jobs.errors import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the head's loopback address
 LEFT = (  # in a folder there that are of no use elsewhere, or large

@@ -1,27 +1,9 @@
-"""Search: Optuna suggests the cells of a sweep one after the other, and remembers them.
+"""The ``search:`` and ``scheduler:`` sections of a sweep file, checked by pydantic."""
 
-The study lies in ``study.log`` of the sweep's folder, in the format of Optuna's journal files,
-so ``optuna-dashboard runs/NAME/study.log`` shows it too. What was suggested is a cell like any
-other: a search that was killed trains what it had begun, and then goes on suggesting.
-"""
-
-import itertools
-import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
-from models.config import TrialConfig
-from scoring import schemas
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
-STUDY = "study.log"
-AGAIN = 20  # suggestions in a row that are cells already, after which any other one is taken
 
 Better = Literal["max", "min"]
 EPOCH_METRICS: dict[str, Better] = {  # known when an epoch ends, and which way is better
@@ -32,7 +14,6 @@ EPOCH_METRICS: dict[str, Better] = {  # known when an epoch ends, and which way 
     "inverse_lss": "max",
     "lsr": "min",
 }
-TOWARDS: dict[Better, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 METRICS = EPOCH_METRICS | {"ots": "max", "gap": "max"}  # these when the trial is scored
 
 
@@ -106,163 +87,6 @@ Choices = dict[str, dict[str, Any]]  # by what they are called: the fields that 
 Space = dict[str, Span | Choices]
 
 
-class StudyError(ValueError):
-    """The study in the folder is of another search."""
-
-
-class Study:
-    """What a search has suggested, and what came of it.
-
-    Every suggestion is drawn from the study and a seed of its own, so a search that was
-    interrupted goes on as it would have.
-
-    Args:
-        root: the sweep's folder.
-        search: what is searched for, and how.
-        space: the axes.
-        fixed: the fields that are the same in every cell.
-
-    Raises:
-        StudyError: the folder holds a study with another space, objective or fixed field.
-    """
-
-    def __init__(self, root: str, search: Search, space: Space, fixed: Mapping[str, Any]):
-        import optuna
-        from optuna.storages import JournalStorage
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._search, self._space, self._fixed = search, space, dict(fixed)
-        self._distributions = _distributions(space)
-        self._study = optuna.create_study(
-            storage=JournalStorage(_journal(root)),
-            study_name="geosweep",
-            directions=[TOWARDS[better] for better in search.objectives.values()],
-            load_if_exists=True,
-        )
-        about = {"objectives": search.objectives, "space": _told(space), "fixed": self._fixed}
-        known = self._study.user_attrs.get("about", about)
-        for what in about:
-            if known[what] != about[what]:
-                raise StudyError(
-                    f"{root}/{STUDY}: is of a search with {what} {known[what]}, not {about[what]}; "
-                    "choose another folder with --out"
-                )
-        if "about" not in self._study.user_attrs:
-            self._study.set_user_attr("about", about)
-        self._numbers: dict[str, int] = {}  # of Optuna's trials, by ours
-        self._cells: list[TrialConfig] = []
-        for suggested in self._study.get_trials(deepcopy=False):
-            self._add(self._config(suggested.params), suggested.number)
-
-    @property
-    def cells(self) -> list[TrialConfig]:
-        """Every cell suggested so far, in order."""
-        return list(self._cells)
-
-    @property
-    def left(self) -> int:
-        """How many cells are still to be suggested."""
-        return max(0, self._search.trials - len(self._cells))
-
-    def suggest(self) -> TrialConfig:
-        """A new cell. There is one as long as :attr:`left` is not 0."""
-        from optuna.trial import TrialState
-
-        for attempt in range(AGAIN + 1):
-            number = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = _sampler(self._search, number)
-            if attempt == AGAIN:
-                self._study.enqueue_trial(self._unseen())
-            asked = self._study.ask(self._distributions)
-            config = self._config(asked.params)
-            if self._add(config, asked.number):
-                return config
-            self._study.tell(asked.number, state=TrialState.FAIL)  # a cell that there is already
-        raise AssertionError("a cell that was enqueued is new")
-
-    def _unseen(self) -> dict[str, Any]:
-        """Parameters of some cell that was not suggested yet, of a space without ranges."""
-        for choice in itertools.product(*self._space.values()):
-            params = dict(zip(self._space, choice, strict=True))
-            if self._config(params).trial not in self._numbers:
-                return params
-        raise AssertionError("there are cells left")
-
-    def tell(self, trial: str, row: Mapping[str, Any]) -> None:
-        """What came of a cell: a row with every objective, or one that has none of its own.
-
-        Nothing happens where an objective is not known yet, or where it was told before.
-        """
-        from optuna.trial import TrialState
-
-        number = self._numbers.get(trial)
-        if number is None or self._study.get_trials(deepcopy=False)[number].state.is_finished():
-            return
-        status = row.get("status", "done")
-        known = (row.get(name) for name in self._search.objectives)
-        values = [value for value in known if value is not None and math.isfinite(value)]
-        if status == "done" and len(values) == len(self._search.objectives):
-            self._study.tell(number, values)
-        elif row.get("status") in ("done", "diverged", "stopped"):  # ended without a value
-            self._study.tell(number, state=TrialState.FAIL)
-
-    def _add(self, config: TrialConfig, number: int) -> bool:
-        if config.trial in self._numbers:
-            return False
-        self._numbers[config.trial] = number
-        self._cells.append(config)
-        return True
-
-    def _config(self, params: Mapping[str, Any]) -> TrialConfig:
-        cell = dict(self._fixed)
-        for name, axis in self._space.items():
-            cell |= {name: params[name]} if isinstance(axis, Span) else axis[params[name]]
-        return TrialConfig.model_validate(cell)
-
-
 def size(space: Space) -> float:
     """How many cells a space has; infinity with a range."""
     return math.prod(math.inf if isinstance(axis, Span) else len(axis) for axis in space.values())
-
-
-def _distributions(space: Space) -> dict[str, "BaseDistribution"]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    return {
-        name: FloatDistribution(axis.low, axis.high, log=axis.log)
-        if isinstance(axis, Span)
-        else CategoricalDistribution(list(axis))
-        for name, axis in space.items()
-    }
-
-
-def _sampler(search: Search, number: int) -> Any:
-    from optuna.samplers import RandomSampler, TPESampler
-
-    seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
-    return TPESampler(seed=seed) if search.sampler == "tpe" else RandomSampler(seed)
-
-
-def _told(space: Space) -> dict[str, Any]:
-    return {
-        name: axis.model_dump() if isinstance(axis, Span) else list(axis)
-        for name, axis in space.items()
-    }
-
-
-def _journal(root: str) -> Any:
-    """Optuna's journal in a sweep's folder, wherever that is; it has one writer, the driver."""
-    from optuna.storages.journal import BaseJournalBackend
-
-    class Journal(BaseJournalBackend):
-        def __init__(self) -> None:
-            self._content = schemas.read_file(root, STUDY) or b""
-
-        def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-            return [json.loads(line) for line in self._content.splitlines()[log_number_from:]]
-
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            self._content += b"".join(json.dumps(log).encode() + b"\n" for log in logs)
-            schemas.write_file(root, STUDY, self._content)
-
-    return Journal()

@@ -17,10 +17,11 @@ from models.architectures import architecture
 from models.config import TrialConfig
 from scoring import schemas
 from tune_jobs import folder
-from tune_jobs.board import labels
+from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
-from tune_jobs.search import Study, StudyError
-from tune_jobs.sweep import Sweep, SweepError
+from tune_jobs.labels import labels
+from tune_jobs.study import Study
+from tune_jobs.sweep import Sweep
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
 from tune_jobs.turns import turn
 
@@ -198,10 +199,7 @@ def _study(request: folder.Request) -> Study | None:
     sweep = request.sweep
     if sweep.search is None:
         return None
-    try:
-        return Study(request.root, sweep.search, sweep.space, sweep.fixed)
-    except StudyError as error:
-        raise SweepError(str(error)) from error
+    return Study(request.root, sweep.search, sweep.space, sweep.fixed)
 
 
 def _chosen(state: folder.State, retry: bool | None) -> folder.State:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from models.config import DATASETS, TrialConfig
+from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
 from tune_jobs.evaluations import Evaluations, Listed, did_you_mean
 from tune_jobs.search import Asha, Search, Space, Span, Spans, size
@@ -25,10 +26,6 @@ from tune_jobs.search import Asha, Search, Space, Span, Spans, size
 Keep = Literal["final", "best", "none"]  # weights of a trial that is done
 
 ALIASES = {"K": "stages", "m": "points"}
-
-
-class SweepError(ValueError):
-    """A sweep that cannot be run; the message names the file, the field and what is allowed."""
 
 
 class Resources(BaseModel):

@@ -15,9 +15,9 @@ from models.config import TrialConfig
 from scoring.handover import CHECKPOINTS
 from scoring.schemas import TABLES, list_files, read_file
 from tune_jobs import service
-from tune_jobs.board import duration, labels, last_line, number
+from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request, State, shown
-from tune_jobs.sweep import SweepError
+from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.tracking import is_there, tracking_uri
 
 Row = dict[str, Any]
