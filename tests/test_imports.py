@@ -1,25 +1,46 @@
-"""Which room may import what, read from the source without running it."""
+"""The structure of the packages, read from the source: who imports what, and how long modules are.
+
+Every import counts, also those inside functions and under ``TYPE_CHECKING``.
+"""
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("models", "scoring", "tune_jobs", "analysis")
-SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-MAY_IMPORT = {
+PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAY_IMPORT = {  # packages, or modules of them
     "models": {"models"},
     "scoring": {"scoring"},
     "tune_jobs": {"tune_jobs", "models", "scoring"},
-    "analysis": {"analysis", "scoring"},
+    "analysis": {
+        "analysis",
+        "scoring.schemas",
+        "scoring.tables",
+        "scoring.storage",
+        "scoring.places",
+    },
 }
-sources = pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+LONG = {"scoring/kernels.py", "scoring/schemas.py"}  # one algorithm; the lists of columns
 
 
-def imports(path):
+def module(path: Path) -> str:
+    """Dotted name of a source file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module(path): path for path in SOURCES}
+sources = pytest.mark.parametrize("path", SOURCES, ids=module)
+
+
+def imports(path: Path) -> Iterator[str]:
     """Full dotted names of everything that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -27,50 +48,75 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            (name, *_) = node.args
+            assert isinstance(name, ast.Constant), f"{path} imports a name that it computes"
+            yield name.value
 
 
-def rooms(path):
-    return {name.split(".")[0] for name in imports(path)}
+def own(path: Path) -> set[str]:
+    """Modules of the project that a file imports."""
+    found = set()
+    for name in imports(path):
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]  # a function or class in a module
+        found |= {name} - {"", module(path)}
+    return found
+
+
+def top_level(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
 
 
 @sources
-def test_a_room_imports_only_the_rooms_below_it(path):
-    room = path.relative_to(ROOT).parts[0]
-    assert rooms(path) & set(ROOMS) <= MAY_IMPORT[room]
+def test_a_package_imports_only_the_packages_below_it(path: Path) -> None:
+    allowed = MAY_IMPORT[module(path).partition(".")[0]]
+    foreign = {name for name in own(path) if not {name, name.partition(".")[0]} & allowed}
+    assert foreign == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {n: own(path) for n, path in MODULES.items() if not n.startswith("analysis.")}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 @sources
-def test_analysis_knows_of_scoring_only_the_schemas(path):
-    if path.relative_to(ROOT).parts[0] == "analysis":
-        seen = {".".join(n.split(".")[:2]) for n in imports(path) if n.startswith("scoring")}
-        assert seen <= {"scoring.schemas"}
-
-
-@sources
-def test_ray_mlflow_and_torch_stay_in_their_rooms(path):
-    room = path.relative_to(ROOT).parts[0]
-    foreign = rooms(path)
-    if room != "tune_jobs" and path != ROOT / "scoring/actors.py":
+def test_ray_mlflow_and_torch_stay_in_their_packages(path: Path) -> None:
+    package, foreign = path.relative_to(ROOT).parts[0], top_level(path)
+    if package != "tune_jobs" and path != ROOT / "scoring/actors.py":
         assert "ray" not in foreign
-    if room in ("models", "scoring"):
+    if package in ("models", "scoring"):
         assert "mlflow" not in foreign
-    if room == "analysis":
+    if package == "analysis":
         assert not foreign & {"torch", "torchvision"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in SOURCES if path.name == "__init__.py"],
-    ids=lambda path: str(path.parent.relative_to(ROOT)),
-)
-def test_a_package_is_a_docstring_only(path):
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "__init__.py"], ids=module)
+def test_a_package_is_a_docstring_only(path: Path) -> None:
     body = ast.parse(path.read_text()).body
     assert len(body) == 1
     assert ast.get_docstring(ast.Module(body, []))
 
 
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=module)
+def test_every_folder_with_modules_is_a_package(folder: Path) -> None:
+    assert (folder / "__init__.py").is_file()
+
+
+def test_every_module_can_be_read_in_one_sitting() -> None:
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in SOURCES
+        if path.name != "__init__.py"
+    }
+    assert {name for name, length in lines.items() if length > 400} <= LONG
+
+
 @pytest.mark.parametrize(
-    ("module", "unwanted"),
+    ("name", "unwanted"),
     [
         ("scoring.schemas", {"torch", "ray", "mlflow", "lap"}),
         ("scoring.handover", {"torch", "ray", "mlflow", "numba"}),
@@ -79,7 +125,7 @@ def test_a_package_is_a_docstring_only(path):
         ("models.datasets", {"torch", "torchvision", "ray", "sklearn"}),
     ],
 )
-def test_a_module_loads_no_more_than_it_needs(module, unwanted):
-    code = f"import sys, {module}; print(*sys.modules)"
+def test_a_module_loads_no_more_than_it_needs(name: str, unwanted: set[str]) -> None:
+    code = f"import sys, {name}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not unwanted & set(done.stdout.split())
