@@ -22,8 +22,8 @@ from models import datasets
 from scoring import schemas
 from tune_jobs import cli, folder, service, sweep
 from tune_jobs.board import Board
-from tune_jobs.reach import answers
-from tune_jobs.tables import output, results_table
+from tune_jobs.cluster.reach import answers
+from tune_jobs.commands.ending import output, results_table
 
 
 @pytest.fixture

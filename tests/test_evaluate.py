@@ -18,8 +18,8 @@ from scoring.robustness.areas import summary
 from scoring.robustness.subject import draws
 from tune_jobs import evaluations, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
+from tune_jobs.commands.ending import robustness_table
 from tune_jobs.errors import SweepError
-from tune_jobs.tables import robustness_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 

@@ -10,10 +10,11 @@ from unittest import mock
 
 import pytest
 
-from tune_jobs import cli, jobs, reach
+from tune_jobs import cli
+from tune_jobs.cluster import jobs, reach
+from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import read
-from tune_jobs.turns import turn
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from models import datasets
 from scoring import schemas
-from tune_jobs import driver, nodes, service, sweep
+from tune_jobs import driver, service, sweep
+from tune_jobs.cluster import nodes
 from tune_jobs.errors import SweepError
 
 pytestmark = pytest.mark.ray

@@ -19,8 +19,8 @@ from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import folder, service, sweep, trial
 from tune_jobs.board import Board, cells
+from tune_jobs.commands.ending import results_table
 from tune_jobs.errors import SweepError
-from tune_jobs.tables import results_table
 from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
 from tune_jobs.tuning import Stop
 

@@ -21,7 +21,7 @@ from hosts import Hosts, missing
 from mlflow.tracking import MlflowClient
 
 from analysis.results import load
-from tune_jobs import reach
+from tune_jobs.cluster import reach
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

@@ -14,9 +14,10 @@ from rich.console import Console
 from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.actors import Pool
-from tune_jobs import folder, nodes, provenance
+from tune_jobs import folder, provenance
 from tune_jobs.board import Board, Cell, cells
-from tune_jobs.demand import Demand
+from tune_jobs.cluster import nodes
+from tune_jobs.cluster.demand import Demand
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.study import Study

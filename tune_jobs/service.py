@@ -17,13 +17,13 @@ from models.architectures import architecture
 from models.config import TrialConfig
 from scoring import schemas
 from tune_jobs import folder
+from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
-from tune_jobs.turns import turn
 
 
 def check(

@@ -23,7 +23,8 @@ from scoring.energy import energy_ratio
 from scoring.robustness.run import evaluate
 from scoring.robustness.subject import Subject
 from scoring.stages import Stage, geometry, measure
-from tune_jobs import nodes, provenance
+from tune_jobs import provenance
+from tune_jobs.cluster import nodes
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
 

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from tune_jobs import cli_cluster, folder, service
+from tune_jobs import folder, service
+from tune_jobs.cluster.reach import answers
+from tune_jobs.commands import cluster as cluster_commands
+from tune_jobs.commands.ending import output, some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
-from tune_jobs.reach import answers
-from tune_jobs.tables import output, some
 from tune_jobs.tracking import is_there, tracking_uri
 
 app = typer.Typer()
@@ -32,7 +33,7 @@ def status(
             help="A sweep's folder; on a cluster a job's id, too, or the folder's name (table4).",
         ),
     ] = None,
-    cluster: cli_cluster.Cluster = None,
+    cluster: cluster_commands.Cluster = None,
     address: Annotated[
         str | None, typer.Option(metavar="URL", help="As for [b]geosweep submit[/].")
     ] = None,
@@ -42,7 +43,7 @@ def status(
     With --cluster: which sweeps run there, queue, or have ended; or how far one of them is.
     """
     if cluster or address:
-        cli_cluster.show(directory, cluster, address)
+        cluster_commands.show(directory, cluster, address)
         return
     if directory is None:
         raise SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
@@ -142,7 +143,7 @@ def ui(
     directory: Annotated[
         str | None, typer.Argument(metavar="[DIR]", help="A sweep's folder, like runs/demo.")
     ] = None,
-    cluster: cli_cluster.Cluster = None,
+    cluster: cluster_commands.Cluster = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 5000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is this machine only.")
@@ -150,7 +151,7 @@ def ui(
 ) -> None:
     """Serve a sweep's MLflow pages on this machine, until Ctrl-C; with --cluster the cluster's."""
     if cluster:
-        cli_cluster.serve(cluster, port)
+        cluster_commands.serve(cluster, port)
         return
     if directory is None:
         raise SweepError("which sweep? geosweep ui DIR, or --cluster FILE")

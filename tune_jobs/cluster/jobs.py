@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_jobs import provenance
+from tune_jobs.cluster.reach import DASHBOARD, folder_there, token, tunnel
 from tune_jobs.errors import SweepError
-from tune_jobs.reach import DASHBOARD, folder_there, token, tunnel
 from tune_jobs.sweep import Sweep, builtin
 
 if TYPE_CHECKING:

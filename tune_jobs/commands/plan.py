@@ -9,10 +9,10 @@ from rich.console import Console
 from models.config import TrialConfig
 from scoring import schemas
 from tune_jobs import evaluations, folder
+from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import label, labels, varying_fields
 from tune_jobs.sweep import Sweep
-from tune_jobs.tables import some
 
 
 def keep_apart(sweep: Sweep, root: str) -> None:

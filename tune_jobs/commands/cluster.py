@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tune_jobs import folder, jobs, reach, service, sweep
+from tune_jobs import folder, service, sweep
+from tune_jobs.cluster import jobs, reach
 from tune_jobs.errors import SweepError
 from tune_jobs.tracking import tracking_uri
 

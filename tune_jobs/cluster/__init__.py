@@ -1,0 +1,1 @@
+"""Running sweeps on a Ray cluster: jobs, tunnels, nodes, the queue."""
