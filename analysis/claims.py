@@ -15,15 +15,20 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis import comparisons, paper
-from analysis.comparisons import COLUMNS, Check, sides
+from analysis.measures import comparisons, paper
+from analysis.measures.comparisons import COLUMNS, OPTIMAL, STRAIGHT, Check, sides
+from analysis.measures.layout import as_text
 from analysis.results import Results, ResultsError, load, script
-from analysis.tables import as_text
 
 FAR = 0.5  # "far above", for an OTS, which is a fraction
-STRAIGHT, OPTIMAL = 1.25, 0.9  # nearly so: the paper's LSS of 1.12 and OTS of 0.96, with a margin
 FLAT = 0.05  # "hardly changes", of the share of its accuracy that a network loses
 VERDICTS = ("holds", "holds in part", "does not hold", "not measured")
+
+WORDS = {  # of one claim, and of several
+    "holds": ("holds", "hold"),
+    "holds in part": ("holds in part", "hold in part"),
+    "does not hold": ("does not hold", "do not hold"),
+}
 
 
 class Claim(NamedTuple):
@@ -176,6 +181,36 @@ def _line(claim: Claim, sweep: comparisons.Sweep) -> dict[str, Any]:
         "null": f"{sum(c.agrees for c in before)} of {len(before)}" if before else "",
         "numbers": "; ".join(f"{c.where}: {c.numbers}" for c in shown) + more,
     }
+
+
+def claims_sentence(table: pd.DataFrame) -> str:
+    """How many of the paper's claims hold here, how surely, and which do not.
+
+    Args:
+        table: of :func:`claims`.
+    """
+    counts = table.verdict.value_counts()
+    measured = len(table) - int(counts.get("not measured", 0))
+    if not measured:
+        return f"None of the paper's {len(table)} claims can be checked with these trials."
+    told = f"Of the paper's {len(table)} claims {measured} can be checked here: "
+    parts = [
+        f"{n} {words[int(n > 1)]}" for verdict, words in WORDS.items() if (n := counts.get(verdict))
+    ]
+    holds = table[table.verdict == "holds"]
+    if len(holds):
+        sure = int((holds.sure == holds.comparisons).sum()) or "none"
+        before = int(holds.null.map(_all).sum()) or "none"
+        parts[0] += f" ({sure} of them surely in every comparison, {before} before training, too)"
+    against = table.claim[table.verdict == "does not hold"]
+    names = " (" + "; ".join(c.partition(":")[0] for c in against) + ")" if len(against) else ""
+    return f"{told}{', '.join(parts)}{names}."
+
+
+def _all(null: str) -> bool:
+    """Whether what is claimed is so before training wherever it is compared: "4 of 4"."""
+    agree, _, compared = null.partition(" of ")
+    return bool(null) and agree == compared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

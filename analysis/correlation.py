@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.association import METHODS, RESAMPLES, associations
+from analysis.measures.association import METHODS, RESAMPLES, associations
+from analysis.measures.cells import CELL, varying
+from analysis.measures.layout import HEADINGS, as_text, fold, network_name, readable
+from analysis.measures.robustness import AUCS, setting
 from analysis.results import Results, ResultsError, load, script
-from analysis.robustness import AUCS, setting
-from analysis.tables import CELL, HEADINGS, as_text, fold, readable, varying
 
 OUTCOMES = ("test_accuracy", *AUCS)
 GIVEN = " given test_accuracy"  # ends the name of an outcome with test accuracy held fixed
@@ -262,7 +263,7 @@ def _mean_auc(cells: np.ndarray) -> dict[str, float]:
 
 
 def _texts(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for :func:`analysis.tables.as_text` to lay out; without rows that have no cell."""
+    """The table for ``md`` and ``latex``, without rows that have no cell."""
     shown = table.rename(columns={"p_adjusted": "adjusted p"})
     if "auc" in table:
         shown = shown.rename(columns={"p": "t-test p", "auc": "AUC"})
@@ -315,6 +316,34 @@ def _only(column: pd.Series) -> Any:
     """The one value that a column has, else null."""
     values = column.dropna().unique()
     return values[0] if len(values) == 1 else None
+
+
+def correlation_sentence(table: pd.DataFrame) -> str:
+    """Test accuracy and LSS in one sentence, with what not to make of it.
+
+    Args:
+        table: of :func:`correlations`.
+    """
+    chosen = table[(table.outcome == "test_accuracy") & (table.score == "lss")]
+    chosen = chosen[(chosen.method == "spearman") & chosen.value.notna()]
+    known = chosen[chosen.scope == "stratum"]
+    if not len(known):
+        return "Too few cells in any stratum for a correlation of test accuracy with LSS."
+    many = known.dataset.nunique() > 1
+    parts = [
+        f"{row['dataset'] + ', ' if many else ''}K = {row['stages']}, "
+        f"{network_name(row['network'])} {row['value']:+.2f} (n = {row['n']})".replace(
+            "-", "\N{MINUS SIGN}"
+        )
+        for row in known.to_dict("records")
+    ]
+    shown = parts[:8] + ([f"{len(parts) - 8} more in the table"] if len(parts) > 8 else [])
+    said = f"Spearman correlation of test accuracy with LSS over cells: {'; '.join(shown)}."
+    if known.n.min() < SMALL:
+        said += f" With fewer than {SMALL} cells in a stratum these prove nothing yet."
+    if chosen.warning.str.contains("Simpson").any():
+        said += " Pooled over networks the sign is another one (Simpson's paradox): do not pool."
+    return said
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from analysis.intervention import any_effects
+from analysis.measures.intervention import any_effects
+from analysis.measures.robustness import COLUMNS as ROBUSTNESS
+from analysis.measures.search import Search, candidates, read_search
 from analysis.plots import style
 from analysis.plots.intervention import intervention
 from analysis.plots.robustness import (
@@ -27,8 +29,6 @@ from analysis.plots.stages import lss_by_stage, scores_by_stage
 from analysis.plots.tracks import has_tracks, tracks_by_gamma, tracks_by_stage
 from analysis.plots.trials import accuracy_against_score, pareto_front, search_history
 from analysis.results import Results, ResultsError, load
-from analysis.robustness import COLUMNS as ROBUSTNESS
-from analysis.search import Search, candidates, read_search
 
 COLUMNS = {  # of the larger tables: what is drawn of them
     "epochs": ["trial", "epoch", "lss"],
@@ -273,7 +273,7 @@ def draw(
 
     Args:
         results: of :func:`analysis.results.load`; of the larger tables COLUMNS are enough.
-        search: of :func:`analysis.search.read_search`, if it was one.
+        search: of :func:`analysis.measures.search.read_search`, if it was one.
         only: names of those wanted; all, if none is given.
     """
     wanted = {name: spec for name, spec in FIGURES.items() if not only or name in only}

@@ -16,21 +16,16 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from analysis import (
-    compare,
-    correlation,
-    figures,
-    findings,
-    intervention,
-    robustness,
-    side_by_side,
-)
-from analysis.claims import claims
-from analysis.planned import extra_sentence, missing, missing_sentence, planned
+from analysis import correlation, figures
+from analysis.claims import claims, claims_sentence
+from analysis.measures import findings, intervention, paper_layout, robustness, two_sweeps
+from analysis.measures.cells import without_collapsed
+from analysis.measures.layout import HEADINGS, as_text, fold, readable
+from analysis.measures.planned import extra_sentence, missing, missing_sentence, planned
+from analysis.measures.search import Search, read_search, search_table
+from analysis.measures.summary import summary
 from analysis.plots import style
 from analysis.results import Results, ResultsError, load
-from analysis.search import Search, read_search, search_table
-from analysis.tables import HEADINGS, as_text, fold, readable, summary, without_collapsed
 from scoring.schemas import CONFIG, StoreError, is_local, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
@@ -41,7 +36,7 @@ TRIAL = [
 SECONDS = ["seconds", "scoring_seconds"]
 COLUMNS = {  # of the larger tables: what the page shows of them
     "epochs": figures.COLUMNS["epochs"],
-    "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
+    "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *paper_layout.COLUMNS["tracks"]])),
     "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *correlation.COLUMNS])),
     "robustness": robustness.COLUMNS,
 }
@@ -131,20 +126,20 @@ def build(
     if left is not None:
         tables["missing"] = left
     if second is not None:
-        tables["comparison"] = compare.compare(results, second)
+        tables["comparison"] = two_sweeps.compare(results, second)
     for name, table in tables.items():
         read = intervention.shown(table) if name == "intervention" else table
         _write(folder, name, as_text(table, "csv"), as_text(read, "latex"))
-    papers = list(side_by_side.paper_tables(results))
+    papers = list(paper_layout.paper_tables(results))
     for table in papers:
-        texts = (side_by_side.as_text(table, form) for form in ("csv", "latex"))
+        texts = (paper_layout.as_text(table, form) for form in ("csv", "latex"))
         _write(folder, table.name, *texts)
     first, *others = findings.sentences(results, search)
     said = [first, missing_sentence(left, results, search)]
     said += [extra_sentence(cells, results), findings.geodesic_sentence(tables["summary"])]
-    said += [findings.claims_sentence(tables["claims"]), *others]
+    said += [claims_sentence(tables["claims"]), *others]
     said += [
-        findings.correlation_sentence(tables["correlations"]),
+        correlation.correlation_sentence(tables["correlations"]),
         findings.robustness_sentence(results),
     ]
     changed = intervention.sentence(tables["intervention"]) if "intervention" in tables else ""
@@ -162,7 +157,7 @@ def build(
     comparison = None
     if second is not None:
         name = _name(str(other))
-        said.append(compare.sentence(tables["comparison"], name))
+        said.append(two_sweeps.sentence(tables["comparison"], name))
         comparison = Comparison(name, shown.pop("comparison"))
     any_done = bool((results.trials.status == "done").any())
     here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)

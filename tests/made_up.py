@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis import paper
+from analysis.measures import paper
 from scoring.robustness.areas import summary
 from scoring.robustness.subject import result_row
 from scoring.schemas import SWEEP, write_file, write_table

@@ -15,13 +15,11 @@ from pyarrow import parquet as pq
 from scipy import stats
 
 from analysis import report, tables
-from analysis.findings import (
-    claims_sentence,
-    geodesic_sentence,
-    robustness_sentence,
-    sentences,
-)
-from analysis.planned import extra_sentence, planned
+from analysis.claims import claims_sentence
+from analysis.measures.findings import geodesic_sentence, robustness_sentence, sentences
+from analysis.measures.layout import COUNTS, fold, readable
+from analysis.measures.planned import extra_sentence, planned
+from analysis.measures.summary import summary
 from analysis.results import ResultsError, load
 from scoring.schemas import CONFIG, KEY, TABLES, table_path
 
@@ -76,7 +74,7 @@ def test_a_column_that_came_later_is_null_in_older_results(sweep: Path) -> None:
 
 def test_older_results_are_summed_up_without_what_they_lack(sweep: Path) -> None:
     results = load(written_before(sweep))
-    assert not {"collapsed", "suboptimality"} & set(tables.fold(tables.summary(results))[0])
+    assert not {"collapsed", "suboptimality"} & set(fold(summary(results))[0])
     assert not [said for said in sentences(results) if "ollapsed" in said or "proved" in said]
 
 
@@ -84,7 +82,7 @@ def test_older_results_and_new_ones_make_one_table(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=0)
     written_before(tmp_path)
     made_up_trial(tmp_path, seed=1, collapsed=True, suboptimality=2e-16)
-    (row,) = tables.summary(load(tmp_path)).itertuples()
+    (row,) = summary(load(tmp_path)).itertuples()
     assert (row.seeds, row.collapsed, row.without_ots, row.suboptimality) == (2, 1, 0, 2e-16)
     said = sentences(load(tmp_path))
     assert "In 1 of 2 trials every assignment is proved optimal" in said[-1]
@@ -152,7 +150,7 @@ def test_a_summary_row_is_the_mean_over_seeds_with_a_t_interval(tmp_path: Path) 
     for seed, value in enumerate(values):
         made_up_trial(tmp_path, seed=seed, test_accuracy=value)
     made_up_trial(tmp_path, gamma=0.01, seed=0)
-    row, single = tables.summary(load(tmp_path)).itertuples()
+    row, single = summary(load(tmp_path)).itertuples()
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     np.testing.assert_allclose(row.test_accuracy, np.mean(values))
     np.testing.assert_allclose(row.test_accuracy_ci95, (high - low) / 2)
@@ -166,7 +164,7 @@ def test_failed_and_diverged_trials_are_counted_and_in_no_mean(tmp_path: Path) -
     made_up_trial(tmp_path, seed=0, test_accuracy=0.5, ots=np.nan)
     made_up_trial(tmp_path, seed=1, status="diverged", test_accuracy=0.1)
     made_up_trial(tmp_path, seed=2, status="failed", test_accuracy=0.1)
-    (row,) = tables.summary(load(tmp_path)).itertuples()
+    (row,) = summary(load(tmp_path)).itertuples()
     assert (row.seeds, row.diverged, row.failed, row.without_ots) == (1, 1, 1, 1)
     assert row.test_accuracy == 0.5
     assert np.isnan(row.ots)
@@ -176,7 +174,7 @@ def test_collapsed_trials_are_counted_and_in_no_mean_of_ots_and_gap(tmp_path: Pa
     made_up_trial(tmp_path, seed=0, ots=0.5, gap=0.7, test_accuracy=0.9)
     made_up_trial(tmp_path, seed=1, collapsed=True, test_accuracy=0.1)
     made_up_trial(tmp_path, gamma=0.01, collapsed=True)
-    some, every = tables.summary(load(tmp_path)).itertuples()
+    some, every = summary(load(tmp_path)).itertuples()
     assert (some.seeds, some.collapsed, some.without_ots) == (2, 1, 0)
     assert (some.ots, some.gap, some.gap_initial) == (0.5, 0.7, 0.8)
     np.testing.assert_allclose(some.test_accuracy, 0.5)
@@ -188,7 +186,7 @@ def test_a_missing_ots_reads_as_collapsed(tmp_path: Path) -> None:
     made_up_trial(tmp_path, collapsed=True)
     made_up_trial(tmp_path, gamma=0.01, ots=np.nan)
     made_up_trial(tmp_path, gamma=0.1, ots=0.25)
-    shown = tables.readable(tables.summary(load(tmp_path)))
+    shown = readable(summary(load(tmp_path)))
     assert shown[["collapsed", "without ots", "OTS"]].to_numpy().tolist() == [
         ["1", "0", "collapsed"],
         ["0", "1", ""],
@@ -199,8 +197,8 @@ def test_a_missing_ots_reads_as_collapsed(tmp_path: Path) -> None:
 def test_counts_that_are_zero_in_every_row_are_not_shown(tmp_path: Path) -> None:
     made_up_trial(tmp_path, collapsed=True)
     made_up_trial(tmp_path, gamma=0.01)
-    folded, _ = tables.fold(tables.summary(load(tmp_path)))
-    assert [name for name in tables.COUNTS if name in folded] == ["collapsed"]
+    folded, _ = fold(summary(load(tmp_path)))
+    assert [name for name in COUNTS if name in folded] == ["collapsed"]
 
 
 def test_the_suboptimality_of_a_cell_is_its_largest(tmp_path: Path) -> None:
@@ -208,16 +206,16 @@ def test_the_suboptimality_of_a_cell_is_its_largest(tmp_path: Path) -> None:
         made_up_trial(tmp_path, seed=seed, suboptimality=share)
     made_up_trial(tmp_path, gamma=0.01)
     made_up_trial(tmp_path, gamma=0.01, seed=1, status="diverged", suboptimality=0.5)
-    table = tables.summary(load(tmp_path))
+    table = summary(load(tmp_path))
     assert table.suboptimality.tolist() == [2.4e-16, 0.0]
-    assert tables.readable(table).suboptimality.tolist() == ["2e-16", "0"]
+    assert readable(table).suboptimality.tolist() == ["2e-16", "0"]
 
 
 def test_a_cell_splits_on_every_other_setting_that_varies(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=0, batch_size=64)
     made_up_trial(tmp_path, seed=1, batch_size=128)
     made_up_trial(tmp_path, seed=2, batch_size=128, points=500)
-    table = tables.summary(load(tmp_path))
+    table = summary(load(tmp_path))
     assert table[["batch_size", "m", "seeds"]].to_numpy().tolist() == [
         [64, 1000, 1],
         [128, 500, 1],
@@ -228,7 +226,7 @@ def test_a_cell_splits_on_every_other_setting_that_varies(tmp_path: Path) -> Non
 def test_an_infinite_lss_stays_visible(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=0, lss=np.inf)
     made_up_trial(tmp_path, seed=1)
-    (row,) = tables.summary(load(tmp_path)).itertuples()
+    (row,) = summary(load(tmp_path)).itertuples()
     assert row.lss == np.inf
     assert np.isnan(row.lss_ci95)
 
@@ -239,7 +237,7 @@ def test_the_summary_prints_in_each_form(sweep: Path, form: str, capsys) -> None
     text = capsys.readouterr().out
     if form == "csv":
         pd.testing.assert_frame_equal(
-            pd.read_csv(io.StringIO(text)), tables.summary(load(sweep)), check_dtype=False
+            pd.read_csv(io.StringIO(text)), summary(load(sweep)), check_dtype=False
         )
     elif form == "json":
         assert len(json.loads(text)) == 8
@@ -304,13 +302,13 @@ def test_the_certificate_is_the_weakest_of_all_trials(
 
 def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=1, status="failed")
-    assert geodesic_sentence(tables.summary(load(tmp_path))) == ""
+    assert geodesic_sentence(summary(load(tmp_path))) == ""
     straight = {"lss": 1.2, "ots": 0.95}
     made_up_trial(tmp_path, gamma=0, **straight, lss_initial=2.5, ots_initial=1.0)
     made_up_trial(tmp_path, gamma=1e-3, **straight, lss_initial=1.1, ots_initial=1.0)
     made_up_trial(tmp_path, gamma=1e-2, lss=1.2, ots=0.85, lss_initial=2.5, ots_initial=1.0)
     made_up_trial(tmp_path, "plain", lss=3.0, ots=0.0, lss_initial=3.0, ots_initial=0.0)
-    said = geodesic_sentence(tables.summary(load(tmp_path)))
+    said = geodesic_sentence(summary(load(tmp_path)))
     assert "ResNet: 1 of 3 (LSS 1.20, before training 1.10 to 2.50; OTS 0.850 to 0.950" in said
     assert "Plain: 0 of 1 (LSS 3.00, before training 3.00; OTS 0.000, before" in said
 

@@ -21,9 +21,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pyarrow import parquet as pq
 
 from analysis import figures
+from analysis.measures.search import read_search
 from analysis.plots import panels, style
 from analysis.results import load
-from analysis.search import read_search
 from scoring.schemas import TABLES, read_rows, table_path, write_table
 
 OF_ONE_STAGE = [

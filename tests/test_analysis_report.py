@@ -13,6 +13,7 @@ from made_up import GAMMAS, by_m, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 
 from analysis import figures, report, tables
+from analysis.measures.summary import summary
 from analysis.plots import style
 from analysis.results import load
 from scoring import schemas
@@ -74,7 +75,7 @@ def test_ots_against_m_ends_at_the_mean_ots_of_the_cell(sweep: Path) -> None:
     figure = figures.ots_against_m(results)
     names = ["digits, plain, K = 1", "digits, ResNet, K = 1"]
     assert [axes.get_title() for axes in figure.axes] == names * 2  # OTS, then gap
-    means = tables.summary(results).set_index(["network", "gamma"])
+    means = summary(results).set_index(["network", "gamma"])
     for place, (score, network) in enumerate(
         (score, network) for score in ("ots", "gap") for network in ("plain", "resnet")
     ):

@@ -11,9 +11,10 @@ from made_up import EVALUATIONS, made_up_rows, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
-from analysis import figures, report, robustness, tables
+from analysis import figures, report, tables
+from analysis.measures import robustness
+from analysis.measures.robustness import AUCS, RATIOS, by_cell, of_trials, settings_sentence
 from analysis.results import load
-from analysis.robustness import AUCS, RATIOS, by_cell, of_trials, settings_sentence
 from scoring.schemas import read_rows, write_table
 
 EVERY = ("lesion", "noise", "fgsm", "pgd", "separation")

@@ -13,12 +13,15 @@ from made_up import GAMMAS, made_up_search, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
-from analysis import figures, report, search, tables
+from analysis import figures, report
 from analysis.correlation import correlations
-from analysis.findings import sentences
+from analysis.measures import search
+from analysis.measures.findings import sentences
+from analysis.measures.layout import fold
+from analysis.measures.search import Search, on_front, read_search, search_sentence, search_table
+from analysis.measures.summary import summary
 from analysis.plots import style
 from analysis.results import ResultsError, load
-from analysis.search import Search, on_front, read_search, search_sentence, search_table
 
 BOTH = {"test_accuracy": "max", "lss": "min"}
 
@@ -292,20 +295,20 @@ def test_one_stopped_trial_alone_is_said_to_be_stopped(tmp_path: Path) -> None:
 
 
 def test_a_stopped_trial_is_counted_in_its_cell_and_is_no_failure(stopped: Path) -> None:
-    table = tables.summary(load(stopped)).set_index(["network", "gamma"])
+    table = summary(load(stopped)).set_index(["network", "gamma"])
     counts = table[["seeds", "stopped", "diverged", "failed"]]
     assert counts.loc[("plain", 0.01)].tolist() == [2, 1, 0, 0]
     assert counts.loc[("resnet", 0.01)].tolist() == [2, 0, 0, 0]
-    assert "stopped" in tables.fold(table.reset_index())[0]
-    assert "stopped" not in tables.fold(table.loc[["resnet"]].reset_index())[0]
+    assert "stopped" in fold(table.reset_index())[0]
+    assert "stopped" not in fold(table.loc[["resnet"]].reset_index())[0]
 
 
 def test_stopped_trials_change_no_mean_no_correlation_and_no_line(
     stopped: Path, tmp_path: Path
 ) -> None:
     with_them, without = load(stopped), load(made_up_sweep(tmp_path / "usual"))
-    expected = tables.summary(without).drop(columns="stopped")
-    pd.testing.assert_frame_equal(tables.summary(with_them).drop(columns="stopped"), expected)
+    expected = summary(without).drop(columns="stopped")
+    pd.testing.assert_frame_equal(summary(with_them).drop(columns="stopped"), expected)
     pd.testing.assert_frame_equal(correlations(with_them), correlations(without))
     assert sentences(with_them)[2:] == sentences(without)[1:]
     for draw in (figures.lss_against_epoch, figures.scores_against_gamma, figures.ots_against_m):

@@ -11,8 +11,8 @@ from scipy import stats
 
 from analysis import claims as script
 from analysis.claims import CLAIMS, VERDICTS, claims
-from analysis.compare import compare, sentence
-from analysis.comparisons import difference
+from analysis.measures.cells import difference
+from analysis.measures.two_sweeps import compare, sentence
 from analysis.results import load
 from scoring.schemas import read_rows, write_table
 

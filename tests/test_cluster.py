@@ -2,9 +2,9 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,9 +40,9 @@ def test_nodes_are_given_what_it_takes_to_set_geosweep_up(cluster):
     mounted = {source for source in cluster["file_mounts"].values() if "~" not in source}
     assert all((ROOT / source).exists() for source in mounted)
     assert mounted >= {"Makefile", "pyproject.toml", "constraints.txt", "README.md"}
-    packages = re.search(r"^packages = (\[.*\])", (ROOT / "pyproject.toml").read_text(), re.M)
-    assert packages
-    assert mounted >= set(json.loads(packages.group(1)))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert mounted >= {name.removesuffix("*") for name in packages}
 
 
 def test_the_document_names_the_ports_that_nodes_of_ones_own_use():

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from made_up import made_up_sweep, made_up_trial, paper_sweep
 from scipy import stats
 
-from analysis import association as statistics
 from analysis import correlation
-from analysis.association import METHODS, association
 from analysis.correlation import SCORES, auc, correlations, left_out, points
+from analysis.measures import association as statistics
+from analysis.measures.association import METHODS, association
 from analysis.results import Results, load
 from scoring.schemas import TABLES, write_table
 

@@ -7,6 +7,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_package_imports_only_the_packages_below_it(path: Path) -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = {n: own(path) for n, path in MODULES.items() if not n.startswith("analysis.")}
+    graph = {name: own(path) for name, path in MODULES.items()}
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -104,6 +105,18 @@ def test_a_package_is_a_docstring_only(path: Path) -> None:
 @pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=module)
 def test_every_folder_with_modules_is_a_package(folder: Path) -> None:
     assert (folder / "__init__.py").is_file()
+
+
+def test_the_wheel_holds_every_file_that_is_not_python() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packed = {
+        path
+        for package, patterns in project["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = [path for p in PACKAGES for path in (ROOT / p).rglob("*") if path.is_file()]
+    assert {path for path in files if path.suffix not in (".py", ".pyc")} == packed
 
 
 def test_every_module_can_be_read_in_one_sitting() -> None:

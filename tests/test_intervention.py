@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from analysis import figures, report, tables
-from analysis.intervention import OUTCOMES, asked, effects, sentence, shown
+from analysis.measures.intervention import OUTCOMES, asked, effects, sentence, shown
 from analysis.results import load
 
 LSS = {  # by weight of the penalty, a seed each

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from numpy.testing import assert_allclose
 from rich.console import Console
 
-from analysis.findings import sentences
+from analysis.measures.findings import sentences
 from analysis.results import load
 from models import datasets, training
 from models.config import TrialConfig

@@ -8,12 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.intervention import ENDS, effects
+from analysis.measures.cells import CELL
+from analysis.measures.intervention import ENDS, effects
+from analysis.measures.layout import HEADINGS
+from analysis.measures.robustness import AUCS
 from analysis.plots import panels, style
 from analysis.plots.robustness import PAPER
 from analysis.results import Results
-from analysis.robustness import AUCS
-from analysis.tables import CELL, HEADINGS
 
 DRAWN = ("lss", "test_accuracy", *AUCS)
 ASIDE = 0.16  # of the way between two weights: how far lines stand beside each other
@@ -24,7 +25,8 @@ def intervention(results: Results) -> Figure:
     """Change of LSS, test accuracy and robustness AUCs against the weight of a penalty.
 
     Args:
-        results: of :func:`analysis.results.load`; see :func:`analysis.intervention.effects`.
+        results: of :func:`analysis.results.load`; see
+            :func:`analysis.measures.intervention.effects`.
 
     Returns:
         Figure with a row per penalty, dataset, layers, K, gamma (up to four) and up to three

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from analysis.measures.cells import varying
 from analysis.plots import style
 from analysis.plots.style import MARKERS, NAMES
 from analysis.results import Results
-from analysis.tables import varying
 
 PANEL = ["dataset", "layers", "stages"]
 SPLIT = 3  # combinations of other settings that get lines of their own; more are averaged
@@ -123,7 +123,7 @@ def gamma_lines(
 
     Args:
         axes: to draw on.
-        means: of :func:`analysis.tables.mean_interval`, with columns ``gamma`` and ``x``.
+        means: of :func:`analysis.measures.cells.mean_interval`, with columns ``gamma`` and ``x``.
         x: column along the panel.
         score: column that gives the heights.
         gammas: all of the figure. If they are many, lines are thin and have no markers.

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures.cells import mean_interval
+from analysis.measures.robustness import COLUMNS, at_the_end
 from analysis.plots import panels, style
 from analysis.plots.style import NAMES
 from analysis.results import Results
-from analysis.robustness import COLUMNS, at_the_end
-from analysis.tables import mean_interval
 from scoring.schemas import CONFIG
 
 PAPER = [5e-4, 1e-3, 5e-3, 1e-2]  # gammas to show where they are there

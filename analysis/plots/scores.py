@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures.cells import mean_interval, without_collapsed
 from analysis.plots import panels, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
-from analysis.tables import mean_interval, without_collapsed
 
 LINE = ["layers", "stages", "network"]
 

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures.cells import mean_interval
 from analysis.plots import panels, style
 from analysis.plots.style import INITIAL, NAMES
 from analysis.results import Results
-from analysis.tables import mean_interval
 
 SCORES = ["lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"]
 FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]

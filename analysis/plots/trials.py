@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures.cells import without_collapsed
+from analysis.measures.search import BETTER, Search, candidates, heading, ranked
 from analysis.plots import panels, style
 from analysis.plots.panels import at, name, sizes
 from analysis.plots.style import INITIAL
 from analysis.results import Results
-from analysis.search import BETTER, Search, candidates, heading, ranked
-from analysis.tables import without_collapsed
 from scoring.schemas import TABLES
 
 FAR = 20  # times the smallest: an LSS or LSR so large puts its axis on a logarithmic scale
@@ -61,7 +61,7 @@ def pareto_front(results: Results, search: Search) -> Figure:
 
     Args:
         results: of :func:`analysis.results.load`.
-        search: of :func:`analysis.search.read_search`, with two objectives or more.
+        search: of :func:`analysis.measures.search.read_search`, with two objectives or more.
 
     Returns:
         Figure with a point per trial that is done and has every objective, by network and K;
@@ -97,7 +97,7 @@ def search_history(results: Results, search: Search) -> Figure:
 
     Args:
         results: of :func:`analysis.results.load`.
-        search: of :func:`analysis.search.read_search`, with one objective.
+        search: of :func:`analysis.measures.search.read_search`, with one objective.
 
     Returns:
         Figure with a point per trial that is done and has the objective, by network and K, a

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.comparisons import difference
+from analysis.measures.cells import CELL, difference, varying, without_collapsed
+from analysis.measures.layout import HEADINGS
+from analysis.measures.robustness import AUCS, of_trials, setting
 from analysis.results import Results
-from analysis.robustness import AUCS, of_trials, setting
-from analysis.tables import CELL, HEADINGS, varying, without_collapsed
 
 PENALTIES = ("straightness_penalty", "transport_penalty")
 ASKED = ("lss", "ots", "test_accuracy")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis import paper, tables
+from analysis.measures import layout, paper
+from analysis.measures.cells import mean_interval, varying, without_collapsed
 from analysis.results import Results
-from analysis.tables import mean_interval, varying, without_collapsed
 
 QUANTITIES = {
     "train_accuracy": "Train accuracy",
@@ -28,7 +28,6 @@ ORDER = [
     *("table", *KEY, "network", "gamma", "gamma_printed", "quantity", "segment"),
     *("here", "here_ci95", "here_std", "seeds", "paper", "paper_std", "difference"),
 ]
-NETWORKS = {"plain": "plain", "resnet": "ResNet"}
 SOURCES = ("here", "paper", "difference")
 MOST = 40  # values of gamma in one table; a search has hundreds, and a table of its own
 COLUMNS = {"tracks": ["trial", "epoch", "stage", "shares"]}  # what is read of the larger tables
@@ -218,7 +217,7 @@ def _laid_out(
 ) -> PaperTable:
     shown = pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples([("γ", ""), ("", ""), *pairs]))
     shown = shown.astype("object").fillna("–").astype("str")
-    heads = [(QUANTITIES.get(a, a), NETWORKS.get(b, b)) for a, b in shown.columns]
+    heads = [(QUANTITIES.get(a, a), layout.network_name(b)) for a, b in shown.columns]
     if place["stages"] > 1:
         heads = [(f"{a} (std)" if a in ("OTS", "LSR", "LSS") else a, b) for a, b in heads]
     shown.columns = pd.MultiIndex.from_tuples(heads)
@@ -265,10 +264,10 @@ def _number(name: str, value: float) -> str:
 def as_text(table: PaperTable, form: str) -> str:
     """A table as ``csv`` or ``json`` (a row a number, all digits), ``md`` or ``latex``."""
     if form in ("csv", "json"):
-        return tables.as_text(table.numbers, form)
+        return layout.as_text(table.numbers, form)
     if form == "latex":
         notes = "".join(f"% {note}\n" for note in (table.title, *table.notes))
-        return notes + tables.latex(table.rows)
+        return notes + layout.latex(table.rows)
     shown = table.rows.set_axis([f"{a} {b}".strip() for a, b in table.rows.columns], axis=1)
     notes = "".join(f"\n{note}\n" for note in table.notes)
-    return f"{table.title}\n\n{tables.markdown(shown)}{notes}"
+    return f"{table.title}\n\n{layout.markdown(shown)}{notes}"

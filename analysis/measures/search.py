@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.measures.cells import CELL, varying, without_collapsed
+from analysis.measures.layout import HEADINGS, readable
 from analysis.results import Results, ResultsError
-from analysis.tables import CELL, HEADINGS, readable, varying, without_collapsed
 from scoring import schemas
 
 BETTER = {"max": "higher", "min": "lower"}

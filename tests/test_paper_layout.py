@@ -10,9 +10,10 @@ import pytest
 from made_up import made_up_sweep, made_up_trial, paper_sweep
 from scipy import stats
 
-from analysis import paper, tables
+from analysis import tables
+from analysis.measures import paper
+from analysis.measures.paper_layout import as_text, paper_tables, side_by_side
 from analysis.results import load
-from analysis.side_by_side import as_text, paper_tables, side_by_side
 from scoring.schemas import write_table
 
 

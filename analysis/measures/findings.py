@@ -6,20 +6,16 @@ higher OTS than its plain twin, so "lower than plain" alone shows nothing about 
 
 import pandas as pd
 
-from analysis.claims import OPTIMAL, STRAIGHT
-from analysis.correlation import SMALL
+from analysis.measures.cells import CELL, varying
+from analysis.measures.comparisons import OPTIMAL, STRAIGHT
+from analysis.measures.layout import HEADINGS, network_name
+from analysis.measures.robustness import CURVES, of_trials
+from analysis.measures.search import Search, search_sentence
+from analysis.measures.summary import summary
 from analysis.results import Results
-from analysis.robustness import CURVES, of_trials
-from analysis.search import Search, search_sentence
-from analysis.tables import CELL, HEADINGS, summary, varying
 
 STILL = 1e-4  # a stage whose mean squared step is below this share of its spread is the identity
 PROVED = 1e-9  # a share above the lower bound that is rounding
-WORDS = {  # of one claim, and of several
-    "holds": ("holds", "hold"),
-    "holds in part": ("holds in part", "hold in part"),
-    "does not hold": ("does not hold", "do not hold"),
-}
 ENDS = {  # how a trial may end, in words
     "done": "done",
     "stopped": "stopped early by ASHA",
@@ -33,7 +29,7 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
 
     Args:
         results: of :func:`analysis.results.load`.
-        search: of :func:`analysis.search.read_search`, if the sweep was one.
+        search: of :func:`analysis.measures.search.read_search`, if the sweep was one.
     """
     status = results.trials.status
     done = results.trials[status == "done"]
@@ -52,7 +48,7 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
     lower = done.lss < done.lss_initial
     known = done.lss.notna() & done.lss_initial.notna()
     parts = [
-        f"{_name(str(name))} {lower[rows.index].sum()} of {known[rows.index].sum()}"
+        f"{network_name(str(name))} {lower[rows.index].sum()} of {known[rows.index].sum()}"
         for name, rows in done.groupby("network", observed=True)
     ]
     if known.any():
@@ -71,7 +67,7 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
     """Whether geodesics were learnt: straight tracks, an optimal map, and not both before training.
 
     Args:
-        cells: of :func:`analysis.tables.summary`.
+        cells: of :func:`analysis.measures.summary.summary`.
 
     Returns:
         The sentence, with the range of both scores over cells; empty where none has both.
@@ -89,7 +85,7 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
             (rows[f"lss{when}"] <= STRAIGHT) & (rows[f"ots{when}"] >= OPTIMAL)
             for when in ("", "_initial")
         )
-        name = _name(str(network))
+        name = network_name(str(network))
         said += (
             f" {name[0].upper() + name[1:]}: {(near & ~before).sum()} of {len(rows)} (LSS "
             f"{_range(rows.lss, 2)}, before training {_range(rows.lss_initial, 2)}; OTS "
@@ -108,13 +104,13 @@ def robustness_sentence(results: Results) -> str:
     """What networks lose to lesions, noise and attacks; empty where nothing was evaluated.
 
     Args:
-        results: as for :func:`analysis.robustness.of_trials`.
+        results: as for :func:`analysis.measures.robustness.of_trials`.
     """
     trials = of_trials(results)
     parts = []
     for name in CURVES:
         lost = trials.dropna(subset=f"{name}_lost").groupby("network")[f"{name}_lost"]
-        each = [f"{_name(str(k))} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
+        each = [f"{network_name(str(k))} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
         told = HEADINGS[f"{name}_lost"].removeprefix("lost ")
         parts += [f"{told} {', '.join(each)}"] if each else []
     if not parts:
@@ -146,7 +142,7 @@ def _collapsed(done: pd.DataFrame) -> list[str]:
     for network, rows in lost.groupby("network", observed=True):
         gammas = [f"{gamma:g}" for gamma in sorted(rows.gamma.unique())]
         shown = ", ".join(gammas[:4]) + ", …" * (len(gammas) > 4)
-        parts.append(f"{_name(str(network))} {len(rows)}, at γ = {shown}")
+        parts.append(f"{network_name(str(network))} {len(rows)}, at γ = {shown}")
     return [
         f"Collapsed: {len(lost)} of {len(done)} trials ({'; '.join(parts)}). All inputs or all "
         "outputs of a stage are one point there, so they have no OTS."
@@ -218,63 +214,3 @@ def _networks(cells: pd.DataFrame, same: list[str]) -> list[str]:
             "that one would be learnt" * bool(nulls) + "."
         )
     return said
-
-
-def claims_sentence(table: pd.DataFrame) -> str:
-    """How many of the paper's claims hold here, how surely, and which do not.
-
-    Args:
-        table: of :func:`analysis.claims.claims`.
-    """
-    counts = table.verdict.value_counts()
-    measured = len(table) - int(counts.get("not measured", 0))
-    if not measured:
-        return f"None of the paper's {len(table)} claims can be checked with these trials."
-    told = f"Of the paper's {len(table)} claims {measured} can be checked here: "
-    parts = [
-        f"{n} {words[int(n > 1)]}" for verdict, words in WORDS.items() if (n := counts.get(verdict))
-    ]
-    holds = table[table.verdict == "holds"]
-    if len(holds):
-        sure = int((holds.sure == holds.comparisons).sum()) or "none"
-        before = int(holds.null.map(_all).sum()) or "none"
-        parts[0] += f" ({sure} of them surely in every comparison, {before} before training, too)"
-    against = table.claim[table.verdict == "does not hold"]
-    names = " (" + "; ".join(c.partition(":")[0] for c in against) + ")" if len(against) else ""
-    return f"{told}{', '.join(parts)}{names}."
-
-
-def _all(null: str) -> bool:
-    """Whether what is claimed is so before training wherever it is compared: "4 of 4"."""
-    agree, _, compared = null.partition(" of ")
-    return bool(null) and agree == compared
-
-
-def correlation_sentence(table: pd.DataFrame) -> str:
-    """Test accuracy and LSS in one sentence, with what not to make of it.
-
-    Args:
-        table: of :func:`analysis.correlation.correlations`.
-    """
-    chosen = table[(table.outcome == "test_accuracy") & (table.score == "lss")]
-    chosen = chosen[(chosen.method == "spearman") & chosen.value.notna()]
-    known = chosen[chosen.scope == "stratum"]
-    if not len(known):
-        return "Too few cells in any stratum for a correlation of test accuracy with LSS."
-    many = known.dataset.nunique() > 1
-    parts = [
-        f"{row['dataset'] + ', ' if many else ''}K = {row['stages']}, {_name(row['network'])} "
-        f"{row['value']:+.2f} (n = {row['n']})".replace("-", "\N{MINUS SIGN}")
-        for row in known.to_dict("records")
-    ]
-    shown = parts[:8] + ([f"{len(parts) - 8} more in the table"] if len(parts) > 8 else [])
-    said = f"Spearman correlation of test accuracy with LSS over cells: {'; '.join(shown)}."
-    if known.n.min() < SMALL:
-        said += f" With fewer than {SMALL} cells in a stratum these prove nothing yet."
-    if chosen.warning.str.contains("Simpson").any():
-        said += " Pooled over networks the sign is another one (Simpson's paradox): do not pool."
-    return said
-
-
-def _name(network: str) -> str:
-    return {"resnet": "ResNet"}.get(network, network)

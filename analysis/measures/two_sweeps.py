@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.comparisons import difference
+from analysis.measures.cells import CELL, difference, without_collapsed
 from analysis.results import Results
-from analysis.tables import CELL, without_collapsed
 from scoring.schemas import CONFIG
 
 SCORES = ("test_accuracy", "lss", "ots")

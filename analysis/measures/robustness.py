@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.measures.cells import CELL, mean_interval, varying
 from analysis.results import Results
-from analysis.tables import CELL, mean_interval, varying
 
 COLUMNS = [  # of the robustness table: what is shown of it
     *("trial", "evaluation", "stage", "block", "level", "m"),
@@ -32,12 +32,13 @@ def by_cell(results: Results) -> pd.DataFrame:
             :data:`COLUMNS`.
 
     Returns:
-        Frame with the cell (see :func:`analysis.tables.summary`, without m), ``seeds`` (trials
-        that are done and have any of these numbers), ``m``, the test points that accuracies are
-        of, and ``separation_m``, those that pairs are of (the fewest of a cell); then, with the
-        half-width of the 95% t-interval over seeds (``_ci95``), ``clean_accuracy`` on the same
-        points, the mean accuracies over levels (``lesion_auc``, ...), and ``mixed_ratio`` and
-        ``mixed_ratio_different``, whose null is 1. No rows where nothing was evaluated.
+        Frame with the cell (see :func:`analysis.measures.summary.summary`, without m),
+        ``seeds`` (trials that are done and have any of these numbers), ``m`` (test points behind
+        the accuracies) and ``separation_m`` (points behind the pairs), each the fewest of a cell;
+        then, with the half-width of the 95% t-interval over seeds (``_ci95``),
+        ``clean_accuracy`` on the same points, the mean accuracies over levels (``lesion_auc``,
+        ...), and ``mixed_ratio`` and ``mixed_ratio_different``, whose baseline is 1. No rows where
+        nothing was evaluated.
     """
     trials = of_trials(results)
     measured = trials[[*AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)

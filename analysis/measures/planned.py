@@ -6,12 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.measures.layout import network_name
+from analysis.measures.search import Search
 from analysis.results import Results
-from analysis.search import Search
 from scoring import schemas
-
-NETWORKS = {"plain": "plain", "resnet": "ResNet"}
-
 
 CELL = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
 
@@ -89,7 +87,7 @@ def missing_sentence(left: pd.DataFrame | None, results: Results, search: Search
     if not len(left) + more:
         return ""
     counts = left.groupby("network").size()
-    parts = [f"{NETWORKS.get(str(name), name)} {n}" for name, n in counts.items()]
+    parts = [f"{network_name(name)} {n}" for name, n in counts.items()]
     parts += [f"{more} not suggested yet"] * bool(more)
     return (
         f"Half-way: {len(left) + more} of {there + len(left) + more} planned trials are not there "

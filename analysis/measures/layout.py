@@ -1,0 +1,145 @@
+"""Tables as people read them: headings, digits, Markdown and LaTeX."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.measures.cells import CELL
+from scoring.schemas import CONFIG
+
+COUNTS = [  # not shown if all are 0
+    *("stopped", "diverged", "failed"),
+    *("collapsed", "without_ots", "ties"),
+]
+
+HEADINGS = {
+    "stages": "K",
+    "gamma": "γ",
+    "points": "m",
+    "train_accuracy": "running train accuracy",
+    "lss": "LSS",
+    "lss_initial": "LSS at init.",
+    "lss_random": "√n",
+    "inverse_lss_initial": "1/LSS at init.",
+    "lsr_initial": "LSR at init.",
+    "inverse_lss": "1/LSS",
+    "lsr": "LSR",
+    "ots": "OTS",
+    "ots_initial": "OTS at init.",
+    "ots_random": "1/m",
+    "gap_initial": "gap at init.",
+    "lesion_auc": "lesion AUC",
+    "noise_auc": "noise AUC",
+    "fgsm_auc": "FGSM AUC",
+    "pgd_auc": "PGD AUC",
+    "mixed_ratio_different": "mixed ratio, two classes",
+    "separation_m": "m of pairs",
+    "lesion_lost": "lost to lesions",
+    "noise_lost": "lost to random noise",
+    "fgsm_lost": "lost to FGSM",
+    "pgd_lost": "lost to PGD",
+    "noise_variation": "variation rate under random noise",
+    "fgsm_variation": "variation rate under FGSM",
+    "pgd_variation": "variation rate under PGD",
+    "rho": "Spearman ρ",
+    "low": "95% from",
+    "high": "95% to",
+    "p": "permutation p",
+}
+LATEX = {
+    **{"±": r"$\pm$", "γ": r"$\gamma$", "√n": r"$\sqrt{n}$", "ρ": r"$\rho$", "τ": r"$\tau$"},
+    **{"–": "--", "²": "$^2$", "\N{MINUS SIGN}": "$-$"},
+}
+DECIMALS = {"lss": 2, "lsr": 2, "inverse_lss": 3, "ots": 3, "gap": 3, "rho": 2, "low": 2, "high": 2}
+DECIMALS |= {"auc": 3, "wrong": 1, "mixed_ratio": 2, "mixed_ratio_different": 2}
+
+
+def network_name(network: object) -> str:
+    """A network's name as people read it."""
+    return "ResNet" if network == "resnet" else str(network)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it: texts, plain headings, ``mean ± half-width`` in one column.
+
+    An OTS that is missing because its trials have collapsed reads "collapsed".
+    """
+    shown = {}
+    for name in table.columns:
+        if name.endswith("_ci95"):
+            continue
+        texts = [_text(name, value) for value in table[name]]
+        if f"{name}_ci95" in table:
+            halves = [_text(name, half) for half in table[f"{name}_ci95"]]
+            texts = [f"{t} ± {h}" if h else t for t, h in zip(texts, halves, strict=True)]
+        if name == "ots" and "collapsed" in table:
+            lost = table.collapsed.fillna(0).astype("bool")
+            texts = [t or "collapsed" * c for t, c in zip(texts, lost, strict=True)]
+        shown[HEADINGS.get(name, name.replace("_", " "))] = texts
+    return pd.DataFrame(shown, dtype="str")
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float | np.number):
+        return "" if pd.isna(value) else str(value)  # type: ignore[arg-type]
+    if np.isnan(value):
+        return ""
+    kind = name.removesuffix("_initial")
+    if name == "lss_random" or kind in DECIMALS or kind.endswith(("accuracy", "_auc")):
+        return f"{value:.{DECIMALS.get(kind, 2 if name == 'lss_random' else 3)}f}"
+    if name == "suboptimality":
+        return f"{value:.1g}"
+    if name in ("p", "p_adjusted", "ots_random"):
+        return f"{value:.2g}"
+    if name.endswith("seconds"):
+        return f"{value:.1f}"
+    return f"{value:.6g}"
+
+
+def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Take out columns of the configuration that hold one value, and what is zero or unknown.
+
+    That is counts that are zero in every row, and what is null in all of them (an ``error``).
+
+    Returns:
+        The narrower table, and the values taken out as a phrase ("dataset digits, K 1").
+    """
+    names = [n for n in (*CELL, *(f.name for f in CONFIG), "m") if n in table]
+    same = [n for n in dict.fromkeys(names) if len(table) and table[n].nunique(dropna=False) == 1]
+    first = readable(table[same].head(1))
+    phrase = ", ".join(f"{n} = {first[n].iloc[0]}" for n in first if first[n].iloc[0])
+    drop = [n for n in COUNTS if n in table and not table[n].any()]
+    drop += [n for n in ("suboptimality", "error") if n in table and table[n].isna().all()]
+    return table.drop(columns=[*same, *drop]), phrase
+
+
+def as_text(table: pd.DataFrame, form: str) -> str:
+    """A table as ``csv`` or ``json`` (all columns, all digits), ``md`` or ``latex`` (to read)."""
+    if form == "csv":
+        return table.to_csv(index=False)
+    if form == "json":
+        return table.to_json(orient="records", indent=1, date_format="iso") + "\n"
+    folded, phrase = fold(table)
+    shown = readable(folded)
+    if form == "latex":
+        return f"% every row: {phrase}\n".replace("γ", "gamma") * bool(phrase) + latex(shown)
+    if form != "md":
+        raise ValueError(f"form {form!r}; should be csv, json, md or latex")
+    return f"Every row: {phrase}\n\n" * bool(phrase) + markdown(shown)
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """Texts as a table of Markdown."""
+    rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
+    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in rows)
+
+
+def latex(shown: pd.DataFrame) -> str:
+    """Texts as a table of LaTeX, with the rules of booktabs."""
+    body = shown.to_latex(
+        index=False, escape=True, column_format="l" * shown.shape[1], multicolumn_format="c"
+    )
+    for letter, command in LATEX.items():
+        body = body.replace(letter, command)
+    return body
