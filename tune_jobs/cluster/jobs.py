@@ -122,7 +122,8 @@ def submit(
     if not named:
         content["GEOSWEEP_STORAGE"] = folder.removesuffix(f"/{sweep.name}")
     run = ["python", "-m", "tune_jobs.cli", "run"]
-    rest = shlex.join([*(["--out", folder] if named else []), "--address", "auto", *options])
+    out = ["--out", folder] if named else []
+    rest = shlex.join([*out, "--address", "auto", *options])
     if name in builtin():
         command = f"exec {shlex.join([*run, name])} {rest}"
     else:  # in the environment, so that the code that is sent stays the same for all sweeps
@@ -179,8 +180,8 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
     return "\n".join(lines)
 
 
-def of(job: "JobDetails", what: str) -> str:
-    """A sweep's name or folder, which is metadata of its job."""
+def metadata(job: "JobDetails", what: str) -> str:
+    """A sweep's name (``SWEEP``) or folder (``FOLDER``), as :func:`submit` noted it at its job."""
     return (job.metadata or {})[what]
 
 
@@ -203,8 +204,8 @@ def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) 
         found = [job for job in known if job.submission_id == which]
         with suppress(SweepError):
             there = folder_there(cluster, which, which)
-            found = found or [job for job in known if of(job, FOLDER) == there]
-        found = found or [job for job in known if of(job, FOLDER).rpartition("/")[2] == which]
+            found = found or [job for job in known if metadata(job, FOLDER) == there]
+        found = found or [job for job in known if metadata(job, FOLDER).rpartition("/")[2] == which]
         if found:
             return found[-1]
     have = ", ".join(str(job.submission_id) for job in known[-5:]) or "none"

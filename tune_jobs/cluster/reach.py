@@ -24,10 +24,17 @@ from scoring import schemas
 from tune_jobs.errors import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the head's loopback address
-LEFT = (  # in a folder there that are of no use elsewhere, or large
-    *("checkpoints", "pending", "set-aside"),
-    *("mlflow.db", "mlflow.json", "mlartifacts", "holders", "nodes", "data"),
-)
+LEFT = [  # Parts of a sweep's folder that are large, or of no use on another machine.
+    "checkpoints",
+    "pending",
+    "set-aside",
+    "mlflow.db",
+    "mlflow.json",
+    "mlartifacts",
+    "holders",
+    "nodes",
+    "data",
+]
 STOP = ". ~/geosweep/environment; [ ! -e ~/mlflow/pid ] || pkill -F ~/mlflow/pid mlflow; ray stop"
 STORAGE = re.compile(r"GEOSWEEP_STORAGE=[\"']?([^\s\"']+)")
 

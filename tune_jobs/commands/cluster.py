@@ -165,7 +165,7 @@ def fetch(
     else:
         with jobs.connect(cluster, address) as client:
             job = jobs.find(client, which, cluster)
-            there, name = jobs.of(job, jobs.FOLDER), jobs.of(job, jobs.SWEEP)
+            there, name = jobs.metadata(job, jobs.FOLDER), jobs.metadata(job, jobs.SWEEP)
     root = folder.absolute(out or f"runs/{name}")
     left = [n for n in reach.LEFT if not (checkpoints and n in ("checkpoints", "pending"))]
     with folder.hold(root):
@@ -204,7 +204,7 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
         if which is not None:
             job = jobs.find(client, which, cluster)
             print(f"{job.submission_id}: {job.status.value.lower()}")
-            print(jobs.ask(client, "status", jobs.of(job, jobs.FOLDER)))
+            print(jobs.ask(client, "status", jobs.metadata(job, jobs.FOLDER)))
             return
         rows = [("job", "state", "submitted", "folder")]
         busy = False
@@ -213,7 +213,7 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             if not job.status.is_terminal():
                 busy, state = True, "queued" if busy else state
             at = datetime.fromtimestamp((job.start_time or 0) / 1000)
-            there = jobs.of(job, jobs.FOLDER)
+            there = jobs.metadata(job, jobs.FOLDER)
             rows.append((str(job.submission_id), state, f"{at:%Y-%m-%d %H:%M}", there))
     if len(rows) == 1:
         print("no sweep was submitted to this cluster yet")

@@ -70,18 +70,20 @@ def robustness_table(state: State) -> Group | None:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", overflow="fold")
-    for head in ("test acc.", *(head for head, _ in there), "m"):
+    for head in ["test acc."] + [head for head, _ in there] + ["m"]:
         table.add_column(head, justify="right", no_wrap=True)
     names = labels(state.trials)
     rows = [(t.trial, state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
     rows = [(trial, row) for trial, row in rows if row["evaluations"]]
     for trial, row in rows[:MOST]:
-        figures = (number(row[name]) for name in ("test_accuracy", *(name for _, name in there)))
-        table.add_row(names[trial], *figures, str(row["points"]))
+        figures = [number(row[name]) for _, name in there]
+        table.add_row(names[trial], number(row["test_accuracy"]), *figures, str(row["points"]))
     if len(rows) > MOST:
         table.add_row(f"... and {len(rows) - MOST} more, in the report")
     areas = ", ".join(head for head, _ in there if head != "mixed")
-    told = [f"mean accuracy over the levels of {areas} (area under the curve)"] * bool(areas)
+    told = []
+    if areas:
+        told.append(f"mean accuracy over the levels of {areas} (area under the curve)")
     if there[-1][0] == "mixed":
         told.append("mixed: how much more often noise mixes up the closest tenth of pairs than any")
     return Group(Text(f"robustness: {'; '.join(told)}"), table)

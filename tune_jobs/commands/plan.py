@@ -30,7 +30,7 @@ def keep_apart(sweep: Sweep, root: str) -> None:
     others = [t for t in folder.listed(root) if t.trial in begun - ids]
     if not others:
         return
-    here, trials = folder.shown(root), f"{len(others)} trial{'s' * (len(others) > 1)}"
+    here, trials = folder.shown(root), f"{len(others)} {'trial' if len(others) == 1 else 'trials'}"
     raise SweepError(
         f"{sweep.source}: {here} holds {trials} that this sweep does not have "
         f"({_difference(others, sweep.trials)}); --out {_free(here)} takes another folder, "
