@@ -1,15 +1,20 @@
-"""The figures of a sweep, from its stored results alone: what there is, and what applies.
+"""The figures of a sweep: a catalogue of all that exist, and a command that writes them.
 
 Command: ``python -m analysis.figures runs/demo`` writes ``runs/demo/figures/*.png`` and ``.svg``.
-Figures are made with matplotlib's objects, never pyplot, so nothing global changes.
+Figures use stored results only. They are made without pyplot and with settings of their own, so
+they look the same whatever matplotlib is set to, and change no settings.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.plots.settings import own_settings  # before matplotlib
+
+# isort: split
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.measures.intervention import any_effects
@@ -29,8 +34,9 @@ from analysis.plots.stages import lss_by_stage, scores_by_stage
 from analysis.plots.tracks import has_tracks, tracks_by_gamma, tracks_by_stage
 from analysis.plots.trials import accuracy_against_score, pareto_front, search_history
 from analysis.results import Results, ResultsError, load
+from scoring.schemas import write_file
 
-COLUMNS = {  # of the larger tables: what is drawn of them
+COLUMNS = {  # the columns of the larger tables that figures show
     "epochs": ["trial", "epoch", "lss"],
     "tracks": [
         *("trial", "epoch", "stage", "blocks", "collapsed", "projected"),
@@ -43,20 +49,43 @@ COLUMNS = {  # of the larger tables: what is drawn of them
 
 
 class Drawn(NamedTuple):
-    """A figure that a sweep may have."""
+    """A figure of the catalogue."""
 
-    function: Callable[..., Figure]  # of the results, and of the search if it is one of a search
+    function: Callable[..., Figure]  # takes the results, and the search or the effects (see below)
     title: str
-    paper: str  # the figure of the paper it has the form of
+    paper: str  # the figure of the paper that has the same form
     alt: str
     caption: str
-    needs: str  # what a sweep must have for it
+    needs: str  # what a sweep must have for this figure
     applies: Callable[[Results, Search | None], bool]
-    of_search: bool = False
+    of_search: bool = False  # the function takes the search as well
+    of_effects: bool = False  # the function takes the effects of penalties as well
 
-    def draw(self, results: Results, search: Search | None = None) -> Figure:
-        """The figure of a sweep that it applies to."""
-        return self.function(results, search) if self.of_search else self.function(results)
+    def draw(
+        self,
+        results: Results,
+        search: Search | None = None,
+        effects: pd.DataFrame | None = None,
+    ) -> Figure:
+        """Draw the figure of a sweep to which it applies; arguments as in :func:`draw`."""
+        with own_settings():
+            if self.of_search:
+                figure = self.function(results, search)
+            elif self.of_effects:
+                figure = self.function(results, effects)
+            else:
+                figure = self.function(results)
+        style.clean(figure)
+        return figure
+
+
+class Written(NamedTuple):
+    """A figure and the files that were written of it."""
+
+    name: str
+    files: dict[str, bytes]  # the content by form, ``png`` and ``svg``; empty after an error
+    width: float  # inches; 0 after an error
+    error: str = ""  # why the figure could not be drawn
 
 
 def _any_done(results: Results, search: Search | None = None) -> bool:
@@ -217,6 +246,7 @@ FIGURES = {
         "is for; only then do the others answer. Scales differ by panel.",
         "trials with straightness_penalty or transport_penalty, and the same cells without",
         lambda results, _: any_effects(results),
+        of_effects=True,
     ),
     "accuracy_against_score": Drawn(
         accuracy_against_score,
@@ -267,18 +297,68 @@ FIGURES = {
 
 
 def draw(
-    results: Results, search: Search | None = None, only: Sequence[str] = ()
+    results: Results,
+    search: Search | None = None,
+    only: Sequence[str] = (),
+    effects: pd.DataFrame | None = None,
 ) -> dict[str, Figure]:
     """The figures that apply to a sweep, by name, in the order of the paper.
 
     Args:
-        results: of :func:`analysis.results.load`; of the larger tables COLUMNS are enough.
-        search: of :func:`analysis.measures.search.read_search`, if it was one.
-        only: names of those wanted; all, if none is given.
+        results: from :func:`analysis.results.load`; of the larger tables COLUMNS are enough.
+        search: from :func:`analysis.measures.search.read_search`, if the sweep was a search.
+        only: names of the figures to draw; by default all.
+        effects: from :func:`analysis.measures.intervention.effects`, if it is already computed.
     """
+    specs = _applicable(results, search, only)
+    return {name: spec.draw(results, search, effects) for name, spec in specs.items()}
+
+
+def write(
+    results: Results,
+    folder: str,
+    search: Search | None = None,
+    only: Sequence[str] = (),
+    effects: pd.DataFrame | None = None,
+    forms: Sequence[str] = tuple(style.FORMS),
+) -> Iterator[Written]:
+    """Draw the figures that apply to a sweep one by one, and write their files.
+
+    A figure that cannot be drawn has an ``error`` and no files; the others are written all the
+    same.
+
+    Args:
+        results: as in :func:`draw`, and so are ``search``, ``only`` and ``effects``.
+        folder: path or URI of the folder to write to.
+        forms: ``png``, ``svg`` or both.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for name, spec in _applicable(results, search, only).items():
+        try:
+            figure = spec.draw(results, search, effects)
+            files = style.render(figure, name, forms)
+        except Exception as error:
+            yield Written(name, {}, 0.0, f"{type(error).__name__}: {error}")
+            continue
+        for form, content in files.items():
+            write_file(folder, f"{name}.{form}", content)
+        yield Written(name, files, figure.get_figwidth())
+
+
+def failed_sentence(failed: Sequence[Written]) -> str:
+    """Which figures are missing because they could not be drawn, and why; empty for none."""
+    if not failed:
+        return ""
+    count = "One figure is" if len(failed) == 1 else f"{len(failed)} figures are"
+    reasons = "; ".join(f"{figure.name} ({figure.error})" for figure in failed)
+    return f"{count} left out because of an error while drawing: {reasons}."
+
+
+def _applicable(results: Results, search: Search | None, only: Sequence[str]) -> dict[str, Drawn]:
     wanted = {name: spec for name, spec in FIGURES.items() if not only or name in only}
-    applicable = {n: spec for n, spec in wanted.items() if spec.applies(results, search)}
-    return {name: spec.draw(results, search) for name, spec in applicable.items()}
+    return {name: spec for name, spec in wanted.items() if spec.applies(results, search)}
 
 
 def _folder(path: str, out: str | None) -> str:
@@ -291,20 +371,24 @@ def _folder(path: str, out: str | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figures of a sweep and print their paths. Exit status 2 if there are none."""
+    """Write the figures of a sweep and print their paths.
+
+    Returns:
+        Exit status: 1 if a figure could not be drawn, 2 if there is nothing to draw or to read.
+    """
     names = "\n".join(
-        f"  {name:24}{spec.title}{f' ({spec.paper})' * bool(spec.paper)}; needs {spec.needs}"
+        f"  {name:24}{spec.title}{f' ({spec.paper})' if spec.paper else ''}; needs {spec.needs}"
         for name, spec in FIGURES.items()
     )
     parser = argparse.ArgumentParser(
         prog="python -m analysis.figures",
         description=__doc__,
-        epilog=f"figures, with the paper's that they have the form of:\n{names}",
+        epilog=f"figures, with those of the paper that have the same form:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
     parser.add_argument("--out", metavar="DIR", help="where to write (default: DIR/figures)")
-    parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="these figures alone")
+    parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="only these figures")
     parser.add_argument("--form", default="both", choices=["png", "svg", "both"])
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
@@ -315,19 +399,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = load(given.folder, given.tracking_uri, columns=COLUMNS)
         search = read_search(given.folder, given.tracking_uri)
         folder = _folder(given.folder, given.out)
-        drawn = draw(results, search, given.only)
-        if lost := [f"{n} ({FIGURES[n].needs})" for n in given.only if n not in drawn]:
+        specs = _applicable(results, search, given.only)
+        if lost := [f"{n} ({FIGURES[n].needs})" for n in given.only if n not in specs]:
             raise ResultsError(f"{given.folder} lacks what is needed for {', '.join(lost)}")
-        if not drawn:
+        if not specs:
             raise ResultsError(f"{given.folder}: no trial is done yet, so there is no figure")
         forms = tuple(style.FORMS) if given.form == "both" else (given.form,)
-        for name, figure in drawn.items():
-            for form in style.save(figure, folder, name, forms):
-                print(Path(folder) / f"{name}.{form}")
+        failed = []
+        for figure in write(results, folder, search, given.only, forms=forms):
+            for form in figure.files:
+                print(Path(folder) / f"{figure.name}.{form}")
+            if figure.error:
+                failed.append(figure)
     except (ResultsError, OSError) as error:
         print(f"analysis.figures: {error}", file=sys.stderr)
         return 2
-    return 0
+    if failed:
+        print(f"analysis.figures: {failed_sentence(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Command: ``python -m analysis.report runs/demo`` writes ``runs/demo/report/index
 import argparse
 import base64
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
@@ -24,7 +25,6 @@ from analysis.measures.layout import HEADINGS, as_text, fold, readable
 from analysis.measures.planned import extra_sentence, missing, missing_sentence, planned
 from analysis.measures.search import Search, read_search, search_table
 from analysis.measures.summary import summary
-from analysis.plots import style
 from analysis.results import Results, ResultsError, load
 from scoring.schemas import CONFIG, StoreError, is_local, open_folder, write_file
 
@@ -159,6 +159,10 @@ def build(
         name = _name(str(other))
         said.append(two_sweeps.sentence(tables["comparison"], name))
         comparison = Comparison(name, shown.pop("comparison"))
+    pictures, lost = _pictures(results, search, folder, tables.get("intervention"))
+    if lost:
+        said.append(lost)
+        warnings.warn(lost, RuntimeWarning, stacklevel=2)
     any_done = bool((results.trials.status == "done").any())
     here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
     robust = any_done and len(tables["robustness"]) > 0
@@ -175,7 +179,7 @@ def build(
         claims=_claims(tables["claims"], results),
         tables=shown,
         paper_tables=papers,
-        figures=dict(_pictures(results, search, folder)),
+        figures=pictures,
         comparison=comparison,
         left_out=_left_out(results),
         any_done=any_done,
@@ -247,16 +251,26 @@ def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
 
 
 def _pictures(
-    results: Results, search: Search | None, folder: str
-) -> Iterator[tuple[str, Picture]]:
-    """Draw every figure that applies, write its files, and hand it out for the page."""
-    for name, figure in figures.draw(results, search).items():
-        svg = style.save(figure, folder, name)["svg"]
-        source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-        spec = figures.FIGURES[name]
-        place = ELSEWHERE.get(name, "figures")
-        width = round(INCH * figure.get_figwidth())
-        yield name, Picture(spec.title, spec.paper, spec.alt, spec.caption, place, source, width)
+    results: Results, search: Search | None, folder: str, effects: pd.DataFrame | None
+) -> tuple[dict[str, Picture], str]:
+    """Draw every figure that applies and write its files.
+
+    Returns:
+        The figures for the page by name, and a sentence about those that could not be drawn.
+    """
+    pictures, failed = {}, []
+    for figure in figures.write(results, folder, search, effects=effects):
+        if figure.error:
+            failed.append(figure)
+            continue
+        source = "data:image/svg+xml;base64," + base64.b64encode(figure.files["svg"]).decode()
+        spec = figures.FIGURES[figure.name]
+        place = ELSEWHERE.get(figure.name, "figures")
+        width = round(INCH * figure.width)
+        pictures[figure.name] = Picture(
+            spec.title, spec.paper, spec.alt, spec.caption, place, source, width
+        )
+    return pictures, figures.failed_sentence(failed)
 
 
 def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:

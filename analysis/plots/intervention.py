@@ -21,12 +21,12 @@ ASIDE = 0.16  # of the way between two weights: how far lines stand beside each 
 CUT = 4  # times the largest change of a panel: an interval may reach no farther
 
 
-def intervention(results: Results) -> Figure:
+def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
     """Change of LSS, test accuracy and robustness AUCs against the weight of a penalty.
 
     Args:
-        results: of :func:`analysis.results.load`; see
-            :func:`analysis.measures.intervention.effects`.
+        results: from :func:`analysis.results.load`.
+        table: from :func:`analysis.measures.intervention.effects`; by default it is computed.
 
     Returns:
         Figure with a row per penalty, dataset, layers, K, gamma (up to four) and up to three
@@ -34,7 +34,7 @@ def intervention(results: Results) -> Figure:
         each setting, if they are more): the change against weight 0, where it is 0, with its 95%
         interval as a bar, not corrected. Null: no change (dashed). Scales differ by panel.
     """
-    table = effects(results)
+    table = effects(results) if table is None else table
     if not len(table):
         return style.nothing("no cell was trained both with and without a penalty")
     names = [name for name in DRAWN if f"{name}_change" in table]
@@ -90,7 +90,7 @@ def _responses(
 ) -> None:
     """Lines of one outcome through 0 at weight 0, and the bounds of its axis."""
     change, half = (f"{name}{end}" for end in ENDS[1:3])
-    axes.axhline(0, linestyle="--", label="no change", **style.NULL)
+    axes.axhline(0, linestyle="--", label="no change", **style.BASELINE)
     networks = sorted(rows.network.unique())
     log = len(weights) > panels.MANY
     for key, own in rows.groupby(line, dropna=False):

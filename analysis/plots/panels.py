@@ -189,6 +189,7 @@ def gamma_axis(axes: Axes, gammas: Sequence[float], log: bool = False) -> None:
     known = [gamma for gamma in gammas if gamma > 0] or [1.0]
     if log:
         axes.set_xscale("symlog", linthresh=min(known))
+        axes.xaxis.set_major_formatter(style.Powers())
         axes.set_xlim(-0.3 * min(known) if 0 in gammas else min(known) / 1.2, 1.5 * max(known))
         return
     axes.set_xticks(range(len(gammas)), [_short(gamma) for gamma in gammas])

@@ -261,7 +261,7 @@ def _nulls(axes: Axes, rows: pd.DataFrame, y: str) -> None:
 def _accuracy_axis(axes: Axes, rows: pd.DataFrame, named: bool | None = None) -> None:
     """An axis from 0 to 1, with chance (dashed)."""
     for classes in rows.classes.dropna().unique():
-        axes.axhline(1 / classes, linestyle="--", label="chance", **style.NULL)
+        axes.axhline(1 / classes, linestyle="--", label="chance", **style.BASELINE)
     axes.set_ylim(-0.03, 1.03)
     show = _is_first(axes) if named is None else named
     axes.set_ylabel(ACCURACY.format(_points(rows)) * show)

@@ -43,7 +43,7 @@ def lss_against_epoch(results: Results) -> Figure:
     means = mean_interval(panels.thinned(epochs), by, ["lss"]).reset_index()
     for axes, score, key in places:
         seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
-        seen += style.line_shape_nulls(axes, panels.at(done, key))
+        seen += style.line_shape_baselines(axes, panels.at(done, key))
         style.limit(axes, seen, log=False)
         style.whole_axis(axes, 0, epochs.epoch.max())
         axes.set_xlabel("epoch (passes over the train split)" * panels.is_lowest(axes))
@@ -85,12 +85,12 @@ def ots_against_m(results: Results) -> Figure:
         after, before = panels.at(ended, key), here[here.epoch == 0]
         seen = panels.gamma_lines(axes, panels.at(means, key), "m", score, gammas, dodge=True)
         initial = before.groupby("m")[score].mean()
-        axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **style.NULL)
+        axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **style.BASELINE)
         style.points_axis(axes, sorted(here.m.unique()))
         style.limit_share(axes, [*seen, *initial], to=0 if score == "ots" else 1)
         if score == "ots":
             m = np.geomspace(*axes.get_xlim(), 50)
-            axes.plot(m, 1 / m, linestyle="--", label="1/m", **style.NULL)
+            axes.plot(m, 1 / m, linestyle="--", label="1/m", **style.BASELINE)
         axes.set_xlabel("m (points)" * panels.is_lowest(axes))
         lost = sorted(after.gamma[after.collapsed.eq(True)].unique())
         if lost:
@@ -154,7 +154,7 @@ def scores_against_gamma(results: Results) -> Figure:
         }
         for j, (score, label) in enumerate(shown.items()):
             axes = grid[4 * i + j]
-            seen = style.random_nulls(axes, score, trials)
+            seen = style.random_baselines(axes, score, trials)
             for k, (key, line) in enumerate(zip(lines, handles, strict=False)):
                 shift = 0.08 * (k - (len(lines) - 1) / 2)
                 seen += _line(axes, score, panels.at(trials, key), gammas, shift, line)

@@ -62,7 +62,7 @@ def lss_by_stage(results: Results) -> Figure:
                 axes, here = grid[first + stage - 1, j], key | {"stage": stage}
                 axes.set_visible(True)
                 seen = panels.gamma_lines(axes, panels.at(means, here), "epoch", "lss", gammas)
-                seen += style.line_shape_nulls(axes, panels.at(ended, here))
+                seen += style.line_shape_baselines(axes, panels.at(ended, here))
                 style.limit(axes, seen, log=False)
                 style.whole_axis(axes, 0, tracks.epoch.max())
                 title = f"{panels.data_name(cell['dataset'])}, {panels.name(key, columns[3:])}\n"
@@ -118,7 +118,7 @@ def scores_by_stage(results: Results) -> Figure:
             seen = []
             for axes, gamma in zip(places, gammas, strict=False):
                 own = rows[rows.gamma == gamma]
-                seen += style.random_nulls(axes, score, own, named=gamma == gammas[-1])
+                seen += style.random_baselines(axes, score, own, named=gamma == gammas[-1])
                 seen += _stage_lines(axes, score, panels.at(means, cell | {"gamma": gamma}))
                 style.whole_axis(axes, 1, int(cell["stages"]), pad=0.12)
                 axes.tick_params(labelleft=axes is places[0])

@@ -132,7 +132,9 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
     axes.set(**{f"{along}label": f"{label}, {BETTER[better]} is better"})
     if score in ("lss", "lsr") and trials[score].max() > FAR * trials[score].min():
         axes.set(**{f"{along}scale": "log"})
-        getattr(axes, f"{along}axis").set_major_formatter("{x:g}")
+        axis = axes.xaxis if along == "x" else axes.yaxis
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(style.Powers())
     line = axes.axvline if along == "x" else axes.axhline
     if f"{score}_initial" in trials:
         means = trials.groupby(["network", "stages"])[f"{score}_initial"].mean().dropna()
@@ -141,7 +143,7 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
             line(mean, linestyle=":", linewidth=1.2, color=colour, label=INITIAL, zorder=1.6)
     if f"{score}_random" in trials:
         for height in trials[f"{score}_random"].dropna().unique():
-            line(height, linestyle="--", label=heading(f"{score}_random"), **style.NULL)
+            line(height, linestyle="--", label=heading(f"{score}_random"), **style.BASELINE)
 
 
 def trial_points(axes: Axes, x: str, y: str, trials: pd.DataFrame, **look: Any) -> None:
