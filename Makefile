@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-faults test-cluster lint bench clean
+.PHONY: demo test test-faults test-cluster lint docs bench clean
 
 demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
 	$(BIN)/geosweep run demo
@@ -22,6 +22,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
+	$(MAKE) docs
+
+# The build is strict: a broken link, a docstring that does not match its function, or a public name
+# without one (ruff's D1) fails it. It needs no internet.
+docs: $(READY)  ## build the documentation; then open site/index.html
+	$(BIN)/ruff check --select D100,D101,D102,D103,D104,D106 .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)  ## takes half an hour; appends to benchmarks/RESULTS.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
@@ -36,7 +43,7 @@ bench: $(READY)  ## takes half an hour; appends to benchmarks/RESULTS.md
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[docs,test]'
 	$(BIN)/python -c 'import torchvision'
 	$(BIN)/python -m scoring.assignment
 	touch $(READY)

@@ -1,28 +1,57 @@
-"""The code in the documents runs as it stands there, and what they say of columns is so."""
+"""The documents keep their word: examples run, commands and links exist, tables are complete."""
 
+import ast
+import importlib
 import re
+import shlex
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow.dataset
+import pyarrow.parquet
 import pytest
+import typer
+import yaml
 from made_up import made_up_sweep, made_up_trial
 
 from analysis import results
 from analysis.results import ResultsError, describe, load
+from models import datasets
+from models.config import TrialConfig
 from scoring.schemas import TABLES, read_rows, write_table
+from tune_jobs import sweep as sweeps
+from tune_jobs.cli import app
+from tune_jobs.evaluations import Evaluations
+from tune_jobs.search import Asha, Search
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+COMMENTED = [ROOT / "ray_cluster.yaml", *sorted(ROOT.glob("clusters/*.yaml"))]
+COMMENTED += sorted((ROOT / "tune_jobs/sweeps").glob("*.yaml"))
 BLOCK = re.compile(r"^```(python|sql)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^]]+\]: (\S+)$", re.MULTILINE)
+PICTURE = re.compile(r"^!\[[^]]*\]\(\S+\)$", re.MULTILINE)
+COMMAND = re.compile(r"(?:geosweep|make|python -m (?:analysis|benchmarks)\.\w+)(?: .*)?")
 POINTS = 7
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep with a trial that collapsed, and tracks in two dimensions at both ends."""
-    folder = made_up_sweep(tmp_path_factory.mktemp("documents") / "demo")
+    """A sweep with a trial that collapsed, and tracks in two dimensions at both ends.
+
+    Its path has a part that some readers take for a column.
+    """
+    folder = made_up_sweep(tmp_path_factory.mktemp("documents") / "gamma=0.5" / "demo")
     made_up_trial(folder, seed=3, collapsed=True)
     for file in (folder / "results/tracks").iterdir():
         rows = read_rows(str(folder), "tracks", file.stem)
@@ -84,6 +113,172 @@ def test_the_code_in_the_readme_runs(sweep: Path) -> None:
     names = run("README.md", sweep, x=points[0], y=points[1])
     assert len(names["results"].trials) == len(load(sweep).trials)
     assert 0 <= names["found"].ots <= 1
+
+
+def test_the_scores_of_a_users_own_tracks_are_computed_as_documented(sweep: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(2, 150, 3))
+    names = run("docs/results.md", sweep, x=points[0], y=points[1])
+    assert 0 <= names["found"].ots <= 1
+
+
+def test_a_dataset_made_as_documented_can_be_loaded(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    run("docs/datasets.md", tmp_path)
+    data = datasets.load(str(tmp_path / "runs/mine.npz"))
+    assert data.image == (1, 8, 8)
+    assert len(data.y_test) == 597
+
+
+def test_no_documented_reader_takes_a_column_from_the_path(sweep: Path) -> None:
+    trials = sweep / "results/trials"
+    gammas = sorted(load(sweep).trials.gamma)
+    assert set(gammas) != {0.5}
+    one = sorted(trials.iterdir())[0]
+    gamma = read_rows(str(sweep), "trials", one.stem)[0]["gamma"]
+    assert sorted(pd.read_parquet(trials).gamma) == gammas
+    assert pd.read_parquet(one).gamma.tolist() == [gamma]
+    assert sorted(pyarrow.dataset.dataset(trials).to_table()["gamma"].to_pylist()) == gammas
+    assert pyarrow.parquet.read_table(one)["gamma"].to_pylist() == [gamma]
+    assert sorted(pl.scan_parquet(f"{trials}/*.parquet").collect()["gamma"]) == gammas
+    files = f"read_parquet('{trials}/*.parquet', hive_partitioning = false)"
+    assert sorted(duckdb.sql(f"SELECT gamma FROM {files}").df().gamma) == gammas
+    for page in PAGES:
+        for query in re.findall(r"read_parquet\(\s*'.*?\)", page.read_text(), re.DOTALL):
+            assert "hive_partitioning = false" in query, page
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@each_page
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    for target in filter(None, (target for pair in LINK.findall(text) for target in pair)):
+        path = target.partition("#")[0]
+        if path and "://" not in path:
+            assert (page.parent / path).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+@each_page
+def test_a_picture_stands_next_to_its_command(page: Path) -> None:
+    text = page.read_text()
+    for picture in PICTURE.finditer(text):
+        below = text[picture.end() :].strip().split("\n\n")
+        captions = [part for part in below[:2] if not part.startswith("!")]  # pictures may share it
+        spans = re.findall(r"`([^`]+)`", captions[0].replace("\n", " "))
+        assert any(COMMAND.fullmatch(span) for span in spans), picture[0]
+
+
+def commands(page: Path) -> list[str]:
+    """The commands in blocks of code, in code within text, and in comments of YAML files."""
+    text = page.read_text()
+    if page.suffix == ".yaml":
+        lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+        lines = [re.split(r" {3,}", line)[0] for line in lines]  # a remark may follow
+    else:
+        lines = [line.strip() for _, _, block in FENCE.findall(text) for line in block.split("\n")]
+        lines += re.findall(r"`([^`]+)`", FENCE.sub("", text).replace("\n", " "))
+    return [line for line in lines if COMMAND.fullmatch(line) and "▶" not in line]  # no diagram
+
+
+@pytest.mark.parametrize("page", [*PAGES, *COMMENTED], ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_documents_exist(page: Path, capsys, monkeypatch) -> None:
+    for line in commands(page):
+        program, *words = shlex.split(line, comments=True)
+        options = {word.partition("=")[0] for word in words if word.startswith("-")} - {"-m"}
+        if program == "geosweep":
+            known = options_of(words)
+        elif program == "make":
+            targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            known, words = set(), [word for word in words if "=" not in word]
+            assert set(words) <= {*targets, ".venv/ready"}, line
+        elif options and words[1].startswith("analysis."):
+            monkeypatch.setattr(sys, "argv", [words[1], "--help"])
+            with pytest.raises(SystemExit):
+                importlib.import_module(words[1]).main()
+            known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+        else:
+            script = (ROOT / words[1].replace(".", "/")).with_suffix(".py").read_text()
+            known = set(re.findall(r"--[\w-]+", script))
+        assert options <= known, f"{page.relative_to(ROOT)}: {line}"
+
+
+def options_of(words: list[str]) -> set[str]:
+    """The options of the geosweep command that begins with these words."""
+    group: Any = typer.main.get_command(app)
+    known = {option for parameter in group.params for option in parameter.opts}
+    for name in re.findall(r"[a-z]+", words[0]) if words and words[0][0] != "-" else []:
+        assert name in group.commands, f"geosweep has no command {name}"
+        params = group.commands[name].params
+        known |= {option for p in params for option in (*p.opts, *p.secondary_opts)}
+    return known
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading, without its header."""
+    section = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_the_table_of_fields_is_that_of_the_configuration() -> None:
+    documented = {}
+    for names, default, _ in rows("docs/sweeps.md", "Fields of a trial"):
+        name, *aliases = re.findall(r"\w+", names)
+        documented[name] = (aliases, default.strip("`"))
+    fields = TrialConfig.model_fields
+    assert list(documented) == list(fields)
+    short = {field: name for name, field in sweeps.ALIASES.items()}
+    for name, (aliases, default) in documented.items():
+        assert aliases == ([short[name]] if name in short else [])
+        value = fields[name].default
+        assert default == ("" if value is None else f"{value:g}" if value == 0 else str(value))
+
+
+def test_the_table_of_a_sweeps_own_fields_is_complete() -> None:
+    documented = re.findall(
+        r"`(\w+)`", " ".join(r[0] for r in rows("docs/sweeps.md", "Fields of the sweep"))
+    )
+    assert set(documented) == set(sweeps.SweepFile.model_fields) - set(TrialConfig.model_fields)
+
+
+@each_page
+def test_sweep_files_in_documents_can_be_read(page: Path, tmp_path: Path) -> None:
+    for _, language, block in FENCE.findall(page.read_text()):
+        if language != "yaml":
+            continue
+        file = tmp_path / "example.yaml"
+        axes = "" if "gamma" in block else "gamma: [0, 1e-3]\n"  # a search needs something to pick
+        file.write_text(axes + block)
+        assert sweeps.read(str(file)).trials
+
+
+def test_defaults_that_are_written_out_are_the_defaults() -> None:
+    written: dict[str, Any] = {}
+    for page in ("docs/searches.md", "docs/evaluations.md"):
+        for _, language, block in FENCE.findall((ROOT / page).read_text()):
+            if language == "yaml":
+                content = yaml.safe_load(block)
+                written |= {k: v for k, v in content.items() if isinstance(v, dict)}
+    assert Search.model_validate(written["search"]) == Search()
+    assert Asha.model_validate(written["scheduler"] | {"grace": None}) == Asha()
+    assert Evaluations.model_validate(written["evaluations"]) == Evaluations.model_validate(
+        {name: {} for name in Evaluations.model_fields}
+    )
+
+
+@each_page
+def test_what_python_examples_import_exists(page: Path) -> None:
+    for _, language, block in FENCE.findall(page.read_text()):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), page
 
 
 def test_the_list_of_columns_is_that_of_the_schemas() -> None:
