@@ -13,13 +13,15 @@ from test_service import SWEEP, Run
 
 from models import datasets
 from models.config import TrialConfig
+from models.training import standardiser
 from scoring import handover, schemas
 from scoring.robustness.areas import summary
 from scoring.robustness.subject import draws
-from tune_jobs import evaluations, folder, service, sweep, trial
+from tune_jobs import checkpoints, evaluations, folder, measuring, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.commands.ending import robustness_table
 from tune_jobs.errors import SweepError
+from tune_jobs.tuning import Setup
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
@@ -48,8 +50,8 @@ def evaluate(run: Run, wanted: dict) -> folder.State:
 def trained(root: str, monkeypatch, wanted: dict | None = None, keep: str = "final") -> None:
     """Train one tiny trial without Ray."""
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
-    where = {"sources": {"digits": "digits"}, "folder": None, "cpus": 1, "gpus": 0}
-    trial.run_trial(CONFIG.model_dump(), root, **where, evaluations=wanted, keep=keep)
+    setup = Setup(root, {"digits": "digits"}, evaluations=wanted or {}, keep=keep)
+    trial.run_trial(CONFIG.model_dump(), setup)
 
 
 def names(root: str) -> list[str]:
@@ -161,7 +163,7 @@ def test_other_settings_take_the_place_of_earlier_ones(run, monkeypatch):
 
 def test_an_evaluation_that_is_killed_goes_on_with_the_next_one(run, monkeypatch):
     """Training is over by then: neither it nor what was evaluated is done again."""
-    real, made = trial.evaluate, []
+    real, made = measuring.evaluate, []
 
     def killed(name, subject, settings):
         made.append(name)
@@ -169,7 +171,7 @@ def test_an_evaluation_that_is_killed_goes_on_with_the_next_one(run, monkeypatch
             raise KeyboardInterrupt  # no exception that a trial could survive
         return real(name, subject, settings)
 
-    monkeypatch.setattr(trial, "evaluate", killed)
+    monkeypatch.setattr(measuring, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(run.root, monkeypatch, FEW)
     assert names(run.root) == ["lesion", "skip", "swap"]
@@ -185,13 +187,13 @@ def test_an_evaluation_that_is_killed_goes_on_with_the_next_one(run, monkeypatch
 
 
 def test_an_evaluation_that_fails_costs_the_trial_nothing_and_is_made_up_for(run, monkeypatch):
-    real = trial.evaluate
+    real = measuring.evaluate
 
     def broken(name, subject, settings):
         raise MemoryError("no room for noise")
 
     folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
-    monkeypatch.setattr(trial, "evaluate", broken)
+    monkeypatch.setattr(measuring, "evaluate", broken)
     trained(run.root, monkeypatch, FEW)
     handover.finish(run.root, CONFIG.trial)
     row = schemas.read_row(run.root, "trials", CONFIG.trial)
@@ -199,7 +201,7 @@ def test_an_evaluation_that_fails_costs_the_trial_nothing_and_is_made_up_for(run
     told = schemas.read_file(run.root, f"errors/{CONFIG.trial}.txt").decode()
     assert told.endswith("MemoryError: no room for noise\n")
     assert folder.inspect(run.root, FEW).unevaluated == [CONFIG]
-    monkeypatch.setattr(trial, "evaluate", real)
+    monkeypatch.setattr(measuring, "evaluate", real)
     trained(run.root, monkeypatch, FEW)
     handover.finish(run.root, CONFIG.trial)
     assert folder.inspect(run.root, FEW).unevaluated == []
@@ -229,16 +231,16 @@ def test_without_weights_nothing_can_be_evaluated_and_nothing_is_kept(run):
 def test_the_weights_of_the_best_epoch_are_kept_beside_the_last(run, monkeypatch):
     config = CONFIG.model_copy(update={"epochs": 4, "learning_rate": 0.05})
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
-    where = {"sources": {"digits": "digits"}, "folder": None, "cpus": 1, "gpus": 0}
-    trial.run_trial(config.model_dump(), run.root, **where, keep="best")
+    setup = Setup(run.root, {"digits": "digits"}, keep="best")
+    trial.run_trial(config.model_dump(), setup)
     history = handover.read_history(run.root, config.trial, 4)
     accuracies = [record["test_accuracy"] for record in history["epochs"]]
-    best = trial._read_checkpoint(run.root, f"{config.trial}.best")
+    best = checkpoints.read(run.root, f"{config.trial}.best")
     assert best["epoch"] == int(np.argmax(accuracies))
     data = datasets.load("digits")
     network = trial.build(config, data.image, data.classes).eval()
     network.load_state_dict(best["network"])
-    images = trial.standardiser(data, "cpu")(torch.from_numpy(data.x_test))
+    images = standardiser(data, "cpu")(torch.from_numpy(data.x_test))
     with torch.no_grad():
         right = (network(images).argmax(1).numpy() == data.y_test).mean()
     assert right == pytest.approx(max(accuracies))
@@ -272,11 +274,11 @@ def test_levels_are_in_pixel_values_of_images_whose_white_is_255(run, monkeypatc
     data = datasets.load("digits")
     assert data.x_train.max() == 16
     network = trial.build(CONFIG, data.image, data.classes).eval()
-    network.load_state_dict(trial._read_checkpoint(run.root, CONFIG.trial)["network"])
+    network.load_state_dict(checkpoints.read(run.root, CONFIG.trial)["network"])
     images = torch.from_numpy(data.x_test[:30]).float()
     noisy = images + 64 * 16 / 255 * draws("normal", 0, range(30), images)
     with torch.no_grad():
-        predicted = network(trial.standardiser(data, "cpu")(noisy)).argmax(1).numpy()
+        predicted = network(standardiser(data, "cpu")(noisy)).argmax(1).numpy()
     rows = schemas.read_rows(run.root, "robustness", CONFIG.trial)
     (row,) = [r for r in rows if r["evaluation"] == "noise" and r["level"] == 64 and r["loss"]]
     assert row["accuracy"] == pytest.approx((predicted == data.y_test[:30]).mean())

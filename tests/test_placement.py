@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,12 +49,12 @@ def run(path, text, monkeypatch, root=None):
     """The state of a sweep at its end; each trial leaves the node it trained on, and when."""
     (path / "seen").mkdir(exist_ok=True)
 
-    def train_cell(config, gpus, **where):  # there is no GPU: it is asked for, and not used
+    def train_cell(config, setup):  # Ray grants a GPU that does not exist; train without it
         from tune_jobs.trial import run_trial
 
         context, begun = ray.get_runtime_context(), time.time()
-        run_trial(config, gpus=0, **where)
-        seen = [context.get_node_id(), str(gpus), str(begun), str(time.time())]
+        run_trial(config, replace(setup, gpus=0))
+        seen = [context.get_node_id(), str(setup.gpus), str(begun), str(time.time())]
         (path / "seen" / f"{config['network']}-{config['gamma']}").write_text(" ".join(seen))
 
     monkeypatch.setattr(driver, "train_cell", train_cell)

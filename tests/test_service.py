@@ -17,12 +17,12 @@ from models import datasets, training
 from models.config import TrialConfig
 from scoring import handover, schemas
 from scoring.transport import optimal_transport_score
-from tune_jobs import folder, service, sweep, trial
+from tune_jobs import checkpoints, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.commands.ending import results_table
 from tune_jobs.errors import SweepError
 from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
-from tune_jobs.tuning import Stop
+from tune_jobs.tuning import Setup, Stop
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
@@ -118,7 +118,7 @@ def test_scores_are_those_of_the_network_that_was_kept(finished):
     run, state = finished
     data = datasets.load("digits")
     for config in state.trials:
-        weights = trial._read_checkpoint(run.root, config.trial)["network"]
+        weights = checkpoints.read(run.root, config.trial)["network"]
         network = training.build(config, data.image, data.classes).eval()
         network.load_state_dict(weights)
         images = training.standardiser(data, "cpu")(torch.from_numpy(data.x_test[:60]))
@@ -226,7 +226,7 @@ def test_an_interrupted_trial_goes_on_and_ends_with_the_same_numbers(run, finish
     config = undisturbed.trials[0]
     monkeypatch.setattr(trial.tune, "report", killed_after_the_first_epoch)
     with pytest.raises(Killed):
-        trial.run_trial(config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0)
+        trial.run_trial(config.model_dump(), Setup(run.root, {"digits": "digits"}))
     row = run().rows[config.trial]
     numbers = [n for n, v in row.items() if isinstance(v, float)]
     numbers = [n for n in numbers if "seconds" not in n and "memory" not in n]
@@ -242,7 +242,7 @@ def test_a_trained_trial_is_only_scored(run, monkeypatch):
         )
     )
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
-    trial.run_trial(config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0)
+    trial.run_trial(config.model_dump(), Setup(run.root, {"digits": "digits"}))
     assert handover.waiting(run.root) == [config.trial]
     handover.finish(run.root, config.trial)
     assert handover.waiting(run.root) == []
@@ -263,7 +263,7 @@ def test_a_torn_checkpoint_is_set_aside_and_its_trial_starts_again(run, finished
 def test_what_a_trial_left_for_scoring_may_be_torn_too(run, monkeypatch):
     config = TrialConfig(layers="fully_connected", epochs=1, points=30)
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
-    train = [config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0]
+    train = [config.model_dump(), Setup(run.root, {"digits": "digits"})]
     trial.run_trial(*train)
     kept = schemas.read_file(run.root, f"checkpoints/{config.trial}.pt")
     schemas.write_file(run.root, f"pending/{config.trial}/final.npz", b"torn")
@@ -365,7 +365,7 @@ def test_what_a_trial_takes_after_its_last_epoch_is_expected_of_the_others_too(f
 def test_finishing_twice_is_finishing_once(run, monkeypatch):
     config = TrialConfig(layers="fully_connected", epochs=1, points=30)
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
-    trial.run_trial(config.model_dump(), run.root, {"digits": "digits"}, None, 1, 0)
+    trial.run_trial(config.model_dump(), Setup(run.root, {"digits": "digits"}))
     handover.finish(run.root, config.trial)
     row = schemas.read_row(run.root, "trials", config.trial)
     handover.finish(run.root, config.trial)

@@ -22,7 +22,7 @@ from tune_jobs.errors import SweepError
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
-from tune_jobs.tuning import Cells, NotKept, Stop, scheduler
+from tune_jobs.tuning import Cells, NotKept, Setup, Stop, scheduler
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last epoch
 
@@ -88,19 +88,19 @@ class Driver(NotKept, tune.Callback):
             raise SweepError(f"{self._apart}; choose a folder that all nodes reach with --out")
 
     def _train(self) -> None:
-        resources = self._request.sweep.resources
-        trainable = tune.with_parameters(
-            train_cell,
+        sweep, resources = self._request.sweep, self._request.sweep.resources
+        setup = Setup(
             root=self._root,
             sources=self._request.sources,
             folder=self._request.data,
             cpus=resources.cpus,
             gpus=self._gpus,
+            evaluations=sweep.evaluations,
+            keep=sweep.keep,
             revision=provenance.revision(),
-            evaluations=self._request.sweep.evaluations,
-            keep=self._request.sweep.keep,
             shared=self._shared,
         )
+        trainable = tune.with_parameters(train_cell, setup=setup)
         # Ray keeps there what it would need to restore this run, which it is never asked to.
         state = tempfile.TemporaryDirectory(prefix="geosweep-ray-", ignore_cleanup_errors=True)
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
@@ -112,7 +112,7 @@ class Driver(NotKept, tune.Callback):
             param_space={},
             tune_config=tune.TuneConfig(
                 search_alg=Cells(self.cells(), lambda: self._stop.asked),
-                scheduler=scheduler(self._request.sweep, self._root, self._state),
+                scheduler=scheduler(sweep, self._root, self._state),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_trial_id,
@@ -264,11 +264,11 @@ class Driver(NotKept, tune.Callback):
         self._collect()
 
 
-def train_cell(config: dict[str, Any], **where: Any) -> None:
-    """What Ray runs: :func:`tune_jobs.trial.run_trial`. Its torch is loaded by workers only."""
+def train_cell(config: dict[str, Any], setup: Setup) -> None:
+    """What Ray runs: :func:`tune_jobs.trial.run_trial`. Only workers load torch."""
     from tune_jobs.trial import run_trial
 
-    run_trial(config, **where)
+    run_trial(config, setup)
 
 
 def _trial_id(trial: Any) -> str:

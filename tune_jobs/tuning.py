@@ -1,8 +1,9 @@
-"""What Ray Tune is given: the cells, when to stop, and which trials to stop early."""
+"""What Ray Tune gets: the cells, when to stop, and which trials to stop early."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,37 @@ from ray.tune.search import Searcher
 
 from models.config import TrialConfig
 from scoring import schemas
+from tune_jobs.cluster.nodes import Shared
 from tune_jobs.folder import State
 from tune_jobs.search import EPOCH_METRICS
 from tune_jobs.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all trials of a sweep share; the driver sends it to their workers.
+
+    Attributes:
+        root: the sweep's folder, an absolute path or a URI.
+        sources: where each data set is, by its name in the configuration.
+        folder: the data folder.
+        cpus: cores to train on.
+        gpus: GPUs that Ray has given the trial; any share of one means to train on it.
+        evaluations: to run on the trained network, by name, with their settings.
+        keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
+        revision: git revision of the source; kept with the results.
+        shared: what the sweep's folder holds for the nodes of a cluster.
+    """
+
+    root: str
+    sources: Mapping[str, str]
+    folder: str | None = None
+    cpus: float = 1
+    gpus: float = 0
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    keep: str = "final"
+    revision: str = ""
+    shared: Shared = field(default_factory=Shared)
 
 
 class NotKept:

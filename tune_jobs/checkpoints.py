@@ -1,0 +1,35 @@
+"""Checkpoints of a trial: ``checkpoints/<trial>.pt`` in the sweep's folder, read by torch."""
+
+import io
+from typing import Any
+
+import torch
+
+from scoring import handover, schemas
+
+
+def path_of(name: str) -> str:
+    """Path of a checkpoint inside the sweep's folder."""
+    return f"{handover.CHECKPOINTS}/{name}.pt"
+
+
+def read(root: str, name: str) -> dict[str, Any] | None:
+    """A checkpoint, or None if there is none.
+
+    A file that torch cannot read is set aside, so its trial starts again from the beginning.
+    """
+    content = schemas.read_file(root, path_of(name))
+    if content is None:
+        return None
+    try:
+        return torch.load(io.BytesIO(content), weights_only=True)
+    except Exception:  # pickle, zipfile and torch's own reader raise many types
+        schemas.set_aside(root, path_of(name))
+        return None
+
+
+def write(root: str, name: str, state: dict[str, Any]) -> None:
+    """Write a checkpoint; it replaces an earlier one at once."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    schemas.write_file(root, path_of(name), content.getvalue())

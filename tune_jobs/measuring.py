@@ -1,0 +1,138 @@
+"""What is measured on the network of a trial: scores, geometry, predictions and evaluations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.config import TrialConfig
+from models.datasets import Dataset
+from models.network import Network
+from models.training import standardiser
+from scoring import handover, schemas
+from scoring.energy import energy_ratio
+from scoring.robustness.run import evaluate
+from scoring.robustness.subject import Subject
+from scoring.stages import Stage, geometry, measure
+
+BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial on the machine that trains it, with its data loaded.
+
+    Attributes:
+        root: the sweep's folder, an absolute path or a URI.
+        trial: the configuration.
+        data: the data set.
+        device: ``cpu`` or ``cuda``.
+        wanted: evaluations of the trained network, by name, with their settings.
+        keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
+        revision: git revision of the source; kept with the results.
+    """
+
+    root: str
+    trial: TrialConfig
+    data: Dataset
+    device: str
+    wanted: Mapping[str, Mapping[str, Any]]
+    keep: str = "final"
+    revision: str = ""
+
+    @property
+    def id(self) -> str:
+        """The trial's id, which names its files."""
+        return self.trial.trial
+
+
+def measure_epoch(
+    job: Job, network: Network, epoch: int, ends: bool, transport: bool
+) -> tuple[list[Stage], list[dict[str, Any]]]:
+    """Measure the network after an epoch.
+
+    Args:
+        job: the trial.
+        network: as it is after the epoch.
+        epoch: its number.
+        ends: whether this is the first or the last measurement of the trial. It takes all of the
+            trial's points and adds the separation; others take ``epoch_points``.
+        transport: whether to collect assignment problems.
+
+    Returns:
+        The stages, and one row of the tracks table per stage.
+    """
+    trial, data = job.trial, job.data
+    m = trial.points if ends else min(trial.epoch_points, len(data.y_test))
+    stages = score(network, data, job.device, m, transport)
+    rows = [{"epoch": epoch, **stage.row()} for stage in stages]
+    for row, norms in zip(rows, network.weight_norms(), strict=True):
+        row["weight_norms"] = norms
+        row["energy_ratio"] = energy_ratio(row["energy"], norms).tolist()
+    if ends:
+        pairs = min(m, trial.epoch_points)
+        for row, more in zip(rows, apart(network, data, job.device, pairs), strict=True):
+            row |= more
+    return stages, rows
+
+
+def score(
+    network: Network, data: Dataset, device: str, m: int, transport: bool = False
+) -> list[Stage]:
+    """Line shape, and assignment problems if wanted, of every stage on the first m test images."""
+    network.eval()
+    return measure(network.states, _batches(data, device, m), transport)
+
+
+def apart(network: Network, data: Dataset, device: str, m: int) -> list[dict[str, Any]]:
+    """Separation and straightness of every stage on the first m test images."""
+    network.eval()
+    return geometry(network.states, _batches(data, device, m), data.y_test[:m])
+
+
+@torch.no_grad()
+def predict(network: Network, data: Dataset, device: str, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and predicted classes of the first m test images, (m,) each."""
+    network.eval()
+    classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
+    return data.y_test[:m], torch.cat(classes).numpy()
+
+
+def evaluate_all(job: Job, network: Network) -> None:
+    """Run the evaluations that the trial's robustness table does not have with these settings.
+
+    Each one is written when it ends; one that is killed starts again. Levels are pixel values from
+    0 (black) to 255 (white), also for images with another white, such as 16 for the digits.
+    """
+    done = handover.evaluations(job.root, job.id) if job.wanted else {}
+    left = {name: settings for name, settings in job.wanted.items() if done.get(name) != settings}
+    if not left:
+        return
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    subject = _subject(job, network)
+    key = {"trial": job.id} | job.trial.model_dump(include={f.name for f in schemas.KEY})
+    for name, settings in left.items():
+        rows = evaluate(name, subject, settings)
+        handover.add_evaluation(job.root, key, name, settings, rows)
+
+
+def _subject(job: Job, network: Network) -> Subject:
+    """The network as evaluations take it: on images in which white is 255."""
+    data, m = job.data, job.trial.points
+    x, y = (torch.from_numpy(part[:m]).to(job.device) for part in (data.x_test, data.y_test))
+    standardise, white = standardiser(data, job.device), float(data.x_train.max())
+    if white in (0, 255):
+        return Subject(network, x, y, standardise, BATCH)
+
+    def shrunk(pixels: torch.Tensor) -> torch.Tensor:
+        return standardise(pixels * (white / 255))
+
+    return Subject(network, x * (255 / white), y, shrunk, BATCH)
+
+
+def _batches(data: Dataset, device: str, m: int) -> Iterator[torch.Tensor]:
+    standardise = standardiser(data, device)
+    for images in torch.from_numpy(data.x_test[:m]).split(BATCH):
+        yield standardise(images.to(device))
