@@ -5,6 +5,7 @@ Command: ``python -m analysis.report runs/demo`` writes ``runs/demo/report/index
 
 import argparse
 import base64
+import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -368,12 +369,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="where to write (default: DIR/report)")
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     parser.add_argument("--compare", metavar="DIR2", help="folder of a sweep to compare with")
+    parser.add_argument(
+        "--json", action="store_true", help='print one JSON object, with the "page" or the "error"'
+    )
     given = parser.parse_args(arguments)
     try:
-        print(build(given.folder, given.out, given.tracking_uri, given.compare))
+        page = build(given.folder, given.out, given.tracking_uri, given.compare)
     except (ResultsError, StoreError, OSError) as error:
-        print(f"analysis.report: {error}", file=sys.stderr)
+        if given.json:
+            print(json.dumps({"error": str(error)}))
+        else:
+            print(f"analysis.report: {error}", file=sys.stderr)
         return 2
+    print(json.dumps({"page": page}) if given.json else page)
     return 0
 
 

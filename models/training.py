@@ -99,7 +99,7 @@ def train(
         if epoch > 0:
             record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
         for prefix, split in (("clean_train", clean), ("test", test_split)):
-            loss, accuracy = evaluate(network, split, standardise)
+            loss, accuracy = loss_and_accuracy(network, split, standardise)
             record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
         record["seconds"] = time.perf_counter() - start
         state = {
@@ -242,7 +242,7 @@ class Draws:
 
 
 @torch.no_grad()
-def evaluate(
+def loss_and_accuracy(
     network: Network, split: Split, standardise: Standardise, batch: int = 500
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats, and accuracy as a fraction, in evaluation mode."""

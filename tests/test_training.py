@@ -131,7 +131,7 @@ def test_evaluation_does_not_depend_on_its_batches():
     network = build(config, data.image, data.classes)
     split = training.place(data, "train", "cpu")
     standardise = standardiser(data, "cpu")
-    whole, *parts = (training.evaluate(network, split, standardise, n) for n in (40, 7, 1))
+    whole, *parts = (training.loss_and_accuracy(network, split, standardise, n) for n in (40, 7, 1))
     for part in parts:
         assert_close(part, whole, rtol=1e-5, atol=0)
 

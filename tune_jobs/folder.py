@@ -93,12 +93,12 @@ def absolute(out: str) -> str:
         ) from error
 
 
-def of(name: str, out: str | None = None) -> str:
+def path_of(name: str, out: str | None = None) -> str:
     """The folder of a sweep: a given one, or ``<name>`` in ``GEOSWEEP_STORAGE``, or in runs."""
     return absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE', 'runs')}/{name}")
 
 
-def shown(root: str) -> str:
+def short_path(root: str) -> str:
     """A sweep's folder as one would type it here."""
     relative = os.path.relpath(root) if "://" not in root else root
     return root if relative.startswith("..") else relative
@@ -133,7 +133,7 @@ def claim(root: str, sweep: Sweep, suggested: list[TrialConfig] | None = None) -
     _write(root, content)
 
 
-def ask(root: str, evaluations: Mapping[str, Any]) -> None:
+def request_evaluations(root: str, evaluations: Mapping[str, Any]) -> None:
     """Write down evaluations, with their settings, that are wanted of a sweep from now on.
 
     Raises:

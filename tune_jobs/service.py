@@ -1,5 +1,6 @@
 """Run a sweep: Ray Tune trains what is missing, scorers finish it, MLflow shows it."""
 
+import json
 import logging
 import os
 import subprocess
@@ -20,7 +21,7 @@ from tune_jobs import folder
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
-from tune_jobs.labels import labels
+from tune_jobs.labels import labels, last_line
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
@@ -41,7 +42,7 @@ def check(
 
     Args:
         sweep: what to run.
-        out: the folder; if None as :func:`tune_jobs.folder.of` has it.
+        out: the folder; if None as :func:`tune_jobs.folder.path_of` has it.
         data: folder of ``NAME.npz`` files.
         address: of a Ray cluster; this machine if None.
         retry: True trains only the cells that failed, False leaves them; None trains them
@@ -82,7 +83,7 @@ def check(
             )
     return folder.Request(
         sweep=sweep,
-        root=folder.of(sweep.name, out),
+        root=folder.path_of(sweep.name, out),
         data=data,
         address=address,
         sources=sources,
@@ -160,7 +161,7 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
                 f"{root}: {len(state.weightless)} trials are done and kept no weights "
                 "(keep: none), so they can no longer be evaluated"
             )
-        folder.ask(root, wanted)
+        folder.request_evaluations(root, wanted)
         if state.unevaluated or state.scoring:
             state = replace(state, missing=[], begun=[], to_suggest=0)
             interrupted = _run(request, state, None, console)
@@ -253,20 +254,25 @@ def report(
     Raises:
         SweepError: it could not be written; the message says why.
     """
-    command = [sys.executable, "-m", "analysis.report", mlflow[1] if mlflow else root]
-    command += ["--tracking-uri", mlflow[0], "--out", f"{root}/report"] if mlflow else []
-    command += ["--compare", compare] if compare else []
+    command = [sys.executable, "-m", "analysis.report", "--json"]
+    if mlflow:
+        command += ["--tracking-uri", mlflow[0], "--out", f"{root}/report"]
+    if compare:
+        command += ["--compare", compare]
+    command += ["--", mlflow[1] if mlflow else root]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         if name:
             load_mlflow()  # takes as long as the report
-        told, errors = process.communicate()
-    if process.returncode != 0:
-        lines = errors.strip().splitlines() or [f"exit status {process.returncode}"]
-        refused, ours, why = lines[-1].partition("analysis.report: ")
-        raise SweepError(why if ours and not refused else f"report: {lines[-1]}")
-    page = told.strip().splitlines()[-1]
+        printed, errors = process.communicate()
+    if process.returncode not in (0, 2):  # it crashed
+        reason = last_line(errors) if errors.strip() else f"exit status {process.returncode}"
+        raise SweepError(f"report: {reason}")
+    result = json.loads(printed.splitlines()[-1])
+    if "error" in result:
+        raise SweepError(result["error"])
+    page = result["page"]
     return page, log_report(root, name, page.rpartition("/")[0]) if name else None
 
 

@@ -16,7 +16,7 @@ from scoring.handover import CHECKPOINTS
 from scoring.schemas import TABLES, list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
-from tune_jobs.folder import Request, State, shown
+from tune_jobs.folder import Request, State, short_path
 from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.tracking import is_there, tracking_uri
 
@@ -176,15 +176,15 @@ def end(
         + f" in {duration(time.monotonic() - begun)}",
         highlight=False,
     )
-    lines = [("report", shown(str(page)))] if page else []
+    lines = [("report", short_path(str(page)))] if page else []
     if state.extra:
         lines.append(("extra", f"{some(state.extra)}: of another sweep, in this folder too"))
     tables = [table for table in TABLES if list_files(request.root, f"results/{table}")]
     if tables:
         which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
-        lines.append(("tables", f"{shown(request.root)}/results/{which}/*.parquet"))
+        lines.append(("tables", f"{short_path(request.root)}/results/{which}/*.parquet"))
     if is_there(tracking_uri(request.root)):
-        lines.append(("MLflow", f"geosweep ui {shown(request.root)}"))
+        lines.append(("MLflow", f"geosweep ui {short_path(request.root)}"))
     if unwritten:
         lines.append(("no report", unwritten))
     for trial in failed:

@@ -30,7 +30,8 @@ def keep_apart(sweep: Sweep, root: str) -> None:
     others = [t for t in folder.listed(root) if t.trial in begun - ids]
     if not others:
         return
-    here, trials = folder.shown(root), f"{len(others)} {'trial' if len(others) == 1 else 'trials'}"
+    here = folder.short_path(root)
+    trials = f"{len(others)} {'trial' if len(others) == 1 else 'trials'}"
     raise SweepError(
         f"{sweep.source}: {here} holds {trials} that this sweep does not have "
         f"({_difference(others, sweep.trials)}); --out {_free(here)} takes another folder, "
@@ -65,7 +66,8 @@ def show(request: folder.Request, console: Console) -> None:
     done = sum(word == "done" for word in status.values())
     axes = f", suggested over {', '.join(sweep.space)}" if sweep.search else ""
     say(f"{sweep.name}: {sweep.search.trials if sweep.search else len(cells)} cells{axes}")
-    say(f"folder   {folder.shown(root)} ({f'{done} of them done' if done else 'none done'} there)")
+    there = f"{done} of them done" if done else "none done"
+    say(f"folder   {folder.short_path(root)} ({there} there)")
     fixed = [n for n in TrialConfig.model_fields if n not in varying_fields(sweep.trials)]
     if other := [name for name in fixed if not _is_default(sweep.trials[0], name)]:
         say(f"fixed    {label(sweep.trials[0], other)}")

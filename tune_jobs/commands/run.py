@@ -87,7 +87,7 @@ def run(
     begun = time.monotonic()
     found = sweep.read(name, settings or [])
     if out is None:
-        plan.keep_apart(found, folder.of(found.name))
+        plan.keep_apart(found, folder.path_of(found.name))
     request = service.check(
         found,
         out,
