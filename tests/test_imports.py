@@ -1,4 +1,4 @@
-"""The structure of the packages, read from the source: who imports what, and how long modules are.
+"""The structure of the packages, read from the source: who imports what.
 
 Every import counts, also those inside functions and under ``TYPE_CHECKING``.
 """
@@ -28,7 +28,6 @@ MAY_IMPORT = {  # packages, or modules of them
         "scoring.places",
     },
 }
-LONG = {"scoring/kernels.py", "scoring/schemas.py"}  # one algorithm; the lists of columns
 
 
 def module(path: Path) -> str:
@@ -117,15 +116,6 @@ def test_the_wheel_holds_every_file_that_is_not_python() -> None:
     }
     files = [path for p in PACKAGES for path in (ROOT / p).rglob("*") if path.is_file()]
     assert {path for path in files if path.suffix not in (".py", ".pyc")} == packed
-
-
-def test_every_module_can_be_read_in_one_sitting() -> None:
-    lines = {
-        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
-        for path in SOURCES
-        if path.name != "__init__.py"
-    }
-    assert {name for name, length in lines.items() if length > 400} <= LONG
 
 
 @pytest.mark.parametrize(
