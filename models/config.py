@@ -1,18 +1,23 @@
-"""The configuration of one trial: flat, frozen, checked, with an id of its own.
+"""The configuration of one trial: flat, frozen, validated, with an id.
 
-The same flat mapping is Ray's parameter space, MLflow's parameters and the leading columns
-of the trials table, so nothing is converted on the way.
+The same flat mapping is Ray's parameter space, MLflow's parameters and the first columns of the
+trials table, so there is no conversion layer.
 """
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+from models.fields import Real, Text, Whole
 
 CIFAR = ("cifar10", "cifar100")
 MNIST = ("mnist", "fashion_mnist")
 DATASETS = ("digits", *MNIST, *CIFAR)  # by name; any .npz file by its path
+LONGEST_PATH = 4096  # characters; Linux takes no longer one
+MOST = 10_000_000  # images of a batch, or points: more than any data set here has
+LARGEST = 1e6  # weight or learning rate; no training survives one that comes near this
 
 LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a final normalisation
 
@@ -20,6 +25,10 @@ LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a fi
 def _named_or_npz(dataset: str) -> str:
     if dataset not in DATASETS and not dataset.endswith(".npz"):
         raise ValueError(f"should be one of {', '.join(DATASETS)}, or the path of an .npz file")
+    if any(ord(letter) < 32 for letter in dataset):
+        raise ValueError("has a control character; rename the file")
+    if len(dataset) > LONGEST_PATH:
+        raise ValueError(f"should be a path of at most {LONGEST_PATH} characters")
     return dataset
 
 
@@ -36,7 +45,7 @@ class TrialConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: Annotated[
-        str,
+        Text,
         AfterValidator(_named_or_npz),
         Field(description="digits, mnist, fashion_mnist, cifar10, cifar100, or an .npz file"),
     ] = "digits"
@@ -48,37 +57,51 @@ class TrialConfig(BaseModel):
         description="Table 1's layer type; fully connected for MNIST",
         validate_default=False,
     )  # type: ignore[assignment]
-    stages: int = Field(
+    stages: Whole = Field(
         default=1,
         ge=1,
         le=4,
-        description="the paper's K: parts of equal dimension",
+        description="the paper's K: parts of equal dimension, 1 to 4",
         validation_alias=AliasChoices("stages", "K"),
     )
-    gamma: float = Field(
+    gamma: Real = Field(
         default=0.0,
         ge=0,
-        description="weight of the L2 penalty: the optimizer's coupled weight_decay",
+        le=LARGEST,
+        description="weight of the L2 penalty, 0 to 1e6: the optimizer's coupled weight_decay",
     )
     decay: Literal["all", "blocks"] = Field(
         default="all", description="weight matrices under gamma: all of F (eq. 17) or blocks (14)"
     )
-    transport_penalty: float = Field(
+    transport_penalty: Real = Field(
         default=0.0,
         ge=0,
-        description="weight in the loss of the batch's kinetic energy, the sum over blocks of mean "
-        "|x^(l) - x^(l-1)|^2: of the order of d",
+        le=LARGEST,
+        description="weight in the loss of the batch's kinetic energy, 0 to 1e6; the energy, the "
+        "sum over blocks of mean |x^(l) - x^(l-1)|^2, is of the order of d",
     )
-    straightness_penalty: float = Field(
-        default=0.0, ge=0, description="weight in the loss of the batch's mean LSS - 1"
+    straightness_penalty: Real = Field(
+        default=0.0,
+        ge=0,
+        le=LARGEST,
+        description="weight in the loss of the batch's mean LSS - 1, 0 to 1e6",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="initial weights and order of data")
-    epochs: int = Field(default=200, ge=1, description="passes over the train split")
-    batch_size: int = Field(default=128, ge=2, description="images a step")
+    seed: Whole = Field(
+        default=0, ge=0, lt=2**63, description="initial weights and order of data, 0 to 2^63 - 1"
+    )
+    epochs: Whole = Field(
+        default=200, ge=1, le=1_000_000, description="passes over the train split, 1 to 10^6"
+    )
+    batch_size: Whole = Field(default=128, ge=2, le=MOST, description="images a step, 2 to 10^7")
     recipe: Literal["adam", "sgd"] = Field(
         default="adam", description="optimizer; SGD has momentum 0.9; both decay to 0 on a cosine"
     )
-    learning_rate: float = Field(default=None, gt=0, description="at the first step; 1e-3")  # type: ignore[assignment]
+    learning_rate: Real = Field(
+        default=None,
+        gt=0,
+        le=LARGEST,
+        description="at the first step, above 0 and at most 1e6; 1e-3",
+    )  # type: ignore[assignment]
     normalisation: Literal["batch", "none"] = Field(
         default=None, description="N in a block; batch for convolutional layers, else none"
     )  # type: ignore[assignment]
@@ -86,35 +109,25 @@ class TrialConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of training; scores are always taken in float32"
     )
-    points: int = Field(
+    points: Whole = Field(
         default=None,
         ge=2,
-        description="m: test images scored at initialisation and at the end, the first m; "
-        "1000 (digits: 500)",
+        le=MOST,
+        description="m: test images scored at initialisation and at the end, the first m; 2 to "
+        "10^7 and at most all there are; 1000 (digits: 500)",
         validation_alias=AliasChoices("points", "m"),
     )  # type: ignore[assignment]
-    epoch_points: int = Field(
-        default=1000, ge=1, description="test images scored after every other epoch, at most"
+    epoch_points: Whole = Field(
+        default=1000,
+        ge=1,
+        le=MOST,
+        description="test images scored after every other epoch, at most; 1 to 10^7",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: object) -> object:
-        """Fill in what depends on the data set and the recipe."""
-        if not isinstance(given, dict):
-            return given
-        filled = {k: v for k, v in given.items() if v is not None}
-        dataset, recipe = filled.get("dataset", "digits"), filled.get("recipe", "adam")
-        filled.setdefault("layers", "fully_connected" if dataset in MNIST else "convolutional")
-        filled.setdefault(
-            "normalisation", "none" if filled["layers"] == "fully_connected" else "batch"
-        )
-        filled.setdefault("augment", dataset in CIFAR)
-        if "m" not in filled:
-            filled.setdefault("points", 500 if dataset == "digits" else 1000)
-        if isinstance(recipe, str) and recipe in LEARNING_RATE:
-            filled.setdefault("learning_rate", LEARNING_RATE[recipe])
-        return filled
+        return completed(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrialConfig":
@@ -134,3 +147,23 @@ class TrialConfig(BaseModel):
         """
         canonical = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def completed(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a trial with those filled in whose defaults depend on data set and recipe.
+
+    Nothing is validated, so this also works on a combination that cannot be trained.
+
+    >>> completed({"dataset": "mnist", "gamma": None})["layers"]
+    'fully_connected'
+    """
+    filled = {name: value for name, value in given.items() if value is not None}
+    dataset, recipe = filled.get("dataset", "digits"), filled.get("recipe", "adam")
+    filled.setdefault("layers", "fully_connected" if dataset in MNIST else "convolutional")
+    filled.setdefault("normalisation", "none" if filled["layers"] == "fully_connected" else "batch")
+    filled.setdefault("augment", dataset in CIFAR)
+    if "m" not in filled:
+        filled.setdefault("points", 500 if dataset == "digits" else 1000)
+    if isinstance(recipe, str) and recipe in LEARNING_RATE:
+        filled.setdefault("learning_rate", LEARNING_RATE[recipe])
+    return filled

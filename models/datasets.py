@@ -1,8 +1,8 @@
 """Data sets as plain uint8 arrays, prepared once on a node and memory-mapped by its trials.
 
-``digits`` comes with scikit-learn. The others are taken from ``NAME.npz`` in the data folder
-if it is there, else through torchvision, which downloads and checks them at first use. What
-is prepared lies in the cache folder, under a lock that everything on a node shares.
+``digits`` comes with scikit-learn. The others are read from ``NAME.npz`` in the data folder if it
+exists; otherwise torchvision downloads and verifies them at first use. Prepared arrays lie in the
+cache folder. A file lock keeps two processes of a node from preparing the same one.
 """
 
 import json
@@ -19,14 +19,16 @@ from typing import IO
 import numpy as np
 from filelock import FileLock
 
+from models.archives import ARRAYS, SPLITS, Form, check_forms, check_labels, read, read_archive
 from models.config import DATASETS
+from models.downloads import delete_damaged
+from models.errors import DataError
+from models.files import given_path, is_there, open_regular
+from models.messages import first_line, plain
 
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+__all__ = ["ARRAYS", "DataError"]  # of models.archives and models.errors, for those who load
+
 DIGITS_TEST = 500  # of 1,797
-
-
-class DataError(ValueError):
-    """A data set that is not there, or is not what it should be; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,15 @@ class Dataset:
 def data_folder(given: str | None = None) -> Path | None:
     """Where to look for ``NAME.npz``: what is given, else ``GEOSWEEP_DATA``, else nowhere."""
     folder = given or os.environ.get("GEOSWEEP_DATA")
-    return Path(folder).expanduser().resolve() if folder else None
+    return given_path(folder).resolve() if folder else None
 
 
 def cache_folder() -> Path:
     """Where prepared arrays lie: ``GEOSWEEP_CACHE``, else ``~/.cache/geosweep``."""
-    return Path(os.environ.get("GEOSWEEP_CACHE") or "~/.cache/geosweep").expanduser().resolve()
+    return given_path(os.environ.get("GEOSWEEP_CACHE") or "~/.cache/geosweep").resolve()
 
 
-def load(name: str, folder: str | None = None) -> Dataset:
+def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
     """A data set, prepared first if this node has not done so yet.
 
     Args:
@@ -68,6 +70,8 @@ def load(name: str, folder: str | None = None) -> Dataset:
             images ``x_train``, ``x_test`` of shape (count, height, width[, channels]) and
             integer labels ``y_train``, ``y_test``.
         folder: the data folder; see :func:`data_folder`.
+        verify: compare the arrays in the cache with their checksum, and prepare them again if
+            they differ. Takes a second for some hundred megabytes.
 
     Returns:
         Arrays mapped from the cache: processes of one node share their memory.
@@ -77,7 +81,8 @@ def load(name: str, folder: str | None = None) -> Dataset:
     """
     source = _source(name, data_folder(folder))
     place = _arrays() / _key(name, source)
-    return _prepared(place, lambda: _checked(_raw(name, source), str(source or name)))
+    where = plain(source or name)
+    return _prepared(place, lambda: _checked(_raw(name, source), where), verify)
 
 
 def keep(checksum: str, fetch: Callable[[], IO[bytes]]) -> Dataset:
@@ -94,14 +99,15 @@ def keep(checksum: str, fetch: Callable[[], IO[bytes]]) -> Dataset:
     def fetched() -> dict[str, np.ndarray]:
         where = f"data set {checksum}"
         with fetch() as file:
-            arrays = _checked(_from_archive(file, where), where)
+            arrays = _checked(read_archive(file, where), where)
         if (found := _checksum(arrays)) != checksum:
             raise DataError(f"{where}: what was fetched has the checksum {found}")
         return arrays
 
     for about in _arrays().glob("[!.]*/about.json"):
-        if json.loads(about.read_text())["checksum"] == checksum:
-            return _mapped(about.parent)
+        data = _mapped(about.parent)
+        if data is not None and data.checksum == checksum:
+            return data
     return _prepared(_arrays() / checksum, fetched)
 
 
@@ -109,24 +115,49 @@ def _arrays() -> Path:
     return cache_folder() / "arrays-2"
 
 
-def _prepared(place: Path, prepare: Callable[[], dict[str, np.ndarray]]) -> Dataset:
-    """The data set at a place in the cache, prepared if it is not there by one process of many."""
-    if not place.exists():
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{place}.lock"):
-                if not place.exists():
+def _prepared(
+    place: Path, prepare: Callable[[], dict[str, np.ndarray]], verify: bool = False
+) -> Dataset:
+    """The data set at a place in the cache; one process prepares it if it is missing or damaged."""
+    data = _mapped(place, verify)
+    if data is not None:
+        return data
+    lock = Path(f"{place}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            data = _mapped(place, verify)
+            if data is None:
+                if is_there(place):
+                    print(f"{place}: damaged; preparing it again", file=sys.stderr)
+                try:
                     _prepare(place, prepare())
-        except OSError as error:
-            raise DataError(f"cannot write the cache {place.parent}: {error}") from error
-    return _mapped(place)
+                except DataError:
+                    lock.unlink(missing_ok=True)
+                    raise
+                data = _mapped(place)
+    except OSError as error:
+        raise DataError(f"cannot write the cache {plain(place.parent)}: {error}") from error
+    if data is None:
+        raise DataError(f"{plain(place)}: cannot be read again; is the disk full or failing?")
+    return data
 
 
-def _mapped(place: Path) -> Dataset:
-    about = json.loads((place / "about.json").read_text())
-    # Copy-on-write maps: shared until somebody writes, and torch takes them without a warning.
-    arrays = {key: np.load(place / f"{key}.npy", mmap_mode="c") for key in ARRAYS}
-    return Dataset(**arrays, **about)
+def _mapped(place: Path, verify: bool = False) -> Dataset | None:
+    """The arrays at a place in the cache, or None if they are missing or damaged."""
+    files = [place / "about.json", *(place / f"{key}.npy" for key in ARRAYS)]
+    try:
+        if not all(file.is_file() for file in files):
+            return None
+        about = json.loads(files[0].read_text())
+        # Copy-on-write maps: shared until somebody writes, and torch takes them without a warning.
+        arrays = {key: np.load(place / f"{key}.npy", mmap_mode="c") for key in ARRAYS}
+        data = Dataset(**arrays, **about)
+        check_forms({key: Form(array.dtype, array.shape) for key, array in arrays.items()}, "")
+        whole = len(data.mean) == len(data.std) == data.x_train.shape[3] and data.classes > 0
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, IndexError):
+        return None
+    return data if whole and (not verify or data.checksum == _checksum(arrays)) else None
 
 
 def locate(name: str, folder: str | None = None) -> str:
@@ -142,19 +173,35 @@ def is_here(name: str, folder: str | None = None) -> bool:
         DataError: no such file.
     """
     source = _source(name, data_folder(folder))
-    return source is not None or name == "digits" or (_arrays() / name).exists()
+    return source is not None or name == "digits" or _mapped(_arrays() / name) is not None
 
 
 def _source(name: str, folder: Path | None) -> Path | None:
-    """The .npz file that holds the data set, or None: bundled, or torchvision's."""
-    if name in DATASETS:
-        here = folder / f"{name}.npz" if folder else None
-        return here if here and here.exists() else None
-    path = Path(name).expanduser()
-    for candidate in (path, folder / path if folder else path):
-        if candidate.exists():
-            return candidate.resolve()
-    raise DataError(f"no such file: {path}")
+    """The .npz file that holds the data set, or None: it is bundled or torchvision's.
+
+    Raises:
+        DataError: no such file, or not a regular one.
+    """
+    named = name in DATASETS
+    path = Path(f"{name}.npz") if named else given_path(name)
+    places = [] if named else [path]
+    places += [folder / path] if folder else []
+    for place in places:
+        if is_there(place):
+            return _regular(place)
+    if named:
+        return None
+    raise DataError(f"no such file: {plain(path)}")
+
+
+def _regular(path: Path) -> Path:
+    try:
+        open_regular(path).close()
+        return path.resolve()
+    except OSError as error:
+        raise DataError(
+            f"{plain(path)}: cannot be read: {plain(error.strerror or error)}"
+        ) from error
 
 
 def _key(name: str, source: Path | None) -> str:
@@ -162,12 +209,12 @@ def _key(name: str, source: Path | None) -> str:
         return name
     stat = source.stat()
     mark = f"{source} {stat.st_size} {stat.st_mtime_ns}"
-    return f"{source.stem}-{sha256(mark.encode()).hexdigest()[:12]}"
+    return f"{source.stem[:100]}-{sha256(os.fsencode(mark)).hexdigest()[:12]}"
 
 
 def _raw(name: str, source: Path | None) -> dict[str, np.ndarray]:
     if source is not None:
-        return _from_npz(source)
+        return read(source)
     return _digits() if name == "digits" else _from_torchvision(name)
 
 
@@ -179,12 +226,26 @@ def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
         "std": np.maximum(images.std(axis=(0, 1, 2), dtype=np.float64), 1e-6).tolist(),
         "checksum": _checksum(arrays),
     }
+    needed = sum(array.nbytes for array in arrays.values())
+    if needed > (free := shutil.disk_usage(place.parent).free):
+        raise DataError(
+            f"cannot write the cache {plain(place.parent)}: {place.name} takes "
+            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room, or set "
+            "GEOSWEEP_CACHE to a folder on another disk"
+        )
     aside = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
     aside.mkdir()
     try:
         for key, array in arrays.items():
             np.save(aside / f"{key}.npy", array)
         (aside / "about.json").write_text(json.dumps(about))
+        for file in aside.iterdir():  # a crash after the rename would leave zeros otherwise
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if place.is_dir() and not place.is_symlink():  # it is damaged
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
         aside.rename(place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -214,34 +275,6 @@ def _digits() -> dict[str, np.ndarray]:
     }
 
 
-def _from_npz(source: Path) -> dict[str, np.ndarray]:
-    try:
-        with open(source, "rb") as file:  # numpy leaves a broken one open
-            return _from_archive(file, str(source))
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read as an .npz archive: {error}") from error
-
-
-def _from_archive(file: IO[bytes], where: str) -> dict[str, np.ndarray]:
-    try:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, Mapping):
-            raise DataError(
-                f"{where}: a single array, not an .npz archive that holds {', '.join(ARRAYS)}"
-            )
-        missing = [key for key in ARRAYS if key not in archive]
-        if missing:
-            raise DataError(
-                f"{where}: has no {', '.join(missing)}; an .npz data set holds "
-                f"{', '.join(ARRAYS)} (found: {', '.join(archive) or 'nothing'})"
-            )
-        return {key: archive[key] for key in ARRAYS}
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib, pickle and numpy each raise their own
-        raise DataError(f"{where}: cannot be read as an .npz archive: {error}") from error
-
-
 def _from_torchvision(name: str) -> dict[str, np.ndarray]:
     from torchvision import datasets
 
@@ -252,13 +285,16 @@ def _from_torchvision(name: str) -> dict[str, np.ndarray]:
         "cifar100": datasets.CIFAR100,
     }[name]
     root = cache_folder() / "downloads"
+    for path in delete_damaged(root, name, getattr(kind, "resources", ())):
+        print(f"{path}: damaged; unpacking or downloading it again", file=sys.stderr)
     print(f"{name}: downloading to {root}", file=sys.stderr)
     try:
         train, test = (kind(str(root), train=train, download=True) for train in (True, False))
     except Exception as error:  # urllib, http, ssl, tarfile, RuntimeError: all mean the same here
         raise DataError(
             f"{name}: could not be downloaded; put a {name}.npz with {', '.join(ARRAYS)} into a "
-            f"folder and name it with --data or GEOSWEEP_DATA ({str(error).splitlines()[0]})"
+            f"folder and name it with --data or GEOSWEEP_DATA ({first_line(error)}); if a file in "
+            f"{root} is damaged, delete it"
         ) from error
     return {
         "x_train": np.asarray(train.data),
@@ -270,25 +306,11 @@ def _from_torchvision(name: str) -> dict[str, np.ndarray]:
 
 def _checked(raw: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     """Images as uint8 (count, h, w, c) and labels as int64, or what is wrong with them."""
+    check_forms({key: Form(array.dtype, array.shape) for key, array in raw.items()}, where)
+    check_labels(raw["y_train"], raw["y_test"], where)
     arrays = {}
-    for split in ("train", "test"):
+    for split in SPLITS:
         x, y = raw[f"x_{split}"], raw[f"y_{split}"]
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or min(x.shape) == 0:
-            raise DataError(
-                f"{where}: x_{split} is {x.dtype} {x.shape}; should be uint8 images of shape "
-                "(count, height, width) or (count, height, width, channels)"
-            )
-        if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-            raise DataError(
-                f"{where}: y_{split} is {y.dtype} {y.shape}; should be {len(x)} integer labels"
-            )
-        if y.min() < 0:
-            raise DataError(f"{where}: y_{split} has the label {y.min()}; labels start at 0")
         arrays[f"x_{split}"] = np.ascontiguousarray(x if x.ndim == 4 else x[..., None])
         arrays[f"y_{split}"] = y.astype(np.int64)
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        raise DataError(f"{where}: train and test images differ in size")
-    unseen = set(arrays["y_test"].tolist()) - set(arrays["y_train"].tolist())
-    if unseen:
-        raise DataError(f"{where}: y_test has labels that y_train has not: {sorted(unseen)[:5]}")
     return arrays

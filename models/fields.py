@@ -1,0 +1,118 @@
+"""The types of fields that users fill in: numbers as people write them, and text.
+
+YAML 1.1 reads ``012`` as 10 and ``1:30`` as 90, and Python takes true for 1. None of that is
+what people mean, so number fields refuse it and say how to write the number.
+"""
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+LONGEST = 400  # characters of a number
+EXACT = 2**53  # floats above this skip integers
+
+_INTEGER = re.compile(r"[-+]?(0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|\d[\d_]*)", re.ASCII)
+_DECIMAL = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?", re.ASCII)
+_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_OCTAL = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*", re.ASCII)
+_HINTS = (
+    (r"[-+]?\d+(:\d+)+(\.\d*)?", "; YAML 1.1 reads this in sixties, so write a plain number"),
+    (r"\d{4}-\d{1,2}-\d{1,2}.*", "; this is a date"),
+    (r"[-+]?[\d.]+\s*%", "; write a percentage as a fraction, like 0.05"),
+    (r"[-+]?[\d.]+,\d+", "; write a decimal point, like 0.5, or a list, like [0, 5]"),
+    (r"[-+.\deE]+([,\s]+[-+.\deE]+)+", "; write a list, like [0, 5]"),
+    (r"[-+]?(nan|inf|infinity)", "; it should be finite"),
+)
+
+
+def read_number(text: str) -> int | float | None:
+    """The number that a text stands for, or None if it is none or can be read in two ways.
+
+    >>> [read_number(text) for text in ("1e-3", "5.", "1_000", "0x10", "0o12", "08")]
+    [0.001, 5.0, 1000, 16, 10, 8]
+    >>> [read_number(text) for text in ("012", "1:30", "1e999", "1__0", "yes")]
+    [None, None, None, None, None]
+    """
+    if len(text) > LONGEST:
+        return None
+    try:
+        if _INTEGER.fullmatch(text):
+            return _integer(text)
+        if _SPECIAL.fullmatch(text):
+            return float(text.replace(".", ""))
+        if _DECIMAL.fullmatch(text):
+            value = float(text)
+            digits = re.split("[eE]", text)[0]
+            lost = math.isinf(value) or (value == 0 and re.search("[1-9]", digits))
+            return None if lost else value
+    except ValueError:  # underscores that do not stand between digits
+        pass
+    return None
+
+
+def _integer(text: str) -> int | None:
+    leading_zero = re.match(r"[-+]?0[\d_]", text)
+    if not leading_zero:
+        return int(text, 0)
+    value = int(text, 10)
+    return None if _OCTAL.fullmatch(text) and int(text, 8) != value else value
+
+
+def number(value: Any) -> Any:
+    """What a number field was given, as a number if it is one.
+
+    Raises:
+        ValueError: true or false, or a text that is no number or an ambiguous one.
+    """
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    if not isinstance(value, str):
+        return value
+    found = read_number(value.strip())
+    if found is None:
+        raise ValueError(f"should be a number, like 20 or 0.001{_hint(value.strip())}")
+    return found
+
+
+def _hint(text: str) -> str:
+    if len(text) > LONGEST:
+        return f", of at most {LONGEST} characters"
+    if _OCTAL.fullmatch(text):
+        value, octal = int(text, 10), int(text, 8)
+        return f"; YAML 1.1 reads a leading zero as octal: write {value}, or {octal}"
+    if _DECIMAL.fullmatch(text) and "__" not in text:
+        return "; this one is outside of the range of a 64-bit float"
+    if not text.isascii():
+        odd = next(letter for letter in text if not letter.isascii())
+        return f"; {odd!r} is U+{ord(odd):04X}"
+    return next((hint for form, hint in _HINTS if re.fullmatch(form, text, re.I)), "")
+
+
+def _whole(value: Any) -> Any:
+    value = number(value)
+    if isinstance(value, float) and EXACT < abs(value) < math.inf:
+        if abs(value) < 2**63:
+            raise ValueError("should be written with all its digits, without a point or exponent")
+        return int(value)
+    return value
+
+
+def _real(value: Any) -> Any:
+    value = number(value)
+    try:
+        return float(value) if isinstance(value, int) else value
+    except OverflowError:
+        raise ValueError("is outside of the range of a 64-bit float") from None
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, (bool, int, float)):
+        raise ValueError("should be a string; put it in quotes")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Real = Annotated[float, BeforeValidator(_real)]
+Text = Annotated[str, BeforeValidator(_text)]
