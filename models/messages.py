@@ -59,7 +59,7 @@ def several(names: Iterable[object], most: int = 10) -> str:
     >>> several(range(12), 3)
     '0, 1, 2, and 9 more'
     """
-    words = [plain(name, MOST) for name in names]
+    words = [plain(name, MOST // 2) for name in names]
     rest = [f"and {len(words) - most} more"] if len(words) > most else []
     return ", ".join(words[:most] + rest)
 

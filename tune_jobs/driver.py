@@ -162,7 +162,7 @@ class Driver(NotKept, tune.Callback):
                 yield None
                 continue
             config = self._study.suggest()
-            folder.claim(self._root, self._request.sweep, self._study.cells)
+            folder.claim(self._root, self._request.sweep, self._study.cells, self._request.notes)
             self._board.add(Cell(config, label(config, self._varying or [])))
             yield config
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Request:
     checksums: dict[str, str]  # of each data set
     retry: bool | None = None  # of failed cells: only them, none of them, or with the missing
     max_failures: int | None = None  # cells that may fail before the sweep stops
+    notes: Sequence[str] = ()  # warnings about the data sets
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,19 @@ def short_path(root: str) -> str:
     return root if relative.startswith("..") else relative
 
 
-def claim(root: str, sweep: Sweep, suggested: list[TrialConfig] | None = None) -> None:
+def claim(
+    root: str,
+    sweep: Sweep,
+    suggested: list[TrialConfig] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
     """Write down the cells of a sweep; those of an earlier version of it stay listed as extra.
 
     Args:
         root: the sweep's folder.
         sweep: what was asked for.
         suggested: the cells of a search so far.
+        notes: warnings about the data sets; kept with the cells.
 
     Raises:
         SweepError: the folder cannot be written.
@@ -127,6 +134,7 @@ def claim(root: str, sweep: Sweep, suggested: list[TrialConfig] | None = None) -
         "evaluations": sweep.evaluations,
         "keep": sweep.keep,
         "resources": sweep.resources.model_dump(),
+        "notes": list(notes),
         "trials": [trial.model_dump() for trial in cells],
         "extra": [t for t in extra if TrialConfig.model_validate(t).trial not in ids],
     }

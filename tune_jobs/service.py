@@ -13,9 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models import datasets
+from models import datasets, order
 from models.architectures import architecture
 from models.config import TrialConfig
+from models.files import given_path
+from models.messages import plain
 from scoring import schemas
 from tune_jobs import folder
 from tune_jobs.cluster.turns import turn
@@ -53,13 +55,14 @@ def check(
     Raises:
         SweepError: the message names the file, the field and what is allowed.
     """
-    if data is not None and not Path(data).expanduser().is_dir():
-        raise SweepError(f"--data {data}: no such folder")
+    if data is not None and not os.path.isdir(given_path(data)):
+        raise SweepError(f"--data {plain(data)}: no such folder")
     here = _is_here(address)
     if here:
         _fits(sweep)
     loaded: dict[str, datasets.Dataset] = {}
-    sources = {}
+    sources, smallest = {}, {}
+    file = plain(sweep.source)
     for trial in sweep.trials:
         name = trial.dataset
         if name not in loaded:
@@ -67,17 +70,19 @@ def check(
                 if not (download or datasets.is_here(name, data)):
                     continue
                 sources[name] = datasets.locate(name, data)
-                loaded[name] = datasets.load(name, data)
+                loaded[name] = datasets.load(name, data, verify=True)
             except datasets.DataError as error:
-                raise SweepError(f"{sweep.source}: dataset: {error}") from error
+                raise SweepError(f"{file}: dataset: {error}") from error
         most = len(loaded[name].y_test)
+        smallest[name] = min(trial.points, smallest.get(name, most))
         if trial.points > most:
             raise SweepError(
-                f"{sweep.source}: points = {trial.points}: {name} has {most} test images"
+                f"{file}: points = {trial.points}: {plain(name)} has {most} test images, so give "
+                f"points: {most} or fewer"
             )
         if here and (needed := memory(trial, loaded[name])) > _memory_here():
             raise SweepError(
-                f"{sweep.source}: points = {trial.points}: the states of K = {trial.stages} "
+                f"{file}: points = {trial.points}: the states of K = {trial.stages} "
                 f"{trial.layers} stages take {needed / 1e9:.1f} GB, this machine has "
                 f"{_memory_here() / 1e9:.1f} GB; take fewer points"
             )
@@ -90,6 +95,11 @@ def check(
         checksums={name: data.checksum for name, data in loaded.items()},
         retry=retry,
         max_failures=max_failures,
+        notes=[
+            note
+            for name, kept in loaded.items()
+            for note in order.warnings(name, kept.y_train, kept.y_test, smallest[name])
+        ],
     )
 
 
@@ -130,7 +140,9 @@ def run(request: folder.Request, console: Console) -> folder.State:
     with folder.hold(root):
         _prepare(request, console)
         study = _study(request)
-        folder.claim(root, sweep, study.cells if study else None)
+        folder.claim(root, sweep, study.cells if study else None, request.notes)
+        for note in request.notes:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         state = folder.inspect(root)
         if study:
             for trial, row in state.rows.items():

@@ -75,6 +75,8 @@ def show(request: folder.Request, console: Console) -> None:
         say(f"evaluate {evaluations.changed(sweep.evaluations)}")
     for name in sorted({trial.dataset for trial in sweep.trials} - request.checksums.keys()):
         say(f"data     {name} is not on this machine yet; geosweep run downloads it")
+    for note in request.notes:
+        say(f"warning  {note}")
     if sweep.search:
         return
     for trial, called in labels(sweep.trials).items():
