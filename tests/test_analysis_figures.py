@@ -23,6 +23,10 @@ from pyarrow import parquet as pq
 from analysis import figures
 from analysis.measures.search import read_search
 from analysis.plots import panels, style
+from analysis.plots.scores import lss_against_epoch, ots_against_m
+from analysis.plots.stages import lss_by_stage, scores_by_stage
+from analysis.plots.tracks import tracks_by_gamma, tracks_by_stage
+from analysis.plots.trials import accuracy_against_score
 from analysis.results import load
 from scoring.schemas import TABLES, read_rows, table_path, write_table
 
@@ -89,7 +93,7 @@ def test_every_figure_is_said_in_words() -> None:
 
 def test_the_axis_of_epochs_ends_with_the_last_epoch(tmp_path: Path) -> None:
     made_up_trial(tmp_path, epochs=20)
-    (axes,) = figures.lss_against_epoch(load(tmp_path)).axes
+    (axes,) = lss_against_epoch(load(tmp_path)).axes
     assert axes.get_xlim()[1] < 20.5
     assert_array_equal(axes.get_xticks(), [0, 5, 10, 15, 20])
 
@@ -115,7 +119,7 @@ def test_many_gammas_have_thin_lines_and_a_colour_bar(tmp_path: Path) -> None:
     for gamma in gammas:
         made_up_trial(tmp_path, gamma=float(gamma), stages=2)
     results = load(tmp_path)
-    for figure in (figures.lss_against_epoch(results), figures.lss_by_stage(results)):
+    for figure in (lss_against_epoch(results), lss_by_stage(results)):
         for axes in figure.axes:
             (curves,) = (c for c in axes.collections if isinstance(c, LineCollection))
             assert len(curves.get_segments()) == 15
@@ -129,7 +133,7 @@ def test_many_gammas_have_thin_lines_and_a_colour_bar(tmp_path: Path) -> None:
 def test_equal_lines_are_drawn_beside_each_other(tmp_path: Path) -> None:
     for gamma in (0.0, 0.1):
         made_up_trial(tmp_path, gamma=gamma, ots=0.5)
-    axes = figures.ots_against_m(load(tmp_path)).axes[0]
+    axes = ots_against_m(load(tmp_path)).axes[0]
     one, other = (line for line in axes.lines if str(line.get_label()).startswith("γ"))
     assert_array_equal(one.get_xydata(), other.get_xydata())  # type: ignore[arg-type]
     places = [line.get_transform().transform(line.get_xydata()) for line in (one, other)]
@@ -138,7 +142,7 @@ def test_equal_lines_are_drawn_beside_each_other(tmp_path: Path) -> None:
 
 def test_each_stage_has_its_row_with_its_own_nulls(four_stages: Path) -> None:
     results = load(four_stages, columns=figures.COLUMNS)
-    figure = figures.lss_by_stage(results)
+    figure = lss_by_stage(results)
     heads = [f"cifar10, {name}, K = 4\nstage 1" for name in ("plain", "ResNet")]
     assert titles(figure) == heads + [f"stage {k}" for k in (2, 3, 4) for _ in range(2)]
     tracks = results.tracks.merge(results.trials[["trial", "network", "gamma"]], on="trial")
@@ -155,7 +159,7 @@ def test_each_stage_has_its_row_with_its_own_nulls(four_stages: Path) -> None:
 
 def test_the_shape_of_a_state_is_said_where_it_is_known(tmp_path: Path) -> None:
     made_up_trial(tmp_path, stages=2, shapes="16 x 8 x 8, 32 x 4 x 4")
-    assert titles(figures.lss_by_stage(load(tmp_path))) == [
+    assert titles(lss_by_stage(load(tmp_path))) == [
         "digits, ResNet, K = 2\nstage 1: 16 x 8 x 8",
         "stage 2: 32 x 4 x 4",
     ]
@@ -165,7 +169,7 @@ def test_more_than_four_columns_go_on_below(tmp_path: Path) -> None:
     for dataset in ("digits", "mnist", "cifar10"):
         for network in ("plain", "resnet"):
             made_up_trial(tmp_path, network, dataset=dataset, stages=2)
-    figure = figures.lss_by_stage(load(tmp_path))
+    figure = lss_by_stage(load(tmp_path))
     assert len(titles(figure)) == 12
     grid: Any = figure.axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == (4, 4)
@@ -173,7 +177,7 @@ def test_more_than_four_columns_go_on_below(tmp_path: Path) -> None:
 
 def test_scores_by_stage_are_those_of_the_paper_s_gammas(four_stages: Path) -> None:
     results = load(four_stages, columns=figures.COLUMNS)
-    figure = figures.scores_by_stage(results)
+    figure = scores_by_stage(results)
     assert titles(figure)[:5] == ["cifar10, K = 4", *(f"γ = {g:g}" for g in FIG_6)]
     assert figure.axes[1].get_ylabel() == "OTS (fraction, m = 1,000)"
     tracks = results.tracks.merge(results.trials[["trial", "network", "gamma"]], on="trial")
@@ -192,7 +196,7 @@ def test_a_stage_that_collapsed_is_named_and_has_no_ots(tmp_path: Path) -> None:
     rows = read_rows(str(tmp_path), "tracks", trial)
     rows[-1] |= {"collapsed": True, "ots": 1.0}  # the second stage of the last epoch
     write_table(str(tmp_path), "tracks", trial, rows)
-    figure = figures.scores_by_stage(load(tmp_path))
+    figure = scores_by_stage(load(tmp_path))
     assert titles(figure)[1] == "γ = 0\ncollapsed: plain 2"
     after = figure.axes[1].lines[1]
     assert np.isfinite(np.asarray(after.get_ydata())).tolist() == [True, False]
@@ -208,7 +212,7 @@ def test_the_tracks_drawn_are_those_stored_of_the_smallest_seed(tmp_path: Path) 
     for seed in (2, 1, 3):
         trial = made_up_trial(tmp_path, gamma=1e-3, seed=seed, lss=1.12, ots=0.96)
         change(tmp_path, "tracks", trial, lss=1.12)
-    figure = figures.tracks_by_gamma(load(tmp_path, columns=figures.COLUMNS))
+    figure = tracks_by_gamma(load(tmp_path, columns=figures.COLUMNS))
     assert titles(figure)[0].startswith("digits, ResNet, γ = 0.001\nLSS 1.12 (")
     assert titles(figure)[0].endswith("OTS 0.960 (1.000)")
     stored = read_rows(str(tmp_path), "tracks", "digitr1g0.001s1")[-1]["projected"]
@@ -226,11 +230,11 @@ def test_the_tracks_drawn_are_those_stored_of_the_smallest_seed(tmp_path: Path) 
 
 def test_a_class_has_its_colour_and_points_without_one_are_grey(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path)
-    colours = figures.tracks_by_gamma(load(tmp_path)).axes[0].collections[0].get_edgecolor()
+    colours = tracks_by_gamma(load(tmp_path)).axes[0].collections[0].get_edgecolor()
     assert [to_hex(c) for c in colours[:3]] != [to_hex(colours[0])] * 3  # type: ignore[index]
     assert_array_equal(colours[0], colours[3])  # type: ignore[index]
     (tmp_path / table_path("samples", trial)).unlink()
-    figure = figures.tracks_by_gamma(load(tmp_path))
+    figure = tracks_by_gamma(load(tmp_path))
     assert len(segments(figure, 0)) == 6
     grey = figure.axes[0].collections[0].get_edgecolor()
     assert len({to_hex(c) for c in np.atleast_2d(grey)}) == 1
@@ -242,7 +246,7 @@ def test_of_a_hundred_classes_ten_are_shown_each_in_a_colour_of_its_own(tmp_path
     for row, label in zip(rows, (3, 13, 23, 3, 13, 99), strict=True):
         row["label"] = label
     write_table(str(tmp_path), "samples", trial, rows)
-    figure = figures.tracks_by_gamma(load(tmp_path))
+    figure = tracks_by_gamma(load(tmp_path))
     names = [t.get_text() for t in figure.legends[0].get_texts()]
     assert names[:4] == ["class 3", "class 13", "class 23", "class 99"]
     colours = figure.axes[0].collections[0].get_edgecolor()
@@ -254,7 +258,7 @@ def test_both_networks_are_shown_at_the_same_gammas(tmp_path: Path) -> None:
         made_up_trial(tmp_path, "plain", gamma)
     for gamma in (1e-3, 0.2):
         made_up_trial(tmp_path, "resnet", gamma)
-    figure = figures.tracks_by_gamma(load(tmp_path))
+    figure = tracks_by_gamma(load(tmp_path))
     heads = [title.split("\n")[0] for title in titles(figure)]
     plain = [f"digits, plain, γ = {gamma:g}" for gamma in (1e-4, 1e-3, 1e-2, 1e-1)]
     assert heads == [*plain, "digits, ResNet, γ = 0.001"]
@@ -264,7 +268,7 @@ def test_both_networks_are_shown_at_the_same_gammas(tmp_path: Path) -> None:
 def test_mnist_is_shown_at_the_gamma_of_the_paper_s_figure_3(tmp_path: Path) -> None:
     for gamma in (0.0, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2):
         made_up_trial(tmp_path, gamma=gamma, dataset="mnist")
-    heads = [title.split("\n")[0] for title in titles(figures.tracks_by_gamma(load(tmp_path)))]
+    heads = [title.split("\n")[0] for title in titles(tracks_by_gamma(load(tmp_path)))]
     assert heads == [f"mnist, ResNet, γ = {gamma:g}" for gamma in (1e-4, 5e-4, 1e-3, 1e-2)]
 
 
@@ -274,10 +278,7 @@ def test_stages_are_shown_at_each_network_s_best_gamma(tmp_path: Path) -> None:
         for gamma in (1e-3, 5e-3):
             for seed, accuracy in enumerate((0.5, 0.7 + 0.2 * (gamma == best[network]))):
                 made_up_trial(tmp_path, network, gamma, seed, stages=2, test_accuracy=accuracy)
-    heads = [
-        "\n".join(title.split("\n")[:2])
-        for title in titles(figures.tracks_by_stage(load(tmp_path)))
-    ]
+    heads = ["\n".join(title.split("\n")[:2]) for title in titles(tracks_by_stage(load(tmp_path)))]
     assert heads == [
         f"digits, {name}, γ = {gamma:g}\nstage {k} of 2"
         for name, gamma in (("plain", 1e-3), ("ResNet", 5e-3))
@@ -290,7 +291,7 @@ def test_a_point_stands_for_each_trial_that_has_the_score(tmp_path: Path) -> Non
     made_up_trial(tmp_path, "resnet", lss=3.0, collapsed=True, ots=1.0, test_accuracy=0.6)
     made_up_trial(tmp_path, "resnet", seed=1, lss=np.inf, ots=0.9, test_accuracy=0.7)
     made_up_trial(tmp_path, "resnet", seed=2, status="diverged", lss=2.0, ots=0.9)
-    figure = figures.accuracy_against_score(load(tmp_path))
+    figure = accuracy_against_score(load(tmp_path))
     found = []
     for place in (0, 1):
         points = lines(figure, place)
@@ -384,9 +385,7 @@ def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Ca
 
 def test_a_figure_is_written_as_a_bitmap_and_the_same_drawing_each_time(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path))
-    one, other = (
-        style.save(figures.tracks_by_gamma(results), str(tmp_path), "tracks") for _ in range(2)
-    )
+    one, other = (style.save(tracks_by_gamma(results), str(tmp_path), "tracks") for _ in range(2))
     assert one["png"].startswith(b"\x89PNG")
     assert ElementTree.fromstring(one["svg"]).tag.endswith("svg")
     assert one["svg"] == other["svg"] == (tmp_path / "tracks.svg").read_bytes()

@@ -12,9 +12,10 @@ import pytest
 from made_up import GAMMAS, by_m, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 
-from analysis import figures, report, tables
+from analysis import report, tables
 from analysis.measures.summary import summary
 from analysis.plots import style
+from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
 from analysis.results import load
 from scoring import schemas
 from scoring.schemas import (
@@ -39,7 +40,7 @@ def labels(figure: Figure) -> list[list[str]]:
 
 
 def test_the_nulls_are_drawn_into_every_lss_panel(sweep: Path) -> None:
-    figure = figures.lss_against_epoch(load(sweep))
+    figure = lss_against_epoch(load(sweep))
     assert [axes.get_title() for axes in figure.axes] == [
         "digits, plain, K = 1",
         "digits, ResNet, K = 1",
@@ -56,7 +57,7 @@ def test_the_nulls_are_drawn_into_every_lss_panel(sweep: Path) -> None:
 
 
 def test_the_nulls_are_drawn_into_the_panels_against_gamma(sweep: Path) -> None:
-    figure = figures.scores_against_gamma(load(sweep))
+    figure = scores_against_gamma(load(sweep))
     accuracy, _, lss, ots = labels(figure)
     assert style.INITIAL not in accuracy
     assert lss.count(style.INITIAL) == ots.count(style.INITIAL) == 2
@@ -72,7 +73,7 @@ def drawn(figure: Figure, place: int) -> dict[str, np.ndarray]:
 
 def test_ots_against_m_ends_at_the_mean_ots_of_the_cell(sweep: Path) -> None:
     results = load(sweep)
-    figure = figures.ots_against_m(results)
+    figure = ots_against_m(results)
     names = ["digits, plain, K = 1", "digits, ResNet, K = 1"]
     assert [axes.get_title() for axes in figure.axes] == names * 2  # OTS, then gap
     means = summary(results).set_index(["network", "gamma"])
@@ -90,7 +91,7 @@ def test_ots_against_m_ends_at_the_mean_ots_of_the_cell(sweep: Path) -> None:
 
 
 def test_the_nulls_are_drawn_into_the_panels_against_m(sweep: Path) -> None:
-    figure = figures.ots_against_m(load(sweep))
+    figure = ots_against_m(load(sweep))
     for place in range(2):
         curve = drawn(figure, place)["1/m"]
         np.testing.assert_allclose(curve[:, 0] * curve[:, 1], 1.0)
@@ -107,7 +108,7 @@ def test_a_stage_that_collapsed_leaves_its_trial_without_a_line(tmp_path: Path) 
     rows = [row for row in rows if row["trial"] == trial]
     rows[-1] |= {"collapsed": False} | by_m(1.0, 1.0)  # the second stage of the last epoch
     write_table(str(tmp_path), "tracks", trial, rows)
-    figure = figures.ots_against_m(load(tmp_path))
+    figure = ots_against_m(load(tmp_path))
     for place in range(2):
         assert figure.axes[place].get_title().endswith("collapsed: γ = 10")
         assert np.isnan(drawn(figure, place)["γ = 10"][:, 1]).all()
@@ -118,7 +119,7 @@ def test_a_network_that_some_k_has_not_leaves_its_place_empty(tmp_path: Path) ->
     made_up_trial(tmp_path, "plain", stages=1)
     for stages in (1, 2):
         made_up_trial(tmp_path, "resnet", stages=stages, points=500 * stages)
-    shown = [axes.get_visible() for axes in figures.ots_against_m(load(tmp_path)).axes]
+    shown = [axes.get_visible() for axes in ots_against_m(load(tmp_path)).axes]
     assert shown == [True] * 4 + [False, True] * 2
 
 
@@ -127,9 +128,9 @@ def test_a_panel_for_each_dataset_and_k(tmp_path: Path) -> None:
         for gamma in np.geomspace(1e-5, 1, 14):  # too many for an even axis
             made_up_trial(tmp_path, gamma=float(gamma), dataset=dataset, stages=stages)
     results = load(tmp_path)
-    assert len(figures.lss_against_epoch(results).axes) == 3
-    assert len(figures.ots_against_m(results).axes) == 6
-    against_gamma = figures.scores_against_gamma(results)
+    assert len(lss_against_epoch(results).axes) == 3
+    assert len(ots_against_m(results).axes) == 6
+    against_gamma = scores_against_gamma(results)
     assert len(against_gamma.axes) == 8
     assert against_gamma.axes[0].get_xscale() == "symlog"
 

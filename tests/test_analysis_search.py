@@ -13,7 +13,7 @@ from made_up import GAMMAS, made_up_search, made_up_sweep, made_up_trial
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
-from analysis import figures, report
+from analysis import report
 from analysis.correlation import correlations
 from analysis.measures import search
 from analysis.measures.findings import sentences
@@ -21,6 +21,8 @@ from analysis.measures.layout import fold
 from analysis.measures.search import Search, on_front, read_search, search_sentence, search_table
 from analysis.measures.summary import summary
 from analysis.plots import style
+from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
+from analysis.plots.trials import pareto_front, search_history
 from analysis.results import ResultsError, load
 
 BOTH = {"test_accuracy": "max", "lss": "min"}
@@ -188,7 +190,7 @@ def four(tmp_path: Path) -> Path:
 
 
 def test_the_front_is_drawn_large_and_joined_by_a_step_line(four: Path) -> None:
-    figure = figures.pareto_front(load(four), Search("optuna", "tpe", 4, BOTH))
+    figure = pareto_front(load(four), Search("optuna", "tpe", 4, BOTH))
     (axes,) = figure.axes
     assert axes.get_xlabel() == "test accuracy (fraction), higher is better"
     assert axes.get_ylabel() == "LSS (dimensionless), lower is better"
@@ -214,7 +216,7 @@ def test_the_front_is_drawn_large_and_joined_by_a_step_line(four: Path) -> None:
 def test_the_nulls_are_drawn_into_every_panel_of_a_search(four: Path) -> None:
     results = load(four)
     objectives = BOTH | {"ots": "max"}
-    figure = figures.pareto_front(results, Search("optuna", "tpe", 4, objectives))
+    figure = pareto_front(results, Search("optuna", "tpe", 4, objectives))
     assert [axes.get_visible() for axes in figure.axes] == [True] * 3
     assert figure.axes[1].get_ylabel() == "OTS (fraction, m = 1,000), higher is better"
     initial = results.trials.groupby("network", observed=True)[["lss_initial", "ots_initial"]]
@@ -233,7 +235,7 @@ def test_the_nulls_are_drawn_into_every_panel_of_a_search(four: Path) -> None:
 def test_four_objectives_make_six_panels_and_a_far_lss_a_logarithmic_axis(four: Path) -> None:
     made_up_trial(four, gamma=1.0, lss=1e4)
     objectives = BOTH | {"ots": "max", "test_loss": "min"}
-    figure = figures.pareto_front(load(four), Search("optuna", "random", 4, objectives))
+    figure = pareto_front(load(four), Search("optuna", "random", 4, objectives))
     assert len(figure.axes) == 6
     assert figure.axes[0].get_yscale() == "log"
     assert figure.axes[0].get_xscale() == "linear"
@@ -244,7 +246,7 @@ def test_the_history_of_one_objective_shows_the_best_so_far(tmp_path: Path) -> N
     for seed, (minute, lss) in enumerate(((3, 2.5), (1, 3.0), (2, 2.0), (4, 1.5))):
         moment = pd.Timestamp(f"2026-06-01 12:0{minute}", tz="UTC")
         made_up_trial(tmp_path, seed=seed, lss=lss, trained_at=moment)
-    figure = figures.search_history(load(tmp_path), Search("optuna", "tpe", 4, {"lss": "min"}))
+    figure = search_history(load(tmp_path), Search("optuna", "tpe", 4, {"lss": "min"}))
     (trained,) = lines(figure, 0, "ResNet, K = 1")
     assert sorted(map(tuple, trained)) == [(1, 3.0), (2, 2.0), (3, 2.5), (4, 1.5)]
     (best,) = lines(figure, 0, "best so far")
@@ -311,7 +313,7 @@ def test_stopped_trials_change_no_mean_no_correlation_and_no_line(
     pd.testing.assert_frame_equal(summary(with_them).drop(columns="stopped"), expected)
     pd.testing.assert_frame_equal(correlations(with_them), correlations(without))
     assert sentences(with_them)[2:] == sentences(without)[1:]
-    for draw in (figures.lss_against_epoch, figures.scores_against_gamma, figures.ots_against_m):
+    for draw in (lss_against_epoch, scores_against_gamma, ots_against_m):
         for ours, theirs in zip(draw(with_them).axes, draw(without).axes, strict=True):
             for line, same in zip(ours.lines, theirs.lines, strict=True):
                 assert_array_equal(line.get_xydata(), same.get_xydata())  # type: ignore[arg-type]

@@ -1,0 +1,267 @@
+"""The catalogue of figures: what each shows, what a sweep must have for it, how it is drawn."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from analysis.plots.settings import own_settings  # before matplotlib
+
+# isort: split
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.measures.intervention import any_effects
+from analysis.measures.search import Search, candidates
+from analysis.plots import style
+from analysis.plots.intervention import intervention
+from analysis.plots.robustness import (
+    accuracy_against_noise,
+    accuracy_against_units,
+    accuracy_without_blocks,
+    measured,
+    mixed_by_distance,
+)
+from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
+from analysis.plots.stages import lss_by_stage, scores_by_stage
+from analysis.plots.tracks import has_tracks, tracks_by_gamma, tracks_by_stage
+from analysis.plots.trials import accuracy_against_score, pareto_front, search_history
+from analysis.results import Results
+
+
+class Spec(NamedTuple):
+    """A figure of the catalogue."""
+
+    function: Callable[..., Figure]  # takes the results, and the search or the effects (see below)
+    title: str
+    paper: str  # the figure of the paper that has the same form
+    alt: str
+    caption: str
+    needs: str  # what a sweep must have for this figure
+    applies: Callable[[Results, Search | None], bool]
+    of_search: bool = False  # the function takes the search as well
+    of_effects: bool = False  # the function takes the effects of penalties as well
+
+    def draw(
+        self,
+        results: Results,
+        search: Search | None = None,
+        effects: pd.DataFrame | None = None,
+    ) -> Figure:
+        """Draw the figure of a sweep to which it applies; arguments as in
+        :func:`analysis.figures.draw`."""
+        with own_settings():
+            if self.of_search:
+                figure = self.function(results, search)
+            elif self.of_effects:
+                figure = self.function(results, effects)
+            else:
+                figure = self.function(results)
+        style.clean(figure)
+        return figure
+
+
+def _any_done(results: Results, search: Search | None = None) -> bool:
+    return bool((results.trials.status == "done").any())
+
+
+def _any_stages(results: Results, search: Search | None = None) -> bool:
+    trials = results.trials[(results.trials.status == "done") & (results.trials.stages > 1)]
+    return not set(results.tracks.trial.unique()).isdisjoint(trials.trial)
+
+
+def _any_prefixes(results: Results, search: Search | None = None) -> bool:
+    done = results.trials.trial[results.trials.status == "done"]
+    return bool(results.tracks.trial[results.tracks.prefix_m.notna()].isin(done).any())
+
+
+def _found(results: Results, search: Search | None, several: bool) -> bool:
+    if search is None or (len(search.objectives) > 1) != several:
+        return False
+    return len(candidates(results, search)) > 0
+
+
+def _measured(*names: str) -> Callable[[Results, Search | None], bool]:
+    return lambda results, _: measured(results, names)
+
+
+NULLS = "Dotted: the same network before training. Dashed: "
+BANDS = "mean over seeds; where there are several, with the 95% t-interval"
+TRACKS = (
+    "Tracks of about 20 points, multiplied with one fixed Gaussian matrix P of two rows, the same "
+    "for both networks; hollow: start of a track, dots: after each block, filled: its end, in the "
+    "colour and form of the point's class. One trial each, that of the smallest seed. Above: its "
+    "LSS and OTS, in brackets before training. Scales differ by panel."
+)
+SIDES = (
+    f"Plain network against ResNet at up to four γ: {BANDS} as a band, cut where it leaves the "
+    "panel. "
+)
+
+FIGURES = {
+    "lss_against_epoch": Spec(
+        lss_against_epoch,
+        "LSS during training",
+        "Fig. 2",
+        "LSS against epoch, a panel per dataset, K and network, a line per gamma",
+        f"LSS against epoch, a line per γ; epoch 0 is before training. Mean over points and "
+        f"stages, then {BANDS} as a band, cut where it leaves the panel. {NULLS}√n, what n "
+        "independent directions give. 1 is a straight line. Axes differ by panel.",
+        "a trial that is done",
+        _any_done,
+    ),
+    "tracks_by_gamma": Spec(
+        tracks_by_gamma,
+        "Tracks in two dimensions",
+        "Figs 3, 9 to 12",
+        "Tracks of about 20 points in two dimensions, a row per network, a column per gamma",
+        TRACKS,
+        "tracks in two dimensions of a trial with K = 1",
+        lambda results, _: has_tracks(results, several=False),
+    ),
+    "scores_against_gamma": Spec(
+        scores_against_gamma,
+        "Accuracy and scores against γ",
+        "Fig. 4",
+        "Clean train accuracy, test accuracy, LSS and OTS against gamma, a line per network and K",
+        f"At the end of training: {BANDS} as a bar. {NULLS}√n (LSS) and 1/m (OTS), what chance "
+        "gives.",
+        "a trial that is done",
+        _any_done,
+    ),
+    "lss_by_stage": Spec(
+        lss_by_stage,
+        "LSS during training, stage by stage",
+        "Fig. 5",
+        "LSS against epoch, a row of panels per stage, a column per network, a line per gamma",
+        f"LSS of each stage against epoch, from the first stage (above) to the last, a line per γ. "
+        f"Mean over points, then {BANDS} as a band. {NULLS}√n. Axes differ by panel.",
+        "a trial with K > 1",
+        _any_stages,
+    ),
+    "scores_by_stage": Spec(
+        scores_by_stage,
+        "Scores stage by stage",
+        "Fig. 6",
+        "Test accuracy against gamma, and OTS and LSS against the stage, plain against ResNet",
+        f"Left: test accuracy at up to four γ. Beside it OTS (above) and LSS (below) of each stage "
+        f"at the end of training: {BANDS} as a bar. {NULLS}√n (LSS) and 1/m (OTS). A stage that "
+        "has collapsed has no OTS.",
+        "a trial with K > 1",
+        _any_stages,
+    ),
+    "tracks_by_stage": Spec(
+        tracks_by_stage,
+        "Tracks in two dimensions, stage by stage",
+        "Figs 13 to 16",
+        "Tracks of about 20 points in two dimensions, a row per network, a column per stage",
+        f"{TRACKS} γ is the one with the network's best mean test accuracy.",
+        "tracks in two dimensions of a trial with K > 1",
+        lambda results, _: has_tracks(results, several=True),
+    ),
+    "accuracy_against_units": Spec(
+        accuracy_against_units,
+        "Accuracy as units are eliminated",
+        "Fig. 7",
+        "Test accuracy against the share of eliminated units of a block, plain against ResNet",
+        f"Test accuracy against the share of the units of one block that are set back to their "
+        f"values before it, those that are largest for the point's class first; at 1 the block "
+        f"is left out. {SIDES}Dotted: nothing eliminated. Dashed: chance, where a network that "
+        "has learnt nothing is flat, too.",
+        "the evaluation lesion",
+        _measured("lesion"),
+    ),
+    "accuracy_without_blocks": Spec(
+        accuracy_without_blocks,
+        "Accuracy without a block, or with two exchanged",
+        "",
+        "Test accuracy without each block, and with neighbouring blocks exchanged",
+        f"Test accuracy when block l alone is left out, and when it changes places with the next "
+        f"one. {SIDES}Dotted: the network as it is. Dashed: chance.",
+        "the evaluation lesion",
+        _measured("skip", "swap"),
+    ),
+    "accuracy_against_noise": Spec(
+        accuracy_against_noise,
+        "Accuracy and variation rate under noise",
+        "Fig. 8",
+        "Accuracy and variation rate against the level of noise and attacks, plain against ResNet",
+        f"Test accuracy, and how far the last state (l = n of the last stage) moves relative to "
+        f"its size (eq. 49), against the level of Gaussian noise and the budgets of attacks. "
+        f"{SIDES}Dotted: no noise; in panels of the variation rate, how far the first stage's "
+        "input moves. Dashed: chance. A network that answers everything alike has a variation "
+        "rate of 0: read it beside the accuracy. Scales of the variation rate differ by panel.",
+        "one of the evaluations noise, fgsm, pgd",
+        _measured("noise", "fgsm", "pgd"),
+    ),
+    "mixed_by_distance": Spec(
+        mixed_by_distance,
+        "Pairs mixed up, by the distance of their tracks",
+        "",
+        "Share of pairs that noise mixes up by tenths of track distance, plain against ResNet",
+        "A pair is mixed up where noise takes the end of one track nearer to the other's end than "
+        "to its own (section 4.2, Fig. 1E). Pairs are in tenths by the distance of their tracks "
+        f"(eq. 35), the closest first. {SIDES}Dotted: all of these pairs, which each tenth would "
+        "equal were distance of no importance. Tracks that end close together are close in eq. 35, "
+        "too, and easily mixed up for that alone. Scales differ by panel.",
+        "the evaluation separation",
+        _measured("separation", "separation_different"),
+    ),
+    "intervention": Spec(
+        intervention,
+        "What a penalty on tracks changes, by its weight",
+        "",
+        "Change of LSS, test accuracy and robustness against the weight of a penalty, by network",
+        "With the penalty less without it, in cells that are equal in all else, over seeds: mean "
+        "with the 95% interval as a bar, by pairs of seeds where both sides have the same ones, "
+        "else Welch's; cut where it leaves the panel. Bars are not corrected for how many there "
+        "are; the table's stars are. Dashed: no change. LSS shows whether the penalty did what it "
+        "is for; only then do the others answer. Scales differ by panel.",
+        "trials with straightness_penalty or transport_penalty, and the same cells without",
+        lambda results, _: any_effects(results),
+        of_effects=True,
+    ),
+    "accuracy_against_score": Spec(
+        accuracy_against_score,
+        "Test accuracy against LSS and OTS",
+        "",
+        "Test accuracy against LSS and against OTS, a point per trial, by network",
+        "A point per trial, a row per dataset and K. Look at each network by itself: networks that "
+        f"differ in both numbers make a trend where neither has one. {NULLS}√n and 1/m.",
+        "a trial that is done",
+        _any_done,
+    ),
+    "ots_against_m": Spec(
+        ots_against_m,
+        "OTS against m",
+        "",
+        "OTS and gap of the first m points against m, a panel per dataset, K and network",
+        "OTS (left) and gap (right) of the first m points alone, at the end of training. OTS falls "
+        "as m grows, and the paper never states its m: compare at equal m, and with the nulls at "
+        f"that m. Mean over stages, then {BANDS} as a band; lines are drawn a little beside each "
+        f"other. {NULLS}1/m, a random matching. Collapsed trials are left out.",
+        "OTS of the first points alone",
+        _any_prefixes,
+    ),
+    "pareto_front": Spec(
+        pareto_front,
+        "Pareto front of the search",
+        "",
+        "Objectives of the search against each other, a point per trial, with the Pareto front",
+        "Every trial that is done, against two objectives of the search; the axes say which way "
+        "is better. Large: on the Pareto front; the line is the front of the two objectives of "
+        f"the panel. {NULLS}√n and 1/m, what chance gives.",
+        "a search with several objectives",
+        lambda results, search: _found(results, search, several=True),
+        of_search=True,
+    ),
+    "search_history": Spec(
+        search_history,
+        "History of the search",
+        "",
+        "Objective of the search against the number of the trial, with the best so far",
+        "Every trial that is done, in the order they were trained; the line is the best so far. "
+        f"{NULLS}√n and 1/m, what chance gives.",
+        "a search with one objective",
+        lambda results, search: _found(results, search, several=False),
+        of_search=True,
+    ),
+}
