@@ -1,13 +1,16 @@
-"""Kill the driver or a worker of a sweep at random, again and again, and count what is left.
+"""Kill the driver or a worker of a sweep at random, many times, and check that nothing is lost.
 
     python -m benchmarks.kills --kills 50
 
-A sweep of 16 trials on digits is started as often as it takes. Some seconds after each start,
-drawn at random from ``--seed``, one of its processes (the driver, a trial or a scorer) gets a
-SIGKILL. Once that has been done ``--kills`` times the sweep may end. Then every cell has to be
-there once in Parquet and in MLflow with every epoch once, finished ones with the times they were
-first trained at, and all numbers have to be those of a sweep that nobody disturbed. About twenty
-minutes on two cores. The outcome goes to ``benchmarks/RESULTS.md`` too.
+The script starts a sweep of 16 trials on digits again and again. A few seconds after each start
+(drawn at random from ``--seed``) it sends SIGKILL to one of the sweep's processes: the driver, a
+trial or a scorer. After ``--kills`` kills it lets the sweep finish. Then it checks that
+
+- Parquet and MLflow have every cell once, and every epoch of it once;
+- a trial that had finished kept its ``trained_at``, so it was not trained again;
+- all numbers equal those of an undisturbed sweep.
+
+It takes about twenty minutes on two cores and appends the outcome to ``benchmarks/RESULTS.md``.
 """
 
 import argparse
@@ -41,13 +44,13 @@ VICTIMS = {"trial": "ray::ImplicitFunc", "scorer": "ray::Scorer"}
 
 
 def start(file: Path, root: Path) -> subprocess.Popen:
-    """The sweep in a process of its own."""
+    """Start the sweep in its own process."""
     command = [sys.executable, "-m", "tune_jobs.cli", "run", str(file), "--out", str(root)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
 
 def family(driver: subprocess.Popen) -> list[psutil.Process]:
-    """The driver's processes, Ray's among them."""
+    """The driver's child processes, including Ray's."""
     try:
         return psutil.Process(driver.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -55,7 +58,7 @@ def family(driver: subprocess.Popen) -> list[psutil.Process]:
 
 
 def named(process: psutil.Process) -> str:
-    """What a process calls itself; empty when it is gone."""
+    """The name a process gives itself; empty when the process is gone."""
     try:
         return " ".join(process.cmdline()[:1])
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -68,7 +71,7 @@ def rows(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def disturb(file: Path, root: Path, kills: int, draw: random.Random) -> tuple[Counter, int]:
-    """Run the sweep to its end, killing so often on the way; whom, and how many starts."""
+    """Run the sweep to its end with this many kills; returns kills by kind, and starts."""
     killed: Counter = Counter()
     first: dict[str, Any] = {}  # when each trial was first trained
     starts = 0
@@ -77,7 +80,7 @@ def disturb(file: Path, root: Path, kills: int, draw: random.Random) -> tuple[Co
         driver = start(file, root)
         begun: list[psutil.Process] = []
         while driver.poll() is None and killed.total() < kills:
-            # A driver that is not killed goes on, and something of it is killed again.
+            # While the driver survives, wait a random time and kill one of its processes.
             end = time.monotonic() + draw.uniform(2, 12)
             while time.monotonic() < end and driver.poll() is None:
                 time.sleep(0.25)
@@ -110,7 +113,7 @@ def disturb(file: Path, root: Path, kills: int, draw: random.Random) -> tuple[Co
 
 
 def check(root: Path, undisturbed: Path) -> None:
-    """Every cell once, everywhere, and with the numbers of the other folder."""
+    """Check that every cell is in Parquet and MLflow once, with the undisturbed sweep's numbers."""
     found, wanted = rows(root), rows(undisturbed)
     assert len(found) == len(wanted) == TRIALS
     for trial, row in found.items():

@@ -1,16 +1,20 @@
-"""How long a large sweep's results take to load, and how much memory: 10,000 trials of 200 epochs.
+"""Time and memory to load a large sweep's results: 10,000 trials of 200 epochs.
 
     python -m benchmarks.loading [--trials N] [--epochs N] [--folder FOLDER]
 
-Writes random results of that many trials as trials write theirs, a file each and table (K = 1,
-10 blocks; lists in every row of tracks, tracks in two dimensions, assignments and distances at
-the first and the last epoch; 20 points of each trial), then loads them, each time in a fresh
-process: first as files alone, which the report at the end of a sweep meets, then with what that
-reader kept together, as everybody does after it, and with 20 more trials beside it. The peer is
-pandas.read_parquet on one table's folder. All files are in the page cache. Seconds are those of
-the call, imports aside, the least of ROUNDS for what can be repeated; memory is the most that the
-process ever held (VmHWM), mapped pages included. On two cores writing takes five minutes and 4 GB
-of disk, the rest three. Rows go to ``benchmarks/RESULTS.md`` too.
+First the script writes random results, one file per trial and table, as trials do. Each trial has
+K = 1 and 10 blocks, lists in every row of tracks, projected tracks, assignments and distances at
+the first and the last epoch, and 20 points. Then it loads them, each time in a fresh process:
+
+1. from the files alone, as the report at the end of a sweep does;
+2. with the cache that the first reader left, as every later reader does;
+3. with that cache and 20 newer trials.
+
+The peer is ``pandas.read_parquet`` on the folder of one table. All files are in the page cache.
+Seconds are those of the call without imports: the minimum over ROUNDS, or a single run where a
+call cannot be repeated. Memory is the peak of the process (VmHWM), including mapped pages. On two
+cores writing takes five minutes and 4 GB of disk, and the measurements take three minutes. Rows
+are appended to ``benchmarks/RESULTS.md``.
 """
 
 import argparse
@@ -35,7 +39,7 @@ from scoring import schemas
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ROUNDS = 3
 POINTS = 20
-LENGTHS = {"projected": 1100, "straight_distance": 11, "cosines": 9}  # of lists; others 10
+LENGTHS = {"projected": 1100, "straight_distance": 11, "cosines": 9}  # other lists have 10
 # fmt: off
 ENDS = [  # columns of tracks that have values at the first and the last epoch only
     "ots", "ots_initial", "ots_by_class", "gap", "gap_initial", "network_cost", "optimal_cost",
@@ -48,7 +52,7 @@ ENDS = [  # columns of tracks that have values at the first and the last epoch o
 OURS = "from analysis.results import load as read"
 PANDAS = "from pandas import read_parquet as read"
 LATER = "load, 20 trials later"
-CALLS = {  # what is said of it -> what is imported, what is called, how often
+CALLS = {  # name in the results: imports, call, how often
     "load, first time": (OURS, "read(folder)", 1),
     "load": (OURS, "read(folder)", ROUNDS),
     LATER: (OURS, "read(folder)", ROUNDS),
@@ -75,7 +79,7 @@ print(seconds, int(peak.split()[1]) * 1024 / 1e9)
 
 
 def values(field: pa.Field, count: int, rng: np.random.Generator) -> list[Any]:
-    """Some values of a column."""
+    """Random values of a column."""
     if pa.types.is_list(field.type):
         shape = (count, LENGTHS.get(field.name, 10))
         drawn = rng.random(shape)
@@ -94,7 +98,7 @@ def values(field: pa.Field, count: int, rng: np.random.Generator) -> list[Any]:
 
 
 def write(folder: str, epochs: int, number: int) -> None:
-    """Write the four tables of a trial nobody trained."""
+    """Write four tables of random numbers for one trial."""
     rng = np.random.default_rng(number)
     trial = rng.bytes(6).hex()
     key = {
@@ -124,7 +128,7 @@ def write(folder: str, epochs: int, number: int) -> None:
 
 
 def measure(folder: str, imports: str, call: str) -> tuple[float, float]:
-    """Seconds of a call in a fresh process, and the most memory (GB) that it ever held."""
+    """Seconds of a call in a fresh process, and the peak memory of that process in GB."""
     code = CHILD.format(imports=imports, call=call)
     command = [sys.executable, "-c", code, folder]
     done = subprocess.run(command, check=True, text=True, capture_output=True)
@@ -149,7 +153,7 @@ def main() -> None:
         for table in schemas.TABLES:
             schemas.delete(folder, f"results/.{table}.arrow")
         for file in Path(folder, "results").rglob("*.parquet"):
-            file.read_bytes()  # so that the system has them all at hand
+            file.read_bytes()  # puts every file into the page cache
         rows = []
         for what, (imports, call, rounds) in CALLS.items():
             if what == LATER:

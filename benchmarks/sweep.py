@@ -1,14 +1,16 @@
-"""What a trial costs beyond its own work: seconds of overhead per trial.
+"""Overhead of a trial: seconds per trial beyond its own work.
 
     python -m benchmarks.sweep
 
-Runs a sweep of COUNT trials with next to no work (digits, fully connected, one epoch, m = 20),
-one trial at a time, in a fresh folder. Overhead = (last trial's end - first trial's end - the
-seconds that the trials after the first spent in their epochs) / (COUNT - 1): scheduling,
-loading, checkpoints, reports, MLflow, hand-over, with assignments going on beside them; what
-Ray takes to start is left out. The peer is the same list through Ray Tune as it comes, with a
-process for each trial and Ray's own MLflow callback; its trials train one epoch and score
-nothing. About two minutes on two cores. The row goes to ``benchmarks/RESULTS.md`` too.
+The script runs a sweep of COUNT trials with almost no work (digits, fully connected, one epoch,
+m = 20), one trial at a time, in a fresh folder. Overhead is
+
+    (end of the last trial - end of the first - epoch seconds of all but the first) / (COUNT - 1)
+
+and covers scheduling, loading, checkpoints, reports, MLflow and the hand-over, while assignments
+are solved in parallel. Ray's start is not counted. The peer runs the same trials with plain Ray
+Tune, one process per trial, and Ray's own MLflow callback; its trials train one epoch and score
+nothing. It takes about two minutes on two cores. The row is appended to ``benchmarks/RESULTS.md``.
 """
 
 import os
@@ -70,7 +72,7 @@ for result in results:
 
 
 def ours(folder: Path) -> list[tuple[float, float]]:
-    """End (seconds since 1970) and own seconds of each trial of a sweep through geosweep."""
+    """Run the sweep with geosweep; returns each trial's end (Unix time) and epoch seconds."""
     file = folder / "sweep.yaml"
     file.write_text(SWEEP.format(count=COUNT))
     out = str(folder / "out")
@@ -83,7 +85,7 @@ def ours(folder: Path) -> list[tuple[float, float]]:
 
 
 def peer(folder: Path) -> list[tuple[float, float]]:
-    """The same of a sweep through Ray Tune as it comes."""
+    """Run the same trials with plain Ray Tune; returns what :func:`ours` does."""
     command = [sys.executable, "-c", PEER, str(folder), str(COUNT)]
     done = subprocess.run(command, check=True, text=True, capture_output=True)
     lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("TRIAL")]
@@ -91,7 +93,7 @@ def peer(folder: Path) -> list[tuple[float, float]]:
 
 
 def overhead(trials: list[tuple[float, float]]) -> float:
-    """Seconds per trial between the end of the first and of the last that no epoch accounts for."""
+    """Seconds per trial, between the first end and the last, that no epoch accounts for."""
     assert len(trials) == COUNT
     (first, _), *others = sorted(trials)
     return (others[-1][0] - first - sum(own for _, own in others)) / (COUNT - 1)

@@ -1,15 +1,16 @@
-"""Images a second of our training loop beside the ordinary one.
+"""Images per second of our training loop and of the usual PyTorch loop.
 
     python -m benchmarks.training --data FOLDER
 
-FOLDER holds ``cifar10.npz``; without it CIFAR-10 is downloaded at first use. The peer is the
-loop of Ray Tune's CIFAR tutorial: a ``DataLoader`` over PIL images with torchvision's
-transforms, contiguous memory, default Adam, ``loss.item()`` at every step; it gets the faster
-of 0 and 2 (persistent) workers. Both train the same network from the same weights with the
-same batch size, device and number of threads. They take turns, the order reversed at every
-round; the ratio is the median over rounds of ours / peer, with the smallest and the largest.
-Of CIFAR-10 a pass takes the first ``--images`` of the train split, digits are passed whole,
-five times a round. About 10 minutes on two cores. Rows go to ``benchmarks/RESULTS.md`` too.
+FOLDER holds ``cifar10.npz``; without ``--data`` CIFAR-10 is downloaded at first use. The peer is
+the loop of Ray Tune's CIFAR tutorial: a ``DataLoader`` over PIL images with torchvision's
+transforms, contiguous memory, default Adam and ``loss.item()`` at every step. It runs with 0 and
+with 2 persistent workers, and the faster one counts. Both loops train the same network from the
+same weights with the same batch size, device and number of threads. They take turns, and every
+round reverses their order. The ratio is the median of ours / peer over the rounds; its minimum and
+maximum are given too. A pass over CIFAR-10 takes the first ``--images`` of the train split. A
+round passes five times over all digits. It takes about 10 minutes on two cores and appends rows
+to ``benchmarks/RESULTS.md``.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from models.training import PAD, Split, make_optimizer, one_pass, place, standar
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 WORKERS = (0, 2)
-TASKS = {  # the configuration, and passes a round
+TASKS = {  # configuration, and passes per round
     "digits, convolutional": (TrialConfig(dataset="digits"), 5),
     "digits, fully connected": (TrialConfig(dataset="digits", layers="fully_connected"), 5),
     "CIFAR-10, K = 1": (TrialConfig(dataset="cifar10"), 1),
@@ -60,7 +61,7 @@ COLUMNS = [
 
 
 class Pictures(torch.utils.data.Dataset):
-    """What torchvision's data sets are: a PIL image, transformed, and its label."""
+    """A data set as torchvision has them: a transformed PIL image and its label."""
 
     def __init__(self, data: Dataset, count: int, transform: Callable[[Image.Image], Tensor]):
         self.images, self.labels = data.x_train[:count], data.y_train[:count].tolist()
@@ -76,7 +77,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def ours(config: TrialConfig, data: Dataset, count: int, device: str) -> Callable[[], object]:
-    """Our loop: every call is the next epoch over the first images."""
+    """Our loop; each call trains the next epoch over the first ``count`` images."""
     network = build(config, data.image, data.classes).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, config)
@@ -89,7 +90,7 @@ def ours(config: TrialConfig, data: Dataset, count: int, device: str) -> Callabl
 def peer(
     config: TrialConfig, data: Dataset, count: int, device: str, workers: int
 ) -> Callable[[], object]:
-    """The tutorial's loop: every call is the next epoch over the same images."""
+    """The tutorial's loop; each call trains the next epoch over the same images."""
     steps = [transforms.RandomCrop(data.image[1], padding=PAD), transforms.RandomHorizontalFlip()]
     steps = steps if config.augment else []
     mean, std = ([value / 255 for value in part] for part in (data.mean, data.std))
@@ -123,9 +124,9 @@ def peer(
 def rates(
     contestants: dict[str, Callable[[], object]], images: int, passes: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Images a second of each contestant in each round, after one that is not counted.
+    """Images per second of each contestant in each round, after one warm-up round.
 
-    Every pass ends with an ``.item()``, so on CUDA too nothing is left running.
+    Every pass ends with an ``.item()``, so no CUDA work is still running when the clock stops.
     """
     seen: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
@@ -168,7 +169,7 @@ def measure(task: str, data: Dataset, threads: int, arguments: argparse.Namespac
 
 
 def machine() -> str:
-    """The processor's name, as far as the system tells, and how many cores it has."""
+    """The processor's name, or the architecture where it is unknown, and the number of cores."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -194,7 +195,7 @@ def main() -> None:
 
 
 def report(lines: list[str]) -> None:
-    """Print, and append to the results."""
+    """Print lines and append them to ``RESULTS.md``."""
     print(*lines, sep="\n", flush=True)
     with RESULTS.open("a") as file:
         print(*lines, sep="\n", file=file)

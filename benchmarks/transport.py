@@ -1,26 +1,30 @@
-"""Seconds to an optimal assignment: ours with its proof, beside SciPy, POT and lapx.
+"""Seconds to solve an assignment: ours with its certificate, SciPy, POT and lapx.
 
     python -m benchmarks.transport --data FOLDER
     python -m benchmarks.transport --data FOLDER --points 10000 --kinds unrelated,plain,resnet
     python -m benchmarks.transport --data FOLDER --large
 
-FOLDER holds ``mnist.npz``; without it MNIST is downloaded at first use. The peers get the matrix
-of squared distances between the points (eq. 46), ours the products of the centred points; both
-are made before the clock starts. SciPy is run on the products too, which suit it better. They take
-turns: each is run ``--rounds`` times and the median counts, what takes longer than a minute is
-run once. Ours includes the certificate, the ties and the OTS of the first 100, 300, 1000, ...
-points. lapx is the faster of ``lapjvs`` in float32 and ``lapjvc`` in float64, above 5000 points
-the first alone; there POT is left out. "From points" starts from
-x and y of shape (m, 1000), products included, and runs in a process of its own whose peak
-memory is given.
+FOLDER holds ``mnist.npz``; without ``--data`` MNIST is downloaded at first use. The peers get the
+matrix of squared distances between the points (eq. 46); ours gets the products of the centred
+points. Both are computed before the clock starts. SciPy also runs on the products, which it solves
+faster. Each solver runs ``--rounds`` times and the median counts; a solver that takes longer than
+a minute runs once. Our time includes the certificate, the ties and the OTS of the first 100, 300,
+1000, ... points. The column of lapx shows the faster of ``lapjvs`` in float32 and ``lapjvc`` in
+float64. Above 5000 points only ``lapjvs`` runs, and POT is left out. "From points" starts from x
+and y of shape (m, 1000), includes the products, and runs in its own process, whose peak memory is
+given.
 
-Kinds: ``residual`` is x + W' relu(W x) for x with a spectrum that decays as 1/k, as that of
-images does: the gradient of a convex function, and so its own optimum (Brenier); ``unrelated``
-two Gaussian clouds; ``plain`` and ``resnet`` the first and last states of MNIST networks (Table
-1, gamma 5e-4, two epochs, which take a minute each) on the test split. ``--large`` is 50,000
-points of the train split through the plain network, with no peer: about five minutes and 1.6 GB.
-The default takes about ten minutes, m = 10,000 half an hour, nearly all of it SciPy's and lapx's.
-Rows go to ``benchmarks/RESULTS.md`` too.
+Kinds of points:
+
+- ``residual``: x and x + W' relu(W x). The spectrum of x decays as 1/k, as that of images does.
+  The map is the gradient of a convex function, so it is its own optimum (Brenier).
+- ``unrelated``: two Gaussian clouds.
+- ``plain`` and ``resnet``: the first and last states of MNIST networks (Table 1, gamma 5e-4) on
+  the test split. Training takes two epochs, about a minute each.
+
+``--large`` sends 50,000 points of the train split through the plain network, without peers; it
+takes about five minutes and 1.6 GB. The default takes about ten minutes; m = 10,000 takes half an
+hour, nearly all of it in SciPy and lapx. Rows are appended to ``benchmarks/RESULTS.md``.
 """
 
 import argparse
@@ -50,7 +54,7 @@ from models.training import standardiser, train
 from scoring.transport import assignment_problem, solve
 
 KINDS = ("residual", "unrelated", "plain", "resnet")
-PATIENCE = 60.0  # seconds; what takes longer is run once
+PATIENCE = 60.0  # seconds; a solver that has used more is not run again
 COLUMNS = [
     "points",
     "m",
@@ -132,7 +136,7 @@ def timed(call: Callable, *arguments: object, rounds: int) -> tuple[float, objec
 
 
 def from_points(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Our seconds and peak memory, from points, in a process of its own."""
+    """Seconds, peak memory and scores of our solver, starting from points, in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/x.npy", x)
         np.save(f"{folder}/y.npy", y)
@@ -142,7 +146,7 @@ def from_points(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def compare(kind: str, m: int, folder: str | None, rounds: int) -> list[str]:
-    """One row: everyone on the same matrix."""
+    """One row of the table: all solvers on the same points."""
     x, y = points(kind, m, folder)
     problem = assignment_problem(x, y)
     if problem.inner is None:
@@ -186,7 +190,7 @@ def compare(kind: str, m: int, folder: str | None, rounds: int) -> list[str]:
 
 
 def large(folder: str | None) -> list[list[str]]:
-    """50,000 points of MNIST through the plain network: names, and what was seen."""
+    """Solve 50,000 points of MNIST after the plain network; returns column names and values."""
     told = from_points(*states("plain", "train", folder))
     names = ["m", "seconds", "peak_GB", "rounds", "edges", "suboptimality", "ties", "ots", "gap"]
     values = [f"{told[name]:.6g}" for name in names]
@@ -199,7 +203,7 @@ def line(row: list[str]) -> str:
 
 
 def told_arguments() -> list[str]:
-    """The command's arguments, without the name of anybody's folder."""
+    """The command's arguments, with FOLDER in place of the user's folder."""
     given = sys.argv[1:]
     return ["FOLDER" if i and given[i - 1] == "--data" else a for i, a in enumerate(given)]
 
