@@ -27,6 +27,7 @@ from analysis.measures.planned import extra_sentence, missing, missing_sentence,
 from analysis.measures.search import Search, read_search, search_table
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load
+from scoring import places
 from scoring.schemas import CONFIG, StoreError, is_local, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
@@ -219,7 +220,7 @@ def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:
     if out is not None:
         return _absolute(str(out))
     if not tracking_uri and ("://" in path or Path(path).is_dir()):
-        return f"{_absolute(path)}/report"
+        return f"{_absolute(path)}/{places.REPORT}"
     if tracking_uri:
         raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
     load(path, tables=("trials",))  # says what is wrong, or finds it in MLflow

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from scoring import schemas
+from scoring import places, schemas
 
 CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # few values, many rows
 COMMAND = "python -m analysis.results > docs/columns.md"
@@ -84,7 +84,7 @@ def load(
             f"{root}: no such folder; give the folder of a sweep (geosweep run SWEEP makes "
             "runs/SWEEP), or set MLFLOW_TRACKING_URI and give an experiment's name"
         )
-    if not any(schemas.list_files(root, f"results/{table}") for table in schemas.TABLES):
+    if not any(schemas.list_files(root, places.table_folder(table)) for table in schemas.TABLES):
         raise ResultsError(
             f"{root}: no results in it; give the folder that holds results/, or run the sweep "
             f"first (geosweep run SWEEP --out {root})"
@@ -154,7 +154,7 @@ def _check_key(root: str, trials: pd.DataFrame) -> None:
     names = [field.name for field in schemas.KEY if field.name in trials]
     if lost := [name for name in names if trials[name].isna().any()]:
         first = trials[trials[lost].isna().any(axis=1)].iloc[0]
-        path = schemas.table_path("trials", first.get("trial", "?"))
+        path = places.table_path("trials", first.get("trial", "?"))
         raise ResultsError(
             f"{root}/{path}: has no {', '.join(lost)}: not of geosweep; move that file away to "
             "read the others"
@@ -224,18 +224,18 @@ def _from_mlflow(
             token = page.token or ""
 
         def fetch(run: str, folder: str) -> None:
-            for item in client.list_artifacts(run, "results"):
+            for item in client.list_artifacts(run, places.RESULTS):
                 table = item.path.rpartition("/")[2]
                 if table in tables:  # stores differ in where below the folder they put it
                     own = tempfile.mkdtemp(dir=folder)
-                    Path(folder, "results", table).mkdir(parents=True, exist_ok=True)
+                    Path(folder, places.RESULTS, table).mkdir(parents=True, exist_ok=True)
                     for file in Path(client.download_artifacts(run, item.path, own)).iterdir():
-                        file.replace(Path(folder, "results", table, file.name))
+                        file.replace(Path(folder, places.RESULTS, table, file.name))
 
         with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(fetch, newest.values(), [folder] * len(newest)))
-            if not any(schemas.list_files(folder, f"results/{table}") for table in tables):
+            if not any(schemas.list_files(folder, places.table_folder(table)) for table in tables):
                 raise ResultsError(
                     f"{experiment}: no ended trial with results in MLflow at {tracking_uri}; "
                     "wait for the first one, or give the sweep's folder"

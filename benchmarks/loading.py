@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from scoring import schemas
+from scoring import places, schemas
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ROUNDS = 3
@@ -151,7 +151,7 @@ def main() -> None:
                 list(pool.map(one, range(given.trials), chunksize=20))
         print(f"written in {time.perf_counter() - start:.0f} s", file=sys.stderr)
         for table in schemas.TABLES:
-            schemas.delete(folder, f"results/.{table}.arrow")
+            schemas.delete(folder, places.merged_table(table))
         for file in Path(folder, "results").rglob("*.parquet"):
             file.read_bytes()  # puts every file into the page cache
         rows = []

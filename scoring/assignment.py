@@ -83,7 +83,7 @@ def match(
         share, best, own = 1.0, u, u
         for m in sorted({min(1000, sizes[-1]), sizes[-1]}):  # a few points tell if all are worth it
             if share > PLAIN:
-                best, own, share = _by_themselves(rows, u[:m], pool, threads)
+                best, own, share = _check_diagonal(rows, u[:m], pool, threads)
         if share == 1:
             return [_diagonal(u[:m], best[:m], own[:m]) for m in sizes]
         if share > PLAIN:
@@ -171,7 +171,7 @@ def _parts(m: int, rows: int | None = None) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def _by_themselves(
+def _check_diagonal(
     rows: Rows, u: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The least cost - u of each column, the cost of its own row, and how often that is it.

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from scoring.places import merged_table, table_folder, table_path
 from scoring.storage import (
-    ASIDE,
     StoreError,
     Unreachable,
     delete,
@@ -38,7 +38,6 @@ from scoring.storage import (
 )
 
 __all__ = [  # of scoring.storage
-    "ASIDE",
     "StoreError",
     "Unreachable",
     "delete",
@@ -58,7 +57,6 @@ OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # a file's name
 MANY = 50  # files of a table above which what they hold is kept together as well
 TOGETHER = 200  # files read before their columns are put together
 KEPT = b"files"  # of a file that keeps them: their sizes and times, and how many rows each has
-SWEEP = "sweep.json"  # the cells of the sweep in a folder, and how it looks for more
 
 
 def _fields(*rows: tuple[str, pa.DataType, str, str]) -> list[pa.Field]:
@@ -296,11 +294,6 @@ TABLES = {
 }
 
 
-def table_path(table: str, trial: str) -> str:
-    """Where a trial's rows of a table lie, relative to the sweep's folder."""
-    return f"results/{table}/{trial}.parquet"
-
-
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a trial's rows of a table; columns that a row does not have are null.
 
@@ -335,7 +328,7 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
     wanted = pa.schema([whole.field(name) for name in columns or whole.names], whole.metadata)
     marks = {
         info.base_name: f"{info.size} {info.mtime_ns}"
-        for info in infos(root, f"results/{table}")
+        for info in infos(root, table_folder(table))
         if info.base_name.endswith(".parquet")
     }
     if len(marks) < MANY:
@@ -383,13 +376,14 @@ def _read_files(
     """The columns that are wanted of files one after the other, and how many rows each has."""
 
     def fetch(name: str) -> pa.Buffer:
-        return read_buffer(root, f"results/{table}/{name}")
+        return read_buffer(root, f"{table_folder(table)}/{name}")
 
     def read(name: str, content: Future[pa.Buffer]) -> pa.Table | StoreError:
         try:
             return _read_content(content.result(), table, wanted)
         except (pa.ArrowException, OSError, KeyError) as error:
-            return StoreError(f"{root}/results/{table}/{name}: not a table of geosweep: {error}")
+            path = f"{root}/{table_folder(table)}/{name}"
+            return StoreError(f"{path}: not a table of geosweep: {error}")
 
     parts, counts, broken = [wanted.empty_table()], [], []
     # Many may wait for a disk or a network; readers beyond the cores are in each other's way.
@@ -437,7 +431,7 @@ def _in_one_piece(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 def _read_kept(root: str, table: str, wanted: pa.Schema) -> Kept:
     """What was kept together of a table; nothing if there is none of its present columns."""
     fs, base = open_folder(root)
-    path = f"{base}/results/.{table}.arrow"
+    path = f"{base}/{merged_table(table)}"
     nothing = Kept(wanted.empty_table(), {})
     if fs.get_file_info(path).type != pafs.FileType.File:
         return nothing
@@ -482,7 +476,7 @@ def _keep(root: str, table: str, whole: Kept) -> bool:
     schema = TABLES[table].with_metadata(about)
     try:
         with (
-            writing(root, f"results/.{table}.arrow") as stream,
+            writing(root, merged_table(table)) as stream,
             pa.ipc.new_file(stream, schema) as file,
         ):
             file.write_table(whole.rows)
@@ -494,7 +488,7 @@ def _keep(root: str, table: str, whole: Kept) -> bool:
 def broken_files(root: str, table: str) -> list[str]:
     """Files among those of a table that are torn, or not of a trial; relative to the folder."""
     fs, base = open_folder(root)
-    folder = f"results/{table}"
+    folder = table_folder(table)
     found = []
     for name in list_files(root, folder):
         path = f"{folder}/{name}"

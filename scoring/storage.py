@@ -26,7 +26,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-ASIDE = "set-aside"  # folder of files that were torn, or not of geosweep
+from scoring.places import ASIDE
+
 OBJECT_STORES = ("s3", "gcs")
 PATIENCE = 60.0  # seconds for which an object store that does not answer is asked again
 PASSING = ("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE")

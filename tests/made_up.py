@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from analysis.measures import paper
+from scoring import places
 from scoring.robustness.areas import summary
 from scoring.robustness.subject import result_row
-from scoring.schemas import SWEEP, write_file, write_table
+from scoring.schemas import write_file, write_table
 from tune_jobs.evaluations import read
 
 EVALUATIONS = read([])  # all of them, at their defaults
@@ -253,7 +254,7 @@ def made_up_search(root: Path, objectives: dict[str, str], trials: int = 20) -> 
     """Say of a sweep's folder that its trials are those of a search."""
     search = {"method": "optuna", "sampler": "tpe", "trials": trials, "seed": 0}
     content = {"name": "demo", "search": search | {"objectives": objectives}}
-    write_file(str(root), SWEEP, json.dumps(content).encode())
+    write_file(str(root), places.SWEEP, json.dumps(content).encode())
     return root
 
 

@@ -21,7 +21,8 @@ from analysis.measures.layout import COUNTS, fold, readable
 from analysis.measures.planned import extra_sentence, planned
 from analysis.measures.summary import summary
 from analysis.results import ResultsError, load
-from scoring.schemas import CONFIG, KEY, TABLES, table_path
+from scoring.places import table_path
+from scoring.schemas import CONFIG, KEY, TABLES
 
 LATER = ["suboptimality", "ties", "collapsed", "prefix_m", "prefix_ots", "prefix_gap"]
 

@@ -28,7 +28,8 @@ from analysis.plots.stages import lss_by_stage, scores_by_stage
 from analysis.plots.tracks import tracks_by_gamma, tracks_by_stage
 from analysis.plots.trials import accuracy_against_score
 from analysis.results import load
-from scoring.schemas import TABLES, read_rows, table_path, write_table
+from scoring.places import table_path
+from scoring.schemas import TABLES, read_rows, write_table
 
 OF_ONE_STAGE = [
     *("lss_against_epoch", "tracks_by_gamma", "scores_against_gamma"),

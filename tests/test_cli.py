@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from models import datasets
-from scoring import schemas
+from scoring import places, schemas
 from tune_jobs import cli, folder, service, sweep
 from tune_jobs.board import Board
 from tune_jobs.cluster.reach import answers
@@ -211,12 +211,12 @@ def test_status_says_that_a_driver_is_starting(geosweep, tmp_path):
         assert f"starting (process {os.getpid()} on " in geosweep("status", "out")[1]
         board = Board(root, {}, lambda: 1, Console(file=io.StringIO()))
         live = board.snapshot() | {"seconds_left": 125.0}
-        schemas.write_file(root, folder.PROGRESS, json.dumps(live).encode())
+        schemas.write_file(root, places.PROGRESS, json.dumps(live).encode())
         out = geosweep("status", "out")[1]
         assert "running now, about 2 min 05 s left; no trial has its place yet" in out
         name = "plain " + "gamma=0.1 " * 20
         live["running"] = {"x": {"label": name, "epoch": 3, "epochs": 15}}
-        schemas.write_file(root, folder.PROGRESS, json.dumps(live).encode())
+        schemas.write_file(root, places.PROGRESS, json.dumps(live).encode())
         out = geosweep("status", "out")[1]
         assert f"running now, about 2 min 05 s left:\n  {name}: epoch 3 of 15\n" in out
     assert "not running; geosweep run goes on" in geosweep("status", "out")[1]

@@ -14,7 +14,8 @@ from test_service import SWEEP, Run
 from models import datasets
 from models.config import TrialConfig
 from models.training import standardiser
-from scoring import handover, schemas
+from scoring import handover, places, schemas
+from scoring.history import read_history
 from scoring.robustness.areas import summary
 from scoring.robustness.subject import draws
 from tune_jobs import checkpoints, evaluations, folder, measuring, service, sweep, trial
@@ -95,7 +96,7 @@ def test_mlflow_has_the_areas_and_the_table(evaluated):
         assert one.data.metrics["noise_auc"] == state.rows[name]["noise_auc"]
         assert len(one.data.metrics) <= 16
         kept = {item.path for item in client.list_artifacts(one.info.run_id, "results/robustness")}
-        assert kept == {schemas.table_path("robustness", name)}
+        assert kept == {places.table_path("robustness", name)}
 
 
 def test_the_table_at_the_end_has_the_areas_beside_the_accuracy(evaluated):
@@ -198,7 +199,7 @@ def test_an_evaluation_that_fails_costs_the_trial_nothing_and_is_made_up_for(run
     handover.finish(run.root, CONFIG.trial)
     row = schemas.read_row(run.root, "trials", CONFIG.trial)
     assert (row["status"], row["evaluations"]) == ("done", None)
-    told = schemas.read_file(run.root, f"errors/{CONFIG.trial}.txt").decode()
+    told = schemas.read_file(run.root, places.error(CONFIG.trial)).decode()
     assert told.endswith("MemoryError: no room for noise\n")
     assert folder.inspect(run.root, FEW).unevaluated == [CONFIG]
     monkeypatch.setattr(measuring, "evaluate", real)
@@ -212,7 +213,7 @@ def test_evaluations_are_those_of_the_final_weights_whenever_they_are_made(run, 
     trained(run.root, monkeypatch, FEW)
     handover.finish(run.root, CONFIG.trial)
     at_once = schemas.read_rows(run.root, "robustness", CONFIG.trial)
-    schemas.delete(run.root, schemas.table_path("robustness", CONFIG.trial))
+    schemas.delete(run.root, places.table_path("robustness", CONFIG.trial))
     trained(run.root, monkeypatch, FEW)
     assert schemas.read_rows(run.root, "robustness", CONFIG.trial) == at_once
 
@@ -233,7 +234,7 @@ def test_the_weights_of_the_best_epoch_are_kept_beside_the_last(run, monkeypatch
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
     setup = Setup(run.root, {"digits": "digits"}, keep="best")
     trial.run_trial(config.model_dump(), setup)
-    history = handover.read_history(run.root, config.trial, 4)
+    history = read_history(run.root, config.trial, 4)
     accuracies = [record["test_accuracy"] for record in history["epochs"]]
     best = checkpoints.read(run.root, f"{config.trial}.best")
     assert best["epoch"] == int(np.argmax(accuracies))

@@ -20,9 +20,10 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from scoring import handover, schemas
+from scoring import handover, places, schemas
+from scoring.robustness.record import recorded_evaluations
 from tune_jobs.study import STUDY
-from tune_jobs.tracking import NOTE, TRIAL_TAG, tracking_uri
+from tune_jobs.tracking import TRIAL_TAG, tracking_uri
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
@@ -95,7 +96,7 @@ class Sweep:
 
     def wait_for_checkpoint(self) -> None:
         """Until some trial has an epoch to go on from."""
-        while not schemas.list_files(self.root, handover.CHECKPOINTS):
+        while not schemas.list_files(self.root, places.CHECKPOINTS):
             assert self.driver.poll() is None, self.driver.communicate()[0]
             time.sleep(0.05)
 
@@ -119,9 +120,9 @@ class Sweep:
 
     def epochs(self) -> dict[str, int]:
         """The epoch that each trial would go on from."""
-        names = schemas.list_files(self.root, handover.CHECKPOINTS)
+        names = schemas.list_files(self.root, places.CHECKPOINTS)
         contents = {
-            Path(n).stem: json.loads(schemas.read_file(self.root, f"{handover.CHECKPOINTS}/{n}"))
+            Path(n).stem: json.loads(schemas.read_file(self.root, f"{places.CHECKPOINTS}/{n}"))
             for n in names
             if n.endswith(".json")
         }
@@ -129,7 +130,7 @@ class Sweep:
 
     def checkpoints(self) -> dict[str, int]:
         """When the weights of each trial were written, in nanoseconds."""
-        found = schemas.infos(self.root, handover.CHECKPOINTS)
+        found = schemas.infos(self.root, places.CHECKPOINTS)
         return {Path(i.path).stem: i.mtime_ns for i in found if i.extension == "pt"}
 
     def rows(self) -> dict[str, dict]:
@@ -202,7 +203,7 @@ def wait_until_trained(sweep: Sweep) -> str:
 def test_a_killed_scorer_costs_nothing_but_time(tmp_path):
     with Sweep(tmp_path, epochs=1, points=4000) as sweep:
         trial = wait_until_trained(sweep)
-        trained_at = os.path.getmtime(f"{sweep.root}/pending/{trial}/{handover.FINAL}")
+        trained_at = os.path.getmtime(f"{sweep.root}/pending/{trial}/{places.FINAL}")
         sweep.find(SCORER).send_signal(signal.SIGKILL)
         sweep.end()
         rows = sweep.check()
@@ -254,7 +255,7 @@ def test_a_killed_evaluation_goes_on_and_trains_nothing(tmp_path):
             time.sleep(0.02)
         sweep.driver.kill()
         sweep.driver.wait()
-    kept = [handover.evaluations(sweep.root, name.removesuffix(".parquet")) for name in first]
+    kept = [recorded_evaluations(sweep.root, name.removesuffix(".parquet")) for name in first]
     assert sum(map(len, kept)) < 4
     said = sweep.again()
     rows = sweep.check()
@@ -320,7 +321,7 @@ def test_the_sweep_goes_on_without_mlflow_and_sync_brings_it_up_to_date(tmp_path
         assert done.returncode == 0, done.stderr
         assert f"{logged} trials logged" in done.stdout
     sweep.check()
-    schemas.delete(sweep.root, NOTE)  # as if the driver had been killed: logs all of it again
+    schemas.delete(sweep.root, places.MLFLOW_NOTE)  # as a driver that was killed: logs all again
     sweep.again()
     sweep.check()
 
@@ -373,16 +374,16 @@ def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(t
     sweep.again()
     before = sweep.check()
     torn, foreign = sorted(before)
-    path = schemas.table_path("tracks", torn)
+    path = places.table_path("tracks", torn)
     schemas.write_file(sweep.root, path, schemas.read_file(sweep.root, path)[:1000])
-    path = schemas.table_path("trials", foreign)
+    path = places.table_path("trials", foreign)
     schemas.write_file(sweep.root, path, b"PAR1 from elsewhere")
     schemas.write_file(sweep.root, "results/epochs/notes.parquet", b"mine")
     kept = sweep.checkpoints()
     said = sweep.again()
     for name in (f"tracks/{torn}", f"trials/{foreign}", "epochs/notes"):
         assert f"results/{name}.parquet: torn, or not of geosweep" in said
-    assert len(schemas.list_files(sweep.root, schemas.ASIDE)) == 4  # and torn's row
+    assert len(schemas.list_files(sweep.root, places.ASIDE)) == 4  # and torn's row
     after = sweep.check()
     assert numbers(after) == numbers(before)
     for trial, row in after.items():
@@ -400,7 +401,7 @@ def test_failures_are_counted_kept_and_tried_again_alone(tmp_path):
     assert "too many cells failed" in said
     assert f"failed   {broken}: " in said
     assert "1 failed" in said
-    assert "run_trial" in schemas.read_file(sweep.root, f"errors/{broken}.txt").decode()
+    assert "run_trial" in schemas.read_file(sweep.root, places.error(broken)).decode()
     client = MlflowClient(f"sqlite:///{sweep.root}/mlflow.db")
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
     (run,) = [r for r in found if r.data.tags.get(TRIAL_TAG) == broken]

@@ -9,8 +9,9 @@ import pytest
 from analysis import results
 from analysis.results import ResultsError, load
 from models.config import TrialConfig
-from scoring import schemas
-from scoring.schemas import StoreError, read_table, table_path, write_file, write_table
+from scoring import places, schemas
+from scoring.places import table_path
+from scoring.schemas import StoreError, read_table, write_file, write_table
 
 UNITS = {"", "1", "fraction", "nat", "s", "images", "points", "segments"}
 UNITS |= {"distance", "squared distance", "GB"}
@@ -232,12 +233,12 @@ def test_many_files_are_kept_together_and_every_change_to_one_is_seen(tmp_path):
         assert told() == wanted  # from the file that keeps them
     kept = tmp_path / "results" / ".epochs.arrow"
     assert kept.exists()
-    schemas.delete(root, schemas.table_path("epochs", names[3]))
+    schemas.delete(root, places.table_path("epochs", names[3]))
     assert names[3] not in {trial for trial, _ in told()}
     before = told()
     kept.write_bytes(b"torn")
     assert told() == before
-    (tmp_path / schemas.table_path("epochs", names[5])).write_bytes(b"PAR1 torn")
+    (tmp_path / places.table_path("epochs", names[5])).write_bytes(b"PAR1 torn")
     with pytest.raises(schemas.StoreError, match=names[5]):
         schemas.read_table(root, "epochs")
 

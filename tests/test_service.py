@@ -15,7 +15,7 @@ from analysis.measures.findings import sentences
 from analysis.results import load
 from models import datasets, training
 from models.config import TrialConfig
-from scoring import handover, schemas
+from scoring import handover, places, schemas
 from scoring.transport import optimal_transport_score
 from tune_jobs import checkpoints, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
@@ -154,7 +154,7 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
         assert steps == [0, 1, 2]
         assert child.data.metrics["ots"] == state.rows[trial_id]["ots"]
         for table in schemas.TABLES.keys() - {"robustness"}:  # nothing was evaluated
-            path = client.download_artifacts(child.info.run_id, schemas.table_path(table, trial_id))
+            path = client.download_artifacts(child.info.run_id, places.table_path(table, trial_id))
             assert pq.read_table(path).num_rows > 0
 
 
@@ -257,7 +257,7 @@ def test_a_torn_checkpoint_is_set_aside_and_its_trial_starts_again(run, finished
     schemas.write_file(run.root, f"checkpoints/{config.trial}.pt", b"not a checkpoint")
     state = run()
     assert state.rows[config.trial]["test_loss"] == undisturbed.rows[config.trial]["test_loss"]
-    assert schemas.list_files(run.root, schemas.ASIDE) == [f"checkpoints-{config.trial}.pt"]
+    assert schemas.list_files(run.root, places.ASIDE) == [f"checkpoints-{config.trial}.pt"]
 
 
 def test_what_a_trial_left_for_scoring_may_be_torn_too(run, monkeypatch):

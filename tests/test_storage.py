@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from analysis.results import load
-from scoring import schemas, storage
+from scoring import places, schemas, storage
 from tune_jobs import cli, folder, lease
 from tune_jobs.errors import SweepError
 from tune_jobs.tracking import tracking_uri
@@ -117,7 +117,7 @@ def test_many_tables_in_an_object_store_are_kept_together_and_a_torn_one_is_foun
     for _ in range(2):
         assert load(s3).epochs.equals(load(tmp_path).epochs)
     assert "results/.epochs.arrow" in everything(s3)
-    schemas.write_file(s3, schemas.table_path("epochs", names[1]), b"PAR1 torn")
+    schemas.write_file(s3, places.table_path("epochs", names[1]), b"PAR1 torn")
     schemas.write_file(s3, "results/epochs/notes.parquet", b"mine")
     with pytest.raises(schemas.StoreError, match=names[1]):
         schemas.read_table(s3, "epochs")

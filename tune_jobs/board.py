@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from models.config import TrialConfig
-from scoring import schemas
+from scoring import places, schemas
 from scoring.handover import ENDED
-from tune_jobs.folder import PROGRESS, State
+from tune_jobs.folder import State
 from tune_jobs.labels import duration, labels, number
 
 ORDER = ("running", "evaluating", "scoring", "failed", "diverged")
@@ -129,7 +129,7 @@ class Board:
         now = time.monotonic()
         if now - self._written >= 1:
             self._written = now
-            schemas.write_file(self.root, PROGRESS, json.dumps(self.snapshot()).encode())
+            schemas.write_file(self.root, places.PROGRESS, json.dumps(self.snapshot()).encode())
         if self.console.is_terminal:
             self._live.update(self._table(), refresh=True)
         elif now - self._said >= EVERY:

@@ -5,12 +5,7 @@ from typing import Any
 
 import torch
 
-from scoring import handover, schemas
-
-
-def path_of(name: str) -> str:
-    """Path of a checkpoint inside the sweep's folder."""
-    return f"{handover.CHECKPOINTS}/{name}.pt"
+from scoring import places, schemas
 
 
 def read(root: str, name: str) -> dict[str, Any] | None:
@@ -18,13 +13,13 @@ def read(root: str, name: str) -> dict[str, Any] | None:
 
     A file that torch cannot read is set aside, so its trial starts again from the beginning.
     """
-    content = schemas.read_file(root, path_of(name))
+    content = schemas.read_file(root, places.checkpoint(name))
     if content is None:
         return None
     try:
         return torch.load(io.BytesIO(content), weights_only=True)
     except Exception:  # pickle, zipfile and torch's own reader raise many types
-        schemas.set_aside(root, path_of(name))
+        schemas.set_aside(root, places.checkpoint(name))
         return None
 
 
@@ -32,4 +27,4 @@ def write(root: str, name: str, state: dict[str, Any]) -> None:
     """Write a checkpoint; it replaces an earlier one at once."""
     content = io.BytesIO()
     torch.save(state, content)
-    schemas.write_file(root, path_of(name), content.getvalue())
+    schemas.write_file(root, places.checkpoint(name), content.getvalue())

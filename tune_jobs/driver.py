@@ -12,8 +12,9 @@ from ray import tune
 from rich.console import Console
 
 from models.config import TrialConfig
-from scoring import handover, schemas
+from scoring import handover, places, schemas
 from scoring.actors import Pool
+from scoring.history import forget_weights
 from tune_jobs import folder, provenance
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
@@ -64,7 +65,7 @@ class Driver(NotKept, tune.Callback):
             handover.discard(self._root, trial)
         if self._request.sweep.keep == "none":
             for trial in {*self._state.ids("done", "diverged")} - self._evaluating:
-                handover.forget_weights(self._root, trial)
+                forget_weights(self._root, trial)
         with self._board:
             self._sync(self._state)
             for trial in self._state.scoring:
@@ -73,7 +74,7 @@ class Driver(NotKept, tune.Callback):
             if self._state.missing or self._state.to_suggest or self._evaluating:
                 with self._stop.on_interrupt():
                     self._train()
-            schemas.delete(self._root, nodes.TOKENS)
+            schemas.delete(self._root, places.NODES)
             while self._pool.left and not self._stop.asked:
                 self._collect(timeout=0.5)
             self._board.refresh()
@@ -189,7 +190,7 @@ class Driver(NotKept, tune.Callback):
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
             if self._request.sweep.keep == "none" and row["status"] in ("done", "diverged"):
-                handover.forget_weights(self._root, trial)
+                forget_weights(self._root, trial)
             if self._study:
                 self._study.tell(trial, row)
         self._board.refresh()
@@ -199,7 +200,7 @@ class Driver(NotKept, tune.Callback):
 
         Where only its evaluation failed a trial stays done, in the table and in MLflow.
         """
-        schemas.write_file(self._root, f"errors/{trial}.txt", error.encode())
+        schemas.write_file(self._root, places.error(trial), error.encode())
         last = last_line(error)
         if trial in self._evaluating:
             self._board.change(trial, "failed", f"evaluation: {last}")

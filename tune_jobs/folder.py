@@ -10,14 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from models.config import TrialConfig
-from scoring import handover, schemas
+from scoring import handover, places, schemas
 from tune_jobs.errors import SweepError
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
 
 __all__ = ["hold", "holder"]  # of tune_jobs.lease
-
-PROGRESS = "progress.json"
 
 
 @dataclass(frozen=True)
@@ -178,8 +176,8 @@ def listed(root: str) -> list[TrialConfig]:
 
 def begun(root: str) -> set[str]:
     """Trials that have a row in the trials table or a checkpoint, by the names of their files."""
-    places = ("results/trials", handover.CHECKPOINTS)
-    return {Path(name).stem for place in places for name in schemas.list_files(root, place)}
+    folders = (places.table_folder("trials"), places.CHECKPOINTS)
+    return {Path(name).stem for one in folders for name in schemas.list_files(root, one)}
 
 
 def mend(root: str) -> list[str]:
@@ -193,7 +191,7 @@ def mend(root: str) -> list[str]:
         for path in schemas.broken_files(root, table):
             moved.append(path)
             schemas.set_aside(root, path)
-            whole = schemas.table_path("trials", Path(path).stem)
+            whole = places.table_path("trials", Path(path).stem)
             if table != "trials" and schemas.read_file(root, whole) is not None:
                 moved.append(whole)
                 schemas.set_aside(root, whole)
@@ -214,7 +212,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     known = _read(root)
     if known is None:
         there = "://" in root or Path(root).is_dir()
-        lacks = f"no sweep here (no {schemas.SWEEP})" if there else "no such folder"
+        lacks = f"no sweep here (no {places.SWEEP})" if there else "no such folder"
         raise SweepError(f"{root}: {lacks}; geosweep run SWEEP --out {root}")
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
     asked: Mapping[str, Any] = known.get("evaluations", {}) if wanted is None else wanted
@@ -227,9 +225,9 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     finished = {trial for trial, row in rows.items() if row["status"] in ended}
     waiting = handover.waiting(root)
     scoring = [t for t in waiting if t in ids - finished]
-    leftover = [t for t in schemas.list_files(root, handover.PENDING) if t in finished]
+    leftover = [t for t in schemas.list_files(root, places.PENDING) if t in finished]
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
-    kept = {Path(name).stem for name in schemas.list_files(root, handover.CHECKPOINTS)}
+    kept = {Path(name).stem for name in schemas.list_files(root, places.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
     lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
     search = known.get("search")
@@ -260,22 +258,22 @@ def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def progress(root: str) -> dict[str, Any] | None:
     """What the driver of a running sweep wrote last, if any ran here."""
-    content = schemas.read_file(root, PROGRESS)
+    content = schemas.read_file(root, places.PROGRESS)
     return None if content is None else json.loads(content)
 
 
 def _write(root: str, content: Mapping[str, Any]) -> None:
     try:
-        schemas.write_file(root, schemas.SWEEP, json.dumps(content, indent=1).encode())
+        schemas.write_file(root, places.SWEEP, json.dumps(content, indent=1).encode())
     except (OSError, pa.ArrowException) as error:
         raise unwritable(root, error) from error
 
 
 def _read(root: str) -> dict[str, Any] | None:
-    content = schemas.read_file(root, schemas.SWEEP)
+    content = schemas.read_file(root, places.SWEEP)
     try:
         return None if content is None else json.loads(content)
     except ValueError as error:
         raise SweepError(
-            f"{root}/{schemas.SWEEP}: torn: {error}; delete it, geosweep run writes it again"
+            f"{root}/{places.SWEEP}: torn: {error}; delete it, geosweep run writes it again"
         ) from error

@@ -28,10 +28,9 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from scoring import schemas
+from scoring import places, schemas
 from tune_jobs.errors import SweepError
 
-HOLDERS = "holders"
 BEAT = 10.0  # seconds between two signs of life of a holder
 DEAD = 60.0  # seconds without one after which it is taken for dead
 ATTEMPTS = 3  # of drivers that want a folder in the same moment
@@ -54,11 +53,11 @@ def holder(root: str) -> str | None:
     if not schemas.is_local(root):
         now = time.time()  # close enough to the store's clock to say so
         alive = [claim for claim, beat in _beats(root).items() if now - beat < DEAD]
-        claims = (schemas.read_file(root, f"{HOLDERS}/{claim}") for claim in alive)
+        claims = (schemas.read_file(root, f"{places.HOLDERS}/{claim}") for claim in alive)
         return next((json.loads(claim)["who"] for claim in claims if claim), None)
-    if not Path(root, ".lock").exists():
+    if not Path(root, places.LOCK).exists():
         return None
-    lock = FileLock(Path(root, ".lock"))
+    lock = FileLock(Path(root, places.LOCK))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -74,8 +73,8 @@ def unwritable(root: str, error: Exception) -> SweepError:
 
 @contextmanager
 def _locked(root: str) -> Iterator[None]:
-    note = Path(root, ".holder")
-    lock = FileLock(Path(root, ".lock"))
+    note = Path(root, places.HOLDER)
+    lock = FileLock(Path(root, places.LOCK))
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=1)  # `holder` has it for a moment
@@ -99,14 +98,14 @@ def _locked(root: str) -> Iterator[None]:
 def _who(root: str) -> str:
     """Who has locked a sweep's folder, as it says itself."""
     with suppress(OSError):  # it has just begun, or ended
-        return Path(root, ".holder").read_text() or "another process"
+        return Path(root, places.HOLDER).read_text() or "another process"
     return "another process"
 
 
 @contextmanager
 def _claimed(root: str) -> Iterator[None]:
     mine = uuid.uuid4().hex
-    claim = f"{HOLDERS}/{mine}"
+    claim = f"{places.HOLDERS}/{mine}"
     try:
         for attempt in range(ATTEMPTS):
             _put(root, claim)
@@ -162,7 +161,7 @@ def _put(root: str, claim: str) -> None:
 
 def _beats(root: str) -> dict[str, float]:
     """When each claim was put last, in seconds of the store's clock."""
-    return {info.base_name: info.mtime_ns / 1e9 for info in schemas.infos(root, HOLDERS)}
+    return {info.base_name: info.mtime_ns / 1e9 for info in schemas.infos(root, places.HOLDERS)}
 
 
 def _other(root: str, mine: str) -> str | None:
@@ -175,13 +174,13 @@ def _other(root: str, mine: str) -> str | None:
             continue
         content = None
         with suppress(FileNotFoundError):  # taken back between the two steps of reading it
-            content = schemas.read_file(root, f"{HOLDERS}/{claim}")
+            content = schemas.read_file(root, f"{places.HOLDERS}/{claim}")
         if content is None:
             continue  # taken back meanwhile
         about = json.loads(content)
         if beats[mine] - beat < DEAD and not _ended(about):
             return about["who"]
-        schemas.delete(root, f"{HOLDERS}/{claim}")
+        schemas.delete(root, f"{places.HOLDERS}/{claim}")
     return None
 
 

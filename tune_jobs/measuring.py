@@ -11,8 +11,9 @@ from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network
 from models.training import standardiser
-from scoring import handover, schemas
+from scoring import schemas
 from scoring.energy import energy_ratio
+from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import evaluate
 from scoring.robustness.subject import Subject
 from scoring.stages import Stage, geometry, measure
@@ -106,7 +107,7 @@ def evaluate_all(job: Job, network: Network) -> None:
     Each one is written when it ends; one that is killed starts again. Levels are pixel values from
     0 (black) to 255 (white), also for images with another white, such as 16 for the digits.
     """
-    done = handover.evaluations(job.root, job.id) if job.wanted else {}
+    done = recorded_evaluations(job.root, job.id) if job.wanted else {}
     left = {name: settings for name, settings in job.wanted.items() if done.get(name) != settings}
     if not left:
         return
@@ -115,7 +116,7 @@ def evaluate_all(job: Job, network: Network) -> None:
     key = {"trial": job.id} | job.trial.model_dump(include={f.name for f in schemas.KEY})
     for name, settings in left.items():
         rows = evaluate(name, subject, settings)
-        handover.add_evaluation(job.root, key, name, settings, rows)
+        add_evaluation(job.root, key, name, settings, rows)
 
 
 def _subject(job: Job, network: Network) -> Subject:

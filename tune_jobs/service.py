@@ -18,7 +18,7 @@ from models.architectures import architecture
 from models.config import TrialConfig
 from models.files import given_path
 from models.messages import plain
-from scoring import schemas
+from scoring import places, schemas
 from tune_jobs import folder
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
@@ -185,10 +185,10 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
 def _prepare(request: folder.Request, console: Console) -> None:
     """Have a folder that is held fit for what is to be added to it."""
     root = request.root
-    schemas.delete(root, folder.PROGRESS)  # of an earlier driver
+    schemas.delete(root, places.PROGRESS)  # of an earlier driver
     for path in folder.mend(root):
         console.print(
-            f"{root}/{path}: torn, or not of geosweep; it is in {schemas.ASIDE}/ now",
+            f"{root}/{path}: torn, or not of geosweep; it is in {places.ASIDE}/ now",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -240,10 +240,10 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
 
 def page(root: str) -> str | None:
     """Path of a sweep's report, if there is one that is newer than its results."""
-    results = [info.mtime_ns for info in schemas.infos(root, "results/trials")]
-    found = {info.base_name: info.mtime_ns for info in schemas.infos(root, "report")}
-    newer = results and found.get("index.html", 0) >= max(results)
-    return f"{root}/report/index.html" if newer else None
+    results = [info.mtime_ns for info in schemas.infos(root, places.table_folder("trials"))]
+    found = {info.base_name: info.mtime_ns for info in schemas.infos(root, places.REPORT)}
+    newer = results and found.get(Path(places.PAGE).name, 0) >= max(results)
+    return f"{root}/{places.PAGE}" if newer else None
 
 
 def report(
@@ -268,7 +268,7 @@ def report(
     """
     command = [sys.executable, "-m", "analysis.report", "--json"]
     if mlflow:
-        command += ["--tracking-uri", mlflow[0], "--out", f"{root}/report"]
+        command += ["--tracking-uri", mlflow[0], "--out", f"{root}/{places.REPORT}"]
     if compare:
         command += ["--compare", compare]
     command += ["--", mlflow[1] if mlflow else root]

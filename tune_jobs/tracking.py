@@ -18,12 +18,11 @@ from typing import Any
 
 from models.config import TrialConfig
 from models.datasets import cache_folder
-from scoring import schemas
+from scoring import places, schemas
 from scoring.handover import ENDED
 
 SWEEP_TAG, TRIAL_TAG = "geosweep.sweep", "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
-NOTE = "mlflow.json"
 PAUSE = 60.0  # seconds until MLflow is tried again after it failed
 METRICS = (  # few on purpose, sixteen with those below: many keys make MLflow's pages slow
     "train_loss",
@@ -48,7 +47,7 @@ def tracking_uri(root: str) -> str:
     A database does not live in an object store: that of a folder there is on this machine, below
     the cache folder. On another machine ``geosweep sync`` makes it anew.
     """
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_here(root)}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_here(root)}/{places.MLFLOW}"
 
 
 def _here(root: str) -> Path:
@@ -158,7 +157,7 @@ class Tracker:
             self._experiment = known.experiment_id
         else:
             local = uri.startswith("sqlite:")
-            place = (_here(self._root) / "mlartifacts").as_uri() if local else None
+            place = (_here(self._root) / places.ARTIFACTS).as_uri() if local else None
             # MLflow's pages open with runs and charts, not with what it has for language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             self._experiment = self._client.create_experiment(self._name, place, tags)
@@ -244,9 +243,9 @@ class Tracker:
             self._epoch(trial, record)  # one whose worker died before the driver had heard of it
         with tempfile.TemporaryDirectory() as folder:
             for table in schemas.TABLES:
-                content = schemas.read_file(self._root, schemas.table_path(table, trial))
+                content = schemas.read_file(self._root, places.table_path(table, trial))
                 if content is not None:
-                    file = Path(folder, schemas.table_path(table, trial))
+                    file = Path(folder, places.table_path(table, trial))
                     file.parent.mkdir(parents=True)
                     file.write_bytes(content)
             self._client.log_artifacts(run, folder)
@@ -263,7 +262,7 @@ class Tracker:
         self._end(trial, "FINISHED")
         self._noted[trial] = str(row["scored_at"])
         content = {"uri": tracking_uri(self._root), "scored_at": self._noted}
-        schemas.write_file(self._root, NOTE, json.dumps(content).encode())
+        schemas.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
         known = {name: row[name] for name in TrialConfig.model_fields}  # null: of an older version
@@ -310,7 +309,7 @@ def log_report(root: str, name: str, folder: str) -> str | None:
         query = f"tags.`{SWEEP_TAG}` = '{root}'"
         for run in client.search_runs([experiment.experiment_id], query, max_results=1):
             with _local(folder) as path:
-                client.log_artifacts(run.info.run_id, path, "report")
+                client.log_artifacts(run.info.run_id, path, places.REPORT)
     except Exception as error:  # as for the sweep itself: MLflow's trouble is not the report's
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return None
@@ -337,7 +336,7 @@ def noted(root: str) -> dict[str, str]:
     """When each trial was scored that MLflow has in full, as the last run noted it."""
     if not is_there(tracking_uri(root)):
         return {}
-    content = schemas.read_file(root, NOTE)
+    content = schemas.read_file(root, places.MLFLOW_NOTE)
     try:
         note = json.loads(content or b"{}")
     except ValueError:

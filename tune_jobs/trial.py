@@ -15,7 +15,8 @@ from ray import tune
 from models.config import TrialConfig
 from models.network import Network, build, decayed
 from models.training import Epoch, diverged, train
-from scoring import handover, schemas
+from scoring import handover, places, schemas
+from scoring.history import read_history, write_history
 from scoring.stages import Stage
 from tune_jobs import checkpoints, provenance
 from tune_jobs.cluster import nodes
@@ -44,7 +45,7 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
     if schemas.read_row(job.root, "trials", job.id).get("status") == "done":
         _evaluate_only(job, checkpoint)
         return
-    history = handover.read_history(job.root, job.id, checkpoint["epoch"]) if checkpoint else None
+    history = read_history(job.root, job.id, checkpoint["epoch"]) if checkpoint else None
     if checkpoint is None or history is None:
         started = {"started_at": _now()}
         _train(job, None, {"summary": started, "epochs": [], "tracks": []})
@@ -66,7 +67,7 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
 def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None) -> None:
     """Evaluate a trial that is done, from the weights it kept."""
     if checkpoint is None:
-        raise FileNotFoundError(f"{job.root}/{checkpoints.path_of(job.id)}: no weights")
+        raise FileNotFoundError(f"{job.root}/{places.checkpoint(job.id)}: no weights")
     network = build(job.trial, job.data.image, job.data.classes).to(job.device)
     network.load_state_dict(checkpoint["network"])
     evaluate_all(job, network)
@@ -98,7 +99,7 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
         if last:
             state.pop("optimizer")  # training ends here; only the weights are kept
             summary["status"] = "diverged" if failed else "done"
-        handover.write_history(job.root, job.id, history)
+        write_history(job.root, job.id, history)
         checkpoints.write(job.root, job.id, state)
         if last:
             _hand_over(job, epoch.network, stages, history)
@@ -119,7 +120,7 @@ def _hand_over(job: Job, network: Network, stages: list[Stage], history: dict[st
         try:
             evaluate_all(job, network)
         except Exception:  # a failed evaluation must not cost the training
-            schemas.write_file(job.root, f"errors/{job.id}.txt", traceback.format_exc().encode())
+            schemas.write_file(job.root, places.error(job.id), traceback.format_exc().encode())
     labels, predictions = predict(network, job.data, job.device, job.trial.points)
     handover.leave_final(job.root, job.id, stages, labels, predictions, history)
 

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.measures.cells import CELL, varying, without_collapsed
 from analysis.measures.layout import HEADINGS, readable
 from analysis.results import Results, ResultsError
-from scoring import schemas
+from scoring import places, schemas
 
 BETTER = {"max": "higher", "min": "lower"}
 SAMPLERS = {"tpe": "TPE"}
@@ -41,7 +41,7 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
         ResultsError: what the folder says of its search cannot be read.
     """
     root = str(path).rstrip("/") or "/"
-    content = None if tracking_uri else schemas.read_file(root, schemas.SWEEP)
+    content = None if tracking_uri else schemas.read_file(root, places.SWEEP)
     if content is None:
         return None
     try:
@@ -51,13 +51,13 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
         objectives = dict(asked["objectives"])
         search = Search(asked["method"], asked["sampler"], int(asked["trials"]), objectives)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        message = f"{root}/{schemas.SWEEP}: its search cannot be read: {error!r}"
+        message = f"{root}/{places.SWEEP}: its search cannot be read: {error!r}"
         raise ResultsError(message) from error
     known = {field.name for field in schemas.TRIALS if field.type == schemas.REAL}
     for name, better in objectives.items():
         if name not in known or better not in BETTER:
             raise ResultsError(
-                f"{root}/{schemas.SWEEP}: objective {name!r}: {better!r}; should be a column of "
+                f"{root}/{places.SWEEP}: objective {name!r}: {better!r}; should be a column of "
                 "numbers of the trials table, with max or min"
             )
     return search

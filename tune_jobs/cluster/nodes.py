@@ -18,11 +18,10 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models import datasets
-from scoring import schemas
+from scoring import places, schemas
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request
 
-TOKENS, DATA = "nodes", "data"
 PATIENCE = 60.0  # seconds for a node to answer; one that does not looks before its first trial
 
 
@@ -48,8 +47,8 @@ def share(request: Request) -> Shared:
     if request.address is None and len(nodes) == 1:
         return Shared()
     shared = Shared(uuid.uuid4().hex, request.checksums)
-    schemas.delete(request.root, TOKENS)  # of a driver that was killed
-    schemas.write_file(request.root, f"{TOKENS}/{shared.token}", b"")
+    schemas.delete(request.root, places.NODES)  # of a driver that was killed
+    schemas.write_file(request.root, f"{places.NODES}/{shared.token}", b"")
     asked = {
         _look.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -84,7 +83,7 @@ def missing(root: str, token: str) -> str:
     """What keeps this machine from the driver's folder; empty if nothing does."""
     try:
         fs, base = schemas.open_folder(root)  # and no patience: the driver waits
-        there = fs.get_file_info(f"{base}/{TOKENS}/{token}").type == pafs.FileType.File
+        there = fs.get_file_info(f"{base}/{places.NODES}/{token}").type == pafs.FileType.File
     except (OSError, ValueError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
     return "" if there else "what the driver wrote there is missing"
@@ -111,16 +110,16 @@ def load(
     if why := missing(root, shared.token):
         raise NotShared(f"{root}: not the driver's folder on {socket.gethostname()}: {why}")
     checksum = shared.data[name]
-    path = f"{DATA}/{checksum}.npz"
+    path = places.dataset(checksum)
     return datasets.keep(checksum, lambda: io.BytesIO(schemas.read_file(root, path) or b""))
 
 
 def _put_data(request: Request) -> None:
     """Data sets into the sweep's folder, those that are not there yet."""
-    there = schemas.list_files(request.root, DATA)
+    there = schemas.list_files(request.root, places.DATA)
     for name, checksum in request.checksums.items():
         if f"{checksum}.npz" not in there:
             data = datasets.load(request.sources[name], request.data)
             arrays = {key: getattr(data, key) for key in datasets.ARRAYS}
-            with schemas.writing(request.root, f"{DATA}/{checksum}.npz") as stream:
+            with schemas.writing(request.root, places.dataset(checksum)) as stream:
                 np.savez(stream, **arrays)  # type: ignore[arg-type]

@@ -20,20 +20,20 @@ from typing import Any
 import yaml
 from pyarrow import fs
 
-from scoring import schemas
+from scoring import places, schemas
 from tune_jobs.errors import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the head's loopback address
 LEFT = [  # Parts of a sweep's folder that are large, or of no use on another machine.
-    "checkpoints",
-    "pending",
-    "set-aside",
-    "mlflow.db",
-    "mlflow.json",
-    "mlartifacts",
-    "holders",
-    "nodes",
-    "data",
+    places.CHECKPOINTS,
+    places.PENDING,
+    places.ASIDE,
+    places.MLFLOW,
+    places.MLFLOW_NOTE,
+    places.ARTIFACTS,
+    places.HOLDERS,
+    places.NODES,
+    places.DATA,
 ]
 STOP = ". ~/geosweep/environment; [ ! -e ~/mlflow/pid ] || pkill -F ~/mlflow/pid mlflow; ray stop"
 STORAGE = re.compile(r"GEOSWEEP_STORAGE=[\"']?([^\s\"']+)")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from scoring import places
 from tune_jobs import folder, service, sweep
 from tune_jobs.cluster import jobs, reach
 from tune_jobs.errors import SweepError
@@ -167,7 +168,8 @@ def fetch(
             job = jobs.find(client, which, cluster)
             there, name = jobs.metadata(job, jobs.FOLDER), jobs.metadata(job, jobs.SWEEP)
     root = folder.absolute(out or f"runs/{name}")
-    left = [n for n in reach.LEFT if not (checkpoints and n in ("checkpoints", "pending"))]
+    wanted = (places.CHECKPOINTS, places.PENDING) if checkpoints else ()
+    left = [name for name in reach.LEFT if name not in wanted]
     with folder.hold(root):
         reach.fetch(cluster, there, root, left)
         state = folder.inspect(root)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.config import TrialConfig
-from scoring.handover import CHECKPOINTS
+from scoring import places
 from scoring.schemas import TABLES, list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
@@ -129,7 +129,7 @@ def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
     if trial.trial not in state.begun:
         return "missing"
     with suppress(ValueError, LookupError):  # torn, or not there: it says no epoch
-        history = json.loads(read_file(state.root, f"{CHECKPOINTS}/{trial.trial}.json") or b"")
+        history = json.loads(read_file(state.root, places.history(trial.trial)) or b"")
         return f"begun, epoch {history['epochs'][-1]['epoch']} of {trial.epochs}"
     return "begun"
 
@@ -179,19 +179,19 @@ def end(
     lines = [("report", short_path(str(page)))] if page else []
     if state.extra:
         lines.append(("extra", f"{some(state.extra)}: of another sweep, in this folder too"))
-    tables = [table for table in TABLES if list_files(request.root, f"results/{table}")]
+    tables = [table for table in TABLES if list_files(request.root, places.table_folder(table))]
     if tables:
         which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
-        lines.append(("tables", f"{short_path(request.root)}/results/{which}/*.parquet"))
+        lines.append(("tables", f"{short_path(request.root)}/{places.RESULTS}/{which}/*.parquet"))
     if is_there(tracking_uri(request.root)):
         lines.append(("MLflow", f"geosweep ui {short_path(request.root)}"))
     if unwritten:
         lines.append(("no report", unwritten))
     for trial in failed:
-        lines.append(("failed", f"{trial}: {state.rows[trial]['error']} (errors/{trial}.txt)"))
+        lines.append(("failed", f"{trial}: {state.rows[trial]['error']} ({places.error(trial)})"))
     for trial in unevaluated:
-        error = (read_file(request.root, f"errors/{trial}.txt") or b"").decode(errors="replace")
-        why = f": {last_line(error)} (errors/{trial}.txt)" if error else ""
+        error = (read_file(request.root, places.error(trial)) or b"").decode(errors="replace")
+        why = f": {last_line(error)} ({places.error(trial)})" if error else ""
         lines.append(("to do", f"{trial} is to be evaluated{why}"))
     if state.weightless:
         lines.append(("no weights", f"{some(state.weightless)}: cannot be evaluated any more"))

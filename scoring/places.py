@@ -1,0 +1,79 @@
+"""Every path inside a sweep's folder, relative to it. No other module spells these names.
+
+The folder itself is a path or a URI; :mod:`scoring.storage` reads and writes in it.
+"""
+
+RESULTS = "results"  # one folder for each table, with one Parquet file for each trial
+CHECKPOINTS = "checkpoints"  # weights of trials, and their training history
+PENDING = "pending"  # what trained trials left for scoring
+ASIDE = "set-aside"  # damaged files, and files that geosweep did not write
+ERRORS = "errors"  # tracebacks of failed trials
+REPORT = "report"  # the page, its tables and its figures
+DATA = "data"  # data sets for the nodes of a cluster, by checksum
+NODES = "nodes"  # a token of the driver, by which nodes recognise the folder
+HOLDERS = "holders"  # in an object store: which driver runs the sweep
+LOCK = ".lock"  # on a disk: the same, as a lock
+HOLDER = ".holder"  # names the process that has the lock
+SWEEP = "sweep.json"  # the cells of the sweep, and the settings of its search
+PROGRESS = "progress.json"  # what a running sweep is doing
+PAGE = f"{REPORT}/index.html"
+MLFLOW = "mlflow.db"  # MLflow's database
+ARTIFACTS = "mlartifacts"  # the files that MLflow keeps
+MLFLOW_NOTE = "mlflow.json"  # which trials MLflow has
+
+INITIAL, FINAL = "initial.npz", "final.npz"  # in a trial's folder in PENDING
+
+
+def table_folder(table: str) -> str:
+    """Folder of a table's files."""
+    return f"{RESULTS}/{table}"
+
+
+def table_path(table: str, trial: str) -> str:
+    """A trial's rows of a table."""
+    return f"{RESULTS}/{table}/{trial}.parquet"
+
+
+def merged_table(table: str) -> str:
+    """Hidden file that holds the rows of many trials; it can be deleted at any time."""
+    return f"{RESULTS}/.{table}.arrow"
+
+
+def checkpoint(trial: str) -> str:
+    """Weights of a trial after its latest epoch, and the optimizer while it trains."""
+    return f"{CHECKPOINTS}/{trial}.pt"
+
+
+def best_checkpoint(trial: str) -> str:
+    """Weights of the epoch with the highest test accuracy, where those are kept."""
+    return f"{CHECKPOINTS}/{trial}.best.pt"
+
+
+def history(trial: str) -> str:
+    """Training history that belongs to the checkpoint."""
+    return f"{CHECKPOINTS}/{trial}.json"
+
+
+def pending(trial: str) -> str:
+    """Folder of the files that a trial left for scoring."""
+    return f"{PENDING}/{trial}"
+
+
+def initial(trial: str) -> str:
+    """Assignment problems of the network before training."""
+    return f"{PENDING}/{trial}/{INITIAL}"
+
+
+def final(trial: str) -> str:
+    """Assignment problems of the trained network, and everything else that its tables need."""
+    return f"{PENDING}/{trial}/{FINAL}"
+
+
+def error(trial: str) -> str:
+    """Traceback of a trial or of its evaluation."""
+    return f"{ERRORS}/{trial}.txt"
+
+
+def dataset(checksum: str) -> str:
+    """A data set for the nodes of a cluster."""
+    return f"{DATA}/{checksum}.npz"

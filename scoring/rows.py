@@ -1,0 +1,135 @@
+"""Rows of the tracks, samples and trials tables, from what was measured and what was solved."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from scoring.schemas import LOSSES
+
+if TYPE_CHECKING:  # numba need not load to look at a sweep's folder
+    from scoring.transport import Transport
+
+
+class Solved(NamedTuple):
+    """A solved assignment problem of a stage."""
+
+    transport: "Transport"
+    by_class: list[float]  # OTS of the points of each class
+    seconds: float  # to solve it
+
+
+def track_row(
+    row: Mapping[str, Any],
+    baseline: Mapping[str, Any],
+    solved: Solved | None,
+    solved_baseline: Solved | None,
+) -> dict[str, Any]:
+    """A row of the tracks table: the scores of a stage, and its baselines.
+
+    Args:
+        row: what was measured of the stage after an epoch.
+        baseline: the same of the first epoch.
+        solved: the assignment after this epoch, if there was one to solve.
+        solved_baseline: the assignment of the first epoch.
+    """
+    row = dict(row) | {"split": "test", "ots_random": 1 / row["m"]}
+    row |= {f"{name}_initial": baseline[name] for name in ("lss", "inverse_lss", "lsr")}
+    if solved is None:
+        return row
+    transport = solved.transport
+    row |= {
+        "ots": transport.ots,
+        "ots_by_class": solved.by_class,
+        "gap": transport.gap,
+        "movement": transport.movement,
+        "network_cost": transport.network_cost,
+        "optimal_cost": transport.optimal_cost,
+        "suboptimality": transport.suboptimality,
+        "ties": transport.ties,
+        "collapsed": transport.collapsed,
+        "prefix_m": [prefix.m for prefix in transport.prefixes],
+        "prefix_ots": [prefix.ots for prefix in transport.prefixes],
+        "prefix_gap": [prefix.gap for prefix in transport.prefixes],
+        "solve_rounds": transport.rounds,
+        "solve_edges": transport.edges,
+        "solve_seconds": solved.seconds,
+    }
+    if solved_baseline is not None:
+        before = solved_baseline.transport
+        row |= {"ots_initial": before.ots, "gap_initial": before.gap}
+    return row
+
+
+def sample_rows(
+    same: Mapping[str, Any],
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    score: np.ndarray,
+    ratio: np.ndarray,
+    transport: "Transport",
+) -> list[dict[str, Any]]:
+    """Rows of the samples table for one stage, one for each point.
+
+    Args:
+        same: columns that all rows share.
+        labels: true classes (m,).
+        predictions: the network's classes (m,).
+        score: LSS of each point (m,).
+        ratio: LSR of each point (m,).
+        transport: the solved assignment of the stage.
+    """
+    columns = {
+        "label": labels,
+        "prediction": predictions,
+        "lss": score,
+        "lsr": ratio,
+        "permutation": transport.permutation,
+        "own_cost": transport.own_cost,
+        "matched_cost": transport.matched_cost,
+    }
+    points = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        {**same, "split": "test", "point": point, **dict(zip(columns, values, strict=True))}
+        for point, values in enumerate(points)
+    ]
+
+
+def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of the trials table: means over the stages after the last epoch, and baselines.
+
+    Deviations over the stages have ddof = 0, as in the paper's Tables 6 and 7.
+
+    Args:
+        rows: the trial's rows of the tracks table, in the order of epochs.
+        last: its last row of the epochs table.
+    """
+    final = [row for row in rows if row["epoch"] == last["epoch"]]
+    first = [row for row in rows if row["epoch"] == rows[0]["epoch"]]
+    summary = {field.name: last[field.name] for field in LOSSES}
+    summary["epochs_done"] = last["epoch"]
+    for name in ("lss", "lsr", "ots"):
+        values = [row.get(name, np.nan) for row in final]
+        with np.errstate(invalid="ignore"):  # an infinite LSS has no deviation
+            summary |= {name: float(np.mean(values)), f"{name}_std": float(np.std(values))}
+    baselines = [f"{name}_initial" for name in ("lss", "inverse_lss", "lsr", "ots", "gap")]
+    for name in ["inverse_lss", "gap", *baselines, "lss_random", "ots_random"]:
+        summary[name] = float(np.mean([row.get(name, np.nan) for row in final]))
+    solved = [row for row in final if "ots" in row]
+    if solved:
+        summary["suboptimality"] = max(row["suboptimality"] for row in solved)
+        summary["movement"] = min(row["movement"] for row in solved)
+        summary["ties"] = sum(row["ties"] for row in solved)
+        summary["collapsed"] = any(row["collapsed"] for row in solved)
+    for suffix, here in (("", final), ("_initial", first)):
+        summary[f"energy{suffix}"] = _mean(sum(row.get("energy", [np.nan])) for row in here)
+        summary[f"turning{suffix}"] = _mean(_mean(row.get("cosines", [])) for row in here)
+        for name in ("separated", "not_monotone"):
+            summary[f"{name}{suffix}"] = _mean(row.get(name, np.nan) for row in here)
+    return summary
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of all values; NaN where there are none."""
+    values = list(values)
+    return float(np.mean(values)) if values else np.nan
