@@ -18,8 +18,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.measures.association import METHODS, RESAMPLES, associations
-from analysis.measures.cells import CELL, varying
-from analysis.measures.layout import HEADINGS, as_text, fold, network_name, readable
+from analysis.measures.cells import CELL, done, varying
+from analysis.measures.layout import as_text, fold, heading, network_name, readable
 from analysis.measures.robustness import AUCS, setting
 from analysis.results import Results, ResultsError, load, script
 
@@ -65,14 +65,14 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
         networks (Simpson's paradox), networks that differ in sign, several m (OTS and gap have
         no value there), evaluations with several settings (no value either).
     """
-    done = _finished(results.trials)
-    done["stratum"] = done.groupby(STRATUM, dropna=False).ngroup()
-    strata = done.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
+    trials = _finished(results)
+    trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())
+    strata = trials.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
     cell = ["stratum", *CELL, *varying(results.trials), "points"]
     cells = {
-        (outcome + given, score): _cells(done, cell, outcome, score, bool(given))
+        (outcome + given, score): _cells(trials, cell, outcome, score, bool(given))
         for outcome in OUTCOMES
-        if outcome in done and done[outcome].notna().any()
+        if outcome in trials and trials[outcome].notna().any()
         for given in (["", GIVEN] if outcome in AUCS else [""])
         for score in SCORES
     }
@@ -111,21 +111,21 @@ def left_out(results: Results) -> dict[str, int]:
     return counts | {"collapsed": int(((status == "done") & lost).sum())}
 
 
-def _finished(trials: pd.DataFrame) -> pd.DataFrame:
-    done = trials[(trials.status == "done") & ~trials.collapsed.eq(True)]
-    return done.astype({"trial": "str", "dataset": "str", "network": "str"})
+def _finished(results: Results) -> pd.DataFrame:
+    trials = done(results)
+    return trials[~trials.collapsed.eq(True)]
 
 
 def _cells(
-    done: pd.DataFrame, cell: list[str], outcome: str, score: str, given: bool
+    trials: pd.DataFrame, cell: list[str], outcome: str, score: str, given: bool
 ) -> pd.DataFrame:
     """Means over the trials of each cell that have all the numbers, and how many these are.
 
     ``setting`` is that of an evaluation; trials of a cell with other settings are apart.
     """
-    done = done.assign(setting=setting(done, outcome) if outcome in AUCS else "")
+    trials = trials.assign(setting=setting(trials, outcome) if outcome in AUCS else "")
     numbers = list(dict.fromkeys([outcome, score, *["test_accuracy"] * given]))
-    every = done[np.isfinite(done[numbers].astype("float64")).all(axis=1)]
+    every = trials[np.isfinite(trials[numbers].astype("float64")).all(axis=1)]
     group = every.groupby([*cell, "setting"], dropna=False)
     return group[numbers].mean().assign(trials=group.size()).reset_index()
 
@@ -221,7 +221,7 @@ def points(results: Results) -> pd.DataFrame:
         networks would say the same of the same points, not whether other points would.
     """
     cell = [*CELL, *varying(results.trials), "points"]
-    trials = _finished(results.trials)[["trial", *cell]]
+    trials = _finished(results)[["trial", *cell]]
     samples = results.samples.loc[results.samples.trial.isin(trials.trial), list(COLUMNS)]
     samples = samples.dropna(subset=["label", "prediction"])
     rows: list[dict[str, Any]] = []
@@ -274,14 +274,15 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
     for name in {"adjusted p", "t-test p"} & set(shown):
         shown[name] = [f"{v:.2g}" if np.isfinite(v) else "" for v in shown[name]]
     for name in {"outcome", "score"} & set(shown):
-        shown[name] = [heading(v) for v in shown[name]]
+        shown[name] = [outcome_heading(v) for v in shown[name]]
     return shown
 
 
-def heading(name: str) -> str:
-    """An outcome or a score as people read it."""
-    plain = name.removesuffix(GIVEN)
-    return HEADINGS.get(plain, plain.replace("_", " ")) + " given accuracy" * (plain != name)
+def outcome_heading(name: str) -> str:
+    """The name of an outcome, or of a score, as people read it."""
+    if name.endswith(GIVEN):
+        return f"{heading(name.removesuffix(GIVEN))} given accuracy"
+    return heading(name)
 
 
 def ranks(table: pd.DataFrame) -> dict[str, Any]:
@@ -301,7 +302,7 @@ def ranks(table: pd.DataFrame) -> dict[str, Any]:
         rows.append(row | {"warning": lss["warning"]})
     order = [*RANK, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
     shown = pd.DataFrame(rows, columns=[*order, *SCORES[1:], "warning"])
-    shown["outcome"] = shown.outcome.map(heading)
+    shown["outcome"] = shown.outcome.map(outcome_heading)
     everywhere = ["dataset", "layers", "stages"]  # empty in the rows of all strata together
     shown[everywhere] = shown[everywhere].fillna(shown[everywhere].agg(_only))
     folded, same = fold(shown)

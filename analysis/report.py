@@ -21,8 +21,8 @@ import pandas as pd
 from analysis import correlation, figures
 from analysis.claims import claims, claims_sentence
 from analysis.measures import findings, intervention, paper_layout, robustness, two_sweeps
-from analysis.measures.cells import without_collapsed
-from analysis.measures.layout import HEADINGS, as_text, fold, readable
+from analysis.measures.cells import as_strings, done, without_collapsed
+from analysis.measures.layout import as_text, fold, heading, readable
 from analysis.measures.planned import extra_sentence, missing, missing_sentence, planned
 from analysis.measures.search import Search, read_search, search_table
 from analysis.measures.summary import summary
@@ -165,7 +165,7 @@ def build(
     if lost:
         said.append(lost)
         warnings.warn(lost, RuntimeWarning, stacklevel=2)
-    any_done = bool((results.trials.status == "done").any())
+    any_done = len(done(results)) > 0
     here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
     robust = any_done and len(tables["robustness"]) > 0
     here |= {
@@ -277,14 +277,13 @@ def _pictures(
 
 def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
     """Rows of the claims, and whether several seeds could give any interval."""
-    done = results.trials[results.trials.status == "done"]
-    return table.assign(intervals=done.seed.nunique() > 1).to_dict("records")
+    return table.assign(intervals=done(results).seed.nunique() > 1).to_dict("records")
 
 
 def _by_point(rows: pd.DataFrame) -> pd.DataFrame:
     """The table of points with its own headings: its p is of a t-test."""
     named = rows.rename(columns={"auc": "AUC", "permutation p": "t-test p"})
-    return named.assign(score=named.score.replace(HEADINGS))
+    return named.assign(score=named.score.map(heading))
 
 
 def _left_out(results: Results) -> str:
@@ -296,8 +295,7 @@ def _trials(results: Results) -> pd.DataFrame:
     """A row a trial: its configuration, how it ended, its scores, and how long it took."""
     config = ["dataset", "network", "stages", "gamma", "seed", *(f.name for f in CONFIG)]
     columns = ["trial", *config, *TRIAL, *SECONDS]
-    table = without_collapsed(results.trials)[columns]
-    table = table.astype({"dataset": "str", "network": "str"})
+    table = without_collapsed(as_strings(results.trials))[columns]
     return table.rename(columns={"points": "m"}).sort_values(
         ["dataset", "stages", "layers", "network", "gamma", "seed"], ignore_index=True
     )

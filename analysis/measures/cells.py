@@ -7,9 +7,20 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.results import Results
 from scoring.schemas import CONFIG
 
 CELL = ["dataset", "stages", "layers", "network", "gamma"]
+
+
+def done(results: Results) -> pd.DataFrame:
+    """Trials that are done, with categories as strings; no other trial enters any measure."""
+    return as_strings(results.trials[results.trials.status == "done"])
+
+
+def as_strings(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with strings for categories, so that groups are of the values that occur."""
+    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))
 
 
 def varying(trials: pd.DataFrame) -> list[str]:

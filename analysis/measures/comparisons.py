@@ -12,8 +12,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.measures.association import association
-from analysis.measures.cells import difference, varying, without_collapsed
-from analysis.measures.layout import HEADINGS, network_name
+from analysis.measures.cells import as_strings, difference, varying, without_collapsed
+from analysis.measures.layout import heading, network_name
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.robustness import of_trials
 from analysis.results import Results
@@ -59,7 +59,7 @@ def sides(results: Results) -> Sweep:
     trials = without_collapsed(of_trials(results))
     others = [name for name in varying(results.trials) if name != "layers"]
     setting = [", ".join(f"{n} = {row[n]}" for n in others) for row in trials.to_dict("records")]
-    tracks = results.tracks.astype({"trial": "str"})[COLUMNS["tracks"]]
+    tracks = as_strings(results.tracks[COLUMNS["tracks"]])
     last = tracks[tracks.epoch == tracks.groupby("trial").epoch.transform("max")]
     return Sweep(trials.assign(setting=setting), last)
 
@@ -95,8 +95,7 @@ def _compared(
 
 def _number(values: pd.Series, mean: float) -> str:
     score = str(values.name).removesuffix("_initial")
-    label = HEADINGS.get(score, score.replace("_", " "))
-    return f"{label} {mean:.3g}"
+    return f"{heading(score)} {mean:.3g}"
 
 
 def _where(key: Mapping[str, Any], *extra: str) -> str:

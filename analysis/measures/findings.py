@@ -6,9 +6,9 @@ higher OTS than its plain twin, so "lower than plain" alone shows nothing about 
 
 import pandas as pd
 
-from analysis.measures.cells import CELL, varying
+from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
-from analysis.measures.layout import HEADINGS, network_name
+from analysis.measures.layout import heading, network_name
 from analysis.measures.robustness import CURVES, of_trials
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
@@ -32,7 +32,7 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
         search: of :func:`analysis.measures.search.read_search`, if the sweep was one.
     """
     status = results.trials.status
-    done = results.trials[status == "done"]
+    finished = done(results)
     if not len(results.trials):
         return ["No trial is done yet: this sweep has just begun."]
     counts = {name: int((status == name).sum()) for name in ENDS}
@@ -41,15 +41,15 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
     said += _stopped(results.trials)
     if search:
         said.append(search_sentence(results, search))
-    if not len(done):
+    if not len(finished):
         said[0] += " No trial is done yet, so there is no score to show."
         return said
-    said += _collapsed(done) + _still(done)
-    lower = done.lss < done.lss_initial
-    known = done.lss.notna() & done.lss_initial.notna()
+    said += _collapsed(finished) + _still(finished)
+    lower = finished.lss < finished.lss_initial
+    known = finished.lss.notna() & finished.lss_initial.notna()
     parts = [
         f"{network_name(str(name))} {lower[rows.index].sum()} of {known[rows.index].sum()}"
-        for name, rows in done.groupby("network", observed=True)
+        for name, rows in finished.groupby("network", observed=True)
     ]
     if known.any():
         said.append(
@@ -60,7 +60,7 @@ def sentences(results: Results, search: Search | None = None) -> list[str]:
     same = [*CELL, *varying(results.trials), "m"]
     said += _decay(cells, [n for n in same if n != "gamma"])
     said += _networks(cells, [n for n in same if n != "network"])
-    return said + _certificate(done)
+    return said + _certificate(finished)
 
 
 def geodesic_sentence(cells: pd.DataFrame) -> str:
@@ -111,7 +111,7 @@ def robustness_sentence(results: Results) -> str:
     for name in CURVES:
         lost = trials.dropna(subset=f"{name}_lost").groupby("network")[f"{name}_lost"]
         each = [f"{network_name(str(k))} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
-        told = HEADINGS[f"{name}_lost"].removeprefix("lost ")
+        told = heading(f"{name}_lost").removeprefix("lost ")
         parts += [f"{told} {', '.join(each)}"] if each else []
     if not parts:
         return ""
@@ -133,9 +133,9 @@ def _stopped(trials: pd.DataFrame) -> list[str]:
     ]
 
 
-def _collapsed(done: pd.DataFrame) -> list[str]:
+def _collapsed(trials: pd.DataFrame) -> list[str]:
     """How many trials have collapsed, and which; they have no OTS."""
-    lost = done[done.collapsed.eq(True)]
+    lost = trials[trials.collapsed.eq(True)]
     if not len(lost):
         return []
     parts = []
@@ -144,29 +144,29 @@ def _collapsed(done: pd.DataFrame) -> list[str]:
         shown = ", ".join(gammas[:4]) + ", …" * (len(gammas) > 4)
         parts.append(f"{network_name(str(network))} {len(rows)}, at γ = {shown}")
     return [
-        f"Collapsed: {len(lost)} of {len(done)} trials ({'; '.join(parts)}). All inputs or all "
+        f"Collapsed: {len(lost)} of {len(trials)} trials ({'; '.join(parts)}). All inputs or all "
         "outputs of a stage are one point there, so they have no OTS."
     ]
 
 
-def _still(done: pd.DataFrame) -> list[str]:
+def _still(trials: pd.DataFrame) -> list[str]:
     """How many trials hardly move their points: an OTS of 1 is no achievement there."""
-    still = done[done.movement.lt(STILL)]
+    still = trials[trials.movement.lt(STILL)]
     if not len(still):
         return []
     gammas = ", ".join(f"{gamma:g}" for gamma in sorted(still.gamma.unique()))
     return [
-        f"Hardly moving: {len(still)} of {len(done)} trials (at γ = {gammas}). A stage of theirs "
+        f"Hardly moving: {len(still)} of {len(trials)} trials (at γ = {gammas}). A stage of theirs "
         "is nearly the identity, which is its own optimal transport: their OTS of 1 was not learnt."
     ]
 
 
-def _certificate(done: pd.DataFrame) -> list[str]:
+def _certificate(trials: pd.DataFrame) -> list[str]:
     """How far the assignments may be from the optimum, at most; nothing if it is unknown."""
-    known = done[done.suboptimality.notna()]
+    known = trials[trials.suboptimality.notna()]
     if not len(known):
         return []
-    scored = int((done.ots.notna() | done.collapsed.eq(True)).sum())
+    scored = int((trials.ots.notna() | trials.collapsed.eq(True)).sum())
     worst, m = known.suboptimality.max(), sorted(known.points.unique())
     every = "Every assignment"
     if len(known) < scored:

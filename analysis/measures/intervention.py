@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.measures.cells import CELL, difference, varying, without_collapsed
-from analysis.measures.layout import HEADINGS
+from analysis.measures.cells import CELL, difference, done, varying, without_collapsed
+from analysis.measures.layout import heading
 from analysis.measures.robustness import AUCS, of_trials, setting
 from analysis.results import Results
 
@@ -74,8 +74,7 @@ def effects(results: Results) -> pd.DataFrame:
 
 def any_effects(results: Results) -> bool:
     """Whether :func:`effects` has a row."""
-    done = results.trials[results.trials.status == "done"]
-    return next(_sides(done, _cell(results)), None) is not None
+    return next(_sides(done(results), _cell(results)), None) is not None
 
 
 def _cell(results: Results) -> list[str]:
@@ -171,14 +170,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     texts = {}
     for name in (name for name in OUTCOMES if f"{name}_change" in table):
         numbers = table[[f"{name}_change", f"{name}_change_ci95", f"{name}_p_adjusted"]]
-        texts[f"change of {_heading(name)}"] = [
+        texts[f"change of {heading(name)}"] = [
             _text(name, *row) for row in numbers.to_numpy("float64")
         ]
     return first.assign(**texts)
-
-
-def _heading(name: str) -> str:
-    return HEADINGS.get(name, name.replace("_", " "))
 
 
 def _text(name: str, change: float, half: float, p: float) -> str:
@@ -226,5 +221,5 @@ def _of_penalty(penalty: str, rows: pd.DataFrame) -> str:
                 f"surely rose in {up}, surely fell in {down}, neither in {measured - up - down}"
             )
             missing = f" (measured in {measured})" * (measured < len(lower))
-            parts.append(f"{_heading(score)}{missing} {counts}")
+            parts.append(f"{heading(score)}{missing} {counts}")
     return f"{told} Where it did, {'; '.join(parts)}." if parts else told

@@ -53,6 +53,11 @@ DECIMALS = {"lss": 2, "lsr": 2, "inverse_lss": 3, "ots": 3, "gap": 3, "rho": 2, 
 DECIMALS |= {"auc": 3, "wrong": 1, "mixed_ratio": 2, "mixed_ratio_different": 2}
 
 
+def heading(name: str) -> str:
+    """The heading of a column, or the name of a score, as people read it."""
+    return HEADINGS.get(name, name.replace("_", " "))
+
+
 def network_name(network: object) -> str:
     """A network's name as people read it."""
     return "ResNet" if network == "resnet" else str(network)
@@ -74,7 +79,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         if name == "ots" and "collapsed" in table:
             lost = table.collapsed.fillna(0).astype("bool")
             texts = [t or "collapsed" * c for t, c in zip(texts, lost, strict=True)]
-        shown[HEADINGS.get(name, name.replace("_", " "))] = texts
+        shown[heading(name)] = texts
     return pd.DataFrame(shown, dtype="str")
 
 

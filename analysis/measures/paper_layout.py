@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures import layout, paper
-from analysis.measures.cells import mean_interval, varying, without_collapsed
+from analysis.measures.cells import as_strings, done, mean_interval, varying, without_collapsed
 from analysis.results import Results
 
 QUANTITIES = {
@@ -58,12 +58,12 @@ def side_by_side(results: Results) -> pd.DataFrame:
         dimensionless. Train accuracy is the running one, on augmented images, as the paper's
         seems to be. OTS of collapsed trials is missing.
     """
-    done, by = _done(results)
-    if not len(done):
+    trials, by = _done(results)
+    if not len(trials):
         return pd.DataFrame(columns=ORDER)
-    scores = mean_interval(done, by, [*QUANTITIES])
-    deviations = done.groupby(by, dropna=False)[["ots_std", "lsr_std", "lss_std"]].mean()
-    seeds = done.groupby(by, dropna=False)[[*QUANTITIES]].count()
+    scores = mean_interval(trials, by, [*QUANTITIES])
+    deviations = trials.groupby(by, dropna=False)[["ots_std", "lsr_std", "lss_std"]].mean()
+    seeds = trials.groupby(by, dropna=False)[[*QUANTITIES]].count()
     parts = [
         pd.DataFrame(
             {
@@ -77,7 +77,7 @@ def side_by_side(results: Results) -> pd.DataFrame:
         )
         for name in QUANTITIES
     ]
-    table = pd.concat([part.reset_index() for part in [*parts, _shares(results, done, by)]])
+    table = pd.concat([part.reset_index() for part in [*parts, _shares(results, trials, by)]])
     table.loc[table.stages == 1, "here_std"] = np.nan
     whole = pd.concat([_with_paper(key, group) for key, group in table.groupby(KEY, dropna=False)])
     whole = whole[whole.here.notna() | whole.paper.notna()]
@@ -95,7 +95,7 @@ def paper_tables(results: Results) -> Iterator[PaperTable]:
         ``paper``'s number and the ``difference`` where the paper has one. The first two rows
         are nulls: before training, and at random.
     """
-    if not (results.trials.status == "done").any():
+    if not len(done(results)):
         return
     yield _architectures(results)
     names: Counter[str] = Counter()
@@ -106,15 +106,15 @@ def paper_tables(results: Results) -> Iterator[PaperTable]:
 
 
 def _all(results: Results) -> Iterator[PaperTable]:
-    done, _ = _done(results)
+    trials, _ = _done(results)
     whole = side_by_side(results)
     whole["setting"] = whole.setting.fillna("")
     for key, group in whole.groupby(KEY, sort=True):
         place = dict(zip(KEY, key, strict=True))  # type: ignore[call-overload]
         if group.gamma.nunique() > MOST:
             continue
-        trials = done[(done[KEY].astype("object").fillna("") == pd.Series(place)).all(axis=1)]
-        yield _scores(place, group[group.quantity != SHARE], trials)
+        own = trials[(trials[KEY].astype("object").fillna("") == pd.Series(place)).all(axis=1)]
+        yield _scores(place, group[group.quantity != SHARE], own)
         shares = group[group.quantity == SHARE]
         for network, rows in shares.groupby("network"):
             yield _share_table(place, str(network), rows)
@@ -122,17 +122,16 @@ def _all(results: Results) -> Iterator[PaperTable]:
 
 def _done(results: Results) -> tuple[pd.DataFrame, list[str]]:
     """Trials that are done, with what else varies as one text; and what makes a cell."""
-    done = without_collapsed(results.trials[results.trials.status == "done"])
-    done = done.astype({"dataset": "str", "network": "str", "trial": "str"})
+    trials = without_collapsed(done(results))
     others = [name for name in varying(results.trials) if name != "layers"]
-    texts = [", ".join(f"{n} = {row[n]}" for n in others) for row in done.to_dict("records")]
-    return done.assign(m=done.points, setting=texts), [*KEY, "network", "gamma"]
+    texts = [", ".join(f"{n} = {row[n]}" for n in others) for row in trials.to_dict("records")]
+    return trials.assign(m=trials.points, setting=texts), [*KEY, "network", "gamma"]
 
 
-def _shares(results: Results, done: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def _shares(results: Results, trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Means over seeds of the segment shares after training, at K = 1; indexed as the scores."""
-    tracks = results.tracks.dropna(subset=["shares"]).astype({"trial": "str"})
-    tracks = tracks[["trial", "epoch", "shares"]].merge(done[done.stages == 1][["trial", *by]])
+    tracks = as_strings(results.tracks[["trial", "epoch", "shares"]]).dropna(subset=["shares"])
+    tracks = tracks.merge(trials[trials.stages == 1][["trial", *by]])
     last = tracks[tracks.epoch == tracks.groupby("trial").epoch.transform("max")]
     rows = last.explode("shares").rename(columns={"shares": "here"})
     rows = rows.assign(segment=rows.groupby("trial").cumcount() + 1, quantity=SHARE)
@@ -158,10 +157,10 @@ def _with_paper(key: tuple, group: pd.DataFrame) -> pd.DataFrame:
 
 
 def _architectures(results: Results) -> PaperTable:
-    done, _ = _done(results)
+    trials, _ = _done(results)
     names = ["dataset", "layers", "stages", "image", "shapes", "blocks", "classes"]
     rows = []
-    for key, found in done[names].drop_duplicates().groupby(names[:3]):
+    for key, found in trials[names].drop_duplicates().groupby(names[:3]):
         here = found.iloc[0]
         known = paper.ARCHITECTURES
         known = known[(known[names[:3]] == list(key)).all(axis=1)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import CELL, mean_interval, varying
+from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
 from analysis.results import Results
 
 COLUMNS = [  # of the robustness table: what is shown of it
@@ -63,10 +63,9 @@ def of_trials(results: Results) -> pd.DataFrame:
         are NaN, too, where clean accuracy is not above twice chance: a network that gives the
         same answer to everything loses nothing.
     """
-    trials = results.trials[results.trials.status == "done"]
-    trials = trials.astype({"trial": "str", "dataset": "str", "network": "str"})
+    trials = done(results)
     trials = trials.astype(dict.fromkeys([*AUCS, *RATIOS, "classes"], "float64"))
-    rows = results.robustness[COLUMNS].astype({"trial": "str", "evaluation": "str"})
+    rows = as_strings(results.robustness[COLUMNS])
     curves = rows[rows.evaluation.isin(CURVES)]
     whole = curves[(curves.level == 0) & curves.accuracy.notna()]
     clean = whole.groupby(["trial", "evaluation"]).accuracy.mean().unstack()
@@ -108,9 +107,8 @@ def _settings(text: Any, name: str) -> Any:
 
 def settings_sentence(results: Results) -> str:
     """What evaluations were run with: of each all settings that its trials have, or nothing."""
-    done = results.trials[results.trials.status == "done"]
     found: dict[str, set[str]] = {}
-    for text in sorted(set(done.evaluations.dropna())):
+    for text in sorted(set(done(results).evaluations.dropna())):
         for name in (name for name in (*CURVES, "separation") if _settings(text, name)):
             told = [f"{key} {_short(value)}" for key, value in _settings(text, name).items()]
             found.setdefault(name, set()).add(", ".join(told))

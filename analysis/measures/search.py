@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import CELL, varying, without_collapsed
-from analysis.measures.layout import HEADINGS, readable
+from analysis.measures.cells import CELL, done, varying, without_collapsed
+from analysis.measures.layout import heading, readable
 from analysis.results import Results, ResultsError
 from scoring import places, schemas
 
@@ -96,9 +96,11 @@ def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
 
 def candidates(results: Results, search: Search) -> pd.DataFrame:
     """The trials that count, ranked: see :func:`ranked`. A collapsed trial has no OTS and gap."""
-    done = without_collapsed(results.trials[results.trials.status == "done"])
-    done = done.astype({"trial": "str", "dataset": "str", "network": "str"})
-    known = done.replace([np.inf, -np.inf], np.nan).dropna(subset=list(search.objectives))
+    known = (
+        without_collapsed(done(results))
+        .replace([np.inf, -np.inf], np.nan)
+        .dropna(subset=list(search.objectives))
+    )
     return ranked(known, search.objectives)
 
 
@@ -127,14 +129,14 @@ def _fields(results: Results) -> list[str]:
 def search_sentence(results: Results, search: Search) -> str:
     """What the search was, how far it is, and what it found so far."""
     found = candidates(results, search)
-    done = int((results.trials.status == "done").sum())
+    count = len(done(results))
     sampler = SAMPLERS.get(search.sampler, search.sampler)
     aims = [f"{BETTER[way]} {heading(name)}" for name, way in search.objectives.items()]
     said = (
         f"Search by {search.method.capitalize()}'s {sampler} sampler for {' and '.join(aims)}: "
-        f"{search.trials} trials asked for, {done} done"
+        f"{search.trials} trials asked for, {count} done"
     )
-    if lost := done - len(found):
+    if lost := count - len(found):
         names = " or ".join(heading(name) for name in search.objectives)
         said += f", {lost} of them left out for want of a finite {names}"
     if not len(found):
@@ -149,8 +151,3 @@ def search_sentence(results: Results, search: Search) -> str:
     parts = [f"{name} = {text}" for name, text in best.items() if text and name != "trial"]
     equal = f" and {found.front.sum() - 1} equal to it" if found.front.sum() > 1 else ""
     return f"{said}. Best: trial {best.trial}{equal} ({', '.join(parts)})."
-
-
-def heading(name: str) -> str:
-    """What an objective is called."""
-    return HEADINGS.get(name, name.replace("_", " "))

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.measures.cells import CELL, mean_interval, varying, without_collapsed
+from analysis.measures.cells import CELL, as_strings, mean_interval, varying, without_collapsed
 from analysis.results import Results
 
 SCORES = [
@@ -33,7 +33,7 @@ def summary(results: Results) -> pd.DataFrame:
         optimum. OTS compares at equal m only.
     """
     cell = [*CELL, *varying(results.trials), "points"]
-    trials = without_collapsed(results.trials).astype({"dataset": "str", "network": "str"})
+    trials = without_collapsed(as_strings(results.trials))
     ended, collapsed = trials.status == "done", trials.collapsed.eq(True)
     count = {
         "seeds": ended,

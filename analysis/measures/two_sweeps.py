@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import CELL, difference, without_collapsed
+from analysis.measures.cells import CELL, difference, done, without_collapsed
 from analysis.results import Results
 from scoring.schemas import CONFIG
 
@@ -48,9 +48,8 @@ def compare(results: Results, other: Results) -> pd.DataFrame:
 
 
 def _values(results: Results, cell: list[str]) -> dict[tuple, pd.DataFrame]:
-    done = without_collapsed(results.trials[results.trials.status == "done"])
-    done = done.astype({"dataset": "str", "network": "str"})
-    filled = done.assign(**{name: done[name].astype("object").fillna("") for name in cell})
+    trials = without_collapsed(done(results))
+    filled = trials.assign(**{name: trials[name].astype("object").fillna("") for name in cell})
     return dict(iter(filled.groupby(cell)))  # type: ignore[arg-type]
 
 
