@@ -9,6 +9,7 @@ from analysis.plots.settings import own_settings  # before matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.measures.cells import done
 from analysis.measures.intervention import any_effects
 from analysis.measures.search import Search, candidates
 from analysis.plots import style
@@ -60,17 +61,18 @@ class Spec(NamedTuple):
 
 
 def _any_done(results: Results, search: Search | None = None) -> bool:
-    return bool((results.trials.status == "done").any())
+    return len(done(results)) > 0
 
 
 def _any_stages(results: Results, search: Search | None = None) -> bool:
-    trials = results.trials[(results.trials.status == "done") & (results.trials.stages > 1)]
+    trials = done(results)
+    trials = trials[trials.stages > 1]
     return not set(results.tracks.trial.unique()).isdisjoint(trials.trial)
 
 
 def _any_prefixes(results: Results, search: Search | None = None) -> bool:
-    done = results.trials.trial[results.trials.status == "done"]
-    return bool(results.tracks.trial[results.tracks.prefix_m.notna()].isin(done).any())
+    solved = results.tracks.trial[results.tracks.prefix_m.notna()]
+    return bool(solved.isin(done(results).trial).any())
 
 
 def _found(results: Results, search: Search | None, several: bool) -> bool:

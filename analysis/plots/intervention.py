@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from analysis.measures.cells import CELL
 from analysis.measures.intervention import ENDS, effects
-from analysis.measures.layout import HEADINGS
+from analysis.measures.layout import heading, network_name
 from analysis.measures.robustness import AUCS
 from analysis.plots import panels, style
 from analysis.plots.robustness import PAPER
@@ -53,9 +53,8 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
         weights = [0.0, *sorted(here.weight.unique())]
         for axes, name in zip(row, names, strict=True):
             _responses(axes, here, name, line, weights)
-            label = HEADINGS.get(name, name.replace("_", " "))
             unit = "dimensionless" if name == "lss" else "fraction"
-            style.title(axes, f"change of {label}")
+            style.title(axes, f"change of {heading(name)}")
             axes.set_ylabel(f"with less without ({unit})" * (name in names[:2]))
             panels.gamma_axis(axes, weights, log=len(weights) > panels.MANY)
             axes.set_xlabel("weight" * (key is places[-1]))
@@ -66,10 +65,10 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
         row[0].set_title("")
         row[0].set_title(title, fontsize=9, loc="left", y=1)
     kinds = table[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
-    handles = [
-        Line2D([], [], label=panels.name(key, []), **_style(key["network"], key["stages"]))
-        for key in kinds.to_dict("records")
-    ]
+    handles = []
+    for key in kinds.to_dict("records"):
+        look = style.line_style(key["network"], key["stages"])
+        handles.append(Line2D([], [], label=panels.name(key, []), **look))
     null: Any = {"color": "0.35", "linewidth": 1.2, "linestyle": "--", "label": "no change"}
     style.legend(figure, [*handles, Line2D([], [], **null)])
     return figure
@@ -99,8 +98,8 @@ def _responses(
         known = pd.Series([np.nan, *own[half]], dtype="float64")
         along = [0.0, *own.weight] if log else [0, *(weights.index(w) for w in own.weight)]
         aside = ASIDE * (networks.index(key[0]) - (len(networks) - 1) / 2) * (not log)
-        look = _style(str(key[0]), int(own.stages.iloc[0]))
-        look |= {"label": style.NAMES.get(str(key[0]), str(key[0]))}
+        look = style.line_style(str(key[0]), int(own.stages.iloc[0]))
+        look |= {"label": network_name(key[0])}
         style.bars(axes, [x + aside for x in along], mean, known, look)
     far = CUT * rows[change].abs().max()
     reach = rows[half].fillna(0)
@@ -109,7 +108,3 @@ def _responses(
     )
     space = 0.08 * max(low + high, 1e-3)
     axes.set_ylim(-low - space, high + space)
-
-
-def _style(network: str, stages: int) -> dict:
-    return style.network_style(network, stages) | {"linestyle": "-", "markersize": 4}

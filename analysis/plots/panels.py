@@ -1,4 +1,4 @@
-"""What the figures share: which trials are drawn, a grid of panels, a line for each gamma.
+"""What the figures share: a grid of panels, a line for each gamma.
 
 A panel shows one dataset, K and network, and one value of each other setting that varies. Used
 by the modules of figures.
@@ -17,19 +17,13 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from analysis.measures.cells import varying
+from analysis.measures.layout import network_name
 from analysis.plots import style
-from analysis.plots.style import MARKERS, NAMES
-from analysis.results import Results
+from analysis.plots.style import MARKERS
 
 PANEL = ["dataset", "layers", "stages"]
 SPLIT = 3  # combinations of other settings that get lines of their own; more are averaged
 MANY = 12  # more gammas than this have a colour bar and a logarithmic axis; fewer, a legend
-
-
-def done_trials(results: Results) -> pd.DataFrame:
-    """Trials that are done: the others are in no figure."""
-    done = results.trials[results.trials.status == "done"]
-    return done.astype({"trial": "str", "dataset": "str", "network": "str"})
 
 
 def splitting(done: pd.DataFrame) -> list[str]:
@@ -54,7 +48,7 @@ def key_columns(done: pd.DataFrame) -> list[str]:
 
 def name(key: Mapping, extra: list[str]) -> str:
     """What a panel or a line is called: network, K, and the other settings that vary."""
-    parts = [NAMES.get(key["network"], key["network"]), f"K = {key['stages']}"]
+    parts = [network_name(key["network"]), f"K = {key['stages']}"]
     return ", ".join(parts + [f"{n.replace('_', ' ')} {key[n]}" for n in extra])
 
 

@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures import cells
 from analysis.measures.cells import mean_interval
+from analysis.measures.layout import network_name
 from analysis.measures.robustness import COLUMNS, at_the_end
 from analysis.plots import panels, style
-from analysis.plots.style import NAMES
 from analysis.results import Results
 from scoring.schemas import CONFIG
 
@@ -187,7 +188,7 @@ def mixed_by_distance(results: Results) -> Figure:
 
 def _rows(results: Results, names: Sequence[str]) -> pd.DataFrame:
     """Rows of some evaluations of trials that are done, with what says which panel they are in."""
-    done = panels.done_trials(results)
+    done = cells.done(results)
     config = [field.name for field in CONFIG]
     columns = list(dict.fromkeys([*panels.key_columns(done), *config, "classes", "shapes"]))
     rows = results.robustness[COLUMNS].astype({"trial": "str", "evaluation": "str"})
@@ -230,10 +231,6 @@ def _panels(
             yield axes, key, panels.at(rows, key)
 
 
-def _style(network: str, stages: int) -> dict:
-    return style.network_style(network, stages) | {"linestyle": "-", "markersize": 4}
-
-
 def _null(network: str) -> dict[str, Any]:
     colour = style.COLOURS.get(network, "0.2")
     return {"color": colour, "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
@@ -245,8 +242,8 @@ def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
         means = mean_interval(own, [x], [y])
         along, height = means.index.to_numpy("float64"), means[y].to_numpy("float64")
         half = means[f"{y}_ci95"].to_numpy("float64")
-        look = _style(str(network), int(own.stages.iloc[0]))
-        axes.plot(along, height, label=NAMES.get(str(network), str(network)), **look)
+        look = style.line_style(str(network), int(own.stages.iloc[0]))
+        axes.plot(along, height, label=network_name(network), **look)
         band: Any = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
         axes.fill_between(along, height - half, height + half, **band)
 
@@ -324,7 +321,8 @@ def _handles(rows: pd.DataFrame, null: str, chance: bool = True) -> list[Line2D]
     kinds = rows[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
     for key in kinds.to_dict("records"):
         label = panels.name(key, [])
-        handles.append(Line2D([], [], label=label, **_style(key["network"], key["stages"])))
+        look = style.line_style(key["network"], key["stages"])
+        handles.append(Line2D([], [], label=label, **look))
     grey: Any = {"color": "0.35", "linewidth": 1.2}
     handles.append(Line2D([], [], linestyle=":", label=null, **grey))
     return handles + [Line2D([], [], linestyle="--", label="chance", **grey)] * chance

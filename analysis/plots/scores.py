@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures import cells
 from analysis.measures.cells import mean_interval, without_collapsed
 from analysis.plots import panels, style
 from analysis.plots.style import INITIAL
@@ -32,7 +33,7 @@ def lss_against_epoch(results: Results) -> Figure:
         every panel: the mean value at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS
         differ by panel.
     """
-    done = panels.done_trials(results)
+    done = cells.done(results)
     if not len(done):
         return style.nothing()
     epochs = results.epochs[["trial", "epoch", "lss"]].astype({"trial": "str"})
@@ -66,7 +67,7 @@ def ots_against_m(results: Results) -> Figure:
         networks at initialisation (dotted), and 1/m (dashed, OTS). Trials that have collapsed
         are in no line; a panel that has some names them. Axes differ by panel.
     """
-    done = panels.done_trials(results)
+    done = cells.done(results)
     scores = _by_m(results.tracks, done)
     if not len(scores):
         return style.nothing("no assignment of fewer points is known yet")
@@ -129,7 +130,7 @@ def scores_against_gamma(results: Results) -> Figure:
         t-intervals where there are several. Nulls: each network at initialisation (dotted, in
         its colour), sqrt(n) and 1/m (dashed). OTS compares at equal m only: the axis says m.
     """
-    done = without_collapsed(panels.done_trials(results))
+    done = without_collapsed(cells.done(results))
     if not len(done):
         return style.nothing()
     by = [*LINE, *panels.splitting(done)]

@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures import cells
 from analysis.measures.cells import mean_interval
+from analysis.measures.layout import network_name
 from analysis.plots import panels, style
-from analysis.plots.style import INITIAL, NAMES
+from analysis.plots.style import INITIAL
 from analysis.results import Results
 
 SCORES = ["lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"]
@@ -141,7 +143,7 @@ def _stages(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     A stage that has collapsed has no OTS here.
     """
-    done = panels.done_trials(results)
+    done = cells.done(results)
     done = done[done.stages > 1]
     tracks = results.tracks[["trial", "epoch", "stage", "collapsed", *SCORES]]
     tracks = tracks.astype({"trial": "str"} | dict.fromkeys(SCORES, "float64"))
@@ -203,7 +205,7 @@ def _lost(rows: pd.DataFrame) -> str:
     for network, own in lost.groupby("network"):
         stages = sorted(own.stage.unique())
         which = "" if len(stages) == own.stages.iloc[0] else f" {', '.join(map(str, stages))}"
-        names.append(NAMES.get(str(network), str(network)) + which)
+        names.append(network_name(network) + which)
     return "\ncollapsed: " * bool(names) + "; ".join(names)
 
 

@@ -26,7 +26,6 @@ from scoring.schemas import write_file
 MARKERS = "osD^vPX<>"
 DASHES = ["-", (0, (5, 1)), "-.", (0, (3, 1, 1, 1))]
 COLOURS = {"plain": "#D55E00", "resnet": "#0072B2"}  # Okabe and Ito's, safe for the colour-blind
-NAMES = {"plain": "plain", "resnet": "ResNet"}
 BASELINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "zorder": 1.5}
 INITIAL = "at initialisation"
 TICKS = [1, 1.2, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 300, 1000, 10_000]
@@ -216,6 +215,11 @@ def network_style(network: str, stages: int) -> dict:
         "linestyle": DASHES[(stages - 1) % len(DASHES)],
         "linewidth": 1.4,
     }
+
+
+def line_style(network: str, stages: int) -> dict:
+    """The look of a solid line with small markers, in the colour and marker of a network."""
+    return network_style(network, stages) | {"linestyle": "-", "markersize": 4}
 
 
 def bars(axes: Axes, x: Sequence[float], mean: pd.Series, half: pd.Series, look: dict) -> None:

@@ -17,8 +17,9 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 
+from analysis.measures import cells
+from analysis.measures.layout import network_name
 from analysis.plots import panels, style
-from analysis.plots.style import NAMES
 from analysis.results import Results
 
 FIG_3 = 5e-4  # on MNIST
@@ -89,7 +90,7 @@ def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
 
     A stage that has collapsed has no OTS here.
     """
-    done = panels.done_trials(results)
+    done = cells.done(results)
     columns = ["trial", "epoch", "stage", "blocks", "collapsed", "projected"]
     scores = ["lss", "lss_initial", "ots", "ots_initial"]
     tracks = results.tracks[columns + scores].dropna(subset=["projected", "blocks"])
@@ -97,11 +98,11 @@ def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
     tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
     points = np.array([len(flat) for flat in tracks.projected]) / (2 * (tracks.blocks + 1))
     tracks = tracks[(points > 0) & (points % 1 == 0)]
-    rows, cells = panels.rows_of(done)
+    rows, places = panels.rows_of(done)
     settings = done[list(dict.fromkeys(["trial", "epochs_done", *rows, *LINE]))]
     known = tracks.merge(settings, on="trial").sort_values(["seed", "trial"], kind="stable")
     known = known[(known.epoch == known.epochs_done) & ((known.stages > 1) == several)]
-    found = [panels.at(known, cell) for cell in cells]
+    found = [panels.at(known, place) for place in places]
     return [cell for cell in found if len(cell)]
 
 
@@ -132,7 +133,7 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Fig
 
 
 def _title(trial: pd.Series) -> str:
-    network = NAMES.get(trial.network, trial.network)
+    network = network_name(trial.network)
     lines = [f"{panels.data_name(trial.dataset)}, {network}, γ = {trial.gamma:.4g}"]
     lines += [f"stage {trial.stage:g} of {trial.stages:g}"] * bool(trial.stages > 1)
     said = []

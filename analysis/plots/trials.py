@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures import cells
 from analysis.measures.cells import without_collapsed
-from analysis.measures.search import BETTER, Search, candidates, heading, ranked
+from analysis.measures.layout import heading
+from analysis.measures.search import BETTER, Search, candidates, ranked
 from analysis.plots import panels, style
 from analysis.plots.panels import at, name, sizes
 from analysis.plots.style import INITIAL
@@ -36,7 +38,7 @@ def accuracy_against_score(results: Results) -> Figure:
         its panel. Nulls: each network at initialisation (dotted, in its colour), sqrt(n) and
         1/m (dashed). OTS compares at equal m only: the axis says m.
     """
-    done = without_collapsed(panels.done_trials(results)).dropna(subset="test_accuracy")
+    done = without_collapsed(cells.done(results)).dropna(subset="test_accuracy")
     done = done.assign(lss=done.lss.replace(np.inf, np.nan))
     if not len(done):
         return style.nothing()
