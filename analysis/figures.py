@@ -21,7 +21,7 @@ from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.search import Search, read_search
 from analysis.plots import style
 from analysis.results import Results, ResultsError, load
-from scoring.schemas import write_file
+from scoring.storage import write_file
 
 COLUMNS = {  # the columns of the larger tables that figures show
     "epochs": ["trial", "epoch", "lss"],

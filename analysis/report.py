@@ -28,7 +28,8 @@ from analysis.measures.search import Search, read_search, search_table
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load
 from scoring import places
-from scoring.schemas import CONFIG, StoreError, is_local, open_folder, write_file
+from scoring.schemas import CONFIG
+from scoring.storage import StoreError, is_local, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
 TRIAL = [

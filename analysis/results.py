@@ -18,7 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from scoring import places, schemas
+from scoring import places, schemas, storage
+from scoring.tables import read_table
 
 CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # few values, many rows
 COMMAND = "python -m analysis.results > docs/columns.md"
@@ -84,7 +85,7 @@ def load(
             f"{root}: no such folder; give the folder of a sweep (geosweep run SWEEP makes "
             "runs/SWEEP), or set MLFLOW_TRACKING_URI and give an experiment's name"
         )
-    if not any(schemas.list_files(root, places.table_folder(table)) for table in schemas.TABLES):
+    if not any(storage.list_files(root, places.table_folder(table)) for table in schemas.TABLES):
         raise ResultsError(
             f"{root}: no results in it; give the folder that holds results/, or run the sweep "
             f"first (geosweep run SWEEP --out {root})"
@@ -124,7 +125,7 @@ def _type(kind: pa.DataType) -> str:
 def _is_folder(root: str) -> bool:
     """Whether there is a folder; an object store has folders only where there are files."""
     try:
-        fs, base = schemas.open_folder(root)
+        fs, base = storage.open_folder(root)
         return fs.get_file_info(base).type == pafs.FileType.Directory
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(f"{root}: cannot be opened: {error}") from error
@@ -136,8 +137,8 @@ def _read(
     wanted = {name: list(names) for name, names in (columns or {}).items()}
     try:
         order = sorted(tables, key=lambda name: name != "tracks")  # largest first: memory is free
-        read = {name: _frame(schemas.read_table(root, name, wanted.get(name))) for name in order}
-    except (schemas.StoreError, OSError) as error:
+        read = {name: _frame(read_table(root, name, wanted.get(name))) for name in order}
+    except (storage.StoreError, OSError) as error:
         raise ResultsError(f"{error}; move that file away to read the others") from error
     if "trials" in read:
         _check_key(root, read["trials"])
@@ -182,7 +183,7 @@ class _Writable:
     """A view of an array that NumPy takes to be writable.
 
     Arrow hands out its memory as read-only, and pandas does not ask before it writes. This
-    memory is nobody else's: see :func:`scoring.schemas.read_table`.
+    memory is nobody else's: see :func:`scoring.tables.read_table`.
     """
 
     def __init__(self, array: np.ndarray) -> None:
@@ -235,7 +236,7 @@ def _from_mlflow(
         with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(fetch, newest.values(), [folder] * len(newest)))
-            if not any(schemas.list_files(folder, places.table_folder(table)) for table in tables):
+            if not any(storage.list_files(folder, places.table_folder(table)) for table in tables):
                 raise ResultsError(
                     f"{experiment}: no ended trial with results in MLflow at {tracking_uri}; "
                     "wait for the first one, or give the sweep's folder"

@@ -28,7 +28,7 @@ import psutil
 from mlflow.tracking import MlflowClient
 
 from benchmarks.training import machine, report
-from scoring import schemas
+from scoring.tables import read_table
 from tune_jobs.tracking import TRIAL_TAG
 
 SWEEP = """
@@ -67,7 +67,7 @@ def named(process: psutil.Process) -> str:
 
 def rows(root: Path) -> dict[str, dict[str, Any]]:
     """The trials table so far."""
-    return {row["trial"]: row for row in schemas.read_table(str(root), "trials").to_pylist()}
+    return {row["trial"]: row for row in read_table(str(root), "trials").to_pylist()}
 
 
 def disturb(file: Path, root: Path, kills: int, draw: random.Random) -> tuple[Counter, int]:
@@ -121,7 +121,7 @@ def check(root: Path, undisturbed: Path) -> None:
             if isinstance(value, float) and "seconds" not in name and "memory" not in name:
                 assert row[name] == value or row[name] != row[name], (trial, name)
     for table in ("epochs", "tracks", "samples"):
-        here, there = (schemas.read_table(str(f), table).num_rows for f in (root, undisturbed))
+        here, there = (read_table(str(f), table).num_rows for f in (root, undisturbed))
         assert here == there, table
     client = MlflowClient(f"sqlite:///{root}/mlflow.db")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])

@@ -34,7 +34,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from scoring import places, schemas
+from scoring import places, schemas, storage
+from scoring.tables import write_table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ROUNDS = 3
@@ -124,7 +125,7 @@ def write(folder: str, epochs: int, number: int) -> None:
         rows = zip(*columns.values(), strict=True)
         names = schemas.TABLES[table].names
         rows = [{n: v for n, v in zip(columns, row, strict=True) if n in names} for row in rows]
-        schemas.write_table(folder, table, trial, rows)
+        write_table(folder, table, trial, rows)
 
 
 def measure(folder: str, imports: str, call: str) -> tuple[float, float]:
@@ -151,7 +152,7 @@ def main() -> None:
                 list(pool.map(one, range(given.trials), chunksize=20))
         print(f"written in {time.perf_counter() - start:.0f} s", file=sys.stderr)
         for table in schemas.TABLES:
-            schemas.delete(folder, places.merged_table(table))
+            storage.delete(folder, places.merged_table(table))
         for file in Path(folder, "results").rglob("*.parquet"):
             file.read_bytes()  # puts every file into the page cache
         rows = []

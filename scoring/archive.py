@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scoring import schemas
+from scoring import storage
 
 OF_A_STAGE = re.compile(r"([a-z_]+)([0-9]+)")  # name of an array in the file, such as own1
 
@@ -46,7 +46,7 @@ def write_archive(
     arrays = dict(shared)
     for stage, named in stages.items():
         arrays |= {f"{name}{stage}": value for name, value in named.items()}
-    with schemas.writing(root, path) as stream:
+    with storage.writing(root, path) as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
@@ -56,7 +56,7 @@ def open_archive(root: str, path: str) -> Archive | None:
     Raises:
         zipfile.BadZipFile: the file is damaged.
     """
-    file = schemas.open_file(root, path)
+    file = storage.open_file(root, path)
     if file is None:
         return None
     try:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scoring import places, schemas
+from scoring import places, schemas, storage
 from scoring.archive import Archive, open_archive, write_archive
 from scoring.history import read_history
 from scoring.robustness.record import robustness_columns
 from scoring.rows import Solved, sample_rows, summary_columns, track_row
+from scoring.tables import read_row, write_table
 
 if TYPE_CHECKING:
     from scoring.stages import Stage
@@ -87,12 +88,12 @@ def leave_stopped(root: str, trial: str, epoch: int) -> None:
 
 def handed_over(root: str, trial: str) -> bool:
     """Whether a trial is trained and waits to be finished."""
-    return places.FINAL in schemas.list_files(root, places.pending(trial))
+    return places.FINAL in storage.list_files(root, places.pending(trial))
 
 
 def waiting(root: str) -> list[str]:
     """Trials that are trained and wait to be finished."""
-    return [t for t in schemas.list_files(root, places.PENDING) if handed_over(root, t)]
+    return [t for t in storage.list_files(root, places.PENDING) if handed_over(root, t)]
 
 
 def finish(
@@ -106,7 +107,7 @@ def finish(
 
     Raises:
         FileNotFoundError: the trial has left nothing to finish.
-        schemas.StoreError: what it left is damaged. It is deleted; the next run of the trial
+        storage.StoreError: what it left is damaged. It is deleted; the next run of the trial
             leaves it again, from its last checkpoint.
     """
     try:
@@ -117,24 +118,24 @@ def finish(
             _finish(root, trial, final, released_at, threads)
     except (zipfile.BadZipFile, EOFError) as error:
         discard(root, trial)
-        raise schemas.StoreError(f"{root}/{places.pending(trial)}: torn: {error}") from error
+        raise storage.StoreError(f"{root}/{places.pending(trial)}: torn: {error}") from error
 
 
 def discard(root: str, trial: str) -> None:
     """Delete what a trial left."""
-    schemas.delete(root, places.final(trial))  # first: without it nobody asks for the rest
-    schemas.delete(root, places.pending(trial))
+    storage.delete(root, places.final(trial))  # first: without it nobody asks for the rest
+    storage.delete(root, places.pending(trial))
 
 
 def _update(root: str, trial: str) -> None:
     """Bring the row of a trial that has left nothing up to date with its evaluations."""
-    row = schemas.read_row(root, "trials", trial)
+    row = read_row(root, "trials", trial)
     if row.get("status") not in ENDED:
         raise FileNotFoundError(f"{root}/{places.final(trial)}")
     since = robustness_columns(root, trial)
     if since.get("evaluations") != row["evaluations"]:
         since["scored_at"] = datetime.now(UTC)
-        schemas.write_table(root, "trials", trial, [row | since])
+        write_table(root, "trials", trial, [row | since])
 
 
 def _finish(
@@ -172,9 +173,9 @@ def _finish(
         samples += sample_rows(same, labels, predictions, score, ratio, one.transport)
     for record in epochs:
         record["finished_at"] = datetime.fromisoformat(record["finished_at"])
-    schemas.write_table(root, "epochs", trial, [key | record for record in epochs])
-    schemas.write_table(root, "tracks", trial, rows)
-    schemas.write_table(root, "samples", trial, samples)
+    write_table(root, "epochs", trial, [key | record for record in epochs])
+    write_table(root, "tracks", trial, rows)
+    write_table(root, "samples", trial, samples)
     summary |= summary_columns(rows, epochs[-1]) | robustness_columns(root, trial)
     summary |= {
         "scoring_seconds": time.perf_counter() - start,
@@ -183,7 +184,7 @@ def _finish(
         "trained_at": datetime.fromisoformat(summary["trained_at"]),
         "scored_at": datetime.now(UTC),
     }
-    schemas.write_table(root, "trials", trial, [summary])
+    write_table(root, "trials", trial, [summary])
     discard(root, trial)
 
 

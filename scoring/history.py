@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from scoring import places, schemas
+from scoring import places, storage
 
 
 def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
@@ -20,7 +20,7 @@ def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
         history: JSON values. ``summary`` has columns of the trials table, ``epochs`` rows of
             the epochs table and ``tracks`` rows of the tracks table.
     """
-    schemas.write_file(root, places.history(trial), json.dumps(history).encode())
+    storage.write_file(root, places.history(trial), json.dumps(history).encode())
 
 
 def read_history(root: str, trial: str, epoch: int) -> dict[str, Any] | None:
@@ -29,7 +29,7 @@ def read_history(root: str, trial: str, epoch: int) -> dict[str, Any] | None:
     The history is written before the checkpoint, so it can be ahead of it; later rows are
     dropped.
     """
-    content = schemas.read_file(root, places.history(trial))
+    content = storage.read_file(root, places.history(trial))
     try:
         history = json.loads(content or b"")
     except ValueError:
@@ -41,6 +41,6 @@ def read_history(root: str, trial: str, epoch: int) -> dict[str, Any] | None:
 
 def forget_weights(root: str, trial: str) -> None:
     """Delete the checkpoints of a trial and the history next to them."""
-    schemas.delete(root, places.best_checkpoint(trial))
-    schemas.delete(root, places.checkpoint(trial))
-    schemas.delete(root, places.history(trial))
+    storage.delete(root, places.best_checkpoint(trial))
+    storage.delete(root, places.checkpoint(trial))
+    storage.delete(root, places.history(trial))

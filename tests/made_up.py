@@ -12,7 +12,8 @@ from analysis.measures import paper
 from scoring import places
 from scoring.robustness.areas import summary
 from scoring.robustness.subject import result_row
-from scoring.schemas import write_file, write_table
+from scoring.storage import write_file
+from scoring.tables import write_table
 from tune_jobs.evaluations import read
 
 EVALUATIONS = read([])  # all of them, at their defaults

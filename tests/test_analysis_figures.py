@@ -29,7 +29,8 @@ from analysis.plots.tracks import tracks_by_gamma, tracks_by_stage
 from analysis.plots.trials import accuracy_against_score
 from analysis.results import load
 from scoring.places import table_path
-from scoring.schemas import TABLES, read_rows, write_table
+from scoring.schemas import TABLES
+from scoring.tables import read_rows, write_table
 
 OF_ONE_STAGE = [
     *("lss_against_epoch", "tracks_by_gamma", "scores_against_gamma"),

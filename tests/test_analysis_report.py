@@ -17,17 +17,10 @@ from analysis.measures.summary import summary
 from analysis.plots import style
 from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
 from analysis.results import load
-from scoring import schemas
-from scoring.schemas import (
-    CONFIG,
-    KEY,
-    SWEEP,
-    TABLES,
-    read_table,
-    table_path,
-    write_file,
-    write_table,
-)
+from scoring import tables as stored
+from scoring.schemas import CONFIG, KEY, SWEEP, TABLES, table_path
+from scoring.storage import write_file
+from scoring.tables import read_table, write_table
 
 
 @pytest.fixture
@@ -287,7 +280,7 @@ def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_who_loads_a_sweep_after_its_report_opens_no_trial_s_file(sweep: Path, monkeypatch) -> None:
-    monkeypatch.setattr(schemas, "MANY", 3)
+    monkeypatch.setattr(stored, "MANY", 3)
     report.build(sweep)
-    monkeypatch.setattr(schemas, "_read_content", lambda *file: pytest.fail("opened a file"))
+    monkeypatch.setattr(stored, "_read_content", lambda *file: pytest.fail("opened a file"))
     assert len(load(sweep).trials) == 18

@@ -15,7 +15,7 @@ from analysis import figures, report, tables
 from analysis.measures import robustness
 from analysis.measures.robustness import AUCS, RATIOS, by_cell, of_trials, settings_sentence
 from analysis.results import load
-from scoring.schemas import read_rows, write_table
+from scoring.tables import read_rows, write_table
 
 EVERY = ("lesion", "noise", "fgsm", "pgd", "separation")
 NAMES = [

@@ -14,7 +14,7 @@ from analysis.claims import CLAIMS, VERDICTS, claims
 from analysis.measures.cells import difference
 from analysis.measures.two_sweeps import compare, sentence
 from analysis.results import load
-from scoring.schemas import read_rows, write_table
+from scoring.tables import read_rows, write_table
 
 
 def verdicts(root: Path) -> dict[str, str]:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from models import datasets
-from scoring import places, schemas
+from scoring import places, storage
+from scoring.tables import read_table, write_table
 from tune_jobs import cli, folder, service, sweep
 from tune_jobs.board import Board
 from tune_jobs.cluster.reach import answers
@@ -94,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_named(geosweep, tmp_path):
 
 def test_a_torn_table_is_named(geosweep, tmp_path):
     folder.claim(str(tmp_path / "out"), sweep.read("demo"))
-    schemas.write_file(str(tmp_path / "out"), "results/trials/x.parquet", b"PAR1 torn")
+    storage.write_file(str(tmp_path / "out"), "results/trials/x.parquet", b"PAR1 torn")
     code, _, err = geosweep("status", "out")
     assert code == 2
     assert "x.parquet" in err
@@ -120,7 +121,7 @@ def done(root: str, found: sweep.Sweep) -> None:
     folder.claim(root, found)
     for one in found.trials:
         row = {"trial": one.trial, **one.model_dump(), "status": "done"}
-        schemas.write_table(root, "trials", one.trial, [row])
+        write_table(root, "trials", one.trial, [row])
 
 
 def files(place) -> dict:
@@ -166,7 +167,7 @@ def test_a_sweep_that_grew_and_one_of_which_nothing_has_begun_are_not_refused(ge
     assert geosweep("run", "demo", "--set", "gamma=0,0.01,0.1,0.3,1", "--dry-run")[0] == 0
     folder.claim(root, sweep.read("demo", ["epochs=3"]))  # of these nothing is there
     assert geosweep("run", "demo", "--set", "epochs=4", "--dry-run")[0] == 0
-    schemas.write_file(
+    storage.write_file(
         root, f"checkpoints/{sweep.read('demo', ['epochs=3']).trials[0].trial}.pt", b""
     )
     assert "holds 1 trial that" in geosweep("run", "demo", "--set", "epochs=4", "--dry-run")[2]
@@ -179,7 +180,7 @@ def test_a_search_goes_on_in_its_folder(geosweep, tmp_path):
     root = str(tmp_path / "runs/my")
     folder.claim(root, found, suggested)
     row = {"trial": suggested[0].trial, **suggested[0].model_dump(), "status": "done"}
-    schemas.write_table(root, "trials", suggested[0].trial, [row])
+    write_table(root, "trials", suggested[0].trial, [row])
     code, out, _ = geosweep("run", "my.yaml", "--dry-run")
     assert code == 0
     assert "my: 20 cells, suggested over gamma" in out
@@ -211,12 +212,12 @@ def test_status_says_that_a_driver_is_starting(geosweep, tmp_path):
         assert f"starting (process {os.getpid()} on " in geosweep("status", "out")[1]
         board = Board(root, {}, lambda: 1, Console(file=io.StringIO()))
         live = board.snapshot() | {"seconds_left": 125.0}
-        schemas.write_file(root, places.PROGRESS, json.dumps(live).encode())
+        storage.write_file(root, places.PROGRESS, json.dumps(live).encode())
         out = geosweep("status", "out")[1]
         assert "running now, about 2 min 05 s left; no trial has its place yet" in out
         name = "plain " + "gamma=0.1 " * 20
         live["running"] = {"x": {"label": name, "epoch": 3, "epochs": 15}}
-        schemas.write_file(root, places.PROGRESS, json.dumps(live).encode())
+        storage.write_file(root, places.PROGRESS, json.dumps(live).encode())
         out = geosweep("status", "out")[1]
         assert f"running now, about 2 min 05 s left:\n  {name}: epoch 3 of 15\n" in out
     assert "not running; geosweep run goes on" in geosweep("status", "out")[1]
@@ -319,7 +320,7 @@ def test_a_data_set_of_ones_own_is_found_by_its_path(geosweep, tmp_path):
 def test_status_tells_begun_from_missing(geosweep, tmp_path):
     root, demo = str(tmp_path / "out"), sweep.read("demo")
     folder.claim(root, demo)
-    schemas.write_file(root, f"checkpoints/{demo.trials[0].trial}.pt", b"some epochs")
+    storage.write_file(root, f"checkpoints/{demo.trials[0].trial}.pt", b"some epochs")
     _, out, _ = geosweep("status", "out")
     assert "1 begun" in out
     assert "15 missing" in out
@@ -385,7 +386,7 @@ def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         give_up = time.monotonic() + 120
-        while not schemas.list_files(root, "checkpoints") and time.monotonic() < give_up:
+        while not storage.list_files(root, "checkpoints") and time.monotonic() < give_up:
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)
         out, _ = running.communicate(timeout=60)
@@ -398,7 +399,7 @@ def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 go on from a checkpoint" in done.stdout
-    epochs = schemas.read_table(root, "epochs", ["epoch"]).to_pydict()["epoch"]
+    epochs = read_table(root, "epochs", ["epoch"]).to_pydict()["epoch"]
     assert epochs == list(range(151))
     assert 0 <= epoch < 150
     assert f"tables   {root}/results/{{trials,epochs,tracks,samples}}/*.parquet\n" in done.stdout

@@ -19,7 +19,8 @@ from analysis.correlation import SCORES, auc, correlations, left_out, points
 from analysis.measures import association as statistics
 from analysis.measures.association import METHODS, association
 from analysis.results import Results, load
-from scoring.schemas import TABLES, write_table
+from scoring.schemas import TABLES
+from scoring.tables import write_table
 
 SCIPY = {"spearman": stats.spearmanr, "pearson": stats.pearsonr, "kendall": stats.kendalltau}
 TRUTH = {  # of bivariate normal numbers whose Pearson correlation is r

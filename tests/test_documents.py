@@ -24,7 +24,8 @@ from analysis import results
 from analysis.results import ResultsError, describe, load
 from models import datasets
 from models.config import TrialConfig
-from scoring.schemas import TABLES, read_rows, write_table
+from scoring.schemas import TABLES
+from scoring.tables import read_rows, write_table
 from tune_jobs import sweep as sweeps
 from tune_jobs.cli import app
 from tune_jobs.evaluations import Evaluations

@@ -14,10 +14,11 @@ from test_service import SWEEP, Run
 from models import datasets
 from models.config import TrialConfig
 from models.training import standardiser
-from scoring import handover, places, schemas
+from scoring import handover, places, storage
 from scoring.history import read_history
 from scoring.robustness.areas import summary
 from scoring.robustness.subject import draws
+from scoring.tables import read_row, read_rows, read_table
 from tune_jobs import checkpoints, evaluations, folder, measuring, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.commands.ending import robustness_table
@@ -56,13 +57,13 @@ def trained(root: str, monkeypatch, wanted: dict | None = None, keep: str = "fin
 
 
 def names(root: str) -> list[str]:
-    rows = schemas.read_table(root, "robustness").to_pylist()
+    rows = read_table(root, "robustness").to_pylist()
     return list(dict.fromkeys(row["evaluation"] for row in rows))
 
 
 def test_an_evaluated_sweep_has_a_row_for_each_level_and_block(evaluated):
     run, state = evaluated
-    table = schemas.read_table(run.root, "robustness").to_pandas()
+    table = read_table(run.root, "robustness").to_pandas()
     assert table.trial.nunique() == 2
     assert set(table.m) == {60}
     sizes = table.groupby("evaluation").size() / 2
@@ -75,14 +76,14 @@ def test_an_evaluated_sweep_has_a_row_for_each_level_and_block(evaluated):
 def test_the_trials_table_sums_an_evaluation_up(evaluated):
     run, state = evaluated
     for name, row in state.rows.items():
-        rows = schemas.read_rows(run.root, "robustness", name)
+        rows = read_rows(run.root, "robustness", name)
         assert {k: row[k] for k in ("lesion_auc", "noise_auc")} == summary(rows)
         assert json.loads(row["evaluations"]) == FEW
         assert row["fgsm_auc"] is None
         (clean,) = [
             r for r in rows if r["evaluation"] == "noise" and r["accuracy"] and not r["level"]
         ]
-        samples = schemas.read_table(run.root, "samples").to_pandas().query("trial == @name")
+        samples = read_table(run.root, "samples").to_pandas().query("trial == @name")
         assert clean["accuracy"] == pytest.approx((samples.label == samples.prediction).mean())
 
 
@@ -121,7 +122,7 @@ def test_what_is_evaluated_is_not_evaluated_again(evaluated, monkeypatch):
 
 def test_a_finished_sweep_is_evaluated_without_training_and_scores_stay(run):
     before = run(SWEEP, "network=resnet").rows
-    kept = {n: schemas.read_file(run.root, f"checkpoints/{n}.pt") for n in before}
+    kept = {n: storage.read_file(run.root, f"checkpoints/{n}.pt") for n in before}
     after = evaluate(run, {"noise": FEW["noise"]})
     assert "0 to train" in run.output.getvalue()
     assert names(run.root) == ["noise"]
@@ -130,7 +131,7 @@ def test_a_finished_sweep_is_evaluated_without_training_and_scores_stay(run):
         now = after.rows[name]
         assert {k for k in row if row[k] != now[k]} == changed
         assert now["scored_at"] > row["scored_at"]
-        assert schemas.read_file(run.root, f"checkpoints/{name}.pt") == kept[name]
+        assert storage.read_file(run.root, f"checkpoints/{name}.pt") == kept[name]
     assert after.complete
     assert after.worked
     (one,) = MlflowClient(f"sqlite:///{run.root}/mlflow.db").search_runs(
@@ -143,15 +144,15 @@ def test_other_settings_take_the_place_of_earlier_ones(run, monkeypatch):
     folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
     trained(run.root, monkeypatch, FEW)
     handover.finish(run.root, CONFIG.trial)
-    scored_at = schemas.read_row(run.root, "trials", CONFIG.trial)["scored_at"]
-    first = schemas.read_rows(run.root, "robustness", CONFIG.trial)
+    scored_at = read_row(run.root, "trials", CONFIG.trial)["scored_at"]
+    first = read_rows(run.root, "robustness", CONFIG.trial)
     other = {"noise": {"levels": [0.0, 1.0, 2.0], "seed": 1}}
     trained(run.root, monkeypatch, other)
     handover.finish(run.root, CONFIG.trial)
-    rows = schemas.read_rows(run.root, "robustness", CONFIG.trial)
+    rows = read_rows(run.root, "robustness", CONFIG.trial)
     assert [r for r in rows if r["of"] == "lesion"] == [r for r in first if r["of"] == "lesion"]
     assert {r["level"] for r in rows if r["of"] == "noise"} == {0, 1, 2}
-    row = schemas.read_row(run.root, "trials", CONFIG.trial)
+    row = read_row(run.root, "trials", CONFIG.trial)
     assert json.loads(row["evaluations"]) == FEW | other
     assert row["scored_at"] > scored_at
     assert folder.inspect(run.root, FEW).unevaluated == [CONFIG]
@@ -177,12 +178,12 @@ def test_an_evaluation_that_is_killed_goes_on_with_the_next_one(run, monkeypatch
         trained(run.root, monkeypatch, FEW)
     assert names(run.root) == ["lesion", "skip", "swap"]
     assert handover.waiting(run.root) == []
-    weights = schemas.read_file(run.root, f"checkpoints/{CONFIG.trial}.pt")
+    weights = storage.read_file(run.root, f"checkpoints/{CONFIG.trial}.pt")
     trained(run.root, monkeypatch, FEW)
     assert made == ["lesion", "noise", "noise"]
-    assert schemas.read_file(run.root, f"checkpoints/{CONFIG.trial}.pt") == weights
+    assert storage.read_file(run.root, f"checkpoints/{CONFIG.trial}.pt") == weights
     handover.finish(run.root, CONFIG.trial)
-    row = schemas.read_row(run.root, "trials", CONFIG.trial)
+    row = read_row(run.root, "trials", CONFIG.trial)
     assert (row["status"], row["epochs_done"]) == ("done", 1)
     assert json.loads(row["evaluations"]) == FEW
 
@@ -197,9 +198,9 @@ def test_an_evaluation_that_fails_costs_the_trial_nothing_and_is_made_up_for(run
     monkeypatch.setattr(measuring, "evaluate", broken)
     trained(run.root, monkeypatch, FEW)
     handover.finish(run.root, CONFIG.trial)
-    row = schemas.read_row(run.root, "trials", CONFIG.trial)
+    row = read_row(run.root, "trials", CONFIG.trial)
     assert (row["status"], row["evaluations"]) == ("done", None)
-    told = schemas.read_file(run.root, places.error(CONFIG.trial)).decode()
+    told = storage.read_file(run.root, places.error(CONFIG.trial)).decode()
     assert told.endswith("MemoryError: no room for noise\n")
     assert folder.inspect(run.root, FEW).unevaluated == [CONFIG]
     monkeypatch.setattr(measuring, "evaluate", real)
@@ -212,15 +213,15 @@ def test_evaluations_are_those_of_the_final_weights_whenever_they_are_made(run, 
     folder.claim(run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
     trained(run.root, monkeypatch, FEW)
     handover.finish(run.root, CONFIG.trial)
-    at_once = schemas.read_rows(run.root, "robustness", CONFIG.trial)
-    schemas.delete(run.root, places.table_path("robustness", CONFIG.trial))
+    at_once = read_rows(run.root, "robustness", CONFIG.trial)
+    storage.delete(run.root, places.table_path("robustness", CONFIG.trial))
     trained(run.root, monkeypatch, FEW)
-    assert schemas.read_rows(run.root, "robustness", CONFIG.trial) == at_once
+    assert read_rows(run.root, "robustness", CONFIG.trial) == at_once
 
 
 def test_without_weights_nothing_can_be_evaluated_and_nothing_is_kept(run):
     state = run(SWEEP + "keep: none\nevaluations: {noise: {levels: [8]}}\n", "network=resnet")
-    assert schemas.list_files(run.root, "checkpoints") == []
+    assert storage.list_files(run.root, "checkpoints") == []
     assert [row["status"] for row in state.rows.values()] == ["done"]
     assert names(run.root) == ["noise"]
     assert state.complete
@@ -280,6 +281,6 @@ def test_levels_are_in_pixel_values_of_images_whose_white_is_255(run, monkeypatc
     noisy = images + 64 * 16 / 255 * draws("normal", 0, range(30), images)
     with torch.no_grad():
         predicted = network(standardiser(data, "cpu")(noisy)).argmax(1).numpy()
-    rows = schemas.read_rows(run.root, "robustness", CONFIG.trial)
+    rows = read_rows(run.root, "robustness", CONFIG.trial)
     (row,) = [r for r in rows if r["evaluation"] == "noise" and r["level"] == 64 and r["loss"]]
     assert row["accuracy"] == pytest.approx((predicted == data.y_test[:30]).mean())

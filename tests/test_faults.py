@@ -20,8 +20,9 @@ from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from scoring import handover, places, schemas
+from scoring import handover, places, schemas, storage
 from scoring.robustness.record import recorded_evaluations
+from scoring.tables import broken_files, read_rows, read_table
 from tune_jobs.study import STUDY
 from tune_jobs.tracking import TRIAL_TAG, tracking_uri
 
@@ -96,7 +97,7 @@ class Sweep:
 
     def wait_for_checkpoint(self) -> None:
         """Until some trial has an epoch to go on from."""
-        while not schemas.list_files(self.root, places.CHECKPOINTS):
+        while not storage.list_files(self.root, places.CHECKPOINTS):
             assert self.driver.poll() is None, self.driver.communicate()[0]
             time.sleep(0.05)
 
@@ -120,9 +121,9 @@ class Sweep:
 
     def epochs(self) -> dict[str, int]:
         """The epoch that each trial would go on from."""
-        names = schemas.list_files(self.root, places.CHECKPOINTS)
+        names = storage.list_files(self.root, places.CHECKPOINTS)
         contents = {
-            Path(n).stem: json.loads(schemas.read_file(self.root, f"{places.CHECKPOINTS}/{n}"))
+            Path(n).stem: json.loads(storage.read_file(self.root, f"{places.CHECKPOINTS}/{n}"))
             for n in names
             if n.endswith(".json")
         }
@@ -130,24 +131,24 @@ class Sweep:
 
     def checkpoints(self) -> dict[str, int]:
         """When the weights of each trial were written, in nanoseconds."""
-        found = schemas.infos(self.root, places.CHECKPOINTS)
+        found = storage.infos(self.root, places.CHECKPOINTS)
         return {Path(i.path).stem: i.mtime_ns for i in found if i.extension == "pt"}
 
     def rows(self) -> dict[str, dict]:
         """Rows of the trials table."""
-        return {row["trial"]: row for row in schemas.read_table(self.root, "trials").to_pylist()}
+        return {row["trial"]: row for row in read_table(self.root, "trials").to_pylist()}
 
     def check(self) -> dict[str, dict]:
         """Every cell is there once, in Parquet and in MLflow; its rows of the trials table."""
         rows = self.rows()
-        assert len(rows) == len(schemas.list_files(self.root, "results/trials")) == 2
+        assert len(rows) == len(storage.list_files(self.root, "results/trials")) == 2
         assert all(row["status"] == "done" and 0 <= row["ots"] <= 1 for row in rows.values())
         assert all(row["suboptimality"] <= 1e-6 for row in rows.values())
         for table, each in (("tracks", 1), ("samples", self.points)):
-            content = schemas.read_table(self.root, table).to_pylist()
+            content = read_table(self.root, table).to_pylist()
             last = [row for row in content if row["epoch"] == max(r["epoch"] for r in content)]
             assert len(last) == 2 * each
-        epochs = schemas.read_table(self.root, "epochs", ["trial", "epoch"]).to_pylist()
+        epochs = read_table(self.root, "epochs", ["trial", "epoch"]).to_pylist()
         assert len(epochs) == len({(row["trial"], row["epoch"]) for row in epochs})
         assert handover.waiting(self.root) == []
         self.check_mlflow(rows)
@@ -237,7 +238,7 @@ def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path, place):
         rows = sweep.check()
     assert "to score" in said
     assert before[trial] == after[trial]
-    page = schemas.read_file(sweep.root, "report/index.html").decode()
+    page = storage.read_file(sweep.root, "report/index.html").decode()
     assert "2 trials: 2 done" in page
     trained_at = rows[trial]["trained_at"].replace(tzinfo=UTC).timestamp()
     assert int(trained_at) <= before[trial] / 1e9  # a store's clock counts whole seconds
@@ -250,7 +251,7 @@ def test_a_killed_evaluation_goes_on_and_trains_nothing(tmp_path):
     sweep.command = [sys.executable, "-m", "tune_jobs.cli", "evaluate", sweep.root, "lesion", "pgd"]
     sweep.command += ["--set", "pgd.steps=100"]
     with sweep:
-        while not (first := schemas.list_files(sweep.root, "results/robustness")):
+        while not (first := storage.list_files(sweep.root, "results/robustness")):
             assert sweep.driver.poll() is None, sweep.driver.communicate()[0]
             time.sleep(0.02)
         sweep.driver.kill()
@@ -264,7 +265,7 @@ def test_a_killed_evaluation_goes_on_and_trains_nothing(tmp_path):
         assert row["trained_at"] == trained[trial]["trained_at"]
         assert list(json.loads(row["evaluations"])) == ["lesion", "pgd"]
         assert 0 <= row["pgd_auc"] <= 1
-        table = schemas.read_rows(sweep.root, "robustness", trial)
+        table = read_rows(sweep.root, "robustness", trial)
         cells = [(r["evaluation"], r["stage"], r["block"], r["level"]) for r in table]
         assert len(cells) == len(set(cells))
 
@@ -321,7 +322,7 @@ def test_the_sweep_goes_on_without_mlflow_and_sync_brings_it_up_to_date(tmp_path
         assert done.returncode == 0, done.stderr
         assert f"{logged} trials logged" in done.stdout
     sweep.check()
-    schemas.delete(sweep.root, places.MLFLOW_NOTE)  # as a driver that was killed: logs all again
+    storage.delete(sweep.root, places.MLFLOW_NOTE)  # as a driver that was killed: logs all again
     sweep.again()
     sweep.check()
 
@@ -363,7 +364,7 @@ def test_a_full_disk_is_named_nothing_is_half_written_and_it_goes_on_with_room(
     assert "space left" in said
     assert "Traceback" not in said
     for table in schemas.TABLES:
-        assert schemas.broken_files(sweep.root, table) == []
+        assert broken_files(sweep.root, table) == []
     grow()
     sweep.again()
     sweep.check()
@@ -375,15 +376,15 @@ def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(t
     before = sweep.check()
     torn, foreign = sorted(before)
     path = places.table_path("tracks", torn)
-    schemas.write_file(sweep.root, path, schemas.read_file(sweep.root, path)[:1000])
+    storage.write_file(sweep.root, path, storage.read_file(sweep.root, path)[:1000])
     path = places.table_path("trials", foreign)
-    schemas.write_file(sweep.root, path, b"PAR1 from elsewhere")
-    schemas.write_file(sweep.root, "results/epochs/notes.parquet", b"mine")
+    storage.write_file(sweep.root, path, b"PAR1 from elsewhere")
+    storage.write_file(sweep.root, "results/epochs/notes.parquet", b"mine")
     kept = sweep.checkpoints()
     said = sweep.again()
     for name in (f"tracks/{torn}", f"trials/{foreign}", "epochs/notes"):
         assert f"results/{name}.parquet: torn, or not of geosweep" in said
-    assert len(schemas.list_files(sweep.root, places.ASIDE)) == 4  # and torn's row
+    assert len(storage.list_files(sweep.root, places.ASIDE)) == 4  # and torn's row
     after = sweep.check()
     assert numbers(after) == numbers(before)
     for trial, row in after.items():
@@ -401,7 +402,7 @@ def test_failures_are_counted_kept_and_tried_again_alone(tmp_path):
     assert "too many cells failed" in said
     assert f"failed   {broken}: " in said
     assert "1 failed" in said
-    assert "run_trial" in schemas.read_file(sweep.root, places.error(broken)).decode()
+    assert "run_trial" in storage.read_file(sweep.root, places.error(broken)).decode()
     client = MlflowClient(f"sqlite:///{sweep.root}/mlflow.db")
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
     (run,) = [r for r in found if r.data.tags.get(TRIAL_TAG) == broken]
@@ -422,7 +423,7 @@ def test_a_search_killed_half_way_ends_with_its_trials_and_a_pareto_figure(tmp_p
         "epochs: 2\npoints: 60\nsearch: {trials: 20, objectives: [test_accuracy, lss]}\n"
     )
     with sweep:
-        while len(schemas.list_files(sweep.root, "results/trials")) < 8:
+        while len(storage.list_files(sweep.root, "results/trials")) < 8:
             assert sweep.driver.poll() is None, sweep.driver.communicate()[0]
             time.sleep(0.1)
         before = sweep.rows()

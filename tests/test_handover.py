@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from scoring import handover, places, schemas
+from scoring import handover, places, schemas, storage
+from scoring.tables import read_row, read_rows
 from scoring.transport import assignment_problem, optimal_transport_score
 
 POINTS = 30
@@ -32,7 +33,7 @@ def made_points(seed):
 
 
 def save(root, path, arrays):
-    with schemas.writing(root, path) as stream:
+    with storage.writing(root, path) as stream:
         np.savez(stream, **arrays)
 
 
@@ -63,7 +64,7 @@ def test_files_that_an_earlier_version_left_are_finished(tmp_path, kept):
     assert handover.waiting(root) == ["a"]
     handover.finish(root, "a")
     assert handover.waiting(root) == []
-    tracks = schemas.read_rows(root, "tracks", "a")
+    tracks = read_rows(root, "tracks", "a")
     wanted = {
         (number, stage): optimal_transport_score(*made_points([number, stage]))
         for number in (0, 1)
@@ -73,7 +74,7 @@ def test_files_that_an_earlier_version_left_are_finished(tmp_path, kept):
         assert row["ots"] == wanted[row["epoch"], row["stage"]].ots
         assert row["ots_initial"] == wanted[0, row["stage"]].ots
         assert len(row["ots_by_class"]) == 3
-    samples = schemas.read_rows(root, "samples", "a")
+    samples = read_rows(root, "samples", "a")
     assert [(row["stage"], row["point"]) for row in samples] == [
         (stage, point) for stage in (1, 2) for point in range(POINTS)
     ]
@@ -81,6 +82,6 @@ def test_files_that_an_earlier_version_left_are_finished(tmp_path, kept):
     assert_array_equal([row["permutation"] for row in second], wanted[1, 2].permutation)
     assert_array_equal([row["lss"] for row in second], np.linspace(1, 2, POINTS) + 2)
     assert_array_equal([row["prediction"] for row in second], labels[::-1])
-    trial = schemas.read_row(root, "trials", "a")
+    trial = read_row(root, "trials", "a")
     assert trial["ots"] == np.mean([wanted[1, stage].ots for stage in (1, 2)])
     assert trial["seconds"] == 2.0

@@ -123,6 +123,7 @@ def test_the_wheel_holds_every_file_that_is_not_python() -> None:
     ("name", "unwanted"),
     [
         ("scoring.schemas", {"torch", "ray", "mlflow", "lap"}),
+        ("scoring.tables", {"torch", "ray", "mlflow", "numba"}),
         ("scoring.places", {"torch", "ray", "mlflow", "pyarrow", "numpy"}),
         ("scoring.storage", {"torch", "ray", "mlflow"}),
         ("scoring.handover", {"torch", "ray", "mlflow", "numba"}),

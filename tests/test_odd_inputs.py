@@ -11,7 +11,8 @@ import pytest
 from made_up import made_up_trial
 
 from analysis import claims, correlation, figures, report, tables
-from scoring.schemas import TABLES, read_rows, write_table
+from scoring.schemas import TABLES
+from scoring.tables import read_rows, write_table
 
 KEY = {"trial", "dataset", "network", "stages", "gamma", "seed", "status", "epoch", "stage"}
 SCRIPTS = [

@@ -14,7 +14,7 @@ from analysis import tables
 from analysis.measures import paper
 from analysis.measures.paper_layout import as_text, paper_tables, side_by_side
 from analysis.results import load
-from scoring.schemas import write_table
+from scoring.tables import write_table
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from models import datasets
-from scoring import places, schemas
+from scoring import places, storage
 from tune_jobs import driver, service, sweep
 from tune_jobs.cluster import nodes
 from tune_jobs.errors import SweepError
@@ -94,7 +94,7 @@ def test_trials_share_a_gpu_and_scorers_stay_off_its_node(cluster, tmp_path, mon
     begun, ended = max(s[2] for s in sorted(seen, key=lambda s: s[2])[:2]), min(s[3] for s in seen)
     assert begun < ended  # the first two side by side
     assert where == ids(gpu=False)
-    assert schemas.list_files(str(tmp_path / "out"), places.NODES) == []
+    assert storage.list_files(str(tmp_path / "out"), places.NODES) == []
 
 
 def test_trials_that_fill_every_cpu_do_not_keep_scorers_from_finishing_them(
@@ -113,7 +113,7 @@ def test_a_folder_that_a_node_does_not_share_is_named_before_anything_trains(
         run(tmp_path, SWEEP, monkeypatch, root)
     assert str(told.value).count("AWS Error NETWORK_CONNECTION") == 1  # the other node has it
     assert list((tmp_path / "seen").iterdir()) == []
-    assert schemas.list_files(root, "checkpoints") == []
+    assert storage.list_files(root, "checkpoints") == []
 
 
 def test_a_node_that_comes_later_looks_for_the_folder_and_takes_the_data_from_there_once(
@@ -124,13 +124,13 @@ def test_a_node_that_comes_later_looks_for_the_folder_and_takes_the_data_from_th
     shared = nodes.Shared("token", {"digits": data.checksum})
     with pytest.raises(nodes.NotShared, match="out: not the driver's folder on"):
         nodes.load(*where, shared)
-    schemas.write_file(root, f"{places.NODES}/token", b"")
+    storage.write_file(root, f"{places.NODES}/token", b"")
     arrays = {key: getattr(data, key) for key in datasets.ARRAYS}
-    with schemas.writing(root, places.dataset(data.checksum)) as stream:
+    with storage.writing(root, places.dataset(data.checksum)) as stream:
         np.savez(stream, **arrays)
     monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "another node"))
     taken = nodes.load(*where, shared)
-    schemas.delete(root, places.DATA)
+    storage.delete(root, places.DATA)
     again = nodes.load(*where, shared)
     for key in datasets.ARRAYS:
         np.testing.assert_array_equal(getattr(taken, key), arrays[key])

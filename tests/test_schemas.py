@@ -9,9 +9,11 @@ import pytest
 from analysis import results
 from analysis.results import ResultsError, load
 from models.config import TrialConfig
-from scoring import places, schemas
+from scoring import places, schemas, storage
+from scoring import tables as stored
 from scoring.places import table_path
-from scoring.schemas import StoreError, read_table, write_file, write_table
+from scoring.storage import StoreError, write_file
+from scoring.tables import MANY, read_row, read_rows, read_table, write_table
 
 UNITS = {"", "1", "fraction", "nat", "s", "images", "points", "segments"}
 UNITS |= {"distance", "squared distance", "GB"}
@@ -103,7 +105,7 @@ def test_files_from_before_the_geometry_was_measured_read_as_null(tmp_path, tabl
     path = tmp_path / table_path(table, "a")
     path.parent.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([row()], older), path)
-    assert list(schemas.read_row(str(tmp_path), table, "a")) == schema.names
+    assert list(read_row(str(tmp_path), table, "a")) == schema.names
     write_table(str(tmp_path), table, "b", [row("b")])
     read = read_table(str(tmp_path), table)
     assert read.schema.names == schema.names
@@ -123,7 +125,7 @@ def test_a_file_that_is_being_written_is_not_read(tmp_path):
     write_table(str(tmp_path), "trials", "a", [row()])
     (tmp_path / "results/trials/.b.parquet.0123abcd").write_bytes(b"PAR1 half of")
     assert read_table(str(tmp_path), "trials")["trial"].to_pylist() == ["a"]
-    assert schemas.list_files(str(tmp_path), "results/trials") == ["a.parquet"]
+    assert storage.list_files(str(tmp_path), "results/trials") == ["a.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -199,51 +201,51 @@ def test_files_of_a_sweep_are_written_read_listed_and_deleted(tmp_path):
     root = str(tmp_path)
     for name in ("b", "a"):
         write_file(root, f"pending/{name}", name.encode())
-    assert schemas.list_files(root, "pending") == ["a", "b"]
-    assert bytes(schemas.read_file(root, "pending/a")) == b"a"
-    schemas.delete(root, "pending/a")
-    schemas.delete(root, "pending/a")
-    assert schemas.read_file(root, "pending/a") is None
-    schemas.delete(root, "pending")
-    assert schemas.list_files(root, "pending") == []
-    assert schemas.list_files(root, "never made") == []
+    assert storage.list_files(root, "pending") == ["a", "b"]
+    assert bytes(storage.read_file(root, "pending/a")) == b"a"
+    storage.delete(root, "pending/a")
+    storage.delete(root, "pending/a")
+    assert storage.read_file(root, "pending/a") is None
+    storage.delete(root, "pending")
+    assert storage.list_files(root, "pending") == []
+    assert storage.list_files(root, "never made") == []
 
 
 def test_many_files_are_kept_together_and_every_change_to_one_is_seen(tmp_path):
-    root, names = str(tmp_path), [f"{i:012x}" for i in range(schemas.MANY + 5)]
+    root, names = str(tmp_path), [f"{i:012x}" for i in range(MANY + 5)]
 
     def told():
-        read = schemas.read_table(root, "epochs", ["trial", "epoch"]).to_pylist()
+        read = read_table(root, "epochs", ["trial", "epoch"]).to_pylist()
         return [(row["trial"], row["epoch"]) for row in read]
 
     def write(name, epochs):
         rows = [{"trial": name, "epoch": epoch} for epoch in range(epochs)]
-        schemas.write_table(root, "epochs", name, rows)
+        write_table(root, "epochs", name, rows)
 
     for name in names[1:]:
         write(name, 2)
     for change in (lambda: None, lambda: write(names[0], 3), lambda: write(names[7], 1)):
         change()
         counts = dict.fromkeys(names[1:], 2)
-        if schemas.read_rows(root, "epochs", names[0]):
+        if read_rows(root, "epochs", names[0]):
             counts[names[0]] = 3
-        counts[names[7]] = len(schemas.read_rows(root, "epochs", names[7]))
+        counts[names[7]] = len(read_rows(root, "epochs", names[7]))
         wanted = [(name, epoch) for name in sorted(counts) for epoch in range(counts[name])]
         assert told() == wanted
         assert told() == wanted  # from the file that keeps them
     kept = tmp_path / "results" / ".epochs.arrow"
     assert kept.exists()
-    schemas.delete(root, places.table_path("epochs", names[3]))
+    storage.delete(root, places.table_path("epochs", names[3]))
     assert names[3] not in {trial for trial, _ in told()}
     before = told()
     kept.write_bytes(b"torn")
     assert told() == before
     (tmp_path / places.table_path("epochs", names[5])).write_bytes(b"PAR1 torn")
-    with pytest.raises(schemas.StoreError, match=names[5]):
-        schemas.read_table(root, "epochs")
+    with pytest.raises(storage.StoreError, match=names[5]):
+        read_table(root, "epochs")
 
 
-COUNT = schemas.MANY + 5
+COUNT = MANY + 5
 
 
 @pytest.fixture
@@ -265,10 +267,10 @@ def tracks_of(folder):
 @pytest.mark.parametrize("mapped", [True, False])
 @pytest.mark.parametrize("large", [0, 10**6])
 def test_what_was_kept_reads_as_the_files_do(many, monkeypatch, mapped, large):
-    monkeypatch.setattr(schemas, "_is_on_disk", lambda path: mapped)
+    monkeypatch.setattr(stored, "_is_on_disk", lambda path: mapped)
     monkeypatch.setattr(results, "LARGE", large)
     first, later = tracks_of(many), tracks_of(many)
-    monkeypatch.setattr(schemas, "MANY", 10**6)
+    monkeypatch.setattr(stored, "MANY", 10**6)
     alone = tracks_of(many)
     pd.testing.assert_frame_equal(first, alone)
     pd.testing.assert_frame_equal(later, alone)
@@ -277,7 +279,7 @@ def test_what_was_kept_reads_as_the_files_do(many, monkeypatch, mapped, large):
 
 @pytest.mark.parametrize("mapped", [True, False])
 def test_a_frame_can_be_written_into_and_nobody_else_sees_it(many, monkeypatch, mapped):
-    monkeypatch.setattr(schemas, "_is_on_disk", lambda path: mapped)
+    monkeypatch.setattr(stored, "_is_on_disk", lambda path: mapped)
     monkeypatch.setattr(results, "LARGE", 0)
     tracks_of(many)
     content = (many / "results/.tracks.arrow").read_bytes()
@@ -307,7 +309,7 @@ def test_what_is_kept_is_written_again_when_much_has_changed(many):
     names = sorted(path.stem for path in (many / "results/tracks").iterdir())
     for name in names[::3]:
         write_table(str(many), "tracks", name, [row(name, epoch=9)])
-    schemas.delete(str(many), table_path("tracks", names[1]))
+    storage.delete(str(many), table_path("tracks", names[1]))
     changed, again = tracks_of(many), tracks_of(many)
     assert changed.trial.is_monotonic_increasing
     assert changed.groupby("trial", observed=True).size().tolist()[:4] == [1, 3, 1, 3]
@@ -333,7 +335,7 @@ def test_where_nothing_can_be_kept_the_files_are_read(many, monkeypatch):
     def full_disk(*where):
         raise OSError("no space left")
 
-    monkeypatch.setattr(schemas, "writing", full_disk)
+    monkeypatch.setattr(stored, "writing", full_disk)
     assert len(tracks_of(many)) == 3 * COUNT
     assert not (many / "results/.tracks.arrow").exists()
 

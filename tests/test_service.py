@@ -15,7 +15,8 @@ from analysis.measures.findings import sentences
 from analysis.results import load
 from models import datasets, training
 from models.config import TrialConfig
-from scoring import handover, places, schemas
+from scoring import handover, places, schemas, storage
+from scoring.tables import read_row, read_rows, read_table
 from scoring.transport import optimal_transport_score
 from tune_jobs import checkpoints, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
@@ -66,7 +67,7 @@ def finished(tmp_path_factory):
 def test_a_two_trial_sweep_fills_the_four_tables(finished):
     run, state = finished
     assert [row["status"] for row in state.rows.values()] == ["done", "done"]
-    sizes = {table: schemas.read_table(run.root, table).num_rows for table in schemas.TABLES}
+    sizes = {table: read_table(run.root, table).num_rows for table in schemas.TABLES}
     wanted = {"trials": 2, "epochs": 2 * 3, "tracks": 2 * 3, "samples": 2 * 60, "robustness": 0}
     assert sizes == wanted
     for trial_id, row in state.rows.items():
@@ -79,7 +80,7 @@ def test_a_two_trial_sweep_fills_the_four_tables(finished):
 
 def test_every_score_has_its_nulls_beside_it(finished):
     run, state = finished
-    tracks = schemas.read_table(run.root, "tracks").to_pandas()
+    tracks = read_table(run.root, "tracks").to_pandas()
     last = tracks[tracks["epoch"] == 2].set_index("trial")
     first = tracks[tracks["epoch"] == 0].set_index("trial")
     for trial_id, row in state.rows.items():
@@ -95,7 +96,7 @@ def test_every_score_has_its_nulls_beside_it(finished):
 
 def test_energies_are_of_every_epoch_and_separation_of_the_first_and_the_last(finished):
     run, state = finished
-    tracks = schemas.read_table(run.root, "tracks").to_pandas()
+    tracks = read_table(run.root, "tracks").to_pandas()
     for name in ("energy", "weight_norms", "energy_ratio", "cosines"):
         assert set(tracks[name].map(len)) == {4 if name == "cosines" else 5}
     ratios = np.stack(tracks["energy"]) / np.stack(tracks["weight_norms"])
@@ -127,9 +128,7 @@ def test_scores_are_those_of_the_network_that_was_kept(finished):
         ots = optimal_transport_score(states[0], states[-1])
         row = state.rows[config.trial]
         assert (row["ots"], row["gap"]) == pytest.approx((ots.ots, ots.gap))
-        samples = (
-            schemas.read_table(run.root, "samples").to_pandas().query("trial == @config.trial")
-        )
+        samples = read_table(run.root, "samples").to_pandas().query("trial == @config.trial")
         np.testing.assert_array_equal(samples["permutation"], ots.permutation)
         np.testing.assert_allclose(samples["own_cost"], ots.own_cost, rtol=1e-5)
 
@@ -160,7 +159,7 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
 
 def test_a_few_tracks_are_kept_in_two_dimensions_and_the_shapes_of_table_1(finished):
     run, _ = finished
-    tracks = schemas.read_table(run.root, "tracks").to_pandas().set_index("epoch")
+    tracks = read_table(run.root, "tracks").to_pandas().set_index("epoch")
     assert tracks.loc[[0, 2], "projected"].map(len).eq(6 * 50 * 2).all()
     assert tracks.loc[1, "projected"].isna().all()
     trials = load(run.root).trials
@@ -246,7 +245,7 @@ def test_a_trained_trial_is_only_scored(run, monkeypatch):
     assert handover.waiting(run.root) == [config.trial]
     handover.finish(run.root, config.trial)
     assert handover.waiting(run.root) == []
-    (row,) = schemas.read_table(run.root, "trials").to_pylist()
+    (row,) = read_table(run.root, "trials").to_pylist()
     assert row["status"] == "done"
     assert row["scored_at"] > row["trained_at"]
 
@@ -254,10 +253,10 @@ def test_a_trained_trial_is_only_scored(run, monkeypatch):
 def test_a_torn_checkpoint_is_set_aside_and_its_trial_starts_again(run, finished):
     _, undisturbed = finished
     config = undisturbed.trials[0]
-    schemas.write_file(run.root, f"checkpoints/{config.trial}.pt", b"not a checkpoint")
+    storage.write_file(run.root, f"checkpoints/{config.trial}.pt", b"not a checkpoint")
     state = run()
     assert state.rows[config.trial]["test_loss"] == undisturbed.rows[config.trial]["test_loss"]
-    assert schemas.list_files(run.root, places.ASIDE) == [f"checkpoints-{config.trial}.pt"]
+    assert storage.list_files(run.root, places.ASIDE) == [f"checkpoints-{config.trial}.pt"]
 
 
 def test_what_a_trial_left_for_scoring_may_be_torn_too(run, monkeypatch):
@@ -265,15 +264,15 @@ def test_what_a_trial_left_for_scoring_may_be_torn_too(run, monkeypatch):
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
     train = [config.model_dump(), Setup(run.root, {"digits": "digits"})]
     trial.run_trial(*train)
-    kept = schemas.read_file(run.root, f"checkpoints/{config.trial}.pt")
-    schemas.write_file(run.root, f"pending/{config.trial}/final.npz", b"torn")
-    with pytest.raises(schemas.StoreError, match="torn"):
+    kept = storage.read_file(run.root, f"checkpoints/{config.trial}.pt")
+    storage.write_file(run.root, f"pending/{config.trial}/final.npz", b"torn")
+    with pytest.raises(storage.StoreError, match="torn"):
         handover.finish(run.root, config.trial)
     assert handover.waiting(run.root) == []
     trial.run_trial(*train)  # leaves it again, and trains nothing
     handover.finish(run.root, config.trial)
-    assert schemas.read_file(run.root, f"checkpoints/{config.trial}.pt") == kept
-    row = schemas.read_row(run.root, "trials", config.trial)
+    assert storage.read_file(run.root, f"checkpoints/{config.trial}.pt") == kept
+    row = read_row(run.root, "trials", config.trial)
     assert (row["status"], row["epochs_done"]) == ("done", 1)
 
 
@@ -300,12 +299,12 @@ def test_a_trial_that_diverges_says_so_and_keeps_what_it_measured(run):
     (row,) = state.rows.values()
     assert row["status"] == "diverged"
     assert row["epochs_done"] < 3
-    assert schemas.read_table(run.root, "epochs").num_rows == row["epochs_done"] + 1
+    assert read_table(run.root, "epochs").num_rows == row["epochs_done"] + 1
     assert state.missing == []
 
 
 def test_a_second_run_on_one_folder_is_told_who_holds_it(run):
-    schemas.write_file(run.root, "sweep.json", b"{}")
+    storage.write_file(run.root, "sweep.json", b"{}")
     with (
         folder.hold(run.root),
         pytest.raises(SweepError, match="is running this sweep"),
@@ -367,9 +366,9 @@ def test_finishing_twice_is_finishing_once(run, monkeypatch):
     monkeypatch.setattr(trial.tune, "report", lambda record: None)
     trial.run_trial(config.model_dump(), Setup(run.root, {"digits": "digits"}))
     handover.finish(run.root, config.trial)
-    row = schemas.read_row(run.root, "trials", config.trial)
+    row = read_row(run.root, "trials", config.trial)
     handover.finish(run.root, config.trial)
-    assert schemas.read_row(run.root, "trials", config.trial) == row
+    assert read_row(run.root, "trials", config.trial) == row
     with pytest.raises(FileNotFoundError):
         handover.finish(run.root, "0123456789ab")
 
@@ -400,13 +399,13 @@ def test_ots_comes_with_its_proof_its_classes_and_smaller_m(run):
     state = run(SWEEP.replace("points: 60", "points: 350").replace("[plain, resnet]", "plain"))
     (row,) = state.rows.values()
     assert row["released_at"] < row["scored_at"]
-    tracks = schemas.read_table(run.root, "tracks").to_pylist()
+    tracks = read_table(run.root, "tracks").to_pylist()
     for track in (tracks[0], tracks[-1]):
         assert track["suboptimality"] <= 1e-6
         assert track["prefix_m"] == [100, 300, 350]
         assert track["prefix_ots"][-1] == track["ots"]
         assert track["prefix_gap"][-1] == track["gap"]
-    samples = schemas.read_table(run.root, "samples").to_pandas()
+    samples = read_table(run.root, "samples").to_pandas()
     kept = samples.permutation == samples.point
     assert_allclose(tracks[-1]["ots_by_class"], kept.groupby(samples.label).mean())
     assert tracks[1]["prefix_m"] is None
@@ -424,11 +423,11 @@ def test_asha_stops_what_lags_behind_and_what_it_stopped_goes_on_without_it(run)
     assert worst["lss"] > 1
     assert np.isnan(worst["ots"])
     assert state.complete
-    assert len(schemas.read_rows(run.root, "epochs", worst["trial"])) == 3
+    assert len(read_rows(run.root, "epochs", worst["trial"])) == 3
     state = run(text)
     assert {row["status"] for row in state.rows.values()} == {"done"}
     assert state.rows[best["trial"]] == best
-    assert len(schemas.read_rows(run.root, "epochs", worst["trial"])) == 13
+    assert len(read_rows(run.root, "epochs", worst["trial"])) == 13
 
 
 def test_a_sweep_that_stops_lets_running_epochs_end_and_waits_for_no_other():

@@ -15,6 +15,7 @@ from scoring.line_shape import line_shape_ratio, line_shape_score, segment_share
 from scoring.projection import SHOWN, project, projection
 from scoring.separation import Separation
 from scoring.stages import geometry, measure
+from scoring.tables import read_row, read_table, write_table
 from scoring.transport import optimal_transport_score, solve
 
 POINTS = 12
@@ -119,8 +120,8 @@ def test_a_row_holds_columns_of_the_tracks_table_and_can_be_stored(tmp_path):
     columns = {field.name: field for field in schemas.TRACKS}
     rows = [stage.row() for stage in stages]
     assert set(rows[0]) <= set(columns)
-    schemas.write_table(str(tmp_path), "tracks", "a", rows)
-    stored = schemas.read_table(str(tmp_path), "tracks", list(rows[0])).to_pylist()
+    write_table(str(tmp_path), "tracks", "a", rows)
+    stored = read_table(str(tmp_path), "tracks", list(rows[0])).to_pylist()
     assert stored == rows
     assert (rows[0]["blocks"], rows[0]["m"], rows[0]["dimension"]) == (3, POINTS, 32)
     assert_allclose(rows[0]["lss_random"], math.sqrt(3))
@@ -198,7 +199,7 @@ def test_states_that_are_not_finite_have_no_geometry_but_a_row(tmp_path):
     assert not any(map(math.isfinite, broken["straight_distance"]))
     assert np.isnan(broken["energy"]).tolist() == [False, True, True]
     assert_allclose(fine["straight_distance"][0], 0)
-    schemas.write_table(str(tmp_path), "tracks", "a", [broken, fine])
+    write_table(str(tmp_path), "tracks", "a", [broken, fine])
 
 
 def test_a_network_in_which_nothing_moves_has_no_scores():
@@ -237,7 +238,7 @@ def handed_over(root, rows, problems):
     history = {"summary": summary, "epochs": epochs, "tracks": rows}
     handover.leave_final(root, "a", problems, labels, labels, history)
     handover.finish(root, "a")
-    return schemas.read_row(root, "trials", "a")
+    return read_row(root, "trials", "a")
 
 
 def test_a_trial_has_the_means_over_its_stages_and_their_nulls(tmp_path):
@@ -259,7 +260,7 @@ def test_a_trial_has_the_means_over_its_stages_and_their_nulls(tmp_path):
     }.items():
         assert_allclose(trial[f"{name}_initial"], np.mean(values[:2]))
         assert_allclose(trial[name], np.mean(values[2:]))
-    stored = schemas.read_table(str(tmp_path), "tracks").to_pylist()
+    stored = read_table(str(tmp_path), "tracks").to_pylist()
     assert stored[-1]["straight_distance"] == rows[-1]["straight_distance"]
     assert stored[-1]["separation_m"] == POINTS
 

@@ -11,7 +11,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from analysis.results import load
-from scoring import places, schemas, storage
+from scoring import places, storage
+from scoring.tables import MANY, read_table, write_table
 from tune_jobs import cli, folder, lease
 from tune_jobs.errors import SweepError
 from tune_jobs.tracking import tracking_uri
@@ -34,7 +35,7 @@ def root(request, tmp_path):
 
 
 def everything(root):
-    fs, base = schemas.open_folder(root)
+    fs, base = storage.open_folder(root)
     found = fs.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
     files = (info for info in found if info.type == pafs.FileType.File)
     return sorted(info.path.removeprefix(f"{base}/") for info in files)
@@ -42,19 +43,19 @@ def everything(root):
 
 def test_files_are_written_read_listed_moved_and_deleted(root):
     for name in ("b", "a", "empty"):
-        schemas.write_file(root, f"pending/{name}", name.encode() if name != "empty" else b"")
-    assert schemas.list_files(root, "pending") == ["a", "b", "empty"]
-    assert schemas.read_file(root, "pending/a") == b"a"
-    assert schemas.read_file(root, "pending/empty") == b""
-    assert schemas.read_file(root, "pending") is None
-    assert schemas.set_aside(root, "pending/b") == "set-aside/pending-b"
-    schemas.delete(root, "pending/a")
-    schemas.delete(root, "pending/a")
-    assert schemas.read_file(root, "pending/a") is None
-    schemas.delete(root, "pending")
-    schemas.delete(root, "pending")
-    assert schemas.list_files(root, "pending") == []
-    assert schemas.list_files(root, "never made") == []
+        storage.write_file(root, f"pending/{name}", name.encode() if name != "empty" else b"")
+    assert storage.list_files(root, "pending") == ["a", "b", "empty"]
+    assert storage.read_file(root, "pending/a") == b"a"
+    assert storage.read_file(root, "pending/empty") == b""
+    assert storage.read_file(root, "pending") is None
+    assert storage.set_aside(root, "pending/b") == "set-aside/pending-b"
+    storage.delete(root, "pending/a")
+    storage.delete(root, "pending/a")
+    assert storage.read_file(root, "pending/a") is None
+    storage.delete(root, "pending")
+    storage.delete(root, "pending")
+    assert storage.list_files(root, "pending") == []
+    assert storage.list_files(root, "never made") == []
     assert everything(root) == ["set-aside/pending-b"]
 
 
@@ -62,22 +63,22 @@ def test_files_are_written_read_listed_moved_and_deleted(root):
 def test_what_is_written_appears_when_it_is_complete_and_a_failure_leaves_what_was_there(
     root, error
 ):
-    schemas.write_file(root, "notes/a", b"old")
-    with pytest.raises(error), schemas.writing(root, "notes/a") as stream:  # noqa: PT012
+    storage.write_file(root, "notes/a", b"old")
+    with pytest.raises(error), storage.writing(root, "notes/a") as stream:  # noqa: PT012
         stream.write(b"half of the new")
-        assert schemas.read_file(root, "notes/a") == b"old"
+        assert storage.read_file(root, "notes/a") == b"old"
         raise error
-    assert schemas.read_file(root, "notes/a") == b"old"
+    assert storage.read_file(root, "notes/a") == b"old"
     large = os.urandom(12_000_000)  # more than one part of an upload
-    with schemas.writing(root, "notes/a") as stream:
+    with storage.writing(root, "notes/a") as stream:
         stream.write(large[:7_000_000])
         stream.write(large[7_000_000:])
-    assert schemas.read_file(root, "notes/a") == large
+    assert storage.read_file(root, "notes/a") == large
     assert everything(root) == ["notes/a"]
 
 
 def test_arrow_completes_an_upload_after_an_error_so_nothing_may_fail_between(s3):
-    fs, base = schemas.open_folder(s3)
+    fs, base = storage.open_folder(s3)
 
     def write_half():
         with fs.open_output_stream(f"{base}/a") as stream:
@@ -86,14 +87,14 @@ def test_arrow_completes_an_upload_after_an_error_so_nothing_may_fail_between(s3
 
     with pytest.raises(ValueError, match="half-way"):
         write_half()
-    assert schemas.read_file(s3, "a") == b"torn"  # else storage.writing could do with less
+    assert storage.read_file(s3, "a") == b"torn"  # else storage.writing could do with less
 
 
 UPLOADING = """
 import os, signal, sys
-from scoring import schemas
+from scoring import storage
 
-fs, base = schemas.open_folder(sys.argv[1])
+fs, base = storage.open_folder(sys.argv[1])
 stream = fs.open_output_stream(base + "/a")
 stream.write(b"new" * 5_000_000)
 print("uploading", flush=True)
@@ -102,27 +103,27 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_who_is_killed_while_uploading_leaves_what_was_there(s3):
-    schemas.write_file(s3, "a", b"old")
+    storage.write_file(s3, "a", b"old")
     done = subprocess.run([sys.executable, "-c", UPLOADING, s3], capture_output=True, text=True)
     assert done.stdout == "uploading\n", done.stderr
     assert everything(s3) == ["a"]
-    assert schemas.read_file(s3, "a") == b"old"
+    assert storage.read_file(s3, "a") == b"old"
 
 
 def test_many_tables_in_an_object_store_are_kept_together_and_a_torn_one_is_found(s3, tmp_path):
-    names = [f"{i:012x}" for i in range(schemas.MANY + 2)]
+    names = [f"{i:012x}" for i in range(MANY + 2)]
     for name in names:
         for place in (s3, str(tmp_path)):
-            schemas.write_table(place, "epochs", name, [{"trial": name, "epoch": 1, "lss": 2.0}])
+            write_table(place, "epochs", name, [{"trial": name, "epoch": 1, "lss": 2.0}])
     for _ in range(2):
         assert load(s3).epochs.equals(load(tmp_path).epochs)
     assert "results/.epochs.arrow" in everything(s3)
-    schemas.write_file(s3, places.table_path("epochs", names[1]), b"PAR1 torn")
-    schemas.write_file(s3, "results/epochs/notes.parquet", b"mine")
-    with pytest.raises(schemas.StoreError, match=names[1]):
-        schemas.read_table(s3, "epochs")
+    storage.write_file(s3, places.table_path("epochs", names[1]), b"PAR1 torn")
+    storage.write_file(s3, "results/epochs/notes.parquet", b"mine")
+    with pytest.raises(storage.StoreError, match=names[1]):
+        read_table(s3, "epochs")
     assert len(folder.mend(s3)) == 2
-    assert len(schemas.read_table(s3, "epochs")) == len(names) - 1
+    assert len(read_table(s3, "epochs")) == len(names) - 1
 
 
 def test_a_store_that_does_not_answer_is_asked_again_and_then_named(monkeypatch, tmp_path):
@@ -136,11 +137,11 @@ def test_a_store_that_does_not_answer_is_asked_again_and_then_named(monkeypatch,
 
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert storage._patiently("s3://b/x", away) == "answer"
-    with pytest.raises(schemas.StoreError, match=r"s3://b/x: cannot be reached: AWS Error DENIED"):
+    with pytest.raises(storage.StoreError, match=r"s3://b/x: cannot be reached: AWS Error DENIED"):
         storage._patiently("s3://b/x", away, "AWS Error DENIED")
     monkeypatch.setattr(storage, "PATIENCE", -1)
     calls.clear()
-    with pytest.raises(schemas.StoreError, match=r"nobody there$"):
+    with pytest.raises(storage.StoreError, match=r"nobody there$"):
         storage._patiently("s3://b/x", away)
     assert len(calls) == 1
 
@@ -176,7 +177,7 @@ def test_mlflow_of_a_sweep_in_an_object_store_is_on_this_machine(s3, monkeypatch
 
 
 def claim(root, name, **about):
-    schemas.write_file(root, f"holders/{name}", json.dumps(lease._here() | about).encode())
+    storage.write_file(root, f"holders/{name}", json.dumps(lease._here() | about).encode())
 
 
 def test_a_second_driver_is_told_who_holds_the_folder(s3):
@@ -185,7 +186,7 @@ def test_a_second_driver_is_told_who_holds_the_folder(s3):
         assert folder.holder(s3)
         with pytest.raises(SweepError, match=f"process {os.getpid()} on .* is running this"):
             folder.hold(s3).__enter__()
-        assert len(schemas.list_files(s3, "holders")) == 1
+        assert len(storage.list_files(s3, "holders")) == 1
     assert not folder.holder(s3)
     with folder.hold(s3):
         pass
@@ -214,7 +215,7 @@ def test_of_drivers_that_come_at_once_one_holds_the_folder_at_a_time(s3):
         thread.join(60)
     assert set(most) <= {1}
     assert len(most) + len(refused) == 4
-    assert schemas.list_files(s3, "holders") == []
+    assert storage.list_files(s3, "holders") == []
 
 
 def test_the_folder_of_a_driver_that_was_killed_is_free_at_once_on_its_machine(s3):
@@ -222,7 +223,7 @@ def test_the_folder_of_a_driver_that_was_killed_is_free_at_once_on_its_machine(s
     child.wait()
     claim(s3, "killed", pid=child.pid)
     with folder.hold(s3):
-        assert "killed" not in schemas.list_files(s3, "holders")
+        assert "killed" not in storage.list_files(s3, "holders")
 
 
 def test_the_folder_of_a_driver_that_is_silent_elsewhere_is_free_after_a_while(s3, monkeypatch):
@@ -232,18 +233,18 @@ def test_the_folder_of_a_driver_that_is_silent_elsewhere_is_free_after_a_while(s
     monkeypatch.setattr(lease, "DEAD", 0.5)
     time.sleep(1.1)  # the store's clock counts whole seconds
     with folder.hold(s3):
-        assert "silent" not in schemas.list_files(s3, "holders")
+        assert "silent" not in storage.list_files(s3, "holders")
 
 
 def test_a_driver_shows_that_it_is_alive_and_stops_when_its_folder_was_taken_over(s3, monkeypatch):
     monkeypatch.setattr(lease, "BEAT", 0.1)
     with pytest.raises(SweepError, match="took this sweep over"), folder.hold(s3):  # noqa: PT012
-        (mine,) = schemas.list_files(s3, "holders")
+        (mine,) = storage.list_files(s3, "holders")
         before = lease._beats(s3)[mine]
         time.sleep(1.5)
         assert lease._beats(s3)[mine] > before
-        schemas.delete(s3, f"holders/{mine}")
+        storage.delete(s3, f"holders/{mine}")
         for _ in range(100):
             time.sleep(0.1)
         raise AssertionError("nobody interrupted")
-    assert schemas.list_files(s3, "holders") == []
+    assert storage.list_files(s3, "holders") == []

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.config import TrialConfig
-from scoring import places, schemas
+from scoring import places, storage
 from scoring.handover import ENDED
 from tune_jobs.folder import State
 from tune_jobs.labels import duration, labels, number
@@ -129,7 +129,7 @@ class Board:
         now = time.monotonic()
         if now - self._written >= 1:
             self._written = now
-            schemas.write_file(self.root, places.PROGRESS, json.dumps(self.snapshot()).encode())
+            storage.write_file(self.root, places.PROGRESS, json.dumps(self.snapshot()).encode())
         if self.console.is_terminal:
             self._live.update(self._table(), refresh=True)
         elif now - self._said >= EVERY:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from scoring import places, schemas
+from scoring import places, storage
 
 
 def read(root: str, name: str) -> dict[str, Any] | None:
@@ -13,13 +13,13 @@ def read(root: str, name: str) -> dict[str, Any] | None:
 
     A file that torch cannot read is set aside, so its trial starts again from the beginning.
     """
-    content = schemas.read_file(root, places.checkpoint(name))
+    content = storage.read_file(root, places.checkpoint(name))
     if content is None:
         return None
     try:
         return torch.load(io.BytesIO(content), weights_only=True)
     except Exception:  # pickle, zipfile and torch's own reader raise many types
-        schemas.set_aside(root, places.checkpoint(name))
+        storage.set_aside(root, places.checkpoint(name))
         return None
 
 
@@ -27,4 +27,4 @@ def write(root: str, name: str, state: dict[str, Any]) -> None:
     """Write a checkpoint; it replaces an earlier one at once."""
     content = io.BytesIO()
     torch.save(state, content)
-    schemas.write_file(root, places.checkpoint(name), content.getvalue())
+    storage.write_file(root, places.checkpoint(name), content.getvalue())

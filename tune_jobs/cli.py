@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from scoring.schemas import StoreError
+from scoring.storage import StoreError
 from tune_jobs import provenance
 from tune_jobs.commands import cluster, folder, run
 from tune_jobs.errors import SweepError

@@ -12,9 +12,10 @@ from ray import tune
 from rich.console import Console
 
 from models.config import TrialConfig
-from scoring import handover, places, schemas
+from scoring import handover, places, storage
 from scoring.actors import Pool
 from scoring.history import forget_weights
+from scoring.tables import read_row, write_table
 from tune_jobs import folder, provenance
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
@@ -74,7 +75,7 @@ class Driver(NotKept, tune.Callback):
             if self._state.missing or self._state.to_suggest or self._evaluating:
                 with self._stop.on_interrupt():
                     self._train()
-            schemas.delete(self._root, places.NODES)
+            storage.delete(self._root, places.NODES)
             while self._pool.left and not self._stop.asked:
                 self._collect(timeout=0.5)
             self._board.refresh()
@@ -185,7 +186,7 @@ class Driver(NotKept, tune.Callback):
             if error is not None:
                 self._failed(trial, f"scoring: {error}", record=False)
                 continue
-            row = schemas.read_row(self._root, "trials", trial)
+            row = read_row(self._root, "trials", trial)
             self._board.cells[trial].record = row
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
@@ -200,7 +201,7 @@ class Driver(NotKept, tune.Callback):
 
         Where only its evaluation failed a trial stays done, in the table and in MLflow.
         """
-        schemas.write_file(self._root, places.error(trial), error.encode())
+        storage.write_file(self._root, places.error(trial), error.encode())
         last = last_line(error)
         if trial in self._evaluating:
             self._board.change(trial, "failed", f"evaluation: {last}")
@@ -209,7 +210,7 @@ class Driver(NotKept, tune.Callback):
         if record:
             config = self._board.cells[trial].config
             row = {"trial": trial, **config.model_dump(), "status": "failed", "error": last}
-            schemas.write_table(self._root, "trials", trial, [row])
+            write_table(self._root, "trials", trial, [row])
         self._start(trial)
         self._tracker.fail(trial, error)
         self._board.change(trial, "failed", last)

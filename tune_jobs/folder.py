@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from models.config import TrialConfig
-from scoring import handover, places, schemas
+from scoring import handover, places, schemas, storage
+from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
@@ -85,7 +86,7 @@ def absolute(out: str) -> str:
     if "://" not in out:
         return str(Path(out).expanduser().resolve())
     try:
-        return schemas.open_folder(out)[1] if schemas.is_local(out) else out.rstrip("/")
+        return storage.open_folder(out)[1] if storage.is_local(out) else out.rstrip("/")
     except ValueError as error:
         raise SweepError(
             f"{out}: {error}; a folder is a path or a URI like s3://bucket/sweeps/demo"
@@ -177,7 +178,7 @@ def listed(root: str) -> list[TrialConfig]:
 def begun(root: str) -> set[str]:
     """Trials that have a row in the trials table or a checkpoint, by the names of their files."""
     folders = (places.table_folder("trials"), places.CHECKPOINTS)
-    return {Path(name).stem for one in folders for name in schemas.list_files(root, one)}
+    return {Path(name).stem for one in folders for name in storage.list_files(root, one)}
 
 
 def mend(root: str) -> list[str]:
@@ -188,13 +189,13 @@ def mend(root: str) -> list[str]:
     """
     moved = []
     for table in schemas.TABLES:
-        for path in schemas.broken_files(root, table):
+        for path in broken_files(root, table):
             moved.append(path)
-            schemas.set_aside(root, path)
+            storage.set_aside(root, path)
             whole = places.table_path("trials", Path(path).stem)
-            if table != "trials" and schemas.read_file(root, whole) is not None:
+            if table != "trials" and storage.read_file(root, whole) is not None:
                 moved.append(whole)
-                schemas.set_aside(root, whole)
+                storage.set_aside(root, whole)
     return moved
 
 
@@ -207,7 +208,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
 
     Raises:
         SweepError: there is no sweep in the folder.
-        scoring.schemas.StoreError: a file in it is torn or foreign.
+        scoring.storage.StoreError: a file in it is torn or foreign.
     """
     known = _read(root)
     if known is None:
@@ -219,15 +220,15 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     ids = {trial.trial for trial in trials}
     # One that a scheduler has stopped goes on to its end in a sweep without a scheduler.
     ended = handover.ENDED if known.get("scheduler") else ("done", "diverged")
-    rows = {r["trial"]: r for r in schemas.read_table(root, "trials").to_pylist()}
+    rows = {r["trial"]: r for r in read_table(root, "trials").to_pylist()}
     extra = sorted(rows.keys() - ids)
     rows = {trial: row for trial, row in rows.items() if trial in ids}
     finished = {trial for trial, row in rows.items() if row["status"] in ended}
     waiting = handover.waiting(root)
     scoring = [t for t in waiting if t in ids - finished]
-    leftover = [t for t in schemas.list_files(root, places.PENDING) if t in finished]
+    leftover = [t for t in storage.list_files(root, places.PENDING) if t in finished]
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
-    kept = {Path(name).stem for name in schemas.list_files(root, places.CHECKPOINTS)}
+    kept = {Path(name).stem for name in storage.list_files(root, places.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
     lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
     search = known.get("search")
@@ -258,19 +259,19 @@ def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def progress(root: str) -> dict[str, Any] | None:
     """What the driver of a running sweep wrote last, if any ran here."""
-    content = schemas.read_file(root, places.PROGRESS)
+    content = storage.read_file(root, places.PROGRESS)
     return None if content is None else json.loads(content)
 
 
 def _write(root: str, content: Mapping[str, Any]) -> None:
     try:
-        schemas.write_file(root, places.SWEEP, json.dumps(content, indent=1).encode())
+        storage.write_file(root, places.SWEEP, json.dumps(content, indent=1).encode())
     except (OSError, pa.ArrowException) as error:
         raise unwritable(root, error) from error
 
 
 def _read(root: str) -> dict[str, Any] | None:
-    content = schemas.read_file(root, places.SWEEP)
+    content = storage.read_file(root, places.SWEEP)
     try:
         return None if content is None else json.loads(content)
     except ValueError as error:

@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from scoring import places, schemas
+from scoring import places, storage
 from tune_jobs.errors import SweepError
 
 BEAT = 10.0  # seconds between two signs of life of a holder
@@ -44,16 +44,16 @@ def hold(root: str) -> Iterator[None]:
         SweepError: another one has it, or it cannot be written; the message says which. Or it
             was taken over by another one, because nothing was heard from this one for a minute.
     """
-    with _locked(root) if schemas.is_local(root) else _claimed(root):
+    with _locked(root) if storage.is_local(root) else _claimed(root):
         yield
 
 
 def holder(root: str) -> str | None:
     """The driver that holds a sweep's folder now, in words; None if there is none."""
-    if not schemas.is_local(root):
+    if not storage.is_local(root):
         now = time.time()  # close enough to the store's clock to say so
         alive = [claim for claim, beat in _beats(root).items() if now - beat < DEAD]
-        claims = (schemas.read_file(root, f"{places.HOLDERS}/{claim}") for claim in alive)
+        claims = (storage.read_file(root, f"{places.HOLDERS}/{claim}") for claim in alive)
         return next((json.loads(claim)["who"] for claim in claims if claim), None)
     if not Path(root, places.LOCK).exists():
         return None
@@ -112,7 +112,7 @@ def _claimed(root: str) -> Iterator[None]:
             other = _other(root, mine)
             if other is None:
                 break
-            schemas.delete(root, claim)
+            storage.delete(root, claim)
             if attempt + 1 == ATTEMPTS:
                 raise SweepError(
                     f"{root}: {other} is running this sweep; wait for it, or stop it; one that "
@@ -120,8 +120,8 @@ def _claimed(root: str) -> Iterator[None]:
                 )
             time.sleep(random.uniform(0.2, 1.0))  # or two of us always see each other
     except (OSError, pa.ArrowException) as error:
-        with suppress(OSError, pa.ArrowException, schemas.StoreError):
-            schemas.delete(root, claim)  # or it would keep others out for a minute
+        with suppress(OSError, pa.ArrowException, storage.StoreError):
+            storage.delete(root, claim)  # or it would keep others out for a minute
         raise unwritable(root, error) from error
     done, lost = threading.Event(), threading.Event()
 
@@ -133,7 +133,7 @@ def _claimed(root: str) -> Iterator[None]:
                     interrupt_main()  # as Ctrl-C does: epochs end, nothing new begins
                     return
                 _put(root, claim)
-            except (OSError, schemas.StoreError):
+            except (OSError, storage.StoreError):
                 continue  # the next one may come through
 
     beating = threading.Thread(target=beat, daemon=True)
@@ -147,7 +147,7 @@ def _claimed(root: str) -> Iterator[None]:
         done.set()
         beating.join(BEAT)
         if not lost.is_set():
-            schemas.delete(root, claim)
+            storage.delete(root, claim)
     if lost.is_set():
         raise SweepError(
             f"{root}: another driver took this sweep over: nothing had been heard from this one "
@@ -156,12 +156,12 @@ def _claimed(root: str) -> Iterator[None]:
 
 
 def _put(root: str, claim: str) -> None:
-    schemas.write_file(root, claim, json.dumps(_here()).encode())
+    storage.write_file(root, claim, json.dumps(_here()).encode())
 
 
 def _beats(root: str) -> dict[str, float]:
     """When each claim was put last, in seconds of the store's clock."""
-    return {info.base_name: info.mtime_ns / 1e9 for info in schemas.infos(root, places.HOLDERS)}
+    return {info.base_name: info.mtime_ns / 1e9 for info in storage.infos(root, places.HOLDERS)}
 
 
 def _other(root: str, mine: str) -> str | None:
@@ -174,13 +174,13 @@ def _other(root: str, mine: str) -> str | None:
             continue
         content = None
         with suppress(FileNotFoundError):  # taken back between the two steps of reading it
-            content = schemas.read_file(root, f"{places.HOLDERS}/{claim}")
+            content = storage.read_file(root, f"{places.HOLDERS}/{claim}")
         if content is None:
             continue  # taken back meanwhile
         about = json.loads(content)
         if beats[mine] - beat < DEAD and not _ended(about):
             return about["who"]
-        schemas.delete(root, f"{places.HOLDERS}/{claim}")
+        storage.delete(root, f"{places.HOLDERS}/{claim}")
     return None
 
 

@@ -18,7 +18,8 @@ from models.architectures import architecture
 from models.config import TrialConfig
 from models.files import given_path
 from models.messages import plain
-from scoring import places, schemas
+from scoring import places, storage
+from scoring.tables import read_table
 from tune_jobs import folder
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
@@ -185,7 +186,7 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
 def _prepare(request: folder.Request, console: Console) -> None:
     """Have a folder that is held fit for what is to be added to it."""
     root = request.root
-    schemas.delete(root, places.PROGRESS)  # of an earlier driver
+    storage.delete(root, places.PROGRESS)  # of an earlier driver
     for path in folder.mend(root):
         console.print(
             f"{root}/{path}: torn, or not of geosweep; it is in {places.ASIDE}/ now",
@@ -199,7 +200,7 @@ def _prepare(request: folder.Request, console: Console) -> None:
 def _same_data(request: folder.Request) -> None:
     """Refuse to add trials to those of other data under the same name."""
     columns = ["trial", "dataset", "data_checksum"]
-    for row in schemas.read_table(request.root, "trials", columns).to_pylist():
+    for row in read_table(request.root, "trials", columns).to_pylist():
         now, then = request.checksums.get(row["dataset"]), row["data_checksum"]
         if now and then and now != then:
             raise SweepError(
@@ -240,8 +241,8 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
 
 def page(root: str) -> str | None:
     """Path of a sweep's report, if there is one that is newer than its results."""
-    results = [info.mtime_ns for info in schemas.infos(root, places.table_folder("trials"))]
-    found = {info.base_name: info.mtime_ns for info in schemas.infos(root, places.REPORT)}
+    results = [info.mtime_ns for info in storage.infos(root, places.table_folder("trials"))]
+    found = {info.base_name: info.mtime_ns for info in storage.infos(root, places.REPORT)}
     newer = results and found.get(Path(places.PAGE).name, 0) >= max(results)
     return f"{root}/{places.PAGE}" if newer else None
 

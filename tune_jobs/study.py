@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from models.config import TrialConfig
-from scoring import schemas
+from scoring import storage
 from tune_jobs.errors import SweepError
 from tune_jobs.search import Better, Search, Space, Span
 
@@ -167,13 +167,13 @@ def _journal(root: str) -> Any:
 
     class Journal(BaseJournalBackend):
         def __init__(self) -> None:
-            self._content = schemas.read_file(root, STUDY) or b""
+            self._content = storage.read_file(root, STUDY) or b""
 
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
             return [json.loads(line) for line in self._content.splitlines()[log_number_from:]]
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             self._content += b"".join(json.dumps(log).encode() + b"\n" for log in logs)
-            schemas.write_file(root, STUDY, self._content)
+            storage.write_file(root, STUDY, self._content)
 
     return Journal()

@@ -18,8 +18,9 @@ from typing import Any
 
 from models.config import TrialConfig
 from models.datasets import cache_folder
-from scoring import places, schemas
+from scoring import places, schemas, storage
 from scoring.handover import ENDED
+from scoring.tables import read_rows
 
 SWEEP_TAG, TRIAL_TAG = "geosweep.sweep", "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
@@ -52,7 +53,7 @@ def tracking_uri(root: str) -> str:
 
 def _here(root: str) -> Path:
     """The folder of this machine for what belongs beside a sweep's results."""
-    if schemas.is_local(root):
+    if storage.is_local(root):
         return Path(root)
     name = "".join(c if c.isalnum() or c in "-._" else "-" for c in root)
     return cache_folder() / "mlflow" / f"{name}-{sha256(root.encode()).hexdigest()[:8]}"
@@ -239,11 +240,11 @@ class Tracker:
         if trial not in self._open:
             return  # it began while MLflow was away: sync logs all of it
         run = self._runs[trial]
-        for record in schemas.read_rows(self._root, "epochs", trial):
+        for record in read_rows(self._root, "epochs", trial):
             self._epoch(trial, record)  # one whose worker died before the driver had heard of it
         with tempfile.TemporaryDirectory() as folder:
             for table in schemas.TABLES:
-                content = schemas.read_file(self._root, places.table_path(table, trial))
+                content = storage.read_file(self._root, places.table_path(table, trial))
                 if content is not None:
                     file = Path(folder, places.table_path(table, trial))
                     file.parent.mkdir(parents=True)
@@ -262,7 +263,7 @@ class Tracker:
         self._end(trial, "FINISHED")
         self._noted[trial] = str(row["scored_at"])
         content = {"uri": tracking_uri(self._root), "scored_at": self._noted}
-        schemas.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
+        storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
         known = {name: row[name] for name in TrialConfig.model_fields}  # null: of an older version
@@ -318,12 +319,12 @@ def log_report(root: str, name: str, folder: str) -> str | None:
 @contextmanager
 def _local(folder: str) -> Iterator[str]:
     """A folder of files, or a copy of it on this machine."""
-    if schemas.is_local(folder):
+    if storage.is_local(folder):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="geosweep-") as copy:
-        for name in schemas.list_files(folder, "."):
-            Path(copy, name).write_bytes(schemas.read_file(folder, name) or b"")
+        for name in storage.list_files(folder, "."):
+            Path(copy, name).write_bytes(storage.read_file(folder, name) or b"")
         yield copy
 
 
@@ -336,7 +337,7 @@ def noted(root: str) -> dict[str, str]:
     """When each trial was scored that MLflow has in full, as the last run noted it."""
     if not is_there(tracking_uri(root)):
         return {}
-    content = schemas.read_file(root, places.MLFLOW_NOTE)
+    content = storage.read_file(root, places.MLFLOW_NOTE)
     try:
         note = json.loads(content or b"{}")
     except ValueError:

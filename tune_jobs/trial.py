@@ -15,9 +15,10 @@ from ray import tune
 from models.config import TrialConfig
 from models.network import Network, build, decayed
 from models.training import Epoch, diverged, train
-from scoring import handover, places, schemas
+from scoring import handover, places, storage
 from scoring.history import read_history, write_history
 from scoring.stages import Stage
+from scoring.tables import read_row
 from tune_jobs import checkpoints, provenance
 from tune_jobs.cluster import nodes
 from tune_jobs.measuring import Job, evaluate_all, measure_epoch, predict, score
@@ -42,7 +43,7 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
         return
     job = _prepare(trial, setup)
     checkpoint = checkpoints.read(job.root, job.id)
-    if schemas.read_row(job.root, "trials", job.id).get("status") == "done":
+    if read_row(job.root, "trials", job.id).get("status") == "done":
         _evaluate_only(job, checkpoint)
         return
     history = read_history(job.root, job.id, checkpoint["epoch"]) if checkpoint else None
@@ -120,7 +121,7 @@ def _hand_over(job: Job, network: Network, stages: list[Stage], history: dict[st
         try:
             evaluate_all(job, network)
         except Exception:  # a failed evaluation must not cost the training
-            schemas.write_file(job.root, places.error(job.id), traceback.format_exc().encode())
+            storage.write_file(job.root, places.error(job.id), traceback.format_exc().encode())
     labels, predictions = predict(network, job.data, job.device, job.trial.points)
     handover.leave_final(job.root, job.id, stages, labels, predictions, history)
 

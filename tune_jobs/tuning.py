@@ -12,7 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from models.config import TrialConfig
-from scoring import schemas
+from scoring.tables import read_rows
 from tune_jobs.cluster.nodes import Shared
 from tune_jobs.folder import State
 from tune_jobs.search import EPOCH_METRICS
@@ -156,6 +156,6 @@ def scheduler(sweep: Sweep, root: str, state: State) -> TrialScheduler:
         known: Any = SimpleNamespace(trial_id=trial)
         nobody: Any = None
         found.on_trial_add(nobody, known)
-        for row in schemas.read_rows(root, "epochs", trial):
+        for row in read_rows(root, "epochs", trial):
             found.on_trial_result(nobody, known, row)
     return found

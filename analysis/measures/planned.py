@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.measures.layout import network_name
 from analysis.measures.search import Search
 from analysis.results import Results
-from scoring import places, schemas
+from scoring import places, schemas, storage
 
 CELL = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
 
@@ -28,7 +28,7 @@ def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
         results alone. Of a search those that it has suggested.
     """
     root = str(path).rstrip("/") or "/"
-    content = None if tracking_uri else schemas.read_file(root, places.SWEEP)
+    content = None if tracking_uri else storage.read_file(root, places.SWEEP)
     if content is None:
         return None
     try:

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.measures.cells import CELL, done, varying, without_collapsed
 from analysis.measures.layout import heading, readable
 from analysis.results import Results, ResultsError
-from scoring import places, schemas
+from scoring import places, schemas, storage
 
 BETTER = {"max": "higher", "min": "lower"}
 SAMPLERS = {"tpe": "TPE"}
@@ -41,7 +41,7 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
         ResultsError: what the folder says of its search cannot be read.
     """
     root = str(path).rstrip("/") or "/"
-    content = None if tracking_uri else schemas.read_file(root, places.SWEEP)
+    content = None if tracking_uri else storage.read_file(root, places.SWEEP)
     if content is None:
         return None
     try:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogFormatterSciNotation, MaxNLocator, NullLocator
 
-from scoring.schemas import write_file
+from scoring.storage import write_file
 
 MARKERS = "osD^vPX<>"
 DASHES = ["-", (0, (5, 1)), "-.", (0, (3, 1, 1, 1))]

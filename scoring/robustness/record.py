@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scoring import schemas
 from scoring.robustness.areas import summary
+from scoring.tables import read_rows, write_table
 
 
 def add_evaluation(
@@ -21,20 +21,20 @@ def add_evaluation(
         rows: its rows, from :func:`scoring.robustness.run.evaluate`.
     """
     trial = key["trial"]
-    others = [row for row in schemas.read_rows(root, "robustness", trial) if row["of"] != name]
+    others = [row for row in read_rows(root, "robustness", trial) if row["of"] != name]
     same = {"of": name, "settings": json.dumps(settings)}
     new = [{**key, **row, **same} for row in rows]
-    schemas.write_table(root, "robustness", trial, others + new)
+    write_table(root, "robustness", trial, others + new)
 
 
 def recorded_evaluations(root: str, trial: str) -> dict[str, Any]:
     """The evaluations in a trial's robustness table, by name, with their settings."""
-    return _settings(schemas.read_rows(root, "robustness", trial))
+    return _settings(read_rows(root, "robustness", trial))
 
 
 def robustness_columns(root: str, trial: str) -> dict[str, Any]:
     """The columns of the trials table that sum up a trial's robustness table; empty without."""
-    rows = schemas.read_rows(root, "robustness", trial)
+    rows = read_rows(root, "robustness", trial)
     if not rows:
         return {}
     return {"evaluations": json.dumps(_settings(rows), sort_keys=True)} | summary(rows)

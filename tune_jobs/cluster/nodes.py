@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models import datasets
-from scoring import places, schemas
+from scoring import places, storage
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request
 
@@ -47,8 +47,8 @@ def share(request: Request) -> Shared:
     if request.address is None and len(nodes) == 1:
         return Shared()
     shared = Shared(uuid.uuid4().hex, request.checksums)
-    schemas.delete(request.root, places.NODES)  # of a driver that was killed
-    schemas.write_file(request.root, f"{places.NODES}/{shared.token}", b"")
+    storage.delete(request.root, places.NODES)  # of a driver that was killed
+    storage.write_file(request.root, f"{places.NODES}/{shared.token}", b"")
     asked = {
         _look.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -82,7 +82,7 @@ def _look(root: str, token: str) -> str:
 def missing(root: str, token: str) -> str:
     """What keeps this machine from the driver's folder; empty if nothing does."""
     try:
-        fs, base = schemas.open_folder(root)  # and no patience: the driver waits
+        fs, base = storage.open_folder(root)  # and no patience: the driver waits
         there = fs.get_file_info(f"{base}/{places.NODES}/{token}").type == pafs.FileType.File
     except (OSError, ValueError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
@@ -111,15 +111,15 @@ def load(
         raise NotShared(f"{root}: not the driver's folder on {socket.gethostname()}: {why}")
     checksum = shared.data[name]
     path = places.dataset(checksum)
-    return datasets.keep(checksum, lambda: io.BytesIO(schemas.read_file(root, path) or b""))
+    return datasets.keep(checksum, lambda: io.BytesIO(storage.read_file(root, path) or b""))
 
 
 def _put_data(request: Request) -> None:
     """Data sets into the sweep's folder, those that are not there yet."""
-    there = schemas.list_files(request.root, places.DATA)
+    there = storage.list_files(request.root, places.DATA)
     for name, checksum in request.checksums.items():
         if f"{checksum}.npz" not in there:
             data = datasets.load(request.sources[name], request.data)
             arrays = {key: getattr(data, key) for key in datasets.ARRAYS}
-            with schemas.writing(request.root, places.dataset(checksum)) as stream:
+            with storage.writing(request.root, places.dataset(checksum)) as stream:
                 np.savez(stream, **arrays)  # type: ignore[arg-type]

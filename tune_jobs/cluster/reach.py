@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 from pyarrow import fs
 
-from scoring import places, schemas
+from scoring import places
+from scoring.storage import open_folder, write_file
 from tune_jobs.errors import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the head's loopback address
@@ -179,11 +180,11 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
 
 
 def _copy(uri: str, to: str, left: Sequence[str]) -> None:
-    source, base = schemas.open_folder(uri)
+    source, base = open_folder(uri)
 
     def copy(path: str) -> None:
         with source.open_input_stream(path) as stream:
-            schemas.write_file(to, path.removeprefix(base).strip("/"), stream.read())
+            write_file(to, path.removeprefix(base).strip("/"), stream.read())
 
     found = source.get_file_info(fs.FileSelector(base))
     wanted = [i for i in found if i.base_name not in left and not i.base_name.startswith(".")]

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from models.config import TrialConfig
 from scoring import places
-from scoring.schemas import TABLES, list_files, read_file
+from scoring.schemas import TABLES
+from scoring.storage import list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request, State, short_path

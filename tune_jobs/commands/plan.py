@@ -7,7 +7,7 @@ from functools import partial
 from rich.console import Console
 
 from models.config import TrialConfig
-from scoring import schemas
+from scoring.tables import read_table
 from tune_jobs import evaluations, folder
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
@@ -59,7 +59,7 @@ def show(request: folder.Request, console: Console) -> None:
     """What a sweep would train, and what of it is done."""
     sweep, root = request.sweep, request.root
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    rows = schemas.read_table(root, "trials", ["trial", "status"]).to_pylist()
+    rows = read_table(root, "trials", ["trial", "status"]).to_pylist()
     cells = folder.listed(root) if sweep.search else sweep.trials
     ids, begun = {trial.trial for trial in cells}, folder.begun(root)
     status = {row["trial"]: row["status"] for row in rows if row["trial"] in ids}

@@ -1,0 +1,268 @@
+"""Reads and writes the tables of a sweep. Needs pyarrow only.
+
+A table is a folder of Parquet files, one for each trial. ``results/.<table>.arrow`` keeps what
+many of them hold together; it can be deleted at any time. How a file gets into a sweep's folder as
+a whole is in :mod:`scoring.storage`.
+"""
+
+import itertools
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from scoring.places import merged_table, table_folder, table_path
+from scoring.schemas import KEY, TABLES
+from scoring.storage import (
+    StoreError,
+    Unreachable,
+    infos,
+    is_away,
+    list_files,
+    open_folder,
+    read_buffer,
+    read_file,
+    writing,
+)
+
+OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # a file's name
+MANY = 50  # files of a table above which what they hold is kept together as well
+TOGETHER = 200  # files read before their columns are put together
+KEPT = b"files"  # of a file that keeps them: their sizes and times, and how many rows each has
+
+
+def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a trial's rows of a table; columns that a row does not have are null.
+
+    Plain values, snappy and no statistics: dictionaries, statistics and zstd make files of few
+    rows larger, and more than twice as slow to read.
+    """
+    with writing(root, table_path(table, trial)) as stream:
+        content = pa.Table.from_pylist(list(rows), TABLES[table])
+        pq.write_table(content, stream, use_dictionary=False, write_statistics=False)
+
+
+class Kept(NamedTuple):
+    """Rows of many files together, in the order of the files' names."""
+
+    rows: pa.Table
+    files: dict[str, tuple[str, int]]  # name -> size and time of the file, count of its rows
+
+
+def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Table:
+    """All rows of a table, from the files of all trials, in the order of their names.
+
+    Many small files are slow to open: where there are more than a few, what was read is kept
+    together in one hidden file, and only files that are new or have changed are opened; once
+    these are many, they are kept as well. On a disk of this machine that file is mapped, so a
+    column takes memory once it is looked at.
+    The memory is the caller's own: what is written into it reaches no file and no other reader.
+
+    Raises:
+        StoreError: a file there is not Parquet, or not of this table; the message names it.
+    """
+    whole = TABLES[table]
+    wanted = pa.schema([whole.field(name) for name in columns or whole.names], whole.metadata)
+    marks = {
+        info.base_name: f"{info.size} {info.mtime_ns}"
+        for info in infos(root, table_folder(table))
+        if info.base_name.endswith(".parquet")
+    }
+    if len(marks) < MANY:
+        return _updated(root, table, marks, Kept(wanted.empty_table(), {})).rows
+    kept = _read_kept(root, table, wanted)
+    known = {name: mark for name, (mark, _) in kept.files.items()}
+    if len(dict(marks.items() ^ known.items())) >= MANY:  # fewer are read beside it
+        rows, files = _updated(root, table, marks, _read_kept(root, table, whole))
+        columns_left, rows = rows.columns, None  # to free a column when it has been put together
+        rows = pa.table([_in_one_piece(columns_left.pop(0)) for _ in whole], whole)
+        if not _keep(root, table, Kept(rows, files)):
+            return rows.select(wanted.names)
+        rows = None  # before it is read again, mapped
+        pa.default_memory_pool().release_unused()
+        kept = _read_kept(root, table, wanted)
+    return _updated(root, table, marks, kept).rows
+
+
+def _updated(root: str, table: str, marks: dict[str, str], kept: Kept) -> Kept:
+    """What was kept, without files that are gone and with those that are new or have changed."""
+    new = sorted(n for n, mark in marks.items() if kept.files.get(n, ("", 0))[0] != mark)
+    read, counts = _read_files(root, table, new, kept.rows.schema)
+    added = {name: (marks[name], count) for name, count in zip(new, counts, strict=True)}
+
+    def source(name: str) -> str:
+        return "read" if name in added else "kept" if name in marks else "gone"
+
+    parts = [kept.rows.slice(0, 0)]
+    i = j = 0  # the next row of what was kept, and of what was read
+    for place, names in itertools.groupby(sorted(marks.keys() | kept.files.keys()), source):
+        names = list(names)
+        old = sum(kept.files[name][1] for name in names if name in kept.files)
+        now = sum(added[name][1] for name in names if name in added)
+        if place == "kept":
+            parts.append(kept.rows.slice(i, old))
+        parts.append(read.slice(j, now))
+        i, j = i + old, j + now
+    files = {name: added.get(name) or kept.files[name] for name in sorted(marks)}
+    return Kept(pa.concat_tables([part for part in parts if len(part)] or parts[:1]), files)
+
+
+def _read_files(
+    root: str, table: str, names: list[str], wanted: pa.Schema
+) -> tuple[pa.Table, list[int]]:
+    """The columns that are wanted of files one after the other, and how many rows each has."""
+
+    def fetch(name: str) -> pa.Buffer:
+        return read_buffer(root, f"{table_folder(table)}/{name}")
+
+    def read(name: str, content: Future[pa.Buffer]) -> pa.Table | StoreError:
+        try:
+            return _read_content(content.result(), table, wanted)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            path = f"{root}/{table_folder(table)}/{name}"
+            return StoreError(f"{path}: not a table of geosweep: {error}")
+
+    parts, counts, broken = [wanted.empty_table()], [], []
+    # Many may wait for a disk or a network; readers beyond the cores are in each other's way.
+    with ThreadPoolExecutor(16) as fetching, ThreadPoolExecutor(pa.cpu_count()) as reading:
+        for start in range(0, len(names), TOGETHER):
+            some = names[start : start + TOGETHER]
+            found = list(reading.map(read, some, [fetching.submit(fetch, name) for name in some]))
+            broken += [one for one in found if isinstance(one, StoreError)]
+            whole = [one for one in found if not isinstance(one, StoreError)]
+            counts += [one.num_rows for one in whole]
+            parts.append(pa.concat_tables([parts[0], *whole]).combine_chunks())
+    if broken:
+        others = f" (and {len(broken) - 1} other files)" if len(broken) > 1 else ""
+        raise StoreError(f"{broken[0]}{others}")
+    return pa.concat_tables(parts), counts
+
+
+def _read_content(content: pa.Buffer, table: str, wanted: pa.Schema) -> pa.Table:
+    """The columns that are wanted of a Parquet file; null if it was written without them."""
+    file = pq.ParquetFile(pa.BufferReader(content))
+    schema = file.schema_arrow
+    there = set(schema.names)
+    kind = (schema.metadata or {}).get(b"table", table.encode())
+    if KEY[0].name not in there or kind != table.encode():
+        raise pa.ArrowInvalid(f"its columns are not those of {table}")
+    rows = file.read([name for name in wanted.names if name in there], use_threads=False)
+    if rows.schema.equals(wanted):
+        return rows
+    count = file.metadata.num_rows
+    columns = [
+        rows[field.name].cast(field.type) if field.name in there else pa.nulls(count, field.type)
+        for field in wanted
+    ]
+    return pa.table(columns, wanted)
+
+
+def _in_one_piece(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    pa.default_memory_pool().release_unused()  # what the column before was put together from
+    try:
+        return column.combine_chunks()
+    except pa.ArrowInvalid:  # more numbers in lists than an array can have: 2^31
+        return column
+
+
+def _read_kept(root: str, table: str, wanted: pa.Schema) -> Kept:
+    """What was kept together of a table; nothing if there is none of its present columns."""
+    fs, base = open_folder(root)
+    path = f"{base}/{merged_table(table)}"
+    nothing = Kept(wanted.empty_table(), {})
+    if fs.get_file_info(path).type != pafs.FileType.File:
+        return nothing
+    try:
+        if isinstance(fs, pafs.LocalFileSystem) and _is_on_disk(path):
+            with open(path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            reader = pa.ipc.open_file(pa.py_buffer(mapped))
+        else:
+            places = [TABLES[table].get_field_index(name) for name in wanted.names]
+            options = pa.ipc.IpcReadOptions(included_fields=places)
+            reader = pa.ipc.open_file(fs.open_input_file(path), options=options)
+        rows = reader.read_all().select(wanted.names)
+        if rows.schema.equals(wanted):
+            files = json.loads(reader.schema.metadata[KEPT])
+            rows = pa.Table.from_arrays(rows.columns, schema=wanted)
+            return Kept(rows, {name: tuple(about) for name, about in files.items()})
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        pass
+    return nothing
+
+
+def _is_on_disk(path: str) -> bool:
+    """Whether a file is on a disk of this machine: a block device, or a kind that needs none.
+
+    Over a network, a mapped file that somebody replaces is gone, and looking at it fatal.
+    """
+    device = os.stat(os.path.dirname(path)).st_dev
+    if os.major(device):
+        return True
+    mounts = "/proc/self/mountinfo"
+    if not os.path.exists(mounts):
+        return False
+    with open(mounts) as file:
+        kinds = {line.split()[2]: line.partition(" - ")[2].split()[0] for line in file}
+    return kinds.get(f"0:{os.minor(device)}") in ("btrfs", "overlay", "tmpfs", "zfs")
+
+
+def _keep(root: str, table: str, whole: Kept) -> bool:
+    """Keep rows together; False where nothing can be written."""
+    about = {**(TABLES[table].metadata or {}), KEPT: json.dumps(whole.files).encode()}
+    schema = TABLES[table].with_metadata(about)
+    try:
+        with (
+            writing(root, merged_table(table)) as stream,
+            pa.ipc.new_file(stream, schema) as file,
+        ):
+            file.write_table(whole.rows)
+    except (pa.ArrowException, OSError, Unreachable):
+        return False  # a folder of somebody else's, or a full disk: the trials' files are there
+    return True
+
+
+def broken_files(root: str, table: str) -> list[str]:
+    """Files among those of a table that are torn, or not of a trial; relative to the folder."""
+    fs, base = open_folder(root)
+    folder = table_folder(table)
+    found = []
+    for name in list_files(root, folder):
+        path = f"{folder}/{name}"
+        if not OF_A_TRIAL.fullmatch(name) or not _is_whole(fs, f"{base}/{path}", table):
+            found.append(path)
+    return found
+
+
+def _is_whole(fs: pafs.FileSystem, path: str, table: str) -> bool:
+    try:
+        kind = pq.read_schema(path, filesystem=fs).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        if is_away(error):
+            raise Unreachable(f"{path}: cannot be reached: {error}") from error
+        return False
+    return kind.get(b"table") == table.encode()
+
+
+def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
+    """The rows that a trial has in a table; none if its file is not there.
+
+    A column that the file was written without, by an earlier version, is null.
+    """
+    content = read_file(root, table_path(table, trial))
+    if content is None:
+        return []
+    return _read_content(pa.py_buffer(content), table, TABLES[table]).to_pylist()
+
+
+def read_row(root: str, table: str, trial: str) -> dict[str, Any]:
+    """The first row that a trial has in a table; empty if it has none."""
+    rows = read_rows(root, table, trial)
+    return rows[0] if rows else {}
