@@ -381,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(f"analysis.report: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"page": page}) if given.json else page)
+    print(json.dumps({"page": str(page)}) if given.json else page)
     return 0
 
 

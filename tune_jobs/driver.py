@@ -1,7 +1,6 @@
 """The driver of a running sweep: between Ray Tune, the scorers, MLflow and the board."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +37,10 @@ class Driver(NotKept, tune.Callback):
         state: folder.State,
         study: Study | None,
         console: Console,
+        scratch: str,
     ):
         self._request = request
+        self._scratch = scratch
         self._state = state
         self._study = study
         self._root = request.root
@@ -103,8 +104,6 @@ class Driver(NotKept, tune.Callback):
             shared=self._shared,
         )
         trainable = tune.with_parameters(train_cell, setup=setup)
-        # Ray keeps there what it would need to restore this run, which it is never asked to.
-        state = tempfile.TemporaryDirectory(prefix="geosweep-ray-", ignore_cleanup_errors=True)
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         # One suggestion waits at most; of a grid as many as a cluster may make room for.
@@ -122,15 +121,14 @@ class Driver(NotKept, tune.Callback):
             ),
             run_config=tune.RunConfig(
                 name=place,
-                storage_path=state.name,
+                storage_path=f"{self._scratch}/tune",  # for a restore, which we never ask for
                 callbacks=[self],
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 stop=self._stop,
                 verbose=0,
             ),
         )
-        with state:
-            tuner.fit()
+        tuner.fit()
         for trial, cell in self._board.cells.items():
             if cell.status in ("running", "evaluating"):  # stopped before its epoch ended
                 back = "to evaluate" if trial in self._evaluating else "waiting"

@@ -1,10 +1,8 @@
 """Run a sweep: Ray Tune trains what is missing, scorers finish it, MLflow shows it."""
 
 import json
-import logging
 import os
 import subprocess
-import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,7 +18,7 @@ from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
 from scoring.tables import read_table
-from tune_jobs import folder
+from tune_jobs import folder, processes
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
@@ -267,14 +265,18 @@ def report(
     Raises:
         SweepError: it could not be written; the message says why.
     """
-    command = [sys.executable, "-m", "analysis.report", "--json"]
+    command = processes.python("analysis.report", "--json")
     if mlflow:
         command += ["--tracking-uri", mlflow[0], "--out", f"{root}/{places.REPORT}"]
     if compare:
         command += ["--compare", compare]
     command += ["--", mlflow[1] if mlflow else root]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | processes.environment(),
     ) as process:
         if name:
             load_mlflow()  # takes as long as the report
@@ -293,13 +295,7 @@ def _run(
     request: folder.Request, state: folder.State, study: Study | None, console: Console
 ) -> bool:
     """Train and score; whether Ctrl-C ended it."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # each trial's
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints boxes when told not to
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver says what failed
+    processes.be_quiet()
     # MLflow takes seconds to import; Ray's processes take as long to start.
     early = threading.Thread(target=load_mlflow, daemon=True)
     early.start()
@@ -307,39 +303,21 @@ def _run(
     for line in replaced(rows, request.sweep.evaluations):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     to_train = len(state.missing) + state.to_suggest
+    begun = f" ({len(state.begun)} go on from a checkpoint)" if state.begun else ""
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
     console.print(
-        f"[bold]{request.sweep.name}[/]: {state.planned} trials, {to_train} to train"
-        f"{_going_on(state)}, {len(state.scoring)} to score{to_evaluate}; "
-        "starting Ray and MLflow",
+        f"[bold]{request.sweep.name}[/]: {state.planned} trials, {to_train} to train{begun}, "
+        f"{len(state.scoring)} to score{to_evaluate}; starting Ray and MLflow",
         highlight=False,
     )
-    import ray
+    with processes.ray_running(request.address, _is_here(request.address)) as scratch:
+        from tune_jobs.driver import Driver
 
-    from tune_jobs.driver import Driver
-
-    mine = not ray.is_initialized()
-    if mine:
-        try:
-            here = _is_here(request.address)
-            ray.init(
-                address="local" if here else request.address,  # None: any that was left running
-                include_dashboard=False if here else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise SweepError(f"Ray at {request.address or 'this machine'}: {lines[0]}") from error
-    try:
         early.join()
         with _turn(request, console):
-            driver = Driver(request, state, study, console)
+            driver = Driver(request, state, study, console, scratch)
             driver.run()
             return driver.interrupted
-    finally:
-        if mine:
-            ray.shutdown()
 
 
 def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:
@@ -350,7 +328,3 @@ def _turn(request: folder.Request, console: Console) -> AbstractContextManager[N
         return nullcontext()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     return turn(ray.get_runtime_context().gcs_address, request.sweep.name, say)
-
-
-def _going_on(state: folder.State) -> str:
-    return f" ({len(state.begun)} go on from a checkpoint)" if state.begun else ""

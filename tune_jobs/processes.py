@@ -1,0 +1,139 @@
+"""Processes that a sweep starts: Ray's, and Python's own. What they import, and what they leave.
+
+None of them searches the current folder for modules. A user may well have a ``models.py`` or a
+folder ``scoring`` next to the sweep file, and these must not replace ours.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from models.datasets import cache_folder
+from tune_jobs.errors import SweepError, no_space
+
+SOURCE = Path(__file__).parents[1]  # site-packages, or the root of a source tree
+SCRATCH = "geosweep-ray-"
+LOCK = "in-use"
+LONGEST = 20  # characters of a folder for temporary files: sockets below it have 107 in all
+QUIET = {  # defaults; the user's own settings win
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints boxes even when it should be silent
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one for each trial
+}
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """A command that runs a module, and never imports anything from the current folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Environment variables with which child processes import the code that runs here."""
+    found = {"PYTHONSAFEPATH": "1"}
+    if (SOURCE / "pyproject.toml").exists():  # a source tree, which may not be installed
+        paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
+        found["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    if "GEOSWEEP_CACHE" in os.environ:
+        found["GEOSWEEP_CACHE"] = str(cache_folder())  # absolute: they run in other folders
+    return found
+
+
+def be_quiet() -> None:
+    """Set what keeps Ray and MLflow from printing; before either is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver says what failed
+
+
+@contextmanager
+def ray_running(address: str | None, here: bool) -> Iterator[str]:
+    """Ray, started here or joined, until the sweep ends; unless it runs in this process already.
+
+    Args:
+        address: of a cluster.
+        here: start Ray on this machine instead.
+
+    Yields:
+        A folder for temporary files. It is deleted at the end, with all that Ray has left.
+
+    Raises:
+        SweepError: Ray did not start, or cannot be reached.
+    """
+    import ray
+
+    with scratch() as folder:
+        if ray.is_initialized():
+            yield folder
+            return
+        empty = Path(folder, "empty")
+        empty.mkdir()
+        try:
+            # Ray puts the current folder first on the path of every worker.
+            with chdir(empty), _environment(environment()):
+                ray.init(
+                    address="local" if here else address,  # None would join any that is running
+                    include_dashboard=False if here else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=folder if here else None,
+                )
+        except Exception as error:  # Ray raises many types, plain Exception among them
+            ray.shutdown()
+            if no_space(error):
+                raise
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise SweepError(f"Ray at {address or 'this machine'}: {lines[0]}") from error
+        try:
+            yield folder
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """A folder for temporary files that has a short path; those of dead sweeps are deleted."""
+    candidates = [os.environ.get("RAY_TMPDIR", ""), tempfile.gettempdir(), "/tmp"]
+    parent = next((path for path in candidates if path and len(path) <= LONGEST), candidates[1])
+    for left in Path(parent).glob(f"{SCRATCH}*/{LOCK}"):
+        _delete_unused(left)
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=SCRATCH, dir=parent, ignore_cleanup_errors=True
+        ) as folder,
+        FileLock(Path(folder, LOCK)),
+    ):
+        yield folder
+
+
+def _delete_unused(lock: Path) -> None:
+    """Delete the folder of a sweep that was killed: nothing holds its lock any more."""
+    try:
+        with FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    except (OSError, Timeout):
+        return  # in use, or another user's
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables, for as long as this lasts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
