@@ -18,7 +18,8 @@ from analysis.plots import style
 from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
 from analysis.results import load
 from scoring import tables as stored
-from scoring.schemas import CONFIG, KEY, SWEEP, TABLES, table_path
+from scoring.places import SWEEP, table_path
+from scoring.schemas import CONFIG, KEY, TABLES
 from scoring.storage import write_file
 from scoring.tables import read_table, write_table
 
