@@ -144,11 +144,11 @@ def test_another_sweep_does_not_land_in_a_folder_by_accident(geosweep, tmp_path,
     assert (code, out) == (2, "")
     assert told in err
     assert err.endswith(
-        "; --out runs/demo-2 takes another folder, --out runs/demo keeps both in one\n"
+        "; --out runs/demo-2 uses another folder, --out runs/demo keeps both sweeps in this one\n"
     )
     assert files(tmp_path) == before
     done(str(tmp_path / "runs/demo-2"), sweep.read("demo"))
-    assert "--out runs/demo-3 takes" in geosweep("run", "demo", *words)[2]
+    assert "--out runs/demo-3 uses" in geosweep("run", "demo", *words)[2]
     assert geosweep("run", "demo", *words, "--out", "runs/demo", "--dry-run")[0] == 0
 
 
@@ -220,7 +220,7 @@ def test_status_says_that_a_driver_is_starting(geosweep, tmp_path):
         storage.write_file(root, places.PROGRESS, json.dumps(live).encode())
         out = geosweep("status", "out")[1]
         assert f"running now, about 2 min 05 s left:\n  {name}: epoch 3 of 15\n" in out
-    assert "not running; geosweep run goes on" in geosweep("status", "out")[1]
+    assert "not running; geosweep run continues" in geosweep("status", "out")[1]
 
 
 def test_the_version_is_told(geosweep):

@@ -291,7 +291,7 @@ def test_ctrl_c_lets_epochs_end_a_second_run_is_refused_and_the_sweep_goes_on(tm
         os.killpg(sweep.driver.pid, signal.SIGINT)
         time.sleep(0.1)
         os.killpg(sweep.driver.pid, signal.SIGINT)
-        assert "the same command goes on" in sweep.end(status=130)
+        assert "run the same command again to continue" in sweep.end(status=130)
     assert all(sweep.epochs()[trial] >= number for trial, number in kept.items())
 
 

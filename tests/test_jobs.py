@@ -124,7 +124,7 @@ def test_of_a_folder_in_a_store_comes_home_what_is_of_use_there(tmp_path):
         reach.fetch(None, f"file://{there}", str(here))
     found = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()}
     assert found == {"results/trials/a.parquet", "report/index.html", "sweep.json"}
-    with pytest.raises(SweepError, match="cannot be had"):
+    with pytest.raises(SweepError, match="cannot be copied"):
         reach.fetch(None, f"file://{tmp_path}/nowhere", str(here))
     with pytest.raises(SweepError, match="--cluster FILE"):
         reach.fetch(None, "/mnt/s/table4", str(here))

@@ -242,7 +242,7 @@ def test_a_second_sweep_queues_and_says_behind_which(cluster, swept):
 def test_a_stopped_sweep_keeps_its_epochs(cluster, swept):
     cluster.submit("stopped", f"{SECOND}epochs: 100000\n".replace("epochs: 1\n", ""))
     wait(lambda: cluster.histories("stopped"), 120)
-    assert "submitting it again goes on" in cluster.geosweep("stop", "stopped")
+    assert "submit it again to continue" in cluster.geosweep("stop", "stopped")
     assert "1 begun, go on from a checkpoint" in cluster.geosweep("status", "stopped")
     assert "stopped: 0 of 1 done" in cluster.geosweep("logs", "stopped")
 
@@ -294,4 +294,4 @@ def test_taken_down_nothing_is_left_running(cluster, swept):
         )
 
     wait(only_ssh, 20)
-    assert "it has no head; ray up starts it" in cluster.geosweep("status", status=2)
+    assert "no head is running; ray up starts one" in cluster.geosweep("status", status=2)

@@ -1,27 +1,27 @@
-"""CPU workers for assignments, on a cluster that starts machines when something asks for them.
+"""Asks a cluster that starts machines on demand for CPU workers to solve assignments.
 
-Scorers ask Ray for nothing, so that they never wait for what a trial holds; then nothing starts a
-machine for them either. Where the CPU workers have a resource of their own (``GEOSWEEP_SCORING``
-names it, as ``ray_cluster.yaml`` does), the driver asks for it while many assignments wait. What
-asks are tasks that do nothing: they go with the driver, however it ends.
+Scorers ask Ray for no resources, so that they never wait for the CPUs that a trial holds. For the
+same reason they never make Ray start a machine. If the CPU workers of a cluster have a resource of
+their own (``GEOSWEEP_SCORING`` names it, as in ``ray_cluster.yaml``), the driver asks for that
+resource while many assignments wait. It asks with tasks that do nothing, which end with the driver.
 """
 
 import os
 
 import ray
 
-EACH = 8  # assignments that wait, for each machine to come
+EACH = 8  # Ask for one machine for every so many waiting assignments.
 
 
 class Demand:
-    """What the driver has asked for and not got yet."""
+    """The machines that the driver has asked for and that have not started yet."""
 
     def __init__(self) -> None:
         self._resource = os.environ.get("GEOSWEEP_SCORING")
         self._asked: list[ray.ObjectRef] = []
 
     def look(self, waiting: int) -> None:
-        """Ask for as many machines as these waiting trials are worth, and for no more."""
+        """Ask for as many machines as the waiting trials need; cancel requests beyond that."""
         if not self._resource:
             return
         if self._asked:
@@ -34,4 +34,4 @@ class Demand:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _come() -> None:
-    """Runs where there is a machine of the kind that was asked for."""
+    """Does nothing, on a machine with the resource that was asked for."""

@@ -1,8 +1,8 @@
-"""Sweeps as jobs of a Ray cluster: what is sent, how it stands, what it says.
+"""Sweeps as jobs of a Ray cluster: submit, find and follow them.
 
-A job's driver runs on the head, so the machine that sent it may go away. The code of the four
-packages is sent along: a sweep runs with the code that it was submitted with, whatever is
-submitted after it; only what pyproject.toml names is taken from the cluster's own set-up.
+A job's driver runs on the head, so the machine that submitted it may be switched off. The code of
+the four packages is sent with the job, so a sweep runs with the code that it was submitted with.
+Only the dependencies in pyproject.toml come from the cluster.
 """
 
 import asyncio
@@ -28,36 +28,37 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
-SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # metadata of a job
-STOPPING = {  # a stopped job gets Ctrl-C's signal, and this long to end its epochs
+SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
+STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",
 }
 
 
 def ask_which(cluster: str | None, address: str | None) -> None:
-    """Ask which cluster, where none is named.
+    """Refuse a command that names no cluster.
 
     Raises:
         SweepError: neither a file nor an address was given.
     """
     if not cluster and not address:
         raise SweepError(
-            "which cluster? --cluster FILE, the one that ray up was given; or --address "
-            f"http://127.0.0.1:{DASHBOARD} where its dashboard is reached already"
+            "which cluster? Give --cluster FILE, as for ray up, or --address "
+            f"http://127.0.0.1:{DASHBOARD} if its dashboard answers there"
         )
 
 
 @contextmanager
 def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmissionClient"]:
-    """A client of the cluster's Jobs API: through a tunnel, or where it is reached already.
+    """A client of the cluster's Jobs API, through an SSH tunnel or directly.
 
     Args:
-        cluster: file for ``ray up``.
-        address: like ``http://127.0.0.1:8265``; used if there is no file.
+        cluster: its file.
+        address: of the dashboard, like ``http://127.0.0.1:8265``; used if there is no file.
 
     Raises:
-        SweepError: no such cluster, no token, or the wrong one.
+        SweepError: there is no such cluster, or no token, or the wrong one; or the connection
+            was lost.
     """
     ask_which(cluster, address)
     token()
@@ -66,11 +67,11 @@ def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmission
     given = f"--cluster {cluster}" if cluster else f"--address {address}"
     with tunnel(cluster, DASHBOARD) if cluster else nullcontext() as port:
         url = f"127.0.0.1:{port}" if port else str(address)
-        logging.disable(logging.INFO)  # Ray's client tells of every package
+        logging.disable(logging.INFO)  # Ray's client logs every upload.
         try:
             yield _client(url if "://" in url else f"http://{url}", given)
         except RequestException as error:
-            raise SweepError(f"{given}: lost on the way; what it was sent goes on") from error
+            raise SweepError(f"{given}: the connection was lost; jobs there continue") from error
         finally:
             logging.disable(logging.NOTSET)
 
@@ -82,7 +83,7 @@ def _client(url: str, given: str) -> "JobSubmissionClient":
         client = JobSubmissionClient(url)
         client.list_jobs()
         return client
-    except Exception as error:  # requests' and Ray's own kinds
+    except Exception as error:  # Ray raises its own and those of requests.
         said = str(error)
         if re.search(r"\b40[13]\b|[Uu]nauthenticated|[Aa]uthentication|[Ii]nvalid .*token", said):
             said = "refused: not the cluster's token; copy ~/.ray/auth_token from where it was made"
@@ -93,7 +94,10 @@ def _client(url: str, given: str) -> "JobSubmissionClient":
 
 @contextmanager
 def package() -> Iterator[str]:
-    """A folder with the code of this geosweep alone: equal code is sent and unpacked once."""
+    """A temporary folder with a copy of the code and nothing else.
+
+    Ray uploads and unpacks equal folders only once.
+    """
     with tempfile.TemporaryDirectory() as folder:
         hidden = shutil.ignore_patterns("__pycache__", ".*")
         for name in PACKAGES:
@@ -108,15 +112,18 @@ def submit(
     options: list[str],
     named: bool = True,
 ) -> str:
-    """Have a cluster run a sweep; the job's id.
+    """Submit a sweep as a job of a cluster.
 
     Args:
-        client: of :func:`connect`.
-        sweep: checked; its file is sent along.
-        folder: of the results, as the nodes name it.
-        options: for ``geosweep run``, besides the sweep, its folder and the address.
-        named: whether the user named the folder. If not neither does the command there, which
-            then refuses one that has results of other cells.
+        client: from :func:`connect`.
+        sweep: checked; its file is sent with the job.
+        folder: for the results, as the nodes see it.
+        options: further options for ``geosweep run``.
+        named: whether the user named the folder. If not, the job does not name it either, and so
+            refuses a folder that holds trials of another sweep.
+
+    Returns:
+        The id of the job.
     """
     name, content = sweep.source, {}
     if not named:
@@ -126,7 +133,7 @@ def submit(
     rest = shlex.join([*out, "--address", "auto", *options])
     if name in builtin():
         command = f"exec {shlex.join([*run, name])} {rest}"
-    else:  # in the environment, so that the code that is sent stays the same for all sweeps
+    else:  # The file travels in the environment: all sweeps then send the same code.
         content["GEOSWEEP_SWEEP"] = Path(name).expanduser().read_text()
         file = f'"$place"/{shlex.quote(Path(name).name)}'
         command = f'place=$(mktemp -d) && printf %s "$GEOSWEEP_SWEEP" > {file} && '
@@ -162,7 +169,11 @@ def _send(
 
 
 def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> str:
-    """What a command of geosweep says on the cluster's head, as a job that is then forgotten."""
+    """The output of a geosweep command that runs on the head, as a job that is deleted then.
+
+    Raises:
+        SweepError: the command failed; the message is its last line. Or it took too long.
+    """
     job = f"geosweep-{words[0]}-{time.time_ns()}"
     command = shlex.join(["python", "-m", "tune_jobs.cli", *words])
     _send(client, f"exec {command}", {}, job, {})
@@ -172,7 +183,7 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
             client.stop_job(job)
             raise SweepError(f"{words[0]}: no answer from the cluster in {patience:g} s")
         time.sleep(0.3)
-    said = client.get_job_logs(job)  # Ray's own lines, and then the command's
+    said = client.get_job_logs(job)  # lines of Ray first, then those of the command
     client.delete_job(job)
     lines = said.partition("\nRunning entrypoint")[2].splitlines()[1:]
     if status.value != "SUCCEEDED":
@@ -186,16 +197,22 @@ def metadata(job: "JobDetails", what: str) -> str:
 
 
 def sweeps(client: "JobSubmissionClient") -> list["JobDetails"]:
-    """The cluster's sweeps, the oldest first."""
+    """The jobs of a cluster that are sweeps, oldest first."""
     jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
     return sorted(jobs, key=lambda job: job.start_time or 0)
 
 
 def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) -> "JobDetails":
-    """The job of an id, or the last one of a folder or its name; without either the last of all.
+    """Find the job of a sweep.
+
+    Args:
+        client: from :func:`connect`.
+        which: a job's id, or a sweep's folder or its name, of which the last job is found; None
+            finds the last job of all.
+        cluster: file of the cluster, for the storage that folders are in.
 
     Raises:
-        SweepError: there is none; the message names those that there are.
+        SweepError: there is no such job; the message lists some that exist.
     """
     known = sweeps(client)
     if which is None and known:
@@ -213,10 +230,18 @@ def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) 
 
 
 def follow(client: "JobSubmissionClient", job: str, show: Callable[[str], None]) -> int:
-    """Show a job's log until it ends; the exit status of its sweep.
+    """Show the log of a job until it ends.
+
+    Args:
+        client: from :func:`connect`.
+        job: its id.
+        show: called with each part of the log.
+
+    Returns:
+        The exit status of the sweep.
 
     Raises:
-        SweepError: the way to the cluster is gone; the sweep is not.
+        SweepError: the connection was lost; the sweep continues.
     """
 
     from aiohttp import ClientError
@@ -229,7 +254,9 @@ def follow(client: "JobSubmissionClient", job: str, show: Callable[[str], None])
         asyncio.run(tail())
         details = client.get_job_info(job)
     except (OSError, RuntimeError, ClientError) as error:
-        raise SweepError(f"{job}: lost the cluster ({error}); the sweep goes on there") from error
+        raise SweepError(
+            f"{job}: lost the connection to the cluster ({error}); the sweep continues there"
+        ) from error
     if details.driver_exit_code is None:
         return 0 if details.status.value == "SUCCEEDED" else 1
     return details.driver_exit_code

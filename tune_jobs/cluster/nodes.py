@@ -1,8 +1,9 @@
-"""What every machine of a cluster needs before it trains: the sweep's folder, and the data.
+"""What every node of a cluster needs before it trains: the sweep's folder and the data.
 
-On one machine both are there. On several the driver leaves a token in the folder, and every node
-looks for it before anything is trained, one that comes later before its first trial. The data
-sets lie in the folder too, by their checksums; a node takes one from there once, under a lock.
+On one machine both are there. On a cluster the driver writes a token into the folder, and every
+node looks for it before any training; a node that joins later looks before its first trial. The
+driver also writes the datasets into the folder, named by their checksums. A node copies each of
+them once, under a lock.
 """
 
 import io
@@ -22,32 +23,32 @@ from scoring import places, storage
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request
 
-PATIENCE = 60.0  # seconds for a node to answer; one that does not looks before its first trial
+PATIENCE = 60.0  # Wait this many seconds for a node to answer. A slower node looks later.
 
 
 class NotShared(RuntimeError):
-    """A node sees another folder than the driver does; the message names both."""
+    """A node does not see the driver's folder; the message names the folder and the node."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What lies in a sweep's folder for every node; nothing of a sweep on one machine."""
+    """What the driver left in a sweep's folder for other nodes. Empty on a single machine."""
 
     token: str = ""
-    data: Mapping[str, str] = field(default_factory=dict)  # checksums, by name of the data set
+    data: Mapping[str, str] = field(default_factory=dict)  # checksum of each dataset, by name
 
 
 def share(request: Request) -> Shared:
-    """Leave what other nodes need in the folder, and look whether all of them find it.
+    """Write what other nodes need into the folder, and check that every node finds it.
 
     Raises:
-        SweepError: some do not; the message names them.
+        SweepError: some nodes do not find it; the message names them.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if request.address is None and len(nodes) == 1:
         return Shared()
     shared = Shared(uuid.uuid4().hex, request.checksums)
-    storage.delete(request.root, places.NODES)  # of a driver that was killed
+    storage.delete(request.root, places.NODES)  # A driver that was killed may have left its own.
     storage.write_file(request.root, f"{places.NODES}/{shared.token}", b"")
     asked = {
         _look.options(
@@ -61,7 +62,7 @@ def share(request: Request) -> Shared:
         try:
             why = ray.get(answer, timeout=PATIENCE)
         except RayError:
-            continue  # it died meanwhile
+            continue  # The node has died since.
         if why:
             node = asked[answer]
             apart.append(f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}: {why})")
@@ -80,30 +81,30 @@ def _look(root: str, token: str) -> str:
 
 
 def missing(root: str, token: str) -> str:
-    """What keeps this machine from the driver's folder; empty if nothing does."""
+    """Why this machine does not see the driver's folder; empty if it does."""
     try:
-        fs, base = storage.open_folder(root)  # and no patience: the driver waits
+        fs, base = storage.open_folder(root)  # without retries, because the driver waits
         there = fs.get_file_info(f"{base}/{places.NODES}/{token}").type == pafs.FileType.File
     except (OSError, ValueError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
-    return "" if there else "what the driver wrote there is missing"
+    return "" if there else "the file that the driver wrote there is missing"
 
 
 def load(
     root: str, name: str, sources: Mapping[str, str], folder: str | None, shared: Shared
 ) -> datasets.Dataset:
-    """A data set for a trial on this machine.
+    """Load a dataset for a trial on this machine.
 
     Args:
         root: the sweep's folder.
-        name: of the data set in the configuration.
-        sources: where each data set is on the driver's machine.
-        folder: the data folder there.
-        shared: what lies in the sweep's folder.
+        name: of the dataset, as in the configuration.
+        sources: path of each dataset on the driver's machine.
+        folder: the data folder on the driver's machine.
+        shared: what the driver left in the sweep's folder.
 
     Raises:
-        NotShared: this machine has another folder of that name, or none.
-        models.datasets.DataError: the data set is not there or not what it should be.
+        NotShared: this machine does not see the driver's folder.
+        models.datasets.DataError: the dataset is missing or has the wrong checksum.
     """
     if not shared.token:
         return datasets.load(sources[name], folder)
@@ -115,7 +116,7 @@ def load(
 
 
 def _put_data(request: Request) -> None:
-    """Data sets into the sweep's folder, those that are not there yet."""
+    """Write the datasets that are not there yet into the sweep's folder."""
     there = storage.list_files(request.root, places.DATA)
     for name, checksum in request.checksums.items():
         if f"{checksum}.npz" not in there:

@@ -1,7 +1,6 @@
-"""A Ray cluster as the machine sees it from which ``ray up`` was called: by SSH.
+"""Reaching a Ray cluster by SSH, from the machine that called ``ray up``.
 
-Nothing on a cluster listens for the world: its dashboard and its MLflow are on the head's loopback
-address, and come through tunnels.
+The dashboard and MLflow listen on the loopback address of the head alone. SSH tunnels lead there.
 """
 
 import os
@@ -24,7 +23,7 @@ from scoring import places
 from scoring.storage import open_folder, write_file
 from tune_jobs.errors import SweepError
 
-DASHBOARD, MLFLOW = 8265, 5000  # ports on the head's loopback address
+DASHBOARD, MLFLOW = 8265, 5000  # ports on the loopback address of the head
 LEFT = [  # Parts of a sweep's folder that are large, or of no use on another machine.
     places.CHECKPOINTS,
     places.PENDING,
@@ -41,10 +40,10 @@ STORAGE = re.compile(r"GEOSWEEP_STORAGE=[\"']?([^\s\"']+)")
 
 
 def cluster_file(path: str) -> dict[str, Any]:
-    """The content of a file for ``ray up``.
+    """The content of a cluster file, as for ``ray up``.
 
     Raises:
-        SweepError: it is none.
+        SweepError: there is no such file, or it is no cluster file.
     """
     try:
         content = yaml.safe_load(Path(path).expanduser().read_text())
@@ -54,15 +53,20 @@ def cluster_file(path: str) -> dict[str, Any]:
         said = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise SweepError(f"--cluster {path}: cannot be read: {said}") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
-        raise SweepError(f"--cluster {path}: no cluster file for ray up (it has no provider)")
+        raise SweepError(f"--cluster {path}: not a cluster file for ray up (it has no provider)")
     return content
 
 
 def folder_there(cluster: str | None, out: str | None, name: str) -> str:
-    """A sweep's folder as the cluster's nodes name it: below its storage, unless it is absolute.
+    """A sweep's folder as the nodes of a cluster see it.
+
+    Args:
+        cluster: its file, which may set ``GEOSWEEP_STORAGE`` for the nodes.
+        out: an absolute path or URI, which is used as it is, or a name within the storage.
+        name: of the sweep; used if there is no ``out``.
 
     Raises:
-        SweepError: the cluster's storage is not known.
+        SweepError: neither the cluster file nor the environment says where the storage is.
     """
     if out and ("://" in out or out.startswith("/")):
         return out.rstrip("/")
@@ -73,18 +77,26 @@ def folder_there(cluster: str | None, out: str | None, name: str) -> str:
             storage = found.group(1)
     if not storage:
         raise SweepError(
-            "--out: give an absolute path or a URI that all nodes reach; a name alone is taken "
-            "below GEOSWEEP_STORAGE, which neither the cluster file nor the environment has"
+            "--out: give an absolute path or a URI that all nodes reach. A name alone needs "
+            "GEOSWEEP_STORAGE, which neither the cluster file nor the environment sets"
         )
     return f"{storage.rstrip('/')}/{(out or name).strip('/')}"
 
 
 @contextmanager
 def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
-    """A port of the head's loopback address on this machine, through SSH; which port it is here.
+    """Forward a port on this machine to a port on the loopback address of the head, through SSH.
+
+    Args:
+        cluster: its file.
+        port: on the head.
+        here: on this machine; any free one if None.
+
+    Yields:
+        The port on this machine.
 
     Raises:
-        SweepError: no head can be reached; the message says why.
+        SweepError: the head cannot be reached; the message says why.
     """
     cluster_file(cluster)
     here = here or _free_port()
@@ -99,7 +111,9 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
             while not answers(here):
                 if process.poll() is not None or time.monotonic() > until:
                     said.seek(0)
-                    raise SweepError(f"--cluster {cluster}: no way there: {_reason(said.read())}")
+                    raise SweepError(
+                        f"--cluster {cluster}: cannot be reached: {_reason(said.read())}"
+                    )
                 time.sleep(0.1)
             yield here
         finally:
@@ -109,8 +123,9 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
 
 
 def _reason(said: str) -> str:
+    """The line that says most about a failure, in the output of Ray, SSH or rsync."""
     if "not found" in said and "ead node" in said:
-        return "it has no head; ray up starts it"
+        return "no head is running; ray up starts one"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"ssh:|rror|refused|denied|in use", line)]
     return (telling or lines or ["ray dashboard ended"])[-1]
@@ -123,6 +138,7 @@ def _free_port() -> int:
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something accepts connections on a port."""
     """Whether something accepts connections at this port."""
     with socket.socket() as probe:
         probe.settimeout(1)
@@ -130,32 +146,32 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def token() -> None:
-    """Have Ray's clients in this process show the token.
+    """Make Ray's clients in this process authenticate with the token.
 
     Raises:
-        SweepError: there is none, and ``RAY_AUTH_MODE`` does not say that there need be none.
+        SweepError: there is no token, and ``RAY_AUTH_MODE`` does not turn authentication off.
     """
     if os.environ.setdefault("RAY_AUTH_MODE", "token").lower() != "token":
         return
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     if not os.environ.get("RAY_AUTH_TOKEN") and not (file.is_file() and file.read_text().strip()):
         raise SweepError(
-            f"{file}: no token. For a new cluster: ray get-auth-token --generate, then ray up; "
-            "for one that runs: copy this file from the machine that started it"
+            f"{file}: no token. For a new cluster: ray get-auth-token --generate, then ray up. "
+            "For a running one: copy this file from the machine that started it"
         )
 
 
 def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT) -> None:
-    """Copy a sweep's folder from a cluster to this machine; what is here already is replaced.
+    """Copy a sweep's folder from a cluster to this machine, over files that are here already.
 
     Args:
-        cluster: file for ``ray up``; needed where the folder is a path of the nodes.
-        folder: as the nodes name it.
+        cluster: its file; needed if the folder is a path on the nodes.
+        folder: path on the nodes, or URI.
         to: folder on this machine.
-        left: names in the folder that stay there.
+        left: names within the folder that are not copied.
 
     Raises:
-        SweepError: it could not be had.
+        SweepError: the folder could not be copied; the message says why.
     """
     Path(to).mkdir(parents=True, exist_ok=True)
     try:
@@ -163,20 +179,22 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
             _copy(folder, to, left)
             return
         if not cluster:
-            raise SweepError(f"{folder}: a path of the cluster's nodes: --cluster FILE reaches it")
+            raise SweepError(
+                f"{folder}: a path on the cluster's nodes; --cluster FILE says how to reach them"
+            )
         config = cluster_file(cluster) | {"rsync_exclude": [f"/{name}" for name in (*left, ".*")]}
         program = "import sys, yaml; from ray.autoscaler.sdk import rsync; rsync("
         program += "yaml.safe_load(sys.stdin), source=sys.argv[1], target=sys.argv[2], down=True)"
-        done = subprocess.run(  # a process of its own: it talks much
+        done = subprocess.run(  # in another process, because Ray prints a lot
             [sys.executable, "-c", program, f"{folder}/", f"{Path(to)}/"],
             input=yaml.safe_dump(config),
             capture_output=True,
             text=True,
         )
         if done.returncode:
-            raise SweepError(f"{folder}: cannot be had: {_reason(done.stdout + done.stderr)}")
+            raise SweepError(f"{folder}: cannot be copied: {_reason(done.stdout + done.stderr)}")
     except OSError as error:
-        raise SweepError(f"{folder}: cannot be had: {error}") from error
+        raise SweepError(f"{folder}: cannot be copied: {error}") from error
 
 
 def _copy(uri: str, to: str, left: Sequence[str]) -> None:
@@ -198,13 +216,15 @@ def _copy(uri: str, to: str, left: Sequence[str]) -> None:
 
 
 def down(cluster: str) -> list[str]:
-    """Take a cluster down: `ray down`, and then what that leaves on machines of a list.
+    """Shut a cluster down: ``ray down``, then the workers that it leaves running.
+
+    ``ray down`` stops only the head if the cluster is a list of machines.
 
     Returns:
-        What could not be reached, in words.
+        The machines that could not be stopped, each with the reason.
 
     Raises:
-        SweepError: `ray down` failed.
+        SweepError: ``ray down`` failed.
     """
     config = cluster_file(cluster)
     command = [sys.executable, "-m", "ray.scripts.scripts", "down", "--yes", cluster]

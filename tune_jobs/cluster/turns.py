@@ -1,8 +1,8 @@
-"""One sweep at a time on a Ray cluster: Ray Tune does not bear two.
+"""A queue of sweeps: Ray Tune cannot run two at once on one Ray cluster.
 
-Drivers run on the head. Each that waits has a ticket, a file that it holds locked; the first of
-them takes the lock of the cluster. The system drops the locks of a process that dies, however
-it dies, so nobody waits for the dead.
+Drivers run on the head. Each waiting driver has a ticket, which is a file that it holds locked. The
+driver with the oldest ticket takes the lock of the cluster. When a process dies, however it dies,
+the system releases its locks, so nobody waits for it.
 """
 
 import os
@@ -15,22 +15,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-PAUSE = 1.0  # seconds between looks
+PAUSE = 1.0  # seconds between two attempts to become the first in the queue
 
 
 @contextmanager
 def turn(cluster: str, sweep: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no earlier sweep is left on a cluster, and have it until the end of the block.
+    """Wait for the earlier sweeps on a cluster; later ones wait until the block ends.
 
     Args:
         cluster: its address.
         sweep: name of the sweep.
-        say: told in words whom this one waits for, when that changes.
+        say: called with a sentence about the sweeps ahead, whenever they change.
     """
     place = Path.home() / ".geosweep" / "queue" / re.sub(r"\W", "_", cluster)
     place.mkdir(parents=True, exist_ok=True)
     ticket = place / f"{time.time_ns():020d}-{os.getpid()}-{sweep}.ticket"
-    running = FileLock(place / "running")  # tickets are for the order alone
+    running = FileLock(place / "running")  # whoever holds this runs; tickets only keep the order
     told = None
     with FileLock(ticket):
         try:
@@ -46,7 +46,7 @@ def turn(cluster: str, sweep: str, say: Callable[[str], None]) -> Iterator[None]
 
 
 def _ahead(place: Path, ticket: Path) -> list[str]:
-    """The sweeps whose tickets are older, in words; tickets of the dead are thrown away."""
+    """The sweeps whose tickets are older, in words. Deletes the tickets of processes that died."""
     found = []
     for other in sorted(place.glob("*.ticket")):
         if other.name >= ticket.name:

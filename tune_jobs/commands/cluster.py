@@ -1,4 +1,4 @@
-"""The commands that speak to a cluster: geosweep submit | logs | stop | fetch | down."""
+"""The commands for a cluster: geosweep submit | logs | stop | fetch | down."""
 
 import sys
 import time
@@ -11,107 +11,81 @@ from rich.console import Console
 from scoring import places
 from tune_jobs import folder, service, sweep
 from tune_jobs.cluster import jobs, reach
+from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
 from tune_jobs.tracking import tracking_uri
 
 app = typer.Typer()
 
-Cluster = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", help="The cluster's file, as for ray up; the way there is an SSH tunnel."
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        envvar="RAY_API_SERVER_ADDRESS",
-        help="Where its dashboard is reached already, like http://127.0.0.1:8265.",
-    ),
-]
-Which = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[JOB|DIR]",
-        help="A job's id, a sweep's folder on the cluster, or that folder's name, like table4; "
-        "default: the last sweep.",
-    ),
-]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log until the sweep ends.")]
 
-
-@app.command()
+@app.command(rich_help_panel="Clusters")
 def submit(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="SWEEP", help="A YAML file, or a name from [b]geosweep sweeps[/]."),
-    ],
-    cluster: Cluster = None,
-    address: Address = None,
+    name: options.Sweep,
+    cluster: options.Cluster = None,
+    address: options.Dashboard = None,
     out: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the results as all nodes reach it; a name is taken below the "
-            "cluster's GEOSWEEP_STORAGE. Default: the sweep's name."
+            metavar="DIR",
+            help="Folder for the results that every node reaches: an absolute path, a URI, or a "
+            "name within the cluster's GEOSWEEP_STORAGE. Default: the sweep's name.",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=V1,V2", help="As for [b]geosweep run[/]."),
-    ] = None,
+    settings: options.Settings = None,
     data: Annotated[
-        str | None, typer.Option(help="Folder with NAME.npz data sets, on the head.")
+        str | None,
+        typer.Option(metavar="DIR", help="Folder on the head with NAME.npz data sets."),
     ] = None,
-    retry: Annotated[
-        bool | None,
-        typer.Option("--retry-failed/--leave-failed", help="As for [b]geosweep run[/]."),
-    ] = None,
-    max_failures: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="As for [b]geosweep run[/].")
-    ] = None,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="As for [b]geosweep run[/].")
-    ] = False,
-    follow: Follow = False,
+    retry: options.RetryFailed = None,
+    max_failures: options.MaxFailures = None,
+    fail_fast: options.FailFast = False,
+    follow: options.Follow = False,
 ) -> None:
-    """Have a Ray cluster run a sweep, and return: this machine may go away.
+    """Run a sweep on a Ray cluster, without waiting for its end.
 
-    The sweep and this code are sent along; one sweep runs at a time, others queue. The same
-    command goes on with a sweep that was stopped.
+    The sweep file and this code are sent to the cluster, so you can switch
+    this machine off. The cluster runs one sweep at a time; others wait in a
+    queue. Submit a sweep again to continue it after it was stopped.
 
     [b]geosweep submit demo --cluster ray_cluster.yaml --follow[/]
     [b]geosweep submit my.yaml --cluster ray_cluster.yaml --out try-2 --set seeds=5[/]
     [b]geosweep status --cluster ray_cluster.yaml[/]        all sweeps there
-    [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   tables, report, MLflow's runs
+    [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   copy results to this machine
     """
     jobs.ask_which(cluster, address)
     found = sweep.read(name, settings or [])
     there = reach.folder_there(cluster, out, found.name)
-    options = [word for setting in settings or [] for word in ("--set", setting)]
-    options += ["--data", data] if data else []
-    options += [] if retry is None else ["--retry-failed" if retry else "--leave-failed"]
+    arguments = [word for setting in settings or [] for word in ("--set", setting)]
+    if data:
+        arguments += ["--data", data]
+    if retry is not None:
+        arguments.append("--retry-failed" if retry else "--leave-failed")
     if fail_fast or max_failures:
-        options += ["--max-failures", "1" if fail_fast else str(max_failures)]
+        arguments += ["--max-failures", "1" if fail_fast else str(max_failures)]
     with jobs.connect(cluster, address) as client:
         ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
-        job = jobs.submit(client, found, there, options, named=out is not None)
-        way = f"--cluster {cluster}" if cluster else f"--address {address}"
+        job = jobs.submit(client, found, there, arguments, named=out is not None)
+        where = f"--cluster {cluster}" if cluster else f"--address {address}"
         print(f"job      {job}\nfolder   {there}")
         if ahead:
             print(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
-        print(
-            f"log      geosweep logs {job} {way}\nresults  geosweep fetch {job} {way}", flush=True
-        )
+        print(f"log      geosweep logs {job} {where}")
+        print(f"results  geosweep fetch {job} {where}", flush=True)
         if follow:
             _follow(client, job)
 
 
-@app.command()
+@app.command(rich_help_panel="Clusters")
 def logs(
-    which: Which = None, cluster: Cluster = None, address: Address = None, follow: Follow = False
+    which: options.Job = None,
+    cluster: options.Cluster = None,
+    address: options.Dashboard = None,
+    follow: options.Follow = False,
 ) -> None:
-    """Show the log of a sweep on a cluster; Ctrl-C ends the showing, not the sweep.
+    """Show the log of a sweep on a cluster.
+
+    With --follow it shows new lines until the sweep ends, and ends with the
+    sweep's exit status. Ctrl-C then stops the display, not the sweep.
 
     [b]geosweep logs table4 --follow --cluster ray_cluster.yaml[/]
     """
@@ -122,9 +96,16 @@ def logs(
         print(client.get_job_logs(job), end="")
 
 
-@app.command()
-def stop(which: Which = None, cluster: Cluster = None, address: Address = None) -> None:
-    """Stop a sweep on a cluster as Ctrl-C does: the epochs that are running end, and are kept.
+@app.command(rich_help_panel="Clusters")
+def stop(
+    which: options.Job = None,
+    cluster: options.Cluster = None,
+    address: options.Dashboard = None,
+) -> None:
+    """Stop a sweep on a cluster, as Ctrl-C stops one here.
+
+    The epochs that are running end and are kept, which may take ten minutes.
+    Submit the sweep again to continue it.
 
     [b]geosweep stop table4 --cluster ray_cluster.yaml[/]
     """
@@ -137,29 +118,37 @@ def stop(which: Which = None, cluster: Cluster = None, address: Address = None) 
         client.stop_job(job)
         while not client.get_job_status(job).is_terminal():
             time.sleep(0.5)
-    print(f"{job}: stopped; submitting it again goes on")
+    print(f"{job}: stopped; submit it again to continue")
 
 
-@app.command()
+@app.command(rich_help_panel="Clusters")
 def fetch(
-    which: Which = None,
-    cluster: Cluster = None,
-    address: Address = None,
+    which: options.Job = None,
+    cluster: options.Cluster = None,
+    address: options.Dashboard = None,
     out: Annotated[
-        str | None, typer.Option(help="Folder on this machine; default runs/<name of the sweep>.")
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Folder on this machine. Default: runs/<name of the sweep>."
+        ),
     ] = None,
     checkpoints: Annotated[
         bool,
-        typer.Option("--checkpoints", help="Networks too, so that it can go on on this machine."),
+        typer.Option(
+            "--checkpoints",
+            help="Also copy the networks, so that the sweep can continue on this machine.",
+        ),
     ] = False,
 ) -> None:
-    """Bring a sweep's results home: Parquet tables, report, and its runs in MLflow.
+    """Copy the results of a sweep from a cluster to this machine.
 
-    Also while it runs; again later brings what is new. What comes is a sweep's folder like any
-    other: [b]geosweep ui[/], [b]report[/], [b]status[/] and [b]analysis[/] work on it. MLflow's
-    runs are made anew from the tables.
+    It copies tables and report, and makes MLflow's runs again from the
+    tables. The copy is a sweep's folder like any other: [b]status[/], [b]report[/],
+    [b]ui[/] and [b]analysis[/] work on it. You can fetch while the sweep runs; the
+    next fetch adds what is new.
 
     [b]geosweep fetch table4 --cluster ray_cluster.yaml[/]
+    [b]geosweep fetch s3://bucket/sweeps/table4[/]
     """
     if which is not None and "://" in which:
         there, name = which.rstrip("/"), which.rstrip("/").rpartition("/")[2]
@@ -184,13 +173,18 @@ def fetch(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Clusters")
 def down(
-    cluster: Annotated[str, typer.Option(metavar="FILE", help="The file that ray up was given.")],
+    cluster: Annotated[
+        str, typer.Option(metavar="FILE", help="The cluster file given to [b]ray up[/].")
+    ],
 ) -> None:
-    """Take a cluster down: ray down, and on machines of a list also what that leaves running.
+    """Shut a cluster down: its nodes, and MLflow on the head.
 
-    The head's MLflow goes too; results stay on the storage.
+    It calls [b]ray down[/], and stops the workers that this leaves running on
+    machines of a list. Results stay on the cluster's storage.
+
+    [b]geosweep down --cluster ray_cluster.yaml[/]
     """
     missed = reach.down(cluster)
     for machine in missed:
@@ -201,7 +195,7 @@ def down(
 
 
 def show(which: str | None, cluster: str | None, address: str | None) -> None:
-    """``geosweep status`` on a cluster: all its sweeps, or how far one is."""
+    """``geosweep status`` on a cluster: all its sweeps, or one of them."""
     with jobs.connect(cluster, address) as client:
         if which is not None:
             job = jobs.find(client, which, cluster)
@@ -241,6 +235,6 @@ def _follow(client: "jobs.JobSubmissionClient", job: str) -> None:
     try:
         status = jobs.follow(client, job, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"\ngeosweep: the sweep goes on; geosweep stop {job} stops it", file=sys.stderr)
+        print(f"\ngeosweep: the sweep continues; geosweep stop {job} stops it", file=sys.stderr)
         raise typer.Exit(0) from None
     raise typer.Exit(status)

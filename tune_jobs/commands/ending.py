@@ -1,4 +1,4 @@
-"""What a sweep ends with: tables fitted to the terminal, where all is, and an exit status."""
+"""How a command ends: tables that fit the terminal, where the results are, the exit status."""
 
 import json
 import time
@@ -22,10 +22,11 @@ from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.tracking import is_there, tracking_uri
 
 Row = dict[str, Any]
-MOST = 200  # rows shown
+MOST = 200  # Tables on the terminal show this many trials; the report shows all of them.
 
-# name, figure, and which go first where they do not fit: scores stay, their nulls beside them
-COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
+# Heading, value and rank. On a narrow terminal columns with a low rank are left out first, so that
+# the scores and their baselines stay.
+SCORES: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("train acc.", lambda row: number(row["clean_train_accuracy"]), 5),
     ("test acc.", lambda row: number(row["test_accuracy"]), 8),
     ("LSS", lambda row: number(row["lss"], 2), 8),
@@ -40,7 +41,8 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("seconds", lambda row: number(row["seconds"], 1), 3),
 )
 
-ROBUSTNESS: tuple[tuple[str, str], ...] = (  # areas under accuracy against level, and one ratio
+# Heading and column: areas under the curve of accuracy against level, and one ratio.
+ROBUSTNESS: tuple[tuple[str, str], ...] = (
     ("lesion", "lesion_auc"),
     ("noise", "noise_auc"),
     ("FGSM", "fgsm_auc"),
@@ -50,7 +52,7 @@ ROBUSTNESS: tuple[tuple[str, str], ...] = (  # areas under accuracy against leve
 
 
 def output() -> Console:
-    """Standard output; in a pipe or a file no line of it is broken."""
+    """Standard output. Lines are not wrapped in a pipe or a file."""
     made = Console()
     if not made.is_terminal:
         made.width = 1000
@@ -58,9 +60,9 @@ def output() -> Console:
 
 
 def robustness_table(state: State) -> Group | None:
-    """Mean accuracy over the levels of each evaluation, beside that without; None if there is none.
+    """Each trial's mean accuracy over the levels of each evaluation; None without evaluations.
 
-    ``mixed``: how much more often than any pair of points noise mixes up the closest tenth.
+    ``mixed``: how much more often noise mixes up the closest tenth of pairs than all pairs.
     """
     there = [
         (head, name)
@@ -82,18 +84,21 @@ def robustness_table(state: State) -> Group | None:
     if len(rows) > MOST:
         table.add_row(f"... and {len(rows) - MOST} more, in the report")
     areas = ", ".join(head for head, _ in there if head != "mixed")
-    told = []
+    notes = []
     if areas:
-        told.append(f"mean accuracy over the levels of {areas} (area under the curve)")
+        notes.append(f"mean accuracy over the levels of {areas} (area under the curve)")
     if there[-1][0] == "mixed":
-        told.append("mixed: how much more often noise mixes up the closest tenth of pairs than any")
-    return Group(Text(f"robustness: {'; '.join(told)}"), table)
+        notes.append("mixed: how much more often noise mixes up the closest tenth of pairs")
+    return Group(Text(f"robustness: {'; '.join(notes)}"), table)
 
 
 def results_table(state: State, width: int) -> Table:
-    """Every trial of a sweep, its scores, and what they are worth before training and at random.
+    """Every trial of a sweep: its scores, and their values before training and at random.
 
-    Columns go where they do not fit, so that a trial's name stays on one line.
+    Args:
+        state: of the sweep.
+        width: characters in a line. Columns that do not fit are left out, those of the lowest
+            rank first, so that every trial stays on one line.
     """
     names, lines = labels(state.trials), []
     for trial in state.trials[:MOST]:
@@ -102,11 +107,11 @@ def results_table(state: State, width: int) -> Table:
             lines.append([names[trial.trial], _word(state, trial, row)])
         else:
             mark = "" if row["status"] == "done" else f" ({row['status']})"
-            lines.append([names[trial.trial] + mark, *(figure(row) for _, figure, _ in COLUMNS)])
+            lines.append([names[trial.trial] + mark, *(figure(row) for _, figure, _ in SCORES)])
     for least in range(1, 9):
-        kept = [0, *(i for i, (*_, rank) in enumerate(COLUMNS, 1) if rank >= least)]
+        kept = [0, *(i for i, (*_, rank) in enumerate(SCORES, 1) if rank >= least)]
         fitted = [[line[i] for i in kept] if len(line) > 2 else line for line in lines]
-        heads = ["trial", *(COLUMNS[i - 1][0] for i in kept[1:])]
+        heads = ["trial", *(SCORES[i - 1][0] for i in kept[1:])]
         columns = zip_longest(heads, *fitted, fillvalue="")
         if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width:
             break
@@ -122,14 +127,14 @@ def results_table(state: State, width: int) -> Table:
 
 
 def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
-    """How far a trial is that has no scores."""
+    """The progress of a trial without scores, in words."""
     if trial.trial in state.scoring:
         return "to score"
     if row:
         return row["status"]
     if trial.trial not in state.begun:
         return "missing"
-    with suppress(ValueError, LookupError):  # torn, or not there: it says no epoch
+    with suppress(ValueError, LookupError):  # The history may be missing or torn.
         history = json.loads(read_file(state.root, places.history(trial.trial)) or b"")
         return f"begun, epoch {history['epochs'][-1]['epoch']} of {trial.epochs}"
     return "begun"
@@ -138,74 +143,95 @@ def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
 def end(
     request: Request, state: State, console: Console, begun: float, lacking: bool = False
 ) -> int:
-    """Write the report, and say what came out and where it is.
+    """Write the report, then print what is done and where to find it.
 
     Args:
-        request: what was asked for.
-        state: what came of it.
+        request: what the command was asked to do.
+        state: of the sweep afterwards.
         console: to print on.
-        begun: when, by the monotonic clock.
-        lacking: whether cells that were to be trained are not done.
+        begun: when the command began, by the monotonic clock.
+        lacking: whether trials that the command should have trained are not done.
 
     Returns:
-        The exit status: 0, 1 if something is lacking, 130 after Ctrl-C.
+        The exit status: 0, 1 if something is missing, 130 after Ctrl-C.
     """
     robustness = robustness_table(state)
     if robustness:
         console.print(robustness)
-    page, unwritten = service.page(request.root), None
+    page, unwritten = _report(request, state, console)
+    stopped = "stopped: " if state.interrupted else ""
+    took = duration(time.monotonic() - begun)
+    console.print(f"{stopped}{_counts(state)} in {took}", highlight=False)
+    lines = _places(request.root, page)
+    if unwritten:
+        lines.append(("no report", unwritten))
+    for what, text in lines + _left(state):
+        console.print(f"{what:8} {text}", highlight=False, markup=False, soft_wrap=True)
+    if state.interrupted:
+        return 130
+    return int(lacking or bool(state.unevaluated or state.weightless or unwritten))
+
+
+def _report(request: Request, state: State, console: Console) -> tuple[str | None, str | None]:
+    """Write the report if results are newer than it; its page, and why it could not be written."""
+    page = service.page(request.root)
+    if not state.rows or (page and not state.worked):
+        return page, None
     try:
-        if state.rows and (state.worked or page is None):
-            page, missed = service.report(request.root, state.name)
-            if missed:
-                console.print(f"MLflow has no report: {missed}", highlight=False, markup=False)
-    except SweepError as error:  # not bad input: what was trained is kept
-        unwritten = str(error)
-    failed, unevaluated = state.ids("failed"), [trial.trial for trial in state.unevaluated]
+        page, missed = service.report(request.root, state.name)
+    except SweepError as error:  # The results are complete; only the report is missing.
+        return page, str(error)
+    if missed:
+        console.print(f"MLflow has no report: {missed}", highlight=False, markup=False)
+    return page, None
+
+
+def _counts(state: State) -> str:
+    """How many trials are done, and how many are not, by reason."""
     counts = {
         "stopped early": len(state.ids("stopped")),
         "diverged": len(state.ids("diverged")),
-        "failed": len(failed),
+        "failed": len(state.ids("failed")),
         "not finished": state.unfinished,
-        "not evaluated": len(unevaluated) + len(state.weightless),
+        "not evaluated": len(state.unevaluated) + len(state.weightless),
     }
-    console.print(
-        ("stopped: " if state.interrupted else "")
-        + f"{len(state.ids('done'))} of {state.planned} done"
-        + "".join(f", {count} {what}" for what, count in counts.items() if count)
-        + (f" ({len(state.begun)} kept at their last epoch)" if state.begun else "")
-        + f" in {duration(time.monotonic() - begun)}",
-        highlight=False,
-    )
-    lines = [("report", short_path(str(page)))] if page else []
-    if state.extra:
-        lines.append(("extra", f"{some(state.extra)}: of another sweep, in this folder too"))
-    tables = [table for table in TABLES if list_files(request.root, places.table_folder(table))]
+    text = f"{len(state.ids('done'))} of {state.planned} done"
+    text += "".join(f", {count} {what}" for what, count in counts.items() if count)
+    return text + (f" ({len(state.begun)} kept at their last epoch)" if state.begun else "")
+
+
+def _places(root: str, page: str | None) -> list[tuple[str, str]]:
+    """Where the report, the tables and MLflow's pages are."""
+    lines = [("report", short_path(page))] if page else []
+    tables = [table for table in TABLES if list_files(root, places.table_folder(table))]
     if tables:
         which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
-        lines.append(("tables", f"{short_path(request.root)}/{places.RESULTS}/{which}/*.parquet"))
-    if is_there(tracking_uri(request.root)):
-        lines.append(("MLflow", f"geosweep ui {short_path(request.root)}"))
-    if unwritten:
-        lines.append(("no report", unwritten))
+        lines.append(("tables", f"{short_path(root)}/{places.RESULTS}/{which}/*.parquet"))
+    if is_there(tracking_uri(root)):
+        lines.append(("MLflow", f"geosweep ui {short_path(root)}"))
+    return lines
+
+
+def _left(state: State) -> list[tuple[str, str]]:
+    """Trials that failed, that are not evaluated or that belong to another sweep."""
+    lines = []
+    failed = state.ids("failed")
+    if state.extra:
+        lines.append(("extra", f"{some(state.extra)}: trials of another sweep in this folder"))
     for trial in failed:
         lines.append(("failed", f"{trial}: {state.rows[trial]['error']} ({places.error(trial)})"))
-    for trial in unevaluated:
-        error = (read_file(request.root, places.error(trial)) or b"").decode(errors="replace")
+    for trial in (trial.trial for trial in state.unevaluated):
+        error = (read_file(state.root, places.error(trial)) or b"").decode(errors="replace")
         why = f": {last_line(error)} ({places.error(trial)})" if error else ""
-        lines.append(("to do", f"{trial} is to be evaluated{why}"))
+        lines.append(("to do", f"{trial} is not evaluated yet{why}"))
     if state.weightless:
-        lines.append(("no weights", f"{some(state.weightless)}: cannot be evaluated any more"))
-    if failed or state.unfinished or unevaluated:
-        lines.append(("go on", "the same command does what is missing"))
-    for what, where in lines:
-        console.print(f"{what:8} {where}", highlight=False, markup=False, soft_wrap=True)
-    if state.interrupted:
-        return 130
-    return int(lacking or bool(unevaluated or state.weightless or unwritten))
+        lines.append(("no weights", f"{some(state.weightless)}: cannot be evaluated"))
+    if failed or state.unfinished or state.unevaluated:
+        lines.append(("continue", "run the same command again for what is missing"))
+    return lines
 
 
-def some(trials: list[str], most: int = 5) -> str:
-    """The first of them, and how many more there are."""
-    more = f" and {len(trials) - most} more" if len(trials) > most else ""
-    return ", ".join(trials[:most]) + more
+def some(names: list[str], most: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

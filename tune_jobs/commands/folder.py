@@ -10,10 +10,12 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from tune_jobs import folder, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
+from tune_jobs.commands import options
 from tune_jobs.commands.ending import output, some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
@@ -21,26 +23,30 @@ from tune_jobs.tracking import is_there, tracking_uri
 
 app = typer.Typer()
 
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="A sweep's folder, like runs/demo.")]
 
-
-@app.command()
+@app.command(rich_help_panel="Results")
 def status(
     directory: Annotated[
         str | None,
         typer.Argument(
             metavar="[DIR]",
-            help="A sweep's folder; on a cluster a job's id, too, or the folder's name (table4).",
+            help="A sweep's folder. On a cluster also a job id, or the folder's name, like table4.",
         ),
     ] = None,
-    cluster: cluster_commands.Cluster = None,
-    address: Annotated[
+    cluster: options.Cluster = None,
+    address: Annotated[  # not from the environment, where it would redirect every status
         str | None, typer.Option(metavar="URL", help="As for [b]geosweep submit[/].")
     ] = None,
 ) -> None:
-    """Say what of a sweep is done, running, failed and missing; asks neither Ray nor MLflow.
+    """Show which trials of a sweep are done, running, failed or missing.
 
-    With --cluster: which sweeps run there, queue, or have ended; or how far one of them is.
+    It reads the folder alone, so it works while the sweep runs and without
+    Ray or MLflow. With --cluster it lists the sweeps that run, wait or have
+    ended there, or shows one of them.
+
+    [b]geosweep status runs/demo[/]
+    [b]geosweep status --cluster ray_cluster.yaml[/]
+    [b]geosweep status table4 --cluster ray_cluster.yaml[/]
     """
     if cluster or address:
         cluster_commands.show(directory, cluster, address)
@@ -50,6 +56,21 @@ def status(
     root = folder.absolute(directory)
     state = folder.inspect(root)
     console = output()
+    _show_counts(state, console)
+    names = labels(state.trials)
+    for trial in state.ids("failed"):
+        console.print(
+            f"  failed {trial} ({names[trial]}): {state.rows[trial]['error']}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    if not state.complete:
+        _show_driver(state, console)
+
+
+def _show_counts(state: folder.State, console: Console) -> None:
+    """How many trials there are of each kind."""
     failed = state.ids("failed")
     counts = {
         "done": len(state.ids("done")),
@@ -69,16 +90,12 @@ def status(
             console.print(f"  {count:5} {what}", highlight=False)
     if state.extra:
         console.print(f"  extra, of another sweep: {some(state.extra)}", highlight=False)
-    names = labels(state.trials)
-    for trial in failed:
-        console.print(
-            f"  failed {trial} ({names[trial]}): {state.rows[trial]['error']}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    holder, live = folder.holder(root), folder.progress(root)
-    if holder and live and not state.complete:
+
+
+def _show_driver(state: folder.State, console: Console) -> None:
+    """Who trains what is missing now, or how to continue."""
+    holder, live = folder.holder(state.root), folder.progress(state.root)
+    if holder and live:
         left = live["seconds_left"]
         words = f"about {duration(left)} left" if left is not None else "just begun"
         placed = ":" if live["running"] else "; no trial has its place yet"
@@ -86,18 +103,25 @@ def status(
         for cell in live["running"].values():
             line = f"  {cell['label']}: epoch {max(cell['epoch'], 0)} of {cell['epochs']}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-    elif holder and not state.complete:
+    elif holder:
         console.print(f"starting ({holder} holds the folder)", highlight=False, markup=False)
-    elif not state.complete:
+    else:
         only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
-        asked = " ".join(state.evaluations)
-        command = f"geosweep evaluate {root} {asked}" if only else "geosweep run"
-        console.print(f"not running; {command} goes on with it", highlight=False, soft_wrap=True)
+        names = " ".join(state.evaluations)
+        command = f"geosweep evaluate {state.root} {names}" if only else "geosweep run"
+        console.print(f"not running; {command} continues", highlight=False, soft_wrap=True)
 
 
-@app.command()
-def sync(directory: Folder) -> None:
-    """Bring MLflow up to date with a sweep's results: after it was away, or is another one."""
+@app.command(rich_help_panel="Results")
+def sync(directory: options.Folder) -> None:
+    """Add to MLflow the results that it does not have yet.
+
+    Needed after MLflow was unreachable during a sweep, or after you set
+    MLFLOW_TRACKING_URI to another server. Runs that exist are completed, not
+    copied.
+
+    [b]geosweep sync runs/demo[/]
+    """
     root = folder.absolute(directory)
     folder.inspect(root)
     with folder.hold(root):
@@ -107,24 +131,26 @@ def sync(directory: Folder) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Results")
 def report(
-    directory: Folder,
+    directory: options.Folder,
     mlflow: Annotated[
         tuple[str, str] | None,
         typer.Option(
             metavar="URI EXPERIMENT",
-            help="Read the results from MLflow instead; DIR gets the report alone.",
+            help="Read the results from MLflow instead; DIR then only receives the report.",
         ),
     ] = None,
     compare: Annotated[
         str | None,
-        typer.Option(metavar="DIR2", help="Another sweep, to compare the cells that both have."),
+        typer.Option(metavar="DIR2", help="Compare with another sweep, on the cells of both."),
     ] = None,
 ) -> None:
-    """Write report/index.html: the answer, the paper's claims, tables and figures, correlations.
+    """Write report/index.html: the answer, the paper's claims, tables, figures and correlations.
 
-    Works on a half-finished sweep, too. The sweep's run in MLflow gets the same pages.
+    Every sweep gets a report when it ends; this command writes it again, or
+    early, while the sweep is half done. The sweep's run in MLflow gets the
+    same pages.
 
     [b]geosweep report runs/demo[/]
     [b]geosweep report runs/demo --compare runs/other-seeds[/]
@@ -138,18 +164,33 @@ def report(
         print(f"geosweep: MLflow has no report: {missed}", file=sys.stderr)
 
 
-@app.command()
+@app.command(rich_help_panel="Results")
 def ui(
     directory: Annotated[
         str | None, typer.Argument(metavar="[DIR]", help="A sweep's folder, like runs/demo.")
     ] = None,
-    cluster: cluster_commands.Cluster = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 5000,
+    cluster: options.Cluster = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, show_default=True, help="Port of the pages.")
+    ] = 5000,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is this machine only.")
+        str,
+        typer.Option(
+            show_default=True,
+            help="Address to listen on. MLflow has no passwords: whoever reaches it can read "
+            "and change every run.",
+        ),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve a sweep's MLflow pages on this machine, until Ctrl-C; with --cluster the cluster's."""
+    """Serve MLflow's pages of a sweep until Ctrl-C.
+
+    Only this machine can open them unless --host says otherwise. With
+    --cluster they are the pages of the cluster, through SSH.
+
+    [b]geosweep ui runs/demo[/]
+    [b]geosweep ui runs/demo --port 5001[/]
+    [b]geosweep ui --cluster ray_cluster.yaml[/]
+    """
     if cluster:
         cluster_commands.serve(cluster, port)
         return
@@ -158,32 +199,41 @@ def ui(
     root = folder.absolute(directory)
     folder.inspect(root)
     uri = tracking_uri(root)
-    here = "127.0.0.1" if host == "0.0.0.0" else host
+    _check_port(host, port)
+    if not is_there(uri):
+        raise SweepError(
+            f"{root}: MLflow on this machine has no results of it yet; geosweep sync {directory}"
+        )
+    raise typer.Exit(_serve(uri, host, port))
+
+
+def _check_port(host: str, port: int) -> None:
     with socket.socket() as probe:
         try:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
         except OSError as error:
             raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
-    if not is_there(uri):
-        raise SweepError(
-            f"{root}: MLflow on this machine has nothing of it yet; geosweep sync {directory}"
-        )
+
+
+def _serve(uri: str, host: str, port: int) -> int:
+    """Run MLflow's server until it ends or is interrupted; its exit status."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(143))  # through `finally`
-    quiet = {"PYTHONWARNINGS": "ignore"}  # of what MLflow is made of
-    # In a session of its own, or Ctrl-C would have it end with tracebacks.
+        signal.signal(number, lambda *_: sys.exit(143))  # so that `finally` ends the server
+    quiet = {"PYTHONWARNINGS": "ignore"}  # MLflow's dependencies warn when they are imported.
+    # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
     server = subprocess.Popen(command, env=quiet | os.environ, start_new_session=True)
+    here = "127.0.0.1" if host == "0.0.0.0" else host
     try:
         while server.poll() is None and not answers(port, here):
             time.sleep(0.2)
         if server.poll() is None:
             print(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)", flush=True)
-        raise typer.Exit(server.wait())
+        return server.wait()
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        return 130
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)

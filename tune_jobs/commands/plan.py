@@ -1,4 +1,4 @@
-"""What a sweep would add to its folder, before anything starts."""
+"""What a sweep would train and where, before anything starts."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,13 +16,17 @@ from tune_jobs.sweep import Sweep
 
 
 def keep_apart(sweep: Sweep, root: str) -> None:
-    """Refuse a folder that nobody named where it has results of cells that a sweep has not.
+    """Refuse the default folder of a sweep if it holds trials that the sweep does not have.
 
-    Those would be extra from then on, which is rarely meant. A search is let through: its cells
-    come from the study in the folder, which knows whether it is of another search.
+    Continuing there would mix two sweeps, which users rarely want. A search may always continue:
+    its study, which lies in the folder, notices another search itself.
+
+    Args:
+        sweep: what is to run.
+        root: its default folder.
 
     Raises:
-        SweepError: how many cells, in what they differ, and the way out.
+        SweepError: the message counts those trials, says how they differ, and suggests --out.
     """
     if sweep.search:
         return
@@ -34,13 +38,13 @@ def keep_apart(sweep: Sweep, root: str) -> None:
     trials = f"{len(others)} {'trial' if len(others) == 1 else 'trials'}"
     raise SweepError(
         f"{sweep.source}: {here} holds {trials} that this sweep does not have "
-        f"({_difference(others, sweep.trials)}); --out {_free(here)} takes another folder, "
-        f"--out {here} keeps both in one"
+        f"({_difference(others, sweep.trials)}); --out {_free(here)} uses another folder, "
+        f"--out {here} keeps both sweeps in this one"
     )
 
 
 def _difference(others: Sequence[TrialConfig], trials: Sequence[TrialConfig]) -> str:
-    """The values that only the others have; where each value is in both, what they are called."""
+    """How other trials differ: the values that only they have, or else their labels."""
     found = []
     for name in TrialConfig.model_fields:
         ours = {getattr(trial, name) for trial in trials}
@@ -50,13 +54,13 @@ def _difference(others: Sequence[TrialConfig], trials: Sequence[TrialConfig]) ->
 
 
 def _free(root: str) -> str:
-    """A folder beside another one that has no sweep yet."""
+    """The first of ``root-2``, ``root-3``, ... without a sweep."""
     names = (f"{root}-{number}" for number in itertools.count(2))
     return next(n for n in names if not folder.listed(folder.absolute(n)))
 
 
 def show(request: folder.Request, console: Console) -> None:
-    """What a sweep would train, and what of it is done."""
+    """List the trials of a sweep, and how far each of them is in its folder."""
     sweep, root = request.sweep, request.root
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     rows = read_table(root, "trials", ["trial", "status"]).to_pylist()
@@ -74,7 +78,7 @@ def show(request: folder.Request, console: Console) -> None:
     if sweep.evaluations:
         say(f"evaluate {evaluations.changed(sweep.evaluations)}")
     for name in sorted({trial.dataset for trial in sweep.trials} - request.checksums.keys()):
-        say(f"data     {name} is not on this machine yet; geosweep run downloads it")
+        say(f"data     {name} is not on this machine yet; geosweep run will download it")
     for note in request.notes:
         say(f"warning  {note}")
     if sweep.search:
@@ -85,9 +89,9 @@ def show(request: folder.Request, console: Console) -> None:
 
 
 def _is_default(trial: TrialConfig, name: str) -> bool:
-    """Whether a field has the value that it would have if nobody had given it."""
+    """Whether a field has the value that it would have if the sweep did not set it."""
     fields = trial.model_dump(exclude={name})
     try:
         return getattr(TrialConfig.model_validate(fields), name) == getattr(trial, name)
-    except ValueError:  # the others need it
+    except ValueError:  # The other fields are only valid together with this one.
         return False

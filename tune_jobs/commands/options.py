@@ -1,0 +1,78 @@
+"""Arguments and options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Sweep = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP",
+        help="A YAML file, or the name of a built-in sweep ([b]geosweep sweeps[/] lists them).",
+    ),
+]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A sweep's folder, like runs/demo.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=V1,V2",
+        help="Replace a field of the sweep file; several values make it an axis. Repeatable.",
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Folder with NAME.npz data sets. Default: $GEOSWEEP_DATA, if set."
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR",
+        help="Address of a running Ray cluster, or auto. Default: start Ray on this machine.",
+    ),
+]
+RetryFailed = Annotated[
+    bool | None,
+    typer.Option(
+        "--retry-failed/--leave-failed",
+        help="Train only the trials that failed before, or all others. Default: both.",
+    ),
+]
+MaxFailures = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Stop once N trials have failed; each is tried three times. Default: never stop.",
+    ),
+]
+FailFast = Annotated[
+    bool, typer.Option("--fail-fast", help="Stop at the first failure, like --max-failures 1.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="The cluster file given to [b]ray up[/]; geosweep reaches the head through SSH.",
+    ),
+]
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="Instead of --cluster: where the Ray dashboard answers, like http://127.0.0.1:8265.",
+    ),
+]
+Job = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[JOB|DIR]",
+        help="A job id, a sweep's folder on the cluster, or the name of that folder, like table4. "
+        "Default: the last sweep that was submitted.",
+    ),
+]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log until the sweep ends.")]
