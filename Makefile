@@ -28,7 +28,7 @@ lint: $(READY)
 # without one (ruff's D1) fails it. It needs no internet.
 docs: $(READY)  ## build the documentation; then open site/index.html
 	$(BIN)/ruff check --select D100,D101,D102,D103,D104,D106 .
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY)  ## takes half an hour; appends to benchmarks/RESULTS.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
