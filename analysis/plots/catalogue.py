@@ -56,7 +56,7 @@ class Spec(NamedTuple):
                 figure = self.function(results, effects)
             else:
                 figure = self.function(results)
-        style.clean(figure)
+            style.clean(figure)
         return figure
 
 
