@@ -44,19 +44,21 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     Outcomes are test accuracy and, where it was measured, the mean accuracy under lesions, random
     noise, FGSM and PGD. A network that is better without noise is better with a little of it,
     too, so each of these comes a second time, "given test_accuracy": the partial correlation
-    with test accuracy held fixed (see :func:`association`). That is used rather than the share
-    of accuracy kept, of which a network that has learnt nothing keeps all.
+    with test accuracy held fixed (see :func:`~analysis.measures.association.association`). That is
+    used rather than the share of accuracy kept, of which a network that has learned nothing keeps
+    all.
 
     Args:
         results: of :func:`analysis.results.load`; ``trials`` is enough.
-        resamples: see :func:`association`.
+        resamples: see :func:`~analysis.measures.association.association`.
 
     Returns:
         Frame with a row per ``scope``, outcome, score and method. Scopes: each ``stratum``
         (dataset, layers, stages, network); ``networks pooled`` and ``networks partial`` (given
         the network) where a data set and K has several; ``all pooled`` and ``all partial``
         (given the stratum) where there are several of those. ``n`` cells, ``trials`` behind
-        them, distinct ``gammas``; ``value``, ``low``, ``high`` and ``p`` of :func:`association`.
+        them, distinct ``gammas``; ``value``, ``low``, ``high`` and ``p`` of
+        :func:`~analysis.measures.association.association`.
         ``p_adjusted`` is Benjamini and Hochberg's, over all p values of the table (72 for plain
         networks and ResNets with one K and data set; 120 more for each further outcome): of the
         rows where it is below 0.05, at most one in twenty should be chance. Rows overlap, so it

@@ -6,7 +6,10 @@ import re
 import shlex
 import sys
 import textwrap
+from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import duckdb
@@ -36,6 +39,12 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 COMMENTED = [ROOT / "ray_cluster.yaml", *sorted(ROOT.glob("clusters/*.yaml"))]
 COMMENTED += sorted((ROOT / "tune_jobs/sweeps").glob("*.yaml"))
+SOURCES = sorted(
+    path
+    for package in ("models", "scoring", "tune_jobs", "analysis")
+    for path in (ROOT / package).rglob("*.py")
+)
+ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`~?([\w.]+)`")
 BLOCK = re.compile(r"^```(python|sql)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^]]+\]: (\S+)$", re.MULTILINE)
@@ -280,6 +289,31 @@ def test_what_python_examples_import_exists(page: Path) -> None:
             if isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(node.module or "")
                 assert all(hasattr(module, alias.name) for alias in node.names), page
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_that_docstrings_refer_to_exist(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    nodes = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    names = {name for node in nodes for name in ROLE.findall(ast.get_docstring(node) or "")}
+    if names:
+        module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        classes = [getattr(module, n.name) for n in tree.body if isinstance(n, ast.ClassDef)]
+        assert not {name for name in names if not refers(name, [module, *classes])}
+
+
+def refers(name: str, scopes: list[Any]) -> bool:
+    """Whether a dotted name exists in one of the scopes, or as a full path."""
+    for scope in scopes:
+        with suppress(AttributeError):
+            attrgetter(name)(scope)
+            return True
+    with suppress(AttributeError, ImportError):
+        resolve_name(name)
+        return True
+    return False
 
 
 def test_the_list_of_columns_is_that_of_the_schemas() -> None:
