@@ -21,7 +21,10 @@ def node(name, gpus=0, alive=True, cpus=8):
 
 
 def test_scorers_go_to_nodes_without_a_gpu_if_there_are_any():
-    assert capacity([node("head"), node("accelerator", gpus=4), node("cpu")]) == {"head": 8, "cpu": 8}
+    assert capacity([node("head"), node("accelerator", gpus=4), node("cpu")]) == {
+        "head": 8,
+        "cpu": 8,
+    }
 
 
 def test_scorers_share_nodes_with_gpus_where_there_are_no_others():
