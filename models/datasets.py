@@ -137,7 +137,8 @@ def _prepared(
                     raise
                 data = _mapped(place)
     except OSError as error:
-        raise DataError(f"cannot write the cache {plain(place.parent)}: {error}") from error
+        problem = f"{plain(error.strerror or error)} ({plain(error.filename or place)})"
+        raise DataError(f"cannot write the cache {plain(place.parent)}: {problem}") from error
     if data is None:
         raise DataError(f"{plain(place)}: cannot be read again; is the disk full or failing?")
     return data

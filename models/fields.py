@@ -6,12 +6,14 @@ what people mean, so number fields refuse it and say how to write the number.
 
 import math
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 LONGEST = 400  # characters of a number
-EXACT = 2**53  # floats above this skip integers
+LARGEST = 1e25  # larger ones that have a point or an exponent stay floats
+EXACT = 2**53  # from here on floats skip integers
 
 _INTEGER = re.compile(r"[-+]?(0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|\d[\d_]*)", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?", re.ASCII)
@@ -45,8 +47,10 @@ def read_number(text: str) -> int | float | None:
         if _DECIMAL.fullmatch(text):
             value = float(text)
             digits = re.split("[eE]", text)[0]
-            lost = math.isinf(value) or (value == 0 and re.search("[1-9]", digits))
-            return None if lost else value
+            if math.isinf(value) or (value == 0 and re.search("[1-9]", digits)):
+                return None
+            exact = Decimal(text.replace("_", ""))
+            return int(exact) if EXACT <= abs(value) < LARGEST and exact % 1 == 0 else value
     except ValueError:  # underscores that do not stand between digits
         pass
     return None
@@ -82,7 +86,9 @@ def _hint(text: str) -> str:
     if _OCTAL.fullmatch(text):
         value, octal = int(text, 10), int(text, 8)
         return f"; YAML 1.1 reads a leading zero as octal: write {value}, or {octal}"
-    if _DECIMAL.fullmatch(text) and "__" not in text:
+    if _DECIMAL.fullmatch(text.replace("_", "")):
+        if re.search(r"_(?!\d)|(?<!\d)_", text):
+            return "; an underscore stands between two digits"
         return "; this one is outside of the range of a 64-bit float"
     if not text.isascii():
         odd = next(letter for letter in text if not letter.isascii())
@@ -92,7 +98,7 @@ def _hint(text: str) -> str:
 
 def _whole(value: Any) -> Any:
     value = number(value)
-    if isinstance(value, float) and EXACT < abs(value) < math.inf:
+    if isinstance(value, float) and EXACT <= abs(value) < math.inf:
         if abs(value) < 2**63:
             raise ValueError("should be written with all its digits, without a point or exponent")
         return int(value)

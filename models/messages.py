@@ -1,6 +1,7 @@
 """How messages quote what a user gave: on one line, and cut before it is formatted."""
 
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -50,7 +51,7 @@ def plain(name: object, most: int = MOST_NAME) -> str:
     text = str(name)
     if len(text) > most:
         text = f"{text[: most // 2]}...{text[-most // 2 :]}"
-    return text if text.isprintable() else repr(text)
+    return text if text and text.isprintable() else repr(text)
 
 
 def several(names: Iterable[object], most: int = 10) -> str:
@@ -89,8 +90,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     '; did you mean gamma?'
     """
     word = word[:MOST].strip()
-    by_lower_case = {one.lower(): one for one in known}
-    close = get_close_matches(word.lower(), list(by_lower_case), n=1)
+    by_lower_case = {one.lower(): one for one in known if one}
+    plain_word = unicodedata.normalize("NFKC", word).lower()
+    close = get_close_matches(plain_word, list(by_lower_case), n=1)
     if not close:
         return ""
     odd = next((letter for letter in word if not letter.isascii()), None)

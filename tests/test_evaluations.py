@@ -5,7 +5,8 @@ import math
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tune_jobs.evaluations import NAMES, EvaluationError, Listed, read
+from tune_jobs.errors import SweepError
+from tune_jobs.evaluations import NAMES, Listed, read
 
 CHECK = TypeAdapter(Listed).validate_python
 
@@ -53,7 +54,7 @@ def test_settings_of_the_command_line():
     ],
 )
 def test_a_command_line_that_cannot_be_is_told_what_is_allowed(names, settings, told):
-    with pytest.raises(EvaluationError, match=told):
+    with pytest.raises(SweepError, match=told):
         read(names, settings)
 
 

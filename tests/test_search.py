@@ -120,7 +120,7 @@ BAD = {
     "gamma: [0, 1]\nsearch: {objectives: [acc]}": "search.objectives.*acc.*test_accuracy",
     "gamma: [0, 1]\nsearch: {tials: 3}": "search.tials: no such field; did you mean trials",
     "gamma: [0, 1]\nscheduler: {metric: ots}": "scheduler.metric = 'ots': should be",
-    "gamma: [0, 1]\nseeds: 3\nsearch: optuna": "seeds: are no axis to search",
+    "gamma: [0, 1]\nseeds: 3\nsearch: optuna": "seeds: a search cannot pick a seed",
     "gamma: [0, 1]\nexclude: [{gamma: 0}]\nsearch: optuna": "exclude: a search picks",
 }
 

@@ -1,68 +1,82 @@
-"""``evaluations:`` of a sweep file: what is tried on every trained network, and how much of it."""
+"""The ``evaluations:`` section of a sweep file: what to try on every trained network."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from models.messages import did_you_mean, plain, several, short
+from tune_jobs import yaml_file
+from tune_jobs.errors import SweepError
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)  # true is no 1
+    # Strict, because pydantic takes true for 1 and "8" for 8 otherwise.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
+MOST_LEVELS = 1000
 ORDERED = AfterValidator(lambda levels: sorted(set(levels)))
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[float, Field(ge=0, le=255)]  # pixel values; black is 0, white 255
-Shares = Annotated[list[Share], ORDERED, Field(min_length=1)]
-Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1)]
+Shares = Annotated[list[Share], ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
+Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Lesion(_Strict):
-    """Fig. 7: units of a block set back to what they were before it; blocks left out, swapped."""
+    """Fig. 7: units of a block are reset to its input; blocks are left out and swapped."""
 
     levels: Shares = Field(
         default=[0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1],
-        description="k/d, shares of units",
+        description="k/d, shares of units, 0 to 1",
     )
-    block: int = Field(default=3, ge=1, description="l; the middle one where there are fewer")
+    block: int = Field(
+        default=3, ge=1, le=1000, description="l, 1 to 1000; the middle one where there are fewer"
+    )
 
 
 class Noise(_Strict):
     """Fig. 8, left: Gaussian noise."""
 
-    levels: Levels = Field(default=[0, 8, 16, 32, 64, 128], description="sigma, pixel values")
-    seed: Seed = Field(default=0, description="of the noise")
+    levels: Levels = Field(
+        default=[0, 8, 16, 32, 64, 128], description="sigma in pixel values, 0 to 255"
+    )
+    seed: Seed = Field(default=0, description="seed of the noise, 0 to 2^63 - 1")
 
 
 class Fgsm(_Strict):
     """Fig. 8, right: the fast gradient sign method."""
 
-    levels: Levels = Field(default=[0, 1, 2, 4, 8, 16], description="budgets, pixel values")
+    levels: Levels = Field(
+        default=[0, 1, 2, 4, 8, 16], description="budgets in pixel values, 0 to 255"
+    )
 
 
 class Pgd(Fgsm):
     """Projected gradient descent from a random start: stronger than FGSM."""
 
-    steps: int = Field(default=10, ge=1, description="gradients a point and budget")
-    seed: Seed = Field(default=0, description="of the starts")
+    steps: int = Field(
+        default=10, ge=1, le=10_000, description="gradients per point and budget, 1 to 10^4"
+    )
+    seed: Seed = Field(default=0, description="seed of the starts, 0 to 2^63 - 1")
 
 
 class Separation(_Strict):
-    """Section 4.2: are points whose tracks come close the first that noise mixes up?"""
+    """Section 4.2: does noise first mix up the points whose tracks come close?"""
 
-    level: Pixels = Field(default=32, description="sigma, pixel values")
-    points: int = Field(default=1000, ge=2, description="the first test images, at most")
-    seed: Seed = Field(default=0, description="of the noise")
+    level: Pixels = Field(default=32, description="sigma in pixel values, 0 to 255")
+    points: int = Field(
+        default=1000, ge=2, le=100_000, description="the first test images, at most; 2 to 10^5"
+    )
+    seed: Seed = Field(default=0, description="seed of the noise, 0 to 2^63 - 1")
 
 
 class Evaluations(_Strict):
-    """What to try on trained networks; those that are None are not tried."""
+    """What to try on trained networks; an evaluation that is None is not tried."""
 
     lesion: Lesion | None = None
     noise: Noise | None = None
@@ -71,7 +85,7 @@ class Evaluations(_Strict):
     separation: Separation | None = None
 
     def asked(self) -> dict[str, dict[str, Any]]:
-        """The settings of each one that is to be tried, complete: JSON values."""
+        """All settings of each evaluation that is wanted, as JSON values."""
         return self.model_dump(exclude_none=True)
 
 
@@ -85,12 +99,8 @@ PARTS: dict[str, Any] = {
 }
 
 
-class EvaluationError(ValueError):
-    """No such evaluation or setting, or a value that it cannot have."""
-
-
 def listed(given: Any) -> Any:
-    """``all``, a name or a list of names as a mapping to settings; nothing said is the default."""
+    """``all``, a name, or a list of names as a mapping from names to settings."""
     if given is None:
         return {}
     if given == "all":
@@ -112,53 +122,61 @@ def read(
     settings: Sequence[str] = (),
     known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What a command line asks for: evaluations by name, and ``name.setting=v1,v2``.
+    """The evaluations that a command line wants.
 
     Args:
-        names: of evaluations; all of them if there is none.
-        settings: in place of those that are known, or the defaults.
-        known: what was asked for before.
+        names: names of evaluations; all of them if empty.
+        settings: ``name.setting=v1,v2``, each in place of a known setting or a default.
+        known: the settings that were wanted before.
 
     Returns:
-        As :meth:`Evaluations.asked`.
+        The settings by name, as :meth:`Evaluations.asked` gives them.
 
     Raises:
-        EvaluationError: with what is allowed.
+        SweepError: no such evaluation or setting, or a value that it cannot have; the message
+            says what is allowed.
 
     >>> read(["noise"], ["noise.levels=0,16"])
     {'noise': {'levels': [0.0, 16.0], 'seed': 0}}
     """
     content = {name: dict((known or {}).get(name, {})) for name in names or NAMES}
+    earlier: set[str] = set()
     for setting in settings:
+        shown = f"--set {plain(setting)}"
         path, equals, value = setting.partition("=")
         name, dot, field = path.strip().partition(".")
         if not equals or not dot:
             have = [one for one in content if one in PARTS and name in PARTS[one].model_fields]
-            hint = f"; did you mean {have[0]}.{setting.strip()}?" if have and equals else ""
-            raise EvaluationError(f"--set {setting}: should be like noise.levels=0,8,16{hint}")
+            meant = f"{have[0]}.{plain(setting).strip()}" if have and equals else ""
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise SweepError(f"{shown}: should be like noise.levels=0,8,16{hint}")
         if name not in content:
-            raise EvaluationError(
-                f"--set {setting}: {name} is not among {', '.join(content)}"
+            raise SweepError(
+                f"{shown}: {plain(name)} is not among {several(content)}"
                 f"{did_you_mean(name, content)}"
             )
+        if path.strip() in earlier:
+            raise SweepError(f"{shown}: an earlier --set sets it already; give one of them")
+        earlier.add(path.strip())
         try:
-            values = [yaml.safe_load(part) for part in value.split(",")]
-        except yaml.YAMLError:
-            raise EvaluationError(f"--set {setting}: {value!r} is not a value or v1,v2") from None
+            values = yaml_file.values(value)
+        except yaml_file.YamlError as error:
+            problem = f"{plain(value)!r} is not a value or v1,v2: {error}"
+            raise SweepError(f"{shown}: {problem}") from None
         many = field == "levels" or len(values) > 1
         content[name][field] = values if many else values[0]
     try:
         return Evaluations.model_validate(content).asked()
     except ValidationError as error:
-        raise EvaluationError("\n".join(map(_line, error.errors(include_url=False)))) from None
+        raise SweepError("\n".join(map(_line, error.errors(include_url=False)))) from None
 
 
 def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:
-    """What evaluations take the place of, in words: how many trials, and other settings.
+    """In words, which earlier evaluations will be replaced: their settings, of how many trials.
 
     Args:
-        rows: of the trials table.
-        wanted: evaluations that are to be made of them, as :meth:`Evaluations.asked`.
+        rows: rows of the trials table.
+        wanted: the evaluations to come, as :meth:`Evaluations.asked` gives them.
 
     >>> replaced([{"evaluations": '{"fgsm": {"levels": [0, 8]}}'}], {"fgsm": {"levels": [4]}})
     ['fgsm replaces the earlier one of 1 trial (levels = 0, 8)']
@@ -173,7 +191,7 @@ def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> li
 
 
 def changed(asked: Mapping[str, Mapping[str, Any]]) -> str:
-    """Evaluations in words, with the settings that are not the defaults.
+    """Evaluations in words, with those settings that are not defaults.
 
     >>> changed(read(["noise", "pgd"], ["pgd.steps=5"]))
     'noise, pgd (steps = 5)'
@@ -193,12 +211,6 @@ def _told(settings: Mapping[str, Any]) -> str:
     )
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about a word that is not among those known: which one is nearest."""
-    close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def _line(problem: Any) -> str:
     """One of pydantic's errors in words."""
     first, *rest = map(str, problem["loc"])
@@ -206,6 +218,7 @@ def _line(problem: Any) -> str:
         model = PARTS[first] if rest else Evaluations
         word, allowed = (rest or [first])[0], ", ".join(model.model_fields)
         hint = did_you_mean(word, model.model_fields)
-        return f"{first + ': ' if rest else ''}no {word!r}; should be one of {allowed}{hint}"
+        start = f"{first}: " if rest else ""
+        return f"{start}no {short(word)}; should be one of {allowed}{hint}"
     told = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{'.'.join([first, *rest[:1]])} = {problem['input']!r}: {told}"
+    return f"{'.'.join([first, *rest[:1]])} = {short(problem['input'])}: {told}"

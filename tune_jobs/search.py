@@ -5,8 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from models.config import LARGEST
+from models.fields import Real, Whole
+
 Better = Literal["max", "min"]
-EPOCH_METRICS: dict[str, Better] = {  # known when an epoch ends, and which way is better
+EPOCH_METRICS: dict[str, Better] = {  # known after every epoch, each with its better direction
     "test_accuracy": "max",
     "clean_train_accuracy": "max",
     "test_loss": "min",
@@ -14,7 +17,7 @@ EPOCH_METRICS: dict[str, Better] = {  # known when an epoch ends, and which way 
     "inverse_lss": "max",
     "lsr": "min",
 }
-METRICS = EPOCH_METRICS | {"ots": "max", "gap": "max"}  # these when the trial is scored
+METRICS = EPOCH_METRICS | {"ots": "max", "gap": "max"}  # known when the trial is scored
 
 
 class _Strict(BaseModel):
@@ -24,9 +27,9 @@ class _Strict(BaseModel):
 class Span(_Strict):
     """A continuous axis of a search, like ``gamma: {low: 1e-5, high: 0.1}``."""
 
-    low: float = Field(ge=0, description="least value")
-    high: float = Field(gt=0, description="largest value")
-    log: bool = Field(default=True, description="even on a logarithmic scale")
+    low: Real = Field(ge=0, le=LARGEST, description="least value, 0 to 1e6")
+    high: Real = Field(gt=0, le=LARGEST, description="largest value, up to 1e6")
+    log: bool = Field(default=True, description="uniform on a logarithmic scale")
 
     @model_validator(mode="after")
     def _is_one(self) -> "Span":
@@ -38,14 +41,14 @@ class Span(_Strict):
 
 
 class Spans(_Strict):
-    """The fields of a trial that can be continuous."""
+    """The fields of a trial that can be ranges."""
 
     gamma: Span | None = None
     learning_rate: Span | None = None
 
 
 def _objectives(given: Any) -> Any:
-    """A name or a list of them, each with the direction that is better."""
+    """A name or a list of names as a mapping from names to the better direction."""
     names = [given] if isinstance(given, str) else given
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return {name: METRICS.get(name, "max") for name in names}
@@ -59,13 +62,15 @@ class Search(_Strict):
     sampler: Literal["tpe", "random"] = Field(
         default="tpe", description="tree-structured Parzen estimator, or at random"
     )
-    trials: int = Field(default=20, ge=1, description="cells to suggest")
+    trials: Whole = Field(default=20, ge=1, le=100_000, description="cells to suggest, 1 to 10^5")
     objectives: Annotated[
         dict[Literal[tuple(METRICS)], Better],  # type: ignore[valid-type]
         BeforeValidator(_objectives),
         Field(min_length=1, description=f"one or more of {', '.join(METRICS)}"),
     ] = {"test_accuracy": "max"}
-    seed: int = Field(default=0, ge=0, description="of the suggestions")
+    seed: Whole = Field(
+        default=0, ge=0, lt=2**63, description="seed of the suggestions, 0 to 2^63 - 1"
+    )
 
 
 class Asha(_Strict):
@@ -73,17 +78,23 @@ class Asha(_Strict):
 
     method: Literal["asha"] = "asha"
     metric: Literal[tuple(EPOCH_METRICS)] = Field(  # type: ignore[valid-type]
-        default="test_accuracy", description="what trials are compared by"
+        default="test_accuracy", description="the metric by which trials are compared"
     )
-    grace: int | None = Field(
-        default=None, ge=1, description="epochs every trial gets; by default a tenth"
+    grace: Whole | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="epochs that every trial gets, 1 to 10^6; by default a tenth of them",
     )
-    factor: float = Field(
-        default=3, gt=1, description="one in this many goes on at 1, f, f^2, ... times the grace"
+    factor: Real = Field(  # a factor close to 1 would mean millions of rungs
+        default=3,
+        ge=1.01,
+        le=1000,
+        description="f, 1.01 to 1000: one in f trials goes on at 1, f, f^2, ... times the grace",
     )
 
 
-Choices = dict[str, dict[str, Any]]  # by what they are called: the fields that a choice sets
+Choices = dict[str, dict[str, Any]]  # from the label of a choice to the fields that it sets
 Space = dict[str, Span | Choices]
 
 

@@ -1,31 +1,79 @@
 """Sweep files: YAML in, a list of trials out, or one message that says what is wrong.
 
-The fields of a trial stand at the top level; one value fixes a field, a list makes it an axis.
-Axes are combined with each other (Cartesian); those of a ``zip`` group advance together. With
-``search`` Optuna picks from these axes, and from ranges, instead.
+The fields of a trial stand at the top level. One value fixes a field, and a list makes it an axis.
+Axes are combined with each other (Cartesian product); those of a ``zip`` group advance together.
+With ``search``, Optuna picks from these axes, and from ranges, instead.
 """
 
-import itertools
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 from pydantic.fields import FieldInfo
 
-from models.config import DATASETS, TrialConfig
+from models.config import TrialConfig
+from models.fields import Real, Text, Whole
+from models.files import given_path, is_there
+from models.messages import did_you_mean, plain, several, short
+from tune_jobs import overrides, yaml_file
+from tune_jobs.cells import MOST_CELLS, cells, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
-from tune_jobs.evaluations import Evaluations, Listed, did_you_mean
+from tune_jobs.evaluations import Evaluations, Listed
+from tune_jobs.explain import Places, at, explain
 from tune_jobs.search import Asha, Search, Space, Span, Spans, size
 
 Keep = Literal["final", "best", "none"]  # weights of a trial that is done
 
 ALIASES = {"K": "stages", "m": "points"}
+ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # names of which one is given
+
+LONGEST_NAME = 200  # bytes; file systems take 255, and names of files are made from it
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # not on Windows
+
+
+def check_name(name: str) -> str:
+    """A sweep's name, which is also the name of its folder.
+
+    Raises:
+        ValueError: it cannot be the name of a folder, or should not be.
+    """
+    if not name.strip(". "):
+        raise ValueError("should have a letter or digit")
+    if name.startswith("-"):
+        raise ValueError("should not start with -, which commands take for an option")
+    if not name.isprintable() or "/" in name:
+        raise ValueError("should have no / and no invisible characters")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"should be at most {LONGEST_NAME} bytes long")
+    if DEVICES.fullmatch(name):
+        raise ValueError("is the name of a device on some systems; choose another one")
+    return name
+
+
+def _word(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError("should be letters, digits, '.', '_' and '-' only")
+    return name
+
+
+def _share_or_whole(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("should be a whole number above 1, as Ray gives whole GPUs then")
+    return gpus
 
 
 class Resources(BaseModel):
@@ -33,20 +81,20 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    cpus: float = Field(default=1, gt=0, description="cores of one trial, and torch's threads")
-    gpus: float | None = Field(
-        default=None, ge=0, description="GPUs of one trial; 1 where there are any, else 0"
+    cpus: Real = Field(
+        default=1, ge=0.01, le=10_000, description="cores of one trial, 0.01 to 10^4"
+    )
+    gpus: Annotated[Real, AfterValidator(_share_or_whole)] | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="GPUs of one trial: 0, a share of one, or 1 to 1000 whole ones; by default 1 "
+        "where there are any",
     )
 
 
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):  # pydantic would take true for 1
-        raise ValueError("should be a number")
-    return value
 
 
 class _Base(BaseModel):
@@ -63,8 +111,9 @@ class _Base(BaseModel):
 
 def _axis(info: FieldInfo) -> Any:
     """The type of a field in a sweep file: one or more of what the trial allows."""
-    check = _number if info.annotation in (int, float) else lambda value: value
-    item = Annotated[info.annotation, BeforeValidator(check), *info.metadata]
+    item: Any = info.annotation
+    for rule in info.metadata:
+        item = Annotated[item, rule]
     least = Field(min_length=1, validation_alias=info.validation_alias)
     return Annotated[list[item], BeforeValidator(_listed), least]
 
@@ -78,11 +127,13 @@ def _method(value: Any) -> Any:
 
 
 class SweepFile(Axes):
-    """What may stand in a sweep file besides the fields of a trial."""
+    """The fields of a sweep file, besides those of a trial."""
 
-    name: str | None = Field(default=None, pattern=r"^[\w.-]+$")
-    description: str = ""
-    seeds: int | None = Field(default=None, ge=1, description="replicates: seeds 0, 1, ...")
+    name: Annotated[Text, AfterValidator(check_name), AfterValidator(_word)] | None = None
+    description: Annotated[Text, Field(max_length=5000)] = ""
+    seeds: Whole | None = Field(
+        default=None, ge=1, le=MOST_CELLS, description="replicates: seeds 0, 1, ...; 1 to 10^5"
+    )
     zip: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     exclude: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     resources: Resources = Resources()
@@ -90,6 +141,12 @@ class SweepFile(Axes):
     scheduler: Annotated[Asha, BeforeValidator(_method)] | None = None
     evaluations: Listed = Evaluations()
     keep: Keep = "final"
+
+
+SECTIONS: dict[str, Any] = {"": SweepFile, "zip": Axes, "exclude": Axes}
+SECTIONS |= {"resources": Resources, "search": Search, "scheduler": Asha}
+SECTIONS |= dict.fromkeys(Spans.model_fields, Span)
+SECTIONS |= {"evaluations": Evaluations, **EVALUATIONS}
 
 
 @dataclass(frozen=True)
@@ -126,53 +183,30 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
     Raises:
         SweepError: with everything that is wrong with it, a line each.
     """
-    path = _find(source)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise SweepError(f"{source}: cannot be read: {said}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise SweepError(f"{source}{line}: not YAML: {problem}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise SweepError(
-            f"{source}: should be a mapping of fields to values, like gamma: [0, 1e-3]"
-        )
-    for setting in settings:
-        content = _with(content, setting)
+    path, where = _find(source), plain(source)
+    content, places = _content(path, where)
+    content, places = overrides.apply(content, places, settings, ONE_FIELD)
     ranges = {n: content[n] for n in Spans.model_fields if isinstance(content.get(n), dict)}
     try:
         spans = {n: s for n, s in Spans.model_validate(ranges) if s is not None}
         content |= {name: [span.low, span.high] for name, span in spans.items()}
         file = SweepFile.model_validate(content)
     except ValidationError as error:
-        raise SweepError(_explain(source, error, content)) from None
-    space, fixed = _space(source, file, spans)
+        raise SweepError(explain(where, error, places, SECTIONS, ALIASES)) from None
+    name = file.name or _stem(path, where)
+    axes, fixed = space(where, file, places, spans)
     search = file.search
-    if search and size(space) < search.trials:
-        search = search.model_copy(update={"trials": int(size(space))})
-    cells = list(_cells(source, file))
-    if not cells:
-        raise SweepError(f"{source}: exclude leaves no cell")
-    trials: dict[str, TrialConfig] = {}
-    for cell in cells:
-        try:
-            config = TrialConfig.model_validate(cell)
-        except ValidationError as error:
-            raise SweepError(f"{_explain(source, error)} (in the cell {_short(cell)})") from None
-        trials.setdefault(config.trial, config)
+    if search and size(axes) < search.trials:
+        search = search.model_copy(update={"trials": int(size(axes))})
     return Sweep(
-        name=file.name or path.stem,
+        name=name,
         description=file.description.strip(),
-        trials=[*trials.values()],
+        trials=_trials(where, file, places),
         resources=file.resources,
         source=source,
         search=search,
         scheduler=file.scheduler,
-        space=space,
+        space=axes,
         fixed=fixed,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
@@ -180,145 +214,66 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
 
 
 def _find(source: str) -> Path:
+    """The file of a sweep.
+
+    Raises:
+        SweepError: there is none.
+    """
     known = builtin()
     if source in known:
         return known[source]
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = given_path(source)
+    if is_there(path):
         return path
     if path.suffix in (".yaml", ".yml") or os.sep in source:
-        raise SweepError(f"{source}: no such file")
+        raise SweepError(f"{plain(source)}: no such file")
     hint = did_you_mean(source, known)
-    raise SweepError(f"{source}: no such sweep or file{hint} (built in: {', '.join(known)})")
+    raise SweepError(
+        f"{plain(source)}: no such sweep or file{hint} (built in: {several(known, 20)})"
+    )
 
 
-def _with(content: dict[str, Any], setting: str) -> dict[str, Any]:
-    """The content of a file with one setting of the command line in place of its own."""
-    name, equals, value = setting.partition("=")
-    name = name.strip()
-    if not equals or not name:
-        raise SweepError(f"--set {setting}: should be field=value or field=v1,v2")
+def _content(path: Path, where: str) -> tuple[dict[str, Any], Places]:
+    """The mapping in a file, and the line of each of its values."""
     try:
-        values = [yaml.safe_load(v) for v in value.split(",")]
-    except yaml.YAMLError:
-        raise SweepError(f"--set {setting}: {value!r} is not a value or v1,v2") from None
-    values = [v for v in values if v is not None]
-    single = values[0] if len(values) == 1 else values
-    outer, _, inner = name.partition(".")
-    if inner:
-        old = content.get(outer)
-        return content | {outer: (old if isinstance(old, dict) else {}) | {inner: single}}
-    same = {name, ALIASES.get(name, name)} | {a for a, field in ALIASES.items() if field == name}
-    same |= {"seed", "seeds"} if name in ("seed", "seeds") else set()
-    content = {key: v for key, v in content.items() if key not in same}
-    if isinstance(content.get("zip"), list):  # an axis that is set no longer advances with others
-        groups = [
-            {k: v for k, v in group.items() if k not in same} if isinstance(group, dict) else group
-            for group in content["zip"]
-        ]
-        content["zip"] = [group for group in groups if group]
-    return content | {name: single}
-
-
-def _space(source: str, file: Any, spans: dict[str, Span]) -> tuple[Space, dict[str, Any]]:
-    """The axes that a search picks from, and the fields that it leaves alone."""
-    if file.search is None:
-        for name in spans:
-            raise SweepError(f"{source}: {name}: a range needs search: optuna; else give values")
-        return {}, {}
-    axes: dict[str, list[Any]] = file.given()
-    if file.exclude:
-        raise SweepError(f"{source}: exclude: a search picks from whole axes; leave it out")
-    if file.seeds is not None or len(axes.get("seed", [])) > 1:
-        raise SweepError(f"{source}: seeds: are no axis to search; give one seed")
-    space: Space = dict(spans)
-    fixed = {}
-    for name, values in axes.items():
-        if name not in spans and len(values) > 1:
-            space[name] = {str(value): {name: value} for value in values}
-        elif name not in spans:
-            fixed[name] = values[0]
-    for group in file.zip:
-        together = group.given()
-        rows = [dict(zip(together, row, strict=True)) for row in zip(*together.values())]  # noqa: B905
-        space[", ".join(together)] = {", ".join(map(str, r.values())): r for r in rows}
-    if not space:
+        content, lines = yaml_file.parse(yaml_file.read_text(path))
+    except yaml_file.YamlError as error:
+        start = f"{where}, line {error.line}" if error.line else where
+        raise SweepError(f"{start}: {error}") from error
+    if not isinstance(content, dict):
+        nothing = "is empty; " if content is None else ""
+        space_missing = isinstance(content, str) and ":" in content
+        hint = ", with a space after each colon" if space_missing else ""
         raise SweepError(
-            f"{source}: search: there is nothing to pick from; give an axis of several values, "
-            "or a range like gamma: {low: 1e-5, high: 0.1}"
+            f"{where}: {nothing}should be a mapping of fields to values, "
+            f"like gamma: [0, 1e-3]{hint}"
         )
-    return space, fixed
+    return content, {**lines}
 
 
-def _cells(source: str, file: Any) -> Iterable[dict[str, Any]]:
-    """Every combination of the axes, less what is excluded."""
-    axes: dict[str, list[Any]] = file.given()
-    if file.seeds is not None:
-        if "seed" in axes:
-            raise SweepError(
-                f"{source}: has both seed and seeds; seeds: 5 is short for five of them"
-            )
-        axes["seed"] = list(range(file.seeds))
-    dimensions = [[{name: value} for value in values] for name, values in axes.items()]
-    for number, group in enumerate(file.zip):
-        together = group.given()
-        lengths = {name: len(values) for name, values in together.items()}
-        if len(set(lengths.values())) > 1:
-            raise SweepError(f"{source}: zip[{number}]: lists of one length each, not {lengths}")
-        twice = [name for name in together if name in axes]
-        if twice:
-            raise SweepError(f"{source}: zip[{number}]: {', '.join(twice)} is an axis already")
-        axes |= together
-        names = list(together)
-        rows = zip(*together.values(), strict=True)
-        dimensions.append([dict(zip(names, row, strict=True)) for row in rows])
-    excluded = [group.given() for group in file.exclude]
-    for parts in itertools.product(*dimensions):
-        cell = {name: value for part in parts for name, value in part.items()}
-        full = {name: f.default for name, f in TrialConfig.model_fields.items()} | cell
-        if not any(all(full[n] in values for n, values in group.items()) for group in excluded):
-            yield cell
+def _stem(path: Path, where: str) -> str:
+    """The name of a sweep whose file gives it none."""
+    try:
+        return check_name(path.stem)
+    except ValueError as error:  # also of names that are not UTF-8
+        problem = "is not UTF-8" if isinstance(error, UnicodeError) else error
+        raise SweepError(
+            f"{where}: name = {short(path.stem)}, from the name of the file: {problem}; "
+            "rename the file, or give it a name: field"
+        ) from None
 
 
-def _explain(source: str, error: ValidationError, content: dict[str, Any] | None = None) -> str:
-    """pydantic's errors as lines that name the field, what it is and what it should be."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        where, loc = "", problem["loc"]
-        if content and loc[1:] == (0,) and not isinstance(content.get(str(loc[0])), list):
-            loc = loc[:1]  # one value, not the first of a list
-        for part in loc:
-            where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-        if problem["type"] == "extra_forbidden":
-            *outer, name = map(str, problem["loc"])
-            inner = next((PARTS[part] for part in reversed(outer) if part in PARTS), SweepFile)
-            text = _no_such_field(name, inner)
-        elif problem["type"] == "missing":
-            text = "is missing"
-        elif problem["type"] == "too_short":
-            text = "is empty; an axis has at least one value"
-        else:
-            where += f" = {_short(problem['input'])}" if where else ""
-            text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            if "dataset" in problem["loc"]:
-                text += did_you_mean(str(problem["input"]), DATASETS)
-        lines.append(f"{source}: {where}: {text}" if where else f"{source}: {text}")
-    return "\n".join(lines)
-
-
-PARTS: dict[str, Any] = {"resources": Resources, "search": Search, "scheduler": Asha}
-PARTS |= dict.fromkeys(Spans.model_fields, Span)
-PARTS |= {"evaluations": Evaluations, **EVALUATIONS}
-
-
-def _no_such_field(name: str, model: Any) -> str:
-    for short, full in ALIASES.items():
-        if name in (short, full):
-            return f"{short} and {full} are one field; give one of them"
-    fields = sorted(model.model_fields) + (sorted(ALIASES) if model is SweepFile else [])
-    return f"no such field{did_you_mean(name, fields)} (fields: {', '.join(fields)})"
-
-
-def _short(value: Any, most: int = 120) -> str:
-    text = repr(value)
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _trials(where: str, file: Any, places: Places) -> list[TrialConfig]:
+    """The cells of a sweep, each once."""
+    trials: dict[str, TrialConfig] = {}
+    for cell in cells(where, file, places):
+        try:
+            config = TrialConfig.model_validate(cell)
+        except ValidationError as error:
+            told = explain(where, error, places, SECTIONS, ALIASES)
+            raise SweepError(f"{told} (in the cell {short(cell)})") from None
+        trials.setdefault(config.trial, config)
+    if not trials:
+        start = at(where, places, "exclude")
+        raise SweepError(f"{start}: exclude leaves no cell; take a group out of it")
+    return [*trials.values()]

@@ -76,13 +76,19 @@ def parse(text: str) -> tuple[Any, Lines]:
     return _Document(text).read()
 
 
-def value(text: str) -> Any:
-    """One value as it would stand in a file, like ``1e-3`` or ``plain``.
+def values(text: str) -> list[Any]:
+    """Values of a command line with commas between them, each as it would stand in a file.
+
+    >>> values("0,1e-3,plain")
+    [0, 0.001, 'plain']
 
     Raises:
-        YamlError: as for :func:`parse`.
+        YamlError: a value is missing, or as for :func:`parse`.
     """
-    return parse(text)[0]
+    parts = text.split(",")
+    if not all(part.strip() for part in parts):
+        raise YamlError("a value is missing")
+    return [parse(part)[0] for part in parts]
 
 
 class _Document:

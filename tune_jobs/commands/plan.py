@@ -72,7 +72,8 @@ def show(request: folder.Request, console: Console) -> None:
     say(f"{sweep.name}: {sweep.search.trials if sweep.search else len(cells)} cells{axes}")
     there = f"{done} of them done" if done else "none done"
     say(f"folder   {folder.short_path(root)} ({there} there)")
-    fixed = [n for n in TrialConfig.model_fields if n not in varying_fields(sweep.trials)]
+    varying = varying_fields(sweep.trials)
+    fixed = [name for name in TrialConfig.model_fields if name not in varying]
     if other := [name for name in fixed if not _is_default(sweep.trials[0], name)]:
         say(f"fixed    {label(sweep.trials[0], other)}")
     if sweep.evaluations:
@@ -83,9 +84,11 @@ def show(request: folder.Request, console: Console) -> None:
         say(f"warning  {note}")
     if sweep.search:
         return
+    lines = []
     for trial, called in labels(sweep.trials).items():
         word = status.get(trial) or ("begun" if trial in begun else "")
-        say(f"  {trial}  {called}{f'  ({word})' if word else ''}")
+        lines.append(f"  {trial}  {called}{f'  ({word})' if word else ''}")
+    console.out("\n".join(lines), highlight=False)
 
 
 def _is_default(trial: TrialConfig, name: str) -> bool:

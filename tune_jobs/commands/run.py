@@ -12,8 +12,7 @@ from rich.table import Table
 from tune_jobs import folder, service, sweep
 from tune_jobs.commands import options, plan
 from tune_jobs.commands.ending import end, output, results_table
-from tune_jobs.errors import SweepError
-from tune_jobs.evaluations import NAMES, EvaluationError
+from tune_jobs.evaluations import NAMES
 from tune_jobs.evaluations import read as read_evaluations
 
 app = typer.Typer()
@@ -122,10 +121,7 @@ def evaluate(
     begun = time.monotonic()
     root = folder.absolute(directory)
     known = folder.as_sweep(root)
-    try:
-        wanted = read_evaluations(names or [], settings or [], known.evaluations)
-    except EvaluationError as error:
-        raise SweepError(str(error)) from None
+    wanted = read_evaluations(names or [], settings or [], known.evaluations)
     request = service.check(replace(known, evaluations=wanted), root, data, address)
     try:
         state = service.evaluate(request, console)

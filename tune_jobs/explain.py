@@ -1,0 +1,114 @@
+"""What is wrong with the content of a sweep file, in words: pydantic's errors, a line each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.messages import did_you_mean, field_name, plain, short
+
+MOST_LINES = 10
+KINDS = {  # of pydantic's errors, in other words
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "float_type": "should be one number",
+    "int_type": "should be one whole number",
+    "list_type": "should be a list: [a, b], or lines that start with -",
+    "model_type": "should be a mapping: {field: value}, or lines like field: value",
+    "string_type": "should be one string",
+    "too_short": "is empty; should have at least one value",
+}
+
+Way = tuple[str | int, ...]  # keys and indices from the root of the content to a value
+Places = dict[Way, int | str]  # the line of a value, or the --set that it comes from
+
+
+def at(source: str, places: Places, *way: str | int) -> str:
+    """The start of a message: the file, and the line or the setting that a value comes from.
+
+    >>> places = {("gamma",): 3, ("K",): "--set K=7"}
+    >>> at("my.yaml", places, "gamma", 1), at("my.yaml", places, "K"), at("my.yaml", places)
+    ('my.yaml, line 3', 'my.yaml, --set K=7', 'my.yaml')
+    """
+    known = _known(places, way)
+    if not known:
+        return source
+    place = places[known]
+    return f"{source}, line {place}" if isinstance(place, int) else f"{source}, {plain(place)}"
+
+
+def _known(places: Places, way: Way) -> Way:
+    """The longest start of a way that has a place."""
+    lengths = range(len(way), 0, -1)
+    return next((way[:length] for length in lengths if way[:length] in places), ())
+
+
+def explain(
+    source: str,
+    error: ValidationError,
+    places: Places,
+    models: Mapping[str, Any],
+    aliases: Mapping[str, str],
+) -> str:
+    """Lines that name the file, the field, what it is and what it should be.
+
+    Args:
+        source: how messages name the file.
+        error: what pydantic found.
+        places: where each value of the content was given.
+        models: by the name of a section the model that lists its fields; "" is the whole file.
+        aliases: other names of fields.
+    """
+    problems = error.errors(include_url=False)
+    lines = [_line(source, problem, places, models, aliases) for problem in problems[:MOST_LINES]]
+    if len(problems) > MOST_LINES:
+        lines.append(f"{source}: and {len(problems) - MOST_LINES} more problems like these")
+    return "\n".join(lines)
+
+
+def _line(
+    source: str,
+    problem: Any,
+    places: Places,
+    models: Mapping[str, Any],
+    aliases: Mapping[str, str],
+) -> str:
+    way: Way = tuple(part for part in problem["loc"] if part != "[key]")
+    start = at(source, places, *way)
+    if way[-1:] == (0,) and _known(places, way) == way[:-1]:
+        way = way[:-1]  # one value, not the first of a list
+    name, kind, given = field_name(way), problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        *outer, word = map(str, problem["loc"])
+        model = next((models[part] for part in reversed(outer) if part in models), models[""])
+        return f"{start}: {name}: {_no_such_field(word, model, aliases)}"
+    if kind == "missing":
+        return f"{start}: {name}: is missing"
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    text = str(KINDS.get(kind, text))
+    if kind == "too_long":
+        limits = problem["ctx"]
+        text = f"is {limits['actual_length']} long; should be at most {limits['max_length']} long"
+    if given is None:
+        text += "; leave the line out for the default"
+    elif isinstance(given, str):
+        text += did_you_mean(given, _choices(problem))
+    return f"{start}: {name} = {short(given)}: {text}" if way else f"{start}: {text}"
+
+
+def _choices(problem: Any) -> list[str]:
+    """The words that pydantic would take, or that a message of our own lists."""
+    listed = str(problem.get("ctx", {}).get("expected", ""))
+    words = [word for number, word in enumerate(listed.split("'")) if number % 2]
+    return words or [w.strip() for w in problem["msg"].partition("one of ")[2].split(",")]
+
+
+def _no_such_field(word: str, model: Any, aliases: Mapping[str, str]) -> str:
+    names = set(model.model_fields)
+    for short_name, full in aliases.items():
+        if full in names:
+            if word in (short_name, full):
+                return f"{short_name} and {full} are one field; give one of them"
+            names.add(short_name)
+    hint = did_you_mean(word, names)
+    return f"no such field{hint} (fields: {', '.join(sorted(names))})"

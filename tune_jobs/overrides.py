@@ -1,0 +1,90 @@
+"""Settings of the command line, ``--set field=v1,v2``, in place of what a file has."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.messages import plain
+from tune_jobs import yaml_file
+from tune_jobs.errors import SweepError
+from tune_jobs.evaluations import listed
+from tune_jobs.explain import Places
+
+
+def split(setting: str) -> tuple[str, list[Any]]:
+    """The name and the values of a setting.
+
+    >>> split("gamma=0,1e-3")
+    ('gamma', [0, 0.001])
+
+    Raises:
+        SweepError: it is no setting, or a value cannot be read.
+    """
+    name, equals, text = setting.partition("=")
+    shown = f"--set {plain(setting)}"
+    if not equals or not name.strip():
+        raise SweepError(f"{shown}: should be field=value or field=v1,v2")
+    try:
+        return name.strip(), yaml_file.values(text)
+    except yaml_file.YamlError as error:
+        raise SweepError(f"{shown}: {error}; should be field=value or field=v1,v2") from None
+
+
+def apply(
+    content: Mapping[str, Any], places: Places, settings: Sequence[str], aliases: Sequence[set[str]]
+) -> tuple[dict[str, Any], Places]:
+    """The content of a file with settings in place of its own, and where each value is from.
+
+    Args:
+        content: of the file.
+        places: the lines of its values.
+        settings: of the command line.
+        aliases: sets of names that stand for one field, such as K and stages.
+
+    Raises:
+        SweepError: a setting cannot be read, or sets what an earlier one has set.
+    """
+    content, places = dict(content), dict(places)
+    earlier: list[str] = []
+    for setting in settings:
+        name, values = split(setting)
+        outer, _, inner = name.partition(".")
+        same = next((names for names in aliases if name in names), {name})
+        for before in earlier:
+            if before in same or before.startswith(f"{name}."):
+                raise SweepError(
+                    f"--set {plain(setting)}: an earlier --set {plain(before)} sets it already; "
+                    "give one of them"
+                )
+        earlier.append(name)
+        single = values[0] if len(values) == 1 else values
+        if inner:
+            old = listed(content.get(outer)) if outer == "evaluations" else content.get(outer)
+            content[outer] = (old if isinstance(old, dict) else {}) | {inner: single}
+            way: tuple[str, ...] = (outer, inner)
+        else:
+            content, places = _without(content, places, same)
+            content[name] = single
+            way = (name,)
+        places[way] = f"--set {setting}"
+    return content, places
+
+
+def _without(
+    content: dict[str, Any], places: Places, names: set[str]
+) -> tuple[dict[str, Any], Places]:
+    """The content without a field; an axis that is set no longer advances with others."""
+    content = {key: value for key, value in content.items() if key not in names}
+    places = {way: place for way, place in places.items() if not way or way[0] not in names}
+    groups = content.get("zip")
+    if isinstance(groups, list) and any(isinstance(g, dict) and names & g.keys() for g in groups):
+        left = [
+            {key: value for key, value in group.items() if key not in names}
+            if isinstance(group, dict)
+            else group
+            for group in groups
+        ]
+        content["zip"] = [
+            group for group, old in zip(left, groups, strict=True) if group or not old
+        ]
+        places = {way: place for way, place in places.items() if way[:1] != ("zip",)}
+    return content, places
