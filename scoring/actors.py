@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scoring.handover import finish
+from scoring.storage import require
 
 NO_DEVICE = {"CUDA_VISIBLE_DEVICES": ""}  # Ray unsets it otherwise
 
@@ -29,6 +30,7 @@ class Scorer:
 
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
         """Solve with all cores of this machine, divided by the trials being finished now."""
+        require(root)
         finish(root, trial, released_at, max(1, (os.cpu_count() or 1) // share))
 
 

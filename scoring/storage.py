@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import IO, Any
 
@@ -77,8 +77,8 @@ def writing(root: str, path: str) -> Iterator[Any]:
             _patiently(root, _put, fs, f"{base}/{path}", collected)
         return
     folder, _, name = f"{base}/{path}".rpartition("/")
+    _make_folder(fs, base, folder, must_exist=root in _required)
     aside = f"{folder}/.{name}.{uuid.uuid4().hex}"
-    fs.create_dir(folder, recursive=True)
     try:
         with fs.open_output_stream(aside) as stream:
             yield stream
@@ -87,6 +87,27 @@ def writing(root: str, path: str) -> Iterator[Any]:
         if fs.get_file_info(aside).type != pafs.FileType.NotFound:
             fs.delete_file(aside)
         raise
+
+
+_required: set[str] = set()
+
+
+def require(root: str) -> None:
+    """From now on this process never creates a sweep's folder; if it is deleted, writing fails."""
+    _required.add(root)
+
+
+def _make_folder(fs: pafs.FileSystem, base: str, folder: str, must_exist: bool) -> None:
+    """Create a folder inside a sweep's folder, and the sweep's folder unless it must exist."""
+    if not must_exist or fs.type_name != "local":
+        fs.create_dir(folder, recursive=True)
+        return
+    place = base
+    for part in folder.removeprefix(base).split("/"):
+        if part:
+            place = f"{place}/{part}"
+            with suppress(FileExistsError):
+                os.mkdir(place)
 
 
 def _put(fs: pafs.FileSystem, path: str, file: IO[bytes]) -> None:

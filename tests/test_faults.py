@@ -23,8 +23,9 @@ from optuna.storages.journal import JournalFileBackend
 from scoring import handover, places, schemas, storage
 from scoring.robustness.record import recorded_evaluations
 from scoring.tables import broken_files, read_rows, read_table
+from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.study import STUDY
-from tune_jobs.tracking import TRIAL_TAG, tracking_uri
+from tune_jobs.tracking import TRIAL_TAG
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
@@ -293,6 +294,38 @@ def test_ctrl_c_lets_epochs_end_a_second_run_is_refused_and_the_sweep_goes_on(tm
         os.killpg(sweep.driver.pid, signal.SIGINT)
         assert "run the same command again to continue" in sweep.end(status=130)
     assert all(sweep.epochs()[trial] >= number for trial, number in kept.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_end_a_sweep_as_ctrl_c_does_and_leave_nothing(tmp_path, number):
+    with Sweep(tmp_path, epochs=1500) as sweep:
+        sweep.find(TRIAL)
+        sweep.wait_for_checkpoint()
+        started = psutil.Process(sweep.driver.pid).children(recursive=True)
+        scratch = {Path(each.cwd()).parent for each in started if "geosweep-ray-" in each.cwd()}
+        sweep.driver.send_signal(number)
+        said = sweep.end(status=130)
+        _, alive = psutil.wait_procs(started, timeout=60)
+        assert alive == []
+    assert f"epochs that are running have ended ({signal.Signals(number).name}" in said
+    assert "not finished" in said
+    assert sweep.epochs()
+    client = MlflowClient(f"sqlite:///{sweep.root}/mlflow.db")
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {run.info.status for run in found} == {"KILLED"}
+    assert scratch
+    assert not any(folder.exists() for folder in scratch)
+
+
+def test_a_sweep_whose_folder_is_deleted_stops_and_does_not_create_it_again(tmp_path):
+    with Sweep(tmp_path, epochs=1500) as sweep:
+        sweep.wait_for_checkpoint()
+        while os.path.exists(sweep.root):  # a file may appear while the others are deleted
+            shutil.rmtree(sweep.root, ignore_errors=True)
+        said = sweep.end(status=2)
+    assert "the folder was deleted or replaced; the sweep has stopped" in said
+    assert "Traceback" not in said
+    assert not os.path.exists(sweep.root)
 
 
 def test_a_trial_out_of_memory_fails_by_name_and_runs_where_there_is_some(tmp_path):

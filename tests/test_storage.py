@@ -15,7 +15,7 @@ from scoring import places, storage
 from scoring.tables import MANY, read_table, write_table
 from tune_jobs import cli, folder, lease
 from tune_jobs.errors import SweepError
-from tune_jobs.tracking import tracking_uri
+from tune_jobs.mlflow_store import tracking_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the store's server
 

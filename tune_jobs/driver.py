@@ -1,5 +1,6 @@
 """The driver of a running sweep: between Ray Tune, the scorers, MLflow and the board."""
 
+import errno
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from tune_jobs import folder, provenance
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
 from tune_jobs.cluster.demand import Demand
-from tune_jobs.errors import SweepError
+from tune_jobs.errors import FULL, SweepError, no_space
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
@@ -49,6 +50,7 @@ class Driver(NotKept, tune.Callback):
         there = float(os.environ.get("GEOSWEEP_GPUS") or bool(ray.cluster_resources().get("GPU")))
         self._gpus = there if asked is None else asked
         self._shared = nodes.share(request)
+        self._identity, self._gone = folder.identity(self._root), False
         self._apart = ""  # of a node that came later: what keeps it from the folder
         self._pool = Pool(self._root)
         self._demand = Demand()
@@ -68,27 +70,44 @@ class Driver(NotKept, tune.Callback):
         if self._request.sweep.keep == "none":
             for trial in {*self._state.ids("done", "diverged")} - self._evaluating:
                 forget_weights(self._root, trial)
-        with self._board:
-            self._sync(self._state)
-            for trial in self._state.scoring:
-                self._start(trial)
-                self._pool.submit(trial)
-            if self._state.missing or self._state.to_suggest or self._evaluating:
-                with self._stop.on_interrupt():
-                    self._train()
-            storage.delete(self._root, places.NODES)
-            while self._pool.left and not self._stop.asked:
-                self._collect(timeout=0.5)
-            self._board.refresh()
-            counts = self._board.snapshot()["counts"]
-            if self._tracker.failed:
-                self._sync(folder.inspect(self._root))
-            complete = set(counts) <= set(handover.ENDED)
-            self._tracker.close(
-                "FINISHED" if complete else "KILLED" if self._stop.asked else "FAILED"
-            )
+        storage.require(self._root)
+        with self._board, self._stop.on_interrupt():
+            try:
+                self._train_and_score()
+            except BaseException as error:
+                if self._gone or folder.identity(self._root) != self._identity:
+                    raise SweepError(
+                        f"{self._root}: the folder was deleted or replaced; the sweep has stopped"
+                    ) from None
+                self._tracker.close("KILLED")
+                if no_space(error):
+                    raise OSError(errno.ENOSPC, FULL, self._root) from error
+                raise
         if self._apart:
             raise SweepError(f"{self._apart}; choose a folder that all nodes reach with --out")
+
+    def _train_and_score(self) -> None:
+        self._sync(self._state)
+        for trial in self._state.scoring:
+            self._start(trial)
+            self._pool.submit(trial)
+        if self._state.missing or self._state.to_suggest or self._evaluating:
+            self._train()
+        storage.delete(self._root, places.NODES)
+        while self._pool.left and not self._stop.asked:
+            self._collect(timeout=0.5)
+        self._board.refresh()
+        counts = self._board.snapshot()["counts"]
+        if self._tracker.failed:
+            self._sync(folder.inspect(self._root))
+        complete = set(counts) <= set(handover.ENDED)
+        self._tracker.close("FINISHED" if complete else "KILLED" if self._stop.asked else "FAILED")
+
+    def _check_folder(self) -> None:
+        """Stop before anything is written if the sweep's folder is not there any more."""
+        if self._gone or folder.identity(self._root) != self._identity:
+            self._gone = True
+            raise FileNotFoundError(self._root)
 
     def _train(self) -> None:
         sweep, resources = self._request.sweep, self._request.sweep.resources
@@ -102,6 +121,7 @@ class Driver(NotKept, tune.Callback):
             keep=sweep.keep,
             revision=provenance.revision(),
             shared=self._shared,
+            held=True,
         )
         trainable = tune.with_parameters(train_cell, setup=setup)
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
@@ -179,6 +199,7 @@ class Driver(NotKept, tune.Callback):
         self._tracker.sync(state.rows, labels(state.trials, self._varying))
 
     def _collect(self, timeout: float = 0) -> None:
+        self._check_folder()
         self._demand.look(self._pool.left)
         for trial, error in self._pool.collect(timeout):
             if error is not None:
@@ -197,8 +218,9 @@ class Driver(NotKept, tune.Callback):
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
         """Keep the traceback in the folder and the failure in the trials table.
 
-        Where only its evaluation failed a trial stays done, in the table and in MLflow.
+        A trial of which only the evaluation failed stays done, in the table and in MLflow.
         """
+        self._check_folder()
         storage.write_file(self._root, places.error(trial), error.encode())
         last = last_line(error)
         if trial in self._evaluating:
@@ -227,11 +249,13 @@ class Driver(NotKept, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        self._check_folder()
         if "epoch" in result:
             self._board.report(_trial_id(trial), result)
             self._tracker.epoch(_trial_id(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._check_folder()
         name = _trial_id(trial)
         cell = self._board.cells[name]
         if name in self._evaluating:

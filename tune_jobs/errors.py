@@ -3,6 +3,8 @@
 import errno
 from collections.abc import Iterator
 
+FULL = "No space left on device"
+
 
 class SweepError(ValueError):
     """A sweep cannot be run; the message names the file, the field and what is allowed."""
@@ -14,9 +16,6 @@ def no_space(error: BaseException) -> bool:
         (isinstance(each, OSError) and each.errno == errno.ENOSPC) or FULL in str(each)
         for each in _chain(error)
     )
-
-
-FULL = "No space left on device"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -104,6 +104,17 @@ def short_path(root: str) -> str:
     return root if relative.startswith("..") else relative
 
 
+def identity(root: str) -> tuple[int, int] | None:
+    """What tells a folder on a disk from another one that takes its place; None if it is gone."""
+    if not storage.is_local(root):
+        return 0, 0  # an object store has no folders
+    try:
+        found = os.stat(storage.open_folder(root)[1])
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def claim(
     root: str,
     sweep: Sweep,

@@ -33,6 +33,7 @@ class Job:
         wanted: evaluations of the trained network, by name, with their settings.
         keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
         revision: git revision of the source; kept with the results.
+        held: a driver holds the sweep's folder; if it disappears it is not created again.
     """
 
     root: str
@@ -42,6 +43,7 @@ class Job:
     wanted: Mapping[str, Mapping[str, Any]]
     keep: str = "final"
     revision: str = ""
+    held: bool = False
 
     @property
     def id(self) -> str:

@@ -16,12 +16,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from models.datasets import cache_folder
+from tune_jobs import signals
 from tune_jobs.errors import SweepError, no_space
 
 SOURCE = Path(__file__).parents[1]  # site-packages, or the root of a source tree
 SCRATCH = "geosweep-ray-"
 LOCK = "in-use"
 LONGEST = 20  # characters of a folder for temporary files: sockets below it have 107 in all
+SLOW = "timed out during startup"  # Ray waits for itself for 30 s, which a busy machine exceeds
+ATTEMPTS = 3
 QUIET = {  # defaults; the user's own settings win
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints boxes even when it should be silent
@@ -75,8 +78,20 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
         if ray.is_initialized():
             yield folder
             return
-        empty = Path(folder, "empty")
-        empty.mkdir()
+        _start(address, here, folder)
+        try:
+            with signals.as_interrupt():  # instead of Ray's own handler of SIGTERM
+                yield folder
+        finally:
+            ray.shutdown()
+
+
+def _start(address: str | None, here: bool, folder: str) -> None:
+    import ray
+
+    empty = Path(folder, "empty")
+    empty.mkdir()
+    for attempt in range(ATTEMPTS):
         try:
             # Ray puts the current folder first on the path of every worker.
             with chdir(empty), _environment(environment()):
@@ -87,16 +102,15 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
                     logging_level=logging.ERROR,
                     _temp_dir=folder if here else None,
                 )
+            return
         except Exception as error:  # Ray raises many types, plain Exception among them
             ray.shutdown()
             if no_space(error):
                 raise
+            if SLOW in str(error) and attempt + 1 < ATTEMPTS:
+                continue
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise SweepError(f"Ray at {address or 'this machine'}: {lines[0]}") from error
-        try:
-            yield folder
-        finally:
-            ray.shutdown()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
 from scoring.tables import read_table
-from tune_jobs import folder, processes
+from tune_jobs import folder, processes, signals
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
@@ -136,7 +136,7 @@ def _memory_here() -> float:
 def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score whatever of a sweep is not done yet; where it stands afterwards."""
     root, sweep = request.root, request.sweep
-    with folder.hold(root):
+    with signals.as_interrupt(), folder.hold(root):
         _prepare(request, console)
         study = _study(request)
         folder.claim(root, sweep, study.cells if study else None, request.notes)
@@ -162,7 +162,7 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         SweepError: no trial can be evaluated; the message says why.
     """
     root, wanted = request.root, request.sweep.evaluations
-    with folder.hold(root):
+    with signals.as_interrupt(), folder.hold(root):
         _prepare(request, console)
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
@@ -271,16 +271,23 @@ def report(
     if compare:
         command += ["--compare", compare]
     command += ["--", mlflow[1] if mlflow else root]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | processes.environment(),
-    ) as process:
-        if name:
-            load_mlflow()  # takes as long as the report
-        printed, errors = process.communicate()
+    with (
+        signals.as_interrupt(),
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | processes.environment(),
+        ) as process,
+    ):
+        try:
+            if name:
+                load_mlflow()  # takes as long as the report
+            printed, errors = process.communicate()
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode not in (0, 2):  # it crashed
         reason = last_line(errors) if errors.strip() else f"exit status {process.returncode}"
         raise SweepError(f"report: {reason}")

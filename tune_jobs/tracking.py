@@ -12,17 +12,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from models.config import TrialConfig
-from models.datasets import cache_folder
 from scoring import places, schemas, storage
 from scoring.handover import ENDED
 from scoring.tables import read_rows
+from tune_jobs.mlflow_store import (
+    SWEEP_TAG,
+    find_parent,
+    here,
+    is_there,
+    open_client,
+    redact,
+    tracking_uri,
+)
 
-SWEEP_TAG, TRIAL_TAG = "geosweep.sweep", "geosweep.trial"
+TRIAL_TAG = "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
 PAUSE = 60.0  # seconds until MLflow is tried again after it failed
 METRICS = (  # few on purpose, sixteen with those below: many keys make MLflow's pages slow
@@ -40,23 +47,6 @@ METRICS = (  # few on purpose, sixteen with those below: many keys make MLflow's
 )
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # where measured
 TAGS = ("suboptimality", "ots_random", "lss_random")  # 1/m and sqrt(n): what is random
-
-
-def tracking_uri(root: str) -> str:
-    """``MLFLOW_TRACKING_URI`` if it is set, else a SQLite file in the sweep's folder.
-
-    A database does not live in an object store: that of a folder there is on this machine, below
-    the cache folder. On another machine ``geosweep sync`` makes it anew.
-    """
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_here(root)}/{places.MLFLOW}"
-
-
-def _here(root: str) -> Path:
-    """The folder of this machine for what belongs beside a sweep's results."""
-    if storage.is_local(root):
-        return Path(root)
-    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in root)
-    return cache_folder() / "mlflow" / f"{name}-{sha256(root.encode()).hexdigest()[:8]}"
 
 
 def load_mlflow() -> None:
@@ -141,30 +131,32 @@ class Tracker:
             if self.failed:
                 return  # said already
             self.failed = True
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            said = redact((str(error).strip().splitlines() or [type(error).__name__])[0])
             self._warn(
                 f"MLflow: {said}; the sweep goes on without it, Parquet is complete; what MLflow "
                 "misses it gets later, at the latest from geosweep sync"
             )
 
     def _begin(self) -> None:
-        from mlflow.tracking import MlflowClient
-
-        uri = tracking_uri(self._root)
-        _here(self._root).mkdir(parents=True, exist_ok=True)
-        self._client = MlflowClient(uri)
+        self._client = open_client(self._root)
         known = self._client.get_experiment_by_name(self._name)
-        if known is not None:
-            self._experiment = known.experiment_id
-        else:
-            local = uri.startswith("sqlite:")
-            place = (_here(self._root) / places.ARTIFACTS).as_uri() if local else None
+        if known is None:
+            local = tracking_uri(self._root).startswith("sqlite:")
+            place = (here(self._root) / places.ARTIFACTS).as_uri() if local else None
             # MLflow's pages open with runs and charts, not with what it has for language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             self._experiment = self._client.create_experiment(self._name, place, tags)
-        parents = self._find(f"tags.`{SWEEP_TAG}` = '{self._root}'")
-        if parents:
-            self._parent = parents[0].info.run_id
+        else:
+            self._experiment = known.experiment_id
+            if known.lifecycle_stage == "deleted":
+                self._client.restore_experiment(self._experiment)
+                self._warn(f"MLflow: the experiment {self._name} was deleted there; it is restored")
+        earlier = _read_note(self._root).get("root")
+        parent = find_parent(self._client, self._experiment, self._root, earlier)
+        if parent is not None:
+            self._parent = parent.info.run_id
+            if parent.info.lifecycle_stage == "deleted":
+                self._warn(f"MLflow: the run of {self._name} was deleted there; it is restored")
             self._client.update_run(self._parent, status="RUNNING")
         else:
             tags = {SWEEP_TAG: self._root, "mlflow.note.content": self._description}
@@ -262,7 +254,11 @@ class Tracker:
         self._client.set_tag(run, SCORED_TAG, str(row["scored_at"]))
         self._end(trial, "FINISHED")
         self._noted[trial] = str(row["scored_at"])
-        content = {"uri": tracking_uri(self._root), "scored_at": self._noted}
+        content = {
+            "uri": _noted_uri(self._root),
+            "root": self._root,
+            "scored_at": self._noted,
+        }
         storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
@@ -301,18 +297,16 @@ def log_report(root: str, name: str, folder: str) -> str | None:
     if not is_there(uri):
         return None  # nothing was ever logged
     try:
-        from mlflow.tracking import MlflowClient
-
-        client = MlflowClient(uri)
+        client = open_client(root)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             return None
-        query = f"tags.`{SWEEP_TAG}` = '{root}'"
-        for run in client.search_runs([experiment.experiment_id], query, max_results=1):
+        parent = find_parent(client, experiment.experiment_id, root)
+        if parent is not None:
             with _local(folder) as path:
-                client.log_artifacts(run.info.run_id, path, places.REPORT)
+                client.log_artifacts(parent.info.run_id, path, "report")
     except Exception as error:  # as for the sweep itself: MLflow's trouble is not the report's
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return redact((str(error).strip().splitlines() or [type(error).__name__])[0])
     return None
 
 
@@ -328,21 +322,29 @@ def _local(folder: str) -> Iterator[str]:
         yield copy
 
 
-def is_there(uri: str) -> bool:
-    """Whether MLflow's database is there, if it is a file."""
-    return not uri.startswith("sqlite:") or Path(uri.removeprefix("sqlite:///")).exists()
-
-
 def noted(root: str) -> dict[str, str]:
-    """When each trial was scored that MLflow has in full, as the last run noted it."""
+    """When each trial that MLflow has in full was scored, as the last run noted it."""
     if not is_there(tracking_uri(root)):
         return {}
-    content = storage.read_file(root, places.MLFLOW_NOTE)
+    note = _read_note(root)
+    return note.get("scored_at", {}) if note.get("uri") == _noted_uri(root) else {}
+
+
+def _noted_uri(root: str) -> str:
+    """Which MLflow a note is about: a server, or the database in the folder wherever that is."""
+    own = os.environ.get("MLFLOW_TRACKING_URI")
+    return redact(own) if own else places.MLFLOW
+
+
+def _read_note(root: str) -> dict[str, Any]:
+    """The note in a sweep's folder; empty if there is none, or it is damaged."""
     try:
-        note = json.loads(content or b"{}")
-    except ValueError:
+        note = json.loads(storage.read_file(root, places.MLFLOW_NOTE) or b"{}")
+    except (ValueError, RecursionError):
         return {}
-    return note["scored_at"] if note.get("uri") == tracking_uri(root) else {}
+    if not isinstance(note, dict) or not isinstance(note.get("scored_at", {}), dict):
+        return {}
+    return note if isinstance(note.get("root", ""), str) else {}
 
 
 def is_behind(root: str, rows: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -1,5 +1,6 @@
 """One trial: the function that Ray Tune runs once for every cell of a sweep."""
 
+import os
 import platform
 import socket
 import time
@@ -39,6 +40,7 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
         setup: what all trials of the sweep share.
     """
     trial = TrialConfig.model_validate(config)
+    _check_folder(setup)
     if handover.handed_over(setup.root, trial.trial):
         return
     job = _prepare(trial, setup)
@@ -62,7 +64,16 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
     device = "cuda" if setup.gpus > 0 else "cpu"
     data = nodes.load(setup.root, trial.dataset, setup.sources, setup.folder, setup.shared)
     provenance.reset_peaks(device)
-    return Job(setup.root, trial, data, device, setup.evaluations, setup.keep, setup.revision)
+    return Job(
+        root=setup.root,
+        trial=trial,
+        data=data,
+        device=device,
+        wanted=setup.evaluations,
+        keep=setup.keep,
+        revision=setup.revision,
+        held=setup.held,
+    )
 
 
 def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None) -> None:
@@ -85,6 +96,7 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
         last = failed or number == trial.epochs
         ends = number == 0 or last
         stages, rows = measure_epoch(job, epoch.network, number, ends, ends and not failed)
+        _check_folder(job)
         if number == 0:
             handover.leave_initial(job.root, job.id, stages)
             summary |= _summary(job, epoch.network)
@@ -105,6 +117,15 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
         if last:
             _hand_over(job, epoch.network, stages, history)
         tune.report({**record, "trial": job.id, "diverged": failed})
+
+
+def _check_folder(at: Setup | Job) -> None:
+    """Stop rather than create a sweep's folder again that somebody has deleted."""
+    if not at.held or not storage.is_local(at.root):
+        return
+    storage.require(at.root)
+    if not os.path.isdir(storage.open_folder(at.root)[1]):
+        raise FileNotFoundError(f"{at.root}: the sweep's folder was deleted")
 
 
 def _keep_best(job: Job, epoch: Epoch, history: dict[str, Any]) -> None:

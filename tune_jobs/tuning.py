@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from models.config import TrialConfig
 from scoring.tables import read_rows
+from tune_jobs import signals
 from tune_jobs.cluster.nodes import Shared
 from tune_jobs.folder import State
 from tune_jobs.search import EPOCH_METRICS
@@ -33,6 +34,7 @@ class Setup:
         keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
         revision: git revision of the source; kept with the results.
         shared: what the sweep's folder holds for the nodes of a cluster.
+        held: a driver holds the sweep's folder; if it disappears it is not created again.
     """
 
     root: str
@@ -44,6 +46,7 @@ class Setup:
     keep: str = "final"
     revision: str = ""
     shared: Shared = field(default_factory=Shared)
+    held: bool = False
 
 
 class NotKept:
@@ -83,9 +86,10 @@ class Cells(NotKept, Searcher):
 
 
 class Stop(NotKept, tune.Stopper):
-    """Ends a sweep early: every trial that runs finishes its epoch, no other one begins.
+    """Ends a sweep early: running trials finish their epoch, and no other trial begins.
 
-    On Ctrl-C, and once too many cells have failed. A second Ctrl-C ends it at once.
+    This happens on Ctrl-C, SIGTERM or SIGHUP, and when too many cells have failed. A second
+    signal ends the sweep at once.
     """
 
     def __init__(self, max_failures: int | None, say: Callable[[str], None]):
@@ -119,19 +123,18 @@ class Stop(NotKept, tune.Stopper):
 
     @contextmanager
     def on_interrupt(self) -> Iterator[None]:
-        """Ask to stop on the first SIGINT (Ctrl-C); the second one interrupts."""
+        """Ask to stop on the first signal; the second one interrupts."""
 
-        def interrupted(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, before)
+        def stop(number: int, frame: Any) -> None:
+            if number == signal.SIGHUP:
+                signals.forget_terminal()
+            if self.interrupted:
+                raise KeyboardInterrupt
             self.interrupted = True
-            self.ask("Ctrl-C: once more to stop now")
+            self.ask(f"{signals.name(number)}: once more to stop now")
 
-        before = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, interrupted)
-        try:
+        with signals.handled(stop):
             yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def ask(self, why: str) -> None:
         """Stop, once the epochs that are running have ended."""

@@ -13,7 +13,7 @@ from tune_jobs import folder, service, sweep
 from tune_jobs.cluster import jobs, reach
 from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
-from tune_jobs.tracking import tracking_uri
+from tune_jobs.mlflow_store import redact, tracking_uri
 
 app = typer.Typer()
 
@@ -168,7 +168,7 @@ def fetch(
         missed = missed or unseen is not None
         print(f"report   {page}")
     print(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
-    print(f"MLflow   {tracking_uri(root)} ({len(done)} trials new); geosweep ui {root}")
+    print(f"MLflow   {redact(tracking_uri(root))} ({len(done)} trials new); geosweep ui {root}")
     if missed:
         raise typer.Exit(1)
 

@@ -19,7 +19,7 @@ from tune_jobs import service
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request, State, short_path
 from tune_jobs.labels import duration, labels, last_line, number
-from tune_jobs.tracking import is_there, tracking_uri
+from tune_jobs.mlflow_store import is_there, tracking_uri
 
 Row = dict[str, Any]
 MOST = 200  # Tables on the terminal show this many trials; the report shows all of them.

@@ -19,7 +19,8 @@ from tune_jobs.commands import options
 from tune_jobs.commands.ending import output, some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
-from tune_jobs.tracking import is_there, tracking_uri
+from tune_jobs.mlflow_store import adopt, is_there, redact, tracking_uri
+from tune_jobs.processes import python
 
 app = typer.Typer()
 
@@ -126,7 +127,7 @@ def sync(directory: options.Folder) -> None:
     folder.inspect(root)
     with folder.hold(root):
         done, missed = service.sync(root, output())
-    print(f"{len(done)} trials logged to {tracking_uri(root)}")
+    print(f"{len(done)} trials logged to {redact(tracking_uri(root))}")
     if missed:
         raise typer.Exit(1)
 
@@ -204,6 +205,7 @@ def ui(
         raise SweepError(
             f"{root}: MLflow on this machine has no results of it yet; geosweep sync {directory}"
         )
+    adopt(root)
     raise typer.Exit(_serve(uri, host, port))
 
 
@@ -218,11 +220,12 @@ def _check_port(host: str, port: int) -> None:
 
 def _serve(uri: str, host: str, port: int) -> int:
     """Run MLflow's server until it ends or is interrupted; its exit status."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command = python("mlflow", "server", "--backend-store-uri", uri)
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))  # so that `finally` ends the server
-    quiet = {"PYTHONWARNINGS": "ignore"}  # MLflow's dependencies warn when they are imported.
+    quiet = {"PYTHONSAFEPATH": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
     # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
     server = subprocess.Popen(command, env=quiet | os.environ, start_new_session=True)
     here = "127.0.0.1" if host == "0.0.0.0" else host
@@ -230,7 +233,7 @@ def _serve(uri: str, host: str, port: int) -> int:
         while server.poll() is None and not answers(port, here):
             time.sleep(0.2)
         if server.poll() is None:
-            print(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)", flush=True)
+            print(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)", flush=True)
         return server.wait()
     except KeyboardInterrupt:
         return 130

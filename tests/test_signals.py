@@ -1,0 +1,42 @@
+"""What asks a sweep to stop."""
+
+import os
+import signal
+
+import pytest
+
+from tune_jobs import signals
+from tune_jobs.tuning import Stop
+
+
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_each_signal_interrupts_and_its_handler_is_given_back(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), signals.as_interrupt():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    """As under nohup: the sweep goes on without its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.as_interrupt():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("first", signals.STOPPING)
+@pytest.mark.parametrize("second", signals.STOPPING)
+def test_the_first_signal_asks_and_any_second_one_interrupts(first, second):
+    said = []
+    stop = Stop(None, said.append)
+    with stop.on_interrupt():
+        os.kill(os.getpid(), first)
+        assert stop.asked
+        assert stop.interrupted
+        stop.look([])
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), second)
+    assert signals.name(first) in said[0]

@@ -1,0 +1,143 @@
+"""Where MLflow's data of a sweep is, and how its runs are found there again.
+
+By default it is a database in the sweep's own folder. The folder may be moved or copied; then
+the database points at the new place as soon as it is opened, and the original is left alone.
+"""
+
+import os
+import re
+import sqlite3
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from models.datasets import cache_folder
+from scoring import places, storage
+
+SWEEP_TAG = "geosweep.sweep"  # on a sweep's parent run: the sweep's folder
+SQLITE = "sqlite:///"
+
+
+def tracking_uri(root: str) -> str:
+    """``MLFLOW_TRACKING_URI`` if it is set, else a SQLite file in the sweep's folder.
+
+    A database cannot live in an object store. For a folder there it is on this machine, below the
+    cache folder; on another machine ``geosweep sync`` makes it anew.
+    """
+    if own := os.environ.get("MLFLOW_TRACKING_URI"):
+        return own
+    path = str(here(root) / places.MLFLOW)
+    return SQLITE + path.replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes them
+
+
+def here(root: str) -> Path:
+    """The folder of this machine for what belongs beside a sweep's results."""
+    if storage.is_local(root):
+        return Path(storage.open_folder(root)[1])
+    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in root)
+    return cache_folder() / "mlflow" / f"{name}-{sha256(root.encode()).hexdigest()[:8]}"
+
+
+def redact(text: str) -> str:
+    """A text without the user names and passwords of addresses in it."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
+def is_there(uri: str) -> bool:
+    """Whether MLflow's database exists, if it is a file."""
+    return not uri.startswith(SQLITE) or Path(unquote(uri.removeprefix(SQLITE))).exists()
+
+
+def open_client(root: str) -> Any:
+    """MLflow's client for a sweep, on a database that points at this folder.
+
+    MLflow and others count how they are used, and send it home; we do not take part.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    from mlflow.tracking import MlflowClient
+
+    uri, folder = tracking_uri(root), here(root)
+    if not storage.is_local(root):
+        folder.mkdir(parents=True, exist_ok=True)
+    adopt(root)
+    # MLflow creates the folder of a database by the name that stands in the URI.
+    stray = Path(uri.removeprefix(SQLITE)).parent
+    spared = stray == folder or not uri.startswith(SQLITE) or stray.exists()
+    client = MlflowClient(uri)
+    client.get_experiment("0")
+    if not spared and stray.exists():
+        os.removedirs(stray)
+    return client
+
+
+def adopt(root: str) -> None:
+    """Let the database in a sweep's folder point at this folder, after a move or a copy.
+
+    A file that is no database is set aside; MLflow then gets everything once more.
+    """
+    path = here(root) / places.MLFLOW
+    if os.environ.get("MLFLOW_TRACKING_URI") or not path.exists():
+        return
+    new = (path.parent / places.ARTIFACTS).as_uri()
+    try:
+        with closing(sqlite3.connect(path, timeout=10)) as database, database:
+            _point_at(database, new)
+    except sqlite3.OperationalError as error:
+        if path.is_dir():
+            storage.set_aside(str(path.parent), places.MLFLOW)
+        elif "no such table" not in str(error):  # a new one, which MLflow has yet to fill
+            raise
+    except sqlite3.DatabaseError:
+        storage.set_aside(str(path.parent), places.MLFLOW)
+
+
+def _point_at(database: sqlite3.Connection, new: str) -> None:
+    moved = database.execute(
+        "SELECT experiment_id, artifact_location FROM experiments "
+        "WHERE artifact_location LIKE ? AND artifact_location != ?",
+        (f"%/{places.ARTIFACTS}", new),
+    ).fetchall()
+    for experiment, old in moved:
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (new, experiment),
+        )
+        database.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+            (new, len(old) + 1, experiment, len(old), old),
+        )
+
+
+def find_parent(client: Any, experiment: str, root: str, earlier: str | None = None) -> Any:
+    """The parent run of a sweep, or None. A deleted one is restored.
+
+    In the folder's own database every sweep is this one, whatever the folder was called before.
+    On a server another folder's run is ours only if the folder was moved, and not copied.
+
+    Args:
+        client: MLflow's.
+        experiment: its id.
+        root: the sweep's folder.
+        earlier: what the folder was called when it was last logged.
+    """
+    from mlflow.entities import ViewType
+
+    own = not os.environ.get("MLFLOW_TRACKING_URI")
+    names = {root}
+    if earlier and storage.is_local(earlier) and not Path(earlier).exists():
+        names.add(earlier)
+    for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+        query, order = f"tags.`{SWEEP_TAG}` LIKE '%'", ["attributes.start_time ASC"]
+        for run in client.search_runs([experiment], query, view, max_results=1000, order_by=order):
+            if not own and run.data.tags[SWEEP_TAG] not in names:
+                continue
+            if view == ViewType.DELETED_ONLY:
+                client.restore_run(run.info.run_id)
+            if run.data.tags[SWEEP_TAG] != root:
+                client.set_tag(run.info.run_id, SWEEP_TAG, root)
+            return run
+    return None
