@@ -19,9 +19,8 @@ from matplotlib.figure import Figure
 
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.search import Search, read_search
-from analysis.plots import style
+from analysis.plots import files
 from analysis.results import Results, ResultsError, load
-from scoring.storage import write_file
 
 COLUMNS = {  # the columns of the larger tables that figures show
     "epochs": ["trial", "epoch", "lss"],
@@ -68,7 +67,7 @@ def write(
     search: Search | None = None,
     only: Sequence[str] = (),
     effects: pd.DataFrame | None = None,
-    forms: Sequence[str] = tuple(style.FORMS),
+    forms: Sequence[str] = tuple(files.FORMS),
 ) -> Iterator[Written]:
     """Draw the figures that apply to a sweep one by one, and write their files.
 
@@ -86,13 +85,12 @@ def write(
     for name, spec in _applicable(results, search, only).items():
         try:
             figure = spec.draw(results, search, effects)
-            files = style.render(figure, name, forms)
+            content = files.render(figure, name, forms)
         except Exception as error:
             yield Written(name, {}, 0.0, f"{type(error).__name__}: {error}")
             continue
-        for form, content in files.items():
-            write_file(folder, f"{name}.{form}", content)
-        yield Written(name, files, figure.get_figwidth())
+        files.save(content, folder, name)
+        yield Written(name, content, figure.get_figwidth())
 
 
 def failed_sentence(failed: Sequence[Written]) -> str:
@@ -152,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ResultsError(f"{given.folder} lacks what is needed for {', '.join(lost)}")
         if not specs:
             raise ResultsError(f"{given.folder}: no trial is done yet, so there is no figure")
-        forms = tuple(style.FORMS) if given.form == "both" else (given.form,)
+        forms = tuple(files.FORMS) if given.form == "both" else (given.form,)
         failed = []
         for figure in write(results, folder, search, given.only, forms=forms):
             for form in figure.files:

@@ -22,7 +22,7 @@ from pyarrow import parquet as pq
 
 from analysis import figures
 from analysis.measures.search import read_search
-from analysis.plots import panels, style
+from analysis.plots import files, panels, style
 from analysis.plots.scores import lss_against_epoch, ots_against_m
 from analysis.plots.stages import lss_by_stage, scores_by_stage
 from analysis.plots.tracks import tracks_by_gamma, tracks_by_stage
@@ -379,7 +379,7 @@ def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Ca
     for name, spec in figures.FIGURES.items():
         if not spec.of_search:
             figure = spec.draw(results)
-            assert set(style.save(figure, str(tmp_path), name, ["png"])) == {"png"}
+            assert set(files.render(figure, name, ["png"])) == {"png"}
             (left, low), (right, high) = figure.get_tightbbox().get_points()
             assert min(left, low) >= 0
             assert (right, high) <= tuple(figure.get_size_inches())
@@ -387,7 +387,8 @@ def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Ca
 
 def test_a_figure_is_written_as_a_bitmap_and_the_same_drawing_each_time(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path))
-    one, other = (style.save(tracks_by_gamma(results), str(tmp_path), "tracks") for _ in range(2))
+    one, other = (files.render(tracks_by_gamma(results), "tracks") for _ in range(2))
+    files.save(one, str(tmp_path), "tracks")
     assert one["png"].startswith(b"\x89PNG")
     assert ElementTree.fromstring(one["svg"]).tag.endswith("svg")
     assert one["svg"] == other["svg"] == (tmp_path / "tracks.svg").read_bytes()

@@ -126,7 +126,7 @@ def test_accuracy_against_units_is_the_mean_over_seeds_of_each_network(sweep: Pa
             rows(sweep, network, gamma, evaluation="lesion", level=0).accuracy.mean()
             for network in ("plain", "resnet")
         ]
-        assert_allclose(heights(figure, place, "null"), nulls)
+        assert_allclose(heights(figure, place, "baseline"), nulls)
         assert_allclose(heights(figure, place, "chance"), [0.1])
         assert len(figure.axes[place].collections) == 2  # bands
     assert "m = 500" in figure.axes[0].get_ylabel()
@@ -155,7 +155,7 @@ def test_blocks_stand_beside_each_other_stage_by_stage(tmp_path: Path) -> None:
     for place, kind in enumerate(("skip", "swap")):
         accuracy = rows(tmp_path, "resnet", 0.0, evaluation=kind).accuracy.iloc[0]
         assert_allclose(lines(figure, place)["ResNet"][:, 1], accuracy)
-        assert_allclose(heights(figure, place, "null"), [whole])
+        assert_allclose(heights(figure, place, "baseline"), [whole])
 
 
 def test_variation_is_that_of_the_last_block_of_the_last_stage(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_tenths_of_pairs_stand_beside_the_share_of_all(sweep: Path) -> None:
     for place in range(4):
         expected = np.column_stack([np.arange(1, 11), 0.145 - 0.01 * np.arange(10)])
         assert_allclose(lines(figure, place)["ResNet"], expected)
-        assert_allclose(heights(figure, place, "null"), [0.1, 0.1])
+        assert_allclose(heights(figure, place, "baseline"), [0.1, 0.1])
 
 
 def test_a_wide_interval_leaves_the_panel(tmp_path: Path) -> None:

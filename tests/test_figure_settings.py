@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import figures, report
-from analysis.plots import style
+from analysis.plots import files
 from analysis.results import Results, load
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def results(sweep: Path) -> Results:
 
 def drawn(results: Results) -> dict[str, bytes]:
     """The files of a figure, by form."""
-    return style.render(figures.draw(results, only=[NAME])[NAME], NAME)
+    return files.render(figures.draw(results, only=[NAME])[NAME], NAME)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_a_name_in_a_figure_is_text_and_no_markup(results: Results, name: str) -
     plain = [letter for letter in stem if letter.isprintable() and not letter.isspace()]
     rest = iter(title)
     assert all(letter in rest for letter in plain)  # in this order
-    files = style.render(figure, NAME, ["svg"])
-    assert ElementTree.fromstring(files["svg"]).tag.endswith("svg")
+    svg = files.render(figure, NAME, ["svg"])["svg"]
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
 
 
 def test_no_label_of_an_axis_is_a_formula(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_no_label_of_an_axis_is_a_formula(tmp_path: Path) -> None:
     drawings = figures.draw(load(tmp_path, columns=figures.COLUMNS))
     assert "scores_against_gamma" in drawings
     for name, figure in drawings.items():
-        style.render(figure, name)
+        files.render(figure, name)
         assert not [text.get_text() for text in texts(figure) if "$" in text.get_text()]
     axes = drawings["scores_against_gamma"].axes[0]
     assert "10⁻³" in [label.get_text() for label in axes.get_xticklabels()]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.measures.cells import done
 from analysis.measures.intervention import any_effects
 from analysis.measures.search import Search, candidates
-from analysis.plots import style
+from analysis.plots import files
 from analysis.plots.intervention import intervention
 from analysis.plots.robustness import (
     accuracy_against_noise,
@@ -47,8 +47,7 @@ class Spec(NamedTuple):
         search: Search | None = None,
         effects: pd.DataFrame | None = None,
     ) -> Figure:
-        """Draw the figure of a sweep to which it applies; arguments as in
-        :func:`analysis.figures.draw`."""
+        """Draw the figure of a sweep that it applies to; see :func:`analysis.figures.draw`."""
         with own_settings():
             if self.of_search:
                 figure = self.function(results, search)
@@ -56,7 +55,7 @@ class Spec(NamedTuple):
                 figure = self.function(results, effects)
             else:
                 figure = self.function(results)
-            style.clean(figure)
+            files.clean(figure)
         return figure
 
 
@@ -85,17 +84,18 @@ def _measured(*names: str) -> Callable[[Results, Search | None], bool]:
     return lambda results, _: measured(results, names)
 
 
-NULLS = "Dotted: the same network before training. Dashed: "
+BASELINES = "Dotted: the same network before training. Dashed: "
 BANDS = "mean over seeds; where there are several, with the 95% t-interval"
 TRACKS = (
-    "Tracks of about 20 points, multiplied with one fixed Gaussian matrix P of two rows, the same "
-    "for both networks; hollow: start of a track, dots: after each block, filled: its end, in the "
-    "colour and form of the point's class. One trial each, that of the smallest seed. Above: its "
-    "LSS and OTS, in brackets before training. Scales differ by panel."
+    "Tracks of about 20 points, multiplied by a fixed Gaussian matrix P with two rows, the same "
+    "for both networks. Hollow: the start of a track. Dots: after each block. Filled: the end, in "
+    "the colour and form of the point's class. Each panel shows the trial with the smallest seed; "
+    "above it are the trial's LSS and OTS, with the values before training in brackets. Scales "
+    "differ by panel."
 )
 SIDES = (
-    f"Plain network against ResNet at up to four γ: {BANDS} as a band, cut where it leaves the "
-    "panel. "
+    f"Plain network against ResNet at up to four γ: {BANDS} as a band, which is cut off where it "
+    "leaves the panel. "
 )
 
 FIGURES = {
@@ -104,9 +104,10 @@ FIGURES = {
         "LSS during training",
         "Fig. 2",
         "LSS against epoch, a panel per dataset, K and network, a line per gamma",
-        f"LSS against epoch, a line per γ; epoch 0 is before training. Mean over points and "
-        f"stages, then {BANDS} as a band, cut where it leaves the panel. {NULLS}√n, what n "
-        "independent directions give. 1 is a straight line. Axes differ by panel.",
+        "LSS against epoch, a line per γ; epoch 0 is before training. Mean over points and "
+        f"stages, then {BANDS} as a band, which is cut off where it leaves the panel. "
+        f"{BASELINES}√n, the value for n independent directions. 1 is a straight line. Axes differ "
+        "by panel.",
         "a trial that is done",
         _any_done,
     ),
@@ -124,8 +125,8 @@ FIGURES = {
         "Accuracy and scores against γ",
         "Fig. 4",
         "Clean train accuracy, test accuracy, LSS and OTS against gamma, a line per network and K",
-        f"At the end of training: {BANDS} as a bar. {NULLS}√n (LSS) and 1/m (OTS), what chance "
-        "gives.",
+        f"At the end of training: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS), the values "
+        "at random.",
         "a trial that is done",
         _any_done,
     ),
@@ -134,8 +135,8 @@ FIGURES = {
         "LSS during training, stage by stage",
         "Fig. 5",
         "LSS against epoch, a row of panels per stage, a column per network, a line per gamma",
-        f"LSS of each stage against epoch, from the first stage (above) to the last, a line per γ. "
-        f"Mean over points, then {BANDS} as a band. {NULLS}√n. Axes differ by panel.",
+        f"LSS of each stage against epoch, with the first stage at the top; a line per γ. "
+        f"Mean over points, then {BANDS} as a band. {BASELINES}√n. Axes differ by panel.",
         "a trial with K > 1",
         _any_stages,
     ),
@@ -144,9 +145,9 @@ FIGURES = {
         "Scores stage by stage",
         "Fig. 6",
         "Test accuracy against gamma, and OTS and LSS against the stage, plain against ResNet",
-        f"Left: test accuracy at up to four γ. Beside it OTS (above) and LSS (below) of each stage "
-        f"at the end of training: {BANDS} as a bar. {NULLS}√n (LSS) and 1/m (OTS). A stage that "
-        "has collapsed has no OTS.",
+        f"Left: test accuracy at up to four γ. Right: OTS (above) and LSS (below) of each stage at "
+        f"the end of training: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS). A collapsed "
+        "stage has no OTS.",
         "a trial with K > 1",
         _any_stages,
     ),
@@ -155,7 +156,7 @@ FIGURES = {
         "Tracks in two dimensions, stage by stage",
         "Figs 13 to 16",
         "Tracks of about 20 points in two dimensions, a row per network, a column per stage",
-        f"{TRACKS} γ is the one with the network's best mean test accuracy.",
+        f"{TRACKS} Each network is shown at the γ with its best mean test accuracy.",
         "tracks in two dimensions of a trial with K > 1",
         lambda results, _: has_tracks(results, several=True),
     ),
@@ -164,20 +165,20 @@ FIGURES = {
         "Accuracy as units are eliminated",
         "Fig. 7",
         "Test accuracy against the share of eliminated units of a block, plain against ResNet",
-        f"Test accuracy against the share of the units of one block that are set back to their "
-        f"values before it, those that are largest for the point's class first; at 1 the block "
-        f"is left out. {SIDES}Dotted: nothing eliminated. Dashed: chance, where a network that "
-        "has learnt nothing is flat, too.",
+        f"Test accuracy against the share of a block's units that are set back to their values "
+        "before the block, starting with those that are largest for the point's class; at 1 the "
+        f"whole block is left out. {SIDES}Dotted: nothing eliminated. Dashed: chance; a network "
+        "that has learnt nothing is flat as well.",
         "the evaluation lesion",
         _measured("lesion"),
     ),
     "accuracy_without_blocks": Spec(
         accuracy_without_blocks,
-        "Accuracy without a block, or with two exchanged",
+        "Accuracy without a block, or with two blocks exchanged",
         "",
         "Test accuracy without each block, and with neighbouring blocks exchanged",
         f"Test accuracy when block l alone is left out, and when it changes places with the next "
-        f"one. {SIDES}Dotted: the network as it is. Dashed: chance.",
+        f"block. {SIDES}Dotted: the network as it is. Dashed: chance.",
         "the evaluation lesion",
         _measured("skip", "swap"),
     ),
@@ -187,37 +188,41 @@ FIGURES = {
         "Fig. 8",
         "Accuracy and variation rate against the level of noise and attacks, plain against ResNet",
         f"Test accuracy, and how far the last state (l = n of the last stage) moves relative to "
-        f"its size (eq. 49), against the level of Gaussian noise and the budgets of attacks. "
-        f"{SIDES}Dotted: no noise; in panels of the variation rate, how far the first stage's "
-        "input moves. Dashed: chance. A network that answers everything alike has a variation "
-        "rate of 0: read it beside the accuracy. Scales of the variation rate differ by panel.",
+        f"its size (eq. 49), against the level of Gaussian noise and the budget of attacks. "
+        f"{SIDES}Dotted: no noise; in panels of the variation rate, how far the input of the first "
+        "stage moves. Dashed: chance. A network that gives every point the same answer has a "
+        "variation rate of 0, so read the rate together with the accuracy. Scales of the variation "
+        "rate differ by panel.",
         "one of the evaluations noise, fgsm, pgd",
         _measured("noise", "fgsm", "pgd"),
     ),
     "mixed_by_distance": Spec(
         mixed_by_distance,
-        "Pairs mixed up, by the distance of their tracks",
+        "Pairs mixed up, by the distance between their tracks",
         "",
-        "Share of pairs that noise mixes up by tenths of track distance, plain against ResNet",
-        "A pair is mixed up where noise takes the end of one track nearer to the other's end than "
-        "to its own (section 4.2, Fig. 1E). Pairs are in tenths by the distance of their tracks "
-        f"(eq. 35), the closest first. {SIDES}Dotted: all of these pairs, which each tenth would "
-        "equal were distance of no importance. Tracks that end close together are close in eq. 35, "
-        "too, and easily mixed up for that alone. Scales differ by panel.",
+        "Share of pairs that noise mixes up, by tenths of track distance, plain against ResNet",
+        "Noise mixes up a pair of points when it moves the end of one track closer to the other's "
+        "end than to its own (section 4.2, Fig. 1E). Pairs are sorted into tenths by the distance "
+        f"between their tracks (eq. 35), the closest first. {SIDES}Dotted: the share among all of "
+        "these pairs; each tenth would have it if distance did not matter. Tracks that end close "
+        "together are close in eq. 35 as well, and are easily mixed up for that reason alone. "
+        "Scales differ by panel.",
         "the evaluation separation",
         _measured("separation", "separation_different"),
     ),
     "intervention": Spec(
         intervention,
-        "What a penalty on tracks changes, by its weight",
+        "Effect of a penalty on tracks, by its weight",
         "",
         "Change of LSS, test accuracy and robustness against the weight of a penalty, by network",
-        "With the penalty less without it, in cells that are equal in all else, over seeds: mean "
-        "with the 95% interval as a bar, by pairs of seeds where both sides have the same ones, "
-        "else Welch's; cut where it leaves the panel. Bars are not corrected for how many there "
-        "are; the table's stars are. Dashed: no change. LSS shows whether the penalty did what it "
-        "is for; only then do the others answer. Scales differ by panel.",
-        "trials with straightness_penalty or transport_penalty, and the same cells without",
+        "The value with the penalty minus the value without it, in cells that are otherwise equal: "
+        "mean over seeds with the 95% interval as a bar, which is cut off where it leaves the "
+        "panel. The interval is over pairs of equal seeds where both sides have the same seeds, "
+        "and Welch's otherwise. Bars are not corrected for multiple tests; the stars in the table "
+        "are. "
+        "Dashed: no change. LSS shows whether the penalty worked; the other panels only mean "
+        "something where it did. Scales differ by panel.",
+        "trials with straightness_penalty or transport_penalty, and the same cells without it",
         lambda results, _: any_effects(results),
         of_effects=True,
     ),
@@ -226,8 +231,9 @@ FIGURES = {
         "Test accuracy against LSS and OTS",
         "",
         "Test accuracy against LSS and against OTS, a point per trial, by network",
-        "A point per trial, a row per dataset and K. Look at each network by itself: networks that "
-        f"differ in both numbers make a trend where neither has one. {NULLS}√n and 1/m.",
+        "A point per trial, a row per dataset and K. Look at each network by itself: two networks "
+        "that differ in both numbers form a trend even where neither has one. "
+        f"{BASELINES}√n and 1/m.",
         "a trial that is done",
         _any_done,
     ),
@@ -237,9 +243,10 @@ FIGURES = {
         "",
         "OTS and gap of the first m points against m, a panel per dataset, K and network",
         "OTS (left) and gap (right) of the first m points alone, at the end of training. OTS falls "
-        "as m grows, and the paper never states its m: compare at equal m, and with the nulls at "
-        f"that m. Mean over stages, then {BANDS} as a band; lines are drawn a little beside each "
-        f"other. {NULLS}1/m, a random matching. Collapsed trials are left out.",
+        "as m grows, and the paper never states its m: compare at equal m, and with the baselines "
+        f"at that m. Mean over stages, then {BANDS} as a band. Lines are shifted a little sideways "
+        f"so that equal ones can be seen. {BASELINES}1/m, a random matching. Collapsed trials are "
+        "left out.",
         "OTS of the first points alone",
         _any_prefixes,
     ),
@@ -248,9 +255,9 @@ FIGURES = {
         "Pareto front of the search",
         "",
         "Objectives of the search against each other, a point per trial, with the Pareto front",
-        "Every trial that is done, against two objectives of the search; the axes say which way "
-        "is better. Large: on the Pareto front; the line is the front of the two objectives of "
-        f"the panel. {NULLS}√n and 1/m, what chance gives.",
+        "Every trial that is done, against two objectives of the search; the axes say which "
+        "direction is better. Large points are on the Pareto front of all objectives; the line is "
+        f"the front of the panel's two. {BASELINES}√n and 1/m, the values at random.",
         "a search with several objectives",
         lambda results, search: _found(results, search, several=True),
         of_search=True,
@@ -260,8 +267,8 @@ FIGURES = {
         "History of the search",
         "",
         "Objective of the search against the number of the trial, with the best so far",
-        "Every trial that is done, in the order they were trained; the line is the best so far. "
-        f"{NULLS}√n and 1/m, what chance gives.",
+        "Every trial that is done, in the order of training; the line is the best so far. "
+        f"{BASELINES}√n and 1/m, the values at random.",
         "a search with one objective",
         lambda results, search: _found(results, search, several=False),
         of_search=True,

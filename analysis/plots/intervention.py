@@ -1,24 +1,21 @@
-"""Dose and response: what a penalty on tracks changes, against its weight."""
-
-from typing import Any
+"""Dose and response: the effect of a penalty on tracks against its weight."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.measures.cells import CELL
 from analysis.measures.intervention import ENDS, effects
 from analysis.measures.layout import heading, network_name
 from analysis.measures.robustness import AUCS
-from analysis.plots import panels, style
+from analysis.plots import panels, scales, style
 from analysis.plots.robustness import PAPER
 from analysis.results import Results
 
 DRAWN = ("lss", "test_accuracy", *AUCS)
-ASIDE = 0.16  # of the way between two weights: how far lines stand beside each other
-CUT = 4  # times the largest change of a panel: an interval may reach no farther
+ASIDE = 0.16  # sideways shift between networks, as a share of the way between two weights
+CUT = 4  # A panel cuts intervals off at this multiple of its largest change.
 
 
 def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
@@ -30,9 +27,10 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
 
     Returns:
         Figure with a row per penalty, dataset, layers, K, gamma (up to four) and up to three
-        values of other settings that vary, a column per outcome, a line per network (a line for
-        each setting, if they are more): the change against weight 0, where it is 0, with its 95%
-        interval as a bar, not corrected. Null: no change (dashed). Scales differ by panel.
+        combinations of other settings that vary, and a column per outcome. There is a line per
+        network, or a line per combination if there are more of them. Lines show the change
+        against weight 0, where they start at 0, with its 95% interval as a bar, which is not
+        corrected for multiple tests. Baseline: no change (dashed). Scales differ by panel.
     """
     table = effects(results) if table is None else table
     if not len(table):
@@ -55,27 +53,20 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
             _responses(axes, here, name, line, weights)
             unit = "dimensionless" if name == "lss" else "fraction"
             style.title(axes, f"change of {heading(name)}")
-            axes.set_ylabel(f"with less without ({unit})" * (name in names[:2]))
-            panels.gamma_axis(axes, weights, log=len(weights) > panels.MANY)
-            axes.set_xlabel("weight" * (key is places[-1]))
-        settings = [f"{str(n).replace('_', ' ')} {key[n]}" for n in others if n in key]
-        place = [str(key["penalty"]).replace("_", " "), panels.data_name(key["dataset"])]
-        place += [f"K = {key['stages']}", *settings]
-        title = f"{', '.join(place)}, γ = {key['gamma']:.4g}\n{row[0].get_title()}"
-        row[0].set_title("")
-        row[0].set_title(title, fontsize=9, loc="left", y=1)
-    kinds = table[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
-    handles = []
-    for key in kinds.to_dict("records"):
-        look = style.line_style(key["network"], key["stages"])
-        handles.append(Line2D([], [], label=panels.name(key, []), **look))
-    null: Any = {"color": "0.35", "linewidth": 1.2, "linestyle": "--", "label": "no change"}
-    style.legend(figure, [*handles, Line2D([], [], **null)])
+            if name in names[:2]:
+                axes.set_ylabel(f"with less without ({unit})")
+            scales.gamma_axis(axes, weights, log=len(weights) > panels.MANY)
+            axes.set_xlabel("weight" if key is places[-1] else "")
+        penalty = str(key["penalty"]).replace("_", " ")
+        place = panels.row_name(key, [str(n) for n in others if n in key])
+        panels.row_title(row[0], f"{penalty}, {place}, γ = {key['gamma']:.4g}")
+    unchanged = style.baseline_handle("no change", "--", 1.2)
+    style.legend(figure, [*panels.network_handles(table), unchanged])
     return figure
 
 
 def _places(table: pd.DataFrame, by: list[str]) -> list[dict]:
-    """What makes a row of panels: of many gammas four."""
+    """The keys of the rows of panels, with up to four gammas."""
     places = []
     for _, own in table.groupby(by[:-1], dropna=False):
         gammas = panels.chosen(sorted(own.gamma.unique()), PAPER)
@@ -87,7 +78,7 @@ def _places(table: pd.DataFrame, by: list[str]) -> list[dict]:
 def _responses(
     axes: Axes, rows: pd.DataFrame, name: str, line: list[str], weights: list[float]
 ) -> None:
-    """Lines of one outcome through 0 at weight 0, and the bounds of its axis."""
+    """Draw the lines of an outcome from 0 at weight 0, and set the bounds of its axis."""
     change, half = (f"{name}{end}" for end in ENDS[1:3])
     axes.axhline(0, linestyle="--", label="no change", **style.BASELINE)
     networks = sorted(rows.network.unique())
@@ -97,14 +88,14 @@ def _responses(
         mean = pd.Series([0.0, *own[change]], dtype="float64")
         known = pd.Series([np.nan, *own[half]], dtype="float64")
         along = [0.0, *own.weight] if log else [0, *(weights.index(w) for w in own.weight)]
-        aside = ASIDE * (networks.index(key[0]) - (len(networks) - 1) / 2) * (not log)
+        aside = 0.0 if log else ASIDE * (networks.index(key[0]) - (len(networks) - 1) / 2)
         look = style.line_style(str(key[0]), int(own.stages.iloc[0]))
         look |= {"label": network_name(key[0])}
         style.bars(axes, [x + aside for x in along], mean, known, look)
     far = CUT * rows[change].abs().max()
     reach = rows[half].fillna(0)
-    low, high = (
-        min(float(np.nanmax([0.0, (sign * rows[change] + reach).max()])), far) for sign in (-1, 1)
+    high, low = (
+        min(np.nanmax([0.0, (c + reach).max()]), far) for c in (rows[change], -rows[change])
     )
     space = 0.08 * max(low + high, 1e-3)
     axes.set_ylim(-low - space, high + space)

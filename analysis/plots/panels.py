@@ -1,7 +1,6 @@
-"""What the figures share: a grid of panels, a line for each gamma.
+"""What figures share: grids of panels, names of panels and lines, a line for each gamma.
 
-A panel shows one dataset, K and network, and one value of each other setting that varies. Used
-by the modules of figures.
+A panel shows one dataset, K and network, and one value of each other setting that varies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,12 @@ from analysis.plots import style
 from analysis.plots.style import MARKERS
 
 PANEL = ["dataset", "layers", "stages"]
-SPLIT = 3  # combinations of other settings that get lines of their own; more are averaged
-MANY = 12  # more gammas than this have a colour bar and a logarithmic axis; fewer, a legend
+SPLIT = 3  # Up to so many combinations of other settings get lines of their own; more are averaged.
+MANY = 12  # Up to so many gammas have a legend; more have a colour bar and a logarithmic axis.
 
 
 def splitting(done: pd.DataFrame) -> list[str]:
-    """Other settings that vary, if they make few combinations."""
+    """Other settings that vary, or none if they make more combinations than SPLIT."""
     extra = varying(done)
     return extra if len(done[extra].drop_duplicates()) <= SPLIT else []
 
@@ -42,23 +41,42 @@ def at(frame: pd.DataFrame, key: Mapping) -> pd.DataFrame:
 
 
 def key_columns(done: pd.DataFrame) -> list[str]:
-    """What says of a trial, or of one of some of these, which panel it is in, and which line."""
+    """Columns that identify a trial, its panel and its line."""
     return ["trial", *PANEL, *varying(done), "network", "gamma"]
 
 
 def name(key: Mapping, extra: list[str]) -> str:
-    """What a panel or a line is called: network, K, and the other settings that vary."""
-    parts = [network_name(key["network"]), f"K = {key['stages']}"]
-    return ", ".join(parts + [f"{n.replace('_', ' ')} {key[n]}" for n in extra])
+    """The name of a panel or a line: network, K, and the other settings in ``extra``."""
+    network = one_line(network_name(key["network"]))
+    return ", ".join([network, f"K = {key['stages']}", *settings(key, extra)])
+
+
+def row_name(key: Mapping, extra: list[str]) -> str:
+    """The name of a row of panels: dataset, K, and the other settings in ``extra``."""
+    return ", ".join([data_name(key["dataset"]), f"K = {key['stages']}", *settings(key, extra)])
+
+
+def settings(key: Mapping, names: list[str]) -> list[str]:
+    """Settings with their values, as texts: "learning rate 0.001"."""
+    return [f"{name.replace('_', ' ')} {one_line(key[name])}" for name in names]
 
 
 def data_name(dataset: str) -> str:
-    """What a data set is called: its name, or that of its file without the folder."""
-    return Path(dataset).stem if dataset.endswith(".npz") else dataset
+    """The name of a dataset, for a file its name without folder and ending."""
+    return one_line(Path(dataset).stem if dataset.endswith(".npz") else dataset)
+
+
+def one_line(value: object) -> str:
+    r"""A value as a text without line breaks.
+
+    >>> print(one_line("two\nlines"))
+    two\nlines
+    """
+    return str(value).replace("\n", "\\n")
 
 
 def rows_of(done: pd.DataFrame) -> tuple[list[str], list[dict]]:
-    """The columns that say which row of panels a trial is in, and the values they take."""
+    """The columns that say which row of panels a trial is in, and their distinct values."""
     columns = [*PANEL, *splitting(done)]
     return columns, done[columns].drop_duplicates().sort_values(columns).to_dict("records")
 
@@ -66,20 +84,20 @@ def rows_of(done: pd.DataFrame) -> tuple[list[str], list[dict]]:
 def grid(
     done: pd.DataFrame, scores: Mapping[str, str], named: bool = True
 ) -> tuple[Figure, list[tuple[Axes, str, dict]]]:
-    """A figure with a row per dataset and K, a column per score (with its label) and network.
+    """A figure with a row per dataset and K, and a column per score and network.
 
     Args:
         done: trials.
-        scores: columns to show, with what their axes say.
-        named: whether lines are named at their right ends, which takes room.
+        scores: columns to show, with the labels of their axes.
+        named: whether to leave space for the names of lines at their right ends.
 
     Returns:
-        The figure, and its panels with their score and the columns' values that select them.
+        The figure, and for each panel its axes, its score and its key for :func:`at`.
     """
     rows, cells = rows_of(done)
     columns = [(score, network) for score in scores for network in sorted(done.network.unique())]
     wide = len(columns) < 3
-    room = 0.65 * named
+    room = 0.65 if named else 0.0
     figure, axes_of = style.sheet(
         len(cells), len(columns), (3.4 if wide else 2.1, 2.3 if len(cells) == 1 else 2.0),
         gaps=(0.65 + 0.75 * room, 0.6), beside=1.55 + 0.5 * room,
@@ -89,22 +107,36 @@ def grid(
         for j, (score, network) in enumerate(columns):
             axes, key = axes_of[i, j], cell | {"network": network}
             style.title(axes, f"{data_name(cell['dataset'])}, {name(key, rows[3:])}")
-            first = j == 0 or columns[j - 1][0] != score
-            axes.set_ylabel(scores[score] * first)
+            if j == 0 or columns[j - 1][0] != score:
+                axes.set_ylabel(scores[score])
             places.append((axes, score, key))
     return figure, places
 
 
-def is_lowest(axes: Axes) -> bool:
-    """Whether a panel is in the last row, where the axis of x is named."""
+def name_lowest(axes: Axes, text: str) -> None:
+    """Label the x axis of a panel if it is in the last row of the figure."""
     place = axes.get_subplotspec()
-    return place is not None and place.is_last_row()
+    if place is not None and place.is_last_row():
+        axes.set_xlabel(text)
+
+
+def is_first(axes: Axes) -> bool:
+    """Whether a panel is in the first column, where y axes have labels."""
+    place = axes.get_subplotspec()
+    return place is not None and place.is_first_col()
+
+
+def row_title(axes: Axes, text: str) -> None:
+    """Title a row of panels: a line above the title of its first panel, which may be wider."""
+    lines = f"{text}\n{axes.get_title()}"
+    axes.set_title("")
+    axes.set_title(lines, fontsize=9, loc="left", y=1)
 
 
 def thinned(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Rows of about a hundred epochs, evenly spaced: more are not to be seen on a line.
+    """Rows of about a hundred evenly spaced epochs; a line cannot show more.
 
-    The first and each trial's last one (``epochs_done``) are among them.
+    The first epoch and the last one of each trial (``epochs_done``) are included.
     """
     step = max(1, round(epochs.epoch.max() / 100)) if epochs.epoch.notna().any() else 1
     return epochs[(epochs.epoch % step == 0) | (epochs.epoch == epochs.epochs_done)]
@@ -113,15 +145,15 @@ def thinned(epochs: pd.DataFrame) -> pd.DataFrame:
 def gamma_lines(
     axes: Axes, means: pd.DataFrame, x: str, score: str, gammas: list[float], dodge: bool = False
 ) -> list[float]:
-    """Draw a line with its band for each gamma; returns all heights.
+    """Draw a line with its band for each gamma, and return all heights.
 
     Args:
         axes: to draw on.
-        means: of :func:`analysis.measures.cells.mean_interval`, with columns ``gamma`` and ``x``.
+        means: from :func:`analysis.measures.cells.mean_interval`, with columns ``gamma`` and ``x``.
         x: column along the panel.
         score: column that gives the heights.
-        gammas: all of the figure. If they are many, lines are thin and have no markers.
-        dodge: draw lines a little beside each other, so that equal ones can be told apart.
+        gammas: all gammas of the figure. Lines of many gammas are thin and have no markers.
+        dodge: shift lines a little sideways, so that equal lines can be told apart.
     """
     if len(gammas) > MANY:
         _many_lines(axes, means, x, score, gammas)
@@ -157,57 +189,48 @@ def _many_lines(axes: Axes, means: pd.DataFrame, x: str, score: str, gammas: lis
     axes.autoscale_view()
 
 
-def gamma_legend(
-    figure: Figure, gammas: list[float], nulls: Mapping[str, Any] | None = None
-) -> None:
-    """The legend of a figure with a line per gamma, and of what its other lines are.
+def network_handles(rows: pd.DataFrame) -> list[Line2D]:
+    """Lines for a legend, one for each network and K."""
+    kinds = rows[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
+    return [
+        Line2D([], [], label=name(key, []), **style.line_style(key["network"], key["stages"]))
+        for key in kinds.to_dict("records")
+    ]
 
-    Many gammas have a colour bar.
+
+def gamma_legend(
+    figure: Figure, gammas: list[float], baselines: Mapping[str, Any] | None = None
+) -> None:
+    """The legend of a figure with a line per gamma: a colour bar if there are many.
+
+    Args:
+        figure: the figure.
+        gammas: all gammas of the figure.
+        baselines: line styles of further lines to explain, by their labels.
     """
     title = "γ, weight of\nthe L2 penalty"
     handles = []
     if len(gammas) > MANY:
-        style.colour_bar(figure, gammas, title, top=0.45 * len(nulls or {}) + 0.1)
+        style.colour_bar(figure, gammas, title, top=0.45 * len(baselines or {}) + 0.1)
     else:
         for i, (gamma, colour) in enumerate(style.shades(gammas).items()):
             look = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
             handles.append(Line2D([], [], label=f"{gamma:g}", **look))
-    for label, look in (nulls or {}).items():
-        handles.append(Line2D([], [], color="0.35", linestyle=look, linewidth=1, label=label))
+    for label, dashes in (baselines or {}).items():
+        handles.append(style.baseline_handle(label, dashes, 1))
     style.legend(figure, handles, title if len(gammas) <= MANY else None)
 
 
-def gamma_axis(axes: Axes, gammas: Sequence[float], log: bool = False) -> None:
-    """An axis of gammas: evenly spaced and named one by one, or on a logarithmic scale."""
-    axes.set_xlabel("γ (weight of the L2 penalty)")
-    known = [gamma for gamma in gammas if gamma > 0] or [1.0]
-    if log:
-        axes.set_xscale("symlog", linthresh=min(known))
-        axes.xaxis.set_major_formatter(style.Powers())
-        axes.set_xlim(-0.3 * min(known) if 0 in gammas else min(known) / 1.2, 1.5 * max(known))
-        return
-    axes.set_xticks(range(len(gammas)), [_short(gamma) for gamma in gammas])
-    axes.set_xlim(-0.4, len(gammas) - 0.6)
-
-
-def _short(number: float) -> str:
-    """A number in few letters.
-
-    >>> [_short(number) for number in (0, 0.01, 0.0005, 0.00528)]
-    ['0', '0.01', '5e-4', '5.3e-3']
-    """
-    text = f"{number:g}"
-    return text if len(text) < 5 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
-
-
 def sizes(trials: pd.DataFrame) -> str:
-    """The numbers of points that trials were scored at, as an axis says them."""
+    """The numbers of points that trials were scored with, for the label of an axis."""
     m = sorted(trials.points.dropna().unique())
-    return " or ".join(f"{int(points):,}" for points in m[:3]) + ", …" * (len(m) > 3) or "?"
+    if not m:
+        return "?"
+    return " or ".join(f"{int(points):,}" for points in m[:3]) + (", …" if len(m) > 3 else "")
 
 
 def chosen(there: Sequence[float], wanted: Sequence[float], most: int = 4) -> list[float]:
-    """A few of many gammas: those wanted that are there, then those farthest from the chosen.
+    """A few of many gammas: the wanted ones that exist, then those farthest from the chosen.
 
     >>> chosen([0, 1e-4, 1e-3, 1e-2, 1e-1, 2e-1], wanted=[1e-4, 1e-3, 1e-2, 1e-1])
     [0.0001, 0.001, 0.01, 0.1]

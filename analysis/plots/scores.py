@@ -1,9 +1,7 @@
 """LSS against epoch, scores against gamma (the forms of the paper's Figs 2 and 4), OTS against m.
 
-The nulls (value at initialisation, sqrt(n), 1/m) are drawn into every panel of LSS and OTS.
+Every panel of LSS or OTS shows its baselines: the value at initialisation, sqrt(n) and 1/m.
 """
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from analysis.measures import cells
 from analysis.measures.cells import mean_interval, without_collapsed
-from analysis.plots import panels, style
+from analysis.plots import panels, scales, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
 
@@ -24,14 +22,13 @@ def lss_against_epoch(results: Results) -> Figure:
     """LSS against epoch, in the form of Fig. 2: a panel per dataset, K and network.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done are drawn.
+        results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
-        Figure with a line per gamma: LSS as mean over points and stages, then over seeds,
-        with the 95% t-interval as a band where there are several; of more than about 100
-        epochs, every second one, or so. Many gammas have thin lines and a colour bar. Nulls in
-        every panel: the mean value at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS
-        differ by panel.
+        Figure with a line per gamma: the mean LSS over points and stages, then over seeds,
+        with the 95% t-interval as a band where there are several. Of many epochs about 100
+        are drawn. Many gammas have thin lines and a colour bar. Baselines in every panel: the
+        mean value at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS differ by panel.
     """
     done = cells.done(results)
     if not len(done):
@@ -45,9 +42,9 @@ def lss_against_epoch(results: Results) -> Figure:
     for axes, score, key in places:
         seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
         seen += style.line_shape_baselines(axes, panels.at(done, key))
-        style.limit(axes, seen, log=False)
-        style.whole_axis(axes, 0, epochs.epoch.max())
-        axes.set_xlabel("epoch (passes over the train split)" * panels.is_lowest(axes))
+        scales.limit(axes, seen, log=False)
+        scales.whole_axis(axes, 0, epochs.epoch.max())
+        panels.name_lowest(axes, "epoch (passes over the train split)")
     panels.gamma_legend(figure, gammas)
     return figure
 
@@ -55,17 +52,17 @@ def lss_against_epoch(results: Results) -> Figure:
 def ots_against_m(results: Results) -> Figure:
     """OTS and gap of the first m points alone against m: a panel per dataset, K and network.
 
-    OTS falls as m grows, so it compares at equal m only; the paper never states its m.
+    OTS falls as m grows, so it is comparable at equal m only. The paper never states its m.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done are drawn.
+        results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
-        Figure with a line per gamma: the score after training as mean over stages, then over
-        seeds, with the 95% t-interval as a band where there are several. Lines are drawn a
-        little beside each other, as many of them are equal. Nulls in every panel: the same
-        networks at initialisation (dotted), and 1/m (dashed, OTS). Trials that have collapsed
-        are in no line; a panel that has some names them. Axes differ by panel.
+        Figure with a line per gamma: the mean score after training over stages, then over
+        seeds, with the 95% t-interval as a band where there are several. Lines are shifted a
+        little sideways, because many of them are equal. Baselines in every panel: the same
+        networks at initialisation (dotted), and 1/m (dashed, OTS). Collapsed trials are left
+        out, and the title of their panel names their gammas. Axes differ by panel.
     """
     done = cells.done(results)
     scores = _by_m(results.tracks, done)
@@ -87,25 +84,26 @@ def ots_against_m(results: Results) -> Figure:
         seen = panels.gamma_lines(axes, panels.at(means, key), "m", score, gammas, dodge=True)
         initial = before.groupby("m")[score].mean()
         axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **style.BASELINE)
-        style.points_axis(axes, sorted(here.m.unique()))
-        style.limit_share(axes, [*seen, *initial], to=0 if score == "ots" else 1)
+        scales.points_axis(axes, sorted(here.m.unique()))
+        scales.limit_share(axes, [*seen, *initial], to=0 if score == "ots" else 1)
         if score == "ots":
             m = np.geomspace(*axes.get_xlim(), 50)
             axes.plot(m, 1 / m, linestyle="--", label="1/m", **style.BASELINE)
-        axes.set_xlabel("m (points)" * panels.is_lowest(axes))
+        panels.name_lowest(axes, "m (points)")
         lost = sorted(after.gamma[after.collapsed.eq(True)].unique())
         if lost:
-            names = ", ".join(f"{gamma:g}" for gamma in lost[:4]) + ", …" * (len(lost) > 4)
+            names = ", ".join(f"{gamma:g}" for gamma in lost[:4])
+            names += ", …" if len(lost) > 4 else ""
             style.title(axes, f"{axes.get_title()}\ncollapsed: γ = {names}")
-    nulls = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
-    panels.gamma_legend(figure, gammas, nulls)
+    baselines = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
+    panels.gamma_legend(figure, gammas, baselines)
     return figure
 
 
 def _by_m(tracks: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
-    """A row per trial that is done, epoch that was solved, and m: ``ots`` and ``gap``.
+    """A row per trial, epoch and m with ``ots`` and ``gap``, where assignments were solved.
 
-    Means over stages; NaN where a stage has collapsed, as in the trial's own OTS.
+    They are means over stages, and NaN where a stage has collapsed, as is the trial's own OTS.
     """
     lists = {"prefix_m": "m", "prefix_ots": "ots", "prefix_gap": "gap"}
     solved = tracks.dropna(subset=[*lists]).astype({"trial": "str"})
@@ -123,12 +121,13 @@ def scores_against_gamma(results: Results) -> Figure:
     """Accuracies, LSS and OTS against gamma, in the form of Fig. 4: a line per network and K.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done are drawn.
+        results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
         Figure with four panels per dataset. Points are means over seeds, bars their 95%
-        t-intervals where there are several. Nulls: each network at initialisation (dotted, in
-        its colour), sqrt(n) and 1/m (dashed). OTS compares at equal m only: the axis says m.
+        t-intervals where there are several. Baselines: each network at initialisation (dotted,
+        in its colour), sqrt(n) and 1/m (dashed). OTS is comparable at equal m only, so the axis
+        names m.
     """
     done = without_collapsed(cells.done(results))
     if not len(done):
@@ -162,9 +161,9 @@ def scores_against_gamma(results: Results) -> Figure:
             axes.set_ylabel(label)
             title = panels.data_name(dataset) if wide or j == 0 else ""
             style.title(axes, title, "left")
-            panels.gamma_axis(axes, gammas, log=len(gammas) > panels.MANY)
+            scales.gamma_axis(axes, gammas, log=len(gammas) > panels.MANY)
             if score == "lss":
-                style.limit(axes, seen, log=True)
+                scales.limit(axes, seen, log=True)
             elif score == "ots":
                 axes.set_ylim(-0.04, 1.06)
             else:
@@ -175,7 +174,7 @@ def scores_against_gamma(results: Results) -> Figure:
 
 
 def _handles(lines: list[dict], by: list[str]) -> list[Line2D]:
-    """What the legend shows: a line for each network, K and other setting, and the nulls."""
+    """Lines for the legend: one for each network, K and other setting, and the baselines."""
     others = [
         n for n in by if n not in ("network", "stages") and len({key[n] for key in lines}) > 1
     ]
@@ -186,27 +185,25 @@ def _handles(lines: list[dict], by: list[str]) -> list[Line2D]:
         faint = kinds.index(tuple(key[n] for n in others)) / len(kinds)
         label = panels.name(key, others)
         handles.append(Line2D([], [], label=label, alpha=1 - 0.8 * faint, **look))
-    for look, label in ((":", f"same network {INITIAL}"), ("--", "random: √n, 1/m")):
-        null: Any = {"color": "0.35", "linestyle": look}
-        handles.append(Line2D([], [], label=label, **null))
+    handles.append(style.baseline_handle(f"same network {INITIAL}", ":"))
+    handles.append(style.baseline_handle("random: √n, 1/m", "--"))
     return handles
 
 
 def _line(
     axes: Axes, score: str, trials: pd.DataFrame, gammas: list[float], shift: float, line: Line2D
 ) -> list[float]:
-    """Draw a score's means with their bars, and its value at initialisation; all heights."""
+    """Draw a score's means with bars and its value at initialisation, and return all heights."""
     if not len(trials):
         return []
     look = style.network_style(trials.network.iloc[0], int(trials.stages.iloc[0]))
     look |= {"alpha": line.get_alpha(), "label": line.get_label()}
     mean = mean_interval(trials, ["gamma"], [score])
     x = [gammas.index(g) + shift if len(gammas) <= panels.MANY else g for g in mean.index]
-    if len(gammas) > panels.MANY:  # of a search: each has few trials, and a line would zigzag
+    if len(gammas) > panels.MANY:  # a search: each gamma has few trials, so a line would zigzag
         look |= {"linestyle": "none", "markersize": 3.5}
     style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
     before = trials[f"{score}_initial"].mean() if f"{score}_initial" in trials else np.nan
     if np.isfinite(before):
-        null: Any = {"linestyle": ":", "linewidth": 1.2, "color": look["color"], "zorder": 1.6}
-        axes.axhline(before, label=INITIAL, **null)
+        axes.axhline(before, label=INITIAL, **style.initial_style(look["color"]))
     return [*mean[score], before]

@@ -1,10 +1,8 @@
 """Networks of several stages, stage by stage: the forms of the paper's Figs 5 and 6.
 
-Each stage is measured between its own ends, so each has its own nulls: what it was worth before
+Each stage is measured between its own ends, so each has its own baselines: its value before
 training, sqrt(n) and 1/m.
 """
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,27 +13,28 @@ from matplotlib.lines import Line2D
 from analysis.measures import cells
 from analysis.measures.cells import mean_interval
 from analysis.measures.layout import network_name
-from analysis.plots import panels, style
+from analysis.plots import panels, scales, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
 
 SCORES = ["lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"]
 FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
-ACROSS = 4  # columns of panels, at most
+ACROSS = 4  # most columns of panels
 
 
 def lss_by_stage(results: Results) -> Figure:
     """LSS against epoch, in the form of Fig. 5: a row per stage, a line per gamma.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done and have several stages
+        results: from :func:`analysis.results.load`; trials that are done and have several stages
             are drawn.
 
     Returns:
-        Figure with a column per dataset, K and network, and the stages from top to bottom; more
-        columns than four go on below. LSS is the mean over points, then over seeds, with the
-        95% t-interval as a band where there are several. Nulls in every panel: the mean value
-        of that stage at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS differ.
+        Figure with a column per dataset, K and network, and the stages from top to bottom; the
+        columns after the fourth continue below. LSS is the mean over points, then over seeds,
+        with the 95% t-interval as a band where there are several. Baselines in every panel: the
+        mean value of that stage at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS
+        differ.
     """
     done, tracks = _stages(results)
     if not len(tracks):
@@ -45,12 +44,12 @@ def lss_by_stage(results: Results) -> Figure:
     ended = tracks[tracks.epoch == tracks.epochs_done]
     by = [*columns, "network", "stage", "gamma", "epoch"]
     means = mean_interval(panels.thinned(tracks), by, ["lss"]).reset_index()
-    count = min(max(1, ACROSS // len(networks)), len(cells))  # of cells beside each other
+    count = min(max(1, ACROSS // len(networks)), len(cells))  # cells that fit side by side
     bands = [cells[i : i + count] for i in range(0, len(cells), count)]
     heights = [max(int(cell["stages"]) for cell in band) for band in bands]
     figure, grid = style.sheet(
         sum(heights), count * len(networks), (2.9 if count * len(networks) < 3 else 2.1, 1.45),
-        gaps=(1.1, 0.55), beside=1.9, top=0.45 + 0.16 * (len(columns) > 3),
+        gaps=(1.1, 0.55), beside=1.9, top=0.61 if len(columns) > 3 else 0.45,
     )  # fmt: skip
     for axes in grid.flat:
         axes.set_visible(False)
@@ -65,15 +64,17 @@ def lss_by_stage(results: Results) -> Figure:
                 axes.set_visible(True)
                 seen = panels.gamma_lines(axes, panels.at(means, here), "epoch", "lss", gammas)
                 seen += style.line_shape_baselines(axes, panels.at(ended, here))
-                style.limit(axes, seen, log=False)
-                style.whole_axis(axes, 0, tracks.epoch.max())
-                title = f"{panels.data_name(cell['dataset'])}, {panels.name(key, columns[3:])}\n"
-                title = title * (stage == 1) + f"stage {stage}" + _shape(trials, stage)
+                scales.limit(axes, seen, log=False)
+                scales.whole_axis(axes, 0, tracks.epoch.max())
+                title = f"stage {stage}{_shape(trials, stage)}"
+                if stage == 1:
+                    dataset = panels.data_name(cell["dataset"])
+                    title = f"{dataset}, {panels.name(key, columns[3:])}\n{title}"
                 style.title(axes, title)
-                beside = any(left["stages"] >= stage for left, _ in places[:j])
-                axes.set_ylabel("LSS (dimensionless)" * (not beside))
-                below = stage < last or (stage == height and band is not bands[-1])
-                axes.set_xlabel("epoch (passes over the train split)" * (not below))
+                if not any(left["stages"] >= stage for left, _ in places[:j]):
+                    axes.set_ylabel("LSS (dimensionless)")
+                if stage == last and (stage < height or band is bands[-1]):
+                    axes.set_xlabel("epoch (passes over the train split)")
     panels.gamma_legend(figure, gammas)
     return figure
 
@@ -82,16 +83,16 @@ def scores_by_stage(results: Results) -> Figure:
     """Test accuracy, and OTS and LSS of each stage, in the form of Fig. 6.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done and have several stages
+        results: from :func:`analysis.results.load`; trials that are done and have several stages
             are drawn.
 
     Returns:
         Figure with two rows per dataset and K: test accuracy against gamma, then OTS (above) and
-        LSS (below) against the stage, a column for each of up to four gammas: the paper's four,
-        else others as far apart as there are. Points are means over seeds, bars their 95%
-        t-intervals where there are several. Nulls: each network at initialisation (dotted, in
-        its colour), sqrt(n) and 1/m (dashed). A stage that has collapsed has no OTS, and is
-        named. OTS compares at equal m only: the axis says m.
+        LSS (below) against the stage, a column for each of up to four gammas: the paper's four
+        where they exist, and others as far apart as possible. Points are means over seeds, bars
+        their 95% t-intervals where there are several. Baselines: each network at initialisation
+        (dotted, in its colour), sqrt(n) and 1/m (dashed). A collapsed stage has no OTS; the title
+        names it. OTS is comparable at equal m only, so the axis names m.
     """
     done, tracks = _stages(results)
     ended = tracks[tracks.epoch == tracks.epochs_done]
@@ -108,9 +109,7 @@ def scores_by_stage(results: Results) -> Figure:
     for i, (cell, gammas) in enumerate(zip(cells, shown, strict=True)):
         trials, rows = panels.at(done, cell), panels.at(ended, cell)
         _accuracies(grid[2 * i, 0], trials, gammas)
-        others = [f"{n.replace('_', ' ')} {cell[n]}" for n in columns[3:]]
-        name = [panels.data_name(cell["dataset"]), f"K = {cell['stages']}", *others]
-        style.title(grid[2 * i, 0], ", ".join(name))
+        style.title(grid[2 * i, 0], panels.row_name(cell, columns[3:]))
         grid[2 * i + 1, 0].set_axis_off()
         labels = {
             "ots": f"OTS (fraction, m = {panels.sizes(trials)})",
@@ -122,15 +121,16 @@ def scores_by_stage(results: Results) -> Figure:
                 own = rows[rows.gamma == gamma]
                 seen += style.random_baselines(axes, score, own, named=gamma == gammas[-1])
                 seen += _stage_lines(axes, score, panels.at(means, cell | {"gamma": gamma}))
-                style.whole_axis(axes, 1, int(cell["stages"]), pad=0.12)
+                scales.whole_axis(axes, 1, int(cell["stages"]), pad=0.12)
                 axes.tick_params(labelleft=axes is places[0])
                 if score == "ots":
                     style.title(axes, f"γ = {gamma:.4g}{_lost(own)}")
-                axes.set_xlabel("stage k" * (score == "lss"))
+                if score == "lss":
+                    axes.set_xlabel("stage k")
             for axes in places[: len(gammas)]:
                 axes.set_ylim(-0.04, 1.06)
                 if score == "lss":
-                    style.limit(axes, seen, log=True)
+                    scales.limit(axes, seen, log=True)
             for axes in places[len(gammas) :]:
                 axes.set_visible(False)
             places[0].set_ylabel(label)
@@ -139,9 +139,9 @@ def scores_by_stage(results: Results) -> Figure:
 
 
 def _stages(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Trials of several stages that are done, and their rows of the tracks table, by stage.
+    """Trials that are done and have several stages, and their rows of the tracks table.
 
-    A stage that has collapsed has no OTS here.
+    Collapsed stages have no OTS here.
     """
     done = cells.done(results)
     done = done[done.stages > 1]
@@ -153,14 +153,14 @@ def _stages(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _shape(trials: pd.DataFrame, stage: int) -> str:
-    """Shape of a state in a stage, if it is known: ": 64 x 32 x 32"."""
+    """The shape of a state in a stage (": 64 x 32 x 32"), or nothing if it is unknown."""
     known = trials.shapes.dropna()
     shapes = known.iloc[0].split(", ") if len(known) else []
     return f": {shapes[stage - 1]}" if stage <= len(shapes) else ""
 
 
 def _gammas(trials: pd.DataFrame) -> list[float]:
-    """The gammas to show: up to four, or some of each network if they have none in common."""
+    """The gammas to show: up to four, or some of each network if they share none."""
     by_network = {network: own.gamma.unique() for network, own in trials.groupby("network")}
     count = trials.groupby("gamma").network.nunique().max()
     if count < len(by_network):
@@ -171,7 +171,7 @@ def _gammas(trials: pd.DataFrame) -> list[float]:
 
 
 def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
-    """Test accuracy of each network against the gammas that are shown."""
+    """Draw the test accuracy of each network against the gammas that are shown."""
     for k, (network, own) in enumerate(trials.groupby("network")):
         mean = mean_interval(own[own.gamma.isin(gammas)], ["gamma"], ["test_accuracy"])
         x = [gammas.index(gamma) + 0.1 * k - 0.05 for gamma in mean.index]
@@ -179,18 +179,18 @@ def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
         style.bars(axes, x, mean.test_accuracy, mean.test_accuracy_ci95, look)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 1.01))
-    panels.gamma_axis(axes, gammas)
+    scales.gamma_axis(axes, gammas)
     axes.set_ylabel("test accuracy (fraction)")
 
 
 def _stage_lines(axes: Axes, score: str, means: pd.DataFrame) -> list[float]:
-    """Each network's score against the stage, with its null; all heights."""
+    """Draw each network's score and its value at initialisation, and return all heights."""
     for k, (network, mean) in enumerate(means.groupby("network")):
         look = _style(str(network), int(mean.stages.iloc[0]))
         x = (mean.stage + 0.1 * k - 0.05).tolist()
         style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
-        null = {"color": look["color"], "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
-        axes.plot(mean.stage, mean[f"{score}_initial"], label=INITIAL, **null)
+        initial = style.initial_style(look["color"])
+        axes.plot(mean.stage, mean[f"{score}_initial"], label=INITIAL, **initial)
     return [*means[score], *means[f"{score}_initial"]]
 
 
@@ -199,24 +199,23 @@ def _style(network: str, stages: int) -> dict:
 
 
 def _lost(rows: pd.DataFrame) -> str:
-    """Which stages have collapsed, as a second line of a title."""
+    """A second line of a title that names the collapsed stages, or nothing."""
     lost = rows[rows.collapsed.eq(True)]
     names = []
     for network, own in lost.groupby("network"):
         stages = sorted(own.stage.unique())
         which = "" if len(stages) == own.stages.iloc[0] else f" {', '.join(map(str, stages))}"
         names.append(network_name(network) + which)
-    return "\ncollapsed: " * bool(names) + "; ".join(names)
+    return f"\ncollapsed: {'; '.join(names)}" if names else ""
 
 
 def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
-    """What the lines are, in a place where there is no panel."""
+    """Explain the lines in a place where there is no panel."""
     handles = []
     for key in done[["network", "stages"]].drop_duplicates().to_dict("records"):
         look = _style(key["network"], key["stages"])
         handles.append(Line2D([], [], label=panels.name(key, []), **look))
     handles.sort(key=lambda line: str(line.get_label()).lower())
-    for label, look in ((f"same network\n{INITIAL}", ":"), ("random: √n, 1/m", "--")):
-        null: Any = {"color": "0.35", "linestyle": look}
-        handles.append(Line2D([], [], label=label, **null))
+    handles.append(style.baseline_handle(f"same network\n{INITIAL}", ":"))
+    handles.append(style.baseline_handle("random: √n, 1/m", "--"))
     axes.legend(handles=handles, loc="center left", fontsize=8.5, frameon=False)

@@ -1,13 +1,10 @@
-"""How figures look: grids of panels, colours, axes, baselines, and the files of a figure."""
+"""How figures look: grids of panels, colours, lines, baselines, legends."""
 
-import io
 import textwrap
-import unicodedata
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from analysis.plots.settings import mpl, own_settings  # before matplotlib
+from analysis.plots.settings import mpl  # before matplotlib
 
 # isort: split
 import numpy as np
@@ -18,29 +15,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, LogFormatterSciNotation, MaxNLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from scoring.storage import write_file
+from analysis.plots import scales
 
 MARKERS = "osD^vPX<>"
 DASHES = ["-", (0, (5, 1)), "-.", (0, (3, 1, 1, 1))]
 COLOURS = {"plain": "#D55E00", "resnet": "#0072B2"}  # Okabe and Ito's, safe for the colour-blind
 BASELINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "zorder": 1.5}
 INITIAL = "at initialisation"
-TICKS = [1, 1.2, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 300, 1000, 10_000]
-SHADES = ListedColormap(
-    mpl.colormaps["viridis"](np.linspace(0, 0.86, 40))
-)  # without the palest end, which does not print
+# The palest colours of viridis do not print.
+SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.86, 40)))
 LEFT, TOP, BOTTOM = 0.72, 0.38, 0.5  # inches around the grid of panels
 BEFORE, BELOW = 0.6, 0.34  # inches from a panel to the middle of its axis labels
-FORMS = {
-    "png": {"dpi": 150, "pil_kwargs": {"compress_level": 4}},
-    "svg": {"metadata": {"Date": None}},
-}
-
-
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def empty_figure(width: float, height: float) -> Figure:
@@ -161,7 +149,7 @@ def colour_bar(figure: Figure, values: Sequence[float], title: str, top: float) 
     bounds = (1 - 1.05 / width, 1 - (top + 0.45 + tall) / height, 0.16 / width, tall / height)
     place = figure.axes[0].inset_axes(bounds, transform=figure.transFigure)
     figure.colorbar(ScalarMappable(_log_norm(values), SHADES), cax=place)
-    place.yaxis.set_major_formatter(Powers())
+    place.yaxis.set_major_formatter(scales.Powers())
     place.yaxis.set_minor_locator(NullLocator())
     place.tick_params(labelsize=8)
     zero = "\n(0: darkest)" if 0 in values else ""
@@ -217,8 +205,18 @@ def network_style(network: str, stages: int) -> dict:
     }
 
 
+def baseline_handle(label: str, dashes: Any, width: float | None = None) -> Line2D:
+    """A grey line that explains a baseline in a legend."""
+    return Line2D([], [], color="0.35", linestyle=dashes, linewidth=width, label=label)
+
+
+def initial_style(colour: str) -> dict[str, Any]:
+    """Style of a dotted line for what a network did at the start, in the network's colour."""
+    return {"color": colour, "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
+
+
 def line_style(network: str, stages: int) -> dict:
-    """The look of a solid line with small markers, in the colour and marker of a network."""
+    """Style of a solid line with small markers, in the colour and marker of a network."""
     return network_style(network, stages) | {"linestyle": "-", "markersize": 4}
 
 
@@ -237,113 +235,3 @@ def bars(axes: Axes, x: Sequence[float], mean: pd.Series, half: pd.Series, look:
         axes.plot(
             across, np.column_stack([low, high, gap]).ravel(), marker="_", markersize=5, **bar
         )
-
-
-def limit(axes: Axes, seen: Iterable[float], log: bool) -> None:
-    """Set the bounds of an LSS axis around means and baselines.
-
-    A very wide interval may leave the panel.
-    """
-    values = np.array([v for v in seen if np.isfinite(v) and v > 0] or [1.0, 2.0])
-    low, high = values.min(), values.max()
-    if not log and high < 20 * low:
-        bounds, span = axes.dataLim, max(high - low, 0.5)  # the bounds include the intervals
-        low = max(min(low - 0.08 * span, bounds.y0), low - 0.4 * span, 0)
-        high = min(max(high + 0.08 * span, bounds.y1), high + 0.4 * span)
-        axes.set_ylim(low, high)
-        return
-    axes.set_yscale("log")
-    axes.set_ylim(min(low / 1.12, 1.0), max(high * 1.12, 1.5))
-    apart = (np.log(axes.get_ylim()[1]) - np.log(axes.get_ylim()[0])) / 9
-    ticks = [1.0]
-    ticks += [t for t in TICKS if np.log(t / ticks[-1]) > apart]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def whole_axis(axes: Axes, first: float, last: float, pad: float = 0.02) -> None:
-    """An x axis of whole numbers (epochs, stages, trials) that ends at the last of them."""
-    last = max(last, first + 1) if np.isfinite(last) else first + 1
-    space = pad * (last - first)
-    ticks = MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]).tick_values(first, last)
-    axes.set_xticks([tick for tick in ticks if first <= tick <= last])
-    axes.set_xlim(first - space, last + space)
-
-
-def points_axis(axes: Axes, m: list[int]) -> None:
-    """A logarithmic x axis of numbers of points, with a tick at each."""
-    axes.set_xscale("log")
-    axes.set_xlim(m[0] / 1.25, m[-1] * 1.25)
-    axes.xaxis.set_major_locator(FixedLocator(m))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def limit_share(axes: Axes, seen: Iterable[float], to: int) -> None:
-    """Set the bounds of a y axis of numbers in [0, 1] so that it includes ``to``, 0 or 1."""
-    far = max((abs(v - to) for v in seen if np.isfinite(v)), default=0.0)
-    span = max(far, 0.02)
-    if to == 0:
-        axes.set_ylim(-0.05 * span, 1.08 * span)
-    else:
-        axes.set_ylim(1 - 1.08 * span, 1 + 0.05 * span)
-
-
-class Powers(LogFormatterSciNotation):
-    """Tick labels of a logarithmic axis as plain text (10⁻³), where matplotlib writes formulas."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        """The label of a tick; empty where matplotlib would leave it out."""
-        formula = super().__call__(x, pos)
-        number = formula.removeprefix(r"$\mathdefault{").removesuffix("}$")
-        number, _, power = number.replace(r"\times", "×").partition("^{")
-        return number.replace("-", "−") + power.removesuffix("}").translate(SUPERSCRIPTS)
-
-
-def clean(figure: Figure) -> None:
-    """Make control characters in a figure's texts visible: an SVG file must not hold them.
-
-    They can be part of a name, for instance of a file that a dataset was read from.
-    """
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        text.set_text("".join(_visible(letter) for letter in text.get_text()))
-
-
-def _visible(letter: str) -> str:
-    r"""A letter, or its escape sequence if XML does not allow it. A line break stays.
-
-    >>> print(*map(_visible, ("a", "\x1b", "\x85", "\uffff")))
-    a \x1b \x85 \uffff
-    """
-    control = unicodedata.category(letter) == "Cc" and letter != "\n"
-    if control or letter in "\ufffe\uffff":
-        return letter.encode("unicode_escape").decode()
-    return letter
-
-
-def render(figure: Figure, name: str, forms: Sequence[str] = tuple(FORMS)) -> dict[str, bytes]:
-    """The content of a figure's files by form: ``png`` (150 dpi) and ``svg``.
-
-    The same figure gives the same bytes each time, whatever settings matplotlib has.
-    """
-    content = {}
-    with own_settings(salt=name), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is drawn as a box
-        for form in forms:
-            stream = io.StringIO() if form == "svg" else io.BytesIO()  # text is faster for SVG
-            figure.savefig(stream, format=form, **FORMS[form])  # type: ignore[arg-type]
-            drawn = stream.getvalue()
-            content[form] = drawn.encode() if isinstance(drawn, str) else drawn
-    return content
-
-
-def save(
-    figure: Figure, root: str, name: str, forms: Sequence[str] = tuple(FORMS)
-) -> dict[str, bytes]:
-    """Write a figure to a folder as ``<name>.png`` and ``<name>.svg``; see :func:`render`."""
-    content = render(figure, name, forms)
-    for form, drawn in content.items():
-        write_file(root, f"{name}.{form}", drawn)
-    return content

@@ -1,7 +1,8 @@
 """Data tracks in two dimensions: the forms of the paper's Figs 3 and 9 to 16.
 
-The tracks of a few points were multiplied with one Gaussian (2, d) matrix P when they were scored,
-the same for every network and trial of a dimension; what is drawn here is what was stored.
+When a trial was scored, the tracks of a few points were multiplied by a Gaussian (2, d) matrix P,
+which is the same for every network and trial of a dimension. The results are stored, and drawn
+here.
 """
 
 import itertools
@@ -22,16 +23,16 @@ from analysis.measures.layout import network_name
 from analysis.plots import panels, style
 from analysis.results import Results
 
-FIG_3 = 5e-4  # on MNIST
+FIG_3 = 5e-4  # the paper's gamma on MNIST
 FIGS_9_TO_12 = [1e-4, 1e-3, 1e-2, 1e-1]
-POINTS = 50  # whose tracks are stored, at most
-EACH = 2  # points of a class that are shown
-HUES = [  # after Tol's muted scheme: safe for colour-blind, none too pale to print
-    *("#332288", "#CC6677", "#117733", "#DDAA33", "#66AADD"),
-    *("#882255", "#44AA99", "#888822", "#AA4499", "#222222"),
-]
-ENDS = "osD^vPX<>*"  # a class is known by the marker at the end of a track as well
-UNKNOWN = -1  # place of a point whose class is not stored
+POINTS = 50  # Trials store the tracks of the first 50 points at most.
+EACH = 2  # points of each class that are shown
+HUES = [  # after Tol's muted scheme: safe for the colour-blind, none too pale to print
+    "#332288", "#CC6677", "#117733", "#DDAA33", "#66AADD",
+    "#882255", "#44AA99", "#888822", "#AA4499", "#222222",
+]  # fmt: skip
+ENDS = "osD^vPX<>*"  # Each class has its own marker at the ends of its tracks as well.
+UNKNOWN = -1  # stands for the place in HUES where the class of a point is not stored
 LINE = ["dataset", "network", "stages", "gamma", "seed", "points", "test_accuracy"]
 
 
@@ -39,18 +40,19 @@ def tracks_by_gamma(results: Results) -> Figure:
     """Tracks of one stage, in the form of Figs 3 and 9 to 12: a column per gamma.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done and have one stage.
+        results: from :func:`analysis.results.load`; trials that are done and have one stage.
 
     Returns:
-        Figure with a row per dataset and network, and up to four gammas: the paper's (on MNIST
-        that of Fig. 3 too), else others as far apart as there are; the same for all networks
-        if they have any in common. Of each the trial with the smallest seed, after its last
-        epoch. About 20 tracks, by class where that is stored; titles say the trial's LSS and
-        OTS, in brackets before training.
+        Figure with a row per dataset and network, and up to four gammas: those of the paper (on
+        MNIST that of Fig. 3 too) where they exist, and others as far apart as possible. All
+        networks have the same gammas if they share any. A panel shows the trial with the
+        smallest seed after its last epoch: about 20 tracks, in the colour of their class where it
+        is stored. Titles give the trial's LSS and OTS, with the values before training in
+        brackets.
     """
     rows = []
     for cell in _cells(results, several=False):
-        wanted = [FIG_3] * (cell.dataset.iloc[0] == "mnist") + FIGS_9_TO_12
+        wanted = [FIG_3, *FIGS_9_TO_12] if cell.dataset.iloc[0] == "mnist" else FIGS_9_TO_12
         common = cell.groupby("gamma").network.nunique().max() == cell.network.nunique()
         for _, own in cell.groupby("network"):
             gammas = sorted((cell if common else own).gamma.unique())
@@ -63,11 +65,11 @@ def tracks_by_stage(results: Results) -> Figure:
     """Tracks of several stages, in the form of Figs 13 to 16: a column per stage.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done and have several stages.
+        results: from :func:`analysis.results.load`; trials that are done and have several stages.
 
     Returns:
-        Figure with a row per dataset, K and network, at the gamma with that network's best mean
-        test accuracy, of the trial with the smallest seed, after its last epoch; else as in
+        Figure with a row per dataset, K and network, at the gamma with the network's best mean
+        test accuracy. A row shows the trial with the smallest seed after its last epoch; see
         :func:`tracks_by_gamma`.
     """
     rows = []
@@ -81,14 +83,14 @@ def tracks_by_stage(results: Results) -> Figure:
 
 
 def has_tracks(results: Results, several: bool) -> bool:
-    """Whether tracks are stored of a trial that is done, of one stage or of several."""
+    """Whether a trial that is done has stored tracks; it has one stage, or several."""
     return any(True for _ in _cells(results, several))
 
 
 def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
-    """Of each dataset and K: a row per stage of a trial that has its last tracks, seeds in order.
+    """For each dataset and K, a row per stage of each trial with tracks of its last epoch.
 
-    A stage that has collapsed has no OTS here.
+    Rows are in the order of seeds. Collapsed stages have no OTS here.
     """
     done = cells.done(results)
     columns = ["trial", "epoch", "stage", "blocks", "collapsed", "projected"]
@@ -125,7 +127,8 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Fig
                 classes.setdefault(place, set()).add(label)
             trials.append(trial)
             style.title(axes, _title(trial))
-            axes.set_xlabel("P x, first coordinate (distance)" * (row is rows[-1]))
+            if row is rows[-1]:
+                axes.set_xlabel("P x, first coordinate (distance)")
         first = next(axes for axes in places if axes.get_visible())
         first.set_ylabel("P x, second coordinate (distance)")
     _legend(figure, classes, pd.DataFrame(trials))
@@ -133,22 +136,29 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Fig
 
 
 def _title(trial: pd.Series) -> str:
-    network = network_name(trial.network)
+    """Dataset, network and gamma, then the stage if there are several, then the scores."""
+    network = panels.one_line(network_name(trial.network))
     lines = [f"{panels.data_name(trial.dataset)}, {network}, γ = {trial.gamma:.4g}"]
-    lines += [f"stage {trial.stage:g} of {trial.stages:g}"] * bool(trial.stages > 1)
-    said = []
-    for name, digits in (("lss", 2), ("ots", 3)):
-        after, before = trial[name], trial[f"{name}_initial"]
-        null = f" ({before:.{digits}f})" if np.isfinite(before) else ""
-        said.append(f"{name.upper()} {after:.{digits}f}{null}" * bool(np.isfinite(after)))
-    lines.append(", ".join(filter(None, said)))
+    if trial.stages > 1:
+        lines.append(f"stage {trial.stage:g} of {trial.stages:g}")
+    scores = [_score(trial, "lss", 2), _score(trial, "ots", 3)]
+    lines.append(", ".join(text for text in scores if text))
     return "\n".join(lines)
 
 
-def _labels(results: Results) -> dict[str, pd.Series]:
-    """Classes of the points to show, by dataset: they are the same in all of its trials.
+def _score(trial: pd.Series, name: str, digits: int) -> str:
+    """A score with its value before training in brackets, or nothing if it is unknown."""
+    after, before = trial[name], trial[f"{name}_initial"]
+    if not np.isfinite(after):
+        return ""
+    text = f"{name.upper()} {after:.{digits}f}"
+    return f"{text} ({before:.{digits}f})" if np.isfinite(before) else text
 
-    Those are the first two points of each of the ten classes that are commonest among them.
+
+def _labels(results: Results) -> dict[str, pd.Series]:
+    """The points to show of each dataset and their classes, the same in all of its trials.
+
+    They are the first two points of each of the ten commonest classes.
     """
     samples = results.samples[["trial", "point", "label"]]
     samples = samples[(samples.point < POINTS) & samples.label.notna()]
@@ -163,7 +173,7 @@ def _labels(results: Results) -> dict[str, pd.Series]:
 
 
 def _panel(axes: Axes, trial: pd.Series, labels: pd.Series) -> dict[int, int]:
-    """Draw the tracks of a stage of one trial; which place in HUES is which class."""
+    """Draw the tracks of a trial's stage, and return the class for each place in HUES."""
     flat = np.asarray(trial.projected, dtype="float64")
     track = flat.reshape(int(trial.blocks) + 1, -1, 2)  # (n + 1, points, 2)
     finite = np.flatnonzero(np.isfinite(track).all(axis=(0, 2)))
@@ -195,7 +205,7 @@ def _panel(axes: Axes, trial: pd.Series, labels: pd.Series) -> dict[int, int]:
 
 
 def _style(place: int) -> tuple[str, str]:
-    """Colour of a class, and marker of the ends of its tracks."""
+    """The colour of a class and the marker at the ends of its tracks."""
     return ("0.25", "o") if place == UNKNOWN else (HUES[place], ENDS[place])
 
 
@@ -205,7 +215,7 @@ def _end(place: int) -> Path:
 
 
 def _legend(figure: Figure, classes: dict[int, set[int]], trials: pd.DataFrame) -> None:
-    """The classes, what is start and end, and what the titles do not say."""
+    """Explain the classes, the ends of tracks, and what titles leave out."""
     handles = []
     for place, labels in sorted(classes.items()):
         colour, marker = _style(place)

@@ -1,6 +1,6 @@
 """Figures with a point for each trial: accuracy against scores, and what a search found.
 
-Nulls are in every panel that has any: see :func:`objective_axis`.
+Every panel shows the baselines of its scores; see :func:`objective_axis`.
 """
 
 import itertools
@@ -10,33 +10,32 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.measures import cells
 from analysis.measures.cells import without_collapsed
 from analysis.measures.layout import heading
 from analysis.measures.search import BETTER, Search, candidates, ranked
-from analysis.plots import panels, style
+from analysis.plots import panels, scales, style
 from analysis.plots.panels import at, name, sizes
 from analysis.plots.style import INITIAL
 from analysis.results import Results
 from scoring.schemas import TABLES
 
-FAR = 20  # times the smallest: an LSS or LSR so large puts its axis on a logarithmic scale
+FAR = 20  # The axis of LSS or LSR is logarithmic if its values differ by more than this factor.
 FRONT = {"color": "0.15", "linewidth": 1.1, "zorder": 2.5}
 
 
 def accuracy_against_score(results: Results) -> Figure:
-    """Test accuracy against LSS and OTS: what the correlations are about, pooled or not.
+    """Test accuracy against LSS and OTS, the numbers that correlations are computed from.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done are drawn.
+        results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
         Figure with a row per dataset and K, a panel for LSS and one for OTS, a point per trial
-        in the colour and marker of its network. Trials without a finite score are left out of
-        its panel. Nulls: each network at initialisation (dotted, in its colour), sqrt(n) and
-        1/m (dashed). OTS compares at equal m only: the axis says m.
+        in the colour and marker of its network. A panel leaves out trials without a finite
+        score. Baselines: each network at initialisation (dotted, in its colour), sqrt(n) and
+        1/m (dashed). OTS is comparable at equal m only, so the axis names m.
     """
     done = without_collapsed(cells.done(results)).dropna(subset="test_accuracy")
     done = done.assign(lss=done.lss.replace(np.inf, np.nan))
@@ -49,9 +48,7 @@ def accuracy_against_score(results: Results) -> Figure:
         for axes, score, better in zip(places, ("lss", "ots"), ("min", "max"), strict=True):
             trial_points(axes, score, "test_accuracy", here, alpha=0.75, markeredgewidth=0.9)
             objective_axis(axes, "x", score, better, here)
-            others = [f"{n.replace('_', ' ')} {cell[n]}" for n in columns[3:]]
-            title = [panels.data_name(cell["dataset"]), f"K = {cell['stages']}", *others]
-            style.title(axes, ", ".join(title))
+            style.title(axes, panels.row_name(cell, columns[3:]))
         places[0].set_ylabel("test accuracy (fraction)")
         places[1].set_ylim(places[0].get_ylim())
     point_legend(figure)
@@ -62,14 +59,14 @@ def pareto_front(results: Results, search: Search) -> Figure:
     """The trials of a search against its objectives: a panel for each pair of them.
 
     Args:
-        results: of :func:`analysis.results.load`.
-        search: of :func:`analysis.measures.search.read_search`, with two objectives or more.
+        results: from :func:`analysis.results.load`.
+        search: from :func:`analysis.measures.search.read_search`, with two objectives or more.
 
     Returns:
         Figure with a point per trial that is done and has every objective, by network and K;
-        those of the Pareto front are large, the others small and pale. A step line joins those
-        that are on the front of the panel's two objectives: what is better than the line
-        nobody has found. Nulls in every panel that has any.
+        those on the Pareto front are large, the others small and pale. A step line joins the
+        trials on the front of the panel's two objectives: no trial lies on its better side.
+        Panels show the baselines of their objectives.
     """
     found = candidates(results, search)
     if not len(found):
@@ -95,15 +92,15 @@ def pareto_front(results: Results, search: Search) -> Figure:
 
 
 def search_history(results: Results, search: Search) -> Figure:
-    """The one objective of a search against the trial's number, in the order they were trained.
+    """The only objective of a search against the number of the trial, in the order of training.
 
     Args:
-        results: of :func:`analysis.results.load`.
-        search: of :func:`analysis.measures.search.read_search`, with one objective.
+        results: from :func:`analysis.results.load`.
+        search: from :func:`analysis.measures.search.read_search`, with one objective.
 
     Returns:
         Figure with a point per trial that is done and has the objective, by network and K, a
-        step line for the best so far, and the objective's nulls.
+        step line for the best so far, and the baselines of the objective.
     """
     found = candidates(results, search).sort_values("trained_at", kind="stable")
     if not len(found):
@@ -116,16 +113,16 @@ def search_history(results: Results, search: Search) -> Figure:
     axes.plot(found.number, best, drawstyle="steps-post", label="best so far", **FRONT)
     objective_axis(axes, "y", score, better, found)
     axes.set_xlabel("trial, in the order they were trained")
-    style.whole_axis(axes, 1, len(found))
+    scales.whole_axis(axes, 1, len(found))
     point_legend(figure)
     return figure
 
 
 def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.DataFrame) -> None:
-    """An axis (``x`` or ``y``) of an objective: its symbol, unit and better direction, its nulls.
+    """Label an axis (``x`` or ``y``) with an objective, its unit and its better direction.
 
-    Nulls are lines across the panel: each network and K at initialisation (dotted, in its
-    colour), and what chance gives (dashed).
+    Baselines are lines across the panel: each network and K at initialisation (dotted, in its
+    colour), and the value at random (dashed).
     """
     unit = (TABLES["trials"].field(score).metadata or {})[b"unit"].decode()
     m = f"m = {sizes(trials)}" if score in ("ots", "gap") else ""
@@ -136,20 +133,20 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
         axes.set(**{f"{along}scale": "log"})
         axis = axes.xaxis if along == "x" else axes.yaxis
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(style.Powers())
+        axis.set_minor_formatter(scales.Powers())
     line = axes.axvline if along == "x" else axes.axhline
     if f"{score}_initial" in trials:
         means = trials.groupby(["network", "stages"])[f"{score}_initial"].mean().dropna()
         for (network, stages), mean in means.items():  # type: ignore[misc]
             colour = style.network_style(network, stages)["color"]
-            line(mean, linestyle=":", linewidth=1.2, color=colour, label=INITIAL, zorder=1.6)
+            line(mean, label=INITIAL, **style.initial_style(colour))
     if f"{score}_random" in trials:
         for height in trials[f"{score}_random"].dropna().unique():
             line(height, linestyle="--", label=heading(f"{score}_random"), **style.BASELINE)
 
 
 def trial_points(axes: Axes, x: str, y: str, trials: pd.DataFrame, **look: Any) -> None:
-    """Draw trials as points, in the marker and colour of their network and K."""
+    """Draw trials as points in the marker and colour of their network and K."""
     for key in trials[["network", "stages"]].drop_duplicates().to_dict("records"):
         own: dict[str, Any] = style.network_style(key["network"], key["stages"])
         own |= {"linestyle": "none", "label": name(key, [])} | look
@@ -158,7 +155,7 @@ def trial_points(axes: Axes, x: str, y: str, trials: pd.DataFrame, **look: Any) 
 
 
 def point_legend(figure: Figure) -> None:
-    """The legend of a figure of trials: every label once, networks first."""
+    """The legend of a figure of trials: each label once, networks first."""
     shown: dict[str, Any] = {}
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
@@ -166,7 +163,8 @@ def point_legend(figure: Figure) -> None:
     networks = sorted((label for label in shown if ", K = " in label), key=str.lower)
     shown = {label: shown[label] for label in networks} | shown
     if shown.pop(INITIAL, None):
-        shown[f"same network\n{INITIAL}"] = Line2D([], [], linestyle=":", color="0.35")
+        label = f"same network\n{INITIAL}"
+        shown[label] = style.baseline_handle(label, ":")
     for label, handle in shown.items():
         handle.set_label(label)
     style.legend(figure, list(shown.values()))
