@@ -24,7 +24,8 @@ from scoring.tables import read_table, write_table
 from tune_jobs import cli, folder, service, sweep
 from tune_jobs.board import Board
 from tune_jobs.cluster.reach import answers
-from tune_jobs.commands.ending import output, results_table
+from tune_jobs.commands.ending import results_table
+from tune_jobs.terminal import output
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 import errno
 import sys
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from models import messages
 from scoring.storage import StoreError
-from tune_jobs import provenance
+from tune_jobs import provenance, terminal
 from tune_jobs.commands import cluster, folder, run
 from tune_jobs.errors import SweepError
 
@@ -41,30 +42,44 @@ for group in (run, folder, cluster):
     app.add_typer(group.app)
 
 
+# What typer raises for any wrong command line. It exports only some of the subclasses.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
 def main() -> NoReturn:
     """Entry point: bad input ends with one message and exit status 2, never with a traceback."""
+    terminal.never_fail_to_encode()
     try:
-        app()
+        sys.exit(app(prog_name="geosweep", standalone_mode=False) or 0)
+    except UsageError as error:
+        if type(error).__name__ != "NoArgsIsHelpError":  # That one has printed the help already.
+            terminal.complain(_usage(error))
+        sys.exit(2)
     except (SweepError, StoreError) as error:
-        print(f"geosweep: {error}", file=sys.stderr)
+        terminal.complain(str(error))
         sys.exit(2)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         place = f" ({error.filename})" if error.filename else ""
-        print(
-            f"geosweep: no space left on the disk{place}; free some, then run the same command "
-            "again to continue",
-            file=sys.stderr,
+        terminal.complain(
+            f"no space left on the disk{place}; free some, then run the same command again to "
+            "continue"
         )
         sys.exit(1)
-    sys.exit(0)
+
+
+def _usage(error: Any) -> str:
+    """One line about a wrong command line."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    text = f"{text[:1].lower()}{messages.plain(text[1:], 400)}"
+    return f"{text}; see {error.ctx.command_path if error.ctx else 'geosweep'} --help"
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
         revision = provenance.revision()
-        print(f"geosweep {version('geosweep')}{f' ({revision})' if revision else ''}")
+        terminal.say(f"geosweep {version('geosweep')}{f' ({revision})' if revision else ''}")
         raise typer.Exit
 
 

@@ -84,7 +84,10 @@ def absolute(out: str) -> str:
         SweepError: no URI that can be opened.
     """
     if "://" not in out:
-        return str(Path(out).expanduser().resolve())
+        root = str(Path(out).expanduser().resolve())
+        if root.encode(errors="replace") != root.encode(errors="ignore"):  # for pyarrow
+            raise SweepError(f"{root}: the name is not UTF-8; choose another folder with --out")
+        return root
     try:
         return storage.open_folder(out)[1] if storage.is_local(out) else out.rstrip("/")
     except ValueError as error:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from models import datasets, order
 from models.architectures import architecture
@@ -312,11 +313,9 @@ def _run(
     to_train = len(state.missing) + state.to_suggest
     begun = f" ({len(state.begun)} go on from a checkpoint)" if state.begun else ""
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
-    console.print(
-        f"[bold]{request.sweep.name}[/]: {state.planned} trials, {to_train} to train{begun}, "
-        f"{len(state.scoring)} to score{to_evaluate}; starting Ray and MLflow",
-        highlight=False,
-    )
+    counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
+    name = Text(request.sweep.name, style="bold")
+    console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
     with processes.ray_running(request.address, _is_here(request.address)) as scratch:
         from tune_jobs.driver import Driver
 

@@ -1,12 +1,10 @@
 """The commands for a cluster: geosweep submit | logs | stop | fetch | down."""
 
-import sys
 import time
 from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from scoring import places
 from tune_jobs import folder, service, sweep
@@ -14,6 +12,7 @@ from tune_jobs.cluster import jobs, reach
 from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
 from tune_jobs.mlflow_store import redact, tracking_uri
+from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
 
@@ -66,11 +65,11 @@ def submit(
         ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
         job = jobs.submit(client, found, there, arguments, named=out is not None)
         where = f"--cluster {cluster}" if cluster else f"--address {address}"
-        print(f"job      {job}\nfolder   {there}")
+        say(f"job      {job}\nfolder   {there}")
         if ahead:
-            print(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
-        print(f"log      geosweep logs {job} {where}")
-        print(f"results  geosweep fetch {job} {where}", flush=True)
+            say(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
+        say(f"log      geosweep logs {job} {where}")
+        say(f"results  geosweep fetch {job} {where}")
         if follow:
             _follow(client, job)
 
@@ -93,7 +92,7 @@ def logs(
         job = str(jobs.find(client, which, cluster).submission_id)
         if follow:
             _follow(client, job)
-        print(client.get_job_logs(job), end="")
+        say(client.get_job_logs(job), end="")
 
 
 @app.command(rich_help_panel="Clusters")
@@ -113,12 +112,12 @@ def stop(
         found = jobs.find(client, which, cluster)
         job = str(found.submission_id)
         if found.status.is_terminal():
-            print(f"{job}: not running ({found.status.value.lower()})")
+            say(f"{job}: not running ({found.status.value.lower()})")
             return
         client.stop_job(job)
         while not client.get_job_status(job).is_terminal():
             time.sleep(0.5)
-    print(f"{job}: stopped; submit it again to continue")
+    say(f"{job}: stopped; submit it again to continue")
 
 
 @app.command(rich_help_panel="Clusters")
@@ -162,13 +161,13 @@ def fetch(
     with folder.hold(root):
         reach.fetch(cluster, there, root, left)
         state = folder.inspect(root)
-        done, missed = service.sync(root, Console())
+        done, missed = service.sync(root, output())
     if state.rows:
         page, unseen = service.report(root, state.name)
         missed = missed or unseen is not None
-        print(f"report   {page}")
-    print(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
-    print(f"MLflow   {redact(tracking_uri(root))} ({len(done)} trials new); geosweep ui {root}")
+        say(f"report   {page}")
+    say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
+    say(f"MLflow   {redact(tracking_uri(root))} ({len(done)} trials new); geosweep ui {root}")
     if missed:
         raise typer.Exit(1)
 
@@ -188,10 +187,10 @@ def down(
     """
     missed = reach.down(cluster)
     for machine in missed:
-        print(f"geosweep: not stopped: {machine}", file=sys.stderr)
+        complain(f"not stopped: {machine}")
     if missed:
         raise typer.Exit(1)
-    print("down")
+    say("down")
 
 
 def show(which: str | None, cluster: str | None, address: str | None) -> None:
@@ -199,8 +198,8 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
     with jobs.connect(cluster, address) as client:
         if which is not None:
             job = jobs.find(client, which, cluster)
-            print(f"{job.submission_id}: {job.status.value.lower()}")
-            print(jobs.ask(client, "status", jobs.metadata(job, jobs.FOLDER)))
+            say(f"{job.submission_id}: {job.status.value.lower()}")
+            say(jobs.ask(client, "status", jobs.metadata(job, jobs.FOLDER)))
             return
         rows = [("job", "state", "submitted", "folder")]
         busy = False
@@ -212,17 +211,17 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             there = jobs.metadata(job, jobs.FOLDER)
             rows.append((str(job.submission_id), state, f"{at:%Y-%m-%d %H:%M}", there))
     if len(rows) == 1:
-        print("no sweep was submitted to this cluster yet")
+        say("no sweep was submitted to this cluster yet")
         return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+        say("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def serve(cluster: str, port: int) -> None:
     """``geosweep ui`` of a cluster: its MLflow on this machine, until Ctrl-C."""
     with reach.tunnel(cluster, reach.MLFLOW, port):
-        print(f"http://127.0.0.1:{port}  (MLflow of {cluster}; Ctrl-C to stop)", flush=True)
+        say(f"http://127.0.0.1:{port}  (MLflow of {cluster}; Ctrl-C to stop)")
         try:
             while reach.answers(port):
                 time.sleep(2)
@@ -233,8 +232,8 @@ def serve(cluster: str, port: int) -> None:
 
 def _follow(client: "jobs.JobSubmissionClient", job: str) -> None:
     try:
-        status = jobs.follow(client, job, lambda text: print(text, end="", flush=True))
+        status = jobs.follow(client, job, lambda text: say(text, end=""))
     except KeyboardInterrupt:
-        print(f"\ngeosweep: the sweep continues; geosweep stop {job} stops it", file=sys.stderr)
+        complain(f"the sweep continues; geosweep stop {job} stops it")
         raise typer.Exit(0) from None
     raise typer.Exit(status)

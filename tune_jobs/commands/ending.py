@@ -20,6 +20,7 @@ from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request, State, short_path
 from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.mlflow_store import is_there, tracking_uri
+from tune_jobs.terminal import say
 
 Row = dict[str, Any]
 MOST = 200  # Tables on the terminal show this many trials; the report shows all of them.
@@ -49,14 +50,6 @@ ROBUSTNESS: tuple[tuple[str, str], ...] = (
     ("PGD", "pgd_auc"),
     ("mixed", "mixed_ratio"),
 )
-
-
-def output() -> Console:
-    """Standard output. Lines are not wrapped in a pipe or a file."""
-    made = Console()
-    if not made.is_terminal:
-        made.width = 1000
-    return made
 
 
 def robustness_table(state: State) -> Group | None:
@@ -158,21 +151,21 @@ def end(
     robustness = robustness_table(state)
     if robustness:
         console.print(robustness)
-    page, unwritten = _report(request, state, console)
+    page, unwritten = _report(request, state)
     stopped = "stopped: " if state.interrupted else ""
     took = duration(time.monotonic() - begun)
-    console.print(f"{stopped}{_counts(state)} in {took}", highlight=False)
+    say(f"{stopped}{_counts(state)} in {took}")
     lines = _places(request.root, page)
     if unwritten:
         lines.append(("no report", unwritten))
     for what, text in lines + _left(state):
-        console.print(f"{what:8} {text}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{what:8} {text}")
     if state.interrupted:
         return 130
     return int(lacking or bool(state.unevaluated or state.weightless or unwritten))
 
 
-def _report(request: Request, state: State, console: Console) -> tuple[str | None, str | None]:
+def _report(request: Request, state: State) -> tuple[str | None, str | None]:
     """Write the report if results are newer than it; its page, and why it could not be written."""
     page = service.page(request.root)
     if not state.rows or (page and not state.worked):
@@ -182,7 +175,7 @@ def _report(request: Request, state: State, console: Console) -> tuple[str | Non
     except SweepError as error:  # The results are complete; only the report is missing.
         return page, str(error)
     if missed:
-        console.print(f"MLflow has no report: {missed}", highlight=False, markup=False)
+        say(f"MLflow has no report: {missed}")
     return page, None
 
 

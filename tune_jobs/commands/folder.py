@@ -10,17 +10,18 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from tune_jobs import folder, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options
-from tune_jobs.commands.ending import output, some
+from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
 from tune_jobs.mlflow_store import adopt, is_there, redact, tracking_uri
 from tune_jobs.processes import python
+from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
 
@@ -56,21 +57,15 @@ def status(
         raise SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
     root = folder.absolute(directory)
     state = folder.inspect(root)
-    console = output()
-    _show_counts(state, console)
+    _show_counts(state)
     names = labels(state.trials)
     for trial in state.ids("failed"):
-        console.print(
-            f"  failed {trial} ({names[trial]}): {state.rows[trial]['error']}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"  failed {trial} ({names[trial]}): {state.rows[trial]['error']}")
     if not state.complete:
-        _show_driver(state, console)
+        _show_driver(state)
 
 
-def _show_counts(state: folder.State, console: Console) -> None:
+def _show_counts(state: folder.State) -> None:
     """How many trials there are of each kind."""
     failed = state.ids("failed")
     counts = {
@@ -85,32 +80,32 @@ def _show_counts(state: folder.State, console: Console) -> None:
         "to evaluate": len(state.unevaluated),
         "to evaluate, but kept no weights": len(state.weightless),
     }
-    console.print(f"[bold]{state.name}[/]: {state.planned} trials", highlight=False)
+    title = Text.assemble((state.name, "bold"), f": {state.planned} trials")
+    output().print(title, soft_wrap=True)
     for what, count in counts.items():
         if count or what == "done":
-            console.print(f"  {count:5} {what}", highlight=False)
+            say(f"  {count:5} {what}")
     if state.extra:
-        console.print(f"  extra, of another sweep: {some(state.extra)}", highlight=False)
+        say(f"  extra, of another sweep: {some(state.extra)}")
 
 
-def _show_driver(state: folder.State, console: Console) -> None:
+def _show_driver(state: folder.State) -> None:
     """Who trains what is missing now, or how to continue."""
     holder, live = folder.holder(state.root), folder.progress(state.root)
     if holder and live:
         left = live["seconds_left"]
         words = f"about {duration(left)} left" if left is not None else "just begun"
         placed = ":" if live["running"] else "; no trial has its place yet"
-        console.print(f"running now, {words}{placed}", highlight=False)
+        say(f"running now, {words}{placed}")
         for cell in live["running"].values():
-            line = f"  {cell['label']}: epoch {max(cell['epoch'], 0)} of {cell['epochs']}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(f"  {cell['label']}: epoch {max(cell['epoch'], 0)} of {cell['epochs']}")
     elif holder:
-        console.print(f"starting ({holder} holds the folder)", highlight=False, markup=False)
+        say(f"starting ({holder} holds the folder)")
     else:
         only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
         names = " ".join(state.evaluations)
         command = f"geosweep evaluate {state.root} {names}" if only else "geosweep run"
-        console.print(f"not running; {command} continues", highlight=False, soft_wrap=True)
+        say(f"not running; {command} continues")
 
 
 @app.command(rich_help_panel="Results")
@@ -127,7 +122,7 @@ def sync(directory: options.Folder) -> None:
     folder.inspect(root)
     with folder.hold(root):
         done, missed = service.sync(root, output())
-    print(f"{len(done)} trials logged to {redact(tracking_uri(root))}")
+    say(f"{len(done)} trials logged to {redact(tracking_uri(root))}")
     if missed:
         raise typer.Exit(1)
 
@@ -160,9 +155,9 @@ def report(
     root = folder.absolute(directory)
     name = None if mlflow else folder.inspect(root).name
     page, missed = service.report(root, name, mlflow, compare)
-    print(page)
+    say(page)
     if missed:
-        print(f"geosweep: MLflow has no report: {missed}", file=sys.stderr)
+        complain(f"MLflow has no report: {missed}")
 
 
 @app.command(rich_help_panel="Results")
@@ -233,7 +228,7 @@ def _serve(uri: str, host: str, port: int) -> int:
         while server.poll() is None and not answers(port, here):
             time.sleep(0.2)
         if server.poll() is None:
-            print(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)", flush=True)
+            say(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)")
         return server.wait()
     except KeyboardInterrupt:
         return 130

@@ -2,9 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
-
-from rich.console import Console
 
 from models.config import TrialConfig
 from scoring.tables import read_table
@@ -13,6 +10,7 @@ from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import label, labels, varying_fields
 from tune_jobs.sweep import Sweep
+from tune_jobs.terminal import say
 
 
 def keep_apart(sweep: Sweep, root: str) -> None:
@@ -59,10 +57,9 @@ def _free(root: str) -> str:
     return next(n for n in names if not folder.listed(folder.absolute(n)))
 
 
-def show(request: folder.Request, console: Console) -> None:
+def show(request: folder.Request) -> None:
     """List the trials of a sweep, and how far each of them is in its folder."""
     sweep, root = request.sweep, request.root
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     rows = read_table(root, "trials", ["trial", "status"]).to_pylist()
     cells = folder.listed(root) if sweep.search else sweep.trials
     ids, begun = {trial.trial for trial in cells}, folder.begun(root)

@@ -1,7 +1,6 @@
 """The commands that train and evaluate: geosweep run | evaluate | sweeps."""
 
 import os
-import sys
 import time
 from dataclasses import replace
 from typing import Annotated
@@ -11,9 +10,10 @@ from rich.table import Table
 
 from tune_jobs import folder, service, sweep
 from tune_jobs.commands import options, plan
-from tune_jobs.commands.ending import end, output, results_table
+from tune_jobs.commands.ending import end, results_table
 from tune_jobs.evaluations import NAMES
 from tune_jobs.evaluations import read as read_evaluations
+from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
 
@@ -70,12 +70,12 @@ def run(
         download=not dry_run,
     )
     if dry_run:
-        plan.show(request, console)
+        plan.show(request)
         return
     try:
         state = service.run(request, console)
     except KeyboardInterrupt:  # the second one
-        print("geosweep: stopped; run the same command again to continue", file=sys.stderr)
+        complain("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     console.print(results_table(state, console.width))
     failed, unfinished = len(state.ids("failed")), state.unfinished
@@ -126,7 +126,7 @@ def evaluate(
     try:
         state = service.evaluate(request, console)
     except KeyboardInterrupt:  # the second one
-        print("geosweep: stopped; run the same command again to continue", file=sys.stderr)
+        complain("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     raise typer.Exit(end(request, state, console, begun))
 
@@ -146,10 +146,6 @@ def sweeps() -> None:
     for name in sweep.builtin():
         found = sweep.read(name)
         table.add_row(name, str(len(found.trials)), found.description)
-    console = output()
-    console.print(table)
+    output().print(table)
     here = os.path.relpath(next(iter(sweep.builtin().values())).parent)
-    console.print(
-        f"\ngeosweep run NAME trains one; their files in {here} are examples for your own",
-        highlight=False,
-    )
+    say(f"\ngeosweep run NAME trains one; their files in {here} are examples for your own")

@@ -1,0 +1,85 @@
+"""Printing: text from files, names and errors cannot control the terminal.
+
+Names and messages may contain anything: escape sequences that clear the screen, carriage returns
+that overwrite a line, controls that reverse its direction, or rich's markup. Everything that
+geosweep prints goes through :func:`output`, :func:`say` or :func:`complain`, which clean it.
+"""
+
+import io
+import re
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+MOST = 10_000  # A message with more characters loses its middle.
+
+# Whole escape sequences: CSI (colours, moves), OSC (titles, links) and short ones.
+SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]+[0-~]|\x1b[0-9=>A-Z\\^_a-z]"
+)
+# Single characters: C0 and C1 controls except tab and newline, line separators, direction controls,
+# and the surrogates that stand for bytes of a file name that are not UTF-8.
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    r"\ud800-\udfff]"
+)
+
+
+def clean(text: str) -> str:
+    r"""Text that a terminal shows as it is, instead of obeying it.
+
+    Args:
+        text: any.
+
+    Returns:
+        The text without escape sequences, and with other control characters replaced. Tabs and
+        newlines stay.
+
+    >>> clean("\x1b[31mred\x1b[0m and \x07bell")
+    'red and �bell'
+    """
+    text = SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class Terminal(Console):
+    """A rich console that cleans all text, and takes ``[red]`` in it for text."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False)
+        if not self.is_terminal:
+            self.width = 1000  # no wrapping in a pipe or a file
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Clean what is rendered; rich's own controls have segments of their own."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else clean(text), style, control)
+
+
+def output() -> Console:
+    """Standard output with colours, tables and live displays. Lines are not wrapped in a pipe."""
+    return Terminal()
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print a line on standard output."""
+    print(clean(text), end=end, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print an error or a warning on standard error."""
+    if len(text) > MOST:
+        text = f"{text[: MOST // 2]} ... {text[-MOST // 2 :]}"
+    print(f"geosweep: {clean(text)}", file=sys.stderr, flush=True)
+
+
+def never_fail_to_encode() -> None:
+    """Print ``?`` for characters that standard output cannot encode, like é in ASCII."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # None if it was closed
+        sys.stdout.reconfigure(errors="replace")
