@@ -85,7 +85,7 @@ def show(request: folder.Request) -> None:
     for trial, called in labels(sweep.trials).items():
         word = status.get(trial) or ("begun" if trial in begun else "")
         lines.append(f"  {trial}  {called}{f'  ({word})' if word else ''}")
-    console.out("\n".join(lines), highlight=False)
+    say("\n".join(lines))
 
 
 def _is_default(trial: TrialConfig, name: str) -> bool:
