@@ -1,9 +1,13 @@
-"""Sweeps made up for the tests of analysis: the tables of trials nobody trained."""
+"""Made-up sweeps for the tests of analysis: tables of trials that were never trained."""
 
 import json
+import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,7 @@ from scoring.storage import write_file
 from scoring.tables import write_table
 from tune_jobs.evaluations import read
 
-EVALUATIONS = read([])  # all of them, at their defaults
+EVALUATIONS = read([])  # all evaluations with their default settings
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
 
 
@@ -36,12 +40,11 @@ def made_up_trial(
     fragile: float = 1.0,
     **change: object,
 ) -> str:
-    """Write the tables of a trial with plausible numbers; returns its id.
+    """Write the tables of one trial with plausible numbers; returns the trial's id.
 
-    It has rows of the evaluations in ``tried``: see :func:`made_up_rows`.
-
-    OTS falls with m from 1.2 times what it is at the end to that; the same in every stage. A
-    trial that was stopped has its first half of the epochs, and no OTS.
+    OTS falls with m, from 1.2 times its value at all points, and is the same in every stage. A
+    stopped trial has the first half of the epochs and no OTS. For each evaluation in ``tried``
+    the trial has the rows of :func:`made_up_rows`. ``change`` replaces columns of its row.
     """
     trial = f"{dataset[:5]}{network[0]}{stages}g{gamma:g}s{seed}"
     trial += "".join(f"{n[0]}{v:g}" for n, v in change.items() if n.endswith("_penalty") and v)
@@ -178,11 +181,11 @@ def made_up_trial(
 def made_up_rows(
     tried: Sequence[str], stages: int, blocks: int, clean: float, fragile: float
 ) -> list[dict]:
-    """Rows of evaluations: accuracy falls from ``clean`` to chance, the faster the more fragile.
+    """Rows of evaluations in which accuracy falls from ``clean`` towards chance.
 
-    To 1 / (1 + 3 fragile) of the way at the highest level. The variation rate at block l is
-    fragile (l + 1) times the level's share of the highest one; tenths of pairs are mixed up in
-    shares of 0.145, 0.135, ..., 0.055, and all in 0.1.
+    At the highest level, 1 / (1 + 3 fragile) of the accuracy above chance is left. The variation
+    rate at block l is fragile (l + 1) times the level's share of the highest level. The tenths of
+    the pairs are mixed up in shares of 0.145, 0.135, ..., 0.055, and all pairs in a share of 0.1.
     """
 
     def accuracy(share: float) -> float:
@@ -226,12 +229,12 @@ def made_up_rows(
 
 
 def made_up_tracks(rng: np.random.Generator, blocks: int, points: int = 6) -> list[float]:
-    """Random walks of a few points in two dimensions, flat from (blocks + 1, points, 2)."""
+    """Random walks of a few points in two dimensions, (blocks + 1, points, 2) as a flat list."""
     return rng.normal(size=(blocks + 1, points, 2)).cumsum(axis=0).ravel().tolist()
 
 
 def by_m(ots: float, gap: float) -> dict[str, list]:
-    """Scores of the first points alone, from those of all 1000."""
+    """Scores of the first 100, 300 and 1000 points, from the score of all 1000."""
     grown = [1.2, 1.1, 1.0]
     return {
         "prefix_m": [100, 300, 1000],
@@ -241,7 +244,18 @@ def by_m(ots: float, gap: float) -> dict[str, list]:
 
 
 def made_up_sweep(root: Path) -> Path:
-    """2 networks x 4 gammas x 2 seeds; a trial of a third seed diverged and one failed."""
+    """2 networks x 4 gammas x 2 seeds; of a third seed, one trial diverged and one failed."""
+    return shutil.copytree(_made_up_sweep(), root, dirs_exist_ok=True)
+
+
+def _empty_folder() -> Path:
+    """A folder of this process for sweeps that are written once and copied; removed at its end."""
+    return Path(tempfile.mkdtemp(prefix="made-up-", dir=os.environ["GEOSWEEP_CACHE"]))
+
+
+@cache
+def _made_up_sweep() -> Path:
+    root = _empty_folder()
     for network in ("plain", "resnet"):
         for gamma in GAMMAS:
             for seed in (0, 1):
@@ -252,7 +266,7 @@ def made_up_sweep(root: Path) -> Path:
 
 
 def made_up_search(root: Path, objectives: dict[str, str], trials: int = 20) -> Path:
-    """Say of a sweep's folder that its trials are those of a search."""
+    """Write a sweep.json that makes the trials of a folder those of a search."""
     search = {"method": "optuna", "sampler": "tpe", "trials": trials, "seed": 0}
     content = {"name": "demo", "search": search | {"objectives": objectives}}
     write_file(str(root), places.SWEEP, json.dumps(content).encode())
@@ -260,10 +274,16 @@ def made_up_search(root: Path, objectives: dict[str, str], trials: int = 20) -> 
 
 
 def paper_sweep(root: Path, *tables: int) -> Path:
-    """A sweep with the paper's own numbers in it, and nothing else: of all its tables, or some.
+    """A sweep that holds only the paper's own numbers, of these tables or of all of them.
 
-    Segment shares of Tables 2 and 3 are those of the trials of Table 5, where it has that gamma.
+    Tables 2 and 3 give the segment shares of those trials of Table 5 that have the same gamma.
     """
+    return shutil.copytree(_paper_sweep(*tables), root, dirs_exist_ok=True)
+
+
+@cache
+def _paper_sweep(*tables: int) -> Path:
+    root = _empty_folder()
     numbers = paper.numbers()
     if tables:
         numbers = numbers[numbers.table.isin(tables)]

@@ -1,5 +1,7 @@
-"""Ask a made-up AWS (moto, in this process) for the nodes of a cluster file, as Ray does, and print
-what it has then. A process of its own: Ray keeps much in globals, and in the home folder."""
+"""Ask a simulated AWS (moto) for the nodes of a cluster file, as Ray does, and print the result.
+
+Tests run this in its own process, because Ray keeps state in globals and in the home folder.
+"""
 
 import json
 import sys
@@ -20,7 +22,7 @@ from ray.autoscaler.tags import (
 
 
 def ask(file: str) -> dict:
-    """Nodes, disks and security group once all types have a node, and what is left at the end."""
+    """Nodes, disks and security groups with one node of each type, and what termination leaves."""
     with open(file) as stream:
         config = _bootstrap_config(prepare_config(yaml.safe_load(stream)), no_config_cache=True)
     ec2 = boto3.client("ec2", config["provider"]["region"])
@@ -48,7 +50,7 @@ def ask(file: str) -> dict:
 
 
 def living(ec2) -> list[dict]:
-    """Instances that are not terminated."""
+    """Instances that have not been terminated."""
     found = ec2.describe_instances()["Reservations"]
     nodes = [node for reservation in found for node in reservation["Instances"]]
     return [node for node in nodes if node["State"]["Name"] != "terminated"]

@@ -1,7 +1,7 @@
-"""The paper's equations as plain loops over plain numbers: slow, and hard to get wrong.
+"""The paper's equations as plain loops over plain numbers: slow, and easy to check by eye.
 
-A track is a list of states, a state a list of coordinates, of one point. Nothing here uses
-torch or NumPy, so nothing here can share a mistake with what it judges.
+A track is a list of states of one point, and a state is a list of coordinates. Nothing here uses
+torch or NumPy, so it shares no code, and no mistake, with the functions that it checks.
 """
 
 import math
@@ -28,7 +28,7 @@ def inverse_line_shape_ratio(track):
 
 
 def inverse_line_shape_score(track):
-    """1/LSS, eqs (43) and (44), over the segments that have a direction; None without any.
+    """1/LSS, eqs (43) and (44), over the segments of nonzero length; None if there are none.
 
     >>> inverse_line_shape_score([[0.0], [1.0], [1.0], [3.0]])
     1.0
@@ -43,7 +43,7 @@ def inverse_line_shape_score(track):
 
 
 def segment_shares(track):
-    """Length of each segment over that of the track; None where the point never moves."""
+    """Length of each segment over the length of the track; None where the point never moves."""
     lengths = [length(step) for step in steps(track)]
     return [one / sum(lengths) for one in lengths] if sum(lengths) > 0 else None
 
@@ -57,7 +57,7 @@ def dot(a, b):
 
 
 def track_distance(s, t):
-    """Eq. (35) of two tracks, and the first block that attains it.
+    """Eq. (35) of two tracks, and the first block that attains the minimum.
 
     >>> track_distance([[0.0], [1.0], [2.0]], [[3.0], [2.0], [3.0]])
     (1.0, 1)
@@ -67,7 +67,7 @@ def track_distance(s, t):
 
 
 def squared_bound(s, t):
-    """B^2 of two tracks, eqs (36) and (41), all four distances those of the one pair.
+    """B^2 of two tracks, eqs (36) and (41), with all distances taken from this one pair.
 
     >>> squared_bound([[0.0], [0.0]], [[3.0], [4.0]])
     5.76
@@ -77,14 +77,14 @@ def squared_bound(s, t):
 
 
 def keeps_apart(s, t):
-    """Eq. (41), d >= B, without roots and quotients."""
+    """Eq. (41), d >= B, without square roots and divisions."""
     a, b = squared_distance(s[0], t[0]), squared_distance(s[-1], t[-1])
     least = min(squared_distance(p, q) for p, q in zip(s, t, strict=True))
     return least * (a + b) >= a * b
 
 
 def monotonicity(s, t):
-    """<f(x_p) - f(x_q), x_p - x_q> of eq. (38), of two tracks.
+    """<f(x_p) - f(x_q), x_p - x_q>, eq. (38), of two tracks.
 
     >>> monotonicity([[0.0], [5.0]], [[2.0], [4.0]])
     -2.0
@@ -93,7 +93,7 @@ def monotonicity(s, t):
 
 
 def kinetic_energy(tracks):
-    """Mean over points of |x^(l) - x^(l-1)|^2, for each block: eqs (9) to (12).
+    """Mean over points of |x^(l) - x^(l-1)|^2 for each block, eqs (9) to (12).
 
     >>> kinetic_energy([[[0.0], [1.0]], [[0.0], [3.0]]])
     [5.0]
@@ -125,7 +125,7 @@ def squared_wasserstein(tracks, start, end):
 
 
 def straight_distance(track):
-    """Distance of each state to eq. (5)'s point of the line between the ends.
+    """Distance of each state to its place on the line between the ends, eq. (5).
 
     >>> straight_distance([[0.0], [5.0], [4.0]])
     [0.0, 3.0, 0.0]
@@ -152,7 +152,7 @@ def turning(track):
 
 
 def variation_rate(states, changed):
-    """Eq. (49) of one state of several points, without points whose own state is 0.
+    """Eq. (49) for one state of several points, without the points whose state is 0.
 
     >>> variation_rate([[3.0, 4.0], [0.0, 0.0]], [[3.0, 5.0], [1.0, 1.0]])
     0.2
@@ -164,7 +164,7 @@ def variation_rate(states, changed):
 
 
 def eliminated(before, after, labels, k):
-    """Section 7.1: x^(l) of several points, the k most active units of their class as in x^(l-1).
+    """Section 7.1: x^(l) with each class's k most active units set to their values in x^(l-1).
 
     >>> eliminated([[0.0, 0.0], [0.0, 0.0]], [[1.0, 5.0], [9.0, 5.0]], [0, 0], 1)
     [[0.0, 5.0], [0.0, 5.0]]
@@ -179,7 +179,9 @@ def eliminated(before, after, labels, k):
 
 
 def mixed_by_distance(tracks, noisy_ends, groups, kept=None):
-    """Ordered pairs mixed up by noise, in groups by track distance: (share, mean distance) each.
+    """Share of ordered pairs that noise mixes up, and mean distance, by track distance.
+
+    The pairs are sorted by track distance and split into groups of almost equal size.
 
     >>> mixed_by_distance([[[0.0]], [[1.0]], [[9.0]]], [[0.8], [1.0], [9.0]], 2)
     [(0.25, 4.5), (0.0, 9.0)]
@@ -206,7 +208,7 @@ def mixed_by_distance(tracks, noisy_ends, groups, kept=None):
 
 
 def optimal_matchings(x, y):
-    """Eqs (45) and (46) by trying them all: the least total cost, and every matching with it.
+    """Eqs (45) and (46) by trying every matching: the least total cost, and all that attain it.
 
     >>> optimal_matchings([[0.0], [1.0]], [[1.0], [0.0]])
     (0.0, [(1, 0)])
@@ -223,7 +225,7 @@ def optimal_matchings(x, y):
 
 
 def crops_and_flips(image, border):
-    """Every window of an image (h, w, c) in a frame of black pixels, and its mirror image.
+    """Every crop of an image (h, w, c) that has a black border added, and its mirror image.
 
     >>> len(crops_and_flips([[[1], [2]], [[3], [4]]], 1))
     18
