@@ -4,18 +4,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-faults test-cluster lint docs bench clean
+.PHONY: demo test test-fast test-faults test-cluster lint docs bench clean
 
 demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
 	$(BIN)/geosweep run demo
 
-test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+# Tests keep the order of tests/conftest.py, which starts with those that take long.
+PARALLEL := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-test-faults: $(READY)  ## a part of them: what is killed, broken or full while a sweep runs
+test: $(READY)  ## all tests except test-cluster
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: $(READY)  ## tests for the edit loop: without Ray, a browser, a wheel or long drawings
+	$(BIN)/python -m pytest $(PARALLEL) -m "not ray and not faults and not slow and not cluster"
+
+test-faults: $(READY)  ## only the sweeps in which something is killed, broken or full
 	$(BIN)/python -m pytest -m faults --durations=0
 
-test-cluster: $(READY)  ## three machines made of namespaces, as root: ray up, submit, fetch, down
+test-cluster: $(READY)  ## a cluster of three machines made of namespaces; needs root
 	$(BIN)/python -m pytest tests/test_three_hosts.py -m cluster -rs --durations=0
 
 lint: $(READY)

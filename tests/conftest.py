@@ -1,12 +1,18 @@
-"""What every test runs under: one thread, a cache of its own, tests that repeat in CI."""
+"""Settings and fixtures of all tests: one thread, a private cache, the same examples in CI."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
+
+from tune_jobs.processes import be_quiet
 
 settings.register_profile(
     "geosweep",
@@ -20,14 +26,15 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config):
-    """Keep the whole session, its doctests and child processes out of the user's cache."""
+    """Keep the session, with its doctests and child processes, out of the user's cache."""
+    be_quiet()
     folder = tempfile.TemporaryDirectory(prefix="geosweep-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ["GEOSWEEP_CACHE"] = folder.name
     os.environ.pop("GEOSWEEP_DATA", None)
 
 
-# Ray and MLflow leave sockets, databases and subprocesses to the garbage collector.
+# Ray and MLflow leave sockets, databases and child processes to the garbage collector.
 LEFT_BEHIND = (
     "ignore::ResourceWarning",
     "ignore::pytest.PytestUnraisableExceptionWarning",
@@ -37,19 +44,65 @@ LEFT_BEHIND = (
 )
 
 
+LONGEST_FIRST = ("faults", "ray", "slow")
+
+
 def pytest_collection_modifyitems(items):
-    """Side by side run files, and of what is killed, which takes long, each test of its own."""
+    """Give parallel workers whole files, and tests of faults one by one, the longest first."""
     for item in items:
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             for what in LEFT_BEHIND:
                 item.add_marker(pytest.mark.filterwarnings(what))
         if item.get_closest_marker("faults") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: [not item.get_closest_marker(name) for name in LONGEST_FIRST])
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function that returns a folder which is filled once for all workers of the session.
+
+    Its arguments are a name and a function that fills the folder. Tests only read the folder.
+    """
+    own = tmp_path_factory.getbasetemp()
+    base = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def get(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, filled = base / name, base / f"{name}.filled"
+        with FileLock(base / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def report_page(shared) -> Path:
+    """The report's page of ``made_up.reported_sweep``, which the command wrote. Not to be changed.
+
+    ``printed.txt`` in the sweep's folder holds what :data:`made_up.REPORT` printed.
+    """
+    from made_up import write_report
+
+    return shared("reported", write_report) / "demo/report/index.html"
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Write reports without figures, which take most of the time."""
+    from analysis import figures
+
+    monkeypatch.setattr(figures, "FIGURES", {})
 
 
 @pytest.fixture(scope="module")
 def ray_here():
-    """Ray on this machine for the tests of a module; those of others start their own."""
+    """Ray with one CPU for the tests of a module; sweeps that run in this process use it."""
     import ray
 
     ray.init(
@@ -59,10 +112,18 @@ def ray_here():
     ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def plain_finished(shared, ray_here) -> Path:
+    """Path of a finished Run of one trial, the plain network of the small sweep; to be copied."""
+    from small_sweeps import SWEEP, Run  # imports MLflow, which takes seconds
+
+    return shared("plain", lambda path: Run(path)(SWEEP, "network=plain"))
+
+
 @pytest.fixture(scope="session")
 def object_store():
-    """A bucket in an object store on loopback, for this process and its children: its URI."""
-    from moto.server import ThreadedMotoServer  # takes seconds
+    """URI of a bucket in an object store on loopback, for this process and its children."""
+    from moto.server import ThreadedMotoServer  # takes seconds to import
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -263,6 +265,29 @@ def _made_up_sweep() -> Path:
     made_up_trial(root, "plain", 0.0, 2, status="diverged")
     made_up_trial(root, "resnet", 0.0, 2, status="failed", error="ValueError: <b>no</b> & so on")
     return root
+
+
+REPORT = """
+import runpy, sys
+try:
+    runpy.run_module("analysis.report", run_name="__main__")
+except SystemExit as end:
+    print(end.code, {"torch", "ray", "mlflow", "matplotlib.pyplot"} & set(sys.modules))
+"""  # the command of a report, and then what it has loaded
+
+
+def write_report(folder: Path) -> None:
+    """Write the report of a made-up sweep of 20 trials, some of them with K = 2.
+
+    The sweep is in ``demo``, and ``printed.txt`` holds the output of :data:`REPORT`.
+    """
+    sweep = made_up_sweep(folder / "demo")
+    for network in ("plain", "resnet"):
+        made_up_trial(sweep, network, 0.01, stages=2)
+    command = [sys.executable, "-W", "error", "-c", REPORT, str(sweep)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout + done.stderr)
 
 
 def made_up_search(root: Path, objectives: dict[str, str], trials: int = 20) -> Path:

@@ -74,6 +74,7 @@ def test_the_front_of_one_objective_is_its_smallest_values(values):
     assert_array_equal(on_front(first), first[:, 0] == first[:, 0].min(initial=9))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_sweep_without_a_search_has_none(tmp_path: Path) -> None:
     made_up_trial(tmp_path)
     assert read_search(tmp_path) is None
@@ -321,6 +322,7 @@ def test_stopped_trials_change_no_mean_no_correlation_and_no_line(
     assert len(search.candidates(with_them, asked)) == 16
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_page_says_of_a_stopped_trial_that_it_was_stopped(tmp_path: Path) -> None:
     made_up_trial(tmp_path)
     trial = made_up_trial(tmp_path, seed=1, status="stopped", epochs=6)

@@ -331,10 +331,9 @@ def test_the_report_has_the_section_and_its_sentence(tmp_path: Path) -> None:
         assert (folder / f"intervention.{form}").stat().st_size > 0
 
 
-def test_the_report_has_no_section_without_a_penalty(tmp_path: Path) -> None:
-    page = report.build(made_up_sweep(tmp_path)).read_text()
-    assert "intervention" not in page
-    assert not list((tmp_path / "report").glob("intervention*"))
+def test_the_report_has_no_section_without_a_penalty(report_page: Path) -> None:
+    assert "intervention" not in report_page.read_text()
+    assert not list(report_page.parent.glob("intervention*"))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -1,4 +1,4 @@
-"""The report as a browser shows it: headless Chromium on a page of a sweep made up for it."""
+"""The report in a browser: headless Chromium on the page of a made-up sweep."""
 
 import json
 import re
@@ -8,17 +8,18 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from made_up import made_up_sweep, made_up_trial
-
-from analysis import report
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
-QUIET = [  # it calls nobody
-    *("--no-first-run", "--disable-quic", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
+QUIET = [  # without connections to anywhere
+    "--no-first-run",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
 ]
+pytestmark = pytest.mark.slow
 NO_CHROMIUM = "needs chromium (Debian's package), which is not installed"
 
 LOOK = """
@@ -53,7 +54,7 @@ window.onload = () => {
 
 
 def look(page: Path, folder: Path, width: int = 1280) -> tuple[dict, list[str]]:
-    """What a browser of this width sees of a page, and what it says in its console."""
+    """Open a page in a browser of this width; what LOOK found, and lines of the console."""
     copy = folder / "look.html"
     copy.write_text(page.read_text().replace("</body>", LOOK + "</body>"))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", *QUIET]
@@ -65,17 +66,9 @@ def look(page: Path, folder: Path, width: int = 1280) -> tuple[dict, list[str]]:
     return json.loads(unescape(told[1])), re.findall(r".*CONSOLE.*", done.stderr)
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sweep = made_up_sweep(tmp_path_factory.mktemp("page") / "demo")
-    for network in ("plain", "resnet"):
-        made_up_trial(sweep, network, 0.01, stages=2)
-    return report.build(sweep)
-
-
 @pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
-def test_a_browser_shows_every_picture_and_finds_trials(page: Path, tmp_path: Path) -> None:
-    seen, console = look(page, tmp_path)
+def test_a_browser_shows_every_picture_and_finds_trials(report_page: Path, tmp_path: Path) -> None:
+    seen, console = look(report_page, tmp_path)
     assert console == []
     assert seen["broken"] == []
     assert seen["pictures"] >= 6
@@ -90,6 +83,6 @@ def test_a_browser_shows_every_picture_and_finds_trials(page: Path, tmp_path: Pa
 
 @pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
 @pytest.mark.parametrize("width", [500, 1300])
-def test_the_page_never_scrolls_sideways(page: Path, tmp_path: Path, width: int) -> None:
-    seen, _ = look(page, tmp_path, width)
+def test_the_page_never_scrolls_sideways(report_page: Path, tmp_path: Path, width: int) -> None:
+    seen, _ = look(report_page, tmp_path, width)
     assert seen["wide"] <= 0
