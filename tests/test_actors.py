@@ -1,4 +1,4 @@
-"""Where scorers are placed, and what one costs that dies."""
+"""Where scorers are placed, and what happens when one dies."""
 
 import os
 import time
@@ -42,7 +42,7 @@ def test_dead_nodes_get_no_scorer():
 
 @ray.remote(num_cpus=0)
 class Puppet:
-    """Notes the node that a trial was finished on; each word of its name may be its end."""
+    """A scorer that only notes its node; words in a trial's name say how it ends."""
 
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
         tries = Path(root, trial)
@@ -56,11 +56,15 @@ class Puppet:
             time.sleep(0.05)
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """A head that scorers spare, as it says that it has a GPU, and a node for one scorer."""
+@pytest.fixture(autouse=True)
+def puppets(monkeypatch):
     monkeypatch.setattr(actors, "Scorer", Puppet)
     monkeypatch.setattr(actors, "PATIENCE", 0.0)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head that declares a GPU, so that scorers avoid it, and a node for one scorer."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
     cluster.node = cluster.add_node(num_cpus=1)
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -71,7 +75,7 @@ def cluster(monkeypatch):
 
 
 def ended(pool, seconds=60):
-    """How the trials of a pool ended."""
+    """Wait until a pool has nothing left; returns how its trials ended."""
     found, until = {}, time.monotonic() + seconds
     while pool.left and time.monotonic() < until:
         found |= dict(pool.collect(timeout=0.2))
@@ -80,12 +84,12 @@ def ended(pool, seconds=60):
 
 
 def tries(root, trial):
-    """The nodes that a trial was begun on."""
+    """The nodes on which a trial was started."""
     return (root / trial).read_text().split() if (root / trial).exists() else []
 
 
 def begun(pool, root, trial, nodes, seconds=60):
-    """Wait until a trial has been begun on these nodes."""
+    """Wait until a trial has been started on these nodes."""
     until = time.monotonic() + seconds
     while tries(root, trial) != nodes and time.monotonic() < until:
         assert list(pool.collect(timeout=0.1)) == []
@@ -104,19 +108,6 @@ def test_a_trial_whose_scorer_dies_goes_to_another_one_and_twice_at_most(cluster
     assert numbers == [2, 1 + actors.RETRIES, 1, 1]
 
 
-def test_a_node_that_dies_takes_no_trial_with_it(cluster, tmp_path):
-    pool = Pool(str(tmp_path))
-    pool.submit("slow")
-    first = cluster.node.node_id
-    begun(pool, tmp_path, "slow", [first])
-    cluster.remove_node(cluster.node, allow_graceful=False)
-    second = cluster.add_node(num_cpus=1).node_id
-    begun(pool, tmp_path, "slow", [first, second])
-    (tmp_path / "go").touch()
-    assert ended(pool) == {"slow": None}
-    assert tries(tmp_path, "slow") == [first, second]
-
-
 def test_a_scorer_without_work_ends(cluster, tmp_path, monkeypatch):
     pool = Pool(str(tmp_path))
     pool.submit("well")
@@ -130,3 +121,16 @@ def test_a_scorer_without_work_ends(cluster, tmp_path, monkeypatch):
     calls = (scorer.actor.finish.remote(str(tmp_path), "well", None, 1) for _ in range(1000))
     with pytest.raises(RayActorError):  # it may answer a few until it has ended
         any(ray.get(call, timeout=30) for call in calls)
+
+
+def test_a_node_that_dies_takes_no_trial_with_it(cluster, tmp_path):
+    pool = Pool(str(tmp_path))
+    pool.submit("slow")
+    first = cluster.node.node_id
+    begun(pool, tmp_path, "slow", [first])
+    cluster.remove_node(cluster.node, allow_graceful=False)
+    second = cluster.add_node(num_cpus=1).node_id
+    begun(pool, tmp_path, "slow", [first, second])
+    (tmp_path / "go").touch()
+    assert ended(pool) == {"slow": None}
+    assert tries(tmp_path, "slow") == [first, second]

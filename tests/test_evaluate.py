@@ -9,7 +9,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from rich.console import Console
-from test_service import SWEEP, Run
+from small_sweeps import SWEEP, Run
 
 from models import datasets
 from models.config import TrialConfig
@@ -120,8 +120,9 @@ def test_what_is_evaluated_is_not_evaluated_again(evaluated, monkeypatch):
     assert evaluate(run, {"noise": FEW["noise"]}).rows == state.rows
 
 
-def test_a_finished_sweep_is_evaluated_without_training_and_scores_stay(run):
-    before = run(SWEEP, "network=resnet").rows
+def test_a_finished_sweep_is_evaluated_without_training_and_scores_stay(tmp_path, plain_finished):
+    run = Run(tmp_path, plain_finished)
+    before = run(SWEEP, "network=plain").rows
     kept = {n: storage.read_file(run.root, f"checkpoints/{n}.pt") for n in before}
     after = evaluate(run, {"noise": FEW["noise"]})
     assert "0 to train" in run.output.getvalue()

@@ -1,4 +1,4 @@
-"""What is killed, broken or full while a real sweep runs, and what is left of it afterwards."""
+"""Real sweeps in which something is killed, broken or full, and what they lead to afterwards."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import optuna
@@ -19,6 +20,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from small_sweeps import add_database, copy_sweep, geosweep
 
 from scoring import handover, places, schemas, storage
 from scoring.robustness.record import recorded_evaluations
@@ -27,7 +29,7 @@ from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.study import STUDY
 from tune_jobs.tracking import TRIAL_TAG
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("ray_here")]
 
 SWEEP = """
 dataset: {data}
@@ -43,37 +45,52 @@ SCORER, TRIAL = "ray::Scorer.finish", "ray::ImplicitFunc.train"
 
 
 class Sweep:
-    """A sweep in a process of its own, whose parts can be found and killed."""
+    """A sweep to run in this process, or in its own one, whose parts can be found and killed.
+
+    In ``with``, the driver is a child process with its own Ray. Starting Python and Ray takes
+    seconds, so :meth:`again` runs the command in this process, which has Ray already.
+
+    Args:
+        folder: where the sweep file is.
+        epochs: of each trial.
+        points: m of each trial.
+        root: the sweep's folder; by default in ``folder``.
+        data: images to train on; by default new ones in ``folder``.
+    """
 
     def __init__(
-        self, folder: Path, epochs: int, points: int = 100, root: Path | str | None = None
+        self,
+        folder: Path,
+        epochs: int,
+        points: int = 100,
+        root: Path | str | None = None,
+        data: Path | None = None,
     ):
-        draw = np.random.default_rng(0)
-        images = {f"x_{s}": draw.integers(0, 256, (n, 8, 8), np.uint8) for s, n in SPLITS.items()}
-        labels = {f"y_{s}": np.arange(n) % 4 for s, n in SPLITS.items()}
         folder.mkdir(exist_ok=True)
-        np.savez(folder / "random.npz", **images, **labels)
-        self.root, file = str(root or folder / "out"), folder / "sweep.yaml"
-        file.write_text(SWEEP.format(data=folder / "random.npz", epochs=epochs, points=points))
+        data = data or write_images(folder / "random.npz")
+        self.root, self.file = str(root or folder / "out"), folder / "sweep.yaml"
+        self.file.write_text(SWEEP.format(data=data, epochs=epochs, points=points))
         self.points = points
-        self.command = [sys.executable, "-m", "tune_jobs.cli", "run", str(file), "--out", self.root]
+        self.words = ["run", str(self.file), "--out", self.root]  # of the command
         self.environment: dict[str, str] = {}
         self.started: list[psutil.Process] = []
         self.driver: subprocess.Popen | None = None
+        if root is None:
+            add_database(self.root)
 
     def __enter__(self) -> "Sweep":
         self.driver = subprocess.Popen(
-            self.command,
+            [sys.executable, "-m", "tune_jobs.cli", *self.words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | self.environment,
-            start_new_session=True,  # a terminal sends Ctrl-C to all of it
+            start_new_session=True,  # to send Ctrl-C to all its processes, as a terminal does
         )
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process in self.started:  # also of a driver that cannot end them any more
+        for process in self.started:  # also those of a killed driver
             if process.is_running():
                 process.kill()
         if self.driver.poll() is None:
@@ -82,7 +99,7 @@ class Sweep:
         self.driver.stdout.close()
 
     def find(self, name: str) -> psutil.Process:
-        """The first process of this sweep with a name, as soon as there is one."""
+        """Wait for a process of this sweep with this name; the first one."""
         end = time.monotonic() + 120
         while time.monotonic() < end:
             assert self.driver.poll() is None, self.driver.communicate()[0]
@@ -93,35 +110,30 @@ class Sweep:
                         return process
                 except psutil.NoSuchProcess:
                     continue
-            time.sleep(0.25)  # looking costs a core
+            time.sleep(0.25)  # each look takes a while
         raise AssertionError(f"no {name} within two minutes")
 
     def wait_for_checkpoint(self) -> None:
-        """Until some trial has an epoch to go on from."""
+        """Wait until some trial has an epoch to continue from."""
         while not storage.list_files(self.root, places.CHECKPOINTS):
             assert self.driver.poll() is None, self.driver.communicate()[0]
             time.sleep(0.05)
 
     def end(self, status: int = 0) -> str:
-        """Wait for its end; what it said."""
+        """Wait for the driver's end; returns its output."""
         output, _ = self.driver.communicate(timeout=200)
         assert self.driver.returncode == status, output
         return output
 
     def again(self, *options: str, status: int = 0) -> str:
-        """The same command once more, from beginning to end; what it said."""
-        done = subprocess.run(
-            [*self.command, *options],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            env=os.environ | self.environment,
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        """Run the command once more, in this process; returns its output."""
+        with mock.patch.dict(os.environ, self.environment):
+            found, output = geosweep(*self.words, *options)
+        assert found == status, output
+        return output
 
     def epochs(self) -> dict[str, int]:
-        """The epoch that each trial would go on from."""
+        """The epoch that each trial would continue from."""
         names = storage.list_files(self.root, places.CHECKPOINTS)
         contents = {
             Path(n).stem: json.loads(storage.read_file(self.root, f"{places.CHECKPOINTS}/{n}"))
@@ -131,7 +143,7 @@ class Sweep:
         return {trial: known["epochs"][-1]["epoch"] for trial, known in contents.items()}
 
     def checkpoints(self) -> dict[str, int]:
-        """When the weights of each trial were written, in nanoseconds."""
+        """Time at which the weights of each trial were written, in nanoseconds."""
         found = storage.infos(self.root, places.CHECKPOINTS)
         return {Path(i.path).stem: i.mtime_ns for i in found if i.extension == "pt"}
 
@@ -140,7 +152,7 @@ class Sweep:
         return {row["trial"]: row for row in read_table(self.root, "trials").to_pylist()}
 
     def check(self) -> dict[str, dict]:
-        """Every cell is there once, in Parquet and in MLflow; its rows of the trials table."""
+        """Check that Parquet and MLflow have every cell once; returns rows of the trials table."""
         rows = self.rows()
         assert len(rows) == len(storage.list_files(self.root, "results/trials")) == 2
         assert all(row["status"] == "done" and 0 <= row["ots"] <= 1 for row in rows.values())
@@ -156,7 +168,7 @@ class Sweep:
         return rows
 
     def check_mlflow(self, rows: dict[str, dict]) -> None:
-        """MLflow has each trial once, finished, with every epoch once."""
+        """Check that MLflow has each trial once, finished, with every epoch once."""
         client = MlflowClient(tracking_uri(self.root))
         found = client.search_runs([e.experiment_id for e in client.search_experiments()])
         runs = [run for run in found if TRIAL_TAG in run.data.tags]
@@ -170,8 +182,17 @@ class Sweep:
             assert run.data.metrics["ots"] == row["ots"]
 
 
+def write_images(file: Path) -> Path:
+    """A data set of random images."""
+    draw = np.random.default_rng(0)
+    images = {f"x_{s}": draw.integers(0, 256, (n, 8, 8), np.uint8) for s, n in SPLITS.items()}
+    labels = {f"y_{s}": np.arange(n) % 4 for s, n in SPLITS.items()}
+    np.savez(file, **images, **labels)
+    return file
+
+
 def numbers(rows: dict[str, dict]) -> dict[tuple[str, str], float]:
-    """What a trial measured, without times and memory."""
+    """Everything that trials measured, except times and memory."""
     return {
         (trial, name): value
         for trial, row in rows.items()
@@ -189,15 +210,25 @@ def place(request, tmp_path) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict[str, dict]:
-    """The rows of a sweep that nothing happened to."""
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed"), epochs=40)
-    sweep.again()
-    return sweep.check()
+def undisturbed(shared, ray_here) -> Sweep:
+    """A finished sweep in which nothing was killed or broken; to be read only."""
+    folder = shared("undisturbed", lambda folder: Sweep(folder, epochs=40).again())
+    sweep = Sweep(folder, epochs=40, data=folder / "random.npz")
+    sweep.check()
+    return sweep
+
+
+@pytest.fixture
+def finished(tmp_path, undisturbed) -> Sweep:
+    """A copy of a finished sweep."""
+    data = undisturbed.file.with_name("random.npz")
+    sweep = Sweep(tmp_path, epochs=40, data=data)
+    copy_sweep(undisturbed.root, sweep.root)
+    return sweep
 
 
 def wait_until_trained(sweep: Sweep) -> str:
-    """A trial that is trained and not scored yet, at the moment when it is being scored."""
+    """Wait until a trial that is trained is being scored; the trial."""
     sweep.find(SCORER)
     return next(iter(handover.waiting(sweep.root)))
 
@@ -222,7 +253,8 @@ def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_an_undisturbed_one(
         process.send_signal(signal.SIGKILL)
         sweep.end()
         rows = sweep.check()
-    by_network = [{r["network"]: r for r in found.values()} for found in (rows, undisturbed)]
+    both = (rows, undisturbed.rows())
+    by_network = [{r["network"]: r for r in found.values()} for found in both]
     assert numbers(by_network[0]) == numbers(by_network[1])
     assert {row["epochs_done"] for row in rows.values()} == {40}
 
@@ -245,12 +277,10 @@ def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path, place):
     assert int(trained_at) <= before[trial] / 1e9  # a store's clock counts whole seconds
 
 
-def test_a_killed_evaluation_goes_on_and_trains_nothing(tmp_path):
-    sweep = Sweep(tmp_path, epochs=1)
-    sweep.again()
+def test_a_killed_evaluation_goes_on_and_trains_nothing(finished):
+    sweep = finished
     trained = sweep.check()
-    sweep.command = [sys.executable, "-m", "tune_jobs.cli", "evaluate", sweep.root, "lesion", "pgd"]
-    sweep.command += ["--set", "pgd.steps=100"]
+    sweep.words = ["evaluate", sweep.root, "lesion", "pgd", "--set", "pgd.steps=100"]
     with sweep:
         while not (first := storage.list_files(sweep.root, "results/robustness")):
             assert sweep.driver.poll() is None, sweep.driver.communicate()[0]
@@ -336,26 +366,29 @@ def test_a_trial_out_of_memory_fails_by_name_and_runs_where_there_is_some(tmp_pa
         "RAY_memory_monitor_refresh_ms": "50",
         "RAY_task_oom_retries": "0",
     }
-    said = sweep.again("--fail-fast", status=1)
+    sweep.words.append("--fail-fast")
+    with sweep:
+        said = sweep.end(status=1)
     assert ": out of memory" in said or "OutOfMemoryError" in said
     sweep.environment = {}
+    sweep.words.remove("--fail-fast")
     sweep.again()
     sweep.check()
 
 
 def test_the_sweep_goes_on_without_mlflow_and_sync_brings_it_up_to_date(tmp_path):
     sweep = Sweep(tmp_path, epochs=2)
-    sweep.environment = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # nobody listens
+    sweep.environment = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # no server there
     said = sweep.again()
     assert said.count("MLflow: ") == 1
     assert {row["status"] for row in sweep.rows().values()} == {"done"}
-    command = [sys.executable, "-m", "tune_jobs.cli", "sync", sweep.root]
     for logged in (2, 0):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-        assert done.returncode == 0, done.stderr
-        assert f"{logged} trials logged" in done.stdout
+        status, output = geosweep("sync", sweep.root)
+        assert status == 0, output
+        assert f"{logged} trials logged" in output
+    sweep.environment = {}
     sweep.check()
-    storage.delete(sweep.root, places.MLFLOW_NOTE)  # as a driver that was killed: logs all again
+    storage.delete(sweep.root, places.MLFLOW_NOTE)  # as after a killed driver: logs all again
     sweep.again()
     sweep.check()
 
@@ -375,7 +408,7 @@ def test_a_locked_mlflow_database_costs_mlflow_only_and_the_next_run_catches_up(
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 4 MB of its own, and a way to make it larger."""
+    """A disk of 4 MB, and a function that makes it larger."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
@@ -403,9 +436,8 @@ def test_a_full_disk_is_named_nothing_is_half_written_and_it_goes_on_with_room(
     sweep.check()
 
 
-def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(tmp_path):
-    sweep = Sweep(tmp_path, epochs=2)
-    sweep.again()
+def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(finished):
+    sweep = finished
     before = sweep.check()
     torn, foreign = sorted(before)
     path = places.table_path("tracks", torn)
@@ -451,7 +483,7 @@ def test_failures_are_counted_kept_and_tried_again_alone(tmp_path):
 
 def test_a_search_killed_half_way_ends_with_its_trials_and_a_pareto_figure(tmp_path):
     sweep = Sweep(tmp_path, epochs=2)
-    Path(sweep.command[4]).write_text(
+    sweep.file.write_text(
         "layers: fully_connected\nnetwork: [plain, resnet]\ngamma: {low: 1e-5, high: 0.1}\n"
         "epochs: 2\npoints: 60\nsearch: {trials: 20, objectives: [test_accuracy, lss]}\n"
     )

@@ -4,12 +4,14 @@ import io
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from numpy.testing import assert_allclose
 from rich.console import Console
+from small_sweeps import SWEEP, Run
 
 from analysis.measures.findings import sentences
 from analysis.results import load
@@ -27,38 +29,23 @@ from tune_jobs.tuning import Setup, Stop
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
-SWEEP = """
-dataset: digits
-layers: fully_connected
-network: [plain, resnet]
-gamma: 1e-3
-epochs: 2
-points: 60
-epoch_points: 40
-"""
-
-
-class Run:
-    """A sweep file and its folder, to run more than once."""
-
-    def __init__(self, path):
-        self.file, self.root = path / "tiny.yaml", str(path / "out")
-        self.output = io.StringIO()
-
-    def __call__(self, text: str = SWEEP, *settings: str) -> folder.State:
-        self.file.write_text(text)
-        request = service.check(sweep.read(str(self.file), settings), self.root, None, None)
-        return service.run(request, Console(file=self.output, width=120))
-
 
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path)
 
 
+@pytest.fixture
+def plain(tmp_path, plain_finished):
+    """A copy of a finished sweep of one trial, and its state."""
+    run = Run(tmp_path, plain_finished)
+    return run, run(SWEEP, "network=plain")
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    run = Run(tmp_path_factory.mktemp("finished"))
+def finished(tmp_path_factory, plain_finished):
+    """The sweep of one trial after it has grown to two."""
+    run = Run(tmp_path_factory.mktemp("finished"), plain_finished)
     state = run()
     assert len(state.rows) == 2, run.output.getvalue()
     return run, state
@@ -205,15 +192,10 @@ def test_what_is_done_is_not_run_again(finished, monkeypatch):
     assert run().rows == state.rows
 
 
-def test_a_sweep_that_grew_trains_its_new_cells_only(run):
-    before = run(SWEEP, "network=plain").rows
-    after = run(SWEEP).rows
-    assert len(after) == 2
-    for trial_id, row in before.items():
-        assert after[trial_id] == row
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, finished):
+    """A sweep whose first trial was interrupted, and whose second has a torn checkpoint."""
 
-
-def test_an_interrupted_trial_goes_on_and_ends_with_the_same_numbers(run, finished, monkeypatch):
     class Killed(Exception):
         pass
 
@@ -221,12 +203,27 @@ def test_an_interrupted_trial_goes_on_and_ends_with_the_same_numbers(run, finish
         if record["epoch"] == 1:
             raise Killed
 
+    run = Run(tmp_path_factory.mktemp("resumed"))
+    interrupted, torn = finished[1].trials
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial.tune, "report", killed_after_the_first_epoch)
+        with pytest.raises(Killed):
+            trial.run_trial(interrupted.model_dump(), Setup(run.root, {"digits": "digits"}))
+    storage.write_file(run.root, places.checkpoint(torn.trial), b"not a checkpoint")
+    return run, run()
+
+
+def test_a_sweep_that_grew_trains_its_new_cells_only(plain, finished):
+    before, after = plain[1].rows, finished[1].rows
+    assert (len(before), len(after)) == (1, 2)
+    for trial_id, row in before.items():
+        assert after[trial_id] == row
+
+
+def test_an_interrupted_trial_goes_on_and_ends_with_the_same_numbers(resumed, finished):
     _, undisturbed = finished
     config = undisturbed.trials[0]
-    monkeypatch.setattr(trial.tune, "report", killed_after_the_first_epoch)
-    with pytest.raises(Killed):
-        trial.run_trial(config.model_dump(), Setup(run.root, {"digits": "digits"}))
-    row = run().rows[config.trial]
+    row = resumed[1].rows[config.trial]
     numbers = [n for n, v in row.items() if isinstance(v, float)]
     numbers = [n for n in numbers if "seconds" not in n and "memory" not in n]
     assert {n: row[n] for n in numbers} == {n: undisturbed.rows[config.trial][n] for n in numbers}
@@ -250,11 +247,10 @@ def test_a_trained_trial_is_only_scored(run, monkeypatch):
     assert row["scored_at"] > row["trained_at"]
 
 
-def test_a_torn_checkpoint_is_set_aside_and_its_trial_starts_again(run, finished):
+def test_a_torn_checkpoint_is_set_aside_and_its_trial_starts_again(resumed, finished):
+    run, state = resumed
     _, undisturbed = finished
-    config = undisturbed.trials[0]
-    storage.write_file(run.root, f"checkpoints/{config.trial}.pt", b"not a checkpoint")
-    state = run()
+    config = undisturbed.trials[1]
     assert state.rows[config.trial]["test_loss"] == undisturbed.rows[config.trial]["test_loss"]
     assert storage.list_files(run.root, places.ASIDE) == [f"checkpoints-{config.trial}.pt"]
 
@@ -286,20 +282,32 @@ def test_a_trial_knows_where_it_comes_from(finished):
         assert row["peak_gpu_memory"] is None
 
 
-def test_trials_of_other_data_are_not_added_to(run, monkeypatch):
-    run(SWEEP, "network=plain")
+def test_trials_of_other_data_are_not_added_to(plain):
+    run, _ = plain
     request = service.check(sweep.read(str(run.file)), run.root, None, None)
     request.checksums["digits"] = "another"
     with pytest.raises(SweepError, match="was trained on another digits"):
         service.run(request, Console(file=run.output))
 
 
-def test_a_trial_that_diverges_says_so_and_keeps_what_it_measured(run):
-    state = run(SWEEP, "network=plain", "recipe=sgd", "learning_rate=1e6", "epochs=3")
-    (row,) = state.rows.values()
+@pytest.fixture(scope="module")
+def scored_and_diverged(tmp_path_factory, ray_here):
+    """A sweep of two trials: one with more points than the others here, and one that diverges."""
+    text = SWEEP.replace("epochs: 2\npoints: 60\n", "").replace("[plain, resnet]", "plain")
+    text += """
+zip:
+- {recipe: [adam, sgd], learning_rate: [1e-3, 1e6], epochs: [2, 3], points: [350, 60]}
+"""
+    run = Run(tmp_path_factory.mktemp("varied"))
+    state = run(text)
+    return run, state, [state.rows[trial.trial] for trial in state.trials]
+
+
+def test_a_trial_that_diverges_says_so_and_keeps_what_it_measured(scored_and_diverged):
+    run, state, (_, row) = scored_and_diverged
     assert row["status"] == "diverged"
     assert row["epochs_done"] < 3
-    assert read_table(run.root, "epochs").num_rows == row["epochs_done"] + 1
+    assert len(read_rows(run.root, "epochs", row["trial"])) == row["epochs_done"] + 1
     assert state.missing == []
 
 
@@ -320,8 +328,8 @@ def test_the_sweep_goes_on_without_mlflow(run, monkeypatch):
     assert "Parquet is complete" in run.output.getvalue()
 
 
-def test_rows_of_an_older_version_are_logged_with_the_defaults_that_they_had(run):
-    state, said = run(SWEEP, "network=plain"), []
+def test_rows_of_an_older_version_are_logged_with_the_defaults_that_they_had(plain):
+    (run, state), said = plain, []
     older = {"transport_penalty": None, "scored_at": "later"}
     rows = {trial_id: row | older for trial_id, row in state.rows.items()}
     tracker = Tracker(run.root, state.name, state.description, said.append)
@@ -395,17 +403,16 @@ def test_a_network_that_decay_has_emptied_is_reported_as_collapsed_and_not_as_op
     assert "Hardly moving: 1 of 2 trials (at γ = 10)" in said
 
 
-def test_ots_comes_with_its_proof_its_classes_and_smaller_m(run):
-    state = run(SWEEP.replace("points: 60", "points: 350").replace("[plain, resnet]", "plain"))
-    (row,) = state.rows.values()
+def test_ots_comes_with_its_proof_its_classes_and_smaller_m(scored_and_diverged):
+    run, _, (row, _) = scored_and_diverged
     assert row["released_at"] < row["scored_at"]
-    tracks = read_table(run.root, "tracks").to_pylist()
+    tracks = read_rows(run.root, "tracks", row["trial"])
     for track in (tracks[0], tracks[-1]):
         assert track["suboptimality"] <= 1e-6
         assert track["prefix_m"] == [100, 300, 350]
         assert track["prefix_ots"][-1] == track["ots"]
         assert track["prefix_gap"][-1] == track["gap"]
-    samples = read_table(run.root, "samples").to_pandas()
+    samples = pd.DataFrame(read_rows(run.root, "samples", row["trial"]))
     kept = samples.permutation == samples.point
     assert_allclose(tracks[-1]["ots_by_class"], kept.groupby(samples.label).mean())
     assert tracks[1]["prefix_m"] is None
