@@ -20,7 +20,7 @@ from scipy import stats
 from analysis.measures.association import METHODS, RESAMPLES, associations
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.layout import as_text, fold, heading, network_name, readable
-from analysis.measures.robustness import AUCS, setting
+from analysis.measures.robustness import AUCS, settings_key
 from analysis.results import Results, ResultsError, load, script
 
 OUTCOMES = ("test_accuracy", *AUCS)
@@ -125,7 +125,7 @@ def _cells(
 
     ``setting`` is that of an evaluation; trials of a cell with other settings are apart.
     """
-    trials = trials.assign(setting=setting(trials, outcome) if outcome in AUCS else "")
+    trials = trials.assign(setting=settings_key(trials, outcome) if outcome in AUCS else "")
     numbers = list(dict.fromkeys([outcome, score, *["test_accuracy"] * given]))
     every = trials[np.isfinite(trials[numbers].astype("float64")).all(axis=1)]
     group = every.groupby([*cell, "setting"], dropna=False)

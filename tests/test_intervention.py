@@ -221,10 +221,10 @@ def test_the_sentence_counts_what_is_sure_and_how_much_was_asked(tmp_path: Path)
     table = rows(train(tmp_path))
     assert table.test_accuracy_p_adjusted.iloc[0] > 0.05 > table.test_accuracy_p_adjusted.iloc[1]
     assert sentence(table) == (
-        "Straightness penalty: LSS surely fell in 2 of 2 cells with it, against the same cell "
-        "without. Where it did, test accuracy surely rose in 0, surely fell in 1, neither in 1. "
-        f"Sure is what has p below 0.05 over seeds, corrected for all {asked(table)} tests (Holm); "
-        "what is not sure is not shown to be absent."
+        "Straightness penalty: LSS surely fell in 2 of 2 cells with it, compared with the same "
+        "cell without it. Where it did, test accuracy surely rose in 0, surely fell in 1, neither "
+        "in 1. A change is sure if its p value over seeds is below 0.05 after correction for all "
+        f"{asked(table)} tests (Holm). A change that is not sure may still exist."
     )
 
 
@@ -233,7 +233,7 @@ def test_accuracies_answer_nothing_where_lss_did_not_fall(tmp_path: Path) -> Non
     for seed, lss in enumerate([3.3, 3.2, 3.2, 3.1]):
         made_up_trial(tmp_path, seed=seed, lss=lss, test_accuracy=0.1, **{STRAIGHT: 0.1})
     said = sentence(rows(tmp_path))
-    assert "So nothing is said here of what straight tracks are the cause of." in said
+    assert "So this sweep says nothing about what straight tracks cause." in said
     assert "accuracy" not in said
 
 

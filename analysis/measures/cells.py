@@ -1,4 +1,7 @@
-"""Cells of a sweep (trials that differ in their seed alone), their means and intervals."""
+"""Cells of a sweep, their means and intervals.
+
+A cell is a group of trials that differ only in their seed.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -11,30 +14,39 @@ from analysis.results import Results
 from scoring.schemas import CONFIG
 
 CELL = ["dataset", "stages", "layers", "network", "gamma"]
+CONSTANT = 1e-12  # Treat values as constant when they vary by less than this share of the largest.
 
 
 def done(results: Results) -> pd.DataFrame:
-    """Trials that are done, with categories as strings; no other trial enters any measure."""
+    """Trials that are done, with categories as strings. No other trial enters a score's mean."""
     return as_strings(results.trials[results.trials.status == "done"])
 
 
 def as_strings(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with strings for categories, so that groups are of the values that occur."""
+    """The frame with its categories as strings, so that only values that occur make a group."""
     return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))
 
 
 def varying(trials: pd.DataFrame) -> list[str]:
-    """Columns of the configuration that take several values, without those of a cell, the
-    seed, and m (always shown)."""
+    """Columns of the configuration that take several values.
+
+    The columns of :data:`CELL`, the seed and m are not among them: tables always show those.
+    """
     names = [field.name for field in CONFIG]
-    names = [n for n in names if n not in (*CELL, "points")]
+    names = [n for n in names if n not in CELL and n != "points"]
     return [name for name in names if trials[name].nunique(dropna=False) > 1]
 
 
-def without_collapsed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Trials or stages with NaN for the OTS and the gap of those that have collapsed.
+def other_settings(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """For each trial the values of some columns as one text: ``epochs = 20, batch_size = 64``."""
+    rows = trials.to_dict("records")
+    return [", ".join(f"{name} = {row[name]}" for name in names) for row in rows]
 
-    Any matching of equal points costs the same, so their gap of 1 says nothing.
+
+def without_collapsed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Trials, or stages, with NaN as the OTS and the gap of those that have collapsed.
+
+    When all points are equal, every matching costs the same, so a gap of 1 says nothing.
     """
     lost = frame.collapsed.eq(True)
     return frame.assign(ots=frame.ots.mask(lost), gap=frame.gap.mask(lost))
@@ -44,7 +56,7 @@ def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> 
     """Means over the rows of each group, with the half-width of their 95% t-interval.
 
     Args:
-        frame: rows to average; NaN are left out of a mean, and of its n.
+        frame: rows to average. NaN counts neither in a mean nor in its n.
         by: columns that make a group.
         scores: columns to average.
 
@@ -60,7 +72,11 @@ def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> 
 
 
 def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Mean of y less mean of x, with Welch's 95% interval; NaN where a side has one value.
+    """Mean of y minus mean of x, with Welch's 95% interval.
+
+    Returns:
+        The difference and the ends of its interval. The ends are NaN if x or y has one value, and
+        equal to the difference if both are constant.
 
     >>> difference(np.array([1.0, 2.0, 3.0]), np.array([4.0]))
     (2.0, nan, nan)
@@ -68,9 +84,9 @@ def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     found = float(y.mean() - x.mean())
     if min(len(x), len(y)) < 2:
         return found, np.nan, np.nan
-    if np.ptp(x) + np.ptp(y) <= 1e-12 * max(abs(x).max(), abs(y).max()):
+    if np.ptp(x) + np.ptp(y) <= CONSTANT * max(abs(x).max(), abs(y).max()):
         return found, found, found
-    with warnings.catch_warnings():  # of a side whose values are all the same
+    with warnings.catch_warnings():  # SciPy warns if one of the two is constant
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
     return found, float(low), float(high)

@@ -1,7 +1,7 @@
-"""What changes where a penalty makes tracks straighter, or shorter, and nothing else is changed.
+"""What changes when a penalty makes tracks straighter or shorter and all else stays the same.
 
-Weight decay changes LSS and accuracy at once, so their correlation cannot tell cause from company.
-``straightness_penalty`` and ``transport_penalty`` change tracks at the same gamma.
+Weight decay changes LSS and accuracy together, so their correlation cannot separate cause from
+coincidence. ``straightness_penalty`` and ``transport_penalty`` change tracks at the same gamma.
 Command: ``python -m analysis.tables runs/straightness --table intervention``.
 """
 
@@ -13,51 +13,52 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.measures.cells import CELL, difference, done, varying, without_collapsed
-from analysis.measures.layout import heading
-from analysis.measures.robustness import AUCS, of_trials, setting
+from analysis.measures.cells import CELL, CONSTANT, difference, done, varying, without_collapsed
+from analysis.measures.layout import heading, plural
+from analysis.measures.robustness import AUCS, of_trials, settings_key
 from analysis.results import Results
 
 PENALTIES = ("straightness_penalty", "transport_penalty")
-ASKED = ("lss", "ots", "test_accuracy")
-ANSWERS = ("test_accuracy", *AUCS)  # what straightness may be the cause of
-OUTCOMES = (*ASKED, *AUCS)
+ALWAYS = ("lss", "ots", "test_accuracy")  # outcomes that every table has
+ANSWERS = ("test_accuracy", *AUCS)  # outcomes that straighter tracks might cause
+OUTCOMES = (*ALWAYS, *AUCS)
 ENDS = ("_untreated", "_change", "_change_ci95", "_p")  # of an outcome's columns
-SURE = 0.05  # p values below it, corrected for all that were asked
-SAME = 1e-12  # differences that vary by no more than this share of what they are of have no spread
-DECIMALS = {"lss": 2}  # of a change; 3 of the others
+SURE = 0.05  # A change is sure if its p value, corrected for all tests, is below this.
+DECIMALS = {"lss": 2}  # digits of a change; 3 for other outcomes
 
 
-def effects(results: Results) -> pd.DataFrame:
+def effects(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per cell and weight of a penalty: what it changed against the cell without one.
 
-    Trials of one seed begin with equal weights and see their data in one order, whatever the
-    penalty. So where both sides have the same seeds the differences are taken seed by seed, with
-    Student's interval and test of their mean (a pair that lacks a number is left out): they are
-    sharper than two means. Else the means differ, with Welch's.
+    Trials with the same seed start from equal weights and see their data in the same order,
+    whatever the penalty. So if both sides have the same seeds, the differences are taken seed by
+    seed, with Student's interval and test of their mean (a pair that lacks a number is left out).
+    This is sharper than comparing two means. Otherwise the means are compared with Welch's
+    interval and test.
 
     Args:
-        results: of :func:`analysis.results.load`; ``trials`` is enough. Those count that are done;
-            where a stage has collapsed there is no OTS. A robustness AUC is compared where all
+        results: from :func:`analysis.results.load`; ``trials`` is enough. Trials that are done
+            count; those with a collapsed stage have no OTS. A robustness AUC is compared if all
             trials of both sides were evaluated with equal settings.
+        trials: from :func:`analysis.measures.robustness.of_trials`, if it is already computed.
 
     Returns:
         Frame with the cell (dataset, stages, layers, network, gamma, what else varies, m), the
         ``penalty`` and its ``weight``, ``seeds`` with it, ``untreated_seeds`` (both penalties 0),
         ``paired``; then for LSS, OTS, test accuracy and each AUC that the sweep has: its mean
-        ``<score>_untreated``, ``<score>_change`` (treated less untreated), the half-width of its
-        95% interval ``<score>_change_ci95``, and ``<score>_p``, two-sided. Both are NaN with one
-        seed, and where nothing varies from seed to seed: what has no spread to be measured by
-        is not sure. ``<score>_p_adjusted`` is Holm's, over all p values of the table: the
-        chance that any at all is below 0.05 without a cause is at most that. (False discovery
-        rates would let the many sure changes of LSS make doubtful ones of accuracy pass.)
-        ``straighter``: whether LSS surely fell, and so the row answers anything about
-        straightness; null without p. No rows where no cell has both sides. Trials with both
-        penalties are in none.
+        ``<score>_untreated``, ``<score>_change`` (treated minus untreated), the half-width of its
+        95% interval ``<score>_change_ci95``, and ``<score>_p``, two-sided. The last two are NaN
+        with one seed, and if nothing varies between seeds: without a measured spread, no change
+        is sure. ``<score>_p_adjusted`` is Holm's over all p values of the table, so the
+        probability that any of them falls below 0.05 by chance is at most 0.05. (Controlling the
+        false discovery rate instead would let many sure changes of LSS carry doubtful changes of
+        accuracy with them.) ``straighter``: whether LSS surely fell, so that the row says anything
+        about straightness; null without p. No rows if no cell has both sides. Trials with both
+        penalties are left out.
     """
-    trials = without_collapsed(of_trials(results))
+    trials = without_collapsed(of_trials(results) if trials is None else trials)
     cell = _cell(results)
-    found = [name for name in OUTCOMES if name in ASKED or trials[name].notna().any()]
+    found = [name for name in OUTCOMES if name in ALWAYS or trials[name].notna().any()]
     rows = [key | _compared(without, side, found) for key, without, side in _sides(trials, cell)]
     numbers = [f"{name}{end}" for name in found for end in ENDS]
     counts = ["penalty", "weight", "seeds", "untreated_seeds", "paired"]
@@ -85,22 +86,24 @@ def _cell(results: Results) -> list[str]:
 def _sides(
     trials: pd.DataFrame, cell: list[str]
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
-    """What is compared: cell, penalty and weight, trials without a penalty and trials with it."""
+    """For each comparison its cell, penalty and weight, the trials without and those with it."""
     weights = trials[list(PENALTIES)].astype("float64").fillna(0)
     if not (weights > 0).any(axis=None):
         return
     trials = trials.assign(**{name: weights[name] for name in PENALTIES})
     for key, own in trials.groupby(cell, dropna=False, observed=True):
         without = own[(own[list(PENALTIES)] == 0).all(axis=1)]
+        if not len(without):
+            continue
         for penalty, other in (PENALTIES, PENALTIES[::-1]):
             treated = own[(own[penalty] > 0) & (own[other] == 0)]
-            for weight, side in treated.groupby(penalty) if len(without) else ():
+            for weight, side in treated.groupby(penalty):
                 about = {"penalty": penalty, "weight": weight}
                 yield dict(zip(cell, key, strict=True)) | about, without, side
 
 
 def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> dict[str, Any]:
-    """What of a row is not its cell: the numbers of one side against those of the other."""
+    """The numbers of a row, from the trials without and with the penalty."""
     x, y = without.set_index("seed"), side.set_index("seed")
     paired = x.index.is_unique and y.index.is_unique and set(x.index) == set(y.index)
     row = {"seeds": len(y), "untreated_seeds": len(x), "paired": paired}
@@ -108,7 +111,7 @@ def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> di
         a, b = (rows[name].astype("float64") for rows in (x, y))
         if name in AUCS:
             measured = pd.concat([rows[np.isfinite(rows[name])] for rows in (x, y)])
-            if setting(measured, name).nunique() > 1:
+            if settings_key(measured, name).nunique() > 1:
                 a, b = a * np.nan, b * np.nan
         change = _change(a, b, paired)
         values = dict(zip(ENDS, (a[np.isfinite(a)].mean(), *change), strict=True))
@@ -117,13 +120,13 @@ def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> di
 
 
 def _change(a: pd.Series, b: pd.Series, paired: bool) -> tuple[float, float, float]:
-    """Mean of b less mean of a, the half-width of its 95% interval, and p; NaN is not known."""
+    """Mean of b minus mean of a, the half-width of its 95% interval, and p; NaN if unknown."""
     if paired:
         pairs = pd.DataFrame({"a": a, "b": b}).replace([np.inf, -np.inf], np.nan).dropna()
         change = (pairs.b - pairs.a).to_numpy()
         if not len(change):
             return np.nan, np.nan, np.nan
-        if np.ptp(change) <= SAME * pairs.abs().to_numpy().max():  # one seed, too
+        if np.ptp(change) <= CONSTANT * pairs.abs().to_numpy().max():  # also with one seed
             return float(change.mean()), np.nan, np.nan
         half = stats.sem(change) * stats.t.ppf(0.975, len(change) - 1)
         p = float(np.asarray(stats.ttest_1samp(change, 0))[1])
@@ -134,14 +137,14 @@ def _change(a: pd.Series, b: pd.Series, paired: bool) -> tuple[float, float, flo
     value, low, high = difference(x, y)
     if not high > low:
         return value, np.nan, np.nan
-    with warnings.catch_warnings():  # of a side whose values are all the same
+    with warnings.catch_warnings():  # SciPy warns if one side is constant
         warnings.simplefilter("ignore", RuntimeWarning)
         p = float(np.asarray(stats.ttest_ind(y, x, equal_var=False))[1])
     return value, (high - low) / 2, p
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's p values over those that are known (1979, Scand. J. Statist. 6, 65).
+    """Holm's adjusted p values over those that are known (1979, Scand. J. Statist. 6, 65).
 
     >>> _holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist()
     [0.03, 0.06, nan, 0.06]
@@ -155,24 +158,24 @@ def _holm(p: np.ndarray) -> np.ndarray:
 
 
 def asked(table: pd.DataFrame) -> int:
-    """How many tests are in a table of effects: those that its p values are corrected for."""
+    """The number of tests in a table of effects; p values are corrected for all of them."""
     return int(table[[n for n in table if str(n).endswith("_p")]].notna().sum().sum())
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The effects as people read them: ``change ± half-width`` of each outcome as one text.
 
-    A star where the adjusted p is below 0.05.
+    A star marks an adjusted p below 0.05.
     """
     first = table.loc[:, :"straighter"]
     said = first.straighter.map({True: "yes", False: "no"}).fillna("not known")
     first = first.assign(straighter=said, penalty=first.penalty.str.replace("_", " "))
     texts = {}
-    for name in (name for name in OUTCOMES if f"{name}_change" in table):
-        numbers = table[[f"{name}_change", f"{name}_change_ci95", f"{name}_p_adjusted"]]
-        texts[f"change of {heading(name)}"] = [
-            _text(name, *row) for row in numbers.to_numpy("float64")
-        ]
+    for name in OUTCOMES:
+        if f"{name}_change" in table:
+            numbers = table[[f"{name}_change", f"{name}_change_ci95", f"{name}_p_adjusted"]]
+            rows = numbers.to_numpy("float64")
+            texts[f"change of {heading(name)}"] = [_text(name, *row) for row in rows]
     return first.assign(**texts)
 
 
@@ -180,46 +183,51 @@ def _text(name: str, change: float, half: float, p: float) -> str:
     if np.isnan(change):
         return ""
     digits = DECIMALS.get(name, 3)
-    known = f" ± {half:.{digits}f}{'*' * bool(p < SURE)}" * bool(np.isfinite(half))
-    return f"{change:+.{digits}f}{known}".replace("-", "\N{MINUS SIGN}")
+    text = f"{change:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    if np.isfinite(half):
+        text += f" ± {half:.{digits}f}"
+        text += "*" if p < SURE else ""
+    return text
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """What the effects say, penalty by penalty, with their counts.
+    """The effects in words, penalty by penalty, with their counts.
 
     Args:
-        table: of :func:`effects`, with rows.
+        table: from :func:`effects`, with rows.
     """
-    n = asked(table)
     said = [_of_penalty(str(penalty), rows) for penalty, rows in table.groupby("penalty")]
     if table.straighter.notna().any():
         said.append(
-            f"Sure is what has p below {SURE} over seeds, corrected for all {n} tests (Holm); "
-            "what is not sure is not shown to be absent."
+            f"A change is sure if its p value over seeds is below {SURE} after correction for all "
+            f"{asked(table)} tests (Holm). A change that is not sure may still exist."
         )
     return " ".join(said)
 
 
 def _of_penalty(penalty: str, rows: pd.DataFrame) -> str:
-    """What one penalty did, in one to three sentences."""
+    """The effects of one penalty in one to three sentences."""
     name, known = penalty.replace("_", " ").capitalize(), rows[rows.straighter.notna()]
-    every = f"{len(rows)} cell{'s' * (len(rows) > 1)} with it"
+    every = f"{plural(len(rows), 'cell')} with it"
     if not len(known):
         return f"{name}: too few seeds in {every} to say whether LSS changed."
     lower = known[known.straighter.astype("bool")]
-    told = f"{name}: LSS surely fell in {len(lower)} of {every}, against the same cell without."
+    told = (
+        f"{name}: LSS surely fell in {len(lower)} of {every}, compared with the same cell "
+        "without it."
+    )
     if not len(lower):
-        return f"{told} So nothing is said here of what straight tracks are the cause of."
+        return f"{told} So this sweep says nothing about what straight tracks cause."
     parts = []
-    for score in (name for name in ANSWERS if f"{name}_change" in rows):
-        change = lower[f"{score}_change"]
-        sure = lower[f"{score}_p_adjusted"] < SURE
+    for score in ANSWERS:
+        if f"{score}_change" not in rows or lower[f"{score}_change"].isna().all():
+            continue
+        measured = lower[lower[f"{score}_change"].notna()]
+        change, sure = measured[f"{score}_change"], measured[f"{score}_p_adjusted"] < SURE
         up, down = int((sure & (change > 0)).sum()), int((sure & (change < 0)).sum())
-        measured = int(change.notna().sum())
-        if measured:
-            counts = (
-                f"surely rose in {up}, surely fell in {down}, neither in {measured - up - down}"
-            )
-            missing = f" (measured in {measured})" * (measured < len(lower))
-            parts.append(f"{heading(score)}{missing} {counts}")
+        missing = f" (measured in {len(measured)})" if len(measured) < len(lower) else ""
+        parts.append(
+            f"{heading(score)}{missing} surely rose in {up}, surely fell in {down}, neither in "
+            f"{len(measured) - up - down}"
+        )
     return f"{told} Where it did, {'; '.join(parts)}." if parts else told

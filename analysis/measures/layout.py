@@ -6,10 +6,8 @@ import pandas as pd
 from analysis.measures.cells import CELL
 from scoring.schemas import CONFIG
 
-COUNTS = [  # not shown if all are 0
-    *("stopped", "diverged", "failed"),
-    *("collapsed", "without_ots", "ties"),
-]
+# Columns that are left out if every row has 0.
+COUNTS = ["stopped", "diverged", "failed", "collapsed", "without_ots", "ties"]
 
 HEADINGS = {
     "stages": "K",
@@ -46,11 +44,30 @@ HEADINGS = {
     "p": "permutation p",
 }
 LATEX = {
-    **{"±": r"$\pm$", "γ": r"$\gamma$", "√n": r"$\sqrt{n}$", "ρ": r"$\rho$", "τ": r"$\tau$"},
-    **{"–": "--", "²": "$^2$", "\N{MINUS SIGN}": "$-$"},
+    "±": r"$\pm$",
+    "γ": r"$\gamma$",
+    "√n": r"$\sqrt{n}$",
+    "ρ": r"$\rho$",
+    "τ": r"$\tau$",
+    "–": "--",
+    "²": "$^2$",
+    "\N{MINUS SIGN}": "$-$",
 }
-DECIMALS = {"lss": 2, "lsr": 2, "inverse_lss": 3, "ots": 3, "gap": 3, "rho": 2, "low": 2, "high": 2}
-DECIMALS |= {"auc": 3, "wrong": 1, "mixed_ratio": 2, "mixed_ratio_different": 2}
+DECIMALS = {
+    "lss": 2,
+    "lsr": 2,
+    "inverse_lss": 3,
+    "ots": 3,
+    "gap": 3,
+    "rho": 2,
+    "low": 2,
+    "high": 2,
+    "auc": 3,
+    "wrong": 1,
+    "mixed_ratio": 2,
+    "mixed_ratio_different": 2,
+    "lss_random": 2,
+}
 
 
 def heading(name: str) -> str:
@@ -61,6 +78,15 @@ def heading(name: str) -> str:
 def network_name(network: object) -> str:
     """A network's name as people read it."""
     return "ResNet" if network == "resnet" else str(network)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "trial"), plural(2, "trial")
+    ('1 trial', '2 trials')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +104,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             texts = [f"{t} ± {h}" if h else t for t, h in zip(texts, halves, strict=True)]
         if name == "ots" and "collapsed" in table:
             lost = table.collapsed.fillna(0).astype("bool")
-            texts = [t or "collapsed" * c for t, c in zip(texts, lost, strict=True)]
+            texts = ["collapsed" if c and not t else t for t, c in zip(texts, lost, strict=True)]
         shown[heading(name)] = texts
     return pd.DataFrame(shown, dtype="str")
 
@@ -91,8 +117,8 @@ def _text(name: str, value: object) -> str:
     if np.isnan(value):
         return ""
     kind = name.removesuffix("_initial")
-    if name == "lss_random" or kind in DECIMALS or kind.endswith(("accuracy", "_auc")):
-        return f"{value:.{DECIMALS.get(kind, 2 if name == 'lss_random' else 3)}f}"
+    if kind in DECIMALS or kind.endswith(("accuracy", "_auc")):
+        return f"{value:.{DECIMALS.get(kind, 3)}f}"
     if name == "suboptimality":
         return f"{value:.1g}"
     if name in ("p", "p_adjusted", "ots_random"):
@@ -103,12 +129,13 @@ def _text(name: str, value: object) -> str:
 
 
 def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Take out columns of the configuration that hold one value, and what is zero or unknown.
+    """Take out the columns that say nothing.
 
-    That is counts that are zero in every row, and what is null in all of them (an ``error``).
+    These are columns of the configuration that hold one value, counts that are 0 in every row, and
+    ``suboptimality`` and ``error`` if every row has none.
 
     Returns:
-        The narrower table, and the values taken out as a phrase ("dataset digits, K 1").
+        The narrower table, and the values taken out as a phrase ("dataset = digits, K = 1").
     """
     names = [n for n in (*CELL, *(f.name for f in CONFIG), "m") if n in table]
     same = [n for n in dict.fromkeys(names) if len(table) and table[n].nunique(dropna=False) == 1]
@@ -125,23 +152,25 @@ def as_text(table: pd.DataFrame, form: str) -> str:
         return table.to_csv(index=False)
     if form == "json":
         return table.to_json(orient="records", indent=1, date_format="iso") + "\n"
+    if form not in ("md", "latex"):
+        raise ValueError(f"form {form!r}; should be csv, json, md or latex")
     folded, phrase = fold(table)
     shown = readable(folded)
     if form == "latex":
-        return f"% every row: {phrase}\n".replace("γ", "gamma") * bool(phrase) + latex(shown)
-    if form != "md":
-        raise ValueError(f"form {form!r}; should be csv, json, md or latex")
-    return f"Every row: {phrase}\n\n" * bool(phrase) + markdown(shown)
+        note = f"% every row: {phrase}\n".replace("γ", "gamma") if phrase else ""
+        return note + latex(shown)
+    note = f"Every row: {phrase}\n\n" if phrase else ""
+    return note + markdown(shown)
 
 
 def markdown(shown: pd.DataFrame) -> str:
-    """Texts as a table of Markdown."""
+    """A table of texts in Markdown."""
     rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in rows)
 
 
 def latex(shown: pd.DataFrame) -> str:
-    """Texts as a table of LaTeX, with the rules of booktabs."""
+    """A table of texts in LaTeX, with the rules of booktabs."""
     body = shown.to_latex(
         index=False, escape=True, column_format="l" * shown.shape[1], multicolumn_format="c"
     )

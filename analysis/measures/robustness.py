@@ -1,6 +1,6 @@
-"""How networks take lesions, noise and attacks: by trial, and by cell as a table.
+"""How networks respond to lesions, noise and attacks: by trial, and by cell as a table.
 
-The experiments are those of the paper's appendix; :mod:`scoring.robustness` has what they are.
+The experiments are those of the paper's appendix; :mod:`scoring.robustness` defines them.
 Command: ``python -m analysis.tables runs/robustness --table robustness``.
 """
 
@@ -13,34 +13,36 @@ import pandas as pd
 from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
 from analysis.results import Results
 
-COLUMNS = [  # of the robustness table: what is shown of it
-    *("trial", "evaluation", "stage", "block", "level", "m"),
-    *("accuracy", "variation_rate", "mixed"),
+# fmt: off
+COLUMNS = [  # the columns of the robustness table that are read
+    "trial", "evaluation", "stage", "block", "level", "m", "accuracy", "variation_rate", "mixed",
 ]
-CURVES = ("lesion", "noise", "fgsm", "pgd")  # accuracy against a level
+# fmt: on
+CURVES = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
 AUCS = tuple(f"{name}_auc" for name in CURVES)
 RATIOS = ("mixed_ratio", "mixed_ratio_different")
 MEASURED = ("clean_accuracy", *AUCS, *RATIOS)
-LEARNT = 2  # times chance: a network that is no better has no accuracy to lose
+LEARNED = 2  # At or below this multiple of chance, a network has no accuracy to lose: NaN.
 
 
-def by_cell(results: Results) -> pd.DataFrame:
-    """One row per cell of the sweep that has trials with any evaluation.
+def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row per cell of the sweep in which any trial was evaluated.
 
     Args:
-        results: of :func:`analysis.results.load`, with ``trials`` and of ``robustness`` at least
+        results: from :func:`analysis.results.load`, with ``trials`` and of ``robustness`` at least
             :data:`COLUMNS`.
+        trials: from :func:`of_trials`, if it is already computed.
 
     Returns:
-        Frame with the cell (see :func:`analysis.measures.summary.summary`, without m),
-        ``seeds`` (trials that are done and have any of these numbers), ``m`` (test points behind
-        the accuracies) and ``separation_m`` (points behind the pairs), each the fewest of a cell;
-        then, with the half-width of the 95% t-interval over seeds (``_ci95``),
-        ``clean_accuracy`` on the same points, the mean accuracies over levels (``lesion_auc``,
-        ...), and ``mixed_ratio`` and ``mixed_ratio_different``, whose baseline is 1. No rows where
-        nothing was evaluated.
+        Frame with the cell (see :func:`analysis.measures.summary.summary`, without m), ``seeds``
+        (trials that are done and have any of these numbers), ``m`` (test points behind the
+        accuracies) and ``separation_m`` (points behind the pairs), each the smallest of the cell.
+        Then, with the half-width of the 95% t-interval over seeds (``_ci95``): ``clean_accuracy``
+        on the same points, the mean accuracies over levels (``lesion_auc``, ...), and
+        ``mixed_ratio`` and ``mixed_ratio_different``, whose baseline is 1. No rows if nothing was
+        evaluated.
     """
-    trials = of_trials(results)
+    trials = of_trials(results) if trials is None else trials
     measured = trials[[*AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
     trials = trials.loc[measured.notna().any(axis=1)]
     cell = [*CELL, *varying(results.trials)]
@@ -52,16 +54,16 @@ def by_cell(results: Results) -> pd.DataFrame:
 
 
 def of_trials(results: Results) -> pd.DataFrame:
-    """Trials that are done, with what follows from their rows of the robustness table.
+    """Trials that are done, with what their rows of the robustness table say.
 
     Returns:
-        Their rows of the trials table, with ``clean_accuracy`` at level 0 and its ``m``;
+        Their rows of the trials table, with ``clean_accuracy`` (level 0) and its ``m``;
         ``separation_m``; ``lesion_lost``, ``noise_lost``, ``fgsm_lost`` and ``pgd_lost``: the
         mean share of its clean accuracy that a network loses over the levels, 1 - AUC / clean;
         ``noise_variation``, ``fgsm_variation`` and ``pgd_variation``: the variation rate at the
-        end of the last stage, mean over levels above 0. NaN is what was not measured. These
-        are NaN, too, where clean accuracy is not above twice chance: a network that gives the
-        same answer to everything loses nothing.
+        end of the last stage, mean over levels above 0. NaN if it was not measured. Shares and
+        rates are also NaN if clean accuracy is at most twice chance, because a network that gives
+        the same answer to every input loses nothing.
     """
     trials = done(results)
     trials = trials.astype(dict.fromkeys([*AUCS, *RATIOS, "classes"], "float64"))
@@ -76,24 +78,27 @@ def of_trials(results: Results) -> pd.DataFrame:
         "m": trials.trial.map(curves[curves.accuracy.notna()].groupby("trial").m.min()),
         "separation_m": trials.trial.map(pairs.groupby("trial").m.min()),
     }
-    learnt = new["clean_accuracy"] > (LEARNT / trials.classes).fillna(0)
+    learned = new["clean_accuracy"] > (LEARNED / trials.classes).fillna(0)
     ends = at_the_end(curves[curves.level > 0])
     for name in CURVES:
-        new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean[name]).where(learnt)
+        new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean[name]).where(learned)
         rates = ends[ends.evaluation == name].groupby("trial").variation_rate.mean()
-        new[f"{name}_variation"] = trials.trial.map(rates).where(learnt)
+        new[f"{name}_variation"] = trials.trial.map(rates).where(learned)
     return trials.assign(**new)
 
 
 def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a variation rate, of the last state (l = n) of each trial's last stage."""
+    """Rows with the variation rate of the last state (l = n) of each trial's last stage."""
     rows = rows[rows.variation_rate.notna()]
     rows = rows[rows.stage == rows.groupby("trial").stage.transform("max")]
     return rows[rows.block == rows.groupby("trial").block.transform("max")]
 
 
-def setting(trials: pd.DataFrame, auc: str) -> pd.Series:
-    """The settings that an area was measured with, as a text: areas compare at equal ones only."""
+def settings_key(trials: pd.DataFrame, auc: str) -> pd.Series:
+    """The settings of the evaluation behind an AUC, as a text.
+
+    Compare AUCs only if these are equal.
+    """
     name = auc.removesuffix("_auc")
     return trials.evaluations.map(lambda text: json.dumps(_settings(text, name), sort_keys=True))
 
@@ -102,16 +107,17 @@ def _settings(text: Any, name: str) -> Any:
     try:
         return json.loads(text)[name]
     except (TypeError, ValueError, KeyError):
-        return None  # not said
+        return None  # unknown
 
 
 def settings_sentence(results: Results) -> str:
-    """What evaluations were run with: of each all settings that its trials have, or nothing."""
+    """The settings of each evaluation, all variants that occur; empty if there is none."""
     found: dict[str, set[str]] = {}
     for text in sorted(set(done(results).evaluations.dropna())):
-        for name in (name for name in (*CURVES, "separation") if _settings(text, name)):
-            told = [f"{key} {_short(value)}" for key, value in _settings(text, name).items()]
-            found.setdefault(name, set()).add(", ".join(told))
+        for name in (*CURVES, "separation"):
+            if settings := _settings(text, name):
+                told = [f"{key} {_short(value)}" for key, value in settings.items()]
+                found.setdefault(name, set()).add(", ".join(told))
     if not found:
         return ""
     parts = [f"{name} with {' and others with '.join(sorted(found[name]))}" for name in found]

@@ -1,15 +1,17 @@
-"""A sweep as a table with a row per cell."""
+"""A sweep as a table with one row per cell."""
 
 import pandas as pd
 
 from analysis.measures.cells import CELL, as_strings, mean_interval, varying, without_collapsed
 from analysis.results import Results
 
+# fmt: off
 SCORES = [
-    *("test_accuracy", "lss", "ots", "clean_train_accuracy", "train_accuracy"),
-    *("inverse_lss", "lsr", "gap"),
+    "test_accuracy", "lss", "ots", "clean_train_accuracy", "train_accuracy", "inverse_lss", "lsr",
+    "gap",
 ]
-NULLS = {
+# fmt: on
+BASELINES = {  # columns to show beside a score
     "lss": ["lss_initial", "lss_random"],
     "ots": ["ots_initial", "ots_random"],
     "gap": ["gap_initial"],
@@ -17,20 +19,20 @@ NULLS = {
 
 
 def summary(results: Results) -> pd.DataFrame:
-    """One row per cell of the sweep: what the trials that differ in their seed alone gave.
+    """One row per cell of the sweep, with means over seeds.
 
     Args:
-        results: of :func:`analysis.results.load`.
+        results: from :func:`analysis.results.load`.
 
     Returns:
         Frame with the cell (dataset, stages, layers, network, gamma, any other column of the
-        configuration that varies in the sweep, m), ``seeds`` (trials done), ``stopped`` (early,
-        by ASHA), ``diverged``, ``failed``, ``collapsed`` (done, but in no mean of OTS and gap),
-        ``without_ots`` (done, but not measured), then each score's mean over the trials that are
-        done with the half-width of its 95% t-interval (``_ci95``; NaN with one seed), and beside
-        LSS, OTS and gap their nulls: the value at initialisation, sqrt(n) and 1/m.
-        ``suboptimality`` is the largest of the cell: no trial's W2^2 is a larger share above the
-        optimum. OTS compares at equal m only.
+        configuration that varies in the sweep, m) and counts of trials: ``seeds`` (done),
+        ``stopped`` (early, by ASHA), ``diverged``, ``failed``, ``collapsed`` (done, but not in the
+        means of OTS and gap), ``without_ots`` (done, but OTS was not measured). Then for each score
+        the mean over the trials that are done and the half-width of its 95% t-interval (``_ci95``;
+        NaN with one seed). LSS, OTS and gap are followed by their baselines: the value at
+        initialisation, sqrt(n) and 1/m. ``suboptimality`` is the largest of the cell: in no trial
+        does W2^2 exceed the optimum by a larger share. Compare OTS at equal m only.
     """
     cell = [*CELL, *varying(results.trials), "points"]
     trials = without_collapsed(as_strings(results.trials))
@@ -45,10 +47,10 @@ def summary(results: Results) -> pd.DataFrame:
     }
     groups = [trials[name] for name in cell]
     counts = pd.DataFrame(count).groupby(groups, dropna=False).sum()
-    nulls = [name for names in NULLS.values() for name in names]
-    table = counts.join(mean_interval(trials[ended], cell, [*SCORES, *nulls]))
+    baselines = [name for names in BASELINES.values() for name in names]
+    table = counts.join(mean_interval(trials[ended], cell, [*SCORES, *baselines]))
     table = table.join(trials[ended].groupby(cell, dropna=False)["suboptimality"].max())
     columns = [*cell, *count]
     for score in SCORES:
-        columns += [score, f"{score}_ci95", *NULLS.get(score, [])]
+        columns += [score, f"{score}_ci95", *BASELINES.get(score, [])]
     return table.reset_index()[[*columns, "suboptimality"]].rename(columns={"points": "m"})
