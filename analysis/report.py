@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,31 +19,37 @@ import pandas as pd
 
 from analysis import correlation, figures
 from analysis.claims import claims, claims_sentence
-from analysis.measures import findings, intervention, paper_layout, robustness, two_sweeps
-from analysis.measures.cells import as_strings, done, without_collapsed
+from analysis.measures import (
+    findings,
+    intervention,
+    paper_layout,
+    planned,
+    points,
+    robustness,
+    side_by_side,
+    two_sweeps,
+)
+from analysis.measures.cells import done
+from analysis.measures.correlations import OUTCOMES, correlations, left_out
 from analysis.measures.layout import as_text, fold, heading, readable
-from analysis.measures.planned import extra_sentence, missing, missing_sentence, planned
+from analysis.measures.paper_layout import PaperTable, paper_tables
 from analysis.measures.search import Search, read_search, search_table
 from analysis.measures.summary import summary
+from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, ResultsError, load
 from scoring import places
-from scoring.schemas import CONFIG
 from scoring.storage import StoreError, is_local, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
-TRIAL = [
-    *("status", "epochs_done", "clean_train_accuracy", "test_accuracy", "lss", "ots"),
-    *("collapsed", "ties"),
-]
-SECONDS = ["seconds", "scoring_seconds"]
-COLUMNS = {  # of the larger tables: what the page shows of them
+COLUMNS = {  # the columns of the larger tables that the page shows
     "epochs": figures.COLUMNS["epochs"],
-    "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *paper_layout.COLUMNS["tracks"]])),
-    "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *correlation.COLUMNS])),
+    "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
+    "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *points.COLUMNS])),
     "robustness": robustness.COLUMNS,
 }
-INCH = 105  # pixels of a figure's inch
-ELSEWHERE = {  # figures that stand in sections of their own
+INCH = 105  # pixels per inch of a figure
+ELSEWHERE = {  # figures that are not in the section "figures"
+    "lss_against_epoch": "top",
     "pareto_front": "search",
     "search_history": "search",
     "accuracy_against_score": "correlations",
@@ -86,16 +91,29 @@ class Picture(NamedTuple):
     form: str  # the paper's figure of the same form
     alt: str
     caption: str
-    place: str  # the section it stands in
+    place: str  # the section it is in
     source: str
-    width: int  # pixels on a large screen, so that letters are of one size in all of them
+    width: int  # pixels on a large screen, so that letters have the same size in all figures
 
 
-class Comparison(NamedTuple):
-    """Another sweep beside this one."""
+class OtherSweep(NamedTuple):
+    """A sweep to compare with."""
 
     name: str
-    table: Shown
+    table: pd.DataFrame  # from two_sweeps.compare
+
+
+class Gathered(NamedTuple):
+    """What a report is made of. Each part is computed once."""
+
+    name: str  # of the sweep
+    results: Results
+    search: Search | None
+    planned: planned.Cells | None
+    evaluated: pd.DataFrame  # from robustness.of_trials
+    tables: dict[str, pd.DataFrame]
+    paper_tables: list[PaperTable]
+    other: OtherSweep | None
 
 
 def build(
@@ -113,78 +131,109 @@ def build(
         other: folder of a sweep to compare with.
 
     Returns:
-        Path of ``index.html``, or its URI. It needs no other file; every table lies beside it as
-        CSV and LaTeX, every figure as PNG and SVG. Each file appears when it is complete.
+        Path of ``index.html``, or its URI. The page needs no other file. Beside it are all tables
+        as CSV and LaTeX, and all figures as PNG and SVG. Each file appears only when it is
+        complete.
 
     Raises:
         ResultsError: there is nothing to read, or ``out`` is needed and missing.
     """
     folder = _folder(str(path), out, tracking_uri)
-    results = load(path, tracking_uri, columns=COLUMNS)
-    second = None if other is None else load(other, tables=("trials",))
-    search = read_search(path, tracking_uri)
-    tables = _tables(results, search)
-    cells = planned(path, tracking_uri)
-    left = missing(cells, results)
-    if left is not None:
-        tables["missing"] = left
-    if second is not None:
-        tables["comparison"] = two_sweeps.compare(results, second)
-    for name, table in tables.items():
-        read = intervention.shown(table) if name == "intervention" else table
-        _write(folder, name, as_text(table, "csv"), as_text(read, "latex"))
-    papers = list(paper_layout.paper_tables(results))
-    for table in papers:
-        texts = (paper_layout.as_text(table, form) for form in ("csv", "latex"))
-        _write(folder, table.name, *texts)
-    first, *others = findings.sentences(results, search)
-    said = [first, missing_sentence(left, results, search)]
-    said += [extra_sentence(cells, results), findings.geodesic_sentence(tables["summary"])]
-    said += [claims_sentence(tables["claims"]), *others]
-    said += [
-        correlation.correlation_sentence(tables["correlations"]),
-        findings.robustness_sentence(results),
-    ]
-    changed = intervention.sentence(tables["intervention"]) if "intervention" in tables else ""
-    said = [sentence for sentence in [*said, changed] if sentence]
-    shown = {name: _shown(name, table) for name, table in tables.items()}
-    ranks = tables["correlations"]
-    of_accuracy = ranks.outcome == correlation.OUTCOMES[0]
-    rows = ranks.assign(known=ranks.value.notna()).groupby(correlation.RANK, dropna=False)
-    known = rows.known.transform("any").astype("bool")
-    shown["correlations"] = shown["correlations"]._replace(**correlation.ranks(ranks[of_accuracy]))
-    shown["robust_ranks"] = shown["correlations"]._replace(
-        **correlation.ranks(ranks[~of_accuracy & known])
-    )
-    shown["points"] = shown["points"]._replace(rows=_by_point(shown["points"].rows))
-    comparison = None
-    if second is not None:
-        name = _name(str(other))
-        said.append(two_sweeps.sentence(tables["comparison"], name))
-        comparison = Comparison(name, shown.pop("comparison"))
-    pictures, lost = _pictures(results, search, folder, tables.get("intervention"))
+    found = gather(path, tracking_uri, other)
+    _write_tables(found, folder)
+    pictures, lost = _pictures(found, folder)
+    said = sentences(found)
     if lost:
         said.append(lost)
         warnings.warn(lost, RuntimeWarning, stacklevel=2)
-    any_done = len(done(results)) > 0
-    here = dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
-    robust = any_done and len(tables["robustness"]) > 0
-    here |= {
-        "robustness": robust,
-        "intervention": bool(changed),
-        "search": search is not None,
-        "compare": comparison is not None and any_done,
+    write_file(folder, "index.html", render(found, said, pictures).encode())
+    page = f"{folder}/index.html"
+    return Path(page) if is_local(folder) else page
+
+
+def gather(
+    path: str | Path, tracking_uri: str | None = None, other: str | Path | None = None
+) -> Gathered:
+    """Read a sweep and compute its tables; arguments as for :func:`build`."""
+    results = load(path, tracking_uri, columns=COLUMNS)
+    second = None
+    if other is not None:
+        there = load(other, tables=("trials",))
+        second = OtherSweep(_name(str(other)), two_sweeps.compare(results, there))
+    search = read_search(path, tracking_uri)
+    cells = planned.planned(path, tracking_uri)
+    trials = robustness.of_trials(results)
+    tables = {
+        "claims": claims(results, trials),
+        "summary": summary(results),
+        "robustness": robustness.by_cell(results, trials),
+        "correlations": correlations(results),
+        "points": points.points(results),
+        "trials": trials_table(results),
+        "failed": unfinished(results),
+        "provenance": provenance(results),
     }
-    html = _page().render(
-        title=_name(str(path)),
+    changed = intervention.effects(results, trials)
+    if len(changed):
+        tables["intervention"] = changed
+    if search:
+        tables["search"] = search_table(results, search)
+    left = planned.missing(cells, results)
+    if left is not None:
+        tables["missing"] = left
+    if second:
+        tables["comparison"] = second.table
+    papers = list(paper_tables(results))
+    return Gathered(_name(str(path)), results, search, cells, trials, tables, papers, second)
+
+
+def sentences(found: Gathered) -> list[str]:
+    """What a sweep found, in the order of the page."""
+    tables, results = found.tables, found.results
+    first, *others = findings.sentences(results, found.search, tables["summary"])
+    said = [
+        first,
+        planned.missing_sentence(tables.get("missing"), results, found.search),
+        planned.extra_sentence(found.planned, results),
+        findings.geodesic_sentence(tables["summary"]),
+        claims_sentence(tables["claims"]),
+        *others,
+        correlation.correlation_sentence(tables["correlations"]),
+        findings.robustness_sentence(results, found.evaluated),
+    ]
+    if "intervention" in tables:
+        said.append(intervention.sentence(tables["intervention"]))
+    if found.other:
+        said.append(two_sweeps.sentence(found.other.table, found.other.name))
+    return [sentence for sentence in said if sentence]
+
+
+def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
+    """The page as HTML."""
+    tables, results = found.tables, found.results
+    any_done = len(done(results)) > 0
+    robust = any_done and len(tables["robustness"]) > 0
+    sections = dict.fromkeys(CONTENTS, True)
+    sections |= dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
+    sections |= {
+        "robustness": robust,
+        "intervention": "intervention" in tables,
+        "search": found.search is not None,
+        "compare": found.other is not None and any_done,
+    }
+    lost = [f"{n} {reason}" for reason, n in left_out(results).items() if n]
+    changed = intervention.sentence(tables["intervention"]) if "intervention" in tables else ""
+    return _template().render(
+        title=found.name,
+        headline=findings.headline(tables["summary"]),
         sentences=said,
-        contents=[(id, text) for id, text in CONTENTS.items() if here.get(id, True)],
+        contents=[(id, text) for id, text in CONTENTS.items() if sections[id]],
         claims=_claims(tables["claims"], results),
-        tables=shown,
-        paper_tables=papers,
+        tables=_shown(tables),
+        paper_tables=found.paper_tables,
         figures=pictures,
-        comparison=comparison,
-        left_out=_left_out(results),
+        other=found.other,
+        left_out=", ".join(lost),
         any_done=any_done,
         robust=robust,
         changed=changed,
@@ -192,12 +241,9 @@ def build(
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
-    write_file(folder, "index.html", html.encode())
-    page = f"{folder}/index.html"
-    return Path(page) if is_local(folder) else page
 
 
-def _page() -> jinja2.Template:
+def _template() -> jinja2.Template:
     engine = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -211,20 +257,28 @@ def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2] or "sweep"
 
 
-def _write(folder: str, name: str, csv: str, latex: str) -> None:
-    write_file(folder, f"{name}.csv", csv.encode())
-    write_file(folder, f"{name}.tex", latex.encode())
+def _write_tables(found: Gathered, folder: str) -> None:
+    """Write every table as CSV and LaTeX."""
+    texts = {}
+    for name, table in found.tables.items():
+        read = intervention.shown(table) if name == "intervention" else table
+        texts[name] = (as_text(table, "csv"), as_text(read, "latex"))
+    for table in found.paper_tables:
+        texts[table.name] = tuple(paper_layout.as_text(table, form) for form in ("csv", "latex"))
+    for name, (csv, latex) in texts.items():
+        write_file(folder, f"{name}.csv", csv.encode())
+        write_file(folder, f"{name}.tex", latex.encode())
 
 
 def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:
-    """Where the report goes: an absolute path, or a URI."""
+    """The folder to write to: an absolute path, or a URI."""
     if out is not None:
         return _absolute(str(out))
     if not tracking_uri and ("://" in path or Path(path).is_dir()):
         return f"{_absolute(path)}/{places.REPORT}"
     if tracking_uri:
         raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
-    load(path, tables=("trials",))  # says what is wrong, or finds it in MLflow
+    load(path, tables=("trials",))  # raises an error that says why, unless MLflow has the results
     raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
 
 
@@ -237,32 +291,15 @@ def _absolute(folder: str) -> str:
         raise ResultsError(f"{folder}: {error}; give a path, or a URI like s3://...") from error
 
 
-def _tables(results: Results, search: Search | None) -> dict[str, pd.DataFrame]:
-    tables = {
-        "claims": claims(results),
-        "summary": summary(results),
-        "robustness": robustness.by_cell(results),
-        "correlations": correlation.correlations(results),
-        "points": correlation.points(results),
-        "trials": _trials(results),
-        "failed": _failed(results),
-        "provenance": _provenance(results),
-    }
-    changed = intervention.effects(results)
-    tables |= {"intervention": changed} if len(changed) else {}
-    return tables | ({"search": search_table(results, search)} if search else {})
-
-
-def _pictures(
-    results: Results, search: Search | None, folder: str, effects: pd.DataFrame | None
-) -> tuple[dict[str, Picture], str]:
+def _pictures(found: Gathered, folder: str) -> tuple[dict[str, Picture], str]:
     """Draw every figure that applies and write its files.
 
     Returns:
         The figures for the page by name, and a sentence about those that could not be drawn.
     """
     pictures, failed = {}, []
-    for figure in figures.write(results, folder, search, effects=effects):
+    effects = found.tables.get("intervention")
+    for figure in figures.write(found.results, folder, found.search, effects=effects):
         if figure.error:
             failed.append(figure)
             continue
@@ -277,93 +314,34 @@ def _pictures(
 
 
 def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
-    """Rows of the claims, and whether several seeds could give any interval."""
+    """Rows of the claims, and whether there are several seeds, which intervals need."""
     return table.assign(intervals=done(results).seed.nunique() > 1).to_dict("records")
 
 
-def _by_point(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table of points with its own headings: its p is of a t-test."""
-    named = rows.rename(columns={"auc": "AUC", "permutation p": "t-test p"})
-    return named.assign(score=named.score.map(heading))
-
-
-def _left_out(results: Results) -> str:
-    counts = correlation.left_out(results)
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items() if n)
-
-
-def _trials(results: Results) -> pd.DataFrame:
-    """A row a trial: its configuration, how it ended, its scores, and how long it took."""
-    config = ["dataset", "network", "stages", "gamma", "seed", *(f.name for f in CONFIG)]
-    columns = ["trial", *config, *TRIAL, *SECONDS]
-    table = without_collapsed(as_strings(results.trials))[columns]
-    return table.rename(columns={"points": "m"}).sort_values(
-        ["dataset", "stages", "layers", "network", "gamma", "seed"], ignore_index=True
-    )
-
-
-def _failed(results: Results) -> pd.DataFrame:
-    """Trials that are not done: how each ended, when, and the error of those that failed."""
-    trials = results.trials[results.trials.status != "done"]
-    columns = ["trial", "dataset", "network", "stages", "gamma", "seed", "status"]
-    columns += ["epochs_done", "epochs", "error"]
-    return trials[columns].reset_index(drop=True)
-
-
-def _provenance(results: Results) -> pd.DataFrame:
-    """Where the numbers come from: what made them, on what, with which settings, when."""
-    trials = results.trials
-    data = (
-        trials.dataset.astype("str") + " " + trials.data_checksum.where(trials.data_checksum != "")
-    )
-    rates = trials.learning_rate.map("{:g}".format).astype("str")
-    rows = [
-        ("versions", _distinct(trials.versions)),
-        ("revision of the source (git)", _distinct(trials.revision)),
-        ("data, with checksum", _distinct(data)),
-        (
-            "report made with",
-            ", ".join(f"{n} {version(n)}" for n in ("geosweep", "pandas", "scipy")),
-        ),
-        ("hosts", _distinct(trials.host)),
-        ("devices", _distinct(trials.device)),
-        ("torch threads", _distinct(trials.threads)),
-        ("peak memory of a process, largest", _gigabytes(trials.peak_memory.max())),
-        ("peak GPU memory of a process, largest", _gigabytes(trials.peak_gpu_memory.max())),
-        ("recipe", _distinct(trials.recipe + ", learning rate " + rates)),
-        ("batch size", _distinct(trials.batch_size)),
-        ("epochs", _distinct(trials.epochs)),
-        ("γ applies to", _distinct(trials.decay)),
-        ("precision of training", _distinct(trials.precision)),
-        ("first epoch begun", _time(trials.started_at.min())),
-        ("last table written", _time(trials.scored_at.max())),
-        ("seconds of training, all trials", f"{trials.seconds.sum():.0f}"),
-        ("seconds of assignment problems, all trials", f"{trials.scoring_seconds.sum():.0f}"),
-    ]
-    return pd.DataFrame([row for row in rows if row[1]], columns=["what", "value"], dtype="str")
-
-
-def _distinct(column: pd.Series) -> str:
-    values = sorted(value for value in column.dropna().unique() if value != "")
-    texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
-    return "; ".join(texts[:8]) + (f"; {len(texts) - 8} more" if len(texts) > 8 else "")
-
-
-def _gigabytes(size: float) -> str:
-    return "" if pd.isna(size) else f"{size:.3g} GB"
-
-
-def _time(moment: Any) -> str:
-    return "" if pd.isna(moment) else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _shown(name: str, table: pd.DataFrame) -> Shown:
-    folded, same = fold(intervention.shown(table) if name == "intervention" else table)
-    return Shown(name, readable(folded), same)
+def _shown(tables: dict[str, pd.DataFrame]) -> dict[str, Shown]:
+    """All tables as the page shows them."""
+    shown = {}
+    for name, table in tables.items():
+        folded, same = fold(intervention.shown(table) if name == "intervention" else table)
+        shown[name] = Shown(name, readable(folded), same)
+    ranks = tables["correlations"]
+    of_accuracy = ranks.outcome == OUTCOMES[0]
+    rows = ranks.assign(known=ranks.value.notna()).groupby(correlation.SCOPE, dropna=False)
+    known = rows.known.transform("any").astype("bool")
+    for name, chosen in (("correlations", of_accuracy), ("robust_ranks", ~of_accuracy & known)):
+        shown[name] = Shown("correlations", *correlation.ranks(ranks[chosen]))
+    points = shown["points"].rows.rename(columns={"auc": "AUC", "permutation p": "t-test p"})
+    points["score"] = points.score.map(heading)
+    shown["points"] = shown["points"]._replace(rows=points)
+    return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build a sweep's report and print its path. Exit status 2 with one message if it cannot."""
+    """Build a sweep's report and print its path.
+
+    Returns:
+        Exit status: 2, with one message, if the report cannot be built.
+    """
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
     parser.add_argument("--out", metavar="DIR", help="where to write (default: DIR/report)")

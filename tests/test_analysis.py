@@ -262,7 +262,7 @@ def test_findings_are_counted_against_their_nulls(tmp_path: Path) -> None:
     assert "in 2 of 2 cells with γ > 0" in said[2]
     assert "ResNet LSS is lower than plain LSS in 2 of 2 paired cells" in said[3]
     assert "ResNet OTS is higher than plain OTS in 0 of 2" in said[4]
-    assert "before any training it is in 2 of them" in said[4]
+    assert "before training it already is in 2 of them" in said[4]
 
 
 def test_trials_that_hardly_move_their_points_are_not_praised_for_their_ots(tmp_path: Path) -> None:
@@ -287,9 +287,12 @@ def test_collapsed_trials_are_named_and_said_to_have_no_ots(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ((0.0, 0.0), "proved optimal: W₂² is equal to its lower bound (m = 1,000)."),
-        ((1e-17, 3e-16), "proved optimal: W₂² is at most a share of 3e-16 above its lower bound"),
-        ((0.0, 2e-4), "proved nearly optimal: W₂² is at most a share of 0.0002 above"),
+        ((0.0, 0.0), "proved optimal: W₂² equals its lower bound (m = 1,000)."),
+        ((1e-17, 3e-16), "proved optimal: W₂² exceeds its lower bound by at most a share of 3e-16"),
+        (
+            (0.0, 2e-4),
+            "proved nearly optimal: W₂² exceeds its lower bound by at most a share of 0.0002",
+        ),
     ],
 )
 def test_the_certificate_is_the_weakest_of_all_trials(
@@ -324,7 +327,7 @@ def test_claims_that_hold_are_told_with_how_surely_and_whether_training_did_it()
     table = pd.DataFrame([*rows, ("d: e", "does not hold", 1, 0, "")], columns=columns)
     assert claims_sentence(table) == (
         "Of the paper's 4 claims 4 can be checked here: 3 hold (1 of them surely in every "
-        "comparison, 1 before training, too), 1 does not hold (d)."
+        "comparison, 1 also before training), 1 does not hold (d)."
     )
 
 
@@ -346,11 +349,11 @@ def test_trials_of_another_sweep_in_the_folder_are_counted_and_told_apart(tmp_pa
     write = tmp_path / "sweep.json"
     write.write_text(json.dumps({"trials": [cell | {"epochs": 7} for cell in cells]}))
     said = extra_sentence(planned(tmp_path), results)
-    assert said.startswith("18 of these trials are of another sweep")
+    assert said.startswith("18 of these trials belong to another sweep")
     assert "(epochs = 6)" in said
     write.write_text(json.dumps({"trials": cells}))
     assert extra_sentence(planned(tmp_path), results).startswith(
-        "1 of these trials is of another sweep"
+        "1 of these trials belongs to another sweep"
     )
 
 

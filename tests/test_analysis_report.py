@@ -260,12 +260,12 @@ def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
     content = {"name": "demo", "search": None, "trials": cells, "extra": []}
     write_file(str(tmp_path), SWEEP, json.dumps(content).encode())
     html = report.build(tmp_path).read_text()
-    told = "Half-way: 3 of 4 planned trials are not there yet (plain 1, ResNet 2)"
+    told = "Not finished: 3 of 4 planned trials have no results yet (plain 1, ResNet 2)"
     assert told in html.replace("\xa0", " ")
     assert len(pd.read_csv(tmp_path / "report/missing.csv")) == 3
     for one in cells[1:]:
         made_up_trial(tmp_path, one["network"], one["gamma"])
-    assert "Half-way" not in report.build(tmp_path).read_text()
+    assert "Not finished" not in report.build(tmp_path).read_text()
 
 
 @pytest.mark.usefixtures("without_figures")

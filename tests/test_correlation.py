@@ -15,9 +15,10 @@ from made_up import made_up_sweep, made_up_trial, paper_sweep
 from scipy import stats
 
 from analysis import correlation
-from analysis.correlation import SCORES, auc, correlations, left_out, points
-from analysis.measures import association as statistics
+from analysis.measures import resampling
 from analysis.measures.association import METHODS, association
+from analysis.measures.correlations import SCORES, correlations, left_out
+from analysis.measures.points import COLUMNS, auc, points
 from analysis.results import Results, load
 from scoring.schemas import TABLES
 from scoring.tables import write_table
@@ -282,7 +283,7 @@ def test_the_p_value_of_a_long_tau_is_that_of_scipy() -> None:
 def test_a_long_stratified_tau_has_the_p_value_of_its_permutations(tied, monkeypatch) -> None:
     normal, permuted = [], []
     for limit, found in ((10, normal), (100, permuted)):
-        monkeypatch.setattr(statistics, "PERMUTED", limit)
+        monkeypatch.setattr(resampling, "PERMUTED", limit)
         for shift in range(0, 40, 4):
             x, y, strata = tied
             found.append(association(np.roll(x, shift), y, strata, "kendall")["p"])
@@ -292,7 +293,7 @@ def test_a_long_stratified_tau_has_the_p_value_of_its_permutations(tied, monkeyp
 def test_the_same_numbers_come_each_time(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path))
     once = correlations(results)
-    statistics._permutations.cache_clear()
+    resampling._permutations.cache_clear()
     pd.testing.assert_frame_equal(once, correlations(results))
 
 
@@ -551,7 +552,7 @@ def test_a_made_up_sweep_point_by_point(tmp_path: Path) -> None:
         write_points(tmp_path, made_up_trial(tmp_path, gamma=gamma, seed=seed), wrong, rising)
     lost = made_up_trial(tmp_path, gamma=0.4, collapsed=True)
     write_points(tmp_path, lost, [0], rising)
-    table = points(load(tmp_path, columns={"samples": correlation.COLUMNS}))
+    table = points(load(tmp_path, columns={"samples": COLUMNS}))
     assert table.score.tolist() == ["lss", "lsr"]
     row = table.iloc[0]
     assert (row.dataset, row.network, row.stages, row.stage) == ("digits", "resnet", 1, 1)

@@ -12,7 +12,8 @@ from scipy import stats
 
 from analysis import tables
 from analysis.measures import paper
-from analysis.measures.paper_layout import as_text, paper_tables, side_by_side
+from analysis.measures.paper_layout import as_text, paper_tables
+from analysis.measures.side_by_side import side_by_side
 from analysis.results import load
 from scoring.tables import write_table
 

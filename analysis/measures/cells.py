@@ -22,6 +22,12 @@ def done(results: Results) -> pd.DataFrame:
     return as_strings(results.trials[results.trials.status == "done"])
 
 
+def not_collapsed(results: Results) -> pd.DataFrame:
+    """Trials that are done and have not collapsed."""
+    trials = done(results)
+    return trials[~trials.collapsed.eq(True)]
+
+
 def as_strings(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with its categories as strings, so that only values that occur make a group."""
     return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))

@@ -1,21 +1,24 @@
-"""What the numbers of a sweep say, in plain sentences, and the correlations behind them.
+"""What the numbers of a sweep say, as a headline and in plain sentences.
 
-Every claim is counted against its null: an untrained ResNet already has a lower LSS and a
-higher OTS than its plain twin, so "lower than plain" alone shows nothing about training.
+Every count stands beside its baseline. An untrained ResNet already has a lower LSS and a higher OTS
+than an untrained plain network, so "lower than plain" alone shows nothing about training.
 """
 
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
-from analysis.measures.layout import heading, network_name
+from analysis.measures.layout import heading, network_name, plural
 from analysis.measures.robustness import CURVES, of_trials
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
 from analysis.results import Results
 
-STILL = 1e-4  # a stage whose mean squared step is below this share of its spread is the identity
-PROVED = 1e-9  # a share above the lower bound that is rounding
+STILL = 1e-4  # A stage counts as the identity if its mean squared step is below this x its spread.
+PROVED = 1e-9  # An assignment counts as optimal if its cost exceeds the lower bound by this share.
 ENDS = {  # how a trial may end, in words
     "done": "done",
     "stopped": "stopped early by ASHA",
@@ -24,70 +27,108 @@ ENDS = {  # how a trial may end, in words
 }
 
 
-def sentences(results: Results, search: Search | None = None) -> list[str]:
-    """What the sweep says, each sentence with its counts; the first one says how many trials.
+class Headline(NamedTuple):
+    """The answer of a sweep in one sentence, and the one number to remember."""
+
+    verdict: str
+    number: str  # with its name; empty if there is none
+    baseline: str  # what the number is of, and what to compare it with
+
+
+def headline(cells: pd.DataFrame) -> Headline:
+    """Whether the geodesic was learned, and how straight tracks are against before training.
 
     Args:
-        results: of :func:`analysis.results.load`.
-        search: of :func:`analysis.measures.search.read_search`, if the sweep was one.
+        cells: from :func:`analysis.measures.summary.summary`.
+    """
+    trained = cells[cells.seeds > 0]
+    if not len(trained):
+        return Headline("No trial is done yet, so there is no result.", "", "")
+    number = baseline = ""
+    known = trained.replace([np.inf, -np.inf], np.nan).dropna(subset=["lss", "lss_initial"])
+    if len(known):
+        number = f"LSS {known.lss.median():.2f}"
+        median = "of one cell" if len(known) == 1 else f"median of {len(known)} cells"
+        baseline = (
+            f"after training ({median}); before training {known.lss_initial.median():.2f}; "
+            "a straight line has 1"
+        )
+    scored = trained[trained.lss.notna() & trained.ots.notna()]
+    if not len(scored):
+        verdict = "Whether the geodesic was learned is unknown: no cell has both LSS and OTS."
+        return Headline(verdict, number, baseline)
+    count, learned = len(scored), int(_learned(scored).sum())
+    if count == 1:
+        verdict = f"The network {'learned' if learned else 'did not learn'} the geodesic."
+    elif not learned:
+        verdict = f"None of the {count} cells learned the geodesic."
+    elif learned == count:
+        verdict = f"All {count} cells learned the geodesic."
+    else:
+        verdict = f"{learned} of {count} cells learned the geodesic."
+    return Headline(verdict, number, baseline)
+
+
+def _learned(cells: pd.DataFrame) -> pd.Series:
+    """Whether tracks are straight and the map optimal, and were not both before training."""
+    near, before = (
+        (cells[f"lss{when}"] <= STRAIGHT) & (cells[f"ots{when}"] >= OPTIMAL)
+        for when in ("", "_initial")
+    )
+    return near & ~before
+
+
+def sentences(
+    results: Results, search: Search | None = None, cells: pd.DataFrame | None = None
+) -> list[str]:
+    """What the sweep says, each sentence with its counts; the first says how many trials ended.
+
+    Args:
+        results: from :func:`analysis.results.load`.
+        search: from :func:`analysis.measures.search.read_search`, if the sweep was a search.
+        cells: from :func:`analysis.measures.summary.summary`, if it is already computed.
     """
     status = results.trials.status
-    finished = done(results)
-    if not len(results.trials):
+    if not len(status):
         return ["No trial is done yet: this sweep has just begun."]
+    trials = done(results)
     counts = {name: int((status == name).sum()) for name in ENDS}
     parts = [f"{n} {ENDS[name]}" for name, n in counts.items() if n or name != "stopped"]
-    said = [f"{len(status)} trial{'s' * (len(status) > 1)}: {', '.join(parts)}."]
-    said += _stopped(results.trials)
+    said = [f"{plural(len(status), 'trial')}: {', '.join(parts)}."]
+    said += _stopped(counts["stopped"])
     if search:
         said.append(search_sentence(results, search))
-    if not len(finished):
+    if not len(trials):
         said[0] += " No trial is done yet, so there is no score to show."
         return said
-    said += _collapsed(finished) + _still(finished)
-    lower = finished.lss < finished.lss_initial
-    known = finished.lss.notna() & finished.lss_initial.notna()
-    parts = [
-        f"{network_name(str(name))} {lower[rows.index].sum()} of {known[rows.index].sum()}"
-        for name, rows in finished.groupby("network", observed=True)
-    ]
-    if known.any():
-        said.append(
-            f"Training lowered LSS below its value at initialisation in {lower.sum()} of "
-            f"{known.sum()} trials ({', '.join(parts)})."
-        )
-    cells = summary(results)
+    said += _collapsed(trials) + _still(trials) + _lowered(trials)
+    cells = summary(results) if cells is None else cells
     same = [*CELL, *varying(results.trials), "m"]
     said += _decay(cells, [n for n in same if n != "gamma"])
     said += _networks(cells, [n for n in same if n != "network"])
-    return said + _certificate(finished)
+    return said + _certificate(trials)
 
 
 def geodesic_sentence(cells: pd.DataFrame) -> str:
-    """Whether geodesics were learnt: straight tracks, an optimal map, and not both before training.
+    """In how many cells the geodesic was learned, with the range of both scores over cells.
 
     Args:
-        cells: of :func:`analysis.measures.summary.summary`.
+        cells: from :func:`analysis.measures.summary.summary`.
 
     Returns:
-        The sentence, with the range of both scores over cells; empty where none has both.
+        The sentences; empty if no cell has both scores.
     """
     cells = cells[cells.lss.notna() & cells.ots.notna()]
     if not len(cells):
         return ""
     said = (
-        "Is the geodesic learnt? That takes straight tracks (LSS near 1) and an optimal map (OTS "
-        f"near 1): cells with LSS up to {STRAIGHT} and OTS from {OPTIMAL}, and not both before "
-        "training."
+        f"Geodesic learned: {_learned(cells).sum()} of {plural(len(cells), 'cell')}. (A cell "
+        f"counts when LSS ≤ {STRAIGHT} and OTS ≥ {OPTIMAL} after training but not before.)"
     )
     for network, rows in cells.groupby("network", observed=True):
-        near, before = (
-            (rows[f"lss{when}"] <= STRAIGHT) & (rows[f"ots{when}"] >= OPTIMAL)
-            for when in ("", "_initial")
-        )
-        name = network_name(str(network))
+        name = network_name(network)
         said += (
-            f" {name[0].upper() + name[1:]}: {(near & ~before).sum()} of {len(rows)} (LSS "
+            f" {name[0].upper() + name[1:]}: {_learned(rows).sum()} of {len(rows)} (LSS "
             f"{_range(rows.lss, 2)}, before training {_range(rows.lss_initial, 2)}; OTS "
             f"{_range(rows.ots, 3)}, before training {_range(rows.ots_initial, 3)})."
         )
@@ -95,74 +136,91 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
 
 
 def _range(values: pd.Series, digits: int) -> str:
-    """From the least to the largest, as a text."""
+    """The smallest and the largest value as a text."""
+    if values.isna().all():
+        return "unknown"
     ends = [f"{end:.{digits}f}" for end in (values.min(), values.max())]
-    return "unknown" if values.isna().all() else " to ".join(dict.fromkeys(ends))
+    return " to ".join(dict.fromkeys(ends))
 
 
-def robustness_sentence(results: Results) -> str:
-    """What networks lose to lesions, noise and attacks; empty where nothing was evaluated.
+def robustness_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
+    """What networks lose to lesions, noise and attacks; empty if nothing was evaluated.
 
     Args:
         results: as for :func:`analysis.measures.robustness.of_trials`.
+        trials: from that function, if it is already computed.
     """
-    trials = of_trials(results)
+    trials = of_trials(results) if trials is None else trials
     parts = []
     for name in CURVES:
         lost = trials.dropna(subset=f"{name}_lost").groupby("network")[f"{name}_lost"]
-        each = [f"{network_name(str(k))} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
+        each = [f"{network_name(k)} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
         told = heading(f"{name}_lost").removeprefix("lost ")
-        parts += [f"{told} {', '.join(each)}"] if each else []
+        if each:
+            parts.append(f"{told} {', '.join(each)}")
     if not parts:
         return ""
     return (
-        f"Share of its accuracy that a network loses, mean over levels and trials: "
+        "Share of its accuracy that a network loses, mean over levels and trials: "
         f"{'; '.join(parts)}."
     )
 
 
-def _stopped(trials: pd.DataFrame) -> list[str]:
-    """How many trials ASHA has stopped, and what that does to the others."""
-    n = int((trials.status == "stopped").sum())
-    if not n:
+def _stopped(count: int) -> list[str]:
+    if not count:
         return []
-    were, are = ("s were", "are") if n > 1 else (" was", "is")
+    one = count == 1
     return [
-        f"{n} trial{were} stopped early and {are} in no mean and no correlation. Those that went "
-        "on were chosen by how well they began: they are no fair sample."
+        f"{plural(count, 'trial')} {'was' if one else 'were'} stopped early and "
+        f"{'is' if one else 'are'} in no mean and no correlation. The trials that continued were "
+        "selected by their early results, so they are not a fair sample."
     ]
 
 
 def _collapsed(trials: pd.DataFrame) -> list[str]:
-    """How many trials have collapsed, and which; they have no OTS."""
     lost = trials[trials.collapsed.eq(True)]
     if not len(lost):
         return []
     parts = []
     for network, rows in lost.groupby("network", observed=True):
         gammas = [f"{gamma:g}" for gamma in sorted(rows.gamma.unique())]
-        shown = ", ".join(gammas[:4]) + ", …" * (len(gammas) > 4)
-        parts.append(f"{network_name(str(network))} {len(rows)}, at γ = {shown}")
+        shown = ", ".join(gammas[:4]) + (", …" if len(gammas) > 4 else "")
+        parts.append(f"{network_name(network)} {len(rows)}, at γ = {shown}")
     return [
         f"Collapsed: {len(lost)} of {len(trials)} trials ({'; '.join(parts)}). All inputs or all "
-        "outputs of a stage are one point there, so they have no OTS."
+        "outputs of a stage are one point in them, so they have no OTS."
     ]
 
 
 def _still(trials: pd.DataFrame) -> list[str]:
-    """How many trials hardly move their points: an OTS of 1 is no achievement there."""
     still = trials[trials.movement.lt(STILL)]
     if not len(still):
         return []
     gammas = ", ".join(f"{gamma:g}" for gamma in sorted(still.gamma.unique()))
     return [
-        f"Hardly moving: {len(still)} of {len(trials)} trials (at γ = {gammas}). A stage of theirs "
-        "is nearly the identity, which is its own optimal transport: their OTS of 1 was not learnt."
+        f"Hardly moving: {len(still)} of {len(trials)} trials (at γ = {gammas}). They have a stage "
+        "that is nearly the identity. The identity is its own optimal transport, so an OTS of 1 "
+        "was not learned there."
+    ]
+
+
+def _lowered(trials: pd.DataFrame) -> list[str]:
+    known = trials[trials.lss.notna() & trials.lss_initial.notna()]
+    if not len(known):
+        return []
+    lower = known.lss < known.lss_initial
+    parts = []
+    for network, rows in trials.groupby("network"):
+        own = lower[lower.index.isin(rows.index)]
+        parts.append(f"{network_name(network)} {own.sum()} of {len(own)}")
+    return [
+        f"LSS is lower after training than before in {lower.sum()} of {len(known)} trials "
+        f"({', '.join(parts)})."
     ]
 
 
 def _certificate(trials: pd.DataFrame) -> list[str]:
-    """How far the assignments may be from the optimum, at most; nothing if it is unknown."""
+    """How far the assignments may be from the optimum at most; nothing if it is unknown."""
     known = trials[trials.suboptimality.notna()]
     if not len(known):
         return []
@@ -172,13 +230,15 @@ def _certificate(trials: pd.DataFrame) -> list[str]:
     if len(known) < scored:
         every = f"In {len(known)} of {scored} trials every assignment"
     proved = "optimal" if worst <= PROVED else "nearly optimal"
-    share = f"is at most a share of {worst:.1g} above" if worst > 0 else "is equal to"
+    excess = "equals its lower bound"
+    if worst > 0:
+        excess = f"exceeds its lower bound by at most a share of {worst:.1g}"
     sizes = " to ".join(f"{int(points):,}" for points in dict.fromkeys((m[0], m[-1])))
-    return [f"{every} is proved {proved}: W₂² {share} its lower bound (m = {sizes})."]
+    return [f"{every} is proved {proved}: W₂² {excess} (m = {sizes})."]
 
 
 def _decay(cells: pd.DataFrame, same: list[str]) -> list[str]:
-    """Whether gamma > 0 gives a lower LSS than gamma = 0, all else equal."""
+    """In how many cells gamma > 0 gives a lower LSS than gamma = 0, all else equal."""
     without = cells.loc[cells.gamma == 0, [*same, "lss"]]
     pairs = cells[cells.gamma > 0].merge(without, on=same, suffixes=("", "_without"))
     pairs = pairs.dropna(subset=["lss", "lss_without"])
@@ -186,15 +246,15 @@ def _decay(cells: pd.DataFrame, same: list[str]) -> list[str]:
         return []
     lower = pairs.lss < pairs.lss_without
     collapsed = int((pairs.collapsed > 0)[lower].sum())
-    return [
+    said = (
         f"Weight decay: LSS is lower than at γ = 0, all else equal, in {lower.sum()} of "
         f"{len(pairs)} cells with γ > 0"
-        + (f", {collapsed} of them with collapsed trials." if collapsed else ".")
-    ]
+    )
+    return [f"{said}, {collapsed} of them with collapsed trials." if collapsed else f"{said}."]
 
 
 def _networks(cells: pd.DataFrame, same: list[str]) -> list[str]:
-    """ResNet against plain in cells that differ in nothing else, and the same untrained."""
+    """ResNet against plain network, all else equal, after training and before."""
     plain = cells[cells.network == "plain"].drop(columns="network")
     pairs = cells[cells.network == "resnet"].merge(plain, on=same, suffixes=("", "_plain"))
     said = []
@@ -202,15 +262,18 @@ def _networks(cells: pd.DataFrame, same: list[str]) -> list[str]:
         both = pairs.dropna(subset=[score, f"{score}_plain"])
         if not len(both):
             continue
-        counts = [
-            int((sign * both[n] > sign * both[f"{n}_plain"]).sum())
-            for n in (score, f"{score}_initial")
-        ]
-        nulls = both[[f"{score}_initial", f"{score}_initial_plain"]].notna().all(axis=1).any()
-        said.append(
-            f"ResNet {score.upper()} is {word} than plain {score.upper()} in {counts[0]} of "
-            f"{len(both)} paired cells"
-            + f"; before any training it is in {counts[1]} of them, so only a difference beyond "
-            "that one would be learnt" * bool(nulls) + "."
+        after, before = (
+            int((sign * both[name] > sign * both[f"{name}_plain"]).sum())
+            for name in (score, f"{score}_initial")
         )
+        told = (
+            f"ResNet {score.upper()} is {word} than plain {score.upper()} in {after} of "
+            f"{len(both)} paired cells"
+        )
+        if both[[f"{score}_initial", f"{score}_initial_plain"]].notna().all(axis=1).any():
+            told += (
+                f"; before training it already is in {before} of them, so only a larger "
+                "difference than that was learned"
+            )
+        said.append(f"{told}.")
     return said

@@ -1,4 +1,4 @@
-"""What a sweep has planned and has not got yet: a report half-way says what is missing."""
+"""What a sweep has planned but not finished, so that an early report says what is missing."""
 
 import json
 from pathlib import Path
@@ -11,43 +11,45 @@ from analysis.measures.search import Search
 from analysis.results import Results
 from scoring import places, schemas, storage
 
-CELL = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
+CONFIG_FIELDS = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
 
 Cells = list[dict[str, Any]]  # configurations
 
 
 def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
-    """The cells of a sweep as its folder has them, done or not.
+    """The configurations that a sweep's folder plans to train, whether they are done or not.
 
     Args:
-        path: as :func:`analysis.results.load` takes it.
+        path: as for :func:`analysis.results.load`.
         tracking_uri: MLflow's address, if the results come from there.
 
     Returns:
-        Their configurations; None where they are not known: in MLflow, or in a folder that holds
-        results alone. Of a search those that it has suggested.
+        The configurations; of a search, those that it has suggested so far. None if they are not
+        known, which is the case in MLflow and in a folder with nothing but results.
     """
     root = str(path).rstrip("/") or "/"
     content = None if tracking_uri else storage.read_file(root, places.SWEEP)
     if content is None:
         return None
     try:
-        return [{name: cell.get(name) for name in CELL} for cell in json.loads(content)["trials"]]
+        trials = json.loads(content)["trials"]
+        return [{name: trial.get(name) for name in CONFIG_FIELDS} for trial in trials]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def missing(cells: Cells | None, results: Results) -> pd.DataFrame | None:
-    """Those of the :func:`planned` cells that have no trial: a row each, or None if not known."""
+    """The :func:`planned` configurations that have no trial, one per row; None if not known."""
     if cells is None:
         return None
     known = _known(results)
     there = {_key(row, known) for row in results.trials[known].to_dict("records")}
-    return pd.DataFrame([cell for cell in cells if _key(cell, known) not in there], columns=CELL)
+    left = [cell for cell in cells if _key(cell, known) not in there]
+    return pd.DataFrame(left, columns=CONFIG_FIELDS)
 
 
 def extra_sentence(cells: Cells | None, results: Results) -> str:
-    """How many trials are of none of the :func:`planned` cells, and what differs; or nothing."""
+    """How many trials match no :func:`planned` configuration, and how they differ; or empty."""
     if not cells:
         return ""
     known = _known(results)
@@ -60,18 +62,23 @@ def extra_sentence(cells: Cells | None, results: Results) -> str:
     for name in known:
         usual = {str(cell[name]) for cell in cells}
         other = sorted({str(row[name]) for row in extra} - usual)
-        parts += [f"{name} = {', '.join(other)}"] if other and name != "seed" else []
+        if other and name != "seed":
+            parts.append(f"{name} = {', '.join(other)}")
     differs = f" ({'; '.join(parts[:4])})" if parts else ""
-    one = len(extra) == 1
+    if len(extra) == 1:
+        return (
+            f"1 of these trials belongs to another sweep that used this folder{differs}; it is "
+            "included in everything below."
+        )
     return (
-        f"{len(extra)} of these trials {'is' if one else 'are'} of another sweep that used this "
-        f"folder{differs}: {'it counts' if one else 'they count'} in all that follows."
+        f"{len(extra)} of these trials belong to another sweep that used this folder{differs}; "
+        "they are included in everything below."
     )
 
 
 def _known(results: Results) -> list[str]:
-    """Fields that every trial has: what an older one was written without tells no cells apart."""
-    return [name for name in CELL if results.trials[name].notna().all()]
+    """Fields that every trial has. A field that older trials lack cannot tell them apart."""
+    return [name for name in CONFIG_FIELDS if results.trials[name].notna().all()]
 
 
 def _key(cell: dict[Any, Any], names: list[str]) -> tuple[str, ...]:
@@ -79,7 +86,7 @@ def _key(cell: dict[Any, Any], names: list[str]) -> tuple[str, ...]:
 
 
 def missing_sentence(left: pd.DataFrame | None, results: Results, search: Search | None) -> str:
-    """How many trials are missing, and of which networks; empty if none is, or nobody knows."""
+    """How many trials are missing, by network; empty if none is, or if it is not known."""
     if left is None:
         return ""
     there = len(results.trials)
@@ -88,8 +95,9 @@ def missing_sentence(left: pd.DataFrame | None, results: Results, search: Search
         return ""
     counts = left.groupby("network").size()
     parts = [f"{network_name(name)} {n}" for name, n in counts.items()]
-    parts += [f"{more} not suggested yet"] * bool(more)
+    if more:
+        parts.append(f"{more} not suggested yet")
     return (
-        f"Half-way: {len(left) + more} of {there + len(left) + more} planned trials are not there "
-        f"yet ({', '.join(parts)}), so what is said below may change."
+        f"Not finished: {len(left) + more} of {there + len(left) + more} planned trials have no "
+        f"results yet ({', '.join(parts)}), so the findings below may change."
     )

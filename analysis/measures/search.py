@@ -1,7 +1,7 @@
-"""What a search found: the best trial of one objective, the Pareto front of several.
+"""What a search found: the best trial for one objective, the Pareto front for several.
 
-Only trials count that are done and have a finite number for every objective, as in the search
-itself.
+As in the search itself, only trials count that are done and have a finite number for every
+objective.
 """
 
 import json
@@ -22,23 +22,23 @@ SAMPLERS = {"tpe": "TPE"}
 
 
 class Search(NamedTuple):
-    """How a sweep looked for its trials."""
+    """How a sweep searched for its trials."""
 
     method: str
     sampler: str
-    trials: int  # asked for
-    objectives: dict[str, str]  # column of the trials table -> max or min: which is better
+    trials: int  # the number asked for
+    objectives: dict[str, str]  # column of the trials table -> max or min, whichever is better
 
 
 def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | None:
-    """The search of a sweep; None if it was none, or if its results come from MLflow.
+    """The search of a sweep; None if it was not a search, or if its results come from MLflow.
 
     Args:
-        path: as :func:`analysis.results.load` takes it.
+        path: as for :func:`analysis.results.load`.
         tracking_uri: MLflow's address, if the results come from there.
 
     Raises:
-        ResultsError: what the folder says of its search cannot be read.
+        ResultsError: the folder's description of the search cannot be read.
     """
     root = str(path).rstrip("/") or "/"
     content = None if tracking_uri else storage.read_file(root, places.SWEEP)
@@ -64,10 +64,10 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
 
 
 def on_front(values: np.ndarray) -> np.ndarray:
-    """Which points make the Pareto front: those that no other point dominates.
+    """Which points are on the Pareto front, that is, not dominated by another point.
 
     A point dominates another if it is nowhere worse and somewhere better. Equal points do not
-    dominate each other: they are on the front together or not at all.
+    dominate each other, so they are all on the front or none is.
 
     Args:
         values: numbers of shape (n, k) without NaN: k objectives of n points, smaller is better.
@@ -78,15 +78,15 @@ def on_front(values: np.ndarray) -> np.ndarray:
     >>> on_front(np.array([[1, 4], [2, 2], [2, 2], [3, 2], [4, 1]]))
     array([ True,  True,  True, False,  True])
     """
-    no_worse = (values[:, None] <= values).all(axis=-1)  # (n, n): a row's point than a column's
+    no_worse = (values[:, None] <= values).all(axis=-1)  # (n, n): row's point vs column's point
     better = (values[:, None] < values).any(axis=-1)
     return np.logical_not((no_worse & better).any(axis=0))
 
 
 def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
-    """Trials by the first objective, the best first, with ``front``: who is on the Pareto front.
+    """Trials by the first objective, best first, with ``front``: whether on the Pareto front.
 
-    Ties are in order of the next objective.
+    The next objective breaks ties.
     """
     signs = [1.0 if better == "min" else -1.0 for better in objectives.values()]
     values = trials[[*objectives]].to_numpy("float64") * signs  # (n, k), smaller is better
@@ -95,21 +95,18 @@ def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
 
 
 def candidates(results: Results, search: Search) -> pd.DataFrame:
-    """The trials that count, ranked: see :func:`ranked`. A collapsed trial has no OTS and gap."""
-    known = (
-        without_collapsed(done(results))
-        .replace([np.inf, -np.inf], np.nan)
-        .dropna(subset=list(search.objectives))
-    )
+    """The trials that count, as :func:`ranked` sorts them. Collapsed trials have no OTS and gap."""
+    trials = without_collapsed(done(results)).replace([np.inf, -np.inf], np.nan)
+    known = trials.dropna(subset=list(search.objectives))
     return ranked(known, search.objectives)
 
 
 def search_table(results: Results, search: Search) -> pd.DataFrame:
-    """The trials that count, the best first; with several objectives those of the Pareto front.
+    """The trials that count, best first; with several objectives only the Pareto front.
 
     Returns:
-        Frame with the trial, the fields of its configuration that vary in the sweep, m, and
-        the objectives, each with its nulls beside it where it has any.
+        Frame with the trial, the columns of the configuration that vary in the sweep, m, and
+        the objectives, each followed by its baselines if it has any.
     """
     found = candidates(results, search)
     if len(search.objectives) > 1:
@@ -121,13 +118,13 @@ def search_table(results: Results, search: Search) -> pd.DataFrame:
 
 
 def _fields(results: Results) -> list[str]:
-    """Fields of the configuration that take several values, without m."""
+    """Columns of the configuration that take several values, without m."""
     own = [n for n in (*CELL, "seed") if results.trials[n].nunique(dropna=False) > 1]
     return own + varying(results.trials)
 
 
 def search_sentence(results: Results, search: Search) -> str:
-    """What the search was, how far it is, and what it found so far."""
+    """What the search looks for, how far it is, and what it has found so far."""
     found = candidates(results, search)
     count = len(done(results))
     sampler = SAMPLERS.get(search.sampler, search.sampler)
@@ -138,7 +135,7 @@ def search_sentence(results: Results, search: Search) -> str:
     )
     if lost := count - len(found):
         names = " or ".join(heading(name) for name in search.objectives)
-        said += f", {lost} of them left out for want of a finite {names}"
+        said += f", {lost} of them left out because they have no finite {names}"
     if not len(found):
         return said + "."
     if len(search.objectives) > 1:

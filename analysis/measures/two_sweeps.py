@@ -1,6 +1,7 @@
 """Two sweeps side by side: the cells that both have, and whether they differ.
 
-Used by ``geosweep report DIR --compare DIR2``: another seed, another version, another machine.
+Used by ``geosweep report DIR --compare DIR2``, for instance to compare with another seed, another
+version or another machine.
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, difference, done, without_collapsed
+from analysis.measures.layout import heading, plural
 from analysis.results import Results
 from scoring.schemas import CONFIG
 
@@ -16,20 +18,20 @@ SCORES = ("test_accuracy", "lss", "ots")
 
 
 def compare(results: Results, other: Results) -> pd.DataFrame:
-    """The cells that two sweeps share: trials that are equal in all but their seed.
+    """The cells that two sweeps share: trials with the same configuration except for the seed.
 
     Args:
-        results: of :func:`analysis.results.load`; trials that are done count.
+        results: from :func:`analysis.results.load`; trials that are done count.
         other: likewise, of the sweep to compare with.
 
     Returns:
-        A row for each cell and score: the cell's configuration (with m: OTS compares at equal m
+        One row per cell and score: the cell's configuration (with m, since OTS compares at equal m
         only), ``score``, ``here`` and ``there`` (means over seeds), ``seeds`` and
-        ``seeds_there``, ``difference`` (here less there) with Welch's 95% interval ``low`` to
-        ``high``, NaN where a side has one seed. No row where they share no cell.
+        ``seeds_there``, ``difference`` (here minus there) with Welch's 95% interval ``low`` to
+        ``high``, NaN if a side has one seed. No rows if they share no cell.
     """
     cell = list(dict.fromkeys([*CELL, *(field.name for field in CONFIG)]))
-    here, there = (_values(side, cell) for side in (results, other))
+    here, there = (_by_cell(side, cell) for side in (results, other))
     rows: list[dict[str, Any]] = []
     for key in here.keys() & there.keys():
         for score in SCORES:
@@ -47,28 +49,35 @@ def compare(results: Results, other: Results) -> pd.DataFrame:
     return table.sort_values(order, ignore_index=True)
 
 
-def _values(results: Results, cell: list[str]) -> dict[tuple, pd.DataFrame]:
+def _by_cell(results: Results, cell: list[str]) -> dict[tuple, pd.DataFrame]:
+    """The trials of each cell. Unset fields are empty strings, so that they match each other."""
     trials = without_collapsed(done(results))
     filled = trials.assign(**{name: trials[name].astype("object").fillna("") for name in cell})
     return dict(iter(filled.groupby(cell)))  # type: ignore[arg-type]
 
 
 def sentence(table: pd.DataFrame, name: str) -> str:
-    """What a comparison says, with its counts."""
+    """The comparison in words, with its counts.
+
+    Args:
+        table: from :func:`compare`.
+        name: of the other sweep.
+    """
     if not len(table):
         return (
-            f"{name} shares no finished cell with this sweep: there is nothing to compare. Cells "
-            "are compared that are equal in all of their configuration but the seed."
+            f"{name} shares no finished cell with this sweep, so there is nothing to compare. "
+            "Cells are compared if their whole configuration is equal except for the seed."
         )
     parts = []
     for score, rows in table.groupby("score", sort=False):
         known = rows.low.notna()
         apart = known & ((rows.low > 0) | (rows.high < 0))
-        told = f"{str(score).replace('_', ' ') if 'acc' in str(score) else str(score).upper()} "
-        told += f"differs by {rows.difference.abs().median():.2g} (median)"
+        told = f"{heading(str(score))} differs by {rows.difference.abs().median():.2g} (median)"
         if known.any():
             told += f", beyond its 95% interval in {apart.sum()} of {known.sum()}"
         parts.append(told)
-    cells = int(table.groupby("score", sort=False).size().max())
-    one = "" if table.low.notna().any() else " With one seed on a side no interval can be given."
-    return f"Compared with {name}, {cells} cells in both: {'; '.join(parts)}.{one}"
+    cells = plural(int(table.groupby("score", sort=False).size().max()), "cell")
+    said = f"Compared with {name}, {cells} in both: {'; '.join(parts)}."
+    if table.low.notna().any():
+        return said
+    return f"{said} There are no intervals, because no cell has several seeds in both."

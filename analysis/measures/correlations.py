@@ -1,0 +1,171 @@
+"""Correlations of a sweep's scores with how well its networks work, in every scope."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.measures.association import METHODS, RESAMPLES, adjusted, associations
+from analysis.measures.cells import CELL, not_collapsed, varying
+from analysis.measures.robustness import AUCS, settings_key
+from analysis.results import Results
+
+OUTCOMES = ("test_accuracy", *AUCS)
+GIVEN = " given test_accuracy"  # ends the name of an outcome with test accuracy held fixed
+SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy")
+SAME_M = ("ots", "gap")  # comparable at equal m only
+STRATUM = ["dataset", "layers", "stages", "network"]
+SMALL = 10  # With fewer cells than this, a correlation supports no conclusion.
+
+
+def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
+    """Correlation of each outcome with each score over the cells of a sweep, in every scope.
+
+    Trials that differ only in their seed are averaged first, because replicates of one gamma are
+    not independent. Trials count if they are done, have not collapsed (:func:`left_out` counts the
+    others), and have both numbers finite.
+
+    Outcomes are test accuracy and, if it was measured, the mean accuracy under lesions, random
+    noise, FGSM and PGD. A network that is better without noise is also better with a little of it,
+    so each of these outcomes appears a second time, "given test_accuracy": the partial correlation
+    with test accuracy held fixed (see :func:`analysis.measures.association.association`). The share
+    of accuracy that remains would not do, because a network that has learned nothing keeps all of
+    it.
+
+    Args:
+        results: from :func:`analysis.results.load`; ``trials`` is enough.
+        resamples: see :func:`analysis.measures.association.association`.
+
+    Returns:
+        Frame with one row per ``scope``, outcome, score and method. Scopes: each ``stratum``
+        (dataset, layers, stages, network); ``networks pooled`` and ``networks partial`` (given
+        the network) if a data set and K has several networks; ``all pooled`` and ``all partial``
+        (given the stratum) if there are several data sets or K. ``n`` cells, ``trials`` behind
+        them, distinct ``gammas``; ``value``, ``low``, ``high`` and ``p`` of the association.
+        ``p_adjusted`` is Benjamini and Hochberg's, over all p values of the table (72 for plain
+        networks and ResNets with one K and data set; 120 more for each further outcome): among the
+        rows where it is below 0.05, at most one in twenty should be due to chance. Rows overlap, so
+        this is a guide and not a proof. ``warning`` names what not to overlook: few cells, pooled
+        signs that differ from those within networks (Simpson's paradox), networks that differ in
+        sign, several m (OTS and gap have no value then), evaluations with several settings (no
+        value either).
+    """
+    trials = not_collapsed(results)
+    trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())
+    strata = trials.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
+    cell = ["stratum", *CELL, *varying(results.trials), "points"]
+    cells = {}
+    for outcome in OUTCOMES:
+        if outcome not in trials or trials[outcome].isna().all():
+            continue
+        for given in ("", GIVEN) if outcome in AUCS else ("",):
+            for score in SCORES:
+                frame = _cells(trials, cell, outcome, score, bool(given))
+                cells[outcome + given, score] = frame
+    rows: list[dict[str, Any]] = []
+    for scope, members, given in _scopes(strata):
+        for (outcome, score), frame in cells.items():
+            part = frame[frame.stratum.isin(members)]
+            row = scope | {"members": members, "outcome": outcome, "score": score}
+            rows += _rows(row, part, given, resamples)
+    _compare_signs(rows)
+    numbers = ["n", "trials", "gammas", "value", "low", "high", "p", "p_adjusted"]
+    columns = ["scope", *STRATUM, "outcome", "score", "method", *numbers, "warning"]
+    table = pd.DataFrame(rows, columns=[*columns, "notes"])
+    table["warning"] = table.notes.map("; ".join)
+    table["p_adjusted"] = adjusted(table.p)
+    return table[columns].astype({"stages": "Int64"})
+
+
+def left_out(results: Results) -> dict[str, int]:
+    """Trials that are in no correlation: stopped (early, by ASHA), diverged, failed, collapsed."""
+    status, lost = results.trials.status, results.trials.collapsed.eq(True)
+    counts = {name: int((status == name).sum()) for name in ("stopped", "diverged")}
+    counts["failed"] = int((~status.isin(["done", "stopped", "diverged"])).sum())
+    return counts | {"collapsed": int(((status == "done") & lost).sum())}
+
+
+def _cells(
+    trials: pd.DataFrame, cell: list[str], outcome: str, score: str, given: bool
+) -> pd.DataFrame:
+    """Means over the trials of each cell that have all the numbers, and the count of these trials.
+
+    ``setting`` is that of the evaluation; trials with different settings are not averaged.
+    """
+    trials = trials.assign(setting=settings_key(trials, outcome) if outcome in AUCS else "")
+    numbers = [outcome, score, "test_accuracy"] if given else [outcome, score]
+    every = trials[np.isfinite(trials[numbers].astype("float64")).all(axis=1)]
+    group = every.groupby([*cell, "setting"], dropna=False)
+    return group[numbers].mean().assign(trials=group.size()).reset_index()
+
+
+def _rows(
+    row: dict[str, Any], part: pd.DataFrame, given: bool, resamples: int
+) -> list[dict[str, Any]]:
+    """A row for each method, over the cells of one scope."""
+    outcome, score = row["outcome"], row["score"]
+    several = {
+        "several m": score in SAME_M and part.points.nunique() > 1,
+        "several settings": part.setting.nunique() > 1,
+    }
+    x, y = (part[name].to_numpy("float64") for name in (outcome.removesuffix(GIVEN), score))
+    within = part.stratum.to_numpy() if given else None
+    held = part.test_accuracy.to_numpy("float64") if outcome.endswith(GIVEN) else None
+    if any(several.values()):
+        y = y * np.nan
+    found = associations(x, y, within, METHODS, resamples, held)
+    row = row | {"trials": int(part.trials.sum()), "gammas": part.gamma.nunique()}
+    notes = [f"n < {SMALL}"] if len(part) < SMALL else []
+    notes += [name for name in several if several[name]]
+    return [
+        row | {"method": method} | values | {"n": len(part), "notes": list(notes)}
+        for method, values in found.items()
+    ]
+
+
+def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, ...], bool]]:
+    """Leading columns of each scope, the strata in it, and whether the stratum is held fixed."""
+    places = strata.groupby(STRATUM[:-1], dropna=False)
+    for key, group in places:
+        place = dict(zip(STRATUM, key, strict=False))  # type: ignore[call-overload]
+        for stratum, network in zip(group.index, group.network, strict=True):
+            yield {"scope": "stratum", **place, "network": network}, (stratum,), False
+        if len(group) > 1:
+            for word in ("pooled", "partial"):
+                scope = {"scope": f"networks {word}", **place, "network": word}
+                yield scope, tuple(group.index), word == "partial"
+    if places.ngroups > 1:
+        for word in ("pooled", "partial"):
+            yield {"scope": f"all {word}"}, tuple(strata.index), word == "partial"
+
+
+def _compare_signs(rows: list[dict[str, Any]]) -> None:
+    """Add a note to rows whose pooled sign differs from a stratum's, or whose strata differ."""
+
+    def what(row: dict[str, Any]) -> tuple[str, ...]:
+        return row["outcome"], row["score"], row["method"]
+
+    def sign(row: dict[str, Any]) -> int:
+        return int(row["value"] > 1e-12) - int(row["value"] < -1e-12)  # 0 also for NaN
+
+    single = {(row["members"], what(row)): row for row in rows if row["scope"] == "stratum"}
+    for row in rows:
+        if row["scope"] == "stratum":
+            continue
+        within = [single[(member,), what(row)] for member in row["members"]]
+        differ = len({sign(r) for r in within} - {0}) > 1
+        against = [r for r in within if sign(r) * sign(row) < 0]
+        networks = row["scope"].startswith("networks")
+        if row["scope"].endswith("pooled") and against:
+            where = f"{len(against)} of {len(within)} strata"
+            if networks:
+                where = " and ".join(r["network"] for r in against)
+                for r in against:
+                    r["notes"].append("Simpson's paradox: opposite when pooled")
+            row["notes"].append(f"Simpson's paradox: opposite within {where}")
+        if differ:
+            row["notes"].append(f"{'networks' if networks else 'strata'} differ in sign")
+            if row["scope"] == "networks pooled":
+                for r in within:
+                    r["notes"].append("networks differ in sign")

@@ -1,0 +1,104 @@
+"""Bootstrap distributions and permutation tests of correlations."""
+
+import warnings
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from analysis.measures.coefficients import Coefficients, Pairs, centred, signs
+
+DRAWS = 1_000_000  # A bootstrap of more than DRAWS / resamples pairs has fewer resamples.
+BATCH = 100_000  # draws at a time, so that they fit into the processor's cache
+PERMUTED = 50  # With more pairs, Kendall's p comes from the normal distribution.
+
+
+def bootstrapped(coefficients: Coefficients, n: int, resamples: int) -> np.ndarray:
+    """Coefficients of resampled pairs, (methods, resamples)."""
+
+    def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
+        r = len(drawn)  # drawn: indices of pairs, (r, n)
+        weights = np.bincount((drawn * r + np.arange(r)[:, None]).ravel(), minlength=n * r)
+        return coefficients(weights.reshape(n, r).astype("float64"))
+
+    with warnings.catch_warnings():  # SciPy warns of constant resamples, which are left out
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        return stats.bootstrap(
+            (np.arange(n),),
+            statistic,
+            n_resamples=min(resamples, max(DRAWS // n, 100)),
+            batch=max(BATCH // n, 1),
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
+
+
+def p_value(pairs: Pairs, method: str, resamples: int) -> float:
+    """Two-sided p value: the share of permutations within strata that are as far from 0."""
+    x, y, blocks, z = pairs
+    n, sizes = len(x), tuple(b.stop - b.start for b in blocks)
+    if method != "pearson":
+        x, y = stats.rankdata(x), stats.rankdata(y)
+        z = None if z is None else stats.rankdata(z)
+    if method == "kendall" and z is not None:
+        return np.nan
+    if method == "kendall" and n > PERMUTED:
+        return _normal_p_value(Pairs(x, y, blocks))
+    if method == "kendall":
+        stratum = np.repeat(np.arange(len(sizes)), sizes)
+        sign_y = np.triu(signs(y)) * (stratum[:, None] == stratum)
+        i, j = np.nonzero(sign_y)
+
+        def far(order: np.ndarray, axis: int) -> np.ndarray:
+            moved = np.moveaxis(x[order].astype("float32"), -1, 0)  # (n, resamples)
+            return np.abs(sign_y[i, j] @ np.sign(moved[i] - moved[j]))
+    else:
+        columns = (x, y, np.zeros(n) if z is None else z)
+        a, b, c = (centred(v[:, None], np.ones((n, 1)), blocks)[:, 0] for v in columns)
+        c = c / (np.linalg.norm(c) or 1)
+        a, b = a - c * (c @ a), b - c * (c @ b)
+        size = max(a @ a, 1e-300)
+
+        def far(order: np.ndarray, axis: int) -> np.ndarray:
+            moved = a[order]
+            left = 1 - (moved @ c) ** 2 / size  # share of |a|^2 that c does not explain
+            return np.abs(moved @ b) / np.sqrt(np.maximum(left, 1e-12))
+
+    return float(
+        stats.monte_carlo_test(
+            np.arange(n),
+            lambda size: _permutations(sizes, size[0]),
+            far,
+            n_resamples=resamples,
+            vectorized=True,
+            alternative="greater",
+        ).pvalue
+    )
+
+
+@lru_cache(maxsize=2)  # all scores of a scope use the same permutations
+def _permutations(sizes: tuple[int, ...], resamples: int) -> np.ndarray:
+    """Random orders of all pairs that keep each in its stratum, (resamples, n)."""
+    random = np.random.default_rng(1)
+    places = np.split(np.arange(sum(sizes), dtype="int32"), np.cumsum(sizes)[:-1])
+    parts = [random.permuted(np.tile(part, (resamples, 1)), axis=1) for part in places]
+    return np.concatenate(parts, axis=1)
+
+
+def _normal_p_value(pairs: Pairs) -> float:
+    """Kendall's p value from a normal distribution with the variance of the permutations.
+
+    The variance is from Daniels (1944), Biometrika 33, 129, summed over strata. With one stratum
+    the p value equals the "asymptotic" one of scipy.stats.kendalltau.
+    """
+    total = variance = 0.0
+    for b in pairs.blocks:
+        n = b.stop - b.start
+        both = [signs(v[b]).astype("float64") for v in pairs[:2]]
+        untied = [(s**2).sum() for s in both]
+        rows = [(s.sum(axis=0) ** 2).sum() - u for s, u in zip(both, untied, strict=True)]
+        total += (both[0] * both[1]).sum()
+        variance += 2 * untied[0] * untied[1] / max(n * (n - 1), 1)
+        variance += 4 * rows[0] * rows[1] / max(n * (n - 1) * (n - 2), 1)
+    return float(2 * stats.norm.sf(abs(total) / np.sqrt(variance))) if variance else 1.0
