@@ -1,13 +1,13 @@
-"""Table 1 of the paper as data: the shape of every stage, and how many blocks it has.
+"""Table 1 of the paper: the shape of every stage, and how many blocks it has.
 
-Two of its rows are written out below; :func:`architecture` is the rule behind them, which
-also serves the image sizes the paper has not (K = 2 and 3 are the first stages of K = 4).
+Three of its rows are written out below. :func:`architecture` is the rule behind them; it also
+serves image sizes that the paper does not have. K = 2 and 3 are the first stages of K = 4.
 """
 
 from dataclasses import dataclass
 from math import prod
 
-# What the paper prints, for 1 x 28 x 28 and 3 x 32 x 32 images: stage shapes, blocks a stage.
+# As printed, for 1 x 28 x 28 and 3 x 32 x 32 images: shapes of the stages, blocks of each stage.
 TABLE_1 = {
     ("fully_connected", (1, 28, 28), 1): (((1000,),), 5),
     ("convolutional", (3, 32, 32), 1): (((32, 16, 16),), 10),
@@ -17,7 +17,7 @@ TABLE_1 = {
     ),
 }
 
-SMALL_SIDE = 16  # images below this side get a quarter of the channels, a tenth of the width
+SMALL_SIDE = 16  # Smaller images get a quarter of the channels and a tenth of the width.
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Architecture:
 def architecture(
     layers: str, image: tuple[int, int, int], stages: int, classes: int
 ) -> Architecture:
-    """The row of Table 1 for this image size, or the same recipe scaled to another one.
+    """The row of Table 1 for this image size, or the same rule applied to another size.
 
     Args:
         layers: ``fully_connected`` or ``convolutional``.
         image: channels, height and width of an image.
         stages: the paper's K, 1 to 4; 1 for fully connected layers.
-        classes: width of the head's output.
+        classes: number of outputs of the head.
 
     Raises:
         ValueError: there is no such row: K outside 1 to 4, or K > 1 fully connected.

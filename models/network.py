@@ -1,8 +1,8 @@
-"""Plain networks and ResNets that hand out the states of their data tracks.
+"""Plain networks and ResNets that yield the states of their data tracks.
 
-A block is v(x) = W2 relu(N2(W1 relu(N1(x)))) (eq. 10, with a normalisation N); a ResNet's
-step is x + v(x), a plain network's is v(x): the same modules under the same names, without
-the identity maps.
+A block is v(x) = W2 relu(N2(W1 relu(N1(x)))) (eq. 10, with a normalisation N). A ResNet maps x to
+x + v(x), a plain network to v(x): both have the same modules under the same names, but a plain
+network has no identity maps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +18,12 @@ from models.config import TrialConfig
 
 
 class Block(nn.Module):
-    """One segment of a track: pre-activation, two weight layers.
+    """One segment of a track: pre-activation and two weight layers.
 
-    With ``stride`` 2 it is the transition P_k into the next stage, in which a 1 x 1
-    convolution stands in place of the identity (section 2.5 of the paper). A plain network
-    leaves that convolution out too: it holds the weight, frozen, so that both networks have
-    the same names and one seed gives both the same initial weights.
+    With ``stride`` 2 it is the transition P_k into the next stage, where a 1 x 1 convolution
+    replaces the identity (section 2.5 of the paper). A plain network does not apply that
+    convolution, but keeps its weight, frozen. So both networks have the same names, and a seed
+    gives both the same initial weights.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The next state, from a state x of m points."""
         h = self.norm1(x)
-        h = relu(h, inplace=h is not x)  # without a normalisation h is x, a state handed out
+        h = relu(h, inplace=h is not x)  # without a normalisation h is x, a state that was yielded
         v = self.weight2(relu(self.norm2(self.weight1(h)), inplace=True))
         if not self.identity:
             return v
@@ -92,8 +92,8 @@ class Network(nn.Module):
 
         Yields:
             The stage, 1 to K, and the state x^(l) of its points, (m, *shape of the stage),
-            for l = 0, ..., n; l = 0 is the stage's input. Nothing but the latest is kept, and
-            none is written into later.
+            for l = 0, ..., n; l = 0 is the stage's input. Only the latest state is kept, and
+            none is changed later.
         """
         flat = self.shape.layers == "fully_connected"
         every = range(1, self.shape.blocks + 1)
@@ -102,18 +102,18 @@ class Network(nn.Module):
     def resume(
         self, state: Tensor, stage: int, blocks: Sequence[int]
     ) -> Iterator[tuple[int, Tensor]]:
-        """Go on from a state inside a stage: through these of its blocks, then later stages.
+        """Continue from a state inside a stage, through these blocks of it, then later stages.
 
-        For networks with a block left out, or with two exchanged: from x^(l - 1), blocks l + 1,
-        ..., n leave out block l.
+        This serves networks with a block left out or two swapped: from x^(l - 1), the blocks
+        l + 1, ..., n leave out block l.
 
         Args:
-            state: a state of the stage, (m, *shape of the stage); it stays as it is.
+            state: a state of the stage, (m, *shape of the stage); it is not changed.
             stage: k, 1 to K.
-            blocks: those of stage k still to go through, 1 to n each, in this order.
+            blocks: blocks of stage k to go through in this order, each 1 to n.
 
         Yields:
-            As :meth:`states`, from the state itself on.
+            As :meth:`states`, starting with the state itself.
 
         Raises:
             ValueError: there is no such stage or block.
@@ -121,7 +121,7 @@ class Network(nn.Module):
         stages, every = len(self.stages), range(1, self.shape.blocks + 1)
         if not 1 <= stage <= stages or any(block not in every for block in blocks):
             raise ValueError(
-                f"stage {stage}, blocks {[*blocks]} of a network that has {stages} stages of "
+                f"stage {stage}, blocks {list(blocks)} of a network that has {stages} stages of "
                 f"{len(every)} blocks"
             )
         for k in range(stage, stages + 1):
@@ -134,10 +134,11 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def weight_norms(self) -> list[list[float]]:
-        """|W1|_F^2 + |W2|_F^2 of each block: eq. (11)'s right side, and what gamma weighs.
+        """|W1|_F^2 + |W2|_F^2 of each block: the right side of eq. (11), which gamma penalises.
 
-        A list of n floats for each stage, >= 0; transitions, biases and normalisations are in
-        none.
+        Returns:
+            A list of n floats for each stage, >= 0, without transitions, biases and
+            normalisations.
         """
         norms = [
             sum(w.weight.double().square().sum() for w in (block.weight1, block.weight2))
@@ -152,7 +153,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (m, classes) of standardised images (m, c, h, w)."""
-        for _, state in self.states(images):  # noqa: B007  (the last one is what the head reads)
+        for _, state in self.states(images):  # noqa: B007  (the head reads the last one)
             pass
         return self.classify(state)
 
@@ -174,7 +175,7 @@ class Network(nn.Module):
 def build(config: TrialConfig, image: tuple[int, int, int], classes: int) -> Network:
     """The network of a trial with its initial weights (He normal, biases 0), on the CPU.
 
-    They depend on the seed alone, not on the device, gamma or the kind of network.
+    The weights depend only on the seed, not on the device, gamma or the kind of network.
     """
     shape = architecture(config.layers, image, config.stages, classes)
     network = Network(shape, config.network, config.normalisation)
@@ -188,11 +189,11 @@ def build(config: TrialConfig, image: tuple[int, int, int], classes: int) -> Net
 
 
 def decayed(network: Network, decay: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The trainable parameters under gamma, and the others.
+    """The trainable parameters that gamma penalises, and the others.
 
-    Gamma weighs the weight matrices of convolutional and linear layers, never biases or
-    normalisations: of the whole network F (``all``, eq. 17) or of the blocks of its stages
-    alone (``blocks``, eq. 14).
+    Gamma penalises the weight matrices of convolutional and linear layers, never biases or
+    normalisations: those of the whole network F (``all``, eq. 17), or only those of the blocks
+    of its stages (``blocks``, eq. 14).
     """
     under, free = [], []
     for name, parameter in network.named_parameters():

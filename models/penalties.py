@@ -1,7 +1,7 @@
-"""What a loss can have added to it so that tracks get short, or straight: eqs (9) to (12), (44).
+"""Terms of the loss that make tracks short, or straight: eqs (9) to (12), (44).
 
-The paper's weight decay reaches the geodesic through the weights; these two ask for one half of
-it each, by name. Both take states as a network hands them out, and keep their gradients.
+The paper's weight decay acts on the geodesic through the weights. Each of these two penalties
+targets one half of it directly. Both take states as a network yields them, with gradients.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,13 +11,13 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-LEAST = 0.1  # length of a sum of unit segments below which its LSS, then over 10 n, grows no more
+LEAST = 0.1  # A sum of unit segments that is shorter counts as this long, so LSS is at most 10 n.
 
 
 def penalty(
     states: Sequence[tuple[int, Tensor]], transport: float, straightness: float
 ) -> Tensor | float:
-    """What the loss gets on top: both penalties times their weights; 0.0 where both are 0.
+    """Both penalties times their weights, to be added to the loss; 0.0 if both weights are 0.
 
     Args:
         states: the stage, and the state x^(l) (m, ...) of a batch, block by block.
@@ -38,14 +38,14 @@ def penalty(
 def transport_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
     """Kinetic energy of the tracks of a batch, eqs (9) to (12), with the squares they drop.
 
-    The sum over blocks and stages of the mean over points of |x^(l) - x^(l-1)|^2: what a
-    geodesic makes least for given ends (Benamou and Brenier), up to the factor n. It is the
-    plain sum over dimensions, so it grows with d: where coordinates are of order 1, a weight
-    of 1/d makes a block count about 1. It can always be lowered by making all states small.
+    It is the sum over blocks and stages of the mean over points of |x^(l) - x^(l-1)|^2. Up to
+    the factor n, a geodesic minimises this for given ends (Benamou and Brenier). It is a plain
+    sum over dimensions, so it grows with d: if coordinates are of order 1, a weight of 1/d makes
+    a block count about 1. Making all states small always lowers it.
 
     Args:
         states: the stage, and the state x^(l) (m, ...) of a batch, block by block; the first
-            state of a stage is its input. Steps between stages are in no block.
+            state of a stage is its input. Steps between stages do not count.
 
     Returns:
         Scalar, squared distance in the units of the states, >= 0; float32, or float64 of
@@ -61,12 +61,12 @@ def transport_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
 def straightness_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
     """How much longer than straight the tracks of a batch are: the mean of LSS - 1, eq. (44).
 
-    LSS = n / |sum of unit segments| (eqs 43, 44), mean over the points of a stage that move,
-    then over stages. It does not depend on the scale of the states. The gradient is that of
-    this number but for two guards. A segment no longer than a rounding of its end (|x^(l)|
-    times the machine epsilon of the sum) has no direction: it is left out, n is lowered by one
-    for that point, and no gradient goes through it. Unit segments that nearly cancel would have
-    an unbounded one: where their sum is shorter than 0.1, LSS is 10 n, with gradient 0.
+    LSS = n / |sum of unit segments| (eqs 43, 44), as a mean over the points of a stage that
+    move, then over stages. It does not depend on the scale of the states. There are two guards.
+    A segment that is at most a rounding of its end (|x^(l)| times the machine epsilon) has no
+    direction: it is left out, n is lowered by one for that point, and it gets no gradient. Where
+    unit segments nearly cancel, the gradient would be unbounded: if their sum is shorter than
+    0.1, LSS is 10 n, with gradient 0.
 
     Args:
         states: as for :func:`transport_penalty`.
@@ -85,8 +85,8 @@ def straightness_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
         for step, rounding in steps:
             square = step.square().sum(1)  # (m,)
             moves = square > rounding.square()
-            length = torch.where(moves, square, 1.0).sqrt()  # no root of 0: its slope is infinite
-            # Added up, not collected: segments are as large as states.
+            length = torch.where(moves, square, 1.0).sqrt()  # no root of 0, whose slope is infinite
+            # Summed at once, since segments are as large as states.
             direction = direction + torch.where(moves, 1 / length, 0.0)[:, None] * step
             moving = moving + moves
         square = direction.square().sum(1)
@@ -101,7 +101,7 @@ def straightness_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
 def _stages(
     states: Iterable[tuple[int, Tensor]],
 ) -> Iterator[tuple[int, Iterator[tuple[Tensor, Tensor]]]]:
-    """Each stage with its segments (m, d), and what would be rounding in each, (m,)."""
+    """Each stage with its segments (m, d), and the size of rounding in each segment, (m,)."""
     for stage, members in groupby(states, itemgetter(0)):
         yield stage, _segments(state for _, state in members)
 
@@ -116,6 +116,6 @@ def _segments(states: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _wide(state: Tensor) -> Tensor:
-    """(m, ...) -> (m, d), in float32 at least: steps are small beside what they lie between."""
+    """(m, ...) -> (m, d), at least in float32, since steps are small compared with states."""
     flat = state.flatten(1)
     return flat if flat.dtype == torch.float64 else flat.float()

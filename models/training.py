@@ -1,8 +1,8 @@
-"""The training loop: a generator that yields once an epoch.
+"""The training loop: a generator that yields once per epoch.
 
-The whole data set lies on the device as uint8; batches, crops and flips are one gather each.
-All randomness of an epoch is drawn on the CPU from (seed, epoch), so a trial that goes on from
-a checkpoint sees what it would have seen, on any device.
+The whole data set is on the device as uint8; batches, crops and flips take one gather each. All
+random choices of an epoch are drawn on the CPU from (seed, epoch). So a trial that continues from
+a checkpoint sees the same batches as one that was not interrupted, on any device.
 """
 
 import math
@@ -20,8 +20,8 @@ from models.datasets import Dataset
 from models.network import Network, build, decayed
 from models.penalties import penalty
 
-MOMENTUM = 0.1  # of BatchNorm's running statistics, torch's default
-PAD = 4  # pixels around an image from which a crop is taken
+MOMENTUM = 0.1  # of the running statistics of BatchNorm; the default of torch
+PAD = 4  # Crops are taken from images with so many pixels added on each side.
 
 
 class Split(NamedTuple):
@@ -32,11 +32,11 @@ class Split(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What one epoch leaves: its record, the network as it is now, and a checkpoint of both."""
+    """The record of an epoch, the network after it, and a checkpoint of both."""
 
     record: dict[str, Any]
     network: Network
-    checkpoint: dict[str, Any]  # only tensors, numbers and strings: torch.load(weights_only=True)
+    checkpoint: dict[str, Any]  # tensors, numbers and strings, for torch.load(weights_only=True)
 
 
 class Standardise(NamedTuple):
@@ -58,25 +58,25 @@ def train(
 ) -> Iterator[Epoch]:
     """Train one trial, epoch by epoch.
 
-    On a CPU the numbers are the same bit for bit in every run with as many threads, whether
-    or not the training was interrupted and went on from a checkpoint.
+    On a CPU, every run with the same number of threads gives the same numbers bit for bit, even
+    if training was interrupted and continued from a checkpoint.
 
     Args:
         config: the trial.
         data: its data set.
         device: ``cpu`` or a CUDA device.
-        checkpoint: the :attr:`Epoch.checkpoint` of an earlier run; goes on after it.
+        checkpoint: :attr:`Epoch.checkpoint` of an earlier run; training continues after it.
 
     Yields:
-        Epoch 0, the network at initialisation, then one :class:`Epoch` after each pass over
+        Epoch 0, the network before training, then one :class:`Epoch` after each pass over
         the train split. A record has ``epoch``; ``train_loss`` and ``train_accuracy``, the
-        running means over the (augmented) images as they were trained on, NaN in epoch 0;
+        running means over the (augmented) training images, NaN in epoch 0;
         ``clean_train_loss`` and ``clean_train_accuracy`` over the first images of the train
-        split as they are, as many as the test split has; ``test_loss``, ``test_accuracy``;
-        ``learning_rate`` of the last step; ``seconds`` of the pass with its evaluation.
-        Losses are mean cross-entropies in nats without any penalty (gamma's, or those of
-        :mod:`models.penalties`), accuracies fractions.
-        A loss that is not finite ends the training with that epoch.
+        split without augmentation, as many as the test split has; ``test_loss``,
+        ``test_accuracy``; ``learning_rate`` of the last step; ``seconds`` of the pass with its
+        evaluation. Losses are mean cross-entropies in nats without any penalty (gamma's, or
+        those of :mod:`models.penalties`), accuracies are fractions. Training ends with an
+        epoch that has a loss which is not finite.
     """
     train_split, test_split = place(data, "train", device), place(data, "test", device)
     clean = Split(*(part[: len(test_split.y)] for part in train_split))
@@ -114,11 +114,11 @@ def train(
 
 @torch.no_grad()
 def settle(network: Network, split: Split, standardise: Standardise, points: int = 1000) -> None:
-    """Let the normalisations of an untrained network see data once; its weights stay.
+    """Let the normalisations of an untrained network see data once, without changing weights.
 
-    BatchNorm starts with running statistics of mean 0 and variance 1, which are those of no
-    data: until they have settled, a network in evaluation mode is not the one that trains,
-    and the scores of such an initialisation would be no null for anything.
+    BatchNorm starts with running statistics of mean 0 and variance 1, which match no data. Until
+    they have settled, a network in evaluation mode differs from the network that trains, and
+    its scores would be no baseline for training.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
@@ -133,25 +133,27 @@ def settle(network: Network, split: Split, standardise: Standardise, points: int
 
 def diverged(record: dict[str, Any]) -> bool:
     """Whether a loss of this epoch is not finite (epoch 0 has no train loss)."""
-    names = ["clean_train_loss", "test_loss"] + ["train_loss"] * (record["epoch"] > 0)
-    return not all(math.isfinite(record[name]) for name in names)
+    losses = [record["clean_train_loss"], record["test_loss"]]
+    if record["epoch"] > 0:
+        losses.append(record["train_loss"])
+    return not all(math.isfinite(loss) for loss in losses)
 
 
 def place(data: Dataset, split: str, device: str) -> Split:
-    """One split on the device, as uint8; on the CPU it stays mapped from the cache."""
+    """One split on the device, as uint8. On the CPU it stays mapped from the cache file."""
     x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
     return Split(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
 
 
 def standardiser(data: Dataset, device: str) -> Standardise:
-    """Subtracts the mean and divides by the deviation of each channel of the train split."""
+    """Standardises images by the mean and deviation of each channel of the train split."""
     return Standardise(
         torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
     )
 
 
 def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.Optimizer:
-    """Adam, or SGD with momentum 0.9; gamma is the ``weight_decay`` of the weight matrices.
+    """Adam, or SGD with momentum 0.9. Gamma is the ``weight_decay`` of the weight matrices.
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
     gamma times the squared norm, has the gradient 2 gamma W.
@@ -174,7 +176,7 @@ def one_pass(
     config: TrialConfig,
     epoch: int,
 ) -> dict[str, float]:
-    """One epoch's pass over the train split: the fields of its record that are about training."""
+    """One pass over the train split; returns the fields of the record about training."""
     device = split.y.device
     draws = Draws(config, len(split.y), epoch, device)
     steps, rate = len(draws.batches), math.nan
@@ -211,22 +213,22 @@ def one_pass(
 
 
 class Draws:
-    """All random choices of one epoch, made at once: order of the images, crops, flips."""
+    """All random choices of one epoch: the order of the images, crops and flips."""
 
     def __init__(self, config: TrialConfig, count: int, epoch: int, device: torch.device):
         mixed = np.random.SeedSequence([config.seed, epoch]).generate_state(2, np.uint32)
         draw = torch.Generator().manual_seed(int(mixed[0]) << 31 | int(mixed[1]) >> 1)
         batches = torch.randperm(count, generator=draw).to(device).split(config.batch_size)
-        # A batch of one has no variance to normalise with: that image waits for the next epoch.
+        # A batch of one image has no variance to normalise with, so that image is left out.
         self.batches = batches[:-1] if len(batches[-1]) == 1 and len(batches) > 1 else batches
         self.augment = config.augment
         if config.augment:
-            # Kept for every image, not for every place in the order: (count, 2) and (count,).
+            # One entry for each image, not for each position in the order: (count, 2), (count,).
             self.corner = torch.randint(2 * PAD + 1, (count, 2), generator=draw).to(device)
             self.flip = (torch.rand(count, generator=draw) < 0.5).to(device)
 
     def images(self, x: Tensor, batch: Tensor) -> Tensor:
-        """The images of a batch, uint8 (b, h, w, c), cropped and flipped if so configured."""
+        """The images of a batch, uint8 (b, h, w, c), cropped and flipped if the trial augments."""
         chosen = x[batch]
         if not self.augment:
             return chosen

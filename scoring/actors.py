@@ -1,4 +1,4 @@
-"""Ray actors that finish trials on the CPU while others go on training."""
+"""Ray actors that finish trials on the CPU while other trials train."""
 
 import math
 import os
@@ -16,12 +16,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from scoring.handover import finish
 from scoring.storage import require
 
-NO_DEVICE = {"CUDA_VISIBLE_DEVICES": ""}  # Ray unsets it otherwise
+NO_DEVICE = {"CUDA_VISIBLE_DEVICES": ""}  # without this, Ray unsets the variable
 
-MOST = 8  # scorers on one node
-PATIENCE = 3.0  # seconds a trial waits before another scorer is started for it
-IDLE = 60.0  # seconds a scorer without work is kept: a cluster gives idle nodes back
-RETRIES = 2  # of a trial whose scorer died, or its node
+MOST = 8  # A node has at most this many scorers.
+PATIENCE = 3.0  # Start another scorer when a trial has waited longer than this, in seconds.
+IDLE = 60.0  # Stop a scorer that was idle for longer, in seconds, so that its node can be released.
+RETRIES = 2  # Give up on a trial when it has lost more scorers (or their nodes) than this.
 
 
 @ray.remote(num_cpus=0, runtime_env={"env_vars": NO_DEVICE})
@@ -29,14 +29,14 @@ class Scorer:
     """Finishes one trial at a time."""
 
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
-        """Solve with all cores of this machine, divided by the trials being finished now."""
+        """Finish a trial with 1/share of the cores of this machine."""
         require(root)
         finish(root, trial, released_at, max(1, (os.cpu_count() or 1) // share))
 
 
 @dataclass(eq=False)
 class _Started:
-    """A scorer, the node that it is on, and since when it has been without work."""
+    """A scorer, its node, and the time since when it is idle."""
 
     actor: Any
     node: str
@@ -44,11 +44,11 @@ class _Started:
 
 
 class Pool:
-    """A few scorers and a queue: what waits is on storage, not in memory.
+    """A few scorers and a queue of trials. What a trial left is on storage, not in memory.
 
-    Scorers ask Ray for no CPU, so they never wait for one that a trial holds: with few cores
-    training and scoring share them. Each stays on the node it was started on. One that dies takes
-    nothing with it: its trial goes to the head of the queue, and to another scorer.
+    Scorers request no CPU from Ray, so they never wait for a trial to release one: when there
+    are few cores, training and scoring share them. A scorer stays on the node where it started.
+    When one dies, nothing is lost: its trial moves to the head of the queue, for another scorer.
     """
 
     def __init__(self, root: str):
@@ -60,19 +60,19 @@ class Pool:
         self._tries: Counter[str] = Counter()  # scorers that died, by trial
 
     def submit(self, trial: str) -> None:
-        """Have a trial finished that has just given its CPU or GPU back."""
+        """Queue a trial that has just released its CPU or GPU."""
         self._queue.append((trial, datetime.now(UTC)))
         self._feed()
 
     @property
     def left(self) -> int:
-        """Trials not finished yet."""
+        """Number of trials that are not finished yet."""
         return len(self._queue) + len(self._busy)
 
     def collect(self, timeout: float = 0) -> Iterator[tuple[str, Exception | None]]:
-        """Trials finished since the last call, each with its error if it has one.
+        """Trials that finished since the last call, each with its error or None.
 
-        Waits up to ``timeout`` seconds for the first of them.
+        Waits up to ``timeout`` seconds for the first one.
         """
         ready, _ = ray.wait(list(self._busy), timeout=timeout) if self._busy else ([], [])
         for reference in ready:
@@ -82,7 +82,7 @@ class Pool:
                 ray.get(reference, timeout=60)
             except RayError as failed:
                 error = failed
-            if error is None or isinstance(error, RayTaskError):  # the scorer itself is well
+            if error is None or isinstance(error, RayTaskError):  # the scorer itself still works
                 scorer.since = time.monotonic()
                 self._free.append(scorer)
             else:
@@ -95,8 +95,8 @@ class Pool:
         self._feed()
 
     def _lose(self, scorer: _Started) -> None:
-        """A scorer has died; where its node has, so have the free ones there."""
-        ray.kill(scorer.actor)  # it may be out of reach only
+        """Remove a scorer that died, and idle ones on its node, as the node may be lost."""
+        ray.kill(scorer.actor)  # it may still run, but out of reach
         self._died[scorer.node] += 1
         self._dismiss([free for free in self._free if free.node == scorer.node])
 
@@ -110,32 +110,32 @@ class Pool:
             now = time.monotonic()
             self._dismiss([scorer for scorer in self._free if now - scorer.since > IDLE])
         while self._queue:
-            room = places(ray.nodes())  # nodes come and go
-            self._dismiss([scorer for scorer in self._free if scorer.node not in room])
+            limits = capacity(ray.nodes())  # nodes come and go
+            self._dismiss([scorer for scorer in self._free if scorer.node not in limits])
             if not self._free:
-                # A scorer takes seconds to start: another one only where the first cannot follow.
+                # A scorer takes seconds to start, so wait first: a busy one may become free.
                 _, since = self._queue[0]
                 waited = (datetime.now(UTC) - since).total_seconds()
                 started = Counter(scorer.node for *_, scorer in self._busy.values())
-                with_room = [node for node in room if started[node] < room[node]]
-                if not with_room or (started and waited < PATIENCE):
+                open_nodes = [node for node in limits if started[node] < limits[node]]
+                if not open_nodes or (started and waited < PATIENCE):
                     return
-                least = min(with_room, key=lambda n: (self._died[n], started[n] / room[n]))
+                least = min(open_nodes, key=lambda n: (self._died[n], started[n] / limits[n]))
                 where = NodeAffinitySchedulingStrategy(least, soft=False)
                 actor = Scorer.options(scheduling_strategy=where).remote()
                 self._free.append(_Started(actor, least))
-            at_once = min(sum(room.values()), len(self._busy) + len(self._queue))
-            share = math.ceil(at_once / len(room))  # of the cores of one of these nodes
+            at_once = min(sum(limits.values()), len(self._busy) + len(self._queue))
+            share = math.ceil(at_once / len(limits))  # trials at once on one node
             trial, released_at = self._queue.popleft()
             scorer = self._free.pop()
             done = scorer.actor.finish.remote(self.root, trial, released_at, share)
             self._busy[done] = trial, released_at, scorer
 
 
-def places(nodes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The nodes that scorers start on, and how many on each: as many as it has CPUs, 1 to 8.
+def capacity(nodes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Nodes that scorers start on, and how many each can have: one per CPU, from 1 to 8.
 
-    Those are the nodes without a GPU, if there are any.
+    These are the nodes without a GPU if there are any, otherwise all nodes.
     """
     alive = [node for node in nodes if node["Alive"]]
     spared = [node for node in alive if not node["Resources"].get("GPU")]

@@ -1,19 +1,19 @@
-"""Exact assignments between the rows and the columns of a matrix that need not exist.
+"""Exact assignments between the rows and the columns of a matrix, which need not be in memory.
 
-The cost of giving column j to row i is -inner[i, j]. Instead of an (m, m) matrix a function
-hands out blocks of its rows, from memory or computed again each time; beside a few of these
-blocks O(m) edges are kept.
+The cost of giving column j to row i is -inner[i, j]. Instead of an (m, m) matrix, a function
+returns blocks of its rows, which may be computed again each time. Besides a few of these blocks,
+O(m) edges are kept.
 
-0. Where every row is plainly the best of its own column there is nothing else to do.
-1. Candidates: the best edges of each row and of each column under the potentials so far.
-2. An auction (Bertsekas) on these edges brings the potentials near the optimum, coarse steps
-   first; after a round a pass over all blocks adds the edges that would have been better, as
-   long as there are many.
-3. Rows are matched exactly by shortest augmenting paths (Jonker and Volgenant) on the edges.
-   A pass over all blocks finds every edge cheaper than its potentials say; where there are
-   any they are added, and the rows that want them are matched again.
+0. Where each row is clearly the best of its own column, the diagonal is the solution.
+1. Candidates: the best edges of each row and of each column under the current potentials.
+2. An auction (Bertsekas) on these edges moves the potentials near the optimum, with coarse steps
+   first. After each round, a pass over all blocks adds edges that would have been better, as
+   long as many rows have one.
+3. Shortest augmenting paths (Jonker and Volgenant) match the rows exactly on these edges. A pass
+   over all blocks then finds every edge that is cheaper than its potentials allow. These edges
+   are added, and the rows that want them are matched again.
 
-The pass that finds none is a proof: potentials u, v with u_i + v_j <= cost_ij everywhere and
+When a pass finds no such edge, the potentials are a proof: u_i + v_j <= cost_ij everywhere, with
 equality on the matching. Problems on the first points are solved first, since the potentials
 of a smaller problem are the best start for a larger one.
 """
@@ -29,18 +29,18 @@ from threadpoolctl import threadpool_limits
 from scoring import kernels
 
 Rows = Callable[[int, int, int], np.ndarray]
-"""(start, stop, m) -> inner[start:stop, :m], or more columns, C-contiguous, always the same."""
+"""(start, stop, m) -> inner[start:stop, :m] or more columns; C-contiguous, always the same."""
 
-CANDIDATES = 30  # edges of a row, and of a column, at the start
-ADDED = 8  # edges of a row that one pass adds at most
-STEPS = (20.0, 4.0, 1.0, 0.25)  # of the auction, in units of how much second best costs
-EASY = 0.8  # share of rows with a column from the start above which no auction is needed
-PLAIN = 0.95  # share of columns whose own row is plainly best above which no other is a candidate
-FEW = 0.01  # share of rows wanting other edges below which no pass follows on an auction
-BIDS = 60  # of a row in one round of the auction, on average and at most
+CANDIDATES = 30  # Start with this many edges of each row and of each column.
+ADDED = 8  # A pass adds at most this many edges to a row.
+STEPS = (20.0, 4.0, 1.0, 0.25)  # of the auction, in units of the typical cost of second best
+EASY = 0.8  # Skip the auction when this share of rows already has a column.
+PLAIN = 0.95  # Above this share of columns with their own row best, consider no other candidates.
+FEW = 0.01  # Skip the pass after a round of the auction when at most this share of rows wants more.
+BIDS = 60  # A round of the auction ends after this many bids per row, on average.
 BLOCK = 2**24  # elements of a block
-ROUNDING = 1e-13  # of a potential, as a share of the largest cost
-TIED = 4  # units in the last place of a cost within which two are the same
+ROUNDING = 1e-13  # rounding error of a potential, as a share of the largest cost
+TIED = 4  # Costs that differ by at most this many units in the last place are equal.
 
 
 class Matching(NamedTuple):
@@ -50,7 +50,7 @@ class Matching(NamedTuple):
     u: np.ndarray  # (m,) float64: the least cost_ij - v_j of each row
     v: np.ndarray  # (m,) float64
     slack: np.ndarray  # (m,) float64 >= 0: cost - u - v on the matching; its sum bounds the error
-    edges: "Edges"  # the candidates at the end
+    edges: "Edges"  # all candidates
     rounds: int  # passes over all pairs
 
 
@@ -67,21 +67,21 @@ def match(
 ) -> list[Matching]:
     """Solve the assignments of the first m rows and columns, for each m in increasing order.
 
-    Exact for the numbers that ``rows`` hands out. Memory: a block for each thread and some 70
-    edges for each of the m rows. Time: about ten passes over all pairs where the problem is
-    hard, one where the diagonal is plainly best.
+    The solution is exact for the numbers that ``rows`` returns. Memory: a block for each thread
+    and about 70 edges for each of the m rows. Time: about ten passes over all pairs for a hard
+    problem, one where the diagonal is clearly best.
 
     Args:
         rows: the matrix.
         sizes: increasing, each at least 1.
-        u: potentials (m,) of the rows under which a column's own row may well be its best.
-        threads: to work with, all cores if None; each takes blocks in turn.
+        u: potentials (m,) of the rows, chosen so that the own row of a column is likely its best.
+        threads: how many to use; all cores if None. Each takes blocks in turn.
     """
     threads = threads or os.cpu_count() or 1
     solved: list[Matching] = []
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         share, best, own = 1.0, u, u
-        for m in sorted({min(1000, sizes[-1]), sizes[-1]}):  # a few points tell if all are worth it
+        for m in sorted({min(1000, sizes[-1]), sizes[-1]}):  # try a few points before all of them
             if share > PLAIN:
                 best, own, share = _check_diagonal(rows, u[:m], pool, threads)
         if share == 1:
@@ -99,7 +99,7 @@ def match(
 
 
 def _diagonal(u: np.ndarray, v: np.ndarray, cost: np.ndarray) -> Matching:
-    """The matching of every row with its own column, as potentials prove it if they are tight."""
+    """The matching of every row with its own column; optimal where the slack is 0."""
     m = len(u)
     edges = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), cost)
     return Matching(np.arange(m), u, v, np.maximum(cost - u - v, 0), edges, 1)
@@ -135,7 +135,7 @@ def _exact(
     owners: np.ndarray | None = None,
     rounds: int = 1,
 ) -> Matching:
-    """Shortest augmenting paths on the edges, until no edge is missing; at first the diagonal."""
+    """Match along shortest augmenting paths until no edge is missing; starts with the diagonal."""
     if columns is None or owners is None:
         columns, owners = np.arange(len(v)), np.arange(len(v))
     patience, searched = 1.0, 0
@@ -152,7 +152,7 @@ def _exact(
             return Matching(columns, np.minimum(u, low), v, np.maximum(u - low, 0), edges, rounds)
         before = len(edges.column)
         edges = Edges(*kernels.added(*edges, found, costs))
-        if len(edges.column) == before:  # all of them rounding, more of it than was thought
+        if len(edges.column) == before:  # no new edge: rounding is larger than assumed
             patience *= 10
         owners[columns[wanting]] = -1
         columns[wanting] = -1
@@ -174,10 +174,9 @@ def _parts(m: int, rows: int | None = None) -> Iterator[tuple[int, int]]:
 def _check_diagonal(
     rows: Rows, u: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The least cost - u of each column, the cost of its own row, and how often that is it.
+    """Least cost - u of each column, cost of its own row, and share of columns where it is least.
 
-    The last is a share of the columns; 0 where a column has two that are the same within
-    rounding.
+    The share is 0 where two rows of some column are equally good within rounding.
     """
     m = len(u)
     parts = list(_parts(m))
@@ -200,7 +199,7 @@ def _check_diagonal(
 def _extended(
     rows: Rows, solved: Matching, m: int, pool: ThreadPoolExecutor, threads: int
 ) -> np.ndarray:
-    """Potentials of the first m columns, from those of fewer: the largest that are feasible."""
+    """Potentials of the first m columns, from a solution for fewer: the largest feasible ones."""
     before = len(solved.v)
     parts = list(_parts(m, before))
 
@@ -218,7 +217,7 @@ def _extended(
 def _candidates(
     rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> tuple[Edges, np.ndarray, float]:
-    """The first edges, potentials of the columns that fit them, and what second best costs."""
+    """First edges, potentials of the columns that fit them, and the typical cost of second best."""
     m = len(v)
     k = min(CANDIDATES, m)
     best, place = np.full((m, k), np.inf), np.full((m, k), -1, np.int32)
@@ -253,9 +252,10 @@ def _candidates(
 
 
 def _guessed(block: np.ndarray, u: np.ndarray, m: int, share: float) -> np.ndarray:
-    """For each column a value that somewhat more than a share of its costs - u are below.
+    """For each column, a value with somewhat more than this share of its costs - u below it.
 
-    From the first block alone, so that few of the rest need a place among the best.
+    It is estimated from the first block. As a first bar it keeps most other values out of the
+    heaps of best values.
     """
     rank = max(3, int(np.ceil(share * len(block))))
     size = len(block) // 16
@@ -269,16 +269,16 @@ def _guessed(block: np.ndarray, u: np.ndarray, m: int, share: float) -> np.ndarr
 
 
 def _most(searched: int) -> int:
-    """Edges of a row that a pass adds at most: more of them where many passes were not enough."""
+    """How many edges a pass adds to a row at most: more after many passes."""
     return ADDED * 2 ** min(6, searched // 4)
 
 
 def _price(
     rows: Rows, bar: np.ndarray, v: np.ndarray, pool: ThreadPoolExecutor, most: int = ADDED
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each row, columns (m, most) with cost - v below its bar, their costs, and the least.
+    """For each row: columns (m, most) with cost - v below its bar, their costs, and the least one.
 
-    Columns are -1, at the end of a row, where there are fewer.
+    A row with fewer such columns ends with -1.
     """
     m = len(v)
     most = min(most, m)
@@ -296,7 +296,7 @@ def _price(
     return place, best + v[place], low
 
 
-if __name__ == "__main__":  # compile the kernels, which numba keeps beside this file
+if __name__ == "__main__":  # compile the kernels; numba caches them next to this file
     for kind in (np.float32, np.float64):
         inner = np.random.default_rng(0).normal(size=(200, 200)).astype(kind)
         match(lambda start, stop, m, inner=inner: inner[start:stop], [100, 200], np.zeros(200))

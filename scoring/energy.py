@@ -1,4 +1,4 @@
-"""What moving the points costs, and how far they stray on the way: eqs (5), (9) to (12)."""
+"""The cost of moving points, and their distance from straight lines: eqs (5), (9) to (12)."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def kinetic_energy(track: Tensor) -> Tensor:
 
     Returns:
         Float64 tensor of shape (n,), squared distances in the units of the states, >= 0.
-        Points that never move are in the mean. Not finite where a state is not.
+        Points that never move count in the mean. Not finite where a state is not.
 
     Raises:
         ValueError: ``track`` is not three-dimensional or has fewer than two states.
@@ -36,9 +36,9 @@ def energy_ratio(
 ) -> Tensor:
     """Kinetic energy of each block over the L2 penalty of its weights, eq. (11).
 
-    The paper's mechanism: the penalty bounds the energy, with one constant C for all of
-    training. If so, this stays bounded while gamma shrinks the weights. (Eq. (10) bounds the
-    energy by a quarter of the square of the penalty times the mean |x|^2.)
+    In the paper's mechanism, the penalty bounds the energy, with one constant C for all of
+    training. If that holds, this ratio stays bounded while gamma shrinks the weights. (Eq. (10)
+    bounds the energy by a quarter of the square of the penalty times the mean |x|^2.)
 
     Args:
         energy: of each block, (n,), from :func:`kinetic_energy`; tensor or list.
@@ -46,8 +46,8 @@ def energy_ratio(
 
     Returns:
         Float64 tensor of shape (n,), squared distance over squared weight, >= 0. Where all
-        weights are 0 it is NaN without energy and +inf with it (a plain block moves a point
-        to the origin then).
+        weights are 0, it is NaN if the energy is 0 and +inf otherwise (a plain block then moves
+        a point to the origin).
 
     >>> energy_ratio([4.5, 2.5, 0.0], [9.0, 0.0, 0.0])
     tensor([0.5000,    inf,    nan], dtype=torch.float64)
@@ -56,10 +56,10 @@ def energy_ratio(
 
 
 class StraightDistance:
-    """Distance of m points to the straight lines between their ends, from states in turn.
+    """Distance of m points to the straight lines between their ends, from one state at a time.
 
-    For a second walk: it is told x^(0), x^(n) and n first, and then fed x^(0), ..., x^(n) with
-    :meth:`update`; O(m d) memory for any depth. See :func:`straight_distance`.
+    It needs x^(0), x^(n) and n first, so the states are fed to :meth:`update` in a second walk
+    through the network; O(m d) memory for any depth. See :func:`straight_distance`.
 
     Args:
         first: x^(0), (m, ...).
@@ -89,20 +89,20 @@ class StraightDistance:
                 f"shape {tuple(self._first.shape)}"
             )
         t = len(self._distances) / self._blocks
-        # x - ((1 - t) first + t last) as two differences: less to round far from the origin.
+        # x - ((1 - t) first + t last), written as two differences to round less far from 0.
         away = (1 - t) * (state - self._first) + t * (state - self._last)
         self._distances.append(away.norm(dim=1))
 
     def distances(self) -> Tensor:
-        """Of all states so far, (l + 1, m) float64."""
+        """Distances of all states so far, (l + 1, m) float64."""
         return torch.stack(self._distances)
 
 
 def straight_distance(track: Tensor) -> Tensor:
     """Distance of each state to the straight interpolation between its ends, eq. (5).
 
-    On a geodesic of constant speed x^(l) is (1 - l/n) x^(0) + (l/n) x^(n): straight, which
-    :func:`~scoring.line_shape.line_shape_score` measures, and in equal steps, which it does not.
+    On a geodesic at constant speed, x^(l) is (1 - l/n) x^(0) + (l/n) x^(n): the track is straight,
+    and its steps are equal. :func:`~scoring.line_shape.line_shape_score` measures only the first.
 
     Args:
         track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
@@ -133,9 +133,9 @@ def turning(track: Tensor) -> Tensor:
         track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
 
     Returns:
-        Float64 tensor of shape (n - 1, m), in [-1, 1]: 1 straight on, 0 at a right angle (and
-        about 0 on a random walk in high dimension), -1 back. NaN where one of the two segments
-        has length zero.
+        Float64 tensor of shape (n - 1, m), in [-1, 1]: 1 straight ahead, 0 at a right angle
+        (and about 0 on a random walk in high dimension), -1 straight back. NaN where one of the
+        two segments has length zero.
 
     Raises:
         ValueError: ``track`` is not three-dimensional or has fewer than two states.

@@ -1,9 +1,9 @@
 """The compiled loops of :mod:`scoring.assignment`, over blocks of a matrix and over edges.
 
-They release the GIL, and numba keeps what it compiled beside this file: compiling takes ten
-seconds, once. Heaps are max-heaps, with the worst value that is kept at 0. Edges are sparse
-rows: row i has the entries ``first[i]`` to ``first[i + 1]`` of ``column`` and ``cost``, its own
-column first. ``columns`` are those of rows, ``owners`` the rows of columns, -1 if there is none.
+They release the GIL. Compiling takes ten seconds, once: numba caches the result next to this
+file. Heaps are max-heaps, with the worst kept value at index 0. Edges are sparse rows: row i has
+the entries ``first[i]`` to ``first[i + 1]`` of ``column`` and ``cost``, its own column first.
+``columns`` holds the column of each row and ``owners`` the row of each column, -1 for none.
 """
 
 import numpy as np
@@ -33,8 +33,8 @@ def _replace_worst(values, places, value, place):
 def scan_rows(block, v, best, place, low):
     """Keep the smallest cost - v of each row of a block, and the very smallest in ``low``.
 
-    The least of every 64 columns first: at least k of a row's values are no larger than the
-    k-th of these, so few columns have to be looked at again.
+    It first takes the least of every 64 columns. At least k values of the row are no larger than
+    the k-th least of these, so few columns need a second look.
     """
     m, k = len(v), best.shape[1]
     parts = (m + 63) // 64
@@ -59,7 +59,7 @@ def scan_rows(block, v, best, place, low):
 
 @scan
 def scan_columns(block, u, first, bar, best, place):
-    """Keep the smallest cost - u of each column; ``bar`` is the worst value kept of each."""
+    """Keep the smallest cost - u of each column; ``bar`` is the worst value kept in each."""
     m = len(bar)
     for i in range(len(block)):
         row, potential = block[i], u[i]
@@ -78,7 +78,7 @@ def scan_columns(block, u, first, bar, best, place):
 
 @scan
 def scan_others(block, first, u, low, own):
-    """The least cost - u of each column over other rows, and over its own."""
+    """The least cost - u of each column over the other rows, and the value of its own row."""
     m = len(low)
     for i in range(len(block)):
         row, potential, here = block[i], u[i], first + i
@@ -100,7 +100,7 @@ def scan_minimum(block, u, low):
 
 @exact
 def collected(best, place, v, best_rows, place_rows, u, own):
-    """The edges of rows, of columns and of the diagonal, each once."""
+    """Merge the edges of rows, of columns and of the diagonal, without duplicates."""
     m, k = place.shape
     count = np.zeros(m + 1, np.int64)
     for j in range(m):
@@ -145,7 +145,7 @@ def collected(best, place, v, best_rows, place_rows, u, own):
 
 @exact
 def added(first, column, cost, found, costs):
-    """The edges with those that a pass found, as far as they are new."""
+    """The edges and, added to them, the new ones that a pass found."""
     m, k = found.shape
     new = np.zeros((m, k), np.bool_)
     begin = np.zeros(m + 1, np.int64)
@@ -212,10 +212,10 @@ def _bid(first, column, cost, v, i):
 
 @exact
 def auction(first, column, cost, v, step, limit):
-    """Rows outbid each other by at least ``step``, until each has a column: only v changes.
+    """Rows outbid each other by at least ``step`` until each has a column. Only v changes.
 
-    Then cost - v is within a step of the least on all of a matching. Ends after ``limit``
-    bids at the latest.
+    Afterwards there is a matching on which each cost - v is within a step of its row's least.
+    It stops after ``limit`` bids at the latest.
     """
     m = len(v)
     owner = np.full(m, -1)
@@ -234,7 +234,7 @@ def auction(first, column, cost, v, step, limit):
 
 @exact
 def take_tight(first, column, cost, v, columns, owners):
-    """Match rows to free columns that are their best: their own where that is one of them."""
+    """Match rows to free columns that are their best; their own column goes first among equals."""
     for i in range(len(v)):
         one, _, best, _ = _bid(first, column, cost, v, i)
         if cost[first[i]] - v[i] <= one:  # the diagonal comes first
@@ -245,7 +245,7 @@ def take_tight(first, column, cost, v, columns, owners):
 
 @exact
 def reduce(first, column, cost, v, columns, owners, limit):
-    """Augmenting row reduction: free rows take their best column and pay for second best."""
+    """Augmenting row reduction: free rows take their best column, at the price of second best."""
     for _ in range(2):
         free = np.flatnonzero(columns < 0)
         for start in range(len(free)):
@@ -270,7 +270,7 @@ def reduce(first, column, cost, v, columns, owners, limit):
 
 @exact
 def augment(first, column, cost, v, columns, owners):
-    """Match every free row along a shortest path (Dijkstra, with a heap); False if it cannot be."""
+    """Match every free row along a shortest path (Dijkstra with a heap); False if one has none."""
     m = len(v)
     distance, before = np.full(m, np.inf), np.empty(m, np.int64)
     place = np.full(m, -1)  # in the heap; -1 not seen, -2 reached

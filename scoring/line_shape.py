@@ -13,16 +13,16 @@ class Points(NamedTuple):
     inverse_score: Tensor  # (m,) 1/LSS
     ratio: Tensor  # (m,) LSR
     shares: Tensor  # (n, m) length of each segment over that of the track
-    zero_segments: Tensor  # (m,) int64
-    lengths: Tensor  # (n, m) of each segment
-    cosines: Tensor  # (n - 1, m) between each segment and the next; NaN where one has length 0
+    zero_segments: Tensor  # (m,) int64, segments of length 0
+    lengths: Tensor  # (n, m) length of each segment
+    cosines: Tensor  # (n - 1, m) between successive segments; NaN where one has length 0
 
 
 class LineShape:
-    """The line shape of m points, from their states in turn: O(m d) memory for any depth.
+    """The line shape of m points, from one state at a time: O(m d) memory for any depth.
 
-    Feed it x^(0), x^(1), ..., x^(n) with :meth:`update`; read it after any of them. All is
-    accumulated in float64, whatever the precision of the states.
+    Feed it x^(0), x^(1), ..., x^(n) with :meth:`update`; results can be read after each of them.
+    Sums are in float64, whatever the precision of the states.
 
     >>> shape = LineShape()
     >>> for state in ([[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 1.0]]):
@@ -33,11 +33,11 @@ class LineShape:
 
     def __init__(self) -> None:
         self._first: Tensor | None = None  # x^(0), (m, ...)
-        self._last: Tensor  # the state before, (m, ...)
+        self._last: Tensor  # the previous state, (m, ...)
         self._direction: Tensor  # sum of unit segments, (m, ...)
-        self._unit: Tensor | None = None  # the segment before, of length 1 or 0, (m, ...)
+        self._unit: Tensor | None = None  # the previous unit segment (or 0), (m, ...)
         self._lengths: list[Tensor] = []  # of each segment, (m,)
-        self._cosines: list[Tensor] = []  # between it and the one before, (m,)
+        self._cosines: list[Tensor] = []  # between each segment and the previous one, (m,)
 
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
@@ -62,7 +62,7 @@ class LineShape:
         self._last = state
 
     def points(self) -> Points:
-        """All that is known of each point, NaN throughout where it never moves.
+        """Everything about each point; NaN throughout for a point that never moves.
 
         1/LSS, in [0, 1], is the mean resultant length of a track's directions; its mean over
         points is steadier than that of LSS, which is heavy-tailed.
@@ -72,15 +72,15 @@ class LineShape:
         lengths = torch.stack(self._lengths)  # (n, m)
         total = lengths.sum(0)
         zero = (lengths == 0).sum(0)
-        moving = len(lengths) - zero  # (m,), n less the segments left out
+        moving = len(lengths) - zero  # (m,), n without the segments that are left out
         resultant = _norm(self._direction)
-        # Unit steps that cancel leave nothing but rounding, some half-units in the last place.
+        # Where unit steps cancel, only rounding remains: some half-units in the last place.
         nothing = resultant <= 4 * torch.finfo(resultant.dtype).eps * moving
         inverse = torch.where(nothing, 0.0, resultant).clamp(max=moving.double()) / moving
-        ratio = total / _norm(self._last - self._first)  # 0/0: still; x/0: back at its start
+        ratio = total / _norm(self._last - self._first)  # 0/0: never moves; x/0: returns
         cosines = torch.stack(self._cosines) if self._cosines else lengths.new_empty(0, len(total))
         cosines = cosines.clamp(-1, 1)  # NaN stays NaN
-        still = (lengths[1:] == 0) | (lengths[:-1] == 0)  # no direction, no angle
+        still = (lengths[1:] == 0) | (lengths[:-1] == 0)  # no direction, so no angle
         cosines = cosines.masked_fill(still, torch.nan)
         return Points(1 / inverse, inverse, ratio, lengths / total, zero, lengths, cosines)
 
@@ -107,7 +107,7 @@ def line_shape_ratio(track: Tensor) -> Tensor:
 
     Returns:
         Float64 tensor of shape (m,), dimensionless, >= 1 up to rounding: 1 on a straight
-        line. NaN where a point never moves, +inf where it comes back to its start.
+        line. NaN where a point never moves, +inf where it returns to its start.
 
     Raises:
         ValueError: ``track`` is not three-dimensional or has fewer than two states.
@@ -151,8 +151,8 @@ def segment_shares(track: Tensor) -> Tensor:
         track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
 
     Returns:
-        Float64 tensor of shape (n,), fractions that sum to 1; points that never move are in
-        no mean, and all is NaN where none moves.
+        Float64 tensor of shape (n,), fractions that sum to 1. Points that never move are left
+        out; NaN throughout if no point moves.
 
     Raises:
         ValueError: ``track`` is not three-dimensional or has fewer than two states.
@@ -176,7 +176,7 @@ def stream(track: Tensor) -> LineShape:
 
 
 def as_track(track: Tensor) -> Tensor:
-    """A track as a tensor (n + 1, m, d), n >= 1; ValueError where it is none."""
+    """A track as a tensor (n + 1, m, d); ValueError unless it is one with n >= 1."""
     track = torch.as_tensor(track)
     if track.ndim != 3 or len(track) < 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Data tracks as people can see them: projected to two dimensions (Figs 3 and 9 to 16)."""
+"""Data tracks in two dimensions, for figures (Figs 3 and 9 to 16)."""
 
 from functools import lru_cache
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHOWN = 50  # points whose tracks are kept: the first ones
+SHOWN = 50  # Keep the tracks of this many points, the first ones.
 SEED = 2105  # of all matrices
 
 
 @lru_cache(maxsize=8)
 def projection(dimension: int) -> Tensor:
-    """The Gaussian matrix of a dimension: one for ever, the same for every network and trial.
+    """The Gaussian matrix of a dimension. It never changes, for any network or trial.
 
     Args:
         dimension: d of a state.

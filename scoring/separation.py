@@ -1,7 +1,7 @@
-"""How far apart data tracks keep: eqs (35) to (41), Definition 3 and Theorem 1.
+"""How far apart data tracks stay: eqs (35) to (41), Definition 3 and Theorem 1.
 
-On a geodesic no two tracks come closer than a bound that their ends set, and no pair is turned
-against itself. For a network both are a check, not a theorem.
+On a geodesic, no two tracks come closer than a bound that depends on their ends, and the map is
+monotone. A network may violate both, so this module measures how often it does.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from scoring.line_shape import as_track
 
-ROUNDING = 1e-9  # what two distances of one pair may differ by and be called equal, relative
-CANCELLED = 1e-4  # a sum below this share of its terms has lost too many digits
-AT_ONCE = 2**22  # float64 numbers of a block of rows: 34 MB
+ROUNDING = 1e-9  # Two distances of a pair are equal if they differ by at most this share.
+CANCELLED = 1e-4  # Compute a sum from differences if it is below this share of its terms.
+AT_ONCE = 2**22  # float64 numbers in a block of rows: 34 MB
 
 
 class Separation:
-    """Distances between the tracks of m points, from their states in turn.
+    """Distances between the tracks of m points, from one state at a time.
 
-    Feed it x^(0), x^(1), ..., x^(n) with :meth:`update`; read it after any of them. It keeps
-    two states of the m points and a few (m, m) matrices in float64, for any depth.
+    Feed it x^(0), x^(1), ..., x^(n) with :meth:`update`; results can be read after each of them.
+    For any depth it keeps two states of the m points and a few (m, m) matrices in float64.
 
     >>> pair = Separation()
     >>> for state in ([[0.0], [4.0]], [[1.0], [2.0]], [[2.0], [5.0]]):
@@ -33,13 +33,13 @@ class Separation:
     """
 
     def __init__(self) -> None:
-        self.blocks = -1  # n, once a state is there
+        self.blocks = -1  # number of states so far, minus 1
         self.first: Tensor  # x^(0), (m, d)
         self.last: Tensor  # the latest state, (m, d)
         self._start: Tensor  # squared distances at l = 0, (m, m)
-        self._end: Tensor  # at the latest state
-        self._least: Tensor  # the least of all
-        self._nearest: Tensor  # int64, the block that has it
+        self._end: Tensor  # squared distances at the latest state
+        self._least: Tensor  # the least squared distance so far
+        self._nearest: Tensor  # int64, the block where it occurs
 
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
@@ -82,7 +82,7 @@ class Separation:
         return bound.masked_fill_((a == 0) & (b == 0), 0)
 
     def figures(self, labels: Any = None) -> dict[str, float]:
-        """What the tracks table says of the m (m - 1) / 2 pairs of points.
+        """Columns of the tracks table about the m (m - 1) / 2 pairs of points.
 
         Args:
             labels: classes (m,), tensor or array, to tell pairs of one class from the others.
@@ -90,8 +90,8 @@ class Separation:
         Returns:
             ``separation_m``: m. ``separated``: share of pairs with d >= B up to rounding, pairs
             with B = 0 among them. ``separation_ratio``: mean d/B over pairs with B > 0, in
-            [0, sqrt(2)]. Both again over pairs of the same class (``_same``) and of two classes
-            (``_different``). ``not_monotone``: share of pairs against eq. (38), with
+            [0, sqrt(2)]. Both also over pairs of the same class (``_same``) and of two classes
+            (``_different``). ``not_monotone``: share of pairs that violate eq. (38), with
             <f(x_p) - f(x_q), x_p - x_q> < 0 by more than rounding, where f is the stage. NaN
             where there is no such pair (or no labels), and where a state is not finite.
 
@@ -124,17 +124,16 @@ class Separation:
 def track_distance(track: Tensor) -> tuple[Tensor, Tensor]:
     """Distances between data tracks, eq. (35), and where they are closest.
 
-    The least distance of two points over the states of their tracks; to :class:`Separation`
-    the states can be given one at a time.
+    It is the least distance of two points over the states of their tracks.
+    :class:`Separation` takes the states one at a time.
 
     Args:
         track: tensor or array of shape (n + 1, m, d); ``track[l]`` holds x^(l) of m points.
 
     Returns:
         Float64 tensor (m, m) of distances in the units of the states, symmetric, 0 on the
-        diagonal and nowhere above the distance at any l; and int64 tensor (m, m) of the l,
-        0 to n, that have them, the first where several do. Distances are NaN where a state
-        is not finite.
+        diagonal and nowhere above the distance at any l; and int64 tensor (m, m) of the first
+        l, 0 to n, where the distance occurs. Distances are NaN where a state is not finite.
 
     Raises:
         ValueError: ``track`` is not three-dimensional or has fewer than two states.
@@ -153,12 +152,12 @@ def track_distance(track: Tensor) -> tuple[Tensor, Tensor]:
 def _products(x: Tensor, y: Tensor) -> Tensor:
     """<x_p - x_q, y_p - y_q> of all pairs, (m, d) each -> (m, m); squared distances if y is x.
 
-    From matrix products of centred points, which are quick. Between points that are close for
-    how far they are from the centre these lose digits: there from the differences themselves.
+    Matrix products of centred points are fast, but lose digits for two points that are much
+    closer to each other than to the centre. For those, the differences themselves are multiplied.
     """
     m, d = x.shape
     rows = max(1, AT_ONCE // max(1, d))
-    few = max(1, rows // 16)  # their differences fit a cache
+    few = max(1, rows // 16)  # so that their differences fit into a cache
     centres = _centre(x), _centre(y)
 
     def centred(here: slice) -> tuple[Tensor, Tensor]:
@@ -194,7 +193,7 @@ def _products(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _centre(x: Tensor) -> Tensor:
-    """Mean of points (m, d) -> (d,) float64; exactly the point itself where all are equal."""
+    """Mean of points (m, d) -> (d,) float64; exact if all points are equal."""
     return x[0].double() + (x - x[0]).mean(0, dtype=torch.float64)
 
 
@@ -204,7 +203,7 @@ def _blocks(count: int, rows: int, start: int = 0) -> Iterator[slice]:
 
 
 def _groups(labels: Any, p: Tensor, q: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Which pairs are meant: all, of one class, of two classes."""
+    """Suffixes of columns, and which pairs each is about: all, of one class, of two classes."""
     everything = torch.ones_like(p, dtype=torch.bool)
     yield "", everything
     same = different = ~everything
@@ -216,5 +215,5 @@ def _groups(labels: Any, p: Tensor, q: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _mean(values: Tensor, finite: bool) -> float:
-    """Mean of what is not NaN; NaN of nothing."""
+    """Mean of the values that are not NaN; NaN if there is none, or if states are not finite."""
     return values.nanmean().item() if finite else float("nan")

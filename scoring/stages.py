@@ -1,7 +1,7 @@
 """Measure every stage of a network, streaming its states and its data.
 
-Knows nothing of how networks are built: whatever hands out (stage, state) pairs in the order
-of its blocks can be measured.
+This module does not know how networks are built. It measures everything that yields pairs
+(stage, state) in the order of its blocks.
 """
 
 from collections import defaultdict
@@ -35,19 +35,19 @@ class Stage:
     inverse_score: np.ndarray  # (m,) 1/LSS
     ratio: np.ndarray  # (m,) LSR
     shares: np.ndarray  # (n, m) of each point's length
-    zero_segments: int  # in tracks that move
+    zero_segments: int  # of length 0, in tracks that move
     lengths: np.ndarray  # (n, m) of each segment
-    cosines: np.ndarray  # (n - 1, m) between each segment and the next
-    problem: Problem | None  # between the stage's inputs and outputs, where asked for
-    projected: np.ndarray | None  # (n + 1, p, 2): the first points in 2-d, with problems
+    cosines: np.ndarray  # (n - 1, m) between successive segments
+    problem: Problem | None  # between the stage's inputs and outputs, if requested
+    projected: np.ndarray | None  # (n + 1, p, 2): the first points in 2-d, if requested
 
     def row(self) -> dict[str, Any]:
-        """Its summary: the columns of the tracks table that are known before the assignment."""
+        """Columns of the tracks table that are known before the assignment is solved."""
         moving = ~np.isnan(self.score)
         score, ratio = self.score[moving], self.ratio[moving]
         some = bool(moving.any())
         seen = {} if self.projected is None else {"projected": _digits(self.projected)}
-        with np.errstate(invalid="ignore"):  # inf - inf, where a point's steps cancel
+        with np.errstate(invalid="ignore"):  # inf - inf, if the steps of a point cancel
             return seen | {
                 "stage": self.stage,
                 "blocks": len(self.shares),
@@ -74,11 +74,11 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
     """Line shape of every stage, and the assignment problems on request.
 
     Args:
-        walk: from a batch of images (b, ...) to pairs (stage, state (b, ...)), stages counted
-            from 1, block by block; the first state of a stage is its input.
+        walk: from a batch of images (b, ...) to pairs (stage, state (b, ...)), block by block,
+            stages counted from 1. The first state of a stage is its input.
         batches: the points, in batches of any sizes.
-        transport: also keep each stage's inputs and outputs, for the costs between them, and
-            the tracks of the first points in two dimensions.
+        transport: also collect the assignment problem of each stage, and the tracks of the
+            first points in two dimensions.
 
     Returns:
         One :class:`Stage` each, in order. Memory: one batch of two states, and with
@@ -122,22 +122,22 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
 
 @torch.no_grad()
 def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[dict[str, Any]]:
-    """How far apart the tracks of a few points keep, and how far they stray from straight lines.
+    """How far apart the tracks of a few points stay, and how far they are from straight lines.
 
-    Walks twice, since straight lines need both ends. The first time all batches go through the
-    network side by side, as every pair of points is compared.
+    Straight lines need both ends, so this walks through the network twice. In the first walk all
+    batches go through the network side by side, as every pair of points is compared.
 
     Args:
         walk: as for :func:`measure`; the same on a second walk.
         batches: the points, in batches of any sizes.
-        labels: their classes (m,), tensor or array, to tell pairs of one class from pairs of two.
+        labels: their classes (m,), tensor or array, to tell pairs of one class from the others.
 
     Returns:
         A mapping for each stage, in order, with columns of the tracks table: the figures of
         :meth:`scoring.separation.Separation.figures`, and ``straight_distance``, the mean over
         points of :func:`scoring.energy.straight_distance` for l = 0, ..., n, in the units of the
         states. NaN where states are not finite. Memory: four states of all m points, the inputs
-        and outputs of every stage, and a few (m, m) matrices, of one stage at a time.
+        and outputs of every stage, and a few (m, m) matrices for one stage at a time.
     """
     batches = list(batches)
     ends: dict[int, tuple[Tensor, Tensor, int]] = {}
@@ -167,7 +167,7 @@ def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[
 
 
 def _side_by_side(walk: Walk, batches: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """The walks of all batches in step: (stage, state (m, d)) of all their points."""
+    """The walks of all batches side by side: (stage, state (m, d)) of all points."""
     for here in zip(*(walk(batch) for batch in batches), strict=True):
         yield here[0][0], torch.cat([state.flatten(1) for _, state in here])
 
@@ -202,25 +202,25 @@ def _stage(
 
 
 def _joined(batches: list[list[Tensor]]) -> np.ndarray | None:
-    """Projected states of all batches: (n + 1, p, 2); None where none were asked for."""
+    """Projected states of all batches, (n + 1, p, 2); None if none were requested."""
     tracks = [torch.stack(states) for states in batches if states]
     return torch.cat(tracks, dim=1).numpy() if tracks else None
 
 
 def _digits(projected: np.ndarray) -> list[float]:
-    """Flat, with as many digits as a figure shows: they are kept in JSON for a while."""
+    """Flat, with the digits that a figure needs, to keep the history in JSON small."""
     return [float(f"{x:.5g}") for x in projected.ravel().tolist()]
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN of nothing."""
+    """Mean of the values that are not NaN; NaN if there is none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else np.nan
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Autocast and TF32 off: rounded states lose the small steps between them."""
+    """Turn autocast and TF32 off: rounded states would lose the small steps between them."""
     cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

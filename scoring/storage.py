@@ -1,13 +1,13 @@
-"""Files in a sweep's folder, wherever that is: each appears whole and at once, or not at all.
+"""Files in a sweep's folder, on a disk or in an object store. A file appears as a whole, or not.
 
 A folder is a path, or any URI that ``pyarrow.fs`` opens. On a file system (a disk, a mounted path)
 a file is written under another name, and renamed when it is complete. An object store (``s3://``,
-``gs://``) has no rename. There an object appears when its upload is completed, in place of what
-was there before, so one upload is all it takes; but Arrow completes an upload whenever its stream
-is closed, after an error half-way too, and cannot abandon one. So the content is collected on this
-machine first, and handed over in one call. Who is killed meanwhile has completed nothing.
+``gs://``) has no rename. There, an object appears when its upload is completed, and replaces an
+earlier one. But Arrow completes an upload whenever its stream is closed, even after an error
+half-way, and cannot abandon one. So the content is collected on this machine first, and uploaded
+in one call. A process killed here leaves no file behind.
 
-Nothing here needs more of an object store than what S3 promises: what was put is read and listed
+An object store needs no more than what S3 promises: an object that was put can be read and listed
 from then on. Needs pyarrow only.
 """
 
@@ -29,24 +29,24 @@ import pyarrow.fs as pafs
 from scoring.places import ASIDE
 
 OBJECT_STORES = ("s3", "gcs")
-PATIENCE = 60.0  # seconds for which an object store that does not answer is asked again
+PATIENCE = 60.0  # Ask an object store that does not answer again for this long, in seconds.
 PASSING = ("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE")
 PASSING += ("REQUEST_TIMEOUT", "THROTTLING", "UNAVAILABLE")
 
 
 class StoreError(RuntimeError):
-    """A file in a sweep's folder that is not what it should be; the message names it."""
+    """A file in a sweep's folder is not what it should be; the message names it."""
 
 
 class Unreachable(StoreError):
-    """A sweep's folder that cannot be reached or written; the message says why."""
+    """A sweep's folder cannot be reached or written; the message says why."""
 
 
 def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a sweep's folder, and its path there. A path without ``://`` is local.
 
     Raises:
-        ValueError: no such kind of URI.
+        ValueError: there is no such kind of URI.
     """
     return _opened(root) if "://" in root else (pafs.LocalFileSystem(), root)
 
@@ -60,15 +60,15 @@ def _opened(root: str) -> tuple[pafs.FileSystem, str]:
 
 
 def is_local(root: str) -> bool:
-    """Whether a sweep's folder is a path of this machine, mounted ones included."""
+    """Whether a sweep's folder is a path of this machine, which includes mounted ones."""
     return open_folder(root)[0].type_name == "local"
 
 
 @contextmanager
 def writing(root: str, path: str) -> Iterator[Any]:
-    """A binary stream into a file of a sweep's folder, which is there when it is complete.
+    """A binary stream into a file of a sweep's folder, which appears when it is complete.
 
-    A failure on the way leaves what was there before, and nothing else.
+    After a failure, an earlier file of that name is still there, and nothing else.
     """
     fs, base = open_folder(root)
     if fs.type_name in OBJECT_STORES:
@@ -111,7 +111,7 @@ def _make_folder(fs: pafs.FileSystem, base: str, folder: str, must_exist: bool) 
 
 
 def _put(fs: pafs.FileSystem, path: str, file: IO[bytes]) -> None:
-    """Upload what a temporary file holds, as a whole."""
+    """Upload the content of a temporary file as a whole."""
     file.flush()
     size = os.fstat(file.fileno()).st_size
     content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
@@ -120,20 +120,20 @@ def _put(fs: pafs.FileSystem, path: str, file: IO[bytes]) -> None:
         with fs.open_output_stream(path) as stream:
             stream.write(content)
 
-    # Ctrl-C reaches the main thread only. Here, between the two lines, it would leave an empty
-    # object in place of what was there.
+    # Ctrl-C only reaches the main thread. Between the two lines of put() it would replace an
+    # earlier object by an empty one.
     with ThreadPoolExecutor(1) as elsewhere:
         elsewhere.submit(put).result()
 
 
 def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
-    """Write a file of a sweep's folder as a whole; see :func:`writing`."""
+    """Write a file in a sweep's folder as a whole; see :func:`writing`."""
     with writing(root, path) as stream:
         stream.write(content)
 
 
 def open_file(root: str, path: str) -> pa.NativeFile | None:
-    """A file of a sweep's folder to read and seek in, or None where there is none."""
+    """Open a file in a sweep's folder to read and seek in; None if there is none."""
     fs, base = open_folder(root)
     return _patiently(root, _open, fs, f"{base}/{path}")
 
@@ -144,7 +144,7 @@ def _open(fs: pafs.FileSystem, path: str) -> pa.NativeFile | None:
 
 
 def read_file(root: str, path: str) -> bytes | None:
-    """The content of a file of a sweep's folder, or None where there is none."""
+    """The content of a file in a sweep's folder; None if there is none."""
     fs, base = open_folder(root)
 
     def read() -> bytes | None:
@@ -158,7 +158,7 @@ def read_file(root: str, path: str) -> bytes | None:
 
 
 def read_buffer(root: str, path: str) -> pa.Buffer:
-    """The content of a file of a sweep's folder that is there, not copied."""
+    """The content of an existing file in a sweep's folder, without a copy."""
     fs, base = open_folder(root)
 
     def read() -> pa.Buffer:
@@ -169,7 +169,7 @@ def read_buffer(root: str, path: str) -> pa.Buffer:
 
 
 def infos(root: str, folder: str) -> list[pafs.FileInfo]:
-    """What is known of everything in a folder of a sweep's folder; hidden files left out."""
+    """Names, kinds, sizes and times of everything in a subfolder, except hidden files."""
     fs, base = open_folder(root)
     selector = pafs.FileSelector(f"{base}/{folder}", allow_not_found=True)
     found = _patiently(root, fs.get_file_info, selector)
@@ -177,12 +177,12 @@ def infos(root: str, folder: str) -> list[pafs.FileInfo]:
 
 
 def list_files(root: str, folder: str) -> list[str]:
-    """Names in a folder of a sweep's folder, sorted; hidden ones (being written) left out."""
+    """Names in a subfolder, sorted, except hidden files (which are still being written)."""
     return sorted(info.base_name for info in infos(root, folder))
 
 
 def delete(root: str, path: str) -> None:
-    """Delete a file or a folder of a sweep's folder, if it is there."""
+    """Delete a file or a subfolder of a sweep's folder, if it is there."""
     fs, base = open_folder(root)
     kind = _patiently(root, fs.get_file_info, f"{base}/{path}").type
     try:
@@ -192,11 +192,11 @@ def delete(root: str, path: str) -> None:
             _patiently(root, fs.delete_file, f"{base}/{path}")
     except FileNotFoundError:
         if is_local(root):
-            raise  # an object store may have done it, and its answer was lost
+            raise  # an object store may have deleted it, while its answer was lost
 
 
 def set_aside(root: str, path: str) -> str:
-    """Move a file that is not what it should be out of the way; where it is now."""
+    """Move a damaged or foreign file out of the way, and return its new path."""
     fs, base = open_folder(root)
     place = f"{ASIDE}/{path.replace('/', '-')}"
     if _patiently(root, fs.get_file_info, f"{base}/{place}").type != pafs.FileType.NotFound:
@@ -208,12 +208,12 @@ def set_aside(root: str, path: str) -> str:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error is of the way to an object store, and says nothing of a file there."""
+    """Whether an error is about the connection to an object store, not about a file there."""
     return "AWS Error" in str(error) or "google::cloud::Status" in str(error)
 
 
 def _patiently(root: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """A call to a file system; to an object store that does not answer, again for a while."""
+    """Call a file system; repeat the call for a while if an object store does not answer."""
     end = time.monotonic() + PATIENCE
     while True:
         try:

@@ -32,17 +32,17 @@ from scoring.storage import (
     writing,
 )
 
-OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # a file's name
-MANY = 50  # files of a table above which what they hold is kept together as well
-TOGETHER = 200  # files read before their columns are put together
-KEPT = b"files"  # of a file that keeps them: their sizes and times, and how many rows each has
+OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # name of a trial's file
+MANY = 50  # With this many files, a table also keeps all rows in a merged file.
+TOGETHER = 200  # Concatenate columns after reading this many files.
+KEPT = b"files"  # metadata of a merged file: size, time and number of rows of each file in it
 
 
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a trial's rows of a table; columns that a row does not have are null.
 
-    Plain values, snappy and no statistics: dictionaries, statistics and zstd make files of few
-    rows larger, and more than twice as slow to read.
+    It writes plain values with snappy and no statistics. Dictionaries, statistics and zstd make
+    files with few rows larger, and more than twice as slow to read.
     """
     with writing(root, table_path(table, trial)) as stream:
         content = pa.Table.from_pylist(list(rows), TABLES[table])
@@ -50,23 +50,23 @@ def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, A
 
 
 class Kept(NamedTuple):
-    """Rows of many files together, in the order of the files' names."""
+    """Rows of many files, in the order of the files' names."""
 
     rows: pa.Table
-    files: dict[str, tuple[str, int]]  # name -> size and time of the file, count of its rows
+    files: dict[str, tuple[str, int]]  # name -> size and time of the file, number of its rows
 
 
 def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Table:
     """All rows of a table, from the files of all trials, in the order of their names.
 
-    Many small files are slow to open: where there are more than a few, what was read is kept
-    together in one hidden file, and only files that are new or have changed are opened; once
-    these are many, they are kept as well. On a disk of this machine that file is mapped, so a
-    column takes memory once it is looked at.
-    The memory is the caller's own: what is written into it reaches no file and no other reader.
+    Many small files are slow to open. With more than a few, all rows are kept in one hidden
+    merged file, and only files that are new or have changed are opened. When there are many of
+    these, the merged file is written again. On a disk of this machine the merged file is mapped,
+    so a column takes memory only when it is used. The memory belongs to the caller: changing it
+    changes no file, and no other reader sees it.
 
     Raises:
-        StoreError: a file there is not Parquet, or not of this table; the message names it.
+        StoreError: a file is not Parquet, or not of this table; the message names it.
     """
     whole = TABLES[table]
     wanted = pa.schema([whole.field(name) for name in columns or whole.names], whole.metadata)
@@ -79,20 +79,20 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
         return _updated(root, table, marks, Kept(wanted.empty_table(), {})).rows
     kept = _read_kept(root, table, wanted)
     known = {name: mark for name, (mark, _) in kept.files.items()}
-    if len(dict(marks.items() ^ known.items())) >= MANY:  # fewer are read beside it
+    if len(dict(marks.items() ^ known.items())) >= MANY:  # fewer are read in addition
         rows, files = _updated(root, table, marks, _read_kept(root, table, whole))
-        columns_left, rows = rows.columns, None  # to free a column when it has been put together
+        columns_left, rows = rows.columns, None  # so that each column is freed once it is copied
         rows = pa.table([_in_one_piece(columns_left.pop(0)) for _ in whole], whole)
         if not _keep(root, table, Kept(rows, files)):
             return rows.select(wanted.names)
-        rows = None  # before it is read again, mapped
+        rows = None  # free it before the file is mapped
         pa.default_memory_pool().release_unused()
         kept = _read_kept(root, table, wanted)
     return _updated(root, table, marks, kept).rows
 
 
 def _updated(root: str, table: str, marks: dict[str, str], kept: Kept) -> Kept:
-    """What was kept, without files that are gone and with those that are new or have changed."""
+    """The kept rows, without files that are gone, and with files that are new or have changed."""
     new = sorted(n for n, mark in marks.items() if kept.files.get(n, ("", 0))[0] != mark)
     read, counts = _read_files(root, table, new, kept.rows.schema)
     added = {name: (marks[name], count) for name, count in zip(new, counts, strict=True)}
@@ -101,7 +101,7 @@ def _updated(root: str, table: str, marks: dict[str, str], kept: Kept) -> Kept:
         return "read" if name in added else "kept" if name in marks else "gone"
 
     parts = [kept.rows.slice(0, 0)]
-    i = j = 0  # the next row of what was kept, and of what was read
+    i = j = 0  # the next row of kept.rows and of read
     for place, names in itertools.groupby(sorted(marks.keys() | kept.files.keys()), source):
         names = list(names)
         old = sum(kept.files[name][1] for name in names if name in kept.files)
@@ -117,7 +117,7 @@ def _updated(root: str, table: str, marks: dict[str, str], kept: Kept) -> Kept:
 def _read_files(
     root: str, table: str, names: list[str], wanted: pa.Schema
 ) -> tuple[pa.Table, list[int]]:
-    """The columns that are wanted of files one after the other, and how many rows each has."""
+    """The wanted columns of all rows of these files, and the number of rows of each file."""
 
     def fetch(name: str) -> pa.Buffer:
         return read_buffer(root, f"{table_folder(table)}/{name}")
@@ -130,7 +130,7 @@ def _read_files(
             return StoreError(f"{path}: not a table of geosweep: {error}")
 
     parts, counts, broken = [wanted.empty_table()], [], []
-    # Many may wait for a disk or a network; readers beyond the cores are in each other's way.
+    # Many threads may wait for a disk or a network, but decoding needs a core for each thread.
     with ThreadPoolExecutor(16) as fetching, ThreadPoolExecutor(pa.cpu_count()) as reading:
         for start in range(0, len(names), TOGETHER):
             some = names[start : start + TOGETHER]
@@ -146,7 +146,7 @@ def _read_files(
 
 
 def _read_content(content: pa.Buffer, table: str, wanted: pa.Schema) -> pa.Table:
-    """The columns that are wanted of a Parquet file; null if it was written without them."""
+    """The wanted columns of a Parquet file; null where it was written without them."""
     file = pq.ParquetFile(pa.BufferReader(content))
     schema = file.schema_arrow
     there = set(schema.names)
@@ -165,15 +165,15 @@ def _read_content(content: pa.Buffer, table: str, wanted: pa.Schema) -> pa.Table
 
 
 def _in_one_piece(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    pa.default_memory_pool().release_unused()  # what the column before was put together from
+    pa.default_memory_pool().release_unused()  # the chunks of the previous column
     try:
         return column.combine_chunks()
-    except pa.ArrowInvalid:  # more numbers in lists than an array can have: 2^31
+    except pa.ArrowInvalid:  # its lists have more numbers than one array can hold, 2^31
         return column
 
 
 def _read_kept(root: str, table: str, wanted: pa.Schema) -> Kept:
-    """What was kept together of a table; nothing if there is none of its present columns."""
+    """The merged file of a table; empty if there is none, or none with the present columns."""
     fs, base = open_folder(root)
     path = f"{base}/{merged_table(table)}"
     nothing = Kept(wanted.empty_table(), {})
@@ -201,7 +201,8 @@ def _read_kept(root: str, table: str, wanted: pa.Schema) -> Kept:
 def _is_on_disk(path: str) -> bool:
     """Whether a file is on a disk of this machine: a block device, or a kind that needs none.
 
-    Over a network, a mapped file that somebody replaces is gone, and looking at it fatal.
+    On a network file system, a mapped file that somebody replaces disappears, and reading the
+    mapping then kills the process.
     """
     device = os.stat(os.path.dirname(path)).st_dev
     if os.major(device):
@@ -215,7 +216,7 @@ def _is_on_disk(path: str) -> bool:
 
 
 def _keep(root: str, table: str, whole: Kept) -> bool:
-    """Keep rows together; False where nothing can be written."""
+    """Write the merged file of a table; False if that is impossible."""
     about = {**(TABLES[table].metadata or {}), KEPT: json.dumps(whole.files).encode()}
     schema = TABLES[table].with_metadata(about)
     try:
@@ -225,12 +226,12 @@ def _keep(root: str, table: str, whole: Kept) -> bool:
         ):
             file.write_table(whole.rows)
     except (pa.ArrowException, OSError, Unreachable):
-        return False  # a folder of somebody else's, or a full disk: the trials' files are there
+        return False  # a read-only folder or a full disk; the files of the trials are enough
     return True
 
 
 def broken_files(root: str, table: str) -> list[str]:
-    """Files among those of a table that are torn, or not of a trial; relative to the folder."""
+    """Paths of files in a table's folder that are damaged or do not belong to a trial."""
     fs, base = open_folder(root)
     folder = table_folder(table)
     found = []
@@ -252,9 +253,9 @@ def _is_whole(fs: pafs.FileSystem, path: str, table: str) -> bool:
 
 
 def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
-    """The rows that a trial has in a table; none if its file is not there.
+    """The rows of a trial in a table; none if its file is not there.
 
-    A column that the file was written without, by an earlier version, is null.
+    Columns that an earlier version wrote the file without are null.
     """
     content = read_file(root, table_path(table, trial))
     if content is None:
@@ -263,6 +264,6 @@ def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
 
 
 def read_row(root: str, table: str, trial: str) -> dict[str, Any]:
-    """The first row that a trial has in a table; empty if it has none."""
+    """The first row of a trial in a table; empty if there is none."""
     rows = read_rows(root, table, trial)
     return rows[0] if rows else {}

@@ -1,9 +1,9 @@
 """Is a map the optimal transport between its inputs and its outputs? OTS, eqs (45) to (47).
 
-The assignment is solved on inner products of centred points: terms of the squared distance
-that belong to one row or one column alone do not change the optimal matching, and without
-them there is less to round. The functions take NumPy arrays or torch tensors, on any device,
-and import neither torch nor Ray.
+The assignment is solved on inner products of centred points. Terms of the squared distance that
+belong to a single row or a single column do not change the optimal matching, and without them
+there is less to round. The functions take NumPy arrays or torch tensors, on any device, and
+import neither torch nor Ray.
 """
 
 import math
@@ -19,39 +19,40 @@ from threadpoolctl import threadpool_limits
 
 from scoring.assignment import ROUNDING, TIED, Matching, Rows, match
 
-COLLAPSED = {4: 1e-6, 8: 1e-14}  # share of the scale of points, by bytes, that is rounding
-FLOOR = 1e-6  # share of the spread below which W2^2 is compared with it, not with itself
-PREFIXES = (100, 300, 1000, 3000, 10_000)  # numbers of points at which OTS is given
-HELD = 2**30  # bytes of a matrix of products that is kept while it is solved
-DIMENSIONS = 4096  # whose products are added up at a time
+# A cloud is a single point if its spread is at most this share of its scale; by bytes of a number.
+COLLAPSED = {4: 1e-6, 8: 1e-14}
+FLOOR = 1e-6  # Below this share of the spread, W2^2 is too small to measure suboptimality against.
+PREFIXES = (100, 300, 1000, 3000, 10_000)  # OTS is also given for so many first points.
+HELD = 2**30  # Keep a matrix of products while solving if it has at most this many bytes.
+DIMENSIONS = 4096  # Add up products over this many dimensions at a time.
 
 
 class Problem(NamedTuple):
-    """The assignment between m inputs x_i and outputs y_j of a stage, as it waits to be solved.
+    """The assignment problem between m inputs x_i and outputs y_j of a stage.
 
     |x_i - y_j|^2 = own[i] + columns[j] - columns[i] - 2 unit (inner[i, j] - inner[i, i]), where
     inner[i, j] is the product of centred points, each scaled by a power of two so that nothing
-    overflows. Kept are these products, or the points where those are smaller.
+    overflows. It keeps these products, or the points if those are smaller.
     """
 
     own: np.ndarray  # (m,) float64: |x_i - y_i|^2
     columns: np.ndarray  # (m,) float64: |y_j - mean x|^2
-    rows: np.ndarray  # (m,) float64: |x_i - mean x|^2 over s; x is spread s times as far as y
+    rows: np.ndarray  # (m,) float64: |x_i - mean x|^2 / s, where s is spread of x / spread of y
     shift: float  # |mean y - mean x|^2: what a common shift of all points costs
-    collapsed: Any  # (prefixes,) whether inputs or outputs are all equal within rounding
+    collapsed: Any  # (prefixes,) bool: inputs or outputs are all equal within rounding
     unit: float  # the power of two that undoes the scaling of products
     inner: Any = None  # (m, m)
-    x: Any = None  # centred and scaled points (m, d), where the products are not kept
+    x: Any = None  # centred and scaled points (m, d), if the products are not kept
     y: Any = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is kept, to be written to a file: ``Problem(**arrays)`` is the problem again."""
+        """All fields with a value, as arrays for a file; ``Problem(**arrays)`` restores them."""
         values = self._asdict().items()
         return {name: np.asarray(_numpy(value)) for name, value in values if value is not None}
 
 
 class Prefix(NamedTuple):
-    """The scores of the first m points alone: OTS depends on m."""
+    """The scores of the first m points alone, since OTS depends on m."""
 
     m: int
     ots: float
@@ -63,7 +64,7 @@ class Prefix(NamedTuple):
 class Transport:
     """A solved assignment; costs are squared distances in the units of the points.
 
-    The potentials are its proof: phi_i + psi_j <= |x_i - y_j|^2 for all i and j, so the mean of
+    The potentials prove it: phi_i + psi_j <= |x_i - y_j|^2 for all i and j, so the mean of
     phi + psi is a lower bound on the cost of any matching.
     """
 
@@ -74,16 +75,16 @@ class Transport:
     network_cost: float  # mean of own_cost
     optimal_cost: float  # W2^2: mean of matched_cost
     gap: float  # optimal over network cost, in [0, 1]: 1 where the map is optimal; NaN if collapsed
-    movement: float  # network cost without a common shift, over the spreads of x and y: 0 is none
+    movement: float  # network cost without a common shift, over the spreads of x and y; 0 if still
     suboptimality: float  # certified: optimal_cost exceeds the optimum by at most this share
-    ties: int  # points that another matching of the same cost, within rounding, matches otherwise
+    ties: int  # points with another partner in some matching of the same cost, within rounding
     phi: np.ndarray  # (m,) float64: potentials of the inputs
-    psi: np.ndarray  # (m,) float64: of the outputs
+    psi: np.ndarray  # (m,) float64: potentials of the outputs
     prefixes: tuple[Prefix, ...]  # the first 100, 300, ... points, and all m
     m: int
     collapsed: bool
-    rounds: int  # passes over all pairs that it took
-    edges: int  # pairs of points that were kept as candidates
+    rounds: int  # passes over all pairs
+    edges: int  # pairs of points kept as candidates
 
 
 def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Transport:
@@ -92,16 +93,16 @@ def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Trans
     Args:
         x: inputs of a stage, array or tensor of shape (m, d); further dimensions are flattened.
         y: its outputs, of the same shape.
-        threads: to solve with; all cores if None.
+        threads: how many to solve with; all cores if None.
 
     Returns:
         The :class:`Transport`: ``ots`` = 1 when no other matching costs less, around 1/m for a
-        random one. It depends on m: compare at equal m only. NaN, with ``collapsed``, where
-        the outputs (or inputs) are all equal, since any matching is optimal then. Points in
-        float32 (or less) are matched by products in float32, others in float64, and exactly
-        so: ``suboptimality`` is measured on those products. Where several matchings cost the
-        same, ``ties`` says how many points they match otherwise; cycles that save nothing are
-        undone, but OTS need not be the largest that any of them has.
+        random one. It depends on m, so compare it only at equal m. It is NaN, with
+        ``collapsed`` True, where all outputs (or all inputs) are equal, since any matching is
+        optimal then. Points in float32 (or less) are matched by their products in float32,
+        others in float64; ``suboptimality`` is measured on those products. Where several
+        matchings cost the same, ``ties`` counts the points that they match differently. Cycles
+        that save nothing are undone, but another optimal matching may still have a larger OTS.
 
     Raises:
         ValueError: the shapes differ, there are fewer than two points, or a value is not finite.
@@ -114,11 +115,11 @@ def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Trans
 
 
 def assignment_problem(x: Any, y: Any) -> Problem:
-    """What the costs between inputs and outputs, (m, d) each, are made of.
+    """The assignment problem between inputs and outputs, (m, d) each.
 
-    Computed where the points are and in their precision (own costs: float64); the caller sees
-    to it that TF32 and autocast are off. Never more than (m, m) or (m, d) numbers; if d is
-    above m / 2 the products stay, else the points. Raises ValueError like
+    It is computed on the device of the points and in their precision (own costs: float64). The
+    caller must turn TF32 and autocast off. It never takes more than (m, m) or (m, d) numbers:
+    products are kept if d is at least m / 2, otherwise the points. Raises ValueError like
     :func:`optimal_transport_score`.
     """
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
@@ -154,10 +155,10 @@ def assignment_problem(x: Any, y: Any) -> Problem:
 
 
 def solve(problem: Problem, threads: int | None = None) -> Transport:
-    """The optimal matching of eq. (46), its proof, and OTS, for all points and the first few.
+    """The optimal matching of eq. (46), its proof, and OTS, for all points and for prefixes.
 
-    See :mod:`scoring.assignment` for how. Where the products are not at hand they are kept if
-    they take less than 1 GiB, and otherwise computed each time they are needed.
+    :mod:`scoring.assignment` describes the method. If the problem holds points, their products
+    are computed once and kept if they take at most 1 GiB, otherwise each time they are needed.
     """
     own, columns, closeness = problem[:3]
     shift, collapsed, unit = float(problem.shift), bool(problem.collapsed[-1]), float(problem.unit)
@@ -166,7 +167,7 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
     rows = _rows(problem)
     sizes = _prefixes(m)
     diagonal = _products(problem, np.arange(m))
-    constants = own - columns + 2 * unit * diagonal  # of |x_i - y_j|^2, that belong to row i
+    constants = own - columns + 2 * unit * diagonal  # the part of |x_i - y_j|^2 of row i alone
     matchings = match(rows, sizes, -closeness / (2 * unit), threads)
     prefixes = []
     for n, matching, lost in zip(sizes, matchings, problem.collapsed, strict=True):
@@ -209,12 +210,12 @@ def class_scores(transport: Transport, labels: np.ndarray) -> np.ndarray:
     """OTS of each class: share of its points with sigma(i) = i, (classes,).
 
     Args:
-        transport: of m points.
+        transport: the solved assignment of m points.
         labels: their classes (m,), from 0.
 
     Returns:
-        Float64, one for each class up to the highest there is; NaN for one without points,
-        and throughout where the points are collapsed.
+        Float64, one value for each class up to the highest label. NaN for a class without
+        points, and for all classes where the points are collapsed.
     """
     kept = (transport.permutation == np.arange(transport.m)).astype(np.float64)
     with np.errstate(invalid="ignore"):
@@ -223,17 +224,17 @@ def class_scores(transport: Transport, labels: np.ndarray) -> np.ndarray:
 
 
 def _movement(cost: float, spreads: float, collapsed: bool) -> float:
-    """How far points move against each other, as a share of the product of the spreads."""
+    """How far points move relative to each other, as a share of the product of the spreads."""
     return float("nan") if collapsed else max(cost, 0.0) / spreads
 
 
 def _suboptimality(slack: float, cost: float, columns: np.ndarray) -> float:
-    """Slack as a share of the optimal cost; of a millionth of the spread, where that is more."""
+    """Slack as a share of the optimal cost, or of a millionth of the spread if that is larger."""
     return slack / max(cost, FLOOR * float(columns.sum())) if slack > 0 else 0.0
 
 
 def _with_products(problem: Problem, threads: int | None) -> Problem:
-    """The problem with its matrix of products in memory, if that is small enough to be kept."""
+    """The problem with its matrix of products in memory, if that is small enough."""
     inner, x, y = problem.inner, problem.x, problem.y
     if inner is None and len(x) ** 2 * x.itemsize > HELD:
         return problem
@@ -263,10 +264,10 @@ def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
 def _own_where_equal(
     problem: Problem, sigma: np.ndarray, own: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The matching with every cycle that saves nothing undone, and what each row saves.
+    """The matching without the cycles that save nothing, and what each row saves.
 
-    Equal points can be exchanged at no cost, and which of them a solver picks is chance: ties
-    go to a point's own output.
+    Equal points can be exchanged at no cost, and which one a solver picks is chance. So ties go
+    to a point's own output.
     """
     here = np.arange(len(sigma))
     products = _products(problem, sigma)
@@ -280,10 +281,10 @@ def _own_where_equal(
 
 
 def _ties(matching: Matching) -> int:
-    """Points that some other optimal matching, within rounding, matches otherwise.
+    """Number of points that some other optimal matching, within rounding, matches differently.
 
-    Edges that cost what the potentials say lead from a row to the owner of a column; a cycle
-    of them can be turned without a change in cost, so it is the strong components that count.
+    Tight edges, whose cost equals their potentials, lead from a row to the owner of a column. A
+    cycle of tight edges can be turned at no cost, so all points of a strong component count.
     """
     first, column, cost = matching.edges
     m = len(matching.permutation)
@@ -323,7 +324,7 @@ def _precision(x: Any) -> float:
 
 
 def _power_below(size: float) -> float:
-    """A power of two that brings a size to at most one; also as float32."""
+    """A power of two that brings a size to at most one; it is representable in float32 as well."""
     return 2.0 ** -min(max(math.frexp(size)[1], -120), 140)
 
 
@@ -347,7 +348,7 @@ def _prefixes(m: int) -> list[int]:
 
 
 def _collapsed(x: Any, y: Any) -> bool:
-    """Whether inputs or outputs are one point, up to rounding in their precision."""
+    """Whether all inputs or all outputs are one point, up to rounding in their precision."""
     least = COLLAPSED[max(4, y.dtype.itemsize)]
     around = [float(_squared_distances(p, p.mean(0)[None]).mean()) ** 0.5 for p in (x, y)]
     return around[0] <= least * _spread(x) or around[1] <= least * max(around[0], _spread(y))

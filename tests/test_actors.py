@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 from ray.exceptions import RayActorError, RayTaskError
 
 from scoring import actors
-from scoring.actors import Pool, places
+from scoring.actors import Pool, capacity
 
 pytestmark = pytest.mark.ray
 
@@ -21,15 +21,18 @@ def node(name, gpus=0, alive=True, cpus=8):
 
 
 def test_scorers_go_to_nodes_without_a_gpu_if_there_are_any():
-    assert places([node("head"), node("accelerator", gpus=4), node("cpu")]) == {"head": 8, "cpu": 8}
+    assert capacity([node("head"), node("accelerator", gpus=4), node("cpu")]) == {
+        "head": 8,
+        "cpu": 8,
+    }
 
 
 def test_scorers_share_nodes_with_gpus_where_there_are_no_others():
-    assert places([node("one", gpus=1), node("two", gpus=2)]) == {"one": 8, "two": 8}
+    assert capacity([node("one", gpus=1), node("two", gpus=2)]) == {"one": 8, "two": 8}
 
 
 def test_a_node_gets_a_scorer_for_each_of_its_cpus_up_to_eight_and_at_least_one():
-    assert places([node("small", cpus=2), node("head", cpus=0), node("large", cpus=96)]) == {
+    assert capacity([node("small", cpus=2), node("head", cpus=0), node("large", cpus=96)]) == {
         "small": 2,
         "head": 1,
         "large": 8,
@@ -37,7 +40,7 @@ def test_a_node_gets_a_scorer_for_each_of_its_cpus_up_to_eight_and_at_least_one(
 
 
 def test_dead_nodes_get_no_scorer():
-    assert places([node("gone", alive=False), node("here")]) == {"here": 8}
+    assert capacity([node("gone", alive=False), node("here")]) == {"here": 8}
 
 
 @ray.remote(num_cpus=0)

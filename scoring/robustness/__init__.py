@@ -1,1 +1,1 @@
-"""How a trained network takes lesions, noise and attacks: the experiments of the appendix."""
+"""How trained networks respond to lesions, noise and attacks: experiments of the appendix."""

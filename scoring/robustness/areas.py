@@ -1,6 +1,6 @@
-"""One or two numbers for each experiment, from its rows: areas under curves, and ratios.
+"""Summaries of experiments from their rows: areas under curves, and ratios.
 
-Loads no torch, so that tables can be finished where no network is at hand.
+This module does not load torch, as actors finish tables without it.
 """
 
 import math
@@ -11,19 +11,20 @@ from typing import Any
 
 
 def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
-    """Area under accuracy against level over the range of levels: a mean accuracy, in [0, 1].
+    """Area under the curve of accuracy against level, over the range of levels, in [0, 1].
 
-    By trapezoids, straight between levels; levels in any order. Of one level, its accuracy.
+    This is a mean accuracy, by the trapezoidal rule. The levels may be in any order. For a single
+    level it is the accuracy there.
 
     Raises:
-        ValueError: no levels, or not as many accuracies.
+        ValueError: there are no levels, or not as many accuracies as levels.
 
     >>> area([0, 1, 4], [1.0, 0.5, 0.0])  # (0.75 * 1 + 0.25 * 3) / 4
     0.375
     """
     curve = sorted(zip(levels, accuracies, strict=True))
     if not curve:
-        raise ValueError("an area needs a level")
+        raise ValueError("an area needs at least one level")
     span = curve[-1][0] - curve[0][0]
     if span == 0:
         return sum(accuracy for _, accuracy in curve) / len(curve)
@@ -32,25 +33,25 @@ def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What the trials table says of the rows of some evaluations.
+    """Columns of the trials table from the rows of some evaluations.
 
     Returns:
-        ``lesion_auc``, ``noise_auc``, ``fgsm_auc``, ``pgd_auc``: the :func:`area` of accuracy,
-        in [0, 1], that of lesions over the share of units. ``mixed_ratio`` and
-        ``mixed_ratio_different``: the share of pairs mixed up in the closest decile over that
-        of all pairs, from 0 to 10, and 1 were track distance of no importance. Figures of
-        stages are averaged over the stages, ratios over those in which a pair is mixed up; NaN
-        where that is none. Only columns that there are rows of.
+        ``lesion_auc``, ``noise_auc``, ``fgsm_auc``, ``pgd_auc``: the :func:`area` under
+        accuracy, in [0, 1], for lesions over the share of units. ``mixed_ratio`` and
+        ``mixed_ratio_different``: the share of mixed-up pairs in the closest decile over that in
+        all pairs, from 0 to 10; it would be 1 if track distance did not matter. Values of stages
+        are averaged over the stages. Ratios are averaged over the stages where a pair is mixed
+        up; NaN if there is none. Columns without rows are left out.
     """
     curves: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
     for one in rows:
         value = one["mixed"] if one["accuracy"] is None else one["accuracy"]
-        if value is not None:  # neither in rows of variation rates
+        if value is not None:  # rows of variation rates have neither
             curves[one["evaluation"], one["stage"]][one["level"]] = value
     figures: dict[str, list[float]] = defaultdict(list)
     for (name, _), curve in curves.items():
         if name in ("lesion", "noise", "fgsm", "pgd"):
-            figures[f"{name}_auc"].append(area([*curve.keys()], [*curve.values()]))
+            figures[f"{name}_auc"].append(area(list(curve), list(curve.values())))
         elif name in ("separation", "separation_different"):
             ratios = figures[name.replace("separation", "mixed_ratio")]
             ratios += [curve[1] / curve[0]] if curve[0] != 0 else []

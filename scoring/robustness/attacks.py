@@ -1,4 +1,4 @@
-"""Images changed against a network: FGSM and PGD within a budget of pixel values (Fig. 8)."""
+"""Adversarial images: FGSM and PGD within a budget of pixel values (Fig. 8)."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,19 +8,19 @@ from torch import Tensor
 
 from scoring.robustness.subject import PIXELS, Subject, compared, draws, point_losses
 
-STRIDE = 2.5  # steps of PGD together, over the budget: enough to cross the ball and come back
+STRIDE = 2.5  # total length of the steps of PGD, in budgets: enough to cross the ball and return
 
 
 def fgsm(subject: Subject, levels: Iterable[float]) -> list[dict[str, Any]]:
     """Accuracy and variation rates under the fast gradient sign method: eq. (49), Fig. 8 right.
 
-    The image x + eps sign(dL/dx), clipped to valid pixels, L the cross-entropy of the true
-    class. (Eq. (49) as printed gives Vr_a the argument sigma, the level of the random noise;
-    epsilon_a is meant.) One gradient a point serves all levels.
+    The changed image is x + eps sign(dL/dx), clipped to valid pixels, where L is the
+    cross-entropy of the true class. (Eq. (49) as printed gives Vr_a the argument sigma, the
+    level of the random noise; epsilon_a is meant.) All levels use the same gradient.
 
     Args:
         subject: the network and its points.
-        levels: eps, in pixel values, >= 0; 0 is always among them.
+        levels: eps, in pixel values, >= 0; 0 is always added.
 
     Returns:
         Rows ``fgsm`` as :func:`scoring.robustness.subject.compared` gives them.
@@ -40,9 +40,9 @@ def pgd(
 
     Args:
         subject: the network and its points.
-        levels: eps, in pixel values, >= 0; 0 is always among them.
-        steps: gradients a point and level.
-        seed: of the random starts; a point starts in the same direction at all levels.
+        levels: eps, in pixel values, >= 0; 0 is always added.
+        steps: number of gradient steps at each level.
+        seed: seed of the random starts; a point starts in the same direction at all levels.
 
     Returns:
         Rows ``pgd`` as :func:`scoring.robustness.subject.compared` gives them. At no level is
@@ -69,16 +69,16 @@ def pgd_images(
     """Images that projected gradient descent (Madry et al. 2018) finds within a budget.
 
     From a random start, ``steps`` steps of 2.5 eps / steps along the sign of the gradient, each
-    projected to the ball |x - pixels| <= eps and to valid pixels. Of all images on the way and
-    FGSM's, each point keeps its worst: one the network gets wrong before one it gets right,
-    then the one of the highest loss. So no point is safer than under FGSM, by construction.
+    projected to the ball |x - pixels| <= eps and to valid pixels. Each point keeps the worst of
+    all images on the way and of FGSM's: an image that the network gets wrong is worse than one
+    it gets right, then the higher loss counts. So no point is safer than under FGSM.
 
     Args:
         subject: the network.
         pixels: (b, ...), 0 to 255.
         labels: true classes (b,).
         level: eps, in pixel values.
-        steps: how many.
+        steps: number of steps.
         start: (b, ...), in [-1, 1]: where to start, in units of eps.
         uphill: signs of the gradient at ``pixels``, (b, ...): FGSM's step.
 
@@ -106,8 +106,8 @@ def ascent(subject: Subject, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Te
     """Signs of the gradient of each point's cross-entropy in its pixels, and the logits.
 
     The gradient in the logits is (1 - p_y) (q - e_y), with q the softmax over all classes but
-    y. Only its sign is asked for, so the positive factor is left out: it rounds to 0 where the
-    network is sure, and a network would look robust for being sure of itself.
+    y. Only its sign matters, so the positive factor is left out. It would round to 0 where the
+    network is confident, and a network would look robust only because it is confident.
 
     Args:
         subject: the network.

@@ -1,6 +1,6 @@
-"""Networks with units eliminated (Fig. 7), with blocks left out or exchanged (section 4.2).
+"""Networks with units eliminated (Fig. 7), and with blocks left out or swapped (section 4.2).
 
-Straight tracks should not depend on any one of them: there each block gives a part of the way.
+On straight tracks no single block should matter much, since each one covers part of the way.
 """
 
 from collections import Counter
@@ -18,19 +18,19 @@ def lesion(subject: Subject, levels: Iterable[float], block: int = 3) -> list[di
     """Accuracy against the number of eliminated units of one block of each stage: Fig. 7.
 
     The units of x^(l), its d coordinates, are ranked for each class by their mean over the
-    points of that class, the largest first. The first k of its class are set, in each point's
-    x^(l), to their values in x^(l-1), which undoes what block l did to them; the rest of the
-    network goes on from there.
+    points of that class, the largest first. In x^(l) of each point, the first k units of its
+    class are set to their values in x^(l-1), which undoes the effect of block l on them. The
+    rest of the network continues from there.
 
     Args:
         subject: the network and its points.
         levels: k/d, in [0, 1]; k is rounded to a whole number.
-        block: l, from 1; the middle one in stages that have fewer blocks.
+        block: l, from 1; in stages with fewer blocks, the middle one.
 
     Returns:
-        A row ``lesion`` for each stage and k, with ``accuracy``; its level is k/d. Level 1 is
-        the network without block l, level 0 the network as it is. Memory: a batch of four
-        states, and for each stage three (classes, d) matrices.
+        A row ``lesion`` for each stage and k, with ``accuracy``; its level is k/d. Level 0 is
+        the unchanged network, level 1 the network without block l. Memory: four states of a
+        batch, and three (classes, d) matrices for each stage.
     """
     with evaluating(subject.network):
         blocks = subject.blocks()
@@ -43,7 +43,8 @@ def lesion(subject: Subject, levels: Iterable[float], block: int = 3) -> list[di
             for stage, l, state in subject.walk(pixels):  # noqa: E741  (the paper's letter)
                 if l == targets[stage] and before is not None:
                     place = places[stage][labels].view_as(state)  # (b, ...)
-                    place = torch.empty_like(state, dtype=place.dtype).copy_(place)  # its layout
+                    # Copied into the memory layout of the state, which is faster to compare with.
+                    place = torch.empty_like(state, dtype=place.dtype).copy_(place)
                     for k in units[stage]:
                         changed = torch.where(place < k, before, state)
                         logits = subject.resume(changed, stage, range(l + 1, blocks[stage] + 1))
@@ -66,18 +67,18 @@ def lesion(subject: Subject, levels: Iterable[float], block: int = 3) -> list[di
 
 
 def rearrangement(subject: Subject) -> list[dict[str, Any]]:
-    """Accuracy without each block in turn, and with each pair of neighbours exchanged.
+    """Accuracy without each block in turn, and with each pair of neighbouring blocks swapped.
 
-    The studies of ResNets that section 4.2 leans on (Veit et al. 2016). Blocks of one stage
-    only: a transition has nothing of its shape to stand in for it.
+    These are the studies of ResNets that section 4.2 builds on (Veit et al. 2016). Transitions
+    between stages are never left out, since they change the shape of a state.
 
     Args:
         subject: the network and its points.
 
     Returns:
         Rows with ``accuracy``: a ``skip`` for each block l, with x^(l) := x^(l-1), and a
-        ``swap`` for each l < n, where block l + 1 comes before block l; level 1, of blocks
-        left out and of pairs exchanged.
+        ``swap`` for each l < n, where block l + 1 comes before block l. Their level is 1, the
+        number of blocks left out or of pairs swapped.
     """
     with evaluating(subject.network):
         blocks = subject.blocks()
@@ -110,9 +111,9 @@ def rearrangement(subject: Subject) -> list[dict[str, Any]]:
 
 
 def _places(subject: Subject, targets: Mapping[int, int]) -> dict[int, Tensor]:
-    """The place of each unit in the ranking of each class, int32 (classes, d), by stage."""
+    """Rank of each unit for each class, int32 (classes, d), by stage."""
     classes = int(subject.labels.max()) + 1
-    sums: dict[int, Tensor] = {}  # over the points of a class: ranked as their means are
+    sums: dict[int, Tensor] = {}  # over the points of a class; they rank like means
     for _, pixels, labels in subject.parts():
         members = one_hot(labels, classes).double()  # (b, classes)
         for stage, block, state in subject.walk(pixels):

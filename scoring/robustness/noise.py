@@ -1,4 +1,4 @@
-"""Networks on noisy images: variation rates (Fig. 8), and which tracks get mixed up (Fig. 1E)."""
+"""Networks on noisy images: variation rates (Fig. 8), and which tracks are mixed up (Fig. 1E)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,9 +19,9 @@ def noise(subject: Subject, levels: Iterable[float], seed: int = 0) -> list[dict
 
     Args:
         subject: the network and its points.
-        levels: sigma, in pixel values, >= 0; 0 is always among them. The noisy images are not
-            clipped. A point has one direction of noise, at all levels.
-        seed: of the noise.
+        levels: sigma, in pixel values, >= 0; 0 is always added. The noisy images are not
+            clipped. The noise of a point has the same direction at all levels.
+        seed: seed of the noise.
 
     Returns:
         Rows ``noise`` as :func:`scoring.robustness.subject.compared` gives them.
@@ -37,26 +37,26 @@ def noise(subject: Subject, levels: Iterable[float], seed: int = 0) -> list[dict
 def mixing(
     subject: Subject, level: float = 32, points: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Whether points whose tracks come close are the first to be mixed up by noise: section 4.2.
+    """Whether noise mixes up the points whose tracks come close to each other: section 4.2.
 
-    A pair (s, t) is mixed up where the end x_s^(n) of s with noise is nearer to the end of t
-    without noise than to that of s. Pairs are put in tenths by the distance of their tracks
-    without noise, eq. (35). A pair that is close at the end is close in eq. (35) as well, and
-    easy to mix up for that alone.
+    A pair (s, t) is mixed up if the end x_s^(n) of s with noise is nearer to the end of t
+    without noise than to the end of s without noise. Pairs are sorted into deciles by the
+    distance of their tracks without noise, eq. (35). Note that a pair with close ends is close
+    by eq. (35) as well, and easy to mix up for that reason alone.
 
     Args:
         subject: the network and its points.
         level: sigma, in pixel values.
-        points: how many, the first ones, at most.
-        seed: of the noise: the same as :func:`noise` has.
+        points: use at most this many points, the first ones.
+        seed: seed of the noise; the same seed gives the same noise as in :func:`noise`.
 
     Returns:
         For each stage a row for each decile, the closest pairs first, with ``mixed``, the share
-        of its ordered pairs that are mixed up, and ``distance``, its mean track distance; and a
-        row of level 0 over all pairs: the null, were distances of no importance. As
-        ``separation`` over all pairs, as ``separation_different`` over pairs of two classes.
-        NaN where there are no pairs, or states are not finite. Memory: ten states of all points,
-        and some (2 m, 2 m) matrices.
+        of its ordered pairs that are mixed up, and ``distance``, its mean track distance. A row
+        of level 0 has both over all pairs: the baseline, if track distance did not matter. Rows
+        ``separation`` are about all pairs, ``separation_different`` about pairs of two classes.
+        NaN where there are no pairs, or where states are not finite. Memory: ten states of all
+        points, and some (2 m, 2 m) matrices.
     """
     few = replace(subject, images=subject.images[:points], labels=subject.labels[:points])
     rows = []
@@ -74,7 +74,7 @@ def mixing(
                 tracks.update(state)
             ends.update(torch.cat([tracks.last, last]))
             m = len(few.images)
-            away = ends.distances()[m:, :m]  # from each noisy end to each end
+            away = ends.distances()[m:, :m]  # from each noisy end to each end without noise
             mixed = away < (1 - ROUNDING) * away.diagonal()[:, None]
             rates = mixed.double().masked_fill(~away.isfinite(), torch.nan)
             rows += _deciles(stage, tracks.distances(), rates, few.labels)
@@ -82,7 +82,7 @@ def mixing(
 
 
 def _joined(walks: Sequence[Iterator[tuple[int, int, Tensor]]]) -> Iterator[tuple[int, Tensor]]:
-    """Walks of batches side by side: the stage, and the state (m, d) of all their points."""
+    """Walks of all batches side by side: the stage, and the state (m, d) of all points."""
     for here in zip(*walks, strict=True):
         yield here[0][0], torch.cat([state.flatten(1) for _, _, state in here])
 
@@ -92,7 +92,7 @@ def _deciles(
 ) -> Iterator[dict[str, Any]]:
     m = len(labels)
     p, q = torch.triu_indices(m, m, 1, device=distances.device)
-    distance, rate = distances[p, q], (mixed[p, q] + mixed[q, p]) / 2  # of both orders
+    distance, rate = distances[p, q], (mixed[p, q] + mixed[q, p]) / 2  # mean of both orders
     order = distance.argsort(stable=True)
     two = (labels[p] != labels[q])[order]
     for name, pairs in (("separation", order), ("separation_different", order[two])):

@@ -1,4 +1,4 @@
-"""Runs an experiment by its name, with settings of its own, and returns rows for a table."""
+"""Runs an experiment by its name, with its settings, and returns rows for a table."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,7 @@
 """What an experiment on a trained network needs: the network, its points, and a row per result.
 
-Knows nothing of how networks are built: whatever hands out its states, and goes on from one,
-can be tried.
+This module does not know how networks are built. A network only has to yield its states, and to
+continue from one of them.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ PIXELS = 255.0  # the largest value of a pixel; the smallest is 0
 
 
 class Layered(Protocol):
-    """A network that hands out its states and goes on from any of them."""
+    """A network that yields its states and can continue from any of them."""
 
     def states(self, images: Tensor, /) -> Iterable[tuple[int, Tensor]]:
         """Standardised images (b, ...) -> pairs (stage, state (b, ...)), block by block.
@@ -33,7 +33,7 @@ class Layered(Protocol):
     def resume(
         self, state: Tensor, stage: int, blocks: Sequence[int], /
     ) -> Iterable[tuple[int, Tensor]]:
-        """From a state of a stage: itself, what follows through these blocks, later stages."""
+        """Yield a state of a stage, the states after these blocks, and those of later stages."""
         ...
 
     def classify(self, state: Tensor, /) -> Tensor:
@@ -43,16 +43,16 @@ class Layered(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network and the points it is tried on, all on one device.
+    """A trained network and the points to test it on, all on one device.
 
     Args:
-        network: see :class:`Layered`. A module is put into evaluation mode for an experiment,
-            and is afterwards as it was.
+        network: see :class:`Layered`. A module is in evaluation mode during an experiment, and
+            in its old mode afterwards.
         images: pixel values from 0 to 255, of any type, (m, ...).
         labels: true classes, integers from 0, (m,).
-        standardise: from pixel values of some points, float (b, ...), to what the network
-            takes; differentiable.
-        batch: points at a time. No result depends on it but by rounding.
+        standardise: from pixel values of some points, float (b, ...), to the input of the
+            network; differentiable.
+        batch: points at a time. It changes results only by rounding.
     """
 
     network: Layered
@@ -62,7 +62,7 @@ class Subject:
     batch: int = 250
 
     def parts(self) -> Iterator[tuple[range, Tensor, Tensor]]:
-        """Batches: places among the m points, pixels as floats, classes int64."""
+        """Batches: indices among the m points, pixels as floats, classes int64."""
         for start in range(0, len(self.images), self.batch):
             here = range(start, min(start + self.batch, len(self.images)))
             pixels = self.images[here.start : here.stop]
@@ -70,14 +70,14 @@ class Subject:
             yield here, pixels, self.labels[here.start : here.stop].long()
 
     def walk(self, pixels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Stage k, block l from 0, and state x^(l) (b, ...) of pixels (b, ...), in order."""
+        """Stage k, block l from 0, and state x^(l) (b, ...) of pixels (b, ...), in this order."""
         stage, block = 0, 0
         for k, state in self.network.states(self.standardise(pixels)):
             stage, block = k, block + 1 if k == stage else 0
             yield stage, block, state
 
     def blocks(self) -> dict[int, int]:
-        """n of each stage, found by sending one point through."""
+        """n of each stage, found by sending one point through the network."""
         _, pixels, _ = next(self.parts())
         return {stage: block for stage, block, _ in self.walk(pixels[:1])}
 
@@ -86,13 +86,13 @@ class Subject:
         return self.network.classify(_last(self.network.states(self.standardise(pixels))))
 
     def resume(self, state: Tensor, stage: int, blocks: Sequence[int]) -> Tensor:
-        """Logits (b, classes) from a state of a stage and those of its blocks to go through."""
+        """Logits (b, classes) from a state of a stage, through these blocks of it."""
         return self.network.classify(_last(self.network.resume(state, stage, blocks)))
 
 
 @contextmanager
 def evaluating(network: Layered) -> Iterator[None]:
-    """Evaluation mode, full float32, no gradients; a module is afterwards in its old modes."""
+    """Evaluation mode, full float32, no gradients; restores the modes of all modules afterwards."""
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]
     try:
@@ -114,11 +114,18 @@ def result_row(
     block: int | None = None,
     **measured: float,
 ) -> dict[str, Any]:
-    """One result: what was tried, how much of it, where (None: the whole network), what came out.
+    """A row of the robustness table for one result.
 
-    ``accuracy`` is a fraction, ``loss`` the mean cross-entropy in nats, ``variation_rate`` of
-    eq. (49) dimensionless, ``mixed`` a share of pairs, ``distance`` in the units of the states;
-    those that were not measured are None. ``m`` counts points.
+    Args:
+        evaluation: its name.
+        level: its strength.
+        unit: unit of the level.
+        m: number of points.
+        stage: k, or None for the whole network.
+        block: l, or None for the whole stage.
+        measured: any of ``accuracy``, a fraction; ``loss``, the mean cross-entropy in nats;
+            ``variation_rate``, eq. (49); ``mixed``, a share of pairs; ``distance``, in the units
+            of the states. Values that are not given are None.
     """
     nothing = dict.fromkeys(("accuracy", "loss", "variation_rate", "mixed", "distance"))
     where = {"evaluation": evaluation, "stage": stage, "block": block}
@@ -126,15 +133,15 @@ def result_row(
 
 
 def draws(kind: str, seed: int, places: range, like: Tensor) -> Tensor:
-    """Random numbers of each point that depend on its place and the seed alone, float32.
+    """Random numbers of each point, float32, which depend only on its index and the seed.
 
-    Not on the batch, not on the device: each point has a counter-based generator of its own.
+    They do not depend on the batch or the device: each point has its own counter-based generator.
 
     Args:
         kind: ``normal``, N(0, 1), or ``uniform``, in [-1, 1).
-        seed: of all points, 0 to 2^63.
-        places: of these points among all, from 0.
-        like: a tensor (b, ...) of the shape and device that is wanted.
+        seed: 0 to 2^63, the same for all points.
+        places: indices of these points among all points, from 0.
+        like: a tensor (b, ...) with the wanted shape and device.
 
     >>> both = draws("normal", 0, range(2), torch.zeros(2, 3))
     >>> torch.equal(draws("normal", 0, range(1, 2), torch.zeros(1, 3)), both[1:])
@@ -160,22 +167,22 @@ def compared(
     """Accuracy, loss and variation rates, eq. (49), of changed images at each level.
 
     The rate of a state is the mean over points of |x^(l) - x_c^(l)| / |x^(l)|, where x_c is
-    the changed image; points whose own state is 0 are left out (and not counted in ``m``).
+    the changed image. Points with state 0 are left out, and not counted in ``m``.
 
     Args:
         evaluation: its name in the rows.
         subject: the network and its points.
-        levels: in pixel values; 0, the images as they are, is always among them.
-        change: from places, pixels (b, ...) and classes (b,) to a function of the level > 0
-            that gives the changed pixels (b, ...).
+        levels: in pixel values; 0, the unchanged images, is always added.
+        change: from indices, pixels (b, ...) and classes (b,) to a function that gives the
+            changed pixels (b, ...) for a level > 0.
 
     Returns:
         A row for each level with ``accuracy`` and ``loss``, and one for each stage, block
-        l = 0, ..., n and level with ``variation_rate``. Memory: two states of a batch, for each
-        level one.
+        l = 0, ..., n and level with ``variation_rate``. Memory: a state of a batch for each
+        level, and one more.
     """
     levels = sorted({0.0, *map(float, levels)})
-    right, losses = [], []  # of each batch (levels, b)
+    right, losses = [], []  # for each batch (levels, b)
     sizes: dict[tuple[int, int], list[Tensor]] = defaultdict(list)  # (b,)
     moved: dict[tuple[int, int], list[Tensor]] = defaultdict(list)  # (levels, b)
     with evaluating(subject.network):
@@ -226,7 +233,7 @@ def _last(states: Iterable[tuple[int, Tensor]]) -> Tensor:
     for _, state in states:  # noqa: B007
         pass
     if state is None:
-        raise ValueError("a network without states")
+        raise ValueError("the network yields no states")
     return state
 
 
