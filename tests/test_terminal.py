@@ -169,14 +169,18 @@ def test_a_standard_output_that_cannot_be_configured_is_left_alone(monkeypatch):
         terminal.never_fail_to_encode()
 
 
-def test_a_file_name_that_is_not_utf8_is_refused_in_a_line(geosweep, tmp_path):
+def test_a_name_that_is_not_utf8_is_refused_in_a_line(geosweep, tmp_path):
     name = os.fsdecode(b"\xff\xfe.yaml")
     (tmp_path / name).write_text("layers: fully_connected")
-    for arguments in (["run", name, "--dry-run"], ["status", name], ["run", "demo", "--out", name]):
+    for arguments in (["status", name], ["run", "demo", "--out", name]):
         code, said = geosweep(*arguments)
         assert code == 2
         assert "the name is not UTF-8; choose another folder with --out" in said
-    assert geosweep("run", name, "--dry-run", "--out", "out")[0] == 0
+    for arguments in (["run", name, "--dry-run"], ["run", name, "--dry-run", "--out", "out"]):
+        code, said = geosweep(*arguments)
+        assert code == 2
+        assert "from the name of the file" in said
+        assert len(said.splitlines()) == 1
 
 
 ENCODINGS = {
