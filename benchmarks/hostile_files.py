@@ -273,12 +273,25 @@ def in_folder(path: str, content: bytes | None) -> Make:
 REFUSED_FOLDERS: dict[str, Make] = {
     "a torn sweep.json": in_folder("sweep.json", b'{"name": '),
     "a sweep.json of zeros": in_folder("sweep.json", bytes(100)),
+    "an empty sweep.json": in_folder("sweep.json", b""),
+    "a list in sweep.json": in_folder("sweep.json", b"[1, 2]"),
+    "a number in sweep.json": in_folder("sweep.json", b"3"),
+    "no fields in sweep.json": in_folder("sweep.json", b"{}"),
+    "a word for trials in sweep.json": in_folder("sweep.json", b'{"trials": "all"}'),
+    "unknown trials in sweep.json": in_folder("sweep.json", b'{"trials": [{"gama": 1}]}'),
+    "a deep sweep.json": in_folder("sweep.json", b"[" * 100_000),
+    "a sweep.json that is not UTF-8": in_folder("sweep.json", b'{"name": "\xff"}'),
+    "text for a table": in_folder("results/trials/x.parquet", b"mine"),
+    "zeros for a table": in_folder("results/trials/x.parquet", bytes(1000)),
+    "a folder for a table": in_folder("results/trials/x.parquet", None),
 }
 FOLDERS: dict[str, Make] = {
     "an empty folder": lambda work: (work / "runs/demo").mkdir(parents=True),
     "no trials in sweep.json": in_folder(
         "sweep.json", json.dumps({"name": "demo", "trials": [], "extra": []}).encode()
     ),
+    "a folder for sweep.json": in_folder("sweep.json", None),
+    "a file for the tables": in_folder("results", b"mine"),
     "other files": in_folder("notes.txt", b"mine"),
 }
 

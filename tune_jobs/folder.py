@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.config import TrialConfig
+from models.messages import first_line
 from scoring import handover, places, schemas, storage
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
@@ -285,10 +286,24 @@ def _write(root: str, content: Mapping[str, Any]) -> None:
 
 
 def _read(root: str) -> dict[str, Any] | None:
+    """The content of ``sweep.json``, or None if there is none.
+
+    Raises:
+        SweepError: it is torn, or not the description of a sweep.
+    """
     content = storage.read_file(root, places.SWEEP)
+    if content is None:
+        return None
     try:
-        return None if content is None else json.loads(content)
-    except ValueError as error:
+        known = json.loads(content)
+        if not isinstance(known, dict) or not isinstance(known.get("name"), str):
+            raise ValueError("not the description of a sweep")
+        for part in ("trials", "extra"):
+            for fields in known[part]:
+                TrialConfig.model_validate(fields)
+        return known
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SweepError(
-            f"{root}/{places.SWEEP}: torn: {error}; delete it, geosweep run writes it again"
+            f"{root}/{places.SWEEP}: torn: {first_line(error)}; delete it, geosweep run writes it "
+            "again"
         ) from error
