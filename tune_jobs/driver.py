@@ -16,7 +16,7 @@ from scoring import handover, places, storage
 from scoring.actors import Pool
 from scoring.history import forget_weights
 from scoring.tables import read_row, write_table
-from tune_jobs import folder, provenance
+from tune_jobs import folder, processes, provenance
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
 from tune_jobs.cluster.demand import Demand
@@ -47,7 +47,7 @@ class Driver(NotKept, tune.Callback):
         self._root = request.root
         asked = request.sweep.resources.gpus
         # A cluster whose GPU workers are yet to come says that there will be some.
-        there = float(os.environ.get("GEOSWEEP_GPUS") or bool(ray.cluster_resources().get("GPU")))
+        there = processes.expected_gpus() or float(bool(ray.cluster_resources().get("GPU")))
         self._gpus = there if asked is None else asked
         self._shared = nodes.share(request)
         self._identity, self._gone = folder.identity(self._root), False

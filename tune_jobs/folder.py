@@ -98,8 +98,11 @@ def absolute(out: str) -> str:
 
 
 def path_of(name: str, out: str | None = None) -> str:
-    """The folder of a sweep: a given one, or ``<name>`` in ``GEOSWEEP_STORAGE``, or in runs."""
-    return absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE', 'runs')}/{name}")
+    """The folder of a sweep: a given one, or ``<name>`` in ``GEOSWEEP_STORAGE``, or in runs.
+
+    An empty ``GEOSWEEP_STORAGE`` counts as not set.
+    """
+    return absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE') or 'runs'}/{name}")
 
 
 def short_path(root: str) -> str:

@@ -151,3 +151,21 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def expected_gpus() -> float | None:
+    """GPUs of a cluster whose GPU workers are yet to start: ``GEOSWEEP_GPUS``; None if not set.
+
+    Raises:
+        SweepError: it is not a number, or below 0.
+    """
+    text = os.environ.get("GEOSWEEP_GPUS")
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e6:
+        raise SweepError(f"GEOSWEEP_GPUS = {text[:50]}; should be a number of GPUs, like 1")
+    return number

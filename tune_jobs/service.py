@@ -57,6 +57,7 @@ def check(
     """
     if data is not None and not os.path.isdir(given_path(data)):
         raise SweepError(f"--data {plain(data)}: no such folder")
+    processes.expected_gpus()
     here = _is_here(address)
     if here:
         _fits(sweep)
