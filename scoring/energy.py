@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoring.line_shape import as_track, stream
+from scoring.arrays import floats
+from scoring.line_shape import as_state, as_track, stream
 
 
 def kinetic_energy(track: Tensor) -> Tensor:
@@ -52,7 +53,8 @@ def energy_ratio(
     >>> energy_ratio([4.5, 2.5, 0.0], [9.0, 0.0, 0.0])
     tensor([0.5000,    inf,    nan], dtype=torch.float64)
     """
-    return torch.as_tensor(energy).double() / torch.as_tensor(weight_norms).double()
+    energy, weight_norms = (torch.as_tensor(floats(x)).double() for x in (energy, weight_norms))
+    return energy / weight_norms
 
 
 class StraightDistance:
@@ -76,13 +78,13 @@ class StraightDistance:
     """
 
     def __init__(self, first: Tensor, last: Tensor, blocks: int):
-        self._first, self._last = (state.detach().flatten(1).double() for state in (first, last))
+        self._first, self._last = (as_state(x).flatten(1).double() for x in (first, last))
         self._blocks = blocks
         self._distances: list[Tensor] = []  # of each state, (m,)
 
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
-        state = state.detach().flatten(1).double()
+        state = as_state(state).flatten(1).double()
         if state.shape != self._first.shape or len(self._distances) > self._blocks:
             raise ValueError(
                 f"a state of shape {tuple(state.shape)}; should be one of {self._blocks + 1} of "

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from scoring.arrays import safe_scale
 from scoring.line_shape import as_track
 from scoring.transport import optimal_transport_score
 
@@ -80,8 +81,8 @@ def action(track: Tensor, transport: bool = True, threads: int | None = None) ->
     steps = track.double().diff(dim=0)  # (n, m, d)
     whole = track[-1].double() - track[0].double()  # (m, d)
     found = Action(
-        steps.square().sum(2).mean(1).numpy(),
-        steps.mean(1).square().sum(1).numpy(),
+        steps.square().sum(2).mean(1).cpu().numpy(),
+        steps.mean(1).square().sum(1).cpu().numpy(),
         float(whole.square().sum(1).mean()),
         float(whole.mean(0).square().sum()),
     )
@@ -128,7 +129,7 @@ def geodesic_excess(source: Action | Tensor) -> GeodesicExcess:
     >>> geodesic_excess(corner)[:3]
     (2.0, 2.0, 1.0)
     """
-    found = source if isinstance(source, Action) else action(source)
+    found = source if isinstance(source, Action) else action(_scaled(source)[0])
     total = len(found.energy) * math.fsum(found.energy)
     return GeodesicExcess(
         _ratio(total, found.optimal_cost),
@@ -153,9 +154,10 @@ def wasserstein_curve(track: Tensor, threads: int | None = None) -> WassersteinC
     Raises:
         ValueError: like :func:`action`.
     """
-    track = as_track(track)
+    track, scale = _scaled(track)
     costs = [optimal_transport_score(x, y, threads).optimal_cost for x, y in pairwise(track)]
-    return curve_from_costs(action(track, threads=threads), np.array(costs))
+    curve = curve_from_costs(action(track, threads=threads), np.array(costs))
+    return curve._replace(speeds=curve.speeds / scale)
 
 
 def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve:
@@ -172,6 +174,13 @@ def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve
         speed_factor=speed_factor,
         excess=geodesic_excess(whole).excess,
     )
+
+
+def _scaled(track: Tensor) -> tuple[Tensor, float]:
+    """A track whose squares neither vanish nor overflow, and the power of two it was scaled by."""
+    track = as_track(track)
+    scale = safe_scale(track)
+    return (track if scale == 1 else track * scale), scale
 
 
 def _random_cost(track: Tensor) -> float:

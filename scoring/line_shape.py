@@ -5,6 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoring.arrays import floats
+
+SQUARES = (1e-140, 1e140)  # Squares of lengths outside this range may vanish or overflow.
+
 
 class Points(NamedTuple):
     """The line shape of each of m points with n segments, float64 but for zero_segments."""
@@ -41,7 +45,7 @@ class LineShape:
 
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
-        state = state.detach().double()
+        state = as_state(state).double()
         if self._first is None:
             self._first = self._last = state
             self._direction = torch.zeros_like(state)
@@ -51,9 +55,7 @@ class LineShape:
                 f"a state of shape {tuple(state.shape)} in a track of {tuple(self._last.shape)}: "
                 "the states of a stage have one dimension"
             )
-        step = state - self._last  # (m, ...)
-        length = _norm(step)  # (m,)
-        step /= _wide(torch.where(length > 0, length, 1.0), step)
+        step, length = _normalised(state - self._last)  # (m, ...), (m,)
         self._direction += step
         if self._unit is not None:
             self._cosines.append(self._unit.mul_(step).sum(tuple(range(1, step.ndim))))
@@ -77,7 +79,8 @@ class LineShape:
         # Where unit steps cancel, only rounding remains: some half-units in the last place.
         nothing = resultant <= 4 * torch.finfo(resultant.dtype).eps * moving
         inverse = torch.where(nothing, 0.0, resultant).clamp(max=moving.double()) / moving
-        ratio = total / _norm(self._last - self._first)  # 0/0: never moves; x/0: returns
+        _, distance = _normalised(self._last - self._first)
+        ratio = total / distance  # 0/0: never moves; x/0: returns
         cosines = torch.stack(self._cosines) if self._cosines else lengths.new_empty(0, len(total))
         cosines = cosines.clamp(-1, 1)  # NaN stays NaN
         still = (lengths[1:] == 0) | (lengths[:-1] == 0)  # no direction, so no angle
@@ -177,12 +180,37 @@ def stream(track: Tensor) -> LineShape:
 
 def as_track(track: Tensor) -> Tensor:
     """A track as a tensor (n + 1, m, d); ValueError unless it is one with n >= 1."""
-    track = torch.as_tensor(track)
+    track = torch.as_tensor(floats(track))
     if track.ndim != 3 or len(track) < 2:
         raise ValueError(
             f"a track of shape {tuple(track.shape)}; should be (n + 1, m, d) with n >= 1"
         )
     return track
+
+
+def as_state(state: Tensor) -> Tensor:
+    """A state as a tensor (m, ...); ValueError unless it has points."""
+    state = torch.as_tensor(floats(state))
+    if state.ndim < 1:
+        raise ValueError("a state of a single number; should be (m, d)")
+    return state[:, None] if state.ndim == 1 else state
+
+
+def _normalised(step: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors of steps (m, ...), 0 for a step of 0, and lengths (m,). Overwrites the steps."""
+    length = _norm(step)
+    divisor = length
+    odd = ~((length > SQUARES[0]) & (length < SQUARES[1]))  # also 0 and NaN
+    if step.numel() > 0 and bool(odd.any()):
+        some = step[odd]
+        size = some.flatten(1).abs().amax(1)
+        size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
+        some /= _wide(size, some)
+        norm = _norm(some)
+        step[odd], length[odd] = some, norm * size
+        divisor = length.masked_scatter(odd, norm)
+    step /= _wide(torch.where(divisor > 0, divisor, 1.0), step)
+    return step, length
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoring.line_shape import as_state
+
 SHOWN = 50  # Keep the tracks of this many points, the first ones.
 SEED = 2105  # of all matrices
 
@@ -32,10 +34,10 @@ def project(state: Tensor) -> Tensor:
     """States of points in two dimensions.
 
     Args:
-        state: tensor of shape (m, ...), x^(l) of m points.
+        state: tensor or array of shape (m, ...), x^(l) of m points.
 
     Returns:
         Float64 tensor of shape (m, 2) on the same device, P x for the matrix P of its dimension.
     """
-    flat = state.flatten(1).double()
+    flat = as_state(state).flatten(1).double()
     return flat @ projection(flat.shape[1]).to(flat.device).T

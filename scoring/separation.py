@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoring.line_shape import as_track
+from scoring import arrays
+from scoring.line_shape import as_state, as_track
 
 ROUNDING = 1e-9  # Two distances of a pair are equal if they differ by at most this share.
 CANCELLED = 1e-4  # Compute a sum from differences if it is below this share of its terms.
@@ -43,7 +44,7 @@ class Separation:
 
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
-        state = state.detach().flatten(1)
+        state = as_state(state).flatten(1)
         if state.dtype != torch.float64:
             state = state.float()
         if self.blocks >= 0 and state.shape != self.last.shape:
@@ -208,7 +209,7 @@ def _groups(labels: Any, p: Tensor, q: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "", everything
     same = different = ~everything
     if labels is not None:
-        classes = torch.as_tensor(labels).to(p.device)
+        classes = torch.as_tensor(arrays.labels(labels)).to(p.device)
         same, different = classes[p] == classes[q], classes[p] != classes[q]
     yield "_same", same
     yield "_different", different

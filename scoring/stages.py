@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scoring.energy import StraightDistance
-from scoring.line_shape import LineShape, Points
+from scoring.line_shape import LineShape, Points, as_state
 from scoring.projection import SHOWN, project
 from scoring.separation import Separation
 from scoring.transport import Problem, assignment_problem
@@ -94,7 +94,8 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
         for batch in batches:
             here: dict[int, LineShape] = {}
             before: tuple[int, Tensor] | None = None
-            for stage, state in walk(batch):
+            for stage, given in walk(batch):
+                state = as_state(given)
                 if stage not in here:
                     here[stage] = LineShape()
                     dimensions[stage] = state[0].numel()
@@ -169,7 +170,7 @@ def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[
 def _side_by_side(walk: Walk, batches: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """The walks of all batches side by side: (stage, state (m, d)) of all points."""
     for here in zip(*(walk(batch) for batch in batches), strict=True):
-        yield here[0][0], torch.cat([state.flatten(1) for _, state in here])
+        yield here[0][0], torch.cat([as_state(state).flatten(1) for _, state in here])
 
 
 def _stage(

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
+from scoring import arrays
 from scoring.assignment import ROUNDING, TIED, Matching, Rows, match
 
 # A cloud is a single point if its spread is at most this share of its scale; by bytes of a number.
@@ -44,6 +45,7 @@ class Problem(NamedTuple):
     inner: Any = None  # (m, m)
     x: Any = None  # centred and scaled points (m, d), if the products are not kept
     y: Any = None
+    scale: float = 1.0  # the points were multiplied by this power of two before all else
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All fields with a value, as arrays for a file; ``Problem(**arrays)`` restores them."""
@@ -111,7 +113,7 @@ def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Trans
     >>> optimal_transport_score(x, 2 * x).ots, optimal_transport_score(x, -x).ots
     (1.0, 0.3333333333333333)
     """
-    return solve(assignment_problem(_floating(x), _floating(y)), threads)
+    return solve(assignment_problem(x, y), threads)
 
 
 def assignment_problem(x: Any, y: Any) -> Problem:
@@ -122,11 +124,15 @@ def assignment_problem(x: Any, y: Any) -> Problem:
     products are kept if d is at least m / 2, otherwise the points. Raises ValueError like
     :func:`optimal_transport_score`.
     """
-    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    x, y = arrays.together(arrays.floats(x), arrays.floats(y))
+    x, y = _flat(x), _flat(y)
     if tuple(x.shape) != tuple(y.shape) or len(x) < 2:
         raise ValueError(
             f"inputs {tuple(x.shape)} and outputs {tuple(y.shape)}; should be (m, d) both, m >= 2"
         )
+    scale = arrays.safe_scale(x, y)
+    if scale != 1:
+        x, y = x * scale, y * scale
     own = _squared_distances(y, x)
     columns = _squared_distances(y, x.mean(0)[None])
     if not (np.isfinite(own).all() and np.isfinite(columns).all()):
@@ -146,12 +152,12 @@ def assignment_problem(x: Any, y: Any) -> Problem:
 
     known = own, columns, rows, _shift(x, y), collapsed, 1 / sizes[0] / sizes[1]
     if m > 2 * d:
-        return Problem(*known, None, *centred(slice(None)))
+        return Problem(*known, None, *centred(slice(None)), scale)
     inner: Any = 0
     for start in range(0, d, DIMENSIONS):
         a, b = centred(slice(start, start + DIMENSIONS))
         inner += a @ b.T
-    return Problem(*known, inner)
+    return Problem(*known, inner, scale=scale)
 
 
 def solve(problem: Problem, threads: int | None = None) -> Transport:
@@ -185,19 +191,26 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
             )
         )
     last = matchings[-1]
+    scale = float(problem.scale)
+
+    def in_units(costs: Any) -> Any:
+        """Squared distances of the points as they were given; inf where that overflows."""
+        with np.errstate(over="ignore"):
+            return np.float64(1) * costs / scale / scale
+
     return Transport(
         ots=prefixes[-1].ots,
         permutation=sigma,
-        own_cost=own,
-        matched_cost=np.maximum(own + columns[sigma] - columns - saved, 0.0),
-        network_cost=network_cost,
-        optimal_cost=optimal_cost,
+        own_cost=in_units(own),
+        matched_cost=in_units(np.maximum(own + columns[sigma] - columns - saved, 0.0)),
+        network_cost=float(in_units(network_cost)),
+        optimal_cost=float(in_units(optimal_cost)),
         gap=prefixes[-1].gap,
         movement=_movement(network_cost - shift, float(closeness.mean()), collapsed),
         suboptimality=prefixes[-1].suboptimality,
         ties=_ties(last),
-        phi=2 * unit * last.u + constants,
-        psi=2 * unit * last.v + columns,
+        phi=in_units(2 * unit * last.u + constants),
+        psi=in_units(2 * unit * last.v + columns),
         prefixes=tuple(prefixes),
         m=m,
         collapsed=collapsed,
@@ -206,20 +219,21 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
     )
 
 
-def class_scores(transport: Transport, labels: np.ndarray) -> np.ndarray:
+def class_scores(transport: Transport, labels: Any) -> np.ndarray:
     """OTS of each class: share of its points with sigma(i) = i, (classes,).
 
     Args:
         transport: the solved assignment of m points.
-        labels: their classes (m,), from 0.
+        labels: their classes (m,), from 0; array, tensor or list.
 
     Returns:
         Float64, one value for each class up to the highest label. NaN for a class without
         points, and for all classes where the points are collapsed.
     """
+    classes = arrays.labels(labels)
     kept = (transport.permutation == np.arange(transport.m)).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        shares = np.bincount(labels, kept) / np.bincount(labels)
+        shares = np.bincount(classes, kept) / np.bincount(classes)
     return np.full_like(shares, np.nan) if transport.collapsed else shares
 
 
@@ -301,13 +315,9 @@ def _ties(matching: Matching) -> int:
     return int((np.bincount(component)[component] > 1).sum())
 
 
-def _floating(x: Any) -> Any:
-    """float32 where the points are in float32 or less, else float64; a tensor stays where it is."""
-    if hasattr(x, "detach"):
-        x = x.detach()
-        return x.double() if x.itemsize == 8 or not x.is_floating_point() else x.float()
-    x = np.asarray(x)
-    return x.astype(np.float32 if x.dtype.kind == "f" and x.itemsize <= 4 else np.float64)
+def _flat(x: Any) -> Any:
+    """Points (m, ...) -> (m, d)."""
+    return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim else x.reshape(1, 1)
 
 
 def _double(x: Any) -> Any:

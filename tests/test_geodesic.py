@@ -145,3 +145,14 @@ def test_arrays_and_sums_give_what_tensors_give():
     same = Action(found.energy.tolist(), found.drift, *found[2:])
     assert geodesic_excess(same) == geodesic_excess(track)
     assert curve_from_costs(found, found.energy).block_factor == pytest.approx(1)
+
+
+@pytest.mark.parametrize("power", [-565, 664])
+@given(track=tracks())
+def test_the_excess_does_not_depend_on_the_size_of_a_track(power, track):
+    track = moving(track)
+    found, wanted = geodesic_excess(track * 2.0**power), geodesic_excess(track)
+    assert list(found) == pytest.approx(list(wanted), **CLOSE, nan_ok=True)
+    curve, other = wasserstein_curve(track * 2.0**power), wasserstein_curve(track)
+    assert list(curve[1:]) == pytest.approx(list(other[1:]), **CLOSE, nan_ok=True)
+    assert curve.speeds * 2.0**-power == pytest.approx(other.speeds, **CLOSE)

@@ -224,3 +224,25 @@ def test_one_state_is_no_track():
     shape.update(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="two states"):
         shape.score()
+
+
+@pytest.mark.parametrize("power", [-1000, -565, -500, 500, 664, 1010])
+@given(track=tracks())
+def test_tracks_of_any_size_have_the_same_shape(power, track):
+    scaled = track * 2.0**power
+    for score in (line_shape_score, line_shape_ratio, segment_shares):
+        same(1 / score(scaled), 1 / score(track))
+    same(points_of(scaled).cosines, points_of(track).cosines)
+
+
+def points_of(track):
+    shape = LineShape()
+    for state in track:
+        shape.update(state)
+    return shape.points()
+
+
+def test_a_step_may_be_far_smaller_than_the_others():
+    track = torch.tensor([[0.0, 0.0], [1e-170, 0.0], [1e-170, 1e200]], dtype=torch.float64)[:, None]
+    same(line_shape_score(track), torch.tensor([math.sqrt(2)], dtype=torch.float64))
+    same(line_shape_ratio(track), torch.tensor([1.0], dtype=torch.float64))

@@ -424,3 +424,24 @@ def test_a_prefix_that_has_collapsed_has_no_ots_of_its_own():
     assert math.isnan(first.ots)
     assert math.isnan(first.gap)
     assert whole.ots < 0.9
+
+
+@pytest.mark.parametrize("power", [-1000, -565, -300, 300, 664, 1000])
+@given(points=maps())
+def test_points_of_any_size_are_matched_alike(power, points):
+    x, y = points
+    found, wanted = (optimal_transport_score(s * x, s * y) for s in (2.0**power, 1.0))
+    for name in ("ots", "gap", "movement", "suboptimality", "collapsed", "ties", "permutation"):
+        assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+    with np.errstate(over="ignore"):  # costs of these sizes are 0, inf, or lose digits
+        costs = wanted.own_cost * 2.0**power * 2.0**power
+    assert_allclose(found.own_cost, costs, rtol=1e-12, atol=1e-300)
+    assert_allclose(found.optimal_cost, found.matched_cost.mean(), rtol=1e-9, atol=1e-300)
+
+
+def test_float32_points_may_be_as_large_as_float32_numbers():
+    draw = np.random.default_rng(0)
+    x, y = draw.uniform(-1, 1, (2, 300, 4)).astype(np.float32)
+    large = optimal_transport_score(x * np.float32(2**127), y * np.float32(2**127))
+    assert_array_equal(large.permutation, optimal_transport_score(x, y).permutation)
+    assert large.ots == optimal_transport_score(x, y).ots
