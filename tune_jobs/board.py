@@ -1,4 +1,4 @@
-"""What a sweep is doing: the live table, its plain lines in a pipe, and ``progress.json``."""
+"""Shows a sweep's progress: a live table, plain lines in a pipe, and ``progress.json``."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from tune_jobs.labels import duration, labels, number
 
 ORDER = ("running", "evaluating", "scoring", "failed", "diverged")
 ORDER += ("waiting", "to evaluate", "stopped", "done")
-QUIET = ("running", "evaluating", "waiting", "to evaluate")  # said by the table alone
+QUIET = ("running", "evaluating", "waiting", "to evaluate")  # in a pipe these print no line
 EVERY = 30.0  # seconds between two plain lines of progress in a pipe
 STYLE = {"running": "cyan", "evaluating": "cyan", "scoring": "magenta", "done": "green"}
 STYLE |= {"diverged": "yellow", "stopped": "yellow", "failed": "red"}
@@ -35,25 +35,25 @@ class Cell:
     config: TrialConfig
     label: str
     status: str = "waiting"  # or any other of ORDER
-    epoch: int = -1  # the last one reported
+    epoch: int = -1  # the last epoch reported; -1 if none was
     record: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0  # in epochs reported to this driver
-    epochs: int = 0  # as many
+    seconds: float = 0.0  # spent in the epochs reported to this driver
+    epochs: int = 0  # number of epochs that `seconds` covers
     evaluating_since: float = 0.0
     reported_at: float = 0.0  # this driver's clock, at the last epoch
 
 
 class Board:
-    """Follows the cells of a sweep and shows them.
+    """Tracks the cells of a sweep and shows them.
 
-    Use it as a context: it draws while it is open.
+    Use it as a context manager; it draws while the context is open.
 
     Args:
         root: the sweep's folder.
-        cells: by trial.
-        at_once: how many trials train side by side.
-        console: to draw on.
-        to_come: cells that a search is still to suggest.
+        cells: the cells by trial ID.
+        at_once: returns how many trials train side by side.
+        console: where to draw.
+        to_come: how many cells a search has yet to suggest.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Board:
         self.console = console
         self._at_once = at_once
         self._to_come = to_come
-        self._evaluated: list[float] = []  # seconds of trials that were evaluated only
-        self._ends: list[float] = []  # seconds of trials after their last epoch: evaluations, too
+        self._evaluated: list[float] = []  # seconds per trial that was evaluated, not trained
+        self._ends: list[float] = []  # seconds per trial after its last epoch, e.g. evaluations
         self._started = time.time()
         self._said = self._written = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -84,12 +84,12 @@ class Board:
         self._live.stop()
 
     def add(self, cell: Cell) -> None:
-        """A search has suggested another cell."""
+        """Add a cell that a search has suggested."""
         self.cells[cell.config.trial] = cell
         self._to_come = max(0, self._to_come - 1)
 
     def report(self, trial: str, record: Mapping[str, Any]) -> None:
-        """A trial has finished an epoch."""
+        """Record that a trial has finished an epoch."""
         cell, now = self.cells[trial], time.monotonic()
         if record["epoch"] > 0:
             cell.seconds += record["seconds"]
@@ -100,7 +100,7 @@ class Board:
         cell.reported_at = now
 
     def change(self, trial: str, status: str, note: str = "") -> None:
-        """A trial has another status now; in a pipe that is a line of its own."""
+        """Set a trial's status. In a pipe this prints a line, unless the status is in QUIET."""
         cell = self.cells[trial]
         if status == "evaluating":
             cell.evaluating_since = time.monotonic()
@@ -120,12 +120,12 @@ class Board:
             )
 
     def say(self, text: str) -> None:
-        """A line above the table."""
+        """Print a line above the table."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._said = time.monotonic()
 
     def refresh(self) -> None:
-        """Draw again, and write progress.json now and then."""
+        """Redraw, and write ``progress.json`` at most once a second."""
         now = time.monotonic()
         if now - self._written >= 1:
             self._written = now
@@ -136,7 +136,7 @@ class Board:
             self.say(self._line())
 
     def snapshot(self) -> dict[str, Any]:
-        """What ``geosweep status`` reads: counts, what runs, seconds left."""
+        """Counts, running trials and seconds left, as ``geosweep status`` reads them."""
         running = {
             trial: {"label": cell.label, "epoch": cell.epoch, "epochs": cell.config.epochs}
             for trial, cell in self.cells.items()
@@ -151,9 +151,11 @@ class Board:
         }
 
     def seconds_left(self) -> float | None:
-        """A guess: epochs left at the pace of trials of the same kind, trials side by side.
+        """Estimate the seconds left; None if no pace has been measured yet.
 
-        Once a trial has ended, with what it took beside its epochs.
+        Each epoch left counts at the average pace of trials of the same kind. Once a trial has
+        ended, the average time that trials spend outside their epochs is added. The total is
+        divided by the number of trials side by side.
         """
         paces: dict[Any, tuple[float, int]] = {}
         for cell in self.cells.values():
@@ -174,7 +176,7 @@ class Board:
                 kind = _kind(cell.config)
                 seconds, epochs = paces[kind] if paces[kind][1] else paces[None]
                 total += (cell.config.epochs - max(cell.epoch, 0)) * seconds / epochs
-        if self._to_come and self.cells:  # as long as those there are, on average
+        if self._to_come and self.cells:  # assume the average length of the cells known so far
             seconds, epochs = paces[None]
             each = sum(cell.config.epochs for cell in self.cells.values()) / len(self.cells)
             total += self._to_come * each * seconds / epochs
@@ -224,7 +226,7 @@ class Board:
 
 
 def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
-    """The board's cells, with what is known of each; called by these fields."""
+    """The board's cells, with what is known of each. ``names`` are the fields in the labels."""
     called = labels(state.trials, names)
     made = {}
     for trial in state.trials:

@@ -1,4 +1,4 @@
-"""A sweep's folder as the driver sees it: which cells it has, how far each is, who holds it."""
+"""A sweep's folder as the driver sees it: its cells, their progress, and the current holder."""
 
 import json
 import os
@@ -17,52 +17,52 @@ from tune_jobs.errors import SweepError
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
 
-__all__ = ["hold", "holder"]  # of tune_jobs.lease
+__all__ = ["hold", "holder"]  # re-exported from tune_jobs.lease
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for, checked."""
+    """A validated request of a user."""
 
     sweep: Sweep
     root: str
     data: str | None
     address: str | None
-    sources: dict[str, str]  # where each data set is
-    checksums: dict[str, str]  # of each data set
-    retry: bool | None = None  # of failed cells: only them, none of them, or with the missing
-    max_failures: int | None = None  # cells that may fail before the sweep stops
+    sources: dict[str, str]  # location of each data set, by name
+    checksums: dict[str, str]  # checksum of each data set, by name
+    retry: bool | None = None  # True: train only failed cells; False: all but those; None: all
+    max_failures: int | None = None  # the sweep stops when this many cells have failed
     notes: Sequence[str] = ()  # warnings about the data sets
 
 
 @dataclass(frozen=True)
 class State:
-    """The cells of a sweep's folder, by how far they are."""
+    """The cells of a sweep's folder, grouped by progress."""
 
     root: str
     name: str
     description: str
-    trials: list[TrialConfig]  # all of them, in the order of the sweep file, or of a search
-    rows: dict[str, dict[str, Any]]  # of the trials table, by trial
-    scoring: list[str]  # trained, with assignments to solve
-    leftover: list[str]  # finished, but killed before they had cleared up
-    missing: list[TrialConfig]  # to be trained, or to go on: never run, interrupted, failed
-    begun: list[str]  # of the missing, those that have a checkpoint to go on from
-    extra: list[str]  # finished trials of an earlier version of the sweep, or of another one
-    to_suggest: int  # cells that a search has not suggested yet
-    unevaluated: list[TrialConfig]  # done, and to be evaluated from the weights that were kept
-    weightless: list[str]  # done, and kept no weights that could be evaluated
-    evaluations: Mapping[str, Any] = field(default_factory=dict)  # that it is to have, by name
-    worked: bool = False  # this run had something to do
-    interrupted: bool = False  # by Ctrl-C
+    trials: list[TrialConfig]  # all cells, in the order of the sweep file or of the search
+    rows: dict[str, dict[str, Any]]  # rows of the trials table, by trial
+    scoring: list[str]  # trained; assignments still have to be solved
+    leftover: list[str]  # finished, but killed before their pending files were deleted
+    missing: list[TrialConfig]  # still to train: never run, interrupted or failed
+    begun: list[str]  # the missing trials that have a checkpoint to go on from
+    extra: list[str]  # trials with a row that are not cells of this version of the sweep
+    to_suggest: int  # number of cells that a search has not suggested yet
+    unevaluated: list[TrialConfig]  # done, lack an evaluation, and have weights for it
+    weightless: list[str]  # done and lack an evaluation, but kept no weights for it
+    evaluations: Mapping[str, Any] = field(default_factory=dict)  # wanted ones, by name
+    worked: bool = False  # whether this run had something to do
+    interrupted: bool = False  # whether Ctrl-C ended the run
 
     def ids(self, *statuses: str) -> list[str]:
-        """Trials whose row has one of these statuses."""
+        """The trials whose row has one of these statuses."""
         return [t for t, row in self.rows.items() if row["status"] in statuses]
 
     @property
     def planned(self) -> int:
-        """How many trials the sweep has when it is done."""
+        """How many trials the sweep will have in the end."""
         return len(self.trials) + self.to_suggest
 
     @property
@@ -79,14 +79,14 @@ class State:
 
 
 def absolute(out: str) -> str:
-    """A sweep's folder as every process can name it: an absolute path, or the URI it is.
+    """Turn a sweep's folder into a name that holds in every process: absolute path or URI.
 
     Raises:
-        SweepError: no URI that can be opened.
+        SweepError: the URI cannot be opened, or the path is not UTF-8.
     """
     if "://" not in out:
         root = str(Path(out).expanduser().resolve())
-        if root.encode(errors="replace") != root.encode(errors="ignore"):  # for pyarrow
+        if root.encode(errors="replace") != root.encode(errors="ignore"):  # pyarrow needs UTF-8
             raise SweepError(f"{root}: the name is not UTF-8; choose another folder with --out")
         return root
     try:
@@ -106,13 +106,13 @@ def path_of(name: str, out: str | None = None) -> str:
 
 
 def short_path(root: str) -> str:
-    """A sweep's folder as one would type it here."""
+    """A sweep's folder relative to the current folder; unchanged if it is not below that."""
     relative = os.path.relpath(root) if "://" not in root else root
     return root if relative.startswith("..") else relative
 
 
 def identity(root: str) -> tuple[int, int] | None:
-    """What tells a folder on a disk from another one that takes its place; None if it is gone."""
+    """Device and inode, which reveal that a folder was replaced; None if the folder is gone."""
     if not storage.is_local(root):
         return 0, 0  # an object store has no folders
     try:
@@ -128,13 +128,15 @@ def claim(
     suggested: list[TrialConfig] | None = None,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write down the cells of a sweep; those of an earlier version of it stay listed as extra.
+    """Write the cells of a sweep to ``sweep.json``.
+
+    Cells that only an earlier version of the sweep had stay listed as extra.
 
     Args:
         root: the sweep's folder.
-        sweep: what was asked for.
+        sweep: the sweep that was asked for.
         suggested: the cells of a search so far.
-        notes: warnings about the data sets; kept with the cells.
+        notes: warnings about the data sets; stored with the cells.
 
     Raises:
         SweepError: the folder cannot be written.
@@ -159,7 +161,7 @@ def claim(
 
 
 def request_evaluations(root: str, evaluations: Mapping[str, Any]) -> None:
-    """Write down evaluations, with their settings, that are wanted of a sweep from now on.
+    """Add evaluations with their settings to those that ``sweep.json`` asks for.
 
     Raises:
         SweepError: the folder cannot be written.
@@ -169,7 +171,7 @@ def request_evaluations(root: str, evaluations: Mapping[str, Any]) -> None:
 
 
 def as_sweep(root: str) -> Sweep:
-    """The sweep in a folder as its last run was given it, without its search and its scheduler.
+    """The sweep in a folder as its last run was given it, without its search and scheduler.
 
     Raises:
         SweepError: there is no sweep in the folder.
@@ -187,7 +189,7 @@ def as_sweep(root: str) -> Sweep:
 
 
 def listed(root: str) -> list[TrialConfig]:
-    """The cells of the sweep in a folder; none where there is no sweep."""
+    """The cells of the sweep in a folder; empty if there is no sweep."""
     return [
         TrialConfig.model_validate(fields) for fields in (_read(root) or {"trials": []})["trials"]
     ]
@@ -200,10 +202,10 @@ def begun(root: str) -> set[str]:
 
 
 def mend(root: str) -> list[str]:
-    """Set aside what is torn or foreign among the results; a cell that it was of is missing then.
+    """Set aside result files that are torn or foreign. Their cells then count as missing.
 
     Returns:
-        The files that were moved, as they were called.
+        The paths of the files before they were moved.
     """
     moved = []
     for table in schemas.TABLES:
@@ -222,7 +224,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
 
     Args:
         root: the sweep's folder.
-        wanted: evaluations, with their settings; those of the sweep if None.
+        wanted: evaluations with their settings; None means those that the sweep asks for.
 
     Raises:
         SweepError: there is no sweep in the folder.
@@ -236,7 +238,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
     asked: Mapping[str, Any] = known.get("evaluations", {}) if wanted is None else wanted
     ids = {trial.trial for trial in trials}
-    # One that a scheduler has stopped goes on to its end in a sweep without a scheduler.
+    # Without a scheduler, trials that an earlier scheduler stopped are trained to the end.
     ended = handover.ENDED if known.get("scheduler") else ("done", "diverged")
     rows = {r["trial"]: r for r in read_table(root, "trials").to_pylist()}
     extra = sorted(rows.keys() - ids)
@@ -270,13 +272,13 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
 
 
 def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a trial that is done has not been evaluated as is wanted."""
+    """Whether a trial is done but lacks a wanted evaluation, or has it with other settings."""
     has = json.loads(row["evaluations"] or "{}")
     return row["status"] == "done" and any(has.get(name) != wanted[name] for name in wanted)
 
 
 def progress(root: str) -> dict[str, Any] | None:
-    """What the driver of a running sweep wrote last, if any ran here."""
+    """The content of ``progress.json``, or None if no driver has written it."""
     content = storage.read_file(root, places.PROGRESS)
     return None if content is None else json.loads(content)
 

@@ -1,7 +1,7 @@
-"""Where MLflow's data of a sweep is, and how its runs are found there again.
+"""Locates a sweep's MLflow data and finds its runs there.
 
-By default it is a database in the sweep's own folder. The folder may be moved or copied; then
-the database points at the new place as soon as it is opened, and the original is left alone.
+By default the data is a database in the sweep's own folder. If the folder is moved or copied, its
+database is updated to the new location when it is next opened. The original is left alone.
 """
 
 import os
@@ -16,15 +16,16 @@ from urllib.parse import unquote
 from models.datasets import cache_folder
 from scoring import places, storage
 
-SWEEP_TAG = "geosweep.sweep"  # on a sweep's parent run: the sweep's folder
+SWEEP_TAG = "geosweep.sweep"  # tag of a sweep's parent run; its value is the sweep's folder
 SQLITE = "sqlite:///"
 
 
 def tracking_uri(root: str) -> str:
     """``MLFLOW_TRACKING_URI`` if it is set, else a SQLite file in the sweep's folder.
 
-    A database cannot live in an object store. For a folder there it is on this machine, below the
-    cache folder; on another machine ``geosweep sync`` makes it anew.
+    A database cannot live in an object store. If the sweep's folder is in one, the database is on
+    this machine, below the cache folder. On another machine ``geosweep sync`` creates it again
+    from the results.
     """
     if own := os.environ.get("MLFLOW_TRACKING_URI"):
         return own
@@ -33,7 +34,7 @@ def tracking_uri(root: str) -> str:
 
 
 def here(root: str) -> Path:
-    """The folder of this machine for what belongs beside a sweep's results."""
+    """The sweep's folder if it is on this machine, else a folder below the cache folder."""
     if storage.is_local(root):
         return Path(storage.open_folder(root)[1])
     name = "".join(c if c.isalnum() or c in "-._" else "-" for c in root)
@@ -41,19 +42,19 @@ def here(root: str) -> Path:
 
 
 def redact(text: str) -> str:
-    """A text without the user names and passwords of addresses in it."""
+    """Remove user names and passwords from the addresses in a text."""
     return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def is_there(uri: str) -> bool:
-    """Whether MLflow's database exists, if it is a file."""
+    """Whether MLflow's SQLite database exists; True for any other kind of address."""
     return not uri.startswith(SQLITE) or Path(unquote(uri.removeprefix(SQLITE))).exists()
 
 
 def open_client(root: str) -> Any:
-    """MLflow's client for a sweep, on a database that points at this folder.
+    """Open MLflow's client for a sweep, with a database that points at the sweep's folder.
 
-    MLflow and others count how they are used, and send it home; we do not take part.
+    Opts out of the usage statistics that MLflow and other packages send.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -63,7 +64,7 @@ def open_client(root: str) -> Any:
     if not storage.is_local(root):
         folder.mkdir(parents=True, exist_ok=True)
     adopt(root)
-    # MLflow creates the folder of a database by the name that stands in the URI.
+    # MLflow creates the database's folder under its still encoded name; delete that folder.
     stray = Path(uri.removeprefix(SQLITE)).parent
     spared = stray == folder or not uri.startswith(SQLITE) or stray.exists()
     client = MlflowClient(uri)
@@ -74,9 +75,9 @@ def open_client(root: str) -> Any:
 
 
 def adopt(root: str) -> None:
-    """Let the database in a sweep's folder point at this folder, after a move or a copy.
+    """Point the database in a sweep's folder at that folder, after a move or a copy.
 
-    A file that is no database is set aside; MLflow then gets everything once more.
+    A file that is not a database is set aside. Everything is then logged to MLflow again.
     """
     path = here(root) / places.MLFLOW
     if os.environ.get("MLFLOW_TRACKING_URI") or not path.exists():
@@ -88,7 +89,7 @@ def adopt(root: str) -> None:
     except sqlite3.OperationalError as error:
         if path.is_dir():
             storage.set_aside(str(path.parent), places.MLFLOW)
-        elif "no such table" not in str(error):  # a new one, which MLflow has yet to fill
+        elif "no such table" not in str(error):  # a new database, which MLflow has yet to fill
             raise
     except sqlite3.DatabaseError:
         storage.set_aside(str(path.parent), places.MLFLOW)
@@ -113,16 +114,17 @@ def _point_at(database: sqlite3.Connection, new: str) -> None:
 
 
 def find_parent(client: Any, experiment: str, root: str, earlier: str | None = None) -> Any:
-    """The parent run of a sweep, or None. A deleted one is restored.
+    """Find the parent run of a sweep; None if there is none. A deleted run is restored.
 
-    In the folder's own database every sweep is this one, whatever the folder was called before.
-    On a server another folder's run is ours only if the folder was moved, and not copied.
+    Every run in the folder's own database belongs to this sweep, whatever the folder was called
+    before. On a server, a run logged under an earlier folder belongs to this sweep only if that
+    folder is gone: then it was moved, not copied.
 
     Args:
-        client: MLflow's.
-        experiment: its id.
+        client: MLflow's client.
+        experiment: the experiment's ID.
         root: the sweep's folder.
-        earlier: what the folder was called when it was last logged.
+        earlier: the sweep's folder when it was last logged.
     """
     from mlflow.entities import ViewType
 

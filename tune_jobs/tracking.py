@@ -1,7 +1,8 @@
-"""MLflow, from the driver alone: a parent run for the sweep, a child run for each trial.
+"""Logs to MLflow, from the driver only: a parent run for the sweep, a child run for each trial.
 
-Runs are found again by their tags, so a sweep that goes on adds to the runs it has. MLflow is
-where people look; Parquet is the record. If MLflow fails the sweep goes on without it.
+Runs are found by their tags, so a resumed sweep adds to its existing runs. MLflow is for
+browsing; the Parquet files are the complete record. If MLflow fails, the sweep goes on without
+it.
 """
 
 import json
@@ -31,8 +32,8 @@ from tune_jobs.mlflow_store import (
 
 TRIAL_TAG = "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
-PAUSE = 60.0  # seconds until MLflow is tried again after it failed
-METRICS = (  # few on purpose, sixteen with those below: many keys make MLflow's pages slow
+PAUSE = 60.0  # seconds to wait after a failure before trying MLflow again
+METRICS = (  # kept short, sixteen with ROBUSTNESS: many keys make MLflow's pages slow
     "train_loss",
     "train_accuracy",
     "clean_train_accuracy",
@@ -45,41 +46,42 @@ METRICS = (  # few on purpose, sixteen with those below: many keys make MLflow's
     "ots",
     "gap",
 )
-ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # where measured
-TAGS = ("suboptimality", "ots_random", "lss_random")  # 1/m and sqrt(n): what is random
+ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # if measured
+TAGS = ("suboptimality", "ots_random", "lss_random")  # random baselines: OTS 1/m, LSS sqrt(n)
 
 
 def load_mlflow() -> None:
-    """Import MLflow, which takes seconds, before it is needed."""
+    """Import MLflow ahead of time, because the import takes seconds."""
     import mlflow.tracking  # noqa: F401
 
 
 class Tracker:
     """The sweep's runs in MLflow.
 
-    What MLflow has of the finished trials is noted in ``mlflow.json`` of the sweep's folder, so
-    what it has not (it was away, or the driver was killed) is logged by the next run, or by
-    ``geosweep sync``. Logging twice is logging once: runs are found by their tags, and every
-    number carries the time of its epoch.
+    ``mlflow.json`` in the sweep's folder lists the finished trials that MLflow has. Trials that
+    it lacks, because MLflow was unreachable or the driver was killed, are logged by the next run
+    or by ``geosweep sync``. Logging a trial twice has the same result as logging it once: runs
+    are found by their tags, and every number carries the time of its epoch.
 
     Args:
-        root: the sweep's folder; tag of the parent run.
-        name: of the sweep; the experiment's name.
-        description: of the sweep, for the parent run's page.
-        warn: told in words, once, if MLflow fails; it is tried again a minute later.
+        root: the sweep's folder; also the tag of the parent run.
+        name: the sweep's name; also the experiment's name.
+        description: the sweep's description, shown on the parent run's page.
+        warn: called with a message when MLflow fails for the first time. After every failure
+            MLflow is tried again a minute later.
     """
 
     def __init__(self, root: str, name: str, description: str, warn: Callable[[str], None]):
         self._root, self._name, self._description = root, name, description
         self._warn = warn
-        self._again = 0.0  # when to try next
+        self._again = 0.0  # do not try before this time (monotonic clock)
         self._begun = False
-        self.failed = False  # at any time
-        self._runs: dict[str, str] = {}  # of the trials
-        self._logged: dict[str, set[int]] = {}  # epochs of a trial that MLflow has
-        self._open: set[str] = set()  # trials whose run has not ended
-        self._noted: dict[str, str] = {}  # when a trial was scored, as MLflow has it
-        # A server that is away should not hold the sweep up.
+        self.failed = False  # whether MLflow has failed at least once
+        self._runs: dict[str, str] = {}  # MLflow's run IDs by trial
+        self._logged: dict[str, set[int]] = {}  # epochs that MLflow has, by trial
+        self._open: set[str] = set()  # trials whose run has started and not ended
+        self._noted: dict[str, str] = {}  # by trial, the `scored_at` of the row that MLflow has
+        # An unreachable server should not hold up the sweep.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._safely(lambda: None)
@@ -102,11 +104,11 @@ class Tracker:
         self._safely(self._fail, trial, error)
 
     def sync(self, rows: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> list[str]:
-        """Log whatever of finished trials MLflow has not; which trials that was.
+        """Log the finished trials that MLflow does not have, and return those now logged.
 
         Args:
-            rows: of the trials table, by trial.
-            labels: names of the runs.
+            rows: rows of the trials table, by trial.
+            labels: names of the runs, by trial.
         """
         behind = [trial for trial, row in rows.items() if _is_behind(self._noted, trial, row)]
         for trial in behind:
@@ -114,7 +116,7 @@ class Tracker:
         return [trial for trial in behind if not _is_behind(self._noted, trial, rows[trial])]
 
     def close(self, status: str) -> None:
-        """End the parent run, and those of trials that go on another time."""
+        """End the parent run, and mark the runs of unfinished trials as killed."""
         self._safely(self._close, status)
 
     def _safely(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -125,11 +127,11 @@ class Tracker:
                 self._begin()
                 self._begun = True
             call(*arguments)
-        except Exception as error:  # whatever a database or a server throws: not the sweep's end
+        except Exception as error:  # no error of a database or a server may end the sweep
             self._again, self._begun = time.monotonic() + PAUSE, False
             self._open.clear()
             if self.failed:
-                return  # said already
+                return  # warn only once
             self.failed = True
             said = redact((str(error).strip().splitlines() or [type(error).__name__])[0])
             self._warn(
@@ -143,7 +145,7 @@ class Tracker:
         if known is None:
             local = tracking_uri(self._root).startswith("sqlite:")
             place = (here(self._root) / places.ARTIFACTS).as_uri() if local else None
-            # MLflow's pages open with runs and charts, not with what it has for language models.
+            # Makes MLflow's pages open with runs and charts, not its language-model views.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             self._experiment = self._client.create_experiment(self._name, place, tags)
         else:
@@ -165,7 +167,7 @@ class Tracker:
         self._runs, has = {}, {}
         for run in self._find(f"tags.`mlflow.parentRunId` = '{self._parent}'"):
             trial = run.data.tags.get(TRIAL_TAG, "")
-            if trial in self._runs:  # made twice: the first request came through after all
+            if trial in self._runs:  # created twice: a request that seemed lost had arrived
                 self._client.delete_run(run.info.run_id)
                 continue
             self._runs[trial] = run.info.run_id
@@ -223,17 +225,17 @@ class Tracker:
         metrics = [
             Metric(name, values[name], int(moment.timestamp() * 1000), step)
             for name in names
-            # MLflow stores infinity as 1.8e308, which no chart survives
+            # MLflow stores infinity as 1.8e308, which makes its charts useless.
             if values.get(name) is not None and math.isfinite(values[name])
         ]
         self._client.log_batch(self._runs[trial], metrics=metrics)
 
     def _finish(self, trial: str, row: Mapping[str, Any]) -> None:
         if trial not in self._open:
-            return  # it began while MLflow was away: sync logs all of it
+            return  # it started while MLflow was unreachable; `sync` logs all of it
         run = self._runs[trial]
         for record in read_rows(self._root, "epochs", trial):
-            self._epoch(trial, record)  # one whose worker died before the driver had heard of it
+            self._epoch(trial, record)  # the worker may have died before reporting an epoch
         with tempfile.TemporaryDirectory() as folder:
             for table in schemas.TABLES:
                 content = storage.read_file(self._root, places.table_path(table, trial))
@@ -262,7 +264,7 @@ class Tracker:
         storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
-        known = {name: row[name] for name in TrialConfig.model_fields}  # null: of an older version
+        known = {name: row[name] for name in TrialConfig.model_fields}  # null in an older version
         self._start(trial, TrialConfig.model_validate(known).model_dump(), label)
         self._finish(trial, row)
 
@@ -286,12 +288,15 @@ class Tracker:
 
 
 def log_report(root: str, name: str, folder: str) -> str | None:
-    """Give a sweep's parent run its report, pages and figures; what went wrong, if it did.
+    """Attach a sweep's report, pages and figures, to its parent run.
 
     Args:
         root: the sweep's folder.
-        name: of the sweep; the experiment's name.
-        folder: of the report.
+        name: the sweep's name; also the experiment's name.
+        folder: the report's folder.
+
+    Returns:
+        What went wrong, or None.
     """
     uri = tracking_uri(root)
     if not is_there(uri):
@@ -305,14 +310,14 @@ def log_report(root: str, name: str, folder: str) -> str | None:
         if parent is not None:
             with _local(folder) as path:
                 client.log_artifacts(parent.info.run_id, path, "report")
-    except Exception as error:  # as for the sweep itself: MLflow's trouble is not the report's
+    except Exception as error:  # a failure of MLflow must not fail the report
         return redact((str(error).strip().splitlines() or [type(error).__name__])[0])
     return None
 
 
 @contextmanager
 def _local(folder: str) -> Iterator[str]:
-    """A folder of files, or a copy of it on this machine."""
+    """The folder itself if it is on this machine, else a temporary copy of it."""
     if storage.is_local(folder):
         yield folder
         return
@@ -323,7 +328,7 @@ def _local(folder: str) -> Iterator[str]:
 
 
 def noted(root: str) -> dict[str, str]:
-    """When each trial that MLflow has in full was scored, as the last run noted it."""
+    """By trial, the ``scored_at`` of the trials that MLflow has in full, as last noted."""
     if not is_there(tracking_uri(root)):
         return {}
     note = _read_note(root)
@@ -331,13 +336,13 @@ def noted(root: str) -> dict[str, str]:
 
 
 def _noted_uri(root: str) -> str:
-    """Which MLflow a note is about: a server, or the database in the folder wherever that is."""
+    """Which MLflow a note is about: a server's address, or the database in the sweep's folder."""
     own = os.environ.get("MLFLOW_TRACKING_URI")
     return redact(own) if own else places.MLFLOW
 
 
 def _read_note(root: str) -> dict[str, Any]:
-    """The note in a sweep's folder; empty if there is none, or it is damaged."""
+    """The note in a sweep's folder; empty if it is missing or damaged."""
     try:
         note = json.loads(storage.read_file(root, places.MLFLOW_NOTE) or b"{}")
     except (ValueError, RecursionError):
@@ -348,7 +353,7 @@ def _read_note(root: str) -> dict[str, Any]:
 
 
 def is_behind(root: str, rows: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether there are finished trials that MLflow has not, as far as the last run noted."""
+    """Whether MLflow lacks finished trials, according to the note of the last run."""
     has = noted(root)
     return any(_is_behind(has, trial, row) for trial, row in rows.items())
 
