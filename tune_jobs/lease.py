@@ -1,15 +1,18 @@
-"""One driver at a time: who holds a sweep's folder.
+"""Lets only one driver at a time hold a sweep's folder.
 
-On a file system that is a lock, which the system gives back whatever becomes of its holder. An
-object store has no locks. There every driver that wants the folder puts a claim of its own into
-``holders/``, looks whether there is another one, and if so takes its own back: of two, the one that
-looked last has seen the other, since what was put is listed from then on. The holder puts its claim
-again every few seconds; one that is old by the store's own clock is of a driver that was killed.
+On a file system the holder takes a lock. The operating system releases it when the process ends,
+however it ends.
 
-What this cannot promise, without puts that depend on what is there: a driver that was cut off for
-a minute, and taken for dead, may write for a moment beside the one that took over, until it finds
-its claim gone and stops. Both write the same files, whole ones, so no trial is counted twice; at
-worst one is trained twice.
+An object store has no locks. There each driver writes a claim into ``holders/`` and then lists the
+claims. If it finds another driver's claim, it deletes its own. Stores list a claim as soon as it
+is written, so of two drivers at least the one that looks last sees the other. The holder rewrites
+its claim every few seconds. A claim that is too old by the store's own clock belongs to a driver
+that was killed.
+
+Without conditional writes this has one gap. A driver that was cut off for a minute is taken for
+dead and replaced. When it comes back, it may write for a moment beside its successor, until it
+finds its claim gone and stops. Both write the same, whole files, so no trial is counted twice; at
+worst a trial is trained twice.
 """
 
 import json
@@ -31,9 +34,9 @@ from filelock import FileLock, Timeout
 from scoring import places, storage
 from tune_jobs.errors import SweepError
 
-BEAT = 10.0  # seconds between two signs of life of a holder
-DEAD = 60.0  # seconds without one after which it is taken for dead
-ATTEMPTS = 3  # of drivers that want a folder in the same moment
+BEAT = 10.0  # the holder rewrites its claim every so many seconds
+DEAD = 60.0  # seconds; a younger claim is alive, an older one belongs to a dead driver
+ATTEMPTS = 3  # a driver that sees another claim this many times gives up; before that it retries
 
 
 @contextmanager
@@ -41,17 +44,18 @@ def hold(root: str) -> Iterator[None]:
     """Hold a sweep's folder for one driver.
 
     Raises:
-        SweepError: another one has it, or it cannot be written; the message says which. Or it
-            was taken over by another one, because nothing was heard from this one for a minute.
+        SweepError: another driver holds the folder, or it cannot be written; the message says
+            which. Or another driver took the folder over, because this one showed no sign of
+            life for a minute.
     """
     with _locked(root) if storage.is_local(root) else _claimed(root):
         yield
 
 
 def holder(root: str) -> str | None:
-    """The driver that holds a sweep's folder now, in words; None if there is none."""
+    """Describe the driver that holds a sweep's folder now; None if there is none."""
     if not storage.is_local(root):
-        now = time.time()  # close enough to the store's clock to say so
+        now = time.time()  # close enough to the store's clock for a status message
         alive = [claim for claim, beat in _beats(root).items() if now - beat < DEAD]
         claims = (storage.read_file(root, f"{places.HOLDERS}/{claim}") for claim in alive)
         return next((json.loads(claim)["who"] for claim in claims if claim), None)
@@ -67,7 +71,7 @@ def holder(root: str) -> str | None:
 
 
 def unwritable(root: str, error: Exception) -> SweepError:
-    """What to say of a folder that cannot be written."""
+    """The error for a folder that cannot be written."""
     return SweepError(f"{root}: cannot be written: {error}; choose a folder with --out")
 
 
@@ -77,7 +81,7 @@ def _locked(root: str) -> Iterator[None]:
     lock = FileLock(Path(root, places.LOCK))
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=1)  # `holder` has it for a moment
+        lock.acquire(timeout=1)  # `holder` may have the lock for a moment
     except OSError as error:
         if not isinstance(error, Timeout):
             raise unwritable(root, error) from error
@@ -96,8 +100,8 @@ def _locked(root: str) -> Iterator[None]:
 
 
 def _who(root: str) -> str:
-    """Who has locked a sweep's folder, as it says itself."""
-    with suppress(OSError):  # it has just begun, or ended
+    """Who has locked a sweep's folder, according to the note that the holder wrote."""
+    with suppress(OSError):  # the holder has just started or ended, so there is no note
         return Path(root, places.HOLDER).read_text() or "another process"
     return "another process"
 
@@ -118,10 +122,10 @@ def _claimed(root: str) -> Iterator[None]:
                     f"{root}: {other} is running this sweep; wait for it, or stop it; one that "
                     f"was killed is taken for dead {DEAD:.0f} s after its last sign of life"
                 )
-            time.sleep(random.uniform(0.2, 1.0))  # or two of us always see each other
+            time.sleep(random.uniform(0.2, 1.0))  # random, so two drivers do not collide again
     except (OSError, pa.ArrowException) as error:
         with suppress(OSError, pa.ArrowException, storage.StoreError):
-            storage.delete(root, claim)  # or it would keep others out for a minute
+            storage.delete(root, claim)  # a claim left behind keeps others out for a minute
         raise unwritable(root, error) from error
     done, lost = threading.Event(), threading.Event()
 
@@ -130,11 +134,11 @@ def _claimed(root: str) -> Iterator[None]:
             try:
                 if mine not in _beats(root):
                     lost.set()
-                    interrupt_main()  # as Ctrl-C does: epochs end, nothing new begins
+                    interrupt_main()  # like Ctrl-C: running epochs finish, nothing new starts
                     return
                 _put(root, claim)
             except (OSError, storage.StoreError):
-                continue  # the next one may come through
+                continue  # the next attempt may succeed
 
     beating = threading.Thread(target=beat, daemon=True)
     beating.start()
@@ -160,12 +164,12 @@ def _put(root: str, claim: str) -> None:
 
 
 def _beats(root: str) -> dict[str, float]:
-    """When each claim was put last, in seconds of the store's clock."""
+    """When each claim was last written, in seconds of the store's clock."""
     return {info.base_name: info.mtime_ns / 1e9 for info in storage.infos(root, places.HOLDERS)}
 
 
 def _other(root: str, mine: str) -> str | None:
-    """Another driver that is alive and claims the folder; claims of dead ones are deleted."""
+    """A live driver that also claims the folder, or None. Deletes the claims of dead drivers."""
     beats = _beats(root)
     if mine not in beats:
         raise OSError("what was just written there is not listed")
@@ -173,10 +177,10 @@ def _other(root: str, mine: str) -> str | None:
         if claim == mine:
             continue
         content = None
-        with suppress(FileNotFoundError):  # taken back between the two steps of reading it
+        with suppress(FileNotFoundError):  # deleted while it was being read
             content = storage.read_file(root, f"{places.HOLDERS}/{claim}")
         if content is None:
-            continue  # taken back meanwhile
+            continue  # deleted since it was listed
         about = json.loads(content)
         if beats[mine] - beat < DEAD and not _ended(about):
             return about["who"]
@@ -185,7 +189,7 @@ def _other(root: str, mine: str) -> str | None:
 
 
 def _here() -> dict[str, Any]:
-    """This process, for others to name it, and to see whether it is there."""
+    """Describe this process, so that others can name it and check whether it is alive."""
     return {
         "who": f"process {os.getpid()} on {socket.gethostname()}",
         "pid": os.getpid(),
@@ -194,7 +198,7 @@ def _here() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """What is the same for two processes only if they can see each other."""
+    """Boot and PID namespace: equal only for processes that see each other; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -203,7 +207,7 @@ def _machine() -> str:
 
 
 def _ended(about: dict[str, Any]) -> bool:
-    """Whether a process is known to have ended: it was one of this machine, and is not there."""
+    """Whether a process is known to have ended: it ran on this machine and no longer exists."""
     if not _machine() or about["machine"] != _machine():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Where numbers come from: the source's revision, and the memory it took."""
+"""Facts recorded with the results: the source's revision and the peak memory."""
 
 import os
 import resource
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def revision() -> str:
-    """Git's revision of this source, ``-dirty`` where it was changed; empty outside git.
+    """Git revision of this source, with ``-dirty`` if it has changes; empty outside git.
 
-    Source that was sent to a cluster has no git: ``GEOSWEEP_REVISION`` says where it is from.
+    Source that was sent to a cluster has no git history; ``GEOSWEEP_REVISION`` gives its revision.
     """
     if "GEOSWEEP_REVISION" in os.environ:
         return os.environ["GEOSWEEP_REVISION"]
@@ -27,8 +27,8 @@ def revision() -> str:
 
 
 def reset_peaks(device: str) -> None:
-    """From now on :func:`peaks` counts: a process may have trained something larger before."""
-    with suppress(OSError):  # not on Linux, or not allowed: the peak is that of the process
+    """Restart what :func:`peaks` measures: the process may have run a larger trial before."""
+    with suppress(OSError):  # not Linux, or not allowed: the peak then covers the whole process
         Path("/proc/self/clear_refs").write_text("5")
     if device == "cuda":
         import torch
@@ -47,7 +47,7 @@ def peaks(device: str) -> dict[str, Any]:
 
 
 def _peak_memory() -> int:
-    """Bytes that this process has held at most."""
+    """Peak resident memory of this process, in bytes."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""Run a sweep: Ray Tune trains what is missing, scorers finish it, MLflow shows it."""
+"""Runs a sweep: Ray Tune trains the missing cells, scorers finish them, MLflow shows them."""
 
 import json
 import os
@@ -38,19 +38,19 @@ def check(
     max_failures: int | None = None,
     download: bool = True,
 ) -> folder.Request:
-    """Everything that can be wrong before anything starts.
+    """Check everything that can be checked before a sweep starts.
 
-    Prepares the data sets on this machine, which downloads those that are not here.
+    Prepares the data sets on this machine and downloads those that are not here.
 
     Args:
-        sweep: what to run.
-        out: the folder; if None as :func:`tune_jobs.folder.path_of` has it.
+        sweep: the sweep to run.
+        out: the sweep's folder; None means the one from :func:`tune_jobs.folder.path_of`.
         data: folder of ``NAME.npz`` files.
-        address: of a Ray cluster; this machine if None.
-        retry: True trains only the cells that failed, False leaves them; None trains them
-            with those that are missing.
-        max_failures: cells that may fail before the sweep stops.
-        download: False leaves out, unchecked, data sets that are not on this machine.
+        address: address of a Ray cluster; None means this machine, or ``RAY_ADDRESS`` if set.
+        retry: True trains only the cells that failed. False trains all missing cells except
+            those. None trains all missing cells, failed ones included.
+        max_failures: the sweep stops when this many cells have failed.
+        download: False skips data sets that are not on this machine, without checking them.
 
     Raises:
         SweepError: the message names the file, the field and what is allowed.
@@ -105,12 +105,16 @@ def check(
 
 
 def _is_here(address: str | None) -> bool:
-    """Whether a sweep starts a Ray of its own on this machine, or goes to a cluster."""
+    """Whether a sweep starts its own Ray on this machine, instead of using a cluster."""
     return address is None and "RAY_ADDRESS" not in os.environ
 
 
 def _fits(sweep: Sweep) -> None:
-    """Whether this machine has what one trial asks for."""
+    """Check that this machine has the cores and GPUs that one trial asks for.
+
+    Raises:
+        SweepError: it has fewer.
+    """
     cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
     if cpus > cores:
         raise SweepError(
@@ -125,7 +129,7 @@ def _fits(sweep: Sweep) -> None:
 
 
 def memory(trial: TrialConfig, data: datasets.Dataset) -> float:
-    """Bytes that a trial holds at least when it hands over: inputs and outputs of every stage."""
+    """Least memory of a trial at hand-over, in bytes: inputs and outputs of every stage."""
     row = architecture(trial.layers, data.image, trial.stages, data.classes)
     m = trial.points
     return sum(4.0 * min(m * m, 2 * m * d) for d in row.dimensions)
@@ -136,7 +140,7 @@ def _memory_here() -> float:
 
 
 def run(request: folder.Request, console: Console) -> folder.State:
-    """Train and score whatever of a sweep is not done yet; where it stands afterwards."""
+    """Train and score all that a sweep has not done yet, and return its state afterwards."""
     root, sweep = request.root, request.sweep
     with signals.as_interrupt(), folder.hold(root):
         _prepare(request, console)
@@ -158,7 +162,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
 
 
 def evaluate(request: folder.Request, console: Console) -> folder.State:
-    """Evaluate the trials of a sweep that are done, and train none; where it stands afterwards.
+    """Evaluate a sweep's done trials without training any; return its state afterwards.
 
     Raises:
         SweepError: no trial can be evaluated; the message says why.
@@ -184,9 +188,9 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
 
 
 def _prepare(request: folder.Request, console: Console) -> None:
-    """Have a folder that is held fit for what is to be added to it."""
+    """Prepare a folder that this driver holds: set damaged files aside, check the data."""
     root = request.root
-    storage.delete(root, places.PROGRESS)  # of an earlier driver
+    storage.delete(root, places.PROGRESS)  # written by an earlier driver
     for path in folder.mend(root):
         console.print(
             f"{root}/{path}: torn, or not of geosweep; it is in {places.ASIDE}/ now",
@@ -198,7 +202,7 @@ def _prepare(request: folder.Request, console: Console) -> None:
 
 
 def _same_data(request: folder.Request) -> None:
-    """Refuse to add trials to those of other data under the same name."""
+    """Refuse to mix trials of different data sets that have the same name."""
     columns = ["trial", "dataset", "data_checksum"]
     for row in read_table(request.root, "trials", columns).to_pylist():
         now, then = request.checksums.get(row["dataset"]), row["data_checksum"]
@@ -217,7 +221,7 @@ def _study(request: folder.Request) -> Study | None:
 
 
 def _chosen(state: folder.State, retry: bool | None) -> folder.State:
-    """What to train of what is missing: all of it, failed cells only, or the others only."""
+    """Restrict the missing cells to the failed ones (True) or to the others (False)."""
     if retry is None:
         return state
     failed = set(state.ids("failed"))
@@ -229,7 +233,7 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
     """Bring MLflow up to date with a sweep's folder.
 
     Returns:
-        The trials that it had not, and whether it failed on the way.
+        The trials that were missing there and are now logged, and whether MLflow failed.
     """
     state = folder.inspect(root)
     console.print("bringing MLflow up to date", highlight=False)
@@ -240,7 +244,7 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
 
 
 def page(root: str) -> str | None:
-    """Path of a sweep's report, if there is one that is newer than its results."""
+    """Path of a sweep's report; None if there is none or it is older than the results."""
     results = [info.mtime_ns for info in storage.infos(root, places.table_folder("trials"))]
     found = {info.base_name: info.mtime_ns for info in storage.infos(root, places.REPORT)}
     newer = results and found.get(Path(places.PAGE).name, 0) >= max(results)
@@ -253,19 +257,20 @@ def report(
     mlflow: tuple[str, str] | None = None,
     compare: str | None = None,
 ) -> tuple[str, str | None]:
-    """Write the report of a sweep into ``report/`` of its folder, in a process of its own.
+    """Write the report of a sweep into ``report/`` in its folder, in a separate process.
 
     Args:
         root: the sweep's folder.
-        name: of the sweep; then its parent run in MLflow gets the report too.
-        mlflow: address and experiment to read the results from, instead of the folder.
-        compare: folder of a sweep to compare with.
+        name: the sweep's name. If given, the report is also attached to the parent run in MLflow.
+        mlflow: MLflow's address and the experiment to read the results from, instead of the
+            folder.
+        compare: folder of another sweep to compare with.
 
     Returns:
-        The path of its page, and what kept MLflow from getting it, if anything.
+        The path of the report's page, and why MLflow did not get the report (None if it did).
 
     Raises:
-        SweepError: it could not be written; the message says why.
+        SweepError: the report could not be written; the message says why.
     """
     command = processes.python("analysis.report", "--json")
     if mlflow:
@@ -285,12 +290,12 @@ def report(
     ):
         try:
             if name:
-                load_mlflow()  # takes as long as the report
+                load_mlflow()  # as slow as the report, so import it meanwhile
             printed, errors = process.communicate()
         except BaseException:
             process.terminate()
             raise
-    if process.returncode not in (0, 2):  # it crashed
+    if process.returncode not in (0, 2):  # the process crashed
         reason = last_line(errors) if errors.strip() else f"exit status {process.returncode}"
         raise SweepError(f"report: {reason}")
     result = json.loads(printed.splitlines()[-1])
@@ -303,9 +308,9 @@ def report(
 def _run(
     request: folder.Request, state: folder.State, study: Study | None, console: Console
 ) -> bool:
-    """Train and score; whether Ctrl-C ended it."""
+    """Train and score; return whether Ctrl-C ended the run."""
     processes.be_quiet()
-    # MLflow takes seconds to import; Ray's processes take as long to start.
+    # Importing MLflow takes seconds, so do it while Ray's processes start.
     early = threading.Thread(target=load_mlflow, daemon=True)
     early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
@@ -328,7 +333,7 @@ def _run(
 
 
 def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:
-    """Until it is this sweep's turn on a cluster that others may use, too."""
+    """Wait for this sweep's turn on a shared cluster. Its own Ray needs no turn."""
     import ray
 
     if _is_here(request.address):
