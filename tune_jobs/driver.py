@@ -1,4 +1,4 @@
-"""The driver of a running sweep: between Ray Tune, the scorers, MLflow and the board."""
+"""The driver of a running sweep. It connects Ray Tune, the scorers, MLflow and the board."""
 
 import errno
 import os
@@ -26,11 +26,11 @@ from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Setup, Stop, scheduler
 
-RETRIES = 2  # of a trial whose worker died; it goes on from its last epoch
+RETRIES = 2  # restarts of a trial that failed, each from its last epoch; then it counts as failed
 
 
 class Driver(NotKept, tune.Callback):
-    """Hears of every epoch from Ray Tune, and hands on what is trained."""
+    """Receives every epoch from Ray Tune, and passes trained trials on to the scorers."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Driver(NotKept, tune.Callback):
         self._gpus = there if asked is None else asked
         self._shared = nodes.share(request)
         self._identity, self._gone = folder.identity(self._root), False
-        self._apart = ""  # of a node that came later: what keeps it from the folder
+        self._apart = ""  # why a node that joined later cannot reach the sweep's folder
         self._pool = Pool(self._root)
         self._demand = Demand()
-        self._evaluating = {trial.trial for trial in state.unevaluated}  # done, but for that
-        axes = (names.split(", ") for names in request.sweep.space)  # of a search; else none
+        self._evaluating = {trial.trial for trial in state.unevaluated}  # done; only to evaluate
+        axes = (names.split(", ") for names in request.sweep.space)  # empty without a search
         self._varying = [name for names in axes for name in names] or None
         known = cells(state, self._varying)
         self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
@@ -64,7 +64,7 @@ class Driver(NotKept, tune.Callback):
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
 
     def run(self) -> None:
-        """Train what is missing, score what is trained, until nothing is left."""
+        """Train what is missing and score what is trained, until nothing is left."""
         for trial in self._state.leftover:
             handover.discard(self._root, trial)
         if self._request.sweep.keep == "none":
@@ -104,7 +104,7 @@ class Driver(NotKept, tune.Callback):
         self._tracker.close("FINISHED" if complete else "KILLED" if self._stop.asked else "FAILED")
 
     def _check_folder(self) -> None:
-        """Stop before anything is written if the sweep's folder is not there any more."""
+        """Raise before anything is written if the sweep's folder was deleted or replaced."""
         if self._gone or folder.identity(self._root) != self._identity:
             self._gone = True
             raise FileNotFoundError(self._root)
@@ -126,7 +126,7 @@ class Driver(NotKept, tune.Callback):
         trainable = tune.with_parameters(train_cell, setup=setup)
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        # One suggestion waits at most; of a grid as many as a cluster may make room for.
+        # Queue one suggestion at most. A grid may queue more, for a cluster that is growing.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if self._study else "16"
         tuner = tune.Tuner(
             tune.with_resources(trainable, held),
@@ -141,7 +141,7 @@ class Driver(NotKept, tune.Callback):
             ),
             run_config=tune.RunConfig(
                 name=place,
-                storage_path=f"{self._scratch}/tune",  # for a restore, which we never ask for
+                storage_path=f"{self._scratch}/tune",  # Ray needs it to restore; we never do
                 callbacks=[self],
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 stop=self._stop,
@@ -150,12 +150,16 @@ class Driver(NotKept, tune.Callback):
         )
         tuner.fit()
         for trial, cell in self._board.cells.items():
-            if cell.status in ("running", "evaluating"):  # stopped before its epoch ended
+            if cell.status in ("running", "evaluating"):  # stopped before the epoch ended
                 back = "to evaluate" if trial in self._evaluating else "waiting"
                 self._board.change(trial, back)
 
     def at_once(self) -> int:
-        """How many trials the cluster holds side by side now."""
+        """How many trials fit on the cluster side by side now, at least 1.
+
+        Raises:
+            SweepError: one trial needs more than this machine has.
+        """
         have, resources = ray.cluster_resources(), self._request.sweep.resources
         fits = [have.get("CPU", 1) / resources.cpus]
         if self._gpus:
@@ -167,12 +171,12 @@ class Driver(NotKept, tune.Callback):
                 f"{self._request.sweep.source}: resources: a trial asks for {asked}; "
                 f"this machine has {there}"
             )
-        return max(1, int(min(fits)))  # a cluster may have nodes to come
+        return max(1, int(min(fits)))  # a cluster may get more nodes later
 
     def cells(self) -> Iterator[TrialConfig | None]:
-        """What to train or to evaluate: what is missing, then what a search suggests.
+        """Yield the cells to train or evaluate: missing, unevaluated, then suggested by a search.
 
-        None means to ask again later: a suggestion waits for the results that it may learn from.
+        None means "ask again later", so that a suggestion can learn from the running trials.
         """
         yield from self._state.missing
         yield from self._state.unevaluated
@@ -216,9 +220,9 @@ class Driver(NotKept, tune.Callback):
         self._board.refresh()
 
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
-        """Keep the traceback in the folder and the failure in the trials table.
+        """Write the traceback to the folder and the failure to the trials table.
 
-        A trial of which only the evaluation failed stays done, in the table and in MLflow.
+        If only a trial's evaluation failed, it stays done in the table and in MLflow.
         """
         self._check_folder()
         storage.write_file(self._root, places.error(trial), error.encode())
@@ -236,7 +240,7 @@ class Driver(NotKept, tune.Callback):
         self._board.change(trial, "failed", last)
         self._stop.failed()
 
-    # What Ray Tune tells, in the order of a trial's life.
+    # Ray Tune's callbacks, in the order in which a trial triggers them.
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name = _trial_id(trial)
@@ -289,7 +293,7 @@ class Driver(NotKept, tune.Callback):
 
 
 def train_cell(config: dict[str, Any], setup: Setup) -> None:
-    """What Ray runs: :func:`tune_jobs.trial.run_trial`. Only workers load torch."""
+    """Run :func:`tune_jobs.trial.run_trial` in a Ray worker. Only workers import torch."""
     from tune_jobs.trial import run_trial
 
     run_trial(config, setup)

@@ -9,7 +9,7 @@ from models.config import LARGEST
 from models.fields import Real, Whole
 
 Better = Literal["max", "min"]
-EPOCH_METRICS: dict[str, Better] = {  # known after every epoch, each with its better direction
+EPOCH_METRICS: dict[str, Better] = {  # known after every epoch, with the direction to optimize
     "test_accuracy": "max",
     "clean_train_accuracy": "max",
     "test_loss": "min",
@@ -17,7 +17,7 @@ EPOCH_METRICS: dict[str, Better] = {  # known after every epoch, each with its b
     "inverse_lss": "max",
     "lsr": "min",
 }
-METRICS = EPOCH_METRICS | {"ots": "max", "gap": "max"}  # known when the trial is scored
+METRICS = EPOCH_METRICS | {"ots": "max", "gap": "max"}  # the added ones need a scored trial
 
 
 class _Strict(BaseModel):
@@ -48,7 +48,7 @@ class Spans(_Strict):
 
 
 def _objectives(given: Any) -> Any:
-    """A name or a list of names as a mapping from names to the better direction."""
+    """Turn a name or a list of names into a mapping from names to the direction to optimize."""
     names = [given] if isinstance(given, str) else given
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return {name: METRICS.get(name, "max") for name in names}
@@ -94,10 +94,10 @@ class Asha(_Strict):
     )
 
 
-Choices = dict[str, dict[str, Any]]  # from the label of a choice to the fields that it sets
+Choices = dict[str, dict[str, Any]]  # maps the label of a choice to the fields that it sets
 Space = dict[str, Span | Choices]
 
 
 def size(space: Space) -> float:
-    """How many cells a space has; infinity with a range."""
+    """How many cells a space has; infinity if an axis is continuous."""
     return math.prod(math.inf if isinstance(axis, Span) else len(axis) for axis in space.values())

@@ -1,8 +1,8 @@
-"""The Optuna study of a search: it suggests cells one after the other and remembers them.
+"""The Optuna study of a search, which suggests cells one by one and remembers them.
 
 The study is stored in ``study.log`` in the sweep's folder, in the format of Optuna's journal files,
-so ``optuna-dashboard runs/NAME/study.log`` shows it too. A suggested cell is a cell like any
-other: a search that was killed first trains what it had begun, and then goes on suggesting.
+so ``optuna-dashboard runs/NAME/study.log`` can show it. A suggested cell is treated like any other
+cell: a search that was killed first trains its unfinished cells, then suggests new ones.
 """
 
 import itertools
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 STUDY = "study.log"
-AGAIN = 20  # suggestions in a row that are cells already, after which any other one is taken
+AGAIN = 20  # after so many repeated suggestions in a row take any new cell; before, ask again
 TOWARDS: dict[Better, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 
 
 class Study:
-    """What a search has suggested, and what came of it.
+    """The cells that a search has suggested, and their results.
 
-    Every suggestion is drawn from the study and a seed of its own, so a search that was
-    interrupted goes on as it would have.
+    Every suggestion depends only on the study so far and on its own seed, so an interrupted
+    search continues as it would have without the interruption.
 
     Args:
         root: the sweep's folder.
-        search: what is searched for, and how.
-        space: the axes.
+        search: the objectives, the sampler, the seed and the number of cells.
+        space: the axes of the search.
         fixed: the fields that are the same in every cell.
 
     Raises:
-        SweepError: the folder holds a study with another space, objective or fixed field.
+        SweepError: the folder holds a study with a different space, objective or fixed field.
     """
 
     def __init__(self, root: str, search: Search, space: Space, fixed: Mapping[str, Any]):
@@ -65,7 +65,7 @@ class Study:
                 )
         if "about" not in self._study.user_attrs:
             self._study.set_user_attr("about", about)
-        self._numbers: dict[str, int] = {}  # of Optuna's trials, by ours
+        self._numbers: dict[str, int] = {}  # number of Optuna's trial, by our trial ID
         self._cells: list[TrialConfig] = []
         for suggested in self._study.get_trials(deepcopy=False):
             self._add(self._config(suggested.params), suggested.number)
@@ -81,7 +81,7 @@ class Study:
         return max(0, self._search.trials - len(self._cells))
 
     def suggest(self) -> TrialConfig:
-        """A new cell. There is one as long as :attr:`left` is not 0."""
+        """Suggest a new cell. Call only while :attr:`left` is above 0."""
         from optuna.trial import TrialState
 
         for attempt in range(AGAIN + 1):
@@ -93,11 +93,11 @@ class Study:
             config = self._config(asked.params)
             if self._add(config, asked.number):
                 return config
-            self._study.tell(asked.number, state=TrialState.FAIL)  # a cell that there is already
+            self._study.tell(asked.number, state=TrialState.FAIL)  # the cell exists already
         raise AssertionError("a cell that was enqueued is new")
 
     def _unseen(self) -> dict[str, Any]:
-        """Parameters of some cell that was not suggested yet, of a space without ranges."""
+        """Parameters of a cell not suggested yet. The space must have no continuous axis."""
         for choice in itertools.product(*self._space.values()):
             params = dict(zip(self._space, choice, strict=True))
             if self._config(params).trial not in self._numbers:
@@ -105,9 +105,10 @@ class Study:
         raise AssertionError("there are cells left")
 
     def tell(self, trial: str, row: Mapping[str, Any]) -> None:
-        """What came of a cell: a row with every objective, or one that has none of its own.
+        """Tell the study the result of a cell.
 
-        Nothing happens where an objective is not known yet, or where it was told before.
+        A cell that ended without a finite value of every objective counts as failed. Nothing
+        happens if the cell has not ended and lacks an objective, or if its result was told before.
         """
         from optuna.trial import TrialState
 
@@ -162,7 +163,7 @@ def _told(space: Space) -> dict[str, Any]:
 
 
 def _journal(root: str) -> Any:
-    """Optuna's journal in a sweep's folder, wherever that is; it has one writer, the driver."""
+    """Optuna's journal in a sweep's folder, local or not. Only the driver writes to it."""
     from optuna.storages.journal import BaseJournalBackend
 
     class Journal(BaseJournalBackend):

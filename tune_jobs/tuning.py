@@ -1,4 +1,4 @@
-"""What Ray Tune gets: the cells, when to stop, and which trials to stop early."""
+"""What Ray Tune is given: the cells, when to end the sweep, and which trials to stop early."""
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -26,15 +26,15 @@ class Setup:
 
     Attributes:
         root: the sweep's folder, an absolute path or a URI.
-        sources: where each data set is, by its name in the configuration.
+        sources: location of each data set, by its name in the configuration.
         folder: the data folder.
-        cpus: cores to train on.
-        gpus: GPUs that Ray has given the trial; any share of one means to train on it.
-        evaluations: to run on the trained network, by name, with their settings.
+        cpus: number of cores to train on.
+        gpus: GPUs that Ray gives each trial; with any share above 0 it trains on the GPU.
+        evaluations: the evaluations of the trained network, by name, with their settings.
         keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
         revision: git revision of the source; kept with the results.
-        shared: what the sweep's folder holds for the nodes of a cluster.
-        held: a driver holds the sweep's folder; if it disappears it is not created again.
+        shared: what the sweep's folder provides for the nodes of a cluster.
+        held: whether a driver holds the sweep's folder. If so, a deleted folder is not recreated.
     """
 
     root: str
@@ -50,21 +50,21 @@ class Setup:
 
 
 class NotKept:
-    """Pickled as nothing: Ray keeps what it is given for a restore, which is never asked for."""
+    """Pickles as an empty object. Ray saves its inputs for a restore, which we never do."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class Cells(NotKept, Searcher):
-    """Hands out the cells of a sweep, until it is stopping."""
+    """Hands out the cells of a sweep until the sweep is stopping."""
 
     def __init__(self, cells: Iterator[TrialConfig | None], stopping: Callable[[], bool]):
         super().__init__()
         self._cells, self._stopping = cells, stopping
 
     def suggest(self, trial_id: str) -> Any:
-        """The next cell; None: later; FINISHED: there is none."""
+        """The next cell; None to be asked again later; FINISHED if there are no more."""
         if self._stopping():
             return Searcher.FINISHED
         try:
@@ -76,37 +76,37 @@ class Cells(NotKept, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
-        """The driver hears of it as a callback."""
+        """Do nothing: the driver's own callback handles it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what is left to do is what the sweep's folder has not."""
+        """Do nothing: the sweep's folder shows what is left to do."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
+        """Do nothing, as in :meth:`save`."""
 
 
 class Stop(NotKept, tune.Stopper):
-    """Ends a sweep early: running trials finish their epoch, and no other trial begins.
+    """Ends a sweep early: running trials finish their epoch, and no other trial starts.
 
-    This happens on Ctrl-C, SIGTERM or SIGHUP, and when too many cells have failed. A second
-    signal ends the sweep at once.
+    This happens on Ctrl-C, SIGTERM or SIGHUP, when too many cells have failed, and when the
+    driver calls :meth:`ask`. A second signal ends the sweep at once.
     """
 
     def __init__(self, max_failures: int | None, say: Callable[[str], None]):
         self.asked = self.interrupted = False
         self._say, self._why = say, ""
         self._failures_left = max_failures
-        self._running: set[str] | None = None  # trials whose epoch is waited for
+        self._running: set[str] | None = None  # trials that are finishing their epoch
 
     def failed(self) -> None:
-        """A cell has failed."""
+        """Count a failed cell; ask to stop if too many have failed."""
         if self._failures_left is not None:
             self._failures_left -= 1
             if self._failures_left <= 0 and not self.asked:
                 self.ask("too many cells failed")
 
     def look(self, trials: list[Any]) -> None:
-        """Which trials are still to finish their epoch."""
+        """Once a stop was asked for, announce it and update which trials still run."""
         if self.asked:
             if self._why:
                 self._say(f"stopping when the epochs that are running have ended ({self._why})")
@@ -118,12 +118,12 @@ class Stop(NotKept, tune.Stopper):
         return self.asked
 
     def stop_all(self) -> bool:
-        """Whether nothing is waited for any more."""
+        """Whether a stop was asked for and every running epoch has ended."""
         return self.asked and self._running == set()
 
     @contextmanager
     def on_interrupt(self) -> Iterator[None]:
-        """Ask to stop on the first signal; the second one interrupts."""
+        """Ask to stop on the first signal, and raise KeyboardInterrupt on the second."""
 
         def stop(number: int, frame: Any) -> None:
             if number == signal.SIGHUP:
@@ -137,12 +137,16 @@ class Stop(NotKept, tune.Stopper):
             yield
 
     def ask(self, why: str) -> None:
-        """Stop, once the epochs that are running have ended."""
+        """Ask the sweep to stop once the running epochs have ended."""
         self.asked, self._why = True, why
 
 
 def scheduler(sweep: Sweep, root: str, state: State) -> TrialScheduler:
-    """First come, first served; or ASHA, as if earlier runs had been part of this one."""
+    """A first-come, first-served scheduler, or ASHA if the sweep asks for it.
+
+    ASHA is first told the epochs of trials that ended in earlier runs, as if they were part of
+    this one.
+    """
     asha = sweep.scheduler
     if asha is None:
         return FIFOScheduler()
