@@ -13,7 +13,7 @@ from tune_jobs.errors import SweepError
 
 
 class _Strict(BaseModel):
-    # Strict, because pydantic takes true for 1 and "8" for 8 otherwise.
+    # Without strict mode, pydantic would accept true as 1 and "8" as 8.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
@@ -21,7 +21,7 @@ MOST_LEVELS = 1000
 ORDERED = AfterValidator(lambda levels: sorted(set(levels)))
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Pixels = Annotated[float, Field(ge=0, le=255)]  # pixel values; black is 0, white 255
+Pixels = Annotated[float, Field(ge=0, le=255)]  # in pixel values, from 0 (black) to 255 (white)
 Shares = Annotated[list[Share], ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
 Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -76,7 +76,7 @@ class Separation(_Strict):
 
 
 class Evaluations(_Strict):
-    """What to try on trained networks; an evaluation that is None is not tried."""
+    """What to try on trained networks. An evaluation that is None is skipped."""
 
     lesion: Lesion | None = None
     noise: Noise | None = None
@@ -85,7 +85,7 @@ class Evaluations(_Strict):
     separation: Separation | None = None
 
     def asked(self) -> dict[str, dict[str, Any]]:
-        """All settings of each evaluation that is wanted, as JSON values."""
+        """All settings of each requested evaluation, as JSON values."""
         return self.model_dump(exclude_none=True)
 
 
@@ -100,7 +100,7 @@ PARTS: dict[str, Any] = {
 
 
 def listed(given: Any) -> Any:
-    """``all``, a name, or a list of names as a mapping from names to settings."""
+    """Turn ``all``, a name, a list of names or a mapping into a mapping from names to settings."""
     if given is None:
         return {}
     if given == "all":
@@ -122,19 +122,19 @@ def read(
     settings: Sequence[str] = (),
     known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The evaluations that a command line wants.
+    """Read the evaluations that a command line asks for.
 
     Args:
         names: names of evaluations; all of them if empty.
-        settings: ``name.setting=v1,v2``, each in place of a known setting or a default.
-        known: the settings that were wanted before.
+        settings: ``name.setting=v1,v2``; each replaces a known setting or a default.
+        known: the settings that were asked for before.
 
     Returns:
         The settings by name, as :meth:`Evaluations.asked` gives them.
 
     Raises:
-        SweepError: no such evaluation or setting, or a value that it cannot have; the message
-            says what is allowed.
+        SweepError: there is no such evaluation or setting, or the value is not allowed; the
+            message says what is.
 
     >>> read(["noise"], ["noise.levels=0,16"])
     {'noise': {'levels': [0.0, 16.0], 'seed': 0}}
@@ -172,7 +172,7 @@ def read(
 
 
 def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:
-    """In words, which earlier evaluations will be replaced: their settings, of how many trials.
+    """Describe the earlier evaluations that will be replaced: old settings and trial counts.
 
     Args:
         rows: rows of the trials table.
@@ -191,7 +191,7 @@ def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> li
 
 
 def changed(asked: Mapping[str, Mapping[str, Any]]) -> str:
-    """Evaluations in words, with those settings that are not defaults.
+    """Describe evaluations, with the settings that differ from the defaults.
 
     >>> changed(read(["noise", "pgd"], ["pgd.steps=5"]))
     'noise, pgd (steps = 5)'
@@ -212,7 +212,7 @@ def _told(settings: Mapping[str, Any]) -> str:
 
 
 def _line(problem: Any) -> str:
-    """One of pydantic's errors in words."""
+    """Describe one of pydantic's errors."""
     first, *rest = map(str, problem["loc"])
     if problem["type"] == "extra_forbidden":
         model = PARTS[first] if rest else Evaluations

@@ -1,4 +1,4 @@
-"""Text for people: names of trials, numbers, durations, and the line of a traceback that counts."""
+"""Text for people: trial labels, numbers, durations, and the telling line of a traceback."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,29 +6,32 @@ from typing import Any
 
 from models.config import TrialConfig
 
-SHORT = {"network": "", "dataset": "", "stages": "K=", "layers": ""}  # shown before the value
+SHORT = {"network": "", "dataset": "", "stages": "K=", "layers": ""}  # prefixes; else "field="
 ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # start of a traceback's last line
 
 
 def labels(trials: Sequence[TrialConfig], names: Sequence[str] | None = None) -> dict[str, str]:
-    """A short name of each trial: the fields in which the trials of a sweep differ."""
+    """A label for each trial, by trial ID, made of the given fields.
+
+    Without given fields it shows those in which the trials differ, or else the network.
+    """
     varying = names or varying_fields(trials) or ["network"]
     return {trial.trial: label(trial, varying) for trial in trials}
 
 
 def label(trial: TrialConfig, names: Sequence[str]) -> str:
-    """A short name of a trial: some of its fields."""
+    """A label for a trial, made of the given fields."""
     return " ".join(f"{SHORT.get(n, n + '=')}{_value(getattr(trial, n))}" for n in names)
 
 
 def varying_fields(trials: Iterable[TrialConfig]) -> list[str]:
-    """The fields in which trials differ, in the order of a configuration."""
+    """The fields in which the trials differ, in the order of the configuration."""
     rows = [trial.model_dump() for trial in trials]
     return [n for n in TrialConfig.model_fields if len({str(row[n]) for row in rows}) > 1]
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A figure for a table; empty where there is none."""
+    """A number as text for a table; empty for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
@@ -43,7 +46,7 @@ def duration(seconds: float) -> str:
 
 
 def last_line(error: str) -> str:
-    """What a traceback comes down to; of Ray's pages on memory the line that says so."""
+    """The line of a traceback that names the error; for Ray's memory report, a short summary."""
     lines = error.strip().splitlines() or ["no message"]
     if short := [line for line in lines if "low on memory" in line]:
         return f"out of memory: {short[-1].partition(' Memory on')[0]}"

@@ -1,7 +1,7 @@
-"""Processes that a sweep starts: Ray's, and Python's own. What they import, and what they leave.
+"""Starts the processes of a sweep, Ray's and other Python ones, and deletes their leftovers.
 
-None of them searches the current folder for modules. A user may well have a ``models.py`` or a
-folder ``scoring`` next to the sweep file, and these must not replace ours.
+None of them looks for modules in the current folder. A user may have a ``models.py`` or a folder
+``scoring`` next to the sweep file, and these must not replace ours.
 """
 
 import logging
@@ -19,55 +19,55 @@ from models.datasets import cache_folder
 from tune_jobs import signals
 from tune_jobs.errors import SweepError, no_space
 
-SOURCE = Path(__file__).parents[1]  # site-packages, or the root of a source tree
+SOURCE = Path(__file__).parents[1]  # site-packages or the root of a source tree
 SCRATCH = "geosweep-ray-"
 LOCK = "in-use"
-LONGEST = 20  # characters of a folder for temporary files: sockets below it have 107 in all
-SLOW = "timed out during startup"  # Ray waits for itself for 30 s, which a busy machine exceeds
+LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 characters at most
+SLOW = "timed out during startup"  # Ray gives up after 30 s, too soon for a busy machine: retry
 ATTEMPTS = 3
-QUIET = {  # defaults; the user's own settings win
+QUIET = {  # defaults, which the user's environment overrides
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints boxes even when it should be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints boxes even when told to be silent
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one for each trial
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # else one URL per trial
 }
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """A command that runs a module, and never imports anything from the current folder."""
+    """A command that runs a module without importing anything from the current folder."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Environment variables with which child processes import the code that runs here."""
+    """Environment variables that make child processes import the same code as this process."""
     found = {"PYTHONSAFEPATH": "1"}
     if (SOURCE / "pyproject.toml").exists():  # a source tree, which may not be installed
         paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
         found["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     if "GEOSWEEP_CACHE" in os.environ:
-        found["GEOSWEEP_CACHE"] = str(cache_folder())  # absolute: they run in other folders
+        found["GEOSWEEP_CACHE"] = str(cache_folder())  # absolute: children run in other folders
     return found
 
 
 def be_quiet() -> None:
-    """Set what keeps Ray and MLflow from printing; before either is imported."""
+    """Keep Ray and MLflow from printing. Call this before either is imported."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver says what failed
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own handler
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
 
 
 @contextmanager
 def ray_running(address: str | None, here: bool) -> Iterator[str]:
-    """Ray, started here or joined, until the sweep ends; unless it runs in this process already.
+    """Start or join Ray, and shut it down at the end. A Ray that this process has is left as is.
 
     Args:
-        address: of a cluster.
-        here: start Ray on this machine instead.
+        address: address of a cluster.
+        here: whether to start Ray on this machine instead.
 
     Yields:
-        A folder for temporary files. It is deleted at the end, with all that Ray has left.
+        A folder for temporary files. It is deleted at the end, with all that Ray left in it.
 
     Raises:
         SweepError: Ray did not start, or cannot be reached.
@@ -93,17 +93,17 @@ def _start(address: str | None, here: bool, folder: str) -> None:
     empty.mkdir()
     for attempt in range(ATTEMPTS):
         try:
-            # Ray puts the current folder first on the path of every worker.
+            # Ray puts the current folder first on every worker's import path.
             with chdir(empty), _environment(environment()):
                 ray.init(
-                    address="local" if here else address,  # None would join any that is running
+                    address="local" if here else address,  # None would join any running cluster
                     include_dashboard=False if here else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     _temp_dir=folder if here else None,
                 )
             return
-        except Exception as error:  # Ray raises many types, plain Exception among them
+        except Exception as error:  # Ray raises many types, including plain Exception
             ray.shutdown()
             if no_space(error):
                 raise
@@ -115,7 +115,7 @@ def _start(address: str | None, here: bool, folder: str) -> None:
 
 @contextmanager
 def scratch() -> Iterator[str]:
-    """A folder for temporary files that has a short path; those of dead sweeps are deleted."""
+    """Create a temporary folder with a short path, and delete those that killed sweeps left."""
     candidates = [os.environ.get("RAY_TMPDIR", ""), tempfile.gettempdir(), "/tmp"]
     parent = next((path for path in candidates if path and len(path) <= LONGEST), candidates[1])
     for left in Path(parent).glob(f"{SCRATCH}*/{LOCK}"):
@@ -130,17 +130,17 @@ def scratch() -> Iterator[str]:
 
 
 def _delete_unused(lock: Path) -> None:
-    """Delete the folder of a sweep that was killed: nothing holds its lock any more."""
+    """Delete a temporary folder whose lock is free, because its sweep was killed."""
     try:
         with FileLock(lock, timeout=0):
             shutil.rmtree(lock.parent, ignore_errors=True)
     except (OSError, Timeout):
-        return  # in use, or another user's
+        return  # in use, or owned by another user
 
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables, for as long as this lasts."""
+    """Set environment variables while the context is open, then restore them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

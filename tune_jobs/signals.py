@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: each of them asks a sweep to stop."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP, each of which asks a sweep to stop."""
 
 import os
 import signal
@@ -12,8 +12,12 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle all three, for as long as this lasts; ignored ones stay ignored, as under nohup."""
-    if threading.current_thread() is not threading.main_thread():  # Python would refuse
+    """Handle all three signals while the context is open.
+
+    SIGTERM and SIGHUP stay ignored if they were, as SIGHUP is under nohup. Outside the main thread
+    this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers here
         yield
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
@@ -29,7 +33,7 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def as_interrupt() -> Iterator[None]:
-    """Let each of them raise KeyboardInterrupt, so that everything is cleaned up."""
+    """Raise KeyboardInterrupt on each of the three signals, so that cleanup code runs."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
@@ -41,12 +45,12 @@ def as_interrupt() -> Iterator[None]:
 
 
 def name(number: int) -> str:
-    """What a signal is called in a message."""
+    """The name of a signal in messages."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def forget_terminal() -> None:
-    """Print nowhere if the terminal is closed: writing to it would fail."""
+    """Redirect output to the null device if the terminal is closed, since writing would fail."""
     for stream in (1, 2):
         try:
             os.write(stream, b"")

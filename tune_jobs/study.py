@@ -107,8 +107,9 @@ class Study:
     def tell(self, trial: str, row: Mapping[str, Any]) -> None:
         """Tell the study the result of a cell.
 
-        A cell that ended without a finite value of every objective counts as failed. Nothing
-        happens if the cell has not ended and lacks an objective, or if its result was told before.
+        A row that is done or has no status gives the values, if every objective is finite. A done
+        row without them, and a diverged or stopped row, marks the cell as failed in the study.
+        Any other row, or a second result of the same cell, changes nothing.
         """
         from optuna.trial import TrialState
 
