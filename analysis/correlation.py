@@ -1,11 +1,11 @@
-"""Do a sweep's scores go with how well its networks work? By network and by point.
+"""Correlate a sweep's scores with how well its networks work, by network and by point.
 
     python -m analysis.correlation runs/demo
     python -m analysis.correlation runs/demo --table points --format csv
 
 Table "correlations": each score of the networks against their test accuracy, and against their
 accuracy under lesions, noise and attacks if that was measured. Table "points": a point's own score
-against whether the network classifies it correctly. Neither says that one causes the other.
+against whether the network classifies it correctly. Neither table shows that one causes the other.
 """
 
 import argparse
@@ -21,24 +21,26 @@ from analysis.measures.layout import as_text, fold, heading, network_name, reada
 from analysis.measures.points import COLUMNS, points
 from analysis.results import ResultsError, load, script
 
-SCOPE = ["scope", *STRATUM, "outcome"]  # the columns that say what is correlated, and where
+SCOPE = ["scope", *STRATUM, "outcome"]  # columns that identify a scope and its outcome
 
 
 def outcome_heading(name: str) -> str:
-    """The name of an outcome, or of a score, as people read it."""
+    """The heading of an outcome or of a score."""
     if name.endswith(GIVEN):
         return f"{heading(name.removesuffix(GIVEN))} given accuracy"
     return heading(name)
 
 
 def ranks(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Spearman's correlations as the report shows them: a row per scope, LSS with all numbers.
+    """Spearman's correlations as the report shows them: one row per scope and outcome.
+
+    LSS comes with n, its interval and p values; other scores only with a star if adjusted p < 0.05.
 
     Args:
         table: from :func:`analysis.measures.correlations.correlations`.
 
     Returns:
-        The table as texts, and what all its rows have in common.
+        The table as texts, and a phrase with the values that all its rows share.
     """
     chosen = table[table.method == "spearman"]
     rows = []
@@ -56,7 +58,7 @@ def ranks(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     order = [*SCOPE, "n", "trials", "lss", "low", "high", "p", "p_adjusted"]
     shown = pd.DataFrame(rows, columns=[*order, *SCORES[1:], "warning"])
     shown["outcome"] = shown.outcome.map(outcome_heading)
-    everywhere = ["dataset", "layers", "stages"]  # empty in rows over all strata
+    everywhere = ["dataset", "layers", "stages"]  # null in rows that cover all strata
     shown[everywhere] = shown[everywhere].fillna(shown[everywhere].agg(_only))
     folded, same = fold(shown)
     if shown.outcome.nunique() == 1:
@@ -73,7 +75,7 @@ def _only(column: pd.Series) -> Any:
 
 
 def correlation_sentence(table: pd.DataFrame) -> str:
-    """Test accuracy and LSS in one sentence, with what not to conclude from it.
+    """The correlation of test accuracy with LSS in words, with warnings about its limits.
 
     Args:
         table: from :func:`analysis.measures.correlations.correlations`.
@@ -103,7 +105,7 @@ def correlation_sentence(table: pd.DataFrame) -> str:
 
 
 def _to_read(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for ``md`` and ``latex``, without rows that have no cell."""
+    """Prepare a table for ``md`` and ``latex``: headings, rounded numbers, no empty rows."""
     shown = table.rename(columns={"p_adjusted": "adjusted p"})
     if "auc" in table:
         shown = shown.rename(columns={"p": "t-test p", "auc": "AUC"})

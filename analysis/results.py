@@ -2,7 +2,7 @@
 
     python -m analysis.results > docs/columns.md
 
-writes down what their columns are.
+documents the columns of every table.
 """
 
 import os
@@ -21,23 +21,23 @@ import pyarrow.fs as pafs
 from scoring import places, schemas, storage
 from scoring.tables import read_table
 
-CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # few values, many rows
+CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # values that repeat
 COMMAND = "python -m analysis.results > docs/columns.md"
-LARGE = 100_000  # rows of a frame above which its columns stay where they were read
+LARGE = 100_000  # Copy a frame with fewer rows; one with more keeps the memory it was read into.
 
 
 class ResultsError(ValueError):
-    """There is nothing to read; the message names the place and the way out."""
+    """Results are missing or cannot be read; the message says where, and what to do."""
 
 
 class Results(NamedTuple):
-    """The tables of a sweep; units and meanings of their columns: :func:`describe`."""
+    """The tables of a sweep. :func:`describe` gives the units and meanings of their columns."""
 
-    trials: pd.DataFrame  # a row per trial: its configuration, scores, nulls, times, status
+    trials: pd.DataFrame  # a row per trial: its configuration, scores, baselines, times, status
     epochs: pd.DataFrame  # a row per trial and epoch; epoch 0 is before training
     tracks: pd.DataFrame  # a row per trial, epoch, stage and split
     samples: pd.DataFrame  # a row per trial, stage and point
-    robustness: pd.DataFrame  # a row per trial, evaluation, level and what it was measured on
+    robustness: pd.DataFrame  # a row per trial, evaluation, stage, block and level
 
 
 def load(
@@ -46,7 +46,7 @@ def load(
     tables: tuple[str, ...] = Results._fields,
     columns: Mapping[str, Sequence[str]] | None = None,
 ) -> Results:
-    """The results of a sweep, finished or not.
+    """Load the results of a sweep, finished or not.
 
     Args:
         path: the sweep's folder, a local path or a URI such as ``s3://bucket/runs/demo``; or
@@ -54,18 +54,19 @@ def load(
             such folder and MLFLOW_TRACKING_URI is set.
         tracking_uri: MLflow's address, for instance ``sqlite:///runs/demo/mlflow.db``.
         tables: the tables to read; the others come without rows (``samples`` may be large).
-        columns: of a table, the columns to read; all of those that are not named.
+        columns: by table, the columns to read; a table that is not named comes with all of them.
 
     Returns:
-        The frames, sorted by trial. Texts that repeat are categories in order of the
-        alphabet; whole numbers with gaps are float64, as everywhere in pandas; lists stay
-        Arrow's, with ``.list`` and ``.explode()``, and are Python lists one by one. A column
-        that a file was written without, by an earlier version, is null there. Frames are the
-        caller's own to write into, but of many rows they are not read before they are used.
+        The frames, sorted by trial. Strings that repeat are categories in alphabetical order.
+        Integers with missing values are float64, as usual in pandas. Lists keep their Arrow
+        type, with ``.list`` and ``.explode()``; a single one is a Python list. A column that an
+        earlier version did not write is null for its files. The caller may change the frames.
+        A large frame may be mapped from disk, so that a column takes memory only when it is
+        used.
 
     Raises:
-        ResultsError: no folder, no experiment, nothing in it, a file in it that is torn or not
-            of geosweep, or no such table or column.
+        ResultsError: the folder or experiment does not exist or is empty, a file in it is damaged
+            or not from geosweep, or there is no such table or column.
 
     >>> load("runs/nowhere")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -94,9 +95,9 @@ def load(
 
 
 def describe(table: str) -> pd.DataFrame:
-    """What the columns of a table are: a row for each, with its type, unit and meaning.
+    """Describe the columns of a table: one row for each, with its type, unit and meaning.
 
-    The unit is 1 for numbers without a dimension, and empty for what is not measured.
+    The unit is 1 for dimensionless numbers, and empty for columns that are no measurements.
 
     >>> describe("epochs").set_index("column").loc["lss", ["type", "unit"]].tolist()
     ['float64', '1']
@@ -116,14 +117,14 @@ def _schema(table: str) -> pa.Schema:
 
 
 def _type(kind: pa.DataType) -> str:
-    """A type in words that pandas, polars and DuckDB share."""
+    """The name of a type, as pandas, polars and DuckDB all understand it."""
     if pa.types.is_list(kind):
         return f"list of {_type(kind.value_type)}"
     return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
 
 
 def _is_folder(root: str) -> bool:
-    """Whether there is a folder; an object store has folders only where there are files."""
+    """Whether the folder exists. In an object store, only a folder with files exists."""
     try:
         fs, base = storage.open_folder(root)
         return fs.get_file_info(base).type == pafs.FileType.Directory
@@ -136,7 +137,7 @@ def _read(
 ) -> Results:
     wanted = {name: list(names) for name, names in (columns or {}).items()}
     try:
-        order = sorted(tables, key=lambda name: name != "tracks")  # largest first: memory is free
+        order = sorted(tables, key=lambda name: name != "tracks")  # the large one needs free memory
         read = {name: _frame(read_table(root, name, wanted.get(name))) for name in order}
     except (storage.StoreError, OSError) as error:
         raise ResultsError(f"{error}; move that file away to read the others") from error
@@ -151,7 +152,7 @@ def _read(
 
 
 def _check_key(root: str, trials: pd.DataFrame) -> None:
-    """Refuse trials that do not say what they are: geosweep writes none."""
+    """Refuse trials that lack a value in a key column; geosweep never writes such trials."""
     names = [field.name for field in schemas.KEY if field.name in trials]
     if lost := [name for name in names if trials[name].isna().any()]:
         first = trials[trials[lost].isna().any(axis=1)].iloc[0]
@@ -165,11 +166,11 @@ def _check_key(root: str, trials: pd.DataFrame) -> None:
 def _frame(table: pa.Table) -> pd.DataFrame:
     columns = {name: _values(name, table[name]) for name in table.column_names}
     frame = pd.DataFrame(columns, copy=False)
-    return frame.copy() if len(frame) < LARGE else frame  # a few blocks, as pandas likes it
+    return frame.copy() if len(frame) < LARGE else frame  # a copy has few blocks, so it is faster
 
 
 def _values(name: str, column: pa.ChunkedArray) -> pd.api.extensions.ExtensionArray | np.ndarray:
-    """A column as pandas has it, without a copy where it can be."""
+    """A column as a pandas or NumPy array, copied only if necessary."""
     if name in CATEGORIES:
         texts = column.dictionary_encode().to_pandas().array
         return texts.reorder_categories(sorted(texts.categories))
@@ -180,14 +181,14 @@ def _values(name: str, column: pa.ChunkedArray) -> pd.api.extensions.ExtensionAr
 
 
 class _Writable:
-    """A view of an array that NumPy takes to be writable.
+    """A writable view of a read-only array.
 
-    Arrow hands out its memory as read-only, and pandas does not ask before it writes. This
-    memory is nobody else's: see :func:`scoring.tables.read_table`.
+    Arrow marks its memory as read-only, so that changing a frame would fail. Nothing else uses
+    this memory (see :func:`scoring.tables.read_table`), so it is safe to write to.
     """
 
     def __init__(self, array: np.ndarray) -> None:
-        self.owner = array  # or its memory would be freed
+        self.owner = array  # keeps the memory alive
         self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
 
 
@@ -197,9 +198,9 @@ def _from_mlflow(
     tables: tuple[str, ...],
     columns: Mapping[str, Sequence[str]] | None,
 ) -> Results:
-    """Fetch the Parquet files that each ended trial's run keeps, and read them as a folder."""
+    """Download the Parquet files of all ended trials, and read them like a sweep's folder."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow import MlflowClient  # takes seconds
+    from mlflow import MlflowClient  # importing it takes seconds
     from mlflow.exceptions import MlflowException
 
     try:
@@ -211,7 +212,7 @@ def _from_mlflow(
                 f"{experiment}: no such folder, and no such experiment in MLflow at "
                 f"{tracking_uri}, which has {names or 'none'}"
             )
-        newest: dict[str, str] = {}  # trial -> run: a trial that failed may have run again
+        newest: dict[str, str] = {}  # trial -> newest run, as a failed trial may have run again
         token = None
         while token != "":
             page = client.search_runs(
@@ -227,7 +228,7 @@ def _from_mlflow(
         def fetch(run: str, folder: str) -> None:
             for item in client.list_artifacts(run, places.RESULTS):
                 table = item.path.rpartition("/")[2]
-                if table in tables:  # stores differ in where below the folder they put it
+                if table in tables:  # where a download lands differs between artifact stores
                     own = tempfile.mkdtemp(dir=folder)
                     Path(folder, places.RESULTS, table).mkdir(parents=True, exist_ok=True)
                     for file in Path(client.download_artifacts(run, item.path, own)).iterdir():
@@ -247,7 +248,7 @@ def _from_mlflow(
 
 
 def columns_page() -> str:
-    """Every column of every table in Markdown, for people who read the files on their own."""
+    """Every column of every table in Markdown, for people who read the files without geosweep."""
     parts = [f"# Columns of the tables\n\nUnit 1: no dimension. Written by `{COMMAND}`.\n"]
     for table in schemas.TABLES:
         rows = [["column", "type", "unit", "meaning"], ["---"] * 4]
@@ -257,12 +258,12 @@ def columns_page() -> str:
 
 
 def script(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script to its end; where its output is not wanted any more (``| head``) it is quiet."""
+    """Run a script and exit with its status; a closed output pipe (``| head``) is no error."""
     try:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         status = 0
     sys.exit(status)
 
