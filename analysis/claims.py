@@ -1,10 +1,9 @@
 """Each claim of the paper as a line: whether it holds in a sweep, and the numbers behind it.
 
-A claim says in which direction two sides differ. It is checked wherever a sweep has both sides: the
-same network at two gammas, the two networks at one gamma, two values of K. A line counts in how
-many of these comparisons the means over seeds differ in the claimed direction, and in how many the
-95% interval of their difference (Welch's, over seeds) excludes 0, so that chance does not explain
-it.
+A claim says in which direction two sides differ: the same network at two gammas, the two networks
+at one gamma, or two values of K. Every place in a sweep that has both sides gives one comparison.
+A line counts the comparisons in which the means over seeds differ in the claimed direction, and
+those in which the 95% interval of the difference (Welch's, over seeds) excludes 0.
 
 Command: ``python -m analysis.claims runs/demo``.
 """
@@ -25,7 +24,7 @@ FAR = 0.5  # An OTS higher by this or more is "far above" another.
 FLAT = 0.05  # "Hardly changes": the network loses less than this share of its accuracy.
 HOLDS, IN_PART, FAILS, NOT_MEASURED = "holds", "holds in part", "does not hold", "not measured"
 VERDICTS = (HOLDS, IN_PART, FAILS, NOT_MEASURED)
-WORDS = {  # for one claim, and for several
+WORDS = {  # wording of a verdict for one claim, and for several
     HOLDS: ("holds", "hold"),
     IN_PART: ("holds in part", "hold in part"),
     FAILS: ("does not hold", "do not hold"),
@@ -33,11 +32,11 @@ WORDS = {  # for one claim, and for several
 
 
 class Claim(NamedTuple):
-    """What the paper says, and how it is checked."""
+    """A claim of the paper, and how it is checked."""
 
     name: str
     text: str
-    place: str  # in the paper
+    place: str  # section and figure or table in the paper
     check: Check
     baseline: Check | None = None  # the same check before training
 
@@ -147,19 +146,21 @@ CLAIMS = (
 
 
 def claims(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The paper's claims, and whether they hold in a sweep.
+    """Check the paper's claims on a sweep.
 
     Args:
-        results: from :func:`analysis.results.load`; trials that are done count.
+        results: from :func:`analysis.results.load`; only trials that are done are used.
         trials: from :func:`analysis.measures.robustness.of_trials`, if it is already computed.
 
     Returns:
-        One row per claim: ``claim``; ``paper``, its place there; ``verdict``, one of
-        :data:`VERDICTS`: all comparisons go in the claimed direction, some, none, or there are
-        none; ``comparisons``, ``agree``, ``sure`` (the 95% interval over seeds excludes 0; there is
-        none with one seed) and ``against`` (it excludes 0 in the other direction); ``null``, the
-        baseline: in how many comparisons the same is true before training; ``numbers`` of up to
-        three comparisons.
+        One row per claim: ``name``; ``claim``, its text; ``paper``, its place there; ``verdict``,
+        one of :data:`VERDICTS`: the claim holds if all comparisons go in the claimed direction,
+        holds in part if some do, does not hold if none does, and is not measured if there is no
+        comparison. Then the counts ``comparisons``, ``agree`` (in the claimed direction),
+        ``sure`` (the 95% interval over seeds also excludes 0; there is no interval with one seed)
+        and ``against`` (it excludes 0 in the other direction); ``null``, the baseline: in how many
+        comparisons the same is true before training; ``numbers`` of up to three comparisons,
+        those that disagree first.
     """
     evidence = comparisons.evidence(results, trials)
     return pd.DataFrame([_line(claim, evidence) for claim in CLAIMS])
@@ -193,7 +194,7 @@ def _line(claim: Claim, evidence: comparisons.Evidence) -> dict[str, Any]:
 
 
 def claims_sentence(table: pd.DataFrame) -> str:
-    """How many of the paper's claims hold here, how surely, and which do not.
+    """Sum up the claims: how many hold, how many of them surely, and which do not hold.
 
     Args:
         table: from :func:`claims`.

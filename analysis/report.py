@@ -41,7 +41,7 @@ from scoring import places
 from scoring.storage import StoreError, is_local, open_folder, write_file
 
 PAGE = Path(__file__).with_name("report.html")
-COLUMNS = {  # the columns of the larger tables that the page shows
+COLUMNS = {  # the columns to read of the larger tables
     "epochs": figures.COLUMNS["epochs"],
     "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
     "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *points.COLUMNS])),
@@ -79,7 +79,7 @@ CONTENTS = {
 class Shown(NamedTuple):
     """A table as the page shows it."""
 
-    name: str  # of its files
+    name: str  # of its CSV and LaTeX files, without the suffix
     rows: pd.DataFrame  # texts
     same: str  # what all rows have in common
 
@@ -104,7 +104,7 @@ class OtherSweep(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What a report is made of. Each part is computed once."""
+    """Everything that a report shows, computed once."""
 
     name: str  # of the sweep
     results: Results
@@ -188,7 +188,7 @@ def gather(
 
 
 def sentences(found: Gathered) -> list[str]:
-    """What a sweep found, in the order of the page."""
+    """The findings of a sweep as sentences, in the order of the page."""
     tables, results = found.tables, found.results
     first, *others = findings.sentences(results, found.search, tables["summary"])
     said = [
@@ -209,7 +209,7 @@ def sentences(found: Gathered) -> list[str]:
 
 
 def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     tables, results = found.tables, found.results
     any_done = len(done(results)) > 0
     robust = any_done and len(tables["robustness"]) > 0
@@ -314,7 +314,7 @@ def _pictures(found: Gathered, folder: str) -> tuple[dict[str, Picture], str]:
 
 
 def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
-    """Rows of the claims, and whether there are several seeds, which intervals need."""
+    """Rows of the claims, each with ``intervals``: whether there are several seeds to have any."""
     return table.assign(intervals=done(results).seed.nunique() > 1).to_dict("records")
 
 
