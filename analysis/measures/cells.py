@@ -18,7 +18,7 @@ CONSTANT = 1e-12  # Treat values as constant when they vary by less than this sh
 
 
 def done(results: Results) -> pd.DataFrame:
-    """Trials that are done, with categories as strings. No other trial enters a score's mean."""
+    """Trials that are done, with categories as strings. Means of scores use only these trials."""
     return as_strings(results.trials[results.trials.status == "done"])
 
 
@@ -29,7 +29,7 @@ def not_collapsed(results: Results) -> pd.DataFrame:
 
 
 def as_strings(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its categories as strings, so that only values that occur make a group."""
+    """Convert categories to strings, so that groupby makes no group for an absent category."""
     return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))
 
 
@@ -50,7 +50,7 @@ def other_settings(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def without_collapsed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Trials, or stages, with NaN as the OTS and the gap of those that have collapsed.
+    """Set OTS and gap of collapsed trials, or stages, to NaN.
 
     When all points are equal, every matching costs the same, so a gap of 1 says nothing.
     """
@@ -62,7 +62,7 @@ def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> 
     """Means over the rows of each group, with the half-width of their 95% t-interval.
 
     Args:
-        frame: rows to average. NaN counts neither in a mean nor in its n.
+        frame: rows to average. NaN is left out of a mean and of its n.
         by: columns that make a group.
         scores: columns to average.
 

@@ -1,4 +1,4 @@
-"""How each of the paper's claims is checked, wherever a sweep has both sides of it.
+"""The checks of the paper's claims. A claim is checked wherever a sweep has both of its sides.
 
 Two sides are compared over seeds: the same network at two gammas, the two networks at one gamma,
 two values of K, or two stages of a network. Each check takes the evidence of a sweep and yields
@@ -21,8 +21,8 @@ from analysis.measures.comparisons import (
     reaches,
 )
 
-HEAVY = 0.1  # The paper: tracks straighten with gamma up to this, and accuracy falls above it.
-LOW = 0.5  # An OTS below this counts as having fallen "towards 0".
+HEAVY = 0.1  # The paper says that tracks straighten up to this gamma; above it, accuracy falls.
+LOW = 0.5  # An OTS below this counts as fallen "towards 0"; from this on, it does not.
 
 
 def _at(trials: pd.DataFrame, gamma: Any) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def _gammas(trials: pd.DataFrame) -> list[float]:
 
 
 def decay_lowers(score: str) -> Check:
-    """A score at each gamma above 0, up to 0.1, against the same network without weight decay."""
+    """Compare a score at each gamma in (0, 0.1] with that of the same network at gamma 0."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
@@ -47,7 +47,7 @@ def decay_lowers(score: str) -> Check:
 
 
 def window(evidence: Evidence) -> Iterator[Comparison]:
-    """LSS and both accuracies at the ends of gamma in [1e-3, 1e-2], K = 1."""
+    """Compare LSS and both accuracies at the smallest and largest gamma in [1e-3, 1e-2], K = 1."""
     for key, trials in evidence.strata():
         inside = _gammas(trials[trials.gamma.between(1e-3, 1e-2)])
         if key["stages"] != 1 or len(inside) < 2:
@@ -60,7 +60,7 @@ def window(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def heavy(evidence: Evidence) -> Iterator[Comparison]:
-    """Both accuracies at the first gamma above 0.1 against the last one up to it, K = 1."""
+    """Compare both accuracies at the largest gamma <= 0.1 and the smallest one above it, K = 1."""
     for key, trials in evidence.strata():
         below, above = _gammas(trials[trials.gamma <= HEAVY]), _gammas(trials[trials.gamma > HEAVY])
         if key["stages"] != 1 or not below or not above or below[-1] == 0:
@@ -72,12 +72,12 @@ def heavy(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def networks(score: str, sign: int, least: float = 0, several: bool = False) -> Check:
-    """ResNet against plain network at the same gamma.
+    """Compare a ResNet with the plain network at the same gamma.
 
     Args:
-        score: to compare.
+        score: the column to compare.
         sign: +1 if the ResNet's should be higher, -1 if lower.
-        least: by how much.
+        least: the difference must be larger than this.
         several: whether to check only networks with several stages.
     """
 
@@ -95,7 +95,7 @@ def networks(score: str, sign: int, least: float = 0, several: bool = False) -> 
 
 
 def more_stages(score: str) -> Check:
-    """K > 1 against K = 1: the same network and gamma, at any m."""
+    """Compare K > 1 with K = 1: the same network and gamma, at any m."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata("stages", "points"):
@@ -109,7 +109,7 @@ def more_stages(score: str) -> Check:
 
 
 def later_stages(score: str) -> Check:
-    """The last stage of a network against its first."""
+    """Compare the last stage of a network with its first."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
@@ -126,13 +126,13 @@ def later_stages(score: str) -> Check:
 
 
 def with_accuracy(evidence: Evidence) -> Iterator[Comparison]:
-    """Rank correlation of LSS with test accuracy over gammas, for each network by itself."""
+    """Check whether test accuracy falls as LSS rises over gammas, for each network separately."""
     for key, trials in evidence.strata():
         yield from falls(place(key), trials, "lss", "test_accuracy")
 
 
 def falling(evidence: Evidence) -> Iterator[Comparison]:
-    """Rank correlation of a ResNet's OTS with train accuracy over gammas, K = 1.
+    """Check whether train accuracy falls as a ResNet's OTS rises over gammas, K = 1.
 
     OTS falls "towards 0" only if it is below :data:`LOW` at the highest train accuracy.
     """
@@ -148,7 +148,7 @@ def falling(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def best_gamma(evidence: Evidence) -> Iterator[Comparison]:
-    """The paper's best gamma against the best other one, if at least two others were tried."""
+    """Compare the paper's best gamma with the best other one, if at least two others were tried."""
     for key, trials in evidence.strata():
         if key["stages"] not in (1, 4) or key["layers"] != "convolutional":
             continue
@@ -164,7 +164,7 @@ def best_gamma(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def figure_3(straight: float, optimal: float) -> Check:
-    """ResNet on MNIST at gamma 5e-4: nearly straight tracks and a nearly optimal map."""
+    """Check a ResNet on MNIST at gamma 5e-4: nearly straight tracks, and a nearly optimal map."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
@@ -177,7 +177,7 @@ def figure_3(straight: float, optimal: float) -> Check:
 
 
 def units(flat: float) -> Check:
-    """A ResNet loses less than the plain network as units are eliminated, and less than a limit."""
+    """Check that a ResNet with eliminated units loses less than the plain one, and than a limit."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         yield from networks("lesion_lost", -1)(evidence)
@@ -190,7 +190,7 @@ def units(flat: float) -> Check:
 
 
 def noise(*scores: str) -> Check:
-    """Each of some scores under noise is lower for a ResNet than for a plain network."""
+    """Check whether each of these scores under noise is lower for a ResNet than for a plain one."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for score in scores:
@@ -200,7 +200,7 @@ def noise(*scores: str) -> Check:
 
 
 def mixed_first(evidence: Evidence) -> Iterator[Comparison]:
-    """The closest tenth of pairs of two classes is mixed up more often than all such pairs."""
+    """Check whether, of pairs of two classes, the closest tenth is mixed up more often than all."""
     for key, trials in evidence.strata():
         for gamma, here in trials.groupby("gamma"):
             where = place(key, f"γ = {gamma:g}")

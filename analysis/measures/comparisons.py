@@ -33,7 +33,7 @@ STRATUM = ["dataset", "layers", "stages", "network", "points", "setting"]
 
 
 class Comparison(NamedTuple):
-    """Two sides of a claim in one place of a sweep."""
+    """A comparison of the two sides of a claim, in one place of a sweep."""
 
     where: str
     numbers: str  # of both sides
@@ -43,13 +43,13 @@ class Comparison(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The trials of a sweep that claims are checked on, and the stages of each."""
+    """The trials of a sweep on which claims are checked, and the stages of each."""
 
     trials: pd.DataFrame  # from robustness.of_trials; ``setting``: other varying columns, as text
     tracks: pd.DataFrame  # LSS of each stage after training
 
     def strata(self, *without: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-        """The trials of each combination of the columns of STRATUM, leaving out some of them."""
+        """Yield each combination of the columns of STRATUM, except some, with its trials."""
         names = [name for name in STRATUM if name not in without]
         for key, trials in self.trials.groupby(names, dropna=False):
             yield dict(zip(names, key, strict=True)), trials
@@ -59,10 +59,10 @@ Check = Callable[[Evidence], Iterator[Comparison]]
 
 
 def evidence(results: Results, trials: pd.DataFrame | None = None) -> Evidence:
-    """What a sweep has to check claims on.
+    """Collect what claims are checked on.
 
     Args:
-        results: from :func:`analysis.results.load`; trials that are done count.
+        results: from :func:`analysis.results.load`; only trials that are done are used.
         trials: from :func:`analysis.measures.robustness.of_trials`, if it is already computed.
     """
     trials = without_collapsed(of_trials(results) if trials is None else trials)
@@ -80,10 +80,10 @@ def compare(
     Args:
         where: what both sides have in common.
         names: of the two sides.
-        a: values of one side, one per seed; those that are not finite are left out.
+        a: values of one side, one per seed; values that are not finite are left out.
         b: values of the other side.
         sign: +1 if the claim is that b is larger than a, -1 if smaller.
-        least: by how much.
+        least: the difference must be larger than this.
 
     Yields:
         The comparison; nothing if a side has no finite value.

@@ -12,7 +12,7 @@ from analysis.measures.robustness import AUCS, settings_key
 from analysis.results import Results
 
 OUTCOMES = ("test_accuracy", *AUCS)
-GIVEN = " given test_accuracy"  # ends the name of an outcome with test accuracy held fixed
+GIVEN = " given test_accuracy"  # suffix of an outcome with test accuracy held fixed
 SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy")
 SAME_M = ("ots", "gap")  # comparable at equal m only
 STRATUM = ["dataset", "layers", "stages", "network"]
@@ -29,9 +29,9 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     Outcomes are test accuracy and, if it was measured, the mean accuracy under lesions, random
     noise, FGSM and PGD. A network that is better without noise is also better with a little of it,
     so each of these outcomes appears a second time, "given test_accuracy": the partial correlation
-    with test accuracy held fixed (see :func:`analysis.measures.association.association`). The share
-    of accuracy that remains would not do, because a network that has learned nothing keeps all of
-    it.
+    with test accuracy held fixed (see :func:`analysis.measures.association.association`). Dividing
+    by test accuracy instead would mislead, because a network that has learned nothing keeps all of
+    its accuracy.
 
     Args:
         results: from :func:`analysis.results.load`; ``trials`` is enough.
@@ -46,7 +46,7 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
         ``p_adjusted`` is Benjamini and Hochberg's, over all p values of the table (72 for plain
         networks and ResNets with one K and data set; 120 more for each further outcome): among the
         rows where it is below 0.05, at most one in twenty should be due to chance. Rows overlap, so
-        this is a guide and not a proof. ``warning`` names what not to overlook: few cells, pooled
+        this is a guide and not a proof. ``warning`` lists the caveats of a row: few cells, pooled
         signs that differ from those within networks (Simpson's paradox), networks that differ in
         sign, several m (OTS and gap have no value then), evaluations with several settings (no
         value either).
@@ -79,7 +79,7 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
 
 
 def left_out(results: Results) -> dict[str, int]:
-    """Trials that are in no correlation: stopped (early, by ASHA), diverged, failed, collapsed."""
+    """Count the trials that no correlation uses: stopped by ASHA, diverged, failed, collapsed."""
     status, lost = results.trials.status, results.trials.collapsed.eq(True)
     counts = {name: int((status == name).sum()) for name in ("stopped", "diverged")}
     counts["failed"] = int((~status.isin(["done", "stopped", "diverged"])).sum())
@@ -89,9 +89,9 @@ def left_out(results: Results) -> dict[str, int]:
 def _cells(
     trials: pd.DataFrame, cell: list[str], outcome: str, score: str, given: bool
 ) -> pd.DataFrame:
-    """Means over the trials of each cell that have all the numbers, and the count of these trials.
+    """Average the trials of each cell that have all the numbers, and count them.
 
-    ``setting`` is that of the evaluation; trials with different settings are not averaged.
+    ``setting`` holds the settings of the evaluation. Different settings are not averaged.
     """
     trials = trials.assign(setting=settings_key(trials, outcome) if outcome in AUCS else "")
     numbers = [outcome, score, "test_accuracy"] if given else [outcome, score]
@@ -103,7 +103,7 @@ def _cells(
 def _rows(
     row: dict[str, Any], part: pd.DataFrame, given: bool, resamples: int
 ) -> list[dict[str, Any]]:
-    """A row for each method, over the cells of one scope."""
+    """Correlate the cells of one scope: a row for each method."""
     outcome, score = row["outcome"], row["score"]
     several = {
         "several m": score in SAME_M and part.points.nunique() > 1,
@@ -125,7 +125,7 @@ def _rows(
 
 
 def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, ...], bool]]:
-    """Leading columns of each scope, the strata in it, and whether the stratum is held fixed."""
+    """Yield for each scope its first columns, its strata, and whether the stratum is held fixed."""
     places = strata.groupby(STRATUM[:-1], dropna=False)
     for key, group in places:
         place = dict(zip(STRATUM, key, strict=False))  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""What the numbers of a sweep say, as a headline and in plain sentences.
+"""The findings of a sweep, as a headline and in plain sentences.
 
 Every count stands beside its baseline. An untrained ResNet already has a lower LSS and a higher OTS
 than an untrained plain network, so "lower than plain" alone shows nothing about training.
@@ -32,11 +32,11 @@ class Headline(NamedTuple):
 
     verdict: str
     number: str  # with its name; empty if there is none
-    baseline: str  # what the number is of, and what to compare it with
+    baseline: str  # which cells the number is from, and its baselines
 
 
 def headline(cells: pd.DataFrame) -> Headline:
-    """Whether the geodesic was learned, and how straight tracks are against before training.
+    """Say whether the geodesic was learned, and compare LSS after training with LSS before.
 
     Args:
         cells: from :func:`analysis.measures.summary.summary`.
@@ -81,7 +81,7 @@ def _learned(cells: pd.DataFrame) -> pd.Series:
 def sentences(
     results: Results, search: Search | None = None, cells: pd.DataFrame | None = None
 ) -> list[str]:
-    """What the sweep says, each sentence with its counts; the first says how many trials ended.
+    """The findings as sentences with their counts. The first one counts trials by their status.
 
     Args:
         results: from :func:`analysis.results.load`.
@@ -110,7 +110,7 @@ def sentences(
 
 
 def geodesic_sentence(cells: pd.DataFrame) -> str:
-    """In how many cells the geodesic was learned, with the range of both scores over cells.
+    """Count the cells that learned the geodesic, with the range of both scores over cells.
 
     Args:
         cells: from :func:`analysis.measures.summary.summary`.
@@ -144,7 +144,7 @@ def _range(values: pd.Series, digits: int) -> str:
 
 
 def robustness_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
-    """What networks lose to lesions, noise and attacks; empty if nothing was evaluated.
+    """The accuracy that networks lose to lesions, noise and attacks; empty if not evaluated.
 
     Args:
         results: as for :func:`analysis.measures.robustness.of_trials`.
@@ -220,7 +220,7 @@ def _lowered(trials: pd.DataFrame) -> list[str]:
 
 
 def _certificate(trials: pd.DataFrame) -> list[str]:
-    """How far the assignments may be from the optimum at most; nothing if it is unknown."""
+    """The largest possible excess of an assignment over the optimum; nothing if it is unknown."""
     known = trials[trials.suboptimality.notna()]
     if not len(known):
         return []
@@ -238,7 +238,7 @@ def _certificate(trials: pd.DataFrame) -> list[str]:
 
 
 def _decay(cells: pd.DataFrame, same: list[str]) -> list[str]:
-    """In how many cells gamma > 0 gives a lower LSS than gamma = 0, all else equal."""
+    """Count the cells where gamma > 0 gives a lower LSS than gamma = 0, all else equal."""
     without = cells.loc[cells.gamma == 0, [*same, "lss"]]
     pairs = cells[cells.gamma > 0].merge(without, on=same, suffixes=("", "_without"))
     pairs = pairs.dropna(subset=["lss", "lss_without"])

@@ -1,7 +1,8 @@
-"""What changes when a penalty makes tracks straighter or shorter and all else stays the same.
+"""The effects of a penalty that makes tracks straighter or shorter, all else equal.
 
-Weight decay changes LSS and accuracy together, so their correlation cannot separate cause from
-coincidence. ``straightness_penalty`` and ``transport_penalty`` change tracks at the same gamma.
+Weight decay changes both LSS and accuracy, so their correlation does not show that one causes the
+other. ``straightness_penalty`` and ``transport_penalty`` change the tracks while gamma stays the
+same.
 Command: ``python -m analysis.tables runs/straightness --table intervention``.
 """
 
@@ -22,24 +23,24 @@ PENALTIES = ("straightness_penalty", "transport_penalty")
 ALWAYS = ("lss", "ots", "test_accuracy")  # outcomes that every table has
 ANSWERS = ("test_accuracy", *AUCS)  # outcomes that straighter tracks might cause
 OUTCOMES = (*ALWAYS, *AUCS)
-ENDS = ("_untreated", "_change", "_change_ci95", "_p")  # of an outcome's columns
+ENDS = ("_untreated", "_change", "_change_ci95", "_p")  # suffixes of an outcome's columns
 SURE = 0.05  # A change is sure if its p value, corrected for all tests, is below this.
 DECIMALS = {"lss": 2}  # digits of a change; 3 for other outcomes
 
 
 def effects(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row per cell and weight of a penalty: what it changed against the cell without one.
+    """One row per cell and weight of a penalty: the change from the same cell without a penalty.
 
     Trials with the same seed start from equal weights and see their data in the same order,
-    whatever the penalty. So if both sides have the same seeds, the differences are taken seed by
-    seed, with Student's interval and test of their mean (a pair that lacks a number is left out).
+    whatever the penalty. So if both sides have the same seeds, they are compared seed by seed,
+    with Student's interval and test of the mean difference (pairs that lack a number are left out).
     This is sharper than comparing two means. Otherwise the means are compared with Welch's
     interval and test.
 
     Args:
-        results: from :func:`analysis.results.load`; ``trials`` is enough. Trials that are done
-            count; those with a collapsed stage have no OTS. A robustness AUC is compared if all
-            trials of both sides were evaluated with equal settings.
+        results: from :func:`analysis.results.load`; ``trials`` is enough. Only trials that are done
+            are used; those with a collapsed stage have no OTS. A robustness AUC is compared only
+            if all trials of both sides were evaluated with equal settings.
         trials: from :func:`analysis.measures.robustness.of_trials`, if it is already computed.
 
     Returns:
@@ -51,10 +52,10 @@ def effects(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
         with one seed, and if nothing varies between seeds: without a measured spread, no change
         is sure. ``<score>_p_adjusted`` is Holm's over all p values of the table, so the
         probability that any of them falls below 0.05 by chance is at most 0.05. (Controlling the
-        false discovery rate instead would let many sure changes of LSS carry doubtful changes of
-        accuracy with them.) ``straighter``: whether LSS surely fell, so that the row says anything
-        about straightness; null without p. No rows if no cell has both sides. Trials with both
-        penalties are left out.
+        false discovery rate instead would accept doubtful changes of accuracy whenever there are
+        many sure changes of LSS.) ``straighter``: whether LSS surely fell; only then does the row
+        say anything about straightness; null without p. No rows if no cell has both sides. Trials
+        with both penalties are left out.
     """
     trials = without_collapsed(of_trials(results) if trials is None else trials)
     cell = _cell(results)
@@ -86,7 +87,7 @@ def _cell(results: Results) -> list[str]:
 def _sides(
     trials: pd.DataFrame, cell: list[str]
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
-    """For each comparison its cell, penalty and weight, the trials without and those with it."""
+    """Yield each comparison: its cell, penalty and weight, then the trials without and with it."""
     weights = trials[list(PENALTIES)].astype("float64").fillna(0)
     if not (weights > 0).any(axis=None):
         return
@@ -103,7 +104,7 @@ def _sides(
 
 
 def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> dict[str, Any]:
-    """The numbers of a row, from the trials without and with the penalty."""
+    """Compute the numbers of a row from the trials without and with the penalty."""
     x, y = without.set_index("seed"), side.set_index("seed")
     paired = x.index.is_unique and y.index.is_unique and set(x.index) == set(y.index)
     row = {"seeds": len(y), "untreated_seeds": len(x), "paired": paired}

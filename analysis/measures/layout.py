@@ -129,13 +129,13 @@ def _text(name: str, value: object) -> str:
 
 
 def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Take out the columns that say nothing.
+    """Remove the columns that carry no information.
 
     These are columns of the configuration that hold one value, counts that are 0 in every row, and
     ``suboptimality`` and ``error`` if every row has none.
 
     Returns:
-        The narrower table, and the values taken out as a phrase ("dataset = digits, K = 1").
+        The narrower table, and the removed values as a phrase ("dataset = digits, K = 1").
     """
     names = [n for n in (*CELL, *(f.name for f in CONFIG), "m") if n in table]
     same = [n for n in dict.fromkeys(names) if len(table) and table[n].nunique(dropna=False) == 1]

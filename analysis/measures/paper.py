@@ -1,8 +1,8 @@
 """The paper's own numbers: Gai and Zhang, *A Mathematical Principle of Deep Learning: Learn the
 Geodesic Curve in the Wasserstein Space*, first version.
 
-``paper_tables.csv`` has Tables 2 to 7, a number a row, accuracies as fractions. What is misprinted
-there stands as it was meant, in a column of its own or in :data:`NOTES`; nothing else is changed.
+``paper_tables.csv`` has Tables 2 to 7, one number per row, with accuracies as fractions. Misprints
+are corrected, and noted in a column of their own or in :data:`NOTES`; nothing else is changed.
 """
 
 from functools import cache
@@ -36,7 +36,7 @@ NOTES = {
     7: ("The caption leaves out (std): deviation over the four stages (ddof = 0).", POINTS[4]),
 }
 
-ARCHITECTURES = pd.DataFrame(  # Table 1; cifar100 as cifar10, but for its 100 classes
+ARCHITECTURES = pd.DataFrame(  # Table 1; cifar100 is the same as cifar10 except for its classes
     [
         ("mnist", "fully_connected", 1, "1 x 28 x 28", "1000", 5, 10),
         ("cifar10", "convolutional", 1, "3 x 32 x 32", "32 x 16 x 16", 10, 10),
@@ -60,10 +60,10 @@ FIGURE_3 = {"lss": 1.12, "ots": 0.96}  # ResNet on MNIST at gamma 5e-4
 
 @cache
 def numbers() -> pd.DataFrame:
-    """Tables 2 to 7, a row for each number.
+    """Tables 2 to 7, one row per number.
 
     Returns:
-        Frame with ``table``, ``dataset``, ``stages`` (K), ``network``, ``gamma`` as it was meant
+        Frame with ``table``, ``dataset``, ``stages`` (K), ``network``, ``gamma`` without misprints
         and ``gamma_printed``, ``segment`` (1 to 10 in Tables 2 and 3, else null), ``quantity``
         (a column of the trials table, or ``segment_share``), ``paper`` (accuracies, OTS and
         shares as fractions) and ``paper_std``, its deviation over stages (Tables 6 and 7).

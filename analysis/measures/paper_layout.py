@@ -16,8 +16,8 @@ from analysis.measures.side_by_side import KEY, QUANTITIES, SHARE, keyed, side_b
 from analysis.results import Results
 
 SOURCES = ("here", "paper", "difference")
-BASELINE = "baseline"  # a source, too
-MOST = 40  # values of gamma; a table with more (of a search) is left out
+BASELINE = "baseline"  # the source named in rows of baselines
+MOST = 40  # Leave out a table with more values of gamma than this, such as that of a search.
 DEVIATIONS = ("OTS", "LSR", "LSS")  # columns with a deviation over stages at K > 1
 STUB = [("γ", ""), ("", "")]  # the first two columns: gamma and source
 

@@ -24,8 +24,8 @@ def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
         tracking_uri: MLflow's address, if the results come from there.
 
     Returns:
-        The configurations; of a search, those that it has suggested so far. None if they are not
-        known, which is the case in MLflow and in a folder with nothing but results.
+        The configurations; for a search, those that it has suggested so far. None if they are not
+        known, as in MLflow, or in a folder that has only results.
     """
     root = str(path).rstrip("/") or "/"
     content = None if tracking_uri else storage.read_file(root, places.SWEEP)
@@ -49,7 +49,7 @@ def missing(cells: Cells | None, results: Results) -> pd.DataFrame | None:
 
 
 def extra_sentence(cells: Cells | None, results: Results) -> str:
-    """How many trials match no :func:`planned` configuration, and how they differ; or empty."""
+    """Say how many trials are not :func:`planned`, and how they differ; empty if all are."""
     if not cells:
         return ""
     known = _known(results)
@@ -77,7 +77,7 @@ def extra_sentence(cells: Cells | None, results: Results) -> str:
 
 
 def _known(results: Results) -> list[str]:
-    """Fields that every trial has. A field that older trials lack cannot tell them apart."""
+    """Fields that every trial has. Older trials may lack a field, so do not compare by it."""
     return [name for name in CONFIG_FIELDS if results.trials[name].notna().all()]
 
 
@@ -86,7 +86,7 @@ def _key(cell: dict[Any, Any], names: list[str]) -> tuple[str, ...]:
 
 
 def missing_sentence(left: pd.DataFrame | None, results: Results, search: Search | None) -> str:
-    """How many trials are missing, by network; empty if none is, or if it is not known."""
+    """Say how many trials are missing, by network; empty if none is, or if that is not known."""
     if left is None:
         return ""
     there = len(results.trials)

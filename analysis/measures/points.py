@@ -1,4 +1,4 @@
-"""Whether a point's own line shape says that the network classifies it correctly."""
+"""Whether a point's own line shape predicts that the network classifies it correctly."""
 
 from typing import Any
 
@@ -41,8 +41,8 @@ def points(results: Results) -> pd.DataFrame:
     """How well a point's own LSS, or LSR, predicts that it is classified wrongly: see :func:`auc`.
 
     Args:
-        results: from :func:`analysis.results.load`, with ``trials``, and of ``samples`` at least
-            :data:`COLUMNS`.
+        results: from :func:`analysis.results.load`, with ``trials``, and with at least the columns
+            :data:`COLUMNS` of ``samples``.
 
     Returns:
         Frame with one row per stratum, stage and score: ``cells``, ``trials`` behind them (done

@@ -8,13 +8,13 @@ from scipy import stats
 
 from analysis.measures.coefficients import Coefficients, Pairs, centred, signs
 
-DRAWS = 1_000_000  # A bootstrap of more than DRAWS / resamples pairs has fewer resamples.
-BATCH = 100_000  # draws at a time, so that they fit into the processor's cache
-PERMUTED = 50  # With more pairs, Kendall's p comes from the normal distribution.
+DRAWS = 1_000_000  # With more than DRAWS / resamples pairs, a bootstrap takes fewer resamples.
+BATCH = 100_000  # draws at a time, few enough to fit into the processor's cache
+PERMUTED = 50  # Up to this many pairs, permute for Kendall's p; above, use the normal limit.
 
 
 def bootstrapped(coefficients: Coefficients, n: int, resamples: int) -> np.ndarray:
-    """Coefficients of resampled pairs, (methods, resamples)."""
+    """Compute the coefficients of resampled pairs, (methods, resamples)."""
 
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
         r = len(drawn)  # drawn: indices of pairs, (r, n)
@@ -35,7 +35,7 @@ def bootstrapped(coefficients: Coefficients, n: int, resamples: int) -> np.ndarr
 
 
 def p_value(pairs: Pairs, method: str, resamples: int) -> float:
-    """Two-sided p value: the share of permutations within strata that are as far from 0."""
+    """Two-sided p value: the share of permutations within strata at least as far from 0."""
     x, y, blocks, z = pairs
     n, sizes = len(x), tuple(b.stop - b.start for b in blocks)
     if method != "pearson":

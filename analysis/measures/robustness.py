@@ -29,8 +29,8 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
     """One row per cell of the sweep in which any trial was evaluated.
 
     Args:
-        results: from :func:`analysis.results.load`, with ``trials`` and of ``robustness`` at least
-            :data:`COLUMNS`.
+        results: from :func:`analysis.results.load`, with ``trials``, and with at least the columns
+            :data:`COLUMNS` of ``robustness``.
         trials: from :func:`of_trials`, if it is already computed.
 
     Returns:
@@ -54,7 +54,7 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
 
 
 def of_trials(results: Results) -> pd.DataFrame:
-    """Trials that are done, with what their rows of the robustness table say.
+    """Trials that are done, with summaries of their rows of the robustness table.
 
     Returns:
         Their rows of the trials table, with ``clean_accuracy`` (level 0) and its ``m``;
@@ -88,7 +88,7 @@ def of_trials(results: Results) -> pd.DataFrame:
 
 
 def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the variation rate of the last state (l = n) of each trial's last stage."""
+    """The rows of the last state (l = n) of each trial's last stage that have a variation rate."""
     rows = rows[rows.variation_rate.notna()]
     rows = rows[rows.stage == rows.groupby("trial").stage.transform("max")]
     return rows[rows.block == rows.groupby("trial").block.transform("max")]
@@ -111,7 +111,7 @@ def _settings(text: Any, name: str) -> Any:
 
 
 def settings_sentence(results: Results) -> str:
-    """The settings of each evaluation, all variants that occur; empty if there is none."""
+    """The settings of each evaluation, with all variants that occur; empty without evaluations."""
     found: dict[str, set[str]] = {}
     for text in sorted(set(done(results).evaluations.dropna())):
         for name in (*CURVES, "separation"):

@@ -1,6 +1,6 @@
 """What a search found: the best trial for one objective, the Pareto front for several.
 
-As in the search itself, only trials count that are done and have a finite number for every
+Like the search itself, this uses only trials that are done and have a finite number for every
 objective.
 """
 
@@ -22,12 +22,12 @@ SAMPLERS = {"tpe": "TPE"}
 
 
 class Search(NamedTuple):
-    """How a sweep searched for its trials."""
+    """The settings of a sweep's search."""
 
     method: str
     sampler: str
-    trials: int  # the number asked for
-    objectives: dict[str, str]  # column of the trials table -> max or min, whichever is better
+    trials: int  # the requested number
+    objectives: dict[str, str]  # column of the trials table -> max to maximize it, min to minimize
 
 
 def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | None:
@@ -84,7 +84,7 @@ def on_front(values: np.ndarray) -> np.ndarray:
 
 
 def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
-    """Trials by the first objective, best first, with ``front``: whether on the Pareto front.
+    """Sort trials by the first objective, best first, and add ``front``: on the Pareto front?
 
     The next objective breaks ties.
     """
@@ -95,14 +95,14 @@ def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
 
 
 def candidates(results: Results, search: Search) -> pd.DataFrame:
-    """The trials that count, as :func:`ranked` sorts them. Collapsed trials have no OTS and gap."""
+    """Done trials with finite objectives, :func:`ranked`. Collapsed ones have no OTS and no gap."""
     trials = without_collapsed(done(results)).replace([np.inf, -np.inf], np.nan)
     known = trials.dropna(subset=list(search.objectives))
     return ranked(known, search.objectives)
 
 
 def search_table(results: Results, search: Search) -> pd.DataFrame:
-    """The trials that count, best first; with several objectives only the Pareto front.
+    """The :func:`candidates`, best first; with several objectives only the Pareto front.
 
     Returns:
         Frame with the trial, the columns of the configuration that vary in the sweep, m, and
@@ -124,7 +124,7 @@ def _fields(results: Results) -> list[str]:
 
 
 def search_sentence(results: Results, search: Search) -> str:
-    """What the search looks for, how far it is, and what it has found so far."""
+    """Describe the search: its objectives, its progress, and the best trials so far."""
     found = candidates(results, search)
     count = len(done(results))
     sampler = SAMPLERS.get(search.sampler, search.sampler)

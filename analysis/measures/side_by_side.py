@@ -34,10 +34,10 @@ COLUMNS = {"tracks": ["trial", "epoch", "stage", "shares"]}  # the columns that 
 
 
 def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Every number of Tables 2 to 7 that the sweep has, or that the paper has of its networks.
+    """Every number of Tables 2 to 7 that was measured here, or printed for these networks.
 
     Args:
-        results: from :func:`analysis.results.load`; trials that are done count.
+        results: from :func:`analysis.results.load`; only trials that are done are used.
         trials: from :func:`keyed`, if it is already computed.
 
     Returns:
@@ -46,8 +46,8 @@ def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.Dat
         half-width of its 95% t-interval; ``here_std``, the deviation over stages (ddof = 0, K > 1),
         mean over seeds; ``seeds``; ``paper`` and ``paper_std``; ``difference``, here minus paper.
         Accuracies, OTS and shares are fractions, LSR and LSS dimensionless. Train accuracy is the
-        running one, on augmented images, which the paper's seems to be as well. Collapsed trials
-        have no OTS.
+        running one, on augmented images; the paper's seems to be the same. Collapsed trials have
+        no OTS.
     """
     trials = keyed(results) if trials is None else trials
     if not len(trials):
@@ -77,7 +77,7 @@ def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.Dat
 
 
 def keyed(results: Results) -> pd.DataFrame:
-    """Trials that are done, with ``m`` and ``setting``: what else varies, as one text."""
+    """Trials that are done, with ``m`` and ``setting``: the other varying columns as one text."""
     trials = without_collapsed(done(results))
     others = [name for name in varying(results.trials) if name != "layers"]
     return trials.assign(m=trials.points, setting=other_settings(trials, others))
@@ -98,7 +98,7 @@ def _shares(results: Results, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_paper(key: tuple, group: pd.DataFrame) -> pd.DataFrame:
-    """The numbers measured for one key, joined with all that the paper has for it."""
+    """Join the numbers measured for one key with those that the paper has for it."""
     dataset, layers, stages, *_ = key
     known = paper.numbers()
     known = known[(known.dataset == dataset) & (known.stages == stages)]

@@ -11,7 +11,7 @@ SCORES = [
     "gap",
 ]
 # fmt: on
-BASELINES = {  # columns to show beside a score
+BASELINES = {  # score -> columns with its baselines
     "lss": ["lss_initial", "lss_random"],
     "ots": ["ots_initial", "ots_random"],
     "gap": ["gap_initial"],

@@ -18,17 +18,17 @@ SCORES = ("test_accuracy", "lss", "ots")
 
 
 def compare(results: Results, other: Results) -> pd.DataFrame:
-    """The cells that two sweeps share: trials with the same configuration except for the seed.
+    """Compare the cells that two sweeps share. A cell is a configuration without its seed.
 
     Args:
-        results: from :func:`analysis.results.load`; trials that are done count.
+        results: from :func:`analysis.results.load`; only trials that are done are used.
         other: likewise, of the sweep to compare with.
 
     Returns:
-        One row per cell and score: the cell's configuration (with m, since OTS compares at equal m
-        only), ``score``, ``here`` and ``there`` (means over seeds), ``seeds`` and
-        ``seeds_there``, ``difference`` (here minus there) with Welch's 95% interval ``low`` to
-        ``high``, NaN if a side has one seed. No rows if they share no cell.
+        One row per cell and score: the cell's configuration (with m, because an OTS depends on m),
+        ``score``, ``here`` and ``there`` (means over seeds), ``seeds`` and ``seeds_there``,
+        ``difference`` (here minus there) with Welch's 95% interval ``low`` to ``high``, NaN if a
+        side has one seed. No rows if they share no cell.
     """
     cell = list(dict.fromkeys([*CELL, *(field.name for field in CONFIG)]))
     here, there = (_by_cell(side, cell) for side in (results, other))
