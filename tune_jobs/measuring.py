@@ -1,4 +1,4 @@
-"""What is measured on the network of a trial: scores, geometry, predictions and evaluations."""
+"""Measurements of a trial's network: scores, geometry, predictions and evaluations."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Job:
         wanted: evaluations of the trained network, by name, with their settings.
         keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
         revision: git revision of the source; kept with the results.
-        held: a driver holds the sweep's folder; if it disappears it is not created again.
+        held: a driver holds the sweep's folder, so do not create it again if it disappears.
     """
 
     root: str
@@ -58,10 +58,10 @@ def measure_epoch(
 
     Args:
         job: the trial.
-        network: as it is after the epoch.
-        epoch: its number.
-        ends: whether this is the first or the last measurement of the trial. It takes all of the
-            trial's points and adds the separation; others take ``epoch_points``.
+        network: the network after the epoch.
+        epoch: the number of the epoch.
+        ends: whether this is the first or the last measurement of the trial. These two take all the
+            trial's points and add the separation; the others take ``epoch_points``.
         transport: whether to collect assignment problems.
 
     Returns:
@@ -104,10 +104,11 @@ def predict(network: Network, data: Dataset, device: str, m: int) -> tuple[np.nd
 
 
 def evaluate_all(job: Job, network: Network) -> None:
-    """Run the evaluations that the trial's robustness table does not have with these settings.
+    """Run those evaluations that are not yet in the trial's robustness table with these settings.
 
-    Each one is written when it ends; one that is killed starts again. Levels are pixel values from
-    0 (black) to 255 (white), also for images with another white, such as 16 for the digits.
+    Each one is written when it ends; one that is killed starts again from its beginning. Levels are
+    pixel values from 0 (black) to 255 (white), even if white has another value in the images, such
+    as 16 in the digits.
     """
     done = recorded_evaluations(job.root, job.id) if job.wanted else {}
     left = {name: settings for name, settings in job.wanted.items() if done.get(name) != settings}
@@ -122,7 +123,7 @@ def evaluate_all(job: Job, network: Network) -> None:
 
 
 def _subject(job: Job, network: Network) -> Subject:
-    """The network as evaluations take it: on images in which white is 255."""
+    """Prepare the network for evaluations, which need images in which white is 255."""
     data, m = job.data, job.trial.points
     x, y = (torch.from_numpy(part[:m]).to(job.device) for part in (data.x_test, data.y_test))
     standardise, white = standardiser(data, job.device), float(data.x_train.max())

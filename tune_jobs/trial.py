@@ -31,13 +31,13 @@ SCORES = ("lss", "inverse_lss", "lsr")  # means over the stages are reported aft
 def run_trial(config: dict[str, Any], setup: Setup) -> None:
     """Train one trial, measure it after every epoch, evaluate it, and hand it over for scoring.
 
-    A trial that is done is only evaluated. Training continues after the last epoch that an
+    A trial that is already done is only evaluated. Training resumes after the last epoch that an
     earlier process finished. Every epoch is written to ``checkpoints/<trial>.json`` and ``.pt``
     in the sweep's folder before it is reported.
 
     Args:
         config: the fields of a :class:`TrialConfig`.
-        setup: what all trials of the sweep share.
+        setup: the settings that all trials of the sweep share.
     """
     trial = TrialConfig.model_validate(config)
     _check_folder(setup)
@@ -77,7 +77,7 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
 
 
 def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None) -> None:
-    """Evaluate a trial that is done, from the weights it kept."""
+    """Evaluate a trial that is done, with its stored weights."""
     if checkpoint is None:
         raise FileNotFoundError(f"{job.root}/{places.checkpoint(job.id)}: no weights")
     network = build(job.trial, job.data.image, job.data.classes).to(job.device)
@@ -87,7 +87,7 @@ def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None) -> None:
 
 
 def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any]) -> None:
-    """Train from a checkpoint, or from the start; add every epoch to the history."""
+    """Train from a checkpoint, or from the start, and add every epoch to the history."""
     trial, summary = job.trial, history["summary"]
     for epoch in train(trial, job.data, job.device, checkpoint):
         start = time.perf_counter()
@@ -120,7 +120,7 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
 
 
 def _check_folder(at: Setup | Job) -> None:
-    """Stop rather than create a sweep's folder again that somebody has deleted."""
+    """Stop if somebody has deleted the sweep's folder, rather than create it again."""
     if not at.held or not storage.is_local(at.root):
         return
     storage.require(at.root)
@@ -129,7 +129,7 @@ def _check_folder(at: Setup | Job) -> None:
 
 
 def _keep_best(job: Job, epoch: Epoch, history: dict[str, Any]) -> None:
-    """Keep the weights if no earlier epoch had this test accuracy."""
+    """Keep the weights if their test accuracy is higher than in all earlier epochs."""
     before = max((row["test_accuracy"] for row in history["epochs"]), default=-1.0)
     if epoch.record["test_accuracy"] > before:
         best = {"epoch": epoch.record["epoch"], "network": epoch.checkpoint["network"]}
@@ -141,14 +141,14 @@ def _hand_over(job: Job, network: Network, stages: list[Stage], history: dict[st
     if history["summary"]["status"] == "done":
         try:
             evaluate_all(job, network)
-        except Exception:  # a failed evaluation must not cost the training
+        except Exception:  # a failed evaluation must not discard the trained network
             storage.write_file(job.root, places.error(job.id), traceback.format_exc().encode())
     labels, predictions = predict(network, job.data, job.device, job.trial.points)
     handover.leave_final(job.root, job.id, stages, labels, predictions, history)
 
 
 def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
-    """Leave a trained trial for scoring when it was killed before that, or its files were lost."""
+    """Leave a trained trial for scoring if it was killed before that, or its files were lost."""
     network, m = next(train(job.trial, job.data, job.device)).network, job.trial.points
     initial = score(network, job.data, job.device, m, transport=True)
     handover.leave_initial(job.root, job.id, initial)
@@ -160,7 +160,7 @@ def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, An
 
 
 def _summary(job: Job, network: Network) -> dict[str, Any]:
-    """The columns of the trials table that are known when training begins, as JSON values."""
+    """The columns of the trials table that are known before training, as JSON values."""
     gpu = job.device == "cuda"
     return {
         "trial": job.id,
