@@ -9,7 +9,7 @@ from scoring import places, storage
 
 
 def read(root: str, name: str) -> dict[str, Any] | None:
-    """A checkpoint, or None if there is none.
+    """Read a checkpoint; None if there is none.
 
     A file that torch cannot read is set aside, so its trial starts again from the beginning.
     """
@@ -24,7 +24,7 @@ def read(root: str, name: str) -> dict[str, Any] | None:
 
 
 def write(root: str, name: str, state: dict[str, Any]) -> None:
-    """Write a checkpoint; it replaces an earlier one at once."""
+    """Write a checkpoint. It replaces an earlier one atomically."""
     content = io.BytesIO()
     torch.save(state, content)
     storage.write_file(root, places.checkpoint(name), content.getvalue())

@@ -39,17 +39,17 @@ from tune_jobs.search import Asha, Search, Space, Span, Spans, size
 Keep = Literal["final", "best", "none"]  # weights of a trial that is done
 
 ALIASES = {"K": "stages", "m": "points"}
-ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # names of which one is given
+ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
 
-LONGEST_NAME = 200  # bytes; file systems take 255, and names of files are made from it
-DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # not on Windows
+LONGEST_NAME = 200  # bytes; file names add to it, and file systems allow 255
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names on Windows
 
 
 def check_name(name: str) -> str:
-    """A sweep's name, which is also the name of its folder.
+    """Check a sweep's name, which is also the name of its folder.
 
     Raises:
-        ValueError: it cannot be the name of a folder, or should not be.
+        ValueError: it is not a valid or portable name of a folder.
     """
     if not name.strip(". "):
         raise ValueError("should have a letter or digit")
@@ -101,7 +101,7 @@ class _Base(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def given(self) -> dict[str, list[Any]]:
-        """The axes that were given, by field of the trial."""
+        """The axes that the file gives, by field of the trial."""
         return {
             name: getattr(self, name)
             for name in TrialConfig.model_fields
@@ -110,7 +110,7 @@ class _Base(BaseModel):
 
 
 def _axis(info: FieldInfo) -> Any:
-    """The type of a field in a sweep file: one or more of what the trial allows."""
+    """The type of a field in a sweep file: one or more values of the type in the trial."""
     item: Any = info.annotation
     for rule in info.metadata:
         item = Annotated[item, rule]
@@ -151,17 +151,17 @@ SECTIONS |= {"evaluations": Evaluations, **EVALUATIONS}
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep: its cells, and what each of them holds while it trains."""
+    """A checked sweep: its cells, and the resources that each of them holds while it trains."""
 
     name: str
     description: str
-    trials: list[TrialConfig]  # of a search the corners of its space, and no cells
+    trials: list[TrialConfig]  # cells; for a search, combinations with the ends of ranges
     resources: Resources
     source: str  # file, or name of a built-in sweep
     search: Search | None = None
     scheduler: Asha | None = None
-    space: Space = field(default_factory=dict)  # of a search
-    fixed: dict[str, Any] = field(default_factory=dict)  # of a search: the other fields
+    space: Space = field(default_factory=dict)  # the axes and ranges of a search
+    fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
 
@@ -174,14 +174,14 @@ def builtin() -> dict[str, Path]:
 
 
 def read(source: str, settings: Sequence[str] = ()) -> Sweep:
-    """A sweep from a file or the name of a built-in one.
+    """Read a sweep from a file, or a built-in one by its name.
 
     Args:
         source: path of a YAML file, or a name from :func:`builtin`.
-        settings: ``field=value`` or ``field=v1,v2``, each in place of what the file has.
+        settings: ``field=value`` or ``field=v1,v2``; each replaces the field in the file.
 
     Raises:
-        SweepError: with everything that is wrong with it, a line each.
+        SweepError: the sweep is not valid. The message lists what is wrong, one problem per line.
     """
     path, where = _find(source), plain(source)
     content, places = _content(path, where)
@@ -214,7 +214,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
 
 
 def _find(source: str) -> Path:
-    """The file of a sweep.
+    """Find the file of a sweep.
 
     Raises:
         SweepError: there is none.
@@ -234,7 +234,7 @@ def _find(source: str) -> Path:
 
 
 def _content(path: Path, where: str) -> tuple[dict[str, Any], Places]:
-    """The mapping in a file, and the line of each of its values."""
+    """Read the mapping in a file, and the line of each of its values."""
     try:
         content, lines = yaml_file.parse(yaml_file.read_text(path))
     except yaml_file.YamlError as error:
@@ -252,10 +252,10 @@ def _content(path: Path, where: str) -> tuple[dict[str, Any], Places]:
 
 
 def _stem(path: Path, where: str) -> str:
-    """The name of a sweep whose file gives it none."""
+    """Name a sweep after its file, if the file has no ``name`` field."""
     try:
         return check_name(path.stem)
-    except ValueError as error:  # also of names that are not UTF-8
+    except ValueError as error:  # includes UnicodeError, for names that are not UTF-8
         problem = "is not UTF-8" if isinstance(error, UnicodeError) else error
         raise SweepError(
             f"{where}: name = {short(path.stem)}, from the name of the file: {problem}; "
@@ -264,7 +264,7 @@ def _stem(path: Path, where: str) -> str:
 
 
 def _trials(where: str, file: Any, places: Places) -> list[TrialConfig]:
-    """The cells of a sweep, each once."""
+    """The cells of a sweep without duplicates."""
     trials: dict[str, TrialConfig] = {}
     for cell in cells(where, file, places):
         try:
