@@ -1,4 +1,4 @@
-"""From the axes of a sweep file to its cells, or to the space that a search picks from."""
+"""Turns the axes of a sweep file into its cells, or into the space that a search picks from."""
 
 import itertools
 import math
@@ -12,13 +12,13 @@ from tune_jobs.explain import Places, at
 from tune_jobs.search import Space, Span
 
 MOST_CELLS = 100_000
-MOST_COMBINATIONS = 1_000_000  # before exclude takes some of them out
+MOST_COMBINATIONS = 1_000_000  # the limit before exclude removes some of them
 
 Axes = dict[str, list[Any]]
 
 
 def dimensions(where: str, file: Any, places: Places) -> list[list[dict[str, Any]]]:
-    """The fields that advance together, and each of their values: a list per axis or zip group.
+    """The dimensions of a sweep: one list per axis or zip group, with an entry for each value.
 
     Args:
         where: how messages name the file.
@@ -26,7 +26,7 @@ def dimensions(where: str, file: Any, places: Places) -> list[list[dict[str, Any
         places: where each of its values was given.
 
     Raises:
-        SweepError: a field is given in two places, or lists of a group differ in length.
+        SweepError: a field is given twice, or a group is empty or its lists differ in length.
     """
     axes: Axes = file.given()
     if file.seeds is not None:
@@ -61,8 +61,8 @@ def cells(where: str, file: Any, places: Places) -> Iterator[dict[str, Any]]:
     """Every combination of the axes, except those that are excluded.
 
     Raises:
-        SweepError: there are more than ``MOST_CELLS``; known before the first one is made, or
-            with ``exclude`` on the way.
+        SweepError: there are more than ``MOST_CELLS``. Without ``exclude`` this is raised before
+            the first cell; with it, when the limit is passed.
     """
     found = dimensions(where, file, places)
     excluded: list[Axes] = [group.given() for group in file.exclude]
@@ -109,10 +109,11 @@ def space(
         where: how messages name the file.
         file: the checked content of a sweep file.
         places: where each of its values was given.
-        spans: its ranges, by field.
+        spans: the ranges of the file, by field.
 
     Raises:
-        SweepError: there is nothing to pick from, or something that a search cannot pick from.
+        SweepError: there is nothing to pick from, a search cannot pick from what is given, or
+            there are ranges without a search.
     """
     if file.search is None:
         for name in spans:

@@ -1,4 +1,4 @@
-"""Settings of the command line, ``--set field=v1,v2``, in place of what a file has."""
+"""Settings of the command line, ``--set field=v1,v2``, which replace fields of a file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from tune_jobs.explain import Places
 
 
 def split(setting: str) -> tuple[str, list[Any]]:
-    """The name and the values of a setting.
+    """Split a setting into its name and its values.
 
     >>> split("gamma=0,1e-3")
     ('gamma', [0, 0.001])
 
     Raises:
-        SweepError: it is no setting, or a value cannot be read.
+        SweepError: it has not the form of a setting, or a value cannot be read.
     """
     name, equals, text = setting.partition("=")
     shown = f"--set {plain(setting)}"
@@ -32,16 +32,16 @@ def split(setting: str) -> tuple[str, list[Any]]:
 def apply(
     content: Mapping[str, Any], places: Places, settings: Sequence[str], aliases: Sequence[set[str]]
 ) -> tuple[dict[str, Any], Places]:
-    """The content of a file with settings in place of its own, and where each value is from.
+    """Apply settings to the content of a file, and note where each value comes from.
 
     Args:
-        content: of the file.
+        content: the content of the file.
         places: the lines of its values.
-        settings: of the command line.
+        settings: the settings of the command line.
         aliases: sets of names that stand for one field, such as K and stages.
 
     Raises:
-        SweepError: a setting cannot be read, or sets what an earlier one has set.
+        SweepError: a setting cannot be read, or an earlier one already sets the same field.
     """
     content, places = dict(content), dict(places)
     earlier: list[str] = []
@@ -72,7 +72,7 @@ def apply(
 def _without(
     content: dict[str, Any], places: Places, names: set[str]
 ) -> tuple[dict[str, Any], Places]:
-    """The content without a field; an axis that is set no longer advances with others."""
+    """Remove a field from the content, also from zip groups, where it advances with others."""
     content = {key: value for key, value in content.items() if key not in names}
     places = {way: place for way, place in places.items() if not way or way[0] not in names}
     groups = content.get("zip")
