@@ -1,4 +1,4 @@
-"""What is wrong with the content of a sweep file, in words: pydantic's errors, a line each."""
+"""Explains what is wrong with a sweep file: pydantic's errors in plain words, one line each."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from models.messages import did_you_mean, field_name, plain, short
 
 MOST_LINES = 10
-KINDS = {  # of pydantic's errors, in other words
+KINDS = {  # type of a pydantic error -> its message here
     "bool_type": "should be true or false",
     "bool_parsing": "should be true or false",
     "float_type": "should be one number",
@@ -20,7 +20,7 @@ KINDS = {  # of pydantic's errors, in other words
 }
 
 Way = tuple[str | int, ...]  # keys and indices from the root of the content to a value
-Places = dict[Way, int | str]  # the line of a value, or the --set that it comes from
+Places = dict[Way, int | str]  # where a value comes from: a line of the file, or a --set
 
 
 def at(source: str, places: Places, *way: str | int) -> str:
@@ -38,7 +38,7 @@ def at(source: str, places: Places, *way: str | int) -> str:
 
 
 def _known(places: Places, way: Way) -> Way:
-    """The longest start of a way that has a place."""
+    """The longest prefix of a way that has a place; empty if there is none."""
     lengths = range(len(way), 0, -1)
     return next((way[:length] for length in lengths if way[:length] in places), ())
 
@@ -50,14 +50,14 @@ def explain(
     models: Mapping[str, Any],
     aliases: Mapping[str, str],
 ) -> str:
-    """Lines that name the file, the field, what it is and what it should be.
+    """Explain errors in lines that name the file, the field, its value and what it should be.
 
     Args:
         source: how messages name the file.
-        error: what pydantic found.
+        error: the errors that pydantic found.
         places: where each value of the content was given.
-        models: by the name of a section the model that lists its fields; "" is the whole file.
-        aliases: other names of fields.
+        models: section -> the model that lists its fields; "" is the whole file.
+        aliases: short name -> full name of a field.
     """
     problems = error.errors(include_url=False)
     lines = [_line(source, problem, places, models, aliases) for problem in problems[:MOST_LINES]]
@@ -76,7 +76,7 @@ def _line(
     way: Way = tuple(part for part in problem["loc"] if part != "[key]")
     start = at(source, places, *way)
     if way[-1:] == (0,) and _known(places, way) == way[:-1]:
-        way = way[:-1]  # one value, not the first of a list
+        way = way[:-1]  # the file has a single value here, not a list
     name, kind, given = field_name(way), problem["type"], problem["input"]
     if kind == "extra_forbidden":
         *outer, word = map(str, problem["loc"])
@@ -97,7 +97,7 @@ def _line(
 
 
 def _choices(problem: Any) -> list[str]:
-    """The words that pydantic would take, or that a message of our own lists."""
+    """The words that are allowed, from pydantic's error or from a message of our own."""
     listed = str(problem.get("ctx", {}).get("expected", ""))
     words = [word for number, word in enumerate(listed.split("'")) if number % 2]
     return words or [w.strip() for w in problem["msg"].partition("one of ")[2].split(",")]

@@ -1,8 +1,8 @@
-"""YAML as people read it: what YAML 1.1 would quietly turn into something else is refused.
+"""A YAML reader without the surprises of YAML 1.1, such as ``yes`` that becomes true.
 
-PyYAML's safe parser splits the text into events. Values are resolved here: null, true and false,
-and the numbers of :mod:`models.fields`. Everything else stays text, such as ``yes``, ``012``,
-``1:30`` or a date, and the field that it is for accepts or refuses it. Keys are always text.
+PyYAML's safe parser splits the text into events. This module resolves null, true and false, and the
+numbers of :mod:`models.fields`. Everything else stays text, such as ``yes``, ``012``, ``1:30`` or a
+date, and its field accepts or refuses it. Keys are always text.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from models.files import open_regular
 from models.messages import field_name, first_line, plain
 
 MOST_BYTES = 250_000
-MOST_LEVELS = 20  # of lists and mappings inside each other
+MOST_LEVELS = 20  # of nested lists and mappings
 MOST_VALUES = 20_000  # after aliases are expanded
 
 CORE = "tag:yaml.org,2002:"
@@ -28,11 +28,11 @@ Lines = dict[Place, int]
 
 
 class YamlError(ValueError):
-    """A text that is not a YAML file for this program.
+    """A text is not YAML, or is YAML that this program refuses.
 
     Args:
         problem: what is wrong, and what to write instead.
-        line: where, counted from 1; 0 if it concerns the whole file.
+        line: the line of the problem, counted from 1; 0 if it concerns the whole file.
     """
 
     def __init__(self, problem: str, line: int = 0):
@@ -41,10 +41,10 @@ class YamlError(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file of at most ``MOST_BYTES``.
+    """Read the text of a regular file of at most ``MOST_BYTES``.
 
     Raises:
-        YamlError: it is something else, too large, unreadable or not UTF-8.
+        YamlError: it is not a regular file, too large, unreadable or not UTF-8.
     """
     try:
         with open_regular(path) as file:
@@ -61,13 +61,13 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str) -> tuple[Any, Lines]:
-    """The one document in a text, and the line of each of its values.
+    """Parse the one document in a text; also return the line of each of its values.
 
     >>> parse("gamma: [0, 1e-3]\\nname: 2026-01-01")[0]
     {'gamma': [0, 0.001], 'name': '2026-01-01'}
 
     Raises:
-        YamlError: no YAML, or YAML that this program refuses.
+        YamlError: the text is not YAML, or is YAML that this program refuses.
     """
     for letter, name in BREAKS.items():
         if letter in text:
@@ -77,13 +77,13 @@ def parse(text: str) -> tuple[Any, Lines]:
 
 
 def values(text: str) -> list[Any]:
-    """Values of a command line with commas between them, each as it would stand in a file.
+    """Parse the values of a command line, separated by commas, as if they stood in a file.
 
     >>> values("0,1e-3,plain")
     [0, 0.001, 'plain']
 
     Raises:
-        YamlError: a value is missing, or as for :func:`parse`.
+        YamlError: a value is missing, or :func:`parse` refuses it.
     """
     parts = text.split(",")
     if not all(part.strip() for part in parts):
@@ -101,7 +101,7 @@ class _Document:
             raise _not_yaml(error, text) from error
         self._text = text
         self._values = 0
-        self._anchors: dict[str, tuple[Any, int]] = {}  # values, and how many are inside of each
+        self._anchors: dict[str, tuple[Any, int]] = {}  # each value, and how many it contains
         self._lines: Lines = {}
 
     def read(self) -> tuple[Any, Lines]:
@@ -167,7 +167,7 @@ class _Document:
 
     def _mapping(self, path: Place, level: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        given: dict[str, int] = {}  # lines of the keys of this mapping, also "<<"
+        given: dict[str, int] = {}  # the line of each key of this mapping, "<<" included
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             line = event.start_mark.line + 1
             if not isinstance(event, yaml.ScalarEvent):
@@ -194,7 +194,7 @@ class _Document:
 
 
 def _merged(content: Any, line: int) -> list[dict[str, Any]]:
-    """The mappings that ``<<`` merges into the one that it stands in."""
+    """The mappings that ``<<`` merges into its own mapping."""
     parts = content if isinstance(content, list) else [content]
     if not all(isinstance(part, dict) for part in parts):
         raise YamlError("<< merges a mapping, or a list of mappings", line)
@@ -234,7 +234,7 @@ def _check_tag(tag: str | None, kind: str, line: int) -> None:
 
 
 def _not_yaml(error: yaml.YAMLError, text: str) -> YamlError:
-    """PyYAML's error in words, with the line that it is about."""
+    """Turn PyYAML's error into plain words, with its line."""
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         problem, line = getattr(error, "problem", None) or "cannot be parsed", mark.line + 1
