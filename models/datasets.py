@@ -1,8 +1,8 @@
 """Data sets as plain uint8 arrays, prepared once on a node and memory-mapped by its trials.
 
 ``digits`` comes with scikit-learn. The others are read from ``NAME.npz`` in the data folder if it
-exists; otherwise torchvision downloads and verifies them at first use. Prepared arrays lie in the
-cache folder. A file lock keeps two processes of a node from preparing the same one.
+exists; otherwise torchvision downloads and verifies them at first use. Prepared arrays are kept in
+the cache folder. A file lock keeps two processes of a node from preparing the same data set.
 """
 
 import json
@@ -26,9 +26,9 @@ from models.errors import DataError
 from models.files import given_path, is_there, open_regular
 from models.messages import first_line, plain
 
-__all__ = ["ARRAYS", "DataError"]  # of models.archives and models.errors, for those who load
+__all__ = ["ARRAYS", "DataError"]  # re-exported from models.archives and models.errors
 
-DIGITS_TEST = 500  # of 1,797
+DIGITS_TEST = 500  # test images among the 1,797
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     classes: int
-    mean: tuple[float, ...]  # per channel, of the train split, in pixel values
-    std: tuple[float, ...]
-    checksum: str = ""  # of the four arrays: shapes, images, labels
+    mean: tuple[float, ...]  # per channel, over the train split, in pixel values
+    std: tuple[float, ...]  # likewise
+    checksum: str = ""  # of the shapes and contents of the four arrays
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -52,18 +52,18 @@ class Dataset:
 
 
 def data_folder(given: str | None = None) -> Path | None:
-    """Where to look for ``NAME.npz``: what is given, else ``GEOSWEEP_DATA``, else nowhere."""
+    """The folder with ``NAME.npz`` files: the given one, else ``GEOSWEEP_DATA``, else None."""
     folder = given or os.environ.get("GEOSWEEP_DATA")
     return given_path(folder).resolve() if folder else None
 
 
 def cache_folder() -> Path:
-    """Where prepared arrays lie: ``GEOSWEEP_CACHE``, else ``~/.cache/geosweep``."""
+    """The folder of prepared arrays: ``GEOSWEEP_CACHE``, else ``~/.cache/geosweep``."""
     return given_path(os.environ.get("GEOSWEEP_CACHE") or "~/.cache/geosweep").resolve()
 
 
 def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
-    """A data set, prepared first if this node has not done so yet.
+    """Load a data set, after preparing it if this node has not done so yet.
 
     Args:
         name: one of ``models.config.DATASETS``, or the path of an ``.npz`` file with uint8
@@ -71,13 +71,13 @@ def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
             integer labels ``y_train``, ``y_test``.
         folder: the data folder; see :func:`data_folder`.
         verify: compare the arrays in the cache with their checksum, and prepare them again if
-            they differ. Takes a second for some hundred megabytes.
+            they differ. This takes about a second for a few hundred megabytes.
 
     Returns:
-        Arrays mapped from the cache: processes of one node share their memory.
+        The data set, with arrays mapped from the cache, so processes of a node share their memory.
 
     Raises:
-        DataError: unknown, unreadable, malformed, or impossible to download.
+        DataError: the data set is unknown, unreadable, malformed, or cannot be downloaded.
     """
     source = _source(name, data_folder(folder))
     place = _arrays() / _key(name, source)
@@ -86,14 +86,14 @@ def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
 
 
 def keep(checksum: str, fetch: Callable[[], IO[bytes]]) -> Dataset:
-    """A data set by its checksum, fetched first if this node has no such one yet.
+    """Load a data set by its checksum, after fetching it if this node does not have it yet.
 
     Args:
         checksum: a :attr:`Dataset.checksum`.
-        fetch: hands out an ``.npz`` archive of its four arrays.
+        fetch: opens an ``.npz`` archive of its four arrays.
 
     Raises:
-        DataError: what was fetched is not that data set, or cannot be kept.
+        DataError: the fetched data set has another checksum, or cannot be written to the cache.
     """
 
     def fetched() -> dict[str, np.ndarray]:
@@ -118,7 +118,7 @@ def _arrays() -> Path:
 def _prepared(
     place: Path, prepare: Callable[[], dict[str, np.ndarray]], verify: bool = False
 ) -> Dataset:
-    """The data set at a place in the cache; one process prepares it if it is missing or damaged."""
+    """Load a data set from the cache; if it is missing or damaged, one process prepares it."""
     data = _mapped(place, verify)
     if data is not None:
         return data
@@ -151,7 +151,7 @@ def _mapped(place: Path, verify: bool = False) -> Dataset | None:
         if not all(file.is_file() for file in files):
             return None
         about = json.loads(files[0].read_text())
-        # Copy-on-write maps: shared until somebody writes, and torch takes them without a warning.
+        # Copy-on-write maps share memory until it is changed; torch warns of read-only ones.
         arrays = {key: np.load(place / f"{key}.npy", mmap_mode="c") for key in ARRAYS}
         data = Dataset(**arrays, **about)
         check_forms({key: Form(array.dtype, array.shape) for key, array in arrays.items()}, "")
@@ -162,26 +162,26 @@ def _mapped(place: Path, verify: bool = False) -> Dataset | None:
 
 
 def locate(name: str, folder: str | None = None) -> str:
-    """A name for :func:`load` that does not depend on the current directory."""
+    """A name to pass to :func:`load` that does not depend on the current directory."""
     source = _source(name, data_folder(folder))
     return name if source is None else str(source)
 
 
 def is_here(name: str, folder: str | None = None) -> bool:
-    """Whether :func:`load` finds a data set on this machine, and downloads nothing.
+    """Whether :func:`load` finds the data set on this machine, without a download.
 
     Raises:
-        DataError: no such file.
+        DataError: there is no such file, or it is not a regular one.
     """
     source = _source(name, data_folder(folder))
     return source is not None or name == "digits" or _mapped(_arrays() / name) is not None
 
 
 def _source(name: str, folder: Path | None) -> Path | None:
-    """The .npz file that holds the data set, or None: it is bundled or torchvision's.
+    """The .npz file that holds the data set; None if it is bundled or from torchvision.
 
     Raises:
-        DataError: no such file, or not a regular one.
+        DataError: there is no such file, or it is not a regular one.
     """
     named = name in DATASETS
     path = Path(f"{name}.npz") if named else given_path(name)
@@ -240,10 +240,10 @@ def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
         for key, array in arrays.items():
             np.save(aside / f"{key}.npy", array)
         (aside / "about.json").write_text(json.dumps(about))
-        for file in aside.iterdir():  # a crash after the rename would leave zeros otherwise
+        for file in aside.iterdir():  # otherwise a crash after the rename could leave zeros
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        if place.is_dir() and not place.is_symlink():  # it is damaged
+        if place.is_dir() and not place.is_symlink():  # a damaged data set, to be replaced
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
@@ -261,7 +261,7 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _digits() -> dict[str, np.ndarray]:
-    """scikit-learn's 1,797 images of 8 x 8 pixels (0 to 16), split once and for all."""
+    """scikit-learn's 1,797 images of 8 x 8 pixels (0 to 16), always split in the same way."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -291,7 +291,7 @@ def _from_torchvision(name: str) -> dict[str, np.ndarray]:
     print(f"{name}: downloading to {root}", file=sys.stderr)
     try:
         train, test = (kind(str(root), train=train, download=True) for train in (True, False))
-    except Exception as error:  # urllib, http, ssl, tarfile, RuntimeError: all mean the same here
+    except Exception as error:  # torchvision raises errors of urllib, http, ssl, tarfile, ...
         raise DataError(
             f"{name}: could not be downloaded; put a {name}.npz with {', '.join(ARRAYS)} into a "
             f"folder and name it with --data or GEOSWEEP_DATA ({first_line(error)}); if a file in "
@@ -306,7 +306,7 @@ def _from_torchvision(name: str) -> dict[str, np.ndarray]:
 
 
 def _checked(raw: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
-    """Images as uint8 (count, h, w, c) and labels as int64, or what is wrong with them."""
+    """Check arrays; return images as uint8 (count, h, w, c) and labels as int64."""
     check_forms({key: Form(array.dtype, array.shape) for key, array in raw.items()}, where)
     check_labels(raw["y_train"], raw["y_test"], where)
     arrays = {}

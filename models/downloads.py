@@ -1,8 +1,8 @@
 """Files that torchvision has downloaded and unpacked.
 
-torchvision compares the CIFAR files with their checksums. For MNIST it only looks whether they are
-there, so a file that was torn or zeroed later fails when it is read. Such files are deleted here,
-and torchvision then unpacks or downloads them again.
+torchvision compares the CIFAR files with their checksums. Of the MNIST files it only checks that
+they exist, so a file that was later truncated or filled with zeros fails when it is read. This
+module deletes such files, and torchvision then unpacks or downloads them again.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ IMAGE = (28, 28)
 
 
 def delete_damaged(root: Path, name: str, resources: Iterable[tuple[str, str]]) -> list[Path]:
-    """Delete those unpacked files of a data set that are damaged.
+    """Delete the damaged ones among the unpacked files of a data set.
 
     Args:
         root: torchvision's folder.
@@ -49,6 +49,6 @@ def _is_whole(path: Path, shape: tuple[int, ...], archive: Path, md5: str | None
         return False
     packed = archive.read_bytes() if archive.is_file() else b""
     if md5 is None or hashlib.md5(packed, usedforsecurity=False).hexdigest() != md5:
-        return True  # nothing to compare with
+        return True  # without an intact archive there is no checksum to compare with
     checksum, _ = struct.unpack("<II", packed[-8:])  # the end of a gzip file: CRC-32 and size
     return zlib.crc32(content) == checksum
