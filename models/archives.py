@@ -1,7 +1,7 @@
-"""``.npz`` files of users, and the rules that every data set keeps.
+"""Reads ``.npz`` files of users, and checks the rules that every data set follows.
 
-Anyone may hand in an archive, so sizes and types are checked in its headers before an array is
-unpacked: a small file can hold zeros for more memory than there is.
+An archive may come from anyone. A small one can unpack to more memory than the machine has, so
+sizes and types are checked in the headers before an array is unpacked.
 """
 
 import math
@@ -21,16 +21,16 @@ from models.messages import first_line, plain, several
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 SPLITS = ("train", "test")
 
-MOST_CLASSES = 100_000  # the head of a network has an output for each
+MOST_CLASSES = 100_000  # limits the network, which has an output for each class
 MOST_IN_IMAGE = 2**22  # values: 1024 x 1024 pixels of four channels
-CHANNELS = 4  # a last axis above this with a second one up to it is channels first
+CHANNELS = 4  # A second axis up to this and a last one above it: channels first, which is refused.
 NPY = b"\x93NUMPY"
 
 IMAGES = "uint8 images of shape (count, height, width) or (count, height, width, channels)"
 
 
 class Form(NamedTuple):
-    """What the header of an array says."""
+    """The type and shape in the header of an array."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -40,12 +40,12 @@ class Form(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Memory that the array takes when it is unpacked."""
+        """Memory of the unpacked array."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read(source: Path) -> dict[str, np.ndarray]:
-    """The four arrays of an ``.npz`` file.
+    """Read the four arrays of an ``.npz`` file.
 
     Raises:
         DataError: it is not a regular file, not an archive, or breaks a rule of this module.
@@ -59,7 +59,7 @@ def read(source: Path) -> dict[str, np.ndarray]:
 
 
 def read_archive(file: IO[bytes], where: str) -> dict[str, np.ndarray]:
-    """The four arrays of an open ``.npz`` archive; ``where`` names it in messages.
+    """Read the four arrays of an open ``.npz`` archive; ``where`` names it in messages.
 
     Raises:
         DataError: it is not an archive, or breaks a rule of this module.
@@ -71,7 +71,7 @@ def read_archive(file: IO[bytes], where: str) -> dict[str, np.ndarray]:
             )
         file.seek(0)
         with zipfile.ZipFile(file) as archive, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy's, about headers that Python 2 has written
+            warnings.simplefilter("ignore")  # NumPy warns of headers written by Python 2
             members = _members(archive.infolist(), where)
             forms = {key: _form(archive, member, where) for key, member in members.items()}
             check_forms(forms, where)
@@ -82,14 +82,14 @@ def read_archive(file: IO[bytes], where: str) -> dict[str, np.ndarray]:
             return {key: (images | labels)[key] for key in ARRAYS}
     except DataError:
         raise
-    except Exception as error:  # zipfile, zlib, struct and numpy each raise their own
+    except Exception as error:  # zipfile, zlib, struct and NumPy raise different types
         raise DataError(
             f"{where}: cannot be read as an .npz archive: {first_line(error)}"
         ) from error
 
 
 def _members(infos: Iterable[zipfile.ZipInfo], where: str) -> dict[str, zipfile.ZipInfo]:
-    """The members that hold the four arrays."""
+    """Find the members that hold the four arrays."""
     found: dict[str, zipfile.ZipInfo] = {}
     names = []
     for info in infos:
@@ -138,10 +138,10 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def check_forms(forms: Mapping[str, Form], where: str) -> None:
-    """Whether types and shapes are those of a data set.
+    """Check that types and shapes are those of a data set.
 
     Raises:
-        DataError: which array is wrong, what it is and what it should be.
+        DataError: an array is wrong; the message says which, what it is and what it should be.
     """
     for split in SPLITS:
         x, y = forms[f"x_{split}"], forms[f"y_{split}"]
@@ -180,10 +180,10 @@ def _image(form: Form) -> tuple[int, ...]:
 
 
 def check_labels(train: np.ndarray, test: np.ndarray, where: str) -> None:
-    """Whether labels are those of a data set: 0 up to the number of classes, less one.
+    """Check that labels are at least 0 and not too large, and that the train split has them all.
 
     Raises:
-        DataError: a label is negative or too large, or the train split lacks it.
+        DataError: a label is negative or too large, or the train split lacks a test label.
     """
     for split, y in zip(SPLITS, (train, test), strict=True):
         least, most = int(y.min()), int(y.max())
@@ -200,7 +200,7 @@ def check_labels(train: np.ndarray, test: np.ndarray, where: str) -> None:
 
 
 def _check_memory(forms: Mapping[str, Form], where: str) -> None:
-    """Whether this machine can prepare a data set: its arrays, and the train images as float64."""
+    """Check that memory is enough for the arrays, and for the train images as float64."""
     unpacked = sum(form.bytes for form in forms.values())
     needed = unpacked + 8 * forms["x_train"].bytes
     if needed > (memory := _memory()):
@@ -212,7 +212,7 @@ def _check_memory(forms: Mapping[str, Form], where: str) -> None:
 
 
 def _memory() -> float:
-    """Bytes of memory that this machine, or its container, has."""
+    """Memory of this machine, or of its container if that has less, in bytes."""
     memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
         return min(memory, float(Path("/sys/fs/cgroup/memory.max").read_text()))

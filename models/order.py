@@ -1,21 +1,22 @@
-"""Whether the first images of a split can stand for all of it.
+"""Warns if the first images of a split do not represent the whole split.
 
-Scores are taken on the first test images, and normalisations settle on the first train images. In a
-file that is sorted by class these are images of a few classes only.
+Scores are measured on the first test images, and normalisations settle on the first train images.
+In a file that is sorted by class, these images belong to a few classes only.
 """
 
 import math
 
 import numpy as np
 
-CHANCE = math.log(1e-6)  # a random order has a lower chance than this of looking sorted
+CHANCE = math.log(1e-6)  # Below this chance, an order counts as sorted; from it on, as random.
 
 
 def classes_at_start(labels: np.ndarray, m: int) -> tuple[int, int] | None:
-    """Classes among the first ``m`` labels and among all, if no random order explains a gap.
+    """Count classes among the first ``m`` labels and among all; None if a random order explains it.
 
-    The chance that m random labels miss a set of classes that hold a share s of all is
-    (1 - s)^m, and there are as many sets as ways to choose so many classes.
+    m random labels miss all classes of a set that holds a share s of the labels with probability
+    (1 - s)^m. This is multiplied by the number of sets of that size, as any of them could be
+    missing.
 
     >>> classes_at_start(np.repeat(np.arange(10), 100), 50)
     (1, 10)
@@ -33,7 +34,7 @@ def classes_at_start(labels: np.ndarray, m: int) -> tuple[int, int] | None:
 
 
 def warnings(name: str, y_train: np.ndarray, y_test: np.ndarray, m: int) -> list[str]:
-    """What to tell about a data set of which the first ``m`` test images are scored."""
+    """Warnings about the order of a data set whose first ``m`` test images are scored."""
     told = []
     for split, labels, count, use in (
         ("test", y_test, m, "which are scored"),
