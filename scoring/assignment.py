@@ -69,7 +69,7 @@ def match(
 
     The solution is exact for the numbers that ``rows`` returns. Memory: a block for each thread
     and about 70 edges for each of the m rows. Time: about ten passes over all pairs for a hard
-    problem, one where the diagonal is clearly best.
+    problem; a single pass if the diagonal is clearly best.
 
     Args:
         rows: the matrix.
@@ -217,7 +217,7 @@ def _extended(
 def _candidates(
     rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> tuple[Edges, np.ndarray, float]:
-    """First edges, potentials of the columns that fit them, and the typical cost of second best."""
+    """First edges, potentials of columns that fit them, and the typical cost of a second best."""
     m = len(v)
     k = min(CANDIDATES, m)
     best, place = np.full((m, k), np.inf), np.full((m, k), -1, np.int32)
@@ -278,7 +278,7 @@ def _price(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each row: columns (m, most) with cost - v below its bar, their costs, and the least one.
 
-    A row with fewer such columns ends with -1.
+    A row with fewer such columns is filled up with -1.
     """
     m = len(v)
     most = min(most, m)

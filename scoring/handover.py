@@ -43,7 +43,7 @@ def leave_final(
     predictions: np.ndarray,
     history: Mapping[str, Any],
 ) -> None:
-    """Hand a trained network over: with this file its training is done for good.
+    """Hand a trained network over. Once this file exists, the trial is not trained again.
 
     Args:
         root: the sweep's folder.
@@ -123,12 +123,12 @@ def finish(
 
 def discard(root: str, trial: str) -> None:
     """Delete what a trial left."""
-    storage.delete(root, places.final(trial))  # first: without it nobody asks for the rest
+    storage.delete(root, places.final(trial))  # first, as the other files are not used without it
     storage.delete(root, places.pending(trial))
 
 
 def _update(root: str, trial: str) -> None:
-    """Bring the row of a trial that has left nothing up to date with its evaluations."""
+    """Only update the row of a trial with its evaluations, when nothing is left to score."""
     row = read_row(root, "trials", trial)
     if row.get("status") not in ENDED:
         raise FileNotFoundError(f"{root}/{places.final(trial)}")

@@ -145,7 +145,7 @@ def collected(best, place, v, best_rows, place_rows, u, own):
 
 @exact
 def added(first, column, cost, found, costs):
-    """The edges and, added to them, the new ones that a pass found."""
+    """Add to the edges the new ones that a pass found."""
     m, k = found.shape
     new = np.zeros((m, k), np.bool_)
     begin = np.zeros(m + 1, np.int64)
@@ -270,7 +270,7 @@ def reduce(first, column, cost, v, columns, owners, limit):
 
 @exact
 def augment(first, column, cost, v, columns, owners):
-    """Match every free row along a shortest path (Dijkstra with a heap); False if one has none."""
+    """Match every free row along a shortest path (Dijkstra, heap); False if a row has no path."""
     m = len(v)
     distance, before = np.full(m, np.inf), np.empty(m, np.int64)
     place = np.full(m, -1)  # in the heap; -1 not seen, -2 reached

@@ -1,4 +1,4 @@
-"""Every path inside a sweep's folder, relative to it. No other module spells these names.
+"""Every path inside a sweep's folder, relative to it. Other modules take these names from here.
 
 The folder itself is a path or a URI; :mod:`scoring.storage` reads and writes in it.
 """
@@ -10,9 +10,9 @@ ASIDE = "set-aside"  # damaged files, and files that geosweep did not write
 ERRORS = "errors"  # tracebacks of failed trials
 REPORT = "report"  # the page, its tables and its figures
 DATA = "data"  # data sets for the nodes of a cluster, by checksum
-NODES = "nodes"  # a token of the driver, by which nodes recognise the folder
-HOLDERS = "holders"  # in an object store: which driver runs the sweep
-LOCK = ".lock"  # on a disk: the same, as a lock
+NODES = "nodes"  # a token that the driver writes, so that nodes can recognise the folder
+HOLDERS = "holders"  # says which driver runs the sweep, in an object store
+LOCK = ".lock"  # lock of the driver that runs the sweep, on a disk
 HOLDER = ".holder"  # names the process that has the lock
 SWEEP = "sweep.json"  # the cells of the sweep, and the settings of its search
 PROGRESS = "progress.json"  # what a running sweep is doing

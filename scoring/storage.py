@@ -1,4 +1,4 @@
-"""Files in a sweep's folder, on a disk or in an object store. A file appears as a whole, or not.
+"""Files in a sweep's folder, on a disk or in an object store. No file is ever partly written.
 
 A folder is a path, or any URI that ``pyarrow.fs`` opens. On a file system (a disk, a mounted path)
 a file is written under another name, and renamed when it is complete. An object store (``s3://``,
@@ -29,13 +29,13 @@ import pyarrow.fs as pafs
 from scoring.places import ASIDE
 
 OBJECT_STORES = ("s3", "gcs")
-PATIENCE = 60.0  # Ask an object store that does not answer again for this long, in seconds.
+PATIENCE = 60.0  # When an object store does not answer, repeat the call for this many seconds.
 PASSING = ("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE")
 PASSING += ("REQUEST_TIMEOUT", "THROTTLING", "UNAVAILABLE")
 
 
 class StoreError(RuntimeError):
-    """A file in a sweep's folder is not what it should be; the message names it."""
+    """A file in a sweep's folder is damaged or foreign; the message names it."""
 
 
 class Unreachable(StoreError):
@@ -43,7 +43,7 @@ class Unreachable(StoreError):
 
 
 def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a sweep's folder, and its path there. A path without ``://`` is local.
+    """The file system of a sweep's folder, and its path in it. A path without ``://`` is local.
 
     Raises:
         ValueError: there is no such kind of URI.
@@ -60,7 +60,7 @@ def _opened(root: str) -> tuple[pafs.FileSystem, str]:
 
 
 def is_local(root: str) -> bool:
-    """Whether a sweep's folder is a path of this machine, which includes mounted ones."""
+    """Whether a sweep's folder is a path on this machine; mounted file systems count."""
     return open_folder(root)[0].type_name == "local"
 
 
@@ -93,7 +93,7 @@ _required: set[str] = set()
 
 
 def require(root: str) -> None:
-    """From now on this process never creates a sweep's folder; if it is deleted, writing fails."""
+    """Make this process never create the sweep's folder; if it is deleted, writing fails."""
     _required.add(root)
 
 

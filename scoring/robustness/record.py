@@ -33,7 +33,7 @@ def recorded_evaluations(root: str, trial: str) -> dict[str, Any]:
 
 
 def robustness_columns(root: str, trial: str) -> dict[str, Any]:
-    """The columns of the trials table that sum up a trial's robustness table; empty without."""
+    """Columns of the trials table that sum up the robustness table; empty if that has no rows."""
     rows = read_rows(root, "robustness", trial)
     if not rows:
         return {}

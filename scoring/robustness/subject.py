@@ -70,19 +70,19 @@ class Subject:
             yield here, pixels, self.labels[here.start : here.stop].long()
 
     def walk(self, pixels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Stage k, block l from 0, and state x^(l) (b, ...) of pixels (b, ...), in this order."""
+        """Yield stage k, block l from 0, and state x^(l) (b, ...) for pixels (b, ...)."""
         stage, block = 0, 0
         for k, state in self.network.states(self.standardise(pixels)):
             stage, block = k, block + 1 if k == stage else 0
             yield stage, block, state
 
     def blocks(self) -> dict[int, int]:
-        """n of each stage, found by sending one point through the network."""
+        """The number of blocks n of each stage, found by sending one point through the network."""
         _, pixels, _ = next(self.parts())
         return {stage: block for stage, block, _ in self.walk(pixels[:1])}
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Pixels (b, ...) -> (b, classes)."""
+        """Logits (b, classes) of pixels (b, ...)."""
         return self.network.classify(_last(self.network.states(self.standardise(pixels))))
 
     def resume(self, state: Tensor, stage: int, blocks: Sequence[int]) -> Tensor:
