@@ -1,4 +1,4 @@
-"""Files in a sweep's folder, on a disk or in an object store. No file is ever partly written.
+"""Files in a sweep's folder, on a disk or in an object store. A file appears once complete.
 
 A folder is a path, or any URI that ``pyarrow.fs`` opens. On a file system (a disk, a mounted path)
 a file is written under another name, and renamed when it is complete. An object store (``s3://``,
