@@ -15,6 +15,7 @@ from made_up import made_up_sweep, made_up_trial, paper_sweep
 from scipy import stats
 
 from analysis import correlation
+from analysis.measures import correlations as correlations_module
 from analysis.measures import resampling
 from analysis.measures.association import METHODS, association
 from analysis.measures.correlations import SCORES, correlations, left_out
@@ -458,7 +459,7 @@ def test_an_ots_is_correlated_at_equal_m_only(tmp_path: Path) -> None:
 
 def test_every_outcome_that_was_measured_is_correlated(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(
-        correlation, "OUTCOMES", ("test_accuracy", "movement", "nonsense", "energy")
+        correlations_module, "OUTCOMES", ("test_accuracy", "movement", "nonsense", "energy")
     )
     for i in range(5):
         made_up_trial(tmp_path, gamma=i / 100, movement=float(i), lss=float(-i))

@@ -563,7 +563,7 @@ def test_area_lies_between_the_lowest_and_the_highest_accuracy(curve):
 
 
 def test_an_area_needs_levels_and_as_many_accuracies():
-    with pytest.raises(ValueError, match="needs a level"):
+    with pytest.raises(ValueError, match="needs at least one level"):
         area([], [])
     with pytest.raises(ValueError, match="shorter"):
         area([0, 1], [1.0])

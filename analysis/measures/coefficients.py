@@ -21,7 +21,10 @@ Coefficients = Callable[[np.ndarray], np.ndarray]  # see coefficients_of
 def finite_pairs(
     x: np.ndarray, y: np.ndarray, strata: np.ndarray | None, held: np.ndarray | None
 ) -> Pairs:
-    """The pairs without NaN and infinities; arguments as for :func:`association`."""
+    """The pairs without NaN and infinities.
+
+    The arguments are those of :func:`analysis.measures.association.association`.
+    """
     x, y = np.asarray(x, "float64"), np.asarray(y, "float64")
     z = np.zeros(len(x)) if held is None else np.asarray(held, "float64")
     labels = np.zeros(len(x)) if strata is None else np.asarray(strata)
