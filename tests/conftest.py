@@ -137,3 +137,12 @@ def object_store():
         store.create_dir("sweeps")
         yield "s3://sweeps"
     server.stop()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and no data folder."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("GEOSWEEP_CACHE", str(folder))
+    monkeypatch.delenv("GEOSWEEP_DATA", raising=False)
+    return folder

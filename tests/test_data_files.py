@@ -20,29 +20,13 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from test_datasets import arrays
 
 from models import archives, datasets, downloads, order
 from models.datasets import ARRAYS, DataError, load
 from models.downloads import delete_damaged
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """An empty cache, and no data folder."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("GEOSWEEP_CACHE", str(folder))
-    monkeypatch.delenv("GEOSWEEP_DATA", raising=False)
-    return folder
-
-
-def arrays(shape=(5, 4), train=12, test=6):
-    draw = np.random.default_rng(0)
-    return {
-        "x_train": draw.integers(0, 256, (train, *shape), dtype=np.uint8),
-        "y_train": np.arange(train) % 3,
-        "x_test": draw.integers(0, 256, (test, *shape), dtype=np.uint8),
-        "y_test": np.arange(test) % 3,
-    }
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def saved(path, **changes):

@@ -12,14 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from models import datasets
 from models.datasets import ARRAYS, DataError, load
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """An empty cache, and no data folder."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("GEOSWEEP_CACHE", str(folder))
-    monkeypatch.delenv("GEOSWEEP_DATA", raising=False)
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def arrays(shape=(5, 4), train=12, test=6, classes=3, seed=0):

@@ -46,8 +46,8 @@ class Driver(NotKept, tune.Callback):
         self._study = study
         self._root = request.root
         asked = request.sweep.resources.gpus
-        # A cluster whose GPU workers are yet to come says that there will be some.
-        there = processes.expected_gpus() or float(bool(ray.cluster_resources().get("GPU")))
+        expected = processes.expected_gpus()  # on a cluster whose GPU workers are yet to start
+        there = float(bool(ray.cluster_resources().get("GPU"))) if expected is None else expected
         self._gpus = there if asked is None else asked
         self._shared = nodes.share(request)
         self._identity, self._gone = folder.identity(self._root), False

@@ -154,8 +154,8 @@ def claim(
         "keep": sweep.keep,
         "resources": sweep.resources.model_dump(),
         "notes": list(notes),
-        "trials": [trial.model_dump() for trial in cells],
-        "extra": [t for t in extra if TrialConfig.model_validate(t).trial not in ids],
+        "trials": cells,
+        "extra": [trial for trial in extra if trial.trial not in ids],
     }
     _write(root, content)
 
@@ -190,9 +190,8 @@ def as_sweep(root: str) -> Sweep:
 
 def listed(root: str) -> list[TrialConfig]:
     """The cells of the sweep in a folder; empty if there is no sweep."""
-    return [
-        TrialConfig.model_validate(fields) for fields in (_read(root) or {"trials": []})["trials"]
-    ]
+    known = _read(root)
+    return [] if known is None else known["trials"]
 
 
 def begun(root: str) -> set[str]:
@@ -235,7 +234,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         there = "://" in root or Path(root).is_dir()
         lacks = f"no sweep here (no {places.SWEEP})" if there else "no such folder"
         raise SweepError(f"{root}: {lacks}; geosweep run SWEEP --out {root}")
-    trials = [TrialConfig.model_validate(fields) for fields in known["trials"]]
+    trials = known["trials"]
     asked: Mapping[str, Any] = known.get("evaluations", {}) if wanted is None else wanted
     ids = {trial.trial for trial in trials}
     # Without a scheduler, trials that an earlier scheduler stopped are trained to the end.
@@ -278,20 +277,26 @@ def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def progress(root: str) -> dict[str, Any] | None:
-    """The content of ``progress.json``, or None if no driver has written it."""
+    """The content of ``progress.json``, or None if no driver has written it or it is damaged."""
     content = storage.read_file(root, places.PROGRESS)
-    return None if content is None else json.loads(content)
+    try:
+        found = json.loads(content or b"null")
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(found, dict) and {"running", "seconds_left"} <= found.keys()
+    return found if whole else None
 
 
 def _write(root: str, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1, default=TrialConfig.model_dump)
     try:
-        storage.write_file(root, places.SWEEP, json.dumps(content, indent=1).encode())
+        storage.write_file(root, places.SWEEP, text.encode())
     except (OSError, pa.ArrowException) as error:
         raise unwritable(root, error) from error
 
 
 def _read(root: str) -> dict[str, Any] | None:
-    """The content of ``sweep.json``, or None if there is none.
+    """The content of ``sweep.json`` with its cells as configurations; None if there is none.
 
     Raises:
         SweepError: it is torn, or not the description of a sweep.
@@ -304,8 +309,7 @@ def _read(root: str) -> dict[str, Any] | None:
         if not isinstance(known, dict) or not isinstance(known.get("name"), str):
             raise ValueError("not the description of a sweep")
         for part in ("trials", "extra"):
-            for fields in known[part]:
-                TrialConfig.model_validate(fields)
+            known[part] = [TrialConfig.model_validate(fields) for fields in known[part]]
         return known
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SweepError(
