@@ -29,7 +29,12 @@ from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.study import STUDY
 from tune_jobs.tracking import TRIAL_TAG
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("ray_here")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.faults,
+    # Ray's workers learn where the object store is when Ray starts, so the store comes first.
+    pytest.mark.usefixtures("object_store", "ray_here"),
+]
 
 SWEEP = """
 dataset: {data}
