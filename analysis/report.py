@@ -330,7 +330,7 @@ def _shown(tables: dict[str, pd.DataFrame]) -> dict[str, Shown]:
     known = rows.known.transform("any").astype("bool")
     for name, chosen in (("correlations", of_accuracy), ("robust_ranks", ~of_accuracy & known)):
         shown[name] = Shown("correlations", *correlation.ranks(ranks[chosen]))
-    points = shown["points"].rows.rename(columns={"auc": "AUC", "permutation p": "t-test p"})
+    points = shown["points"].rows.rename(columns={"auc": "AUC"})
     points["score"] = points.score.map(heading)
     shown["points"] = shown["points"]._replace(rows=points)
     return shown

@@ -113,7 +113,7 @@ class TrialConfig(BaseModel):
         default=None,
         ge=2,
         le=MOST,
-        description="m: test images scored at initialisation and at the end, the first m; 2 to "
+        description="m: test images scored before training and at the end, the first m; 2 to "
         "10^7 and at most all there are; 1000 (digits: 500)",
         validation_alias=AliasChoices("points", "m"),
     )  # type: ignore[assignment]

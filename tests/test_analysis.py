@@ -244,7 +244,7 @@ def test_the_summary_prints_in_each_form(sweep: Path, form: str, capsys) -> None
         assert len(json.loads(text)) == 8
     elif form == "md":
         assert len({line.count("|") for line in text.splitlines()[2:]}) == 1
-        assert "OTS at init." in text
+        assert "OTS before training" in text
     else:
         assert r"\toprule" in text
         assert r"$\pm$" in text

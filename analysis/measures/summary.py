@@ -30,8 +30,8 @@ def summary(results: Results) -> pd.DataFrame:
         ``stopped`` (early, by ASHA), ``diverged``, ``failed``, ``collapsed`` (done, but not in the
         means of OTS and gap), ``without_ots`` (done, but OTS was not measured). Then for each score
         the mean over the trials that are done and the half-width of its 95% t-interval (``_ci95``;
-        NaN with one seed). LSS, OTS and gap are followed by their baselines: the value at
-        initialisation, sqrt(n) and 1/m. ``suboptimality`` is the largest of the cell: in no trial
+        NaN with one seed). LSS, OTS and gap are followed by their baselines: the value
+        before training, sqrt(n) and 1/m. ``suboptimality`` is the largest of the cell: in no trial
         does W2^2 exceed the optimum by a larger share. Compare OTS at equal m only.
     """
     cell = [*CELL, *varying(results.trials), "points"]

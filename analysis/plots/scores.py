@@ -1,6 +1,6 @@
 """LSS against epoch, scores against gamma (the forms of the paper's Figs 2 and 4), OTS against m.
 
-Every panel of LSS or OTS shows its baselines: the value at initialisation, sqrt(n) and 1/m.
+Every panel of LSS or OTS shows its baselines: the value before training, sqrt(n) and 1/m.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def lss_against_epoch(results: Results) -> Figure:
         Figure with a line per gamma: the mean LSS over points and stages, then over seeds,
         with the 95% t-interval as a band where there are several. Of many epochs about 100
         are drawn. Many gammas have thin lines and a colour bar. Baselines in every panel: the
-        mean value at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS differ by panel.
+        mean value before training (dotted) and sqrt(n) (dashed). Axes of LSS differ by panel.
     """
     done = cells.done(results)
     if not len(done):
@@ -61,7 +61,7 @@ def ots_against_m(results: Results) -> Figure:
         Figure with a line per gamma: the mean score after training over stages, then over
         seeds, with the 95% t-interval as a band where there are several. Lines are shifted a
         little sideways, because many of them are equal. Baselines in every panel: the same
-        networks at initialisation (dotted), and 1/m (dashed, OTS). Collapsed trials are left
+        networks before training (dotted), and 1/m (dashed, OTS). Collapsed trials are left
         out, and the title of their panel names their gammas. Axes differ by panel.
     """
     done = cells.done(results)
@@ -125,7 +125,7 @@ def scores_against_gamma(results: Results) -> Figure:
 
     Returns:
         Figure with four panels per dataset. Points are means over seeds, bars their 95%
-        t-intervals where there are several. Baselines: each network at initialisation (dotted,
+        t-intervals where there are several. Baselines: each network before training (dotted,
         in its colour), sqrt(n) and 1/m (dashed). OTS is comparable at equal m only, so the axis
         names m.
     """
@@ -193,7 +193,7 @@ def _handles(lines: list[dict], by: list[str]) -> list[Line2D]:
 def _line(
     axes: Axes, score: str, trials: pd.DataFrame, gammas: list[float], shift: float, line: Line2D
 ) -> list[float]:
-    """Draw a score's means with bars and its value at initialisation, and return all heights."""
+    """Draw a score's means with bars and its value before training, and return all heights."""
     if not len(trials):
         return []
     look = style.network_style(trials.network.iloc[0], int(trials.stages.iloc[0]))

@@ -33,7 +33,7 @@ def lss_by_stage(results: Results) -> Figure:
         Figure with a column per dataset, K and network, and the stages from top to bottom; the
         columns after the fourth continue below. LSS is the mean over points, then over seeds,
         with the 95% t-interval as a band where there are several. Baselines in every panel: the
-        mean value of that stage at initialisation (dotted) and sqrt(n) (dashed). Axes of LSS
+        mean value of that stage before training (dotted) and sqrt(n) (dashed). Axes of LSS
         differ.
     """
     done, tracks = _stages(results)
@@ -90,7 +90,7 @@ def scores_by_stage(results: Results) -> Figure:
         Figure with two rows per dataset and K: test accuracy against gamma, then OTS (above) and
         LSS (below) against the stage, a column for each of up to four gammas: the paper's four
         where they exist, and others as far apart as possible. Points are means over seeds, bars
-        their 95% t-intervals where there are several. Baselines: each network at initialisation
+        their 95% t-intervals where there are several. Baselines: each network before training
         (dotted, in its colour), sqrt(n) and 1/m (dashed). A collapsed stage has no OTS; the title
         names it. OTS is comparable at equal m only, so the axis names m.
     """
@@ -184,7 +184,7 @@ def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
 
 
 def _stage_lines(axes: Axes, score: str, means: pd.DataFrame) -> list[float]:
-    """Draw each network's score and its value at initialisation, and return all heights."""
+    """Draw each network's score and its value before training, and return all heights."""
     for k, (network, mean) in enumerate(means.groupby("network")):
         look = _style(str(network), int(mean.stages.iloc[0]))
         x = (mean.stage + 0.1 * k - 0.05).tolist()

@@ -24,7 +24,7 @@ MARKERS = "osD^vPX<>"
 DASHES = ["-", (0, (5, 1)), "-.", (0, (3, 1, 1, 1))]
 COLOURS = {"plain": "#D55E00", "resnet": "#0072B2"}  # Okabe and Ito's, safe for the colour-blind
 BASELINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "zorder": 1.5}
-INITIAL = "at initialisation"
+INITIAL = "before training"
 # The palest colours of viridis do not print.
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.86, 40)))
 LEFT, TOP, BOTTOM = 0.72, 0.38, 0.5  # inches around the grid of panels
@@ -165,7 +165,7 @@ def name_line(axes: Axes, height: float, text: str, align: str = "center") -> No
 
 
 def line_shape_baselines(axes: Axes, trials: pd.DataFrame) -> list[float]:
-    """Draw LSS at initialisation (dotted) and sqrt(n) (dashed), and return their heights."""
+    """Draw LSS before training (dotted) and sqrt(n) (dashed), and return their heights."""
     baselines = [
         (trials.lss_initial.mean(), ":", INITIAL, "init. {:.2f}"),
         (trials.lss_random.mean(), "--", "√n", "√n = {:.2f}"),

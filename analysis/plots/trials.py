@@ -34,7 +34,7 @@ def accuracy_against_score(results: Results) -> Figure:
     Returns:
         Figure with a row per dataset and K, a panel for LSS and one for OTS, a point per trial
         in the colour and marker of its network. A panel leaves out trials without a finite
-        score. Baselines: each network at initialisation (dotted, in its colour), sqrt(n) and
+        score. Baselines: each network before training (dotted, in its colour), sqrt(n) and
         1/m (dashed). OTS is comparable at equal m only, so the axis names m.
     """
     done = without_collapsed(cells.done(results)).dropna(subset="test_accuracy")
@@ -121,7 +121,7 @@ def search_history(results: Results, search: Search) -> Figure:
 def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.DataFrame) -> None:
     """Label an axis (``x`` or ``y``) with an objective, its unit and its better direction.
 
-    Baselines are lines across the panel: each network and K at initialisation (dotted, in its
+    Baselines are lines across the panel: each network and K before training (dotted, in its
     colour), and the value at random (dashed).
     """
     unit = (TABLES["trials"].field(score).metadata or {})[b"unit"].decode()
