@@ -123,7 +123,8 @@ def test_the_best_trial_is_first_and_named_with_its_nulls(tmp_path: Path) -> Non
     assert table.lss.tolist() == [2.0, 2.5, 3.0]
     assert said == (
         "Search by Optuna's TPE sampler for lower LSS: 20 trials asked for, 3 done. "
-        "Best: trial digitr1g0.1s0 (γ = 0.1, m = 1000, LSS = 2.00, LSS before training = 3.30, √n = 3.16)."
+        "Best: trial digitr1g0.1s0 (γ = 0.1, m = 1000, LSS = 2.00, LSS before training = 3.30, "
+        "√n = 3.16)."
     )
 
 
