@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated
 
@@ -217,9 +216,7 @@ def _check_port(host: str, port: int) -> None:
             raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
 
 
-def _serve(
-    uri: str, host: str, port: int, environment: Mapping[str, str], place: str | None
-) -> int:
+def _serve(uri: str, host: str, port: int, environment: dict[str, str], place: str | None) -> int:
     """Run MLflow's server until it ends or is interrupted; its exit status.
 
     Args:
