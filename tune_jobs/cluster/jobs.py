@@ -198,13 +198,13 @@ def metadata(job: "JobDetails", what: str) -> str:
     Whoever reaches the cluster can note anything there, so both are checked before they are used.
 
     Raises:
-        SweepError: it is not the name of a sweep, or no absolute path or URI of an object store.
+        SweepError: it is not the name of a sweep, or no absolute path or URI of a store.
     """
     text = (job.metadata or {}).get(what, "")
     try:
         if what == SWEEP:
             return check_name(text)
-        if not text.isprintable() or not re.match(r"/|(s3|gs|gcs)://[^/]", text):
+        if not re.match(r"/|(?!file:)[a-z][a-z0-9+.-]*://[^/]", text):
             raise ValueError("should be an absolute path or a URI like s3://bucket/sweeps/demo")
         if ".." in text.split("/"):
             raise ValueError("should have no ..")

@@ -169,7 +169,8 @@ def fetch(
         missed = missed or unseen is not None
         say(f"report   {page}")
     say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
-    say(f"MLflow   {redact(tracking_uri(root))} ({len(done)} trials new); geosweep ui {root}")
+    new = f"{redact(tracking_uri(root))} ({len(done)} trials new)"
+    say(f"MLflow   {new}; geosweep ui {folder.argument(root)}")
     if missed:
         raise typer.Exit(1)
 

@@ -105,7 +105,9 @@ def _show_driver(state: folder.State) -> None:
     else:
         only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
         names = " ".join(state.evaluations)
-        command = f"geosweep evaluate {state.root} {names}" if only else "geosweep run"
+        command = (
+            f"geosweep evaluate {folder.argument(state.root)} {names}" if only else "geosweep run"
+        )
         say(f"not running; {command} continues")
 
 
@@ -200,7 +202,8 @@ def ui(
     _check_port(host, port)
     if not is_there(tracking_uri(root)):
         raise SweepError(
-            f"{root}: MLflow on this machine has no results of it yet; geosweep sync {directory}"
+            f"{root}: MLflow on this machine has no results of it yet; "
+            f"geosweep sync {folder.argument(directory)}"
         )
     adopt(root)
     with server(root) as (environment, place):
