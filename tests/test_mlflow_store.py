@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
@@ -10,7 +11,7 @@ import pytest
 from made_up import made_up_trial
 
 from scoring import places
-from scoring.tables import read_table
+from scoring.tables import read_rows, read_table, write_table
 from tune_jobs import mlflow_store
 from tune_jobs.commands import folder as commands
 from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, redact, tracking_uri
@@ -33,6 +34,7 @@ NAMES = [
 ]
 NAMES += ["[bold]", "a&b=c;d", "a:b@c", "file:x", "%3F?"]
 TRIAL = "0123456789ab"
+MOMENT = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def track(root, said=None) -> Tracker:
@@ -141,7 +143,9 @@ def test_a_folder_and_its_copy_both_go_on_and_neither_writes_into_the_other(tmp_
 def test_what_mlflow_has_in_full_is_not_logged_again_in_another_place(tmp_path, logged, how):
     root = tmp_path / "sweep"
     shutil.copytree(logged, root)
-    made_up_trial(root, epochs=2)
+    trial = made_up_trial(root, epochs=2)
+    timed = [r | {"finished_at": MOMENT} for r in read_rows(str(root), "epochs", trial)]
+    write_table(str(root), "epochs", trial, timed)
     (row,) = read_table(str(root), "trials").to_pylist()
     rows, names = {row["trial"]: row}, {row["trial"]: "label"}
 
