@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis.measures.correlations import GIVEN, SCORES, SMALL, STRATUM, correlations, left_out
 from analysis.measures.layout import as_text, fold, heading, network_name, readable
+from analysis.measures.markup import latex_comment, markdown_text
 from analysis.measures.points import COLUMNS, points
 from analysis.results import ResultsError, load, script
 
@@ -157,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     lost = [f"{n} {reason}" for reason, n in left_out(results).items() if n]
     if read and lost:
-        comment = "% " if given.format == "latex" else ""
-        print(f"{comment}Trials left out: {', '.join(lost)}.\n")
+        said = f"Trials left out: {', '.join(lost)}."
+        print(latex_comment(said) if given.format == "latex" else f"{markdown_text(said)}\n")
     for name in names:
         table = correlations(results) if name == "correlations" else points(results)
         if len(table) or name == given.table or not read:

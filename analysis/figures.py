@@ -21,6 +21,7 @@ from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.search import Search, read_search
 from analysis.plots import files
 from analysis.results import Results, ResultsError, load
+from scoring.storage import StoreError, refuse_links
 
 COLUMNS = {  # the columns of the larger tables that figures show
     "epochs": ["trial", "epoch", "lss"],
@@ -113,6 +114,7 @@ def _folder(path: str, out: str | None) -> str:
     local = path.removeprefix("file://")
     if "://" in local or not Path(local).is_dir():
         raise ResultsError(f"{path}: name a folder to write the figures to (--out DIR)")
+    refuse_links(local, "figures")
     return str(Path(local) / "figures")
 
 
@@ -157,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(Path(folder) / f"{figure.name}.{form}")
             if figure.error:
                 failed.append(figure)
-    except (ResultsError, OSError) as error:
+    except (ResultsError, StoreError, OSError) as error:
         print(f"analysis.figures: {error}", file=sys.stderr)
         return 2
     if failed:

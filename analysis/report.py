@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +33,14 @@ from analysis.measures import (
 from analysis.measures.cells import done
 from analysis.measures.correlations import OUTCOMES, correlations, left_out
 from analysis.measures.layout import as_text, fold, heading, readable
+from analysis.measures.markup import visible
 from analysis.measures.paper_layout import PaperTable, paper_tables
 from analysis.measures.search import Search, read_search, search_table
 from analysis.measures.summary import summary
 from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, ResultsError, load
 from scoring import places
-from scoring.storage import StoreError, is_local, open_folder, write_file
+from scoring.storage import StoreError, is_local, open_folder, refuse_links, write_file
 
 PAGE = Path(__file__).with_name("report.html")
 COLUMNS = {  # the columns to read of the larger tables
@@ -137,6 +139,7 @@ def build(
 
     Raises:
         ResultsError: there is nothing to read, or ``out`` is needed and missing.
+        scoring.storage.StoreError: without ``out``, a link in the report leads out of the folder.
     """
     folder = _folder(str(path), out, tracking_uri)
     found = gather(path, tracking_uri, other)
@@ -243,14 +246,24 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     )
 
 
+@cache
 def _template() -> jinja2.Template:
     engine = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=_plain,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     engine.filters["groupby_top"] = lambda heads: [
         (top, len(list(same))) for top, same in groupby(heads, key=lambda pair: pair[0])
     ]
     return engine.from_string(PAGE.read_text(encoding="utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    """What the page prints for a value: a text without control characters, before it is escaped."""
+    return visible(value, keep="\n") if type(value) is str else value  # not markup of a macro
 
 
 def _name(path: str) -> str:
@@ -275,7 +288,9 @@ def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:
     if out is not None:
         return _absolute(str(out))
     if not tracking_uri and ("://" in path or Path(path).is_dir()):
-        return f"{_absolute(path)}/{places.REPORT}"
+        root = _absolute(path)
+        refuse_links(root, places.REPORT)
+        return f"{root}/{places.REPORT}"
     if tracking_uri:
         raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
     load(path, tables=("trials",))  # raises an error that says why, unless MLflow has the results

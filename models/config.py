@@ -25,8 +25,6 @@ LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a fi
 def _named_or_npz(dataset: str) -> str:
     if dataset not in DATASETS and not dataset.endswith(".npz"):
         raise ValueError(f"should be one of {', '.join(DATASETS)}, or the path of an .npz file")
-    if any(ord(letter) < 32 for letter in dataset):
-        raise ValueError("has a control character; rename the file")
     if len(dataset) > LONGEST_PATH:
         raise ValueError(f"should be a path of at most {LONGEST_PATH} characters")
     return dataset

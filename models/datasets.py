@@ -210,7 +210,8 @@ def _key(name: str, source: Path | None) -> str:
         return name
     stat = source.stat()
     mark = f"{source} {stat.st_size} {stat.st_mtime_ns}"
-    return f"{source.stem[:100]}-{sha256(os.fsencode(mark)).hexdigest()[:12]}"
+    stem = os.fsencode(source.stem)[:100].decode(errors="ignore")  # file names have 255 bytes
+    return f"{stem}-{sha256(os.fsencode(mark)).hexdigest()[:12]}"
 
 
 def _raw(name: str, source: Path | None) -> dict[str, np.ndarray]:

@@ -89,6 +89,34 @@ def writing(root: str, path: str) -> Iterator[Any]:
         raise
 
 
+def refuse_links(root: str, path: str = "") -> None:
+    """Refuse to write into a folder in which a symbolic link leads out of it.
+
+    The sweep's folder itself may be a link, and links inside it may lead to each other. Object
+    stores have no links.
+
+    Args:
+        root: the sweep's folder.
+        path: the part of it that is going to be written; by default all.
+
+    Raises:
+        StoreError: the message names a link and where it leads.
+    """
+    if not is_local(root):
+        return
+    base = os.path.realpath(open_folder(root)[1])
+    top = os.path.join(base, path) if path else base
+    found = [] if top == base else [top]
+    for folder, folders, files in os.walk(top):
+        found += [os.path.join(folder, name) for name in (*folders, *files)]
+    for each in found:
+        if os.path.islink(each) and not f"{os.path.realpath(each)}/".startswith(f"{base}/"):
+            raise StoreError(
+                f"{each}: is a link that leads out of the folder, to {os.readlink(each)}; "
+                "delete it, or put what it leads to in its place"
+            )
+
+
 _required: set[str] = set()
 
 

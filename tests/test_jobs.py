@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 from unittest import mock
 
 import pytest
+import yaml
 
 from tune_jobs import cli
 from tune_jobs.cluster import jobs, reach
@@ -64,6 +66,50 @@ def test_no_token_no_such_file_and_no_such_address_are_said(capsys, file, home, 
     assert "no provider" in said(capsys, "down", "--cluster", str(home / "other.yaml"))
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("there", [None, "", "old"])
+def test_rays_token_is_made_for_its_owner_alone(home, monkeypatch, umask, there):
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    folder, file = home / ".ray", home / ".ray/auth_token"
+    if there is not None:
+        folder.mkdir()
+        file.write_text(there)
+    before = os.umask(umask)
+    try:
+        reach.make_token()
+    finally:
+        os.umask(before)
+    if there == "old":
+        assert file.read_text() == "old"
+    else:
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert len(file.read_text()) == 64
+    if there is None:
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in folder.iterdir()] == ["auth_token"]
+    first = file.read_text()
+    reach.make_token()
+    assert file.read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN", "0"), ("RAY_AUTH_TOKEN_PATH", "/x/token")],
+)
+def test_no_token_is_made_if_there_is_another_or_none_is_wanted(home, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    reach.make_token()
+    assert not (home / ".ray").exists()
+
+
+def test_ray_takes_the_token_that_was_made(home, monkeypatch):
+    reach.make_token()
+    code = "from ray._private.authentication import authentication_token_setup as a; "
+    code += "a.ensure_token_if_auth_enabled()"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"HOME": str(home)})
+    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_sweep_that_is_wrong_is_refused_before_it_is_sent(capsys, file):
     assert "gamma" in said(capsys, "submit", "demo", "--set", "gamma=x", "--cluster", file)
 
@@ -104,6 +150,92 @@ def test_a_job_is_found_by_its_id_its_folder_and_that_folders_name():
         assert jobs.find(client, which, None) is known[job]
     with pytest.raises(SweepError, match="no such job or folder"):
         jobs.find(client, "table4", None)
+
+
+def noted(name: str, folder: str):
+    return mock.Mock(submission_id="job", metadata={jobs.SWEEP: name, jobs.FOLDER: folder})
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "a/b", "../x", "/etc", "-x", "a\nb", "\x1b[2J", "a\0"]
+)
+def test_a_sweeps_name_from_a_job_is_a_plain_name_or_refused(name):
+    assert jobs.metadata(noted("table4 (2)", "/x"), jobs.SWEEP) == "table4 (2)"
+    with pytest.raises(SweepError, match=r"job: geosweep.sweep = .*should|invisible"):
+        jobs.metadata(noted(name, "/x"), jobs.SWEEP)
+
+
+@pytest.mark.parametrize(
+    "folder", ["", "x", "-x", "file:///etc", "/mnt/../etc", "s3://b/../c", "s3:///x"]
+)
+def test_a_sweeps_folder_from_a_job_is_a_whole_path_or_uri_or_refused(folder):
+    for good in ("/mnt/s/a b", "s3://bucket/x", "gs://bucket"):
+        assert jobs.metadata(noted("x", good), jobs.FOLDER) == good
+    with pytest.raises(SweepError, match=r"job: geosweep.folder = .*should"):
+        jobs.metadata(noted("x", folder), jobs.FOLDER)
+
+
+def test_fetch_takes_no_name_from_a_job_for_a_path(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    for words, job in (
+        (["fetch"], noted("../../there", "/x")),
+        (["fetch", "--out", "here"], noted("demo", "file:///etc")),
+    ):
+        with (
+            mock.patch.object(jobs, "connect"),
+            mock.patch.object(jobs, "find", return_value=job),
+            mock.patch.object(reach, "fetch") as fetched,
+        ):
+            assert "should" in said(capsys, *words, "--address", "http://127.0.0.1:1")
+            assert not fetched.called
+    assert "its last part should" in said(capsys, "fetch", "s3://bucket/..")
+    assert list((tmp_path / "cwd").iterdir()) == []
+
+
+SSH = """#!/bin/sh
+while [ "$1" != rsync ]; do shift; done
+exec sh -c "$*"
+"""
+
+
+def test_links_that_lead_out_of_a_folder_are_not_fetched(tmp_path, home, monkeypatch):
+    """With Ray's own rsync, through a stand-in for ssh that runs the command here."""
+    bin, there, here = (tmp_path / name for name in ("bin", "there", "here"))
+    for place in (bin, there / "results", here):
+        place.mkdir(parents=True)
+    (bin / "ssh").write_text(SSH)
+    (bin / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+    name = f"test{os.getpid()}"
+    provider = {"type": "local", "head_ip": "127.0.0.1", "worker_ips": []}
+    config = {"cluster_name": name, "provider": provider, "auth": {"ssh_user": "me"}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    (there / "results/a.txt").write_text("a")
+    (there / "results/same").symlink_to("a.txt")
+    (there / "results/out").symlink_to("../../secret")
+    (there / "whole").symlink_to("/etc/passwd")
+    try:
+        subprocess.run([sys.executable, "-c", HEAD, yaml.safe_dump(config)], check=True)
+        reach.fetch(str(tmp_path / "c.yaml"), str(there), str(here))
+    finally:
+        for left in Path("/tmp/ray").glob(f"cluster-{name}.*"):
+            left.unlink()
+    found = {str(path.relative_to(here)) for path in here.rglob("*")}
+    assert found == {"results", "results/a.txt", "results/same"}
+
+
+HEAD = """
+import sys, yaml
+from ray.autoscaler._private.local.node_provider import LocalNodeProvider
+from ray.autoscaler._private.local.config import bootstrap_local
+
+config = bootstrap_local(yaml.safe_load(sys.argv[1]) | {"available_node_types": {}})
+found = LocalNodeProvider(config["provider"], config["cluster_name"])
+tags = {"ray-node-type": "head", "ray-node-status": "up-to-date", "ray-node-name": "head"}
+found.create_node({}, tags, 1)
+"""
 
 
 def test_what_is_sent_is_the_code_and_nothing_that_was_made_of_it():

@@ -1,12 +1,21 @@
 """MLflow's data stays with its folder: moved, copied, of any name, deleted in part, or damaged."""
 
 import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from unittest import mock
 
 import pytest
+from made_up import made_up_trial
 
 from scoring import places
+from scoring.tables import read_rows, read_table, write_table
+from tune_jobs import mlflow_store
+from tune_jobs.commands import folder as commands
 from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, redact, tracking_uri
-from tune_jobs.tracking import Tracker
+from tune_jobs.tracking import Tracker, is_behind
 
 pytestmark = pytest.mark.ray  # for the warnings that MLflow causes
 
@@ -25,6 +34,7 @@ NAMES = [
 ]
 NAMES += ["[bold]", "a&b=c;d", "a:b@c", "file:x", "%3F?"]
 TRIAL = "0123456789ab"
+MOMENT = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def track(root, said=None) -> Tracker:
@@ -92,6 +102,71 @@ def test_a_moved_folder_does_not_come_back(tmp_path, logged):
     assert len(runs(new)[2]) == 2
 
 
+def state(root):
+    """The runs of a folder's database, and where each keeps its files."""
+    found = sorted(runs(root)[2], key=lambda run: run.info.start_time)
+    return [(run.info.run_id, run.info.artifact_uri, run.data.tags) for run in found]
+
+
+def test_a_folder_that_moves_twice_and_comes_back_has_each_run_once(tmp_path, logged, content):
+    place = tmp_path / "a?"
+    shutil.copytree(logged, place)
+    for name in ("b %41", "c#", "a?"):
+        place = place.rename(tmp_path / name)
+        track(place)
+        assert len(runs(place)[2]) == 2
+        assert {path.name for path in tmp_path.iterdir()} == {name}
+    assert len(list(place.rglob("error.txt"))) == 1
+
+
+def test_a_folder_and_its_copy_both_go_on_and_neither_writes_into_the_other(tmp_path, logged):
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(logged, first)
+    track(first)
+    shutil.copytree(first, second)
+
+    def files(root):
+        return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    for one, other in ((second, first), (first, second), (second, first)):
+        before = files(other)
+        track(one)
+        assert files(other) == before
+        assert len(state(one)) == 2
+        for _, uri, tags in state(one):
+            assert uri.startswith((one / places.ARTIFACTS).as_uri() + "/")
+            assert tags.get("geosweep.sweep", str(one)) == str(one)
+    assert [run[0] for run in state(first)] == [run[0] for run in state(second)]  # copied, not new
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "moved twice", "copied and moved"])
+def test_what_mlflow_has_in_full_is_not_logged_again_in_another_place(tmp_path, logged, how):
+    root = tmp_path / "sweep"
+    shutil.copytree(logged, root)
+    trial = made_up_trial(root, epochs=2)
+    timed = [r | {"finished_at": MOMENT} for r in read_rows(str(root), "epochs", trial)]
+    write_table(str(root), "epochs", trial, timed)
+    (row,) = read_table(str(root), "trials").to_pylist()
+    rows, names = {row["trial"]: row}, {row["trial"]: "label"}
+
+    def sync(place):
+        tracker = Tracker(str(place), "tiny", "", said.append)
+        done = tracker.sync(rows, names)
+        tracker.close("FINISHED")
+        return done
+
+    said = []
+    assert sync(root) == [row["trial"]]
+    assert not is_behind(str(root), rows)
+    for step, way in enumerate(how.replace("moved twice", "moved and moved").split(" and ")):
+        new = tmp_path / f"place {step}%?"
+        root = root.rename(new) if way == "moved" else Path(shutil.copytree(root, new))
+        assert not is_behind(str(root), rows)
+        assert sync(root) == []
+        assert len(runs(root)[2]) == 3
+    assert said == []
+
+
 @pytest.mark.parametrize("deleted", ["experiment", "parent", "trial"])
 def test_what_a_user_deletes_in_mlflow_is_there_again_after_the_next_run(tmp_path, logged, deleted):
     root = tmp_path / "sweep"
@@ -137,3 +212,42 @@ def test_a_damaged_database_is_set_aside(tmp_path, logged, damage):
 )
 def test_passwords_are_left_out(text, shown):
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize("uri", ["http://me:secret@host:5000", "postgresql://me:secret@host/x"])
+def test_the_server_gets_a_password_in_its_environment_alone(tmp_path, monkeypatch, capsys, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    started = mock.Mock(return_value=mock.Mock(**{"poll.return_value": None, "pid": 2**22 + 1}))
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(commands, "answers", lambda *_: True)
+    with mlflow_store.server(str(tmp_path)) as (environment, place):
+        commands._serve(redact(uri), "127.0.0.1", 5000, environment, place)
+    (command,) = started.call_args.args
+    assert "secret" not in " ".join(command)
+    assert started.call_args.kwargs["env"]["MLFLOW_BACKEND_STORE_URI"] == uri
+    assert started.call_args.kwargs["cwd"] is None
+    assert "secret" not in capsys.readouterr().out
+
+
+SERVED = """
+import sys
+from mlflow.server import handlers
+store = handlers._get_tracking_store(sys.argv[1])
+print([experiment.name for experiment in store.search_experiments()])
+"""
+
+
+@pytest.mark.parametrize("name", ["a?b", "%41", "50%/?x", "two\nlines", "a#b", "[a]*{}'\""])
+def test_the_server_opens_the_database_and_makes_no_folder_beside_it(tmp_path, logged, name):
+    root = tmp_path / "place" / name
+    shutil.copytree(logged, root)
+    before = sorted(tmp_path.rglob("*"))
+    with mlflow_store.server(str(root)) as (environment, place):
+        uri = environment["MLFLOW_BACKEND_STORE_URI"]
+        done = subprocess.run(
+            [sys.executable, "-c", SERVED, uri], cwd=place, capture_output=True, text=True
+        )
+        assert "tiny" in done.stdout, done.stderr
+        assert [path.name for path in Path(place).iterdir()] == ["sweep"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path(place).exists()

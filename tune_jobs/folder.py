@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.config import TrialConfig
+from models.files import given_path
 from models.messages import first_line
 from scoring import handover, places, schemas, storage
 from scoring.tables import broken_files, read_table
@@ -85,7 +87,7 @@ def absolute(out: str) -> str:
         SweepError: the URI cannot be opened, or the path is not UTF-8.
     """
     if "://" not in out:
-        root = str(Path(out).expanduser().resolve())
+        root = os.path.realpath(given_path(out))
         if root.encode(errors="replace") != root.encode(errors="ignore"):  # pyarrow needs UTF-8
             raise SweepError(f"{root}: the name is not UTF-8; choose another folder with --out")
         return root
@@ -109,6 +111,15 @@ def short_path(root: str) -> str:
     """A sweep's folder relative to the current folder; unchanged if it is not below that."""
     relative = os.path.relpath(root) if "://" not in root else root
     return root if relative.startswith("..") else relative
+
+
+def argument(path: str) -> str:
+    """A path as an argument in a command that a message shows, to be pasted into a shell.
+
+    >>> argument("runs/demo"), argument("-a b")
+    ('runs/demo', "'./-a b'")
+    """
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def identity(root: str) -> tuple[int, int] | None:
@@ -233,7 +244,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     if known is None:
         there = "://" in root or Path(root).is_dir()
         lacks = f"no sweep here (no {places.SWEEP})" if there else "no such folder"
-        raise SweepError(f"{root}: {lacks}; geosweep run SWEEP --out {root}")
+        raise SweepError(f"{root}: {lacks}; geosweep run SWEEP --out {argument(root)}")
     trials = known["trials"]
     asked: Mapping[str, Any] = known.get("evaluations", {}) if wanted is None else wanted
     ids = {trial.trial for trial in trials}

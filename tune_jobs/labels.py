@@ -54,4 +54,6 @@ def last_line(error: str) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if str(value).isprintable() else repr(value)  # a label is one line

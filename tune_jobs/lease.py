@@ -47,7 +47,9 @@ def hold(root: str) -> Iterator[None]:
         SweepError: another driver holds the folder, or it cannot be written; the message says
             which. Or another driver took the folder over, because this one showed no sign of
             life for a minute.
+        scoring.storage.StoreError: a link in the folder leads out of it.
     """
+    storage.refuse_links(root)
     with _locked(root) if storage.is_local(root) else _claimed(root):
         yield
 
@@ -66,6 +68,8 @@ def holder(root: str) -> str | None:
         lock.acquire(timeout=0)
     except Timeout:
         return _who(root)
+    except OSError:  # a link, which no driver locks, or a folder that cannot be written
+        return None
     lock.release()
     return None
 
@@ -90,8 +94,8 @@ def _locked(root: str) -> Iterator[None]:
         ) from None
     try:
         try:
-            note.write_text(_here()["who"])
-        except OSError as error:
+            storage.write_file(root, places.HOLDER, _here()["who"].encode())
+        except (OSError, pa.ArrowException) as error:
             raise unwritable(root, error) from error
         yield
     finally:

@@ -7,7 +7,9 @@ database is updated to the new location when it is next opened. The original is 
 import os
 import re
 import sqlite3
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -64,13 +66,14 @@ def open_client(root: str) -> Any:
     if not storage.is_local(root):
         folder.mkdir(parents=True, exist_ok=True)
     adopt(root)
-    # MLflow creates the database's folder under its still encoded name; delete that folder.
-    stray = Path(uri.removeprefix(SQLITE)).parent
-    spared = stray == folder or not uri.startswith(SQLITE) or stray.exists()
+    # MLflow creates the database's folder under its still encoded name; delete what it created.
+    stray = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else folder
+    new = [place for place in (stray, *stray.parents) if not place.exists()]
     client = MlflowClient(uri)
     client.get_experiment("0")
-    if not spared and stray.exists():
-        os.removedirs(stray)
+    for place in new:
+        with suppress(OSError):
+            place.rmdir()
     return client
 
 
@@ -111,6 +114,24 @@ def _point_at(database: sqlite3.Connection, new: str) -> None:
             "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
             (new, len(old) + 1, experiment, len(old), old),
         )
+
+
+@contextmanager
+def server(root: str) -> Iterator[tuple[dict[str, str], str | None]]:
+    """What MLflow's server of a sweep needs: environment variables, and its current folder.
+
+    The address may hold a password, which does not belong on a command line. A database in the
+    sweep's folder is reached through a link in a temporary folder, because the server would create
+    a folder wherever a path has a letter that URIs encode.
+    """
+    uri = tracking_uri(root)
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        yield {"MLFLOW_BACKEND_STORE_URI": uri}, None
+        return
+    with tempfile.TemporaryDirectory(prefix="geosweep-") as place:
+        Path(place, "sweep").symlink_to(here(root))
+        files = {"MLFLOW_ARTIFACTS_DESTINATION": (here(root) / places.ARTIFACTS).as_uri()}
+        yield files | {"MLFLOW_BACKEND_STORE_URI": f"{SQLITE}sweep/{places.MLFLOW}"}, place
 
 
 def find_parent(client: Any, experiment: str, root: str, earlier: str | None = None) -> Any:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from models.datasets import cache_folder
 from tune_jobs import signals
+from tune_jobs.cluster.reach import make_token
 from tune_jobs.errors import SweepError, no_space
 
 SOURCE = Path(__file__).parents[1]  # site-packages or the root of a source tree
@@ -91,6 +92,8 @@ def _start(address: str | None, here: bool, folder: str) -> None:
 
     empty = Path(folder, "empty")
     empty.mkdir()
+    if here:
+        make_token()
     for attempt in range(ATTEMPTS):
         try:
             # Ray puts the current folder first on every worker's import path.

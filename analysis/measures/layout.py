@@ -1,9 +1,12 @@
 """Tables as people read them: headings, digits, Markdown and LaTeX."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL
+from analysis.measures.markup import csv_cell, latex_comment, latex_text, markdown_text, utf8
 from scoring.schemas import CONFIG
 
 # Columns that are left out if every row has 0.
@@ -41,16 +44,6 @@ HEADINGS = {
     "rho": "Spearman ρ",
     "low": "95% from",
     "high": "95% to",
-}
-LATEX = {
-    "±": r"$\pm$",
-    "γ": r"$\gamma$",
-    "√n": r"$\sqrt{n}$",
-    "ρ": r"$\rho$",
-    "τ": r"$\tau$",
-    "–": "--",
-    "²": "$^2$",
-    "\N{MINUS SIGN}": "$-$",
 }
 DECIMALS = {
     "lss": 2,
@@ -146,33 +139,59 @@ def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def as_text(table: pd.DataFrame, form: str) -> str:
-    """A table as ``csv`` or ``json`` (all columns, all digits), ``md`` or ``latex`` (to read)."""
+    """A table as ``csv`` or ``json`` (all columns, all digits), ``md`` or ``latex`` (to read).
+
+    Texts are escaped as :mod:`analysis.measures.markup` says; numbers stay numbers.
+    """
     if form == "csv":
-        return table.to_csv(index=False)
+        return _csv(_each_text(table, csv_cell))
     if form == "json":
-        return table.to_json(orient="records", indent=1, date_format="iso") + "\n"
+        whole = _each_text(table, utf8)
+        return whole.to_json(orient="records", indent=1, date_format="iso") + "\n"
     if form not in ("md", "latex"):
         raise ValueError(f"form {form!r}; should be csv, json, md or latex")
     folded, phrase = fold(table)
     shown = readable(folded)
     if form == "latex":
-        note = f"% every row: {phrase}\n".replace("γ", "gamma") if phrase else ""
-        return note + latex(shown)
-    note = f"Every row: {phrase}\n\n" if phrase else ""
+        return (latex_comment(f"every row: {phrase}") if phrase else "") + latex(shown)
+    note = f"Every row: {markdown_text(phrase)}\n\n" if phrase else ""
     return note + markdown(shown)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    """A table as CSV. A carriage return in a text is only kept if lines end with one, too."""
+    text = table.to_csv(index=False)
+    return table.to_csv(index=False, lineterminator="\r\n") if "\r" in text else text
+
+
+def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with every text changed, also those in columns of mixed kinds."""
+    changed = table.copy()
+    for name in table:
+        if not isinstance(table[name].dtype, np.dtype) or table[name].dtype == "object":
+            cells = [change(v) if isinstance(v, str) else v for v in table[name].astype("object")]
+            if any(isinstance(value, str) for value in cells):
+                changed[name] = pd.Series(cells, table.index, "object")
+    return changed
 
 
 def markdown(shown: pd.DataFrame) -> str:
     """A table of texts in Markdown."""
-    rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
-    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in rows)
+    heads, *rows = [[markdown_text(c) for c in row] for row in _rows(shown)]
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _rows(shown: pd.DataFrame) -> list[list[str]]:
+    return [list(shown.columns), *shown.to_numpy().tolist()]
 
 
 def latex(shown: pd.DataFrame) -> str:
-    """A table of texts in LaTeX, with the rules of booktabs."""
-    body = shown.to_latex(
-        index=False, escape=True, column_format="l" * shown.shape[1], multicolumn_format="c"
+    """A table of texts in LaTeX, with the rules of booktabs. Columns may be tuples of texts."""
+    whole = shown.map(latex_text)
+    whole.columns = whole.columns.map(
+        lambda name: tuple(map(latex_text, name)) if isinstance(name, tuple) else latex_text(name)
     )
-    for letter, command in LATEX.items():
-        body = body.replace(letter, command)
-    return body
+    return whole.to_latex(
+        index=False, escape=False, column_format="l" * shown.shape[1], multicolumn_format="c"
+    )

@@ -6,12 +6,14 @@ and 7 (K > 1). If the paper has that network, its numbers stand below ours.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis.measures import layout, paper
+from analysis.measures.markup import latex_comment, markdown_text, utf8
 from analysis.measures.side_by_side import KEY, QUANTITIES, SHARE, keyed, side_by_side
 from analysis.results import Results
 
@@ -19,6 +21,7 @@ SOURCES = ("here", "paper", "difference")
 BASELINE = "baseline"  # the source named in rows of baselines
 MOST = 40  # Leave out a table with more values of gamma than this, such as that of a search.
 DEVIATIONS = ("OTS", "LSR", "LSS")  # columns with a deviation over stages at K > 1
+LONGEST = 150  # bytes of a data set's name in the name of a file
 STUB = [("γ", ""), ("", "")]  # the first two columns: gamma and source
 
 
@@ -141,11 +144,23 @@ def _laid_out(
     form = 4 if place["stages"] == 1 else 6
     if network:
         form = 2 if network == "plain" else 3
-    dataset = "".join(c if c.isalnum() else "_" for c in place["dataset"])
-    name = f"form_of_table_{form}_{dataset}_K{place['stages']}"
+    name = f"form_of_table_{form}_{_in_file_name(place['dataset'])}_K{place['stages']}"
     title = paper.TITLES[form].partition(" with ")[0]
     title = f"In the form of Table {form}: {title} ({where})"
     return PaperTable(name, title, shown, (), group)
+
+
+def _in_file_name(dataset: str) -> str:
+    """A data set's name as part of a file's name, which has at most 255 bytes.
+
+    >>> _in_file_name("/data/mine.npz")
+    '_data_mine_npz'
+    """
+    name = "".join(c if c.isalnum() else "_" for c in dataset)
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = sha256(utf8(dataset).encode()).hexdigest()[:8]
+    return f"{name.encode()[-LONGEST:].decode(errors='ignore')}_{digest}"
 
 
 def _column(cell: Mapping[Any, Any]) -> tuple[str, str]:
@@ -181,8 +196,8 @@ def as_text(table: PaperTable, form: str) -> str:
     if form in ("csv", "json"):
         return layout.as_text(table.numbers, form)
     if form == "latex":
-        notes = "".join(f"% {note}\n" for note in (table.title, *table.notes))
+        notes = "".join(map(latex_comment, (table.title, *table.notes)))
         return notes + layout.latex(table.rows)
     shown = table.rows.set_axis([f"{a} {b}".strip() for a, b in table.rows.columns], axis=1)
-    notes = "".join(f"\n{note}\n" for note in table.notes)
-    return f"{table.title}\n\n{layout.markdown(shown)}{notes}"
+    notes = "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
+    return f"{markdown_text(table.title)}\n\n{layout.markdown(shown)}{notes}"

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.measures.layout import network_name
+from analysis.measures.markup import utf8
 from analysis.measures.search import Search
 from analysis.results import Results
 from scoring import places, schemas, storage
@@ -33,9 +34,14 @@ def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
         return None
     try:
         trials = json.loads(content)["trials"]
-        return [{name: trial.get(name) for name in CONFIG_FIELDS} for trial in trials]
+        return [{name: _whole(trial.get(name)) for name in CONFIG_FIELDS} for trial in trials]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _whole(value: Any) -> Any:
+    """A value that a data frame can hold, which takes no lone surrogates."""
+    return utf8(value) if isinstance(value, str) else value
 
 
 def missing(cells: Cells | None, results: Results) -> pd.DataFrame | None:

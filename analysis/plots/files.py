@@ -1,7 +1,6 @@
 """The files of a figure: the same figure gives the same bytes on every machine and each time."""
 
 import io
-import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +10,7 @@ from analysis.plots.settings import own_settings  # before matplotlib
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from analysis.measures.markup import visible
 from scoring.storage import write_file
 
 FORMS = {
@@ -26,19 +26,7 @@ def clean(figure: Figure) -> None:
     """
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        text.set_text("".join(_visible(letter) for letter in text.get_text()))
-
-
-def _visible(letter: str) -> str:
-    r"""A letter, or its escape sequence if XML does not allow it. A line break stays.
-
-    >>> print(*map(_visible, ("a", "\x1b", "\x85", "\uffff")))
-    a \x1b \x85 \uffff
-    """
-    control = unicodedata.category(letter) == "Cc" and letter != "\n"
-    if control or letter in "\ufffe\uffff":
-        return letter.encode("unicode_escape").decode()
-    return letter
+        text.set_text(visible(text.get_text(), keep="\n"))
 
 
 def render(figure: Figure, name: str, forms: Sequence[str] = tuple(FORMS)) -> dict[str, bytes]:

@@ -19,10 +19,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.messages import short
 from tune_jobs import provenance
 from tune_jobs.cluster.reach import DASHBOARD, folder_there, token, tunnel
 from tune_jobs.errors import SweepError
-from tune_jobs.sweep import Sweep, builtin
+from tune_jobs.sweep import Sweep, builtin, check_name
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -192,8 +193,29 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
 
 
 def metadata(job: "JobDetails", what: str) -> str:
-    """A sweep's name (``SWEEP``) or folder (``FOLDER``), as :func:`submit` noted it at its job."""
-    return (job.metadata or {})[what]
+    """A sweep's name (``SWEEP``) or folder (``FOLDER``), as :func:`submit` noted it at its job.
+
+    Whoever reaches the cluster can note anything there, so both are checked before they are used.
+
+    Raises:
+        SweepError: it is not the name of a sweep, or no absolute path or URI of a store.
+    """
+    text = (job.metadata or {}).get(what, "")
+    try:
+        if what == SWEEP:
+            return check_name(text)
+        if not re.match(r"/|(?!file:)[a-z][a-z0-9+.-]*://[^/]", text):
+            raise ValueError("should be an absolute path or a URI like s3://bucket/sweeps/demo")
+        if ".." in text.split("/"):
+            raise ValueError("should have no ..")
+        return text
+    except ValueError as error:
+        raise SweepError(f"{job.submission_id}: {what} = {short(text)}: {error}") from None
+
+
+def _folder(job: "JobDetails") -> str:
+    """A sweep's folder as noted at its job, to compare with; not to be used as a path."""
+    return (job.metadata or {}).get(FOLDER, "")
 
 
 def sweeps(client: "JobSubmissionClient") -> list["JobDetails"]:
@@ -221,8 +243,8 @@ def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) 
         found = [job for job in known if job.submission_id == which]
         with suppress(SweepError):
             there = folder_there(cluster, which, which)
-            found = found or [job for job in known if metadata(job, FOLDER) == there]
-        found = found or [job for job in known if metadata(job, FOLDER).rpartition("/")[2] == which]
+            found = found or [job for job in known if _folder(job) == there]
+        found = found or [job for job in known if _folder(job).rpartition("/")[2] == which]
         if found:
             return found[-1]
     have = ", ".join(str(job.submission_id) for job in known[-5:]) or "none"

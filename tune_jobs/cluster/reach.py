@@ -5,6 +5,7 @@ The dashboard and MLflow listen on the loopback address of the head alone. SSH t
 
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -139,7 +140,6 @@ def _free_port() -> int:
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:
     """Whether something accepts connections on a port."""
-    """Whether something accepts connections at this port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
@@ -159,6 +159,47 @@ def token() -> None:
             f"{file}: no token. For a new cluster: ray get-auth-token --generate, then ray up. "
             "For a running one: copy this file from the machine that started it"
         )
+
+
+def make_token() -> None:
+    """Create Ray's token, for its owner alone, before Ray creates one that others may read.
+
+    It does nothing if there is a token, or if the environment says that there is another or none.
+    Of two processes that come at once, both use the token of the first.
+    """
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if given or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    file = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # Ray says what is wrong with the folder.
+        if file.exists() and file.read_text().strip():
+            return
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        aside = file.with_name(f".auth_token.{secrets.token_hex(8)}")
+        try:
+            opened = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(opened, "w") as stream:
+                stream.write(secrets.token_hex(32))
+            if file.exists():  # without a token in it
+                aside.replace(file)
+            else:
+                with suppress(FileExistsError):
+                    file.hardlink_to(aside)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+# Ray's rsync takes no options besides filters. Without --safe-links a link in the folder, which
+# anybody with access to the cluster can put there, could lead to any file of this machine.
+RSYNC = """
+import sys, yaml
+from ray.autoscaler._private.command_runner import SSHCommandRunner
+from ray.autoscaler.sdk import rsync
+
+filters = SSHCommandRunner._create_rsync_filter_args
+SSHCommandRunner._create_rsync_filter_args = lambda *a, **k: ["--safe-links", *filters(*a, **k)]
+rsync(yaml.safe_load(sys.stdin), source=sys.argv[1], target=sys.argv[2], down=True)
+"""
 
 
 def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT) -> None:
@@ -183,10 +224,8 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
                 f"{folder}: a path on the cluster's nodes; --cluster FILE says how to reach them"
             )
         config = cluster_file(cluster) | {"rsync_exclude": [f"/{name}" for name in (*left, ".*")]}
-        program = "import sys, yaml; from ray.autoscaler.sdk import rsync; rsync("
-        program += "yaml.safe_load(sys.stdin), source=sys.argv[1], target=sys.argv[2], down=True)"
         done = subprocess.run(  # in another process, because Ray prints a lot
-            [sys.executable, "-c", program, f"{folder}/", f"{Path(to)}/"],
+            [sys.executable, "-c", RSYNC, f"{folder}/", f"{Path(to)}/"],
             input=yaml.safe_dump(config),
             capture_output=True,
             text=True,
@@ -201,8 +240,11 @@ def _copy(uri: str, to: str, left: Sequence[str]) -> None:
     source, base = open_folder(uri)
 
     def copy(path: str) -> None:
+        inside = path.removeprefix(base).strip("/")
+        if ".." in inside.split("/"):  # possible in an object store
+            raise SweepError(f"{uri}: cannot be copied: {inside} leads out of the folder")
         with source.open_input_stream(path) as stream:
-            write_file(to, path.removeprefix(base).strip("/"), stream.read())
+            write_file(to, inside, stream.read())
 
     found = source.get_file_info(fs.FileSelector(base))
     wanted = [i for i in found if i.base_name not in left and not i.base_name.startswith(".")]

@@ -150,12 +150,14 @@ def fetch(
     [b]geosweep fetch s3://bucket/sweeps/table4[/]
     """
     if which is not None and "://" in which:
-        there, name = which.rstrip("/"), which.rstrip("/").rpartition("/")[2]
+        there = which.rstrip("/")
+        out = out or f"runs/{_name(there)}"
     else:
         with jobs.connect(cluster, address) as client:
             job = jobs.find(client, which, cluster)
-            there, name = jobs.metadata(job, jobs.FOLDER), jobs.metadata(job, jobs.SWEEP)
-    root = folder.absolute(out or f"runs/{name}")
+            there = jobs.metadata(job, jobs.FOLDER)
+            out = out or f"runs/{jobs.metadata(job, jobs.SWEEP)}"
+    root = folder.absolute(out)
     wanted = (places.CHECKPOINTS, places.PENDING) if checkpoints else ()
     left = [name for name in reach.LEFT if name not in wanted]
     with folder.hold(root):
@@ -167,7 +169,8 @@ def fetch(
         missed = missed or unseen is not None
         say(f"report   {page}")
     say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
-    say(f"MLflow   {redact(tracking_uri(root))} ({len(done)} trials new); geosweep ui {root}")
+    new = f"{redact(tracking_uri(root))} ({len(done)} trials new)"
+    say(f"MLflow   {new}; geosweep ui {folder.argument(root)}")
     if missed:
         raise typer.Exit(1)
 
@@ -193,6 +196,18 @@ def down(
     say("down")
 
 
+def _name(uri: str) -> str:
+    """The name of the folder that a URI names.
+
+    Raises:
+        SweepError: it could not be the name of a sweep.
+    """
+    try:
+        return sweep.check_name(uri.rpartition("/")[2])
+    except ValueError as error:
+        raise SweepError(f"{uri}: its last part {error}; name a folder with --out") from None
+
+
 def show(which: str | None, cluster: str | None, address: str | None) -> None:
     """``geosweep status`` on a cluster: all its sweeps, or one of them."""
     with jobs.connect(cluster, address) as client:
@@ -208,7 +223,7 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             if not job.status.is_terminal():
                 busy, state = True, "queued" if busy else state
             at = datetime.fromtimestamp((job.start_time or 0) / 1000)
-            there = jobs.metadata(job, jobs.FOLDER)
+            there = (job.metadata or {}).get(jobs.FOLDER, "")  # shown, not opened
             rows.append((str(job.submission_id), state, f"{at:%Y-%m-%d %H:%M}", there))
     if len(rows) == 1:
         say("no sweep was submitted to this cluster yet")

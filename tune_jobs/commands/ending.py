@@ -17,7 +17,7 @@ from scoring.schemas import TABLES
 from scoring.storage import list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
-from tune_jobs.folder import Request, State, short_path
+from tune_jobs.folder import Request, State, argument, short_path
 from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.mlflow_store import is_there, tracking_uri
 from tune_jobs.terminal import say
@@ -201,7 +201,7 @@ def _places(root: str, page: str | None) -> list[tuple[str, str]]:
         which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
         lines.append(("tables", f"{short_path(root)}/{places.RESULTS}/{which}/*.parquet"))
     if is_there(tracking_uri(root)):
-        lines.append(("MLflow", f"geosweep ui {short_path(root)}"))
+        lines.append(("MLflow", f"geosweep ui {argument(short_path(root))}"))
     return lines
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from scoring import storage
 from tune_jobs import folder, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
@@ -19,7 +20,7 @@ from tune_jobs.commands import options
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
-from tune_jobs.mlflow_store import adopt, is_there, redact, tracking_uri
+from tune_jobs.mlflow_store import adopt, is_there, redact, server, tracking_uri
 from tune_jobs.processes import python
 from tune_jobs.terminal import complain, output, say
 
@@ -104,7 +105,9 @@ def _show_driver(state: folder.State) -> None:
     else:
         only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
         names = " ".join(state.evaluations)
-        command = f"geosweep evaluate {state.root} {names}" if only else "geosweep run"
+        command = (
+            f"geosweep evaluate {folder.argument(state.root)} {names}" if only else "geosweep run"
+        )
         say(f"not running; {command} continues")
 
 
@@ -153,6 +156,7 @@ def report(
     [b]geosweep report out --mlflow sqlite:///runs/demo/mlflow.db demo[/]
     """
     root = folder.absolute(directory)
+    storage.refuse_links(root)
     name = None if mlflow else folder.inspect(root).name
     page, missed = service.report(root, name, mlflow, compare)
     say(page)
@@ -193,15 +197,17 @@ def ui(
     if directory is None:
         raise SweepError("which sweep? geosweep ui DIR, or --cluster FILE")
     root = folder.absolute(directory)
+    storage.refuse_links(root)
     folder.inspect(root)
-    uri = tracking_uri(root)
     _check_port(host, port)
-    if not is_there(uri):
+    if not is_there(tracking_uri(root)):
         raise SweepError(
-            f"{root}: MLflow on this machine has no results of it yet; geosweep sync {directory}"
+            f"{root}: MLflow on this machine has no results of it yet; "
+            f"geosweep sync {folder.argument(directory)}"
         )
     adopt(root)
-    raise typer.Exit(_serve(uri, host, port))
+    with server(root) as (environment, place):
+        raise typer.Exit(_serve(redact(tracking_uri(root)), host, port, environment, place))
 
 
 def _check_port(host: str, port: int) -> None:
@@ -213,27 +219,35 @@ def _check_port(host: str, port: int) -> None:
             raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
 
 
-def _serve(uri: str, host: str, port: int) -> int:
-    """Run MLflow's server until it ends or is interrupted; its exit status."""
-    command = python("mlflow", "server", "--backend-store-uri", uri)
-    command += ["--host", host, "--port", str(port), "--workers", "1"]
+def _serve(uri: str, host: str, port: int, environment: dict[str, str], place: str | None) -> int:
+    """Run MLflow's server until it ends or is interrupted; its exit status.
+
+    Args:
+        uri: what is served, to be printed.
+        host: address to listen on.
+        port: likewise.
+        environment: variables that the server gets, and
+        place: its current folder; both from :func:`tune_jobs.mlflow_store.server`.
+    """
+    command = python("mlflow", "server", "--host", host, "--port", str(port), "--workers", "1")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))  # so that `finally` ends the server
     quiet = {"PYTHONSAFEPATH": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # 3 processes instead of 11
     quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
     # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
-    server = subprocess.Popen(command, env=quiet | os.environ, start_new_session=True)
+    variables = quiet | os.environ | environment
+    process = subprocess.Popen(command, env=variables, cwd=place, start_new_session=True)
     here = "127.0.0.1" if host == "0.0.0.0" else host
     try:
-        while server.poll() is None and not answers(port, here):
+        while process.poll() is None and not answers(port, here):
             time.sleep(0.2)
-        if server.poll() is None:
-            say(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)")
-        return server.wait()
+        if process.poll() is None:
+            say(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)")
+        return process.wait()
     except KeyboardInterrupt:
         return 130
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()

@@ -36,8 +36,8 @@ def keep_apart(sweep: Sweep, root: str) -> None:
     trials = f"{len(others)} {'trial' if len(others) == 1 else 'trials'}"
     raise SweepError(
         f"{sweep.source}: {here} holds {trials} that this sweep does not have "
-        f"({_difference(others, sweep.trials)}); --out {_free(here)} uses another folder, "
-        f"--out {here} keeps both sweeps in this one"
+        f"({_difference(others, sweep.trials)}); --out {folder.argument(_free(here))} uses another "
+        f"folder, --out {folder.argument(here)} keeps both sweeps in this one"
     )
 
 

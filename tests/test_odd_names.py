@@ -1,0 +1,174 @@
+"""Any name that a file system allows works for folders, sweeps and data sets, as a name alone."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_sweeps import add_database, geosweep
+
+from models import datasets
+from models.config import TrialConfig
+from models.files import given_path
+from scoring import storage
+from scoring.tables import read_table
+from tune_jobs import folder, mlflow_store
+from tune_jobs.labels import label
+from tune_jobs.sweep import check_name, read
+
+EXAMPLES = settings(max_examples=200 if "CI" in os.environ else 30)
+HOSTILE = [
+    *(
+        "a?b",
+        "a#b",
+        "%41",
+        "a b",
+        " ",
+        "it's",
+        'say "x"',
+        "a;b",
+        "a:b",
+        "C:",
+        "a&b=c",
+        "two\nlines",
+    ),
+    *("-rf", "--", "😀", "{}", "{0}", "[a]*", "**", "~", "~nobody", "$HOME", "$(x)", "`x`", "a\\b"),
+    *("\x1b[31m", "\t", "\r", "%", "%2F", "file:x", "s3:", "a@b", "\u202e", "=1", "<b>", "|", "'"),
+]
+LETTERS = st.characters(exclude_categories=("Cs",), exclude_characters="/\0")
+NAMES = st.one_of(
+    st.sampled_from(HOSTILE),
+    st.lists(st.sampled_from(HOSTILE), max_size=3).map("".join),
+    st.text(LETTERS, min_size=1, max_size=15),
+).filter(lambda name: name not in ("", ".", "..") and len(name.encode()) < 100)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("names")
+
+
+def everything(place: Path) -> set[str]:
+    return {str(path.relative_to(place)) for path in place.rglob("*")}
+
+
+@EXAMPLES
+@given(NAMES, NAMES)
+def test_a_folder_of_any_name_is_opened_written_and_read_as_that_folder(base, name, inner):
+    place = Path(base, name)
+    root = folder.absolute(str(place))
+    assert root == folder.absolute(place.as_uri()) == str(place)
+    for way in (root, place.as_uri()):
+        storage.write_file(way, f"parts/{inner}", way.encode())
+        assert storage.read_file(way, f"parts/{inner}") == way.encode()
+        if not inner.startswith("."):
+            assert inner in storage.list_files(way, "parts")
+    with folder.hold(root):
+        assert folder.holder(root)
+    storage.delete(root, f"parts/{inner}")
+    assert os.listdir(place / "parts") == []
+    assert {path.name for path in base.iterdir()} >= {name}
+    assert Path(mlflow_store.here(root)) == place
+    (place / "mlflow.db").touch()
+    assert mlflow_store.is_there(mlflow_store.tracking_uri(root))
+    (place / "mlflow.db").unlink()
+    assert not mlflow_store.is_there(mlflow_store.tracking_uri(root))
+
+
+@EXAMPLES
+@given(NAMES)
+def test_the_address_of_the_database_names_the_file_that_sqlalchemy_opens(name):
+    from sqlalchemy import make_url
+
+    root = f"/there/{name}"
+    assert make_url(mlflow_store.tracking_uri(root)).database == f"{root}/mlflow.db"
+
+
+@EXAMPLES
+@given(NAMES)
+def test_a_data_set_of_any_name_is_found_and_nothing_else_is_taken_for_it(base, name):
+    file = base / f"{name}.npz"
+    file.write_bytes(b"")
+    for given_name, place in ((str(file), None), (file.name, str(base))):
+        assert given_path(given_name).name == file.name
+        if not given_name.startswith("~"):
+            assert datasets.locate(given_name, place) == str(file)
+    assert TrialConfig(dataset=str(file)).dataset == str(file)
+    assert "\n" not in label(TrialConfig(dataset=str(file)), ["dataset"])
+    assert len(datasets._key(str(file), file).encode()) < 200
+    file.unlink()
+    with pytest.raises(datasets.DataError, match="no such file"):
+        datasets.locate(str(file))
+
+
+@EXAMPLES
+@given(NAMES)
+def test_a_sweep_has_the_name_of_its_file_or_the_message_says_why_not(base, name):
+    place = base / "files"
+    place.mkdir(exist_ok=True)
+    file = place / f"{name}.yaml"
+    file.write_text("gamma: 0")
+    try:
+        assert read(str(file)).name == file.stem
+        assert folder.path_of(file.stem, None).endswith(f"/runs/{file.stem}")
+    except ValueError as error:
+        assert "rename the file" in str(error)  # noqa: PT017
+        with pytest.raises(ValueError, match="should"):
+            check_name(file.stem)
+    file.unlink()
+
+
+@pytest.mark.parametrize("out", ["~nobody-here/x", "loop/x"])
+def test_a_folder_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    code, said = geosweep("status", out)
+    assert code == 2
+    assert "no such folder" in said
+
+
+def data_set(file: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (120, 8, 8), np.uint8), np.arange(120) % 3
+    np.savez(file, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_here")
+def test_a_sweep_runs_in_a_folder_and_on_a_data_set_of_hostile_names(tmp_path, monkeypatch):
+    place = tmp_path / "a %41?x=1&y#z"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    sweep, out = (
+        place / "[a]*{0} 'q' \"d\" $(x);%3F😀.yaml",
+        place / "-out\n<b>{}[a]*?#%41 ' \" ;:&😀",
+    )
+    data = place / "data\n%41?#[a]*{}=cmd() 'q' \"d\" ;:&$x😀.npz"
+    data_set(data)
+    sweep.write_text(
+        f"dataset: {json.dumps(str(data), ensure_ascii=False)}\nlayers: fully_connected"
+    )
+    add_database(str(out))
+    words = [str(sweep), "--out", str(out), "--set", "epochs=1", "--set", "gamma=0"]
+    words += ["--set", "K=1", "--set", "network=resnet", "--set", "m=50"]
+    before = everything(tmp_path)
+    code, said = geosweep("run", *words)
+    assert code == 0, said
+    assert "1 of 1 done" in said
+    new = everything(tmp_path) - before
+    assert {os.path.dirname(path).partition("/-out")[1] for path in new} == {"/-out"}
+    assert [row["dataset"] for row in read_table(str(out), "trials").to_pylist()] == [str(data)]
+    assert (out / "report/index.html").is_file()
+    for command in (
+        ["run", *words],
+        ["status", str(out)],
+        ["sync", str(out)],
+        ["report", str(out)],
+    ):
+        code, said = geosweep(*command)
+        assert code == 0, said
+    assert {path.name for path in place.iterdir()} == {sweep.name, out.name, data.name}
+    assert {path.name for path in tmp_path.iterdir()} == {place.name}
