@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.config import TrialConfig
+from models.files import given_path
 from models.messages import first_line
 from scoring import handover, places, schemas, storage
 from scoring.tables import broken_files, read_table
@@ -85,7 +86,7 @@ def absolute(out: str) -> str:
         SweepError: the URI cannot be opened, or the path is not UTF-8.
     """
     if "://" not in out:
-        root = str(Path(out).expanduser().resolve())
+        root = str(given_path(out).resolve())
         if root.encode(errors="replace") != root.encode(errors="ignore"):  # pyarrow needs UTF-8
             raise SweepError(f"{root}: the name is not UTF-8; choose another folder with --out")
         return root

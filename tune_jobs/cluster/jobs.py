@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_jobs import provenance
+from tune_jobs import processes, provenance, signals
 from tune_jobs.cluster.reach import DASHBOARD, folder_there, token, tunnel
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import Sweep, builtin
@@ -96,13 +96,19 @@ def _client(url: str, given: str) -> "JobSubmissionClient":
 def package() -> Iterator[str]:
     """A temporary folder with a copy of the code and nothing else.
 
-    Ray uploads and unpacks equal folders only once.
+    Ray uploads and unpacks equal folders only once. Until the context ends, its own temporary
+    files are next to the copy, so that they are deleted with it.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with signals.as_interrupt(), processes.scratch() as parent:
+        folder, before = Path(parent, "code"), tempfile.tempdir
         hidden = shutil.ignore_patterns("__pycache__", ".*")
         for name in PACKAGES:
-            shutil.copytree(str(resources.files(name)), Path(folder, name), ignore=hidden)
-        yield folder
+            shutil.copytree(str(resources.files(name)), folder / name, ignore=hidden)
+        tempfile.tempdir = parent
+        try:
+            yield str(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 def submit(
@@ -125,19 +131,17 @@ def submit(
     Returns:
         The id of the job.
     """
-    name, content = sweep.source, {}
+    content = {}
     if not named:
         content["GEOSWEEP_STORAGE"] = folder.removesuffix(f"/{sweep.name}")
-    run = ["python", "-m", "tune_jobs.cli", "run"]
     out = ["--out", folder] if named else []
-    rest = shlex.join([*out, "--address", "auto", *options])
-    if name in builtin():
-        command = f"exec {shlex.join([*run, name])} {rest}"
-    else:  # The file travels in the environment: all sweeps then send the same code.
-        content["GEOSWEEP_SWEEP"] = Path(name).expanduser().read_text()
-        file = f'"$place"/{shlex.quote(Path(name).name)}'
-        command = f'place=$(mktemp -d) && printf %s "$GEOSWEEP_SWEEP" > {file} && '
-        command += f"exec {shlex.join(run)} {file} {rest}"
+    there = sweep.source in builtin()
+    name = sweep.source if there else "-"
+    words = ["python", "-m", "tune_jobs.cli", "run", name, *out, "--address", "auto", *options]
+    command = f"exec {shlex.join(words)}"
+    if not there:  # The file travels in the environment: all sweeps then send the same code.
+        content |= {"GEOSWEEP_SWEEP": sweep.text, "GEOSWEEP_NAME": sweep.name}
+        command += " <<END\n$GEOSWEEP_SWEEP\nEND\n"
     return _send(
         client,
         command,

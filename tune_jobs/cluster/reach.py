@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,10 @@ from typing import Any
 import yaml
 from pyarrow import fs
 
+from models.files import given_path
 from scoring import places
 from scoring.storage import open_folder, write_file
+from tune_jobs import processes, signals
 from tune_jobs.errors import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the loopback address of the head
@@ -46,7 +47,7 @@ def cluster_file(path: str) -> dict[str, Any]:
         SweepError: there is no such file, or it is no cluster file.
     """
     try:
-        content = yaml.safe_load(Path(path).expanduser().read_text())
+        content = yaml.safe_load(given_path(path).read_text("utf-8"))
     except FileNotFoundError as error:
         raise SweepError(f"--cluster {path}: no such file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -73,7 +74,7 @@ def folder_there(cluster: str | None, out: str | None, name: str) -> str:
     storage = os.environ.get("GEOSWEEP_STORAGE")
     if cluster:
         cluster_file(cluster)
-        if found := STORAGE.search(Path(cluster).expanduser().read_text()):
+        if found := STORAGE.search(given_path(cluster).read_text("utf-8")):
             storage = found.group(1)
     if not storage:
         raise SweepError(
@@ -100,11 +101,16 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
     """
     cluster_file(cluster)
     here = here or _free_port()
-    command = [sys.executable, "-m", "ray.scripts.scripts", "dashboard", cluster]
+    command = processes.python("-m", "ray.scripts.scripts", "dashboard", cluster)
     command += ["--port", str(here), "--remote-port", str(port)]
-    with tempfile.TemporaryFile("w+") as said:
+    with signals.as_interrupt(), tempfile.TemporaryFile("w+", errors="replace") as said:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+            command,
+            env=os.environ | processes.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
         )
         try:
             until = time.monotonic() + 90
@@ -138,7 +144,6 @@ def _free_port() -> int:
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether something accepts connections on a port."""
     """Whether something accepts connections at this port."""
     with socket.socket() as probe:
         probe.settimeout(1)
@@ -153,7 +158,7 @@ def token() -> None:
     """
     if os.environ.setdefault("RAY_AUTH_MODE", "token").lower() != "token":
         return
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    file = given_path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"))
     if not os.environ.get("RAY_AUTH_TOKEN") and not (file.is_file() and file.read_text().strip()):
         raise SweepError(
             f"{file}: no token. For a new cluster: ray get-auth-token --generate, then ray up. "
@@ -186,10 +191,12 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
         program = "import sys, yaml; from ray.autoscaler.sdk import rsync; rsync("
         program += "yaml.safe_load(sys.stdin), source=sys.argv[1], target=sys.argv[2], down=True)"
         done = subprocess.run(  # in another process, because Ray prints a lot
-            [sys.executable, "-c", program, f"{folder}/", f"{Path(to)}/"],
+            processes.python("-c", program, f"{folder}/", f"{Path(to)}/"),
+            env=os.environ | processes.environment(),
             input=yaml.safe_dump(config),
             capture_output=True,
             text=True,
+            errors="replace",
         )
         if done.returncode:
             raise SweepError(f"{folder}: cannot be copied: {_reason(done.stdout + done.stderr)}")
@@ -227,8 +234,14 @@ def down(cluster: str) -> list[str]:
         SweepError: ``ray down`` failed.
     """
     config = cluster_file(cluster)
-    command = [sys.executable, "-m", "ray.scripts.scripts", "down", "--yes", cluster]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        processes.python("-m", "ray.scripts.scripts", "down", "--yes", cluster),
+        env=os.environ | processes.environment(),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+    )
     if done.returncode:
         raise SweepError(f"--cluster {cluster}: ray down: {_reason(done.stdout + done.stderr)}")
     provider, auth = config["provider"], config.get("auth", {})
@@ -240,7 +253,7 @@ def down(cluster: str) -> list[str]:
         options.append(f"ProxyCommand={proxy}")
     ssh = ["ssh", *(word for option in options for word in ("-o", option))]
     if key := auth.get("ssh_private_key"):
-        ssh += ["-i", str(Path(key).expanduser())]
+        ssh += ["-i", str(given_path(key))]
     head = provider.get("external_head_ip") or provider["head_ip"]
     machines = [head, *provider.get("worker_ips", [])]
     stops = {
@@ -250,6 +263,7 @@ def down(cluster: str) -> list[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
         )
         for machine in machines
     }

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from tune_jobs import folder, service
+from tune_jobs import folder, processes, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options
@@ -20,7 +20,6 @@ from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
 from tune_jobs.mlflow_store import adopt, is_there, redact, tracking_uri
-from tune_jobs.processes import python
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -215,25 +214,27 @@ def _check_port(host: str, port: int) -> None:
 
 def _serve(uri: str, host: str, port: int) -> int:
     """Run MLflow's server until it ends or is interrupted; its exit status."""
-    command = python("mlflow", "server", "--backend-store-uri", uri)
+    command = processes.python("-m", "mlflow", "server", "--backend-store-uri", uri)
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))  # so that `finally` ends the server
-    quiet = {"PYTHONSAFEPATH": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # 3 processes instead of 11
     quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
-    # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
-    server = subprocess.Popen(command, env=quiet | os.environ, start_new_session=True)
+    variables = quiet | os.environ | processes.environment()
     here = "127.0.0.1" if host == "0.0.0.0" else host
-    try:
-        while server.poll() is None and not answers(port, here):
-            time.sleep(0.2)
-        if server.poll() is None:
-            say(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)")
-        return server.wait()
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    with processes.scratch() as empty:  # uvicorn imports from the current folder
+        # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
+        server = subprocess.Popen(command, env=variables, cwd=empty, start_new_session=True)
+        try:
+            while server.poll() is None and not answers(port, here):
+                time.sleep(0.2)
+            if server.poll() is None:
+                say(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)")
+            return server.wait()
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
