@@ -250,7 +250,8 @@ def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
             f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room, or set "
             "GEOSWEEP_CACHE to a folder on another disk"
         )
-    for left in place.parent.glob(f".{glob.escape(place.name)}-*"):  # by a process that was killed
+    for left in place.parent.glob(f".{glob.escape(place.name)}-{'[0-9a-f]' * 32}"):
+        # A process that was killed left it: this one holds the lock.
         shutil.rmtree(left, ignore_errors=True)
     aside = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
     aside.mkdir()

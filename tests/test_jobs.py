@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from unittest import mock
@@ -90,6 +92,40 @@ def test_a_folder_that_nobody_named_is_not_named_to_the_command_there_either():
     assert "--out /mnt/s/other" in named["entrypoint"]
 
 
+@pytest.mark.parametrize(
+    "comment",
+    ["", "<<END", "$HOME `id` $(id) \\\\n \"'", "é" * 3000, "long " * 20_000],
+    ids=["plain", "end", "shell", "letters", "long"],
+)
+def test_a_sweep_file_reaches_the_command_there_as_it_is_and_leaves_no_file(tmp_path, comment):
+    """The head's shell hands it over as standard input, from the environment."""
+    file, client = tmp_path / "my sweep.yaml", mock.Mock()
+    file.write_text(f"gamma: 0\n# {comment}\n# END\nK: 1\n", "utf-8")
+    jobs.submit(client, read(str(file)), "/mnt/s/out", ["--data", "/a b"], named=True)
+    sent = client.submit_job.call_args.kwargs
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$GEOSWEEP_NAME|$4|$9|${10}" > said\ncat >> said\n')
+    program.chmod(0o755)
+    there = tmp_path / "there"
+    there.mkdir()
+    environment = os.environ | sent["runtime_env"]["env_vars"] | {"TMPDIR": str(there)}
+    environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    subprocess.run(sent["entrypoint"], shell=True, cwd=there, env=environment, check=True)
+    first, _, rest = (there / "said").read_text().partition("\n")
+    assert first == "my sweep|-|--data|/a b"
+    assert rest.rstrip() == file.read_text().rstrip()
+    assert os.listdir(there) == ["said"]
+
+
+def test_a_sweep_file_that_no_environment_holds_is_refused_before_it_is_sent(tmp_path):
+    (tmp_path / "long.yaml").write_text(f"gamma: 0\n# {'long' * 40_000}")
+    client = mock.Mock()
+    with pytest.raises(SweepError, match="larger than 120,000 bytes"):
+        jobs.submit(client, read(str(tmp_path / "long.yaml")), "/mnt/s/out", [])
+    client.submit_job.assert_not_called()
+
+
 def test_a_job_is_found_by_its_id_its_folder_and_that_folders_name():
     client = mock.Mock()
     client.list_jobs.return_value = known = [
@@ -112,6 +148,10 @@ def test_what_is_sent_is_the_code_and_nothing_that_was_made_of_it():
         files = {str(path.relative_to(folder)) for path in Path(folder).rglob("*")}
         assert {"tune_jobs/cli.py", "tune_jobs/sweeps/demo.yaml", "analysis/report.html"} <= files
         assert not any("__pycache__" in name for name in files)
+        with tempfile.TemporaryDirectory() as archive:  # as Ray makes one
+            assert Path(archive).parent == Path(folder).parent
+    assert not Path(folder).parent.exists()
+    assert Path(tempfile.gettempdir()) != Path(folder).parent
 
 
 def test_of_a_folder_in_a_store_comes_home_what_is_of_use_there(tmp_path):

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from models.datasets import cache_folder
 from tune_jobs import signals
-from tune_jobs.errors import SweepError, no_space
+from tune_jobs.errors import SweepError, full_disk, is_full, no_space
 
 SOURCE = Path(__file__).parents[1]  # site-packages or the root of a source tree
 SCRATCH = "geosweep-ray-"
@@ -115,10 +115,13 @@ def _start(address: str | None, here: bool, folder: str) -> None:
 
     empty = Path(folder, "empty")
     empty.mkdir()
+    torch = {
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", f"{folder}/torch")
+    }
     for attempt in range(ATTEMPTS):
         try:
             # Ray puts the current folder first on every worker's import path.
-            with chdir(empty), _environment(environment()):
+            with chdir(empty), _environment(environment() | torch):
                 ray.init(
                     address="local" if here else address,  # None would join any running cluster
                     include_dashboard=False if here else None,
@@ -129,8 +132,8 @@ def _start(address: str | None, here: bool, folder: str) -> None:
             return
         except Exception as error:  # Ray raises many types, including plain Exception
             ray.shutdown()
-            if no_space(error):
-                raise
+            if no_space(error) or is_full(folder):
+                raise full_disk(error, folder) from error
             if SLOW in str(error) and attempt + 1 < ATTEMPTS:
                 continue
             lines = str(error).strip().splitlines() or [type(error).__name__]

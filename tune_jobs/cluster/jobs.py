@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
+MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",
@@ -130,6 +131,9 @@ def submit(
 
     Returns:
         The id of the job.
+
+    Raises:
+        SweepError: the sweep file is too large, or the cluster refuses the job.
     """
     content = {}
     if not named:
@@ -139,6 +143,11 @@ def submit(
     name = sweep.source if there else "-"
     words = ["python", "-m", "tune_jobs.cli", "run", name, *out, "--address", "auto", *options]
     command = f"exec {shlex.join(words)}"
+    if not there and len(sweep.text.encode()) > MOST_SENT:
+        raise SweepError(
+            f"{sweep.source}: is larger than {MOST_SENT:,} bytes, the most that can be submitted; "
+            "shorten it, or copy it to the head and run it there with --address auto"
+        )
     if not there:  # The file travels in the environment: all sweeps then send the same code.
         content |= {"GEOSWEEP_SWEEP": sweep.text, "GEOSWEEP_NAME": sweep.name}
         command += " <<END\n$GEOSWEEP_SWEEP\nEND\n"
