@@ -221,20 +221,20 @@ def _serve(uri: str, host: str, port: int) -> int:
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # 3 processes instead of 11
     quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
+    quiet["UVICORN_APP_DIR"] = os.devnull  # else MLflow's uvicorn imports from the current folder
     variables = quiet | os.environ | processes.environment()
+    # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
+    server = subprocess.Popen(command, env=variables, start_new_session=True)
     here = "127.0.0.1" if host == "0.0.0.0" else host
-    with processes.scratch() as empty:  # uvicorn imports from the current folder
-        # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
-        server = subprocess.Popen(command, env=variables, cwd=empty, start_new_session=True)
-        try:
-            while server.poll() is None and not answers(port, here):
-                time.sleep(0.2)
-            if server.poll() is None:
-                say(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)")
-            return server.wait()
-        except KeyboardInterrupt:
-            return 130
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGTERM)
-            server.wait()
+    try:
+        while server.poll() is None and not answers(port, here):
+            time.sleep(0.2)
+        if server.poll() is None:
+            say(f"http://{host}:{port}  ({redact(uri)}; Ctrl-C to stop)")
+        return server.wait()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
