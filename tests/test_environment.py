@@ -59,7 +59,7 @@ def geosweep(monkeypatch, capsys):
 
 
 @pytest.fixture
-def nobody(monkeypatch):
+def nobody(monkeypatch, tmp_path):
     """A user without a home folder, without an account and without a name."""
     for name in ("HOME", "GEOSWEEP_CACHE", "LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
@@ -70,17 +70,22 @@ def test_without_a_home_folder_one_line_says_what_to_set(nobody, geosweep, tmp_p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="set HOME, or GEOSWEEP_CACHE"):
         datasets.cache_folder()
-    code, said = geosweep("run", "demo", "--dry-run")
-    assert (code, len(said.splitlines())) == (2, 1)
-    assert "no home folder" in said
+    for command in (["run", "demo", "--dry-run"], ["sync", "out"], ["report", "out"]):
+        code, said = geosweep(*command)
+        assert (code, len(said.splitlines())) == (2, 1)
+        assert "no home folder" in said
     assert os.listdir(tmp_path) == []  # above all no folder that is called ~
     monkeypatch.setenv("GEOSWEEP_CACHE", "cache")
     assert datasets.cache_folder() == tmp_path / "cache"
 
 
-def test_a_user_without_an_account_gets_a_name(nobody):
+def test_a_user_without_an_account_gets_a_name_and_the_cache_for_a_home(
+    nobody, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path))
     surroundings.prepare()
     assert getpass.getuser() == "user12345"
+    assert Path.home() == tmp_path
 
 
 @pytest.mark.skipif(

@@ -6,7 +6,9 @@ Everything here happens before a command begins.
 import getpass
 import os
 from contextlib import suppress
+from pathlib import Path
 
+from models.datasets import cache_folder
 from tune_jobs.errors import SweepError
 
 NARROWEST = 20  # characters; fewer in a line leave no word of a table or a help text whole
@@ -18,16 +20,18 @@ def prepare() -> None:
 
     Raises:
         SweepError: the current folder is gone.
+        models.errors.DataError: there is no home folder, and no ``GEOSWEEP_CACHE`` in its place.
     """
     _open_streams()
-    _name_the_user()
     _forget_widths()
+    _name_the_user()
     try:
         os.getcwd()
     except OSError:
         raise SweepError(
             "the current folder was deleted or cannot be reached; change to another one (cd)"
         ) from None
+    _give_a_home()
 
 
 def _open_streams() -> None:
@@ -49,6 +53,14 @@ def _name_the_user() -> None:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["LOGNAME"] = f"user{os.getuid()}"
+
+
+def _give_a_home() -> None:
+    """Let the cache be the home of a user who has none: Ray Tune and MLflow need one."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(cache_folder())
 
 
 def _forget_widths() -> None:
