@@ -5,6 +5,7 @@
 documents the columns of every table.
 """
 
+import io
 import os
 import sys
 import tempfile
@@ -258,7 +259,14 @@ def columns_page() -> str:
 
 
 def script(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script and exit with its status; a closed output pipe (``| head``) is no error."""
+    """Run a script and exit with its status; a closed output pipe (``| head``) is no error.
+
+    Letters that the terminal cannot show, like γ in ASCII, become ``?``.
+    """
+    if sys.stdout is None:  # it was closed before the start
+        sys.stdout = io.StringIO()
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         status = main()
         sys.stdout.flush()

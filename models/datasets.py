@@ -5,6 +5,7 @@ exists; otherwise torchvision downloads and verifies them at first use. Prepared
 the cache folder. A file lock keeps two processes of a node from preparing the same data set.
 """
 
+import glob
 import json
 import os
 import shutil
@@ -58,8 +59,20 @@ def data_folder(given: str | None = None) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """The folder of prepared arrays: ``GEOSWEEP_CACHE``, else ``~/.cache/geosweep``."""
-    return given_path(os.environ.get("GEOSWEEP_CACHE") or "~/.cache/geosweep").resolve()
+    """The folder of prepared arrays: ``GEOSWEEP_CACHE``, else ``~/.cache/geosweep``.
+
+    Raises:
+        DataError: there is neither.
+    """
+    if given := os.environ.get("GEOSWEEP_CACHE"):
+        return given_path(given).resolve()
+    try:
+        return Path("~/.cache/geosweep").expanduser().resolve()
+    except RuntimeError:
+        raise DataError(
+            "this user has no home folder; set HOME, or GEOSWEEP_CACHE to a folder for prepared "
+            "data sets"
+        ) from None
 
 
 def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
@@ -132,13 +145,16 @@ def _prepared(
                     print(f"{place}: damaged; preparing it again", file=sys.stderr)
                 try:
                     _prepare(place, prepare())
-                except DataError:
+                except BaseException:
                     lock.unlink(missing_ok=True)
                     raise
                 data = _mapped(place)
     except OSError as error:
         problem = f"{plain(error.strerror or error)} ({plain(error.filename or place)})"
-        raise DataError(f"cannot write the cache {plain(place.parent)}: {problem}") from error
+        raise DataError(
+            f"cannot write the cache {plain(place.parent)}: {problem}; set GEOSWEEP_CACHE to a "
+            "folder that you may write to, with room for the data"
+        ) from error
     if data is None:
         raise DataError(f"{plain(place)}: cannot be read again; is the disk full or failing?")
     return data
@@ -235,6 +251,9 @@ def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
             f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room, or set "
             "GEOSWEEP_CACHE to a folder on another disk"
         )
+    for left in place.parent.glob(f".{glob.escape(place.name)}-{'[0-9a-f]' * 32}"):
+        # A process that was killed left it: this one holds the lock.
+        shutil.rmtree(left, ignore_errors=True)
     aside = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
     aside.mkdir()
     try:

@@ -1,7 +1,11 @@
-"""Files that users name: only regular ones are opened, so nothing blocks or never ends."""
+"""Files that users name: only regular ones are opened, so nothing blocks or never ends.
+
+The one exception are pipes that the shell opened for this process: a pipeline, and ``<(...)``.
+"""
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 from typing import IO
@@ -13,6 +17,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+STREAM = re.compile(r"/dev/stdin|(?:/dev|/proc/self)/fd/(\d{1,6})")
 
 
 def given_path(text: str) -> Path:
@@ -55,6 +60,32 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     except BaseException:
         os.close(opened)
         raise
+
+
+def stream_number(path: str | os.PathLike[str]) -> int | None:
+    """The file descriptor that a path like ``/dev/fd/3`` or ``/dev/stdin`` names, or None.
+
+    >>> stream_number("/dev/fd/3"), stream_number("/dev/stdin"), stream_number("my.yaml")
+    (3, 0, None)
+    """
+    found = STREAM.fullmatch(os.fspath(path))
+    return int(found.group(1) or 0) if found else None
+
+
+def open_text(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file, or a pipe that the shell opened for this process, to read its bytes.
+
+    A pipe can be read once only.
+
+    Raises:
+        OSError: as for :func:`open_regular`.
+    """
+    number = stream_number(path)
+    if number is not None:
+        mode = os.fstat(number).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            return os.fdopen(os.dup(number), "rb")
+    return open_regular(path)
 
 
 def _check_kind(mode: int) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -353,9 +354,12 @@ def test_the_page_is_named_once_it_answers_and_ctrl_c_ends_its_server(tmp_path):
     (tmp_path / "out/mlflow.db").touch()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tune_jobs.cli", "ui", str(tmp_path / "out")]
+    for name in ("mlflow", "uvicorn", "fastapi"):  # no process may import these
+        (tmp_path / f"{name}.py").write_text("raise ImportError('of the user')")
+    command = [str(Path(sys.executable).with_name("geosweep")), "ui", "out"]
     with subprocess.Popen(
         [*command, "--port", str(port)],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

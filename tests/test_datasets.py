@@ -1,5 +1,6 @@
 """Data sets: prepared once, shared by all, and refused with a message that helps."""
 
+import shutil
 import subprocess
 import sys
 
@@ -178,18 +179,47 @@ def test_processes_that_prepare_at_once_give_one_result(tmp_path, cache):
     assert len([p for p in (cache / "arrays-2").iterdir() if p.is_dir()]) == 1
 
 
-def test_preparation_that_fails_leaves_nothing_behind(tmp_path, cache, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("No space left on device"), DataError),
+        (DataError("refused"), DataError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_preparation_that_fails_leaves_nothing_behind(tmp_path, cache, monkeypatch, error, told):
     path = saved(tmp_path / "mine.npz")
 
-    def full(*_):
-        raise OSError("No space left on device")
+    def fail(*_):
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", full)
-        with pytest.raises(DataError, match="No space left"):
+        patch.setattr(np, "save", fail)
+        with pytest.raises(told):
             load(path)
-    assert [p for p in (cache / "arrays-2").iterdir() if p.is_dir()] == []
+    assert list((cache / "arrays-2").iterdir()) == []  # neither arrays nor a lock
     assert len(load(path).y_train) == 12
+
+
+def test_a_refused_file_leaves_nothing_in_the_cache(tmp_path, cache):
+    with pytest.raises(DataError):
+        load(saved(tmp_path / "mine.npz", y_test=None))
+    assert list((cache / "arrays-2").iterdir()) == []
+
+
+def test_what_a_killed_preparation_left_is_deleted_by_the_next_of_the_same_data_set(
+    tmp_path, cache
+):
+    path = saved(tmp_path / "mine.npz")
+    load(path)
+    (place,) = (p for p in (cache / "arrays-2").iterdir() if p.is_dir())
+    shutil.rmtree(place)
+    ours, others = (place.with_name(f".{name}-{'0a' * 16}") for name in (place.name, "mine"))
+    ours.mkdir()
+    others.mkdir()
+    load(path)
+    assert not ours.exists()
+    assert others.exists()
 
 
 X, Y = arrays()["x_train"], arrays()["y_train"]
@@ -261,7 +291,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot write the cache .*/file/arrays"):
+    with pytest.raises(
+        DataError, match=r"cannot write the cache .*/file/arrays.*set GEOSWEEP_CACHE"
+    ):
         load("digits")
 
 

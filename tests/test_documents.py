@@ -206,7 +206,7 @@ def commands(page: Path) -> list[str]:
 def test_commands_in_documents_exist(page: Path, capsys, monkeypatch) -> None:
     for line in commands(page):
         program, *words = shlex.split(line, comments=True)
-        options = {word.partition("=")[0] for word in words if word.startswith("-")} - {"-m"}
+        options = {word.partition("=")[0] for word in words if word.startswith("-")} - {"-m", "-"}
         if program == "geosweep":
             known = options_of(words)
         elif program == "make":

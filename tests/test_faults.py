@@ -7,7 +7,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
@@ -412,32 +414,73 @@ def test_a_locked_mlflow_database_costs_mlflow_only_and_the_next_run_catches_up(
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 4 MB, and a function that makes it larger."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
-    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield (
-        place,
-        lambda: subprocess.run(["mount", "-o", "remount,size=200m", str(place)], check=True),
-    )
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+def small_disk():
+    """A function that mounts a small disk at a folder, and returns one that makes it larger."""
+    mounted = []
+
+    def mount(place: Path, size: str) -> Callable[[], object]:
+        place.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+        if os.geteuid() or not shutil.which("mount") or subprocess.run(command).returncode:
+            pytest.skip("mounting a small disk needs root")
+        mounted.append(place)
+        return lambda: subprocess.run(["mount", "-o", "remount,size=200m", place], check=True)
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
+# Place of the small disk in the sweep's folder, its size, and m.
+FULL = [(".", "4m", 4000), ("checkpoints", "16k", 100), ("results/trials", "8k", 100)]
+
+
+@pytest.mark.parametrize(("place", "size", "points"), FULL)
 def test_a_full_disk_is_named_nothing_is_half_written_and_it_goes_on_with_room(
-    tmp_path, small_disk
+    tmp_path, small_disk, place, size, points
 ):
-    place, grow = small_disk
-    sweep = Sweep(tmp_path, epochs=3, points=4000, root=place / "out")
+    grow = small_disk(tmp_path / "out" / place, size)
+    sweep = Sweep(tmp_path, epochs=3, points=points, root=tmp_path / "out")
     said = sweep.again(status=1)
-    assert "space left" in said
+    told = [line for line in said.splitlines() if "geosweep: " in line]
+    assert len(told) == 1
+    assert "no space left on the disk (" in told[0]
+    assert str(tmp_path) in told[0]
     assert "Traceback" not in said
+    assert not any(row["status"] == "failed" for row in sweep.rows().values())
     for table in schemas.TABLES:
         assert broken_files(sweep.root, table) == []
     grow()
     sweep.again()
+    sweep.check()
+
+
+def test_a_full_disk_under_ray_is_named_by_rays_folder_not_by_the_sweeps(tmp_path, small_disk):
+    short = Path(tempfile.mkdtemp(prefix="full", dir="/tmp"))
+    small_disk(short, "100k")
+    sweep = Sweep(tmp_path, epochs=3)
+    sweep.environment = {"RAY_TMPDIR": str(short)}
+    with sweep:
+        said = sweep.end(status=1)
+    assert f"no space left on the disk ({short}/" in said
+    assert "Traceback" not in said
+    sweep.environment = {}
+    sweep.again()
+    sweep.check()
+
+
+def test_a_full_disk_under_mlflow_costs_mlflow_only_and_sync_catches_up(tmp_path, small_disk):
+    small_disk(tmp_path / "disk", "100k")
+    sweep = Sweep(tmp_path, epochs=2)
+    sweep.environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/disk/mlflow.db"}
+    said = sweep.again()
+    assert said.count("MLflow: ") == 1
+    assert {row["status"] for row in sweep.rows().values()} == {"done"}
+    shutil.copy(tmp_path / "disk/mlflow.db", f"{sweep.root}/mlflow.db")  # half made: set aside
+    sweep.environment = {}
+    status, output = geosweep("sync", sweep.root)
+    assert status == 0, output
+    assert "2 trials logged" in output
     sweep.check()
 
 

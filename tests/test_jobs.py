@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from unittest import mock
@@ -66,50 +67,6 @@ def test_no_token_no_such_file_and_no_such_address_are_said(capsys, file, home, 
     assert "no provider" in said(capsys, "down", "--cluster", str(home / "other.yaml"))
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-@pytest.mark.parametrize("there", [None, "", "old"])
-def test_rays_token_is_made_for_its_owner_alone(home, monkeypatch, umask, there):
-    monkeypatch.delenv("RAY_AUTH_MODE")
-    folder, file = home / ".ray", home / ".ray/auth_token"
-    if there is not None:
-        folder.mkdir()
-        file.write_text(there)
-    before = os.umask(umask)
-    try:
-        reach.make_token()
-    finally:
-        os.umask(before)
-    if there == "old":
-        assert file.read_text() == "old"
-    else:
-        assert file.stat().st_mode & 0o777 == 0o600
-        assert len(file.read_text()) == 64
-    if there is None:
-        assert folder.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in folder.iterdir()] == ["auth_token"]
-    first = file.read_text()
-    reach.make_token()
-    assert file.read_text() == first
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN", "0"), ("RAY_AUTH_TOKEN_PATH", "/x/token")],
-)
-def test_no_token_is_made_if_there_is_another_or_none_is_wanted(home, monkeypatch, name, value):
-    monkeypatch.setenv(name, value)
-    reach.make_token()
-    assert not (home / ".ray").exists()
-
-
-def test_ray_takes_the_token_that_was_made(home, monkeypatch):
-    reach.make_token()
-    code = "from ray._private.authentication import authentication_token_setup as a; "
-    code += "a.ensure_token_if_auth_enabled()"
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"HOME": str(home)})
-    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
-
-
 def test_a_sweep_that_is_wrong_is_refused_before_it_is_sent(capsys, file):
     assert "gamma" in said(capsys, "submit", "demo", "--set", "gamma=x", "--cluster", file)
 
@@ -134,6 +91,40 @@ def test_a_folder_that_nobody_named_is_not_named_to_the_command_there_either():
     assert "--out" not in unnamed["entrypoint"]
     assert unnamed["runtime_env"]["env_vars"]["GEOSWEEP_STORAGE"] == "/mnt/s"
     assert "--out /mnt/s/other" in named["entrypoint"]
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["", "<<END", "$HOME `id` $(id) \\\\n \"'", "é" * 3000, "long " * 20_000],
+    ids=["plain", "end", "shell", "letters", "long"],
+)
+def test_a_sweep_file_reaches_the_command_there_as_it_is_and_leaves_no_file(tmp_path, comment):
+    """The head's shell hands it over as standard input, from the environment."""
+    file, client = tmp_path / "my sweep.yaml", mock.Mock()
+    file.write_text(f"gamma: 0\n# {comment}\n# END\nK: 1\n", "utf-8")
+    jobs.submit(client, read(str(file)), "/mnt/s/out", ["--data", "/a b"], named=True)
+    sent = client.submit_job.call_args.kwargs
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$GEOSWEEP_NAME|$4|$9|${10}" > said\ncat >> said\n')
+    program.chmod(0o755)
+    there = tmp_path / "there"
+    there.mkdir()
+    environment = os.environ | sent["runtime_env"]["env_vars"] | {"TMPDIR": str(there)}
+    environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    subprocess.run(sent["entrypoint"], shell=True, cwd=there, env=environment, check=True)
+    first, _, rest = (there / "said").read_text().partition("\n")
+    assert first == "my sweep|-|--data|/a b"
+    assert rest.rstrip() == file.read_text().rstrip()
+    assert os.listdir(there) == ["said"]
+
+
+def test_a_sweep_file_that_no_environment_holds_is_refused_before_it_is_sent(tmp_path):
+    (tmp_path / "long.yaml").write_text(f"gamma: 0\n# {'long' * 40_000}")
+    client = mock.Mock()
+    with pytest.raises(SweepError, match="larger than 120,000 bytes"):
+        jobs.submit(client, read(str(tmp_path / "long.yaml")), "/mnt/s/out", [])
+    client.submit_job.assert_not_called()
 
 
 def test_a_job_is_found_by_its_id_its_folder_and_that_folders_name():
@@ -244,6 +235,10 @@ def test_what_is_sent_is_the_code_and_nothing_that_was_made_of_it():
         files = {str(path.relative_to(folder)) for path in Path(folder).rglob("*")}
         assert {"tune_jobs/cli.py", "tune_jobs/sweeps/demo.yaml", "analysis/report.html"} <= files
         assert not any("__pycache__" in name for name in files)
+        with tempfile.TemporaryDirectory() as archive:  # as Ray makes one
+            assert Path(archive).parent == Path(folder).parent
+    assert not Path(folder).parent.exists()
+    assert Path(tempfile.gettempdir()) != Path(folder).parent
 
 
 def test_of_a_folder_in_a_store_comes_home_what_is_of_use_there(tmp_path):

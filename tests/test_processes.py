@@ -4,15 +4,19 @@ import errno
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
 from tune_jobs import processes
 from tune_jobs.errors import no_space
 
-MODULES = ("models", "scoring", "analysis", "tune_jobs", "ray", "json", "numpy", "mlflow", "torch")
+OURS = ("models", "scoring", "analysis", "tune_jobs")
+MODULES = (*OURS, "ray", "json", "numpy", "mlflow", "torch", "yaml", "typing", "sitecustomize")
 TINY = [f"--set={field}" for field in ("epochs=1", "gamma=0", "K=1", "network=resnet", "m=50")]
 
 
@@ -28,9 +32,9 @@ def hostile(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["analysis.report", "tune_jobs.cli"])
+@pytest.mark.parametrize("module", ["analysis.report", "tune_jobs.cli", "ray.scripts.scripts"])
 def test_a_child_process_does_not_import_from_the_current_folder(hostile, module):
-    command = processes.python(module, "--help")
+    command = processes.python("-m", module, "--help")
     environment = os.environ | processes.environment()
     done = subprocess.run(command, cwd=hostile, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -41,20 +45,78 @@ def test_a_child_process_does_not_import_from_the_current_folder(hostile, module
     assert "of the user" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["run", "demo", "--dry-run"], ["--version"]])
+def test_a_command_does_not_import_from_the_current_folder(hostile, words):
+    command = [str(Path(sys.executable).with_name("geosweep")), *words]
+    done = subprocess.run(command, cwd=hostile, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "of the user" not in done.stdout + done.stderr
+
+
+def test_only_one_place_starts_python_and_it_never_imports_from_the_current_folder():
+    assert processes.python("-m", "ray") == [sys.executable, "-P", "-m", "ray"]
+    sources = [path for name in OURS for path in (processes.SOURCE / name).rglob("*.py")]
+    starting = {path.name for path in sources if "sys.executable" in path.read_text()}
+    assert starting == {"processes.py"}
+
+
+@pytest.mark.parametrize(
+    ("given", "rest"), [(None, []), ("", []), (":", []), ("a::/b:.", ["a", "/b", "."])]
+)
+def test_the_path_of_children_has_no_folder_that_depends_on_where_they_run(
+    given, rest, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTHONPATH", given)
+    paths = processes.environment()["PYTHONPATH"].split(os.pathsep)
+    assert paths == [str(processes.SOURCE), *(str(tmp_path / path) for path in rest)]
+
+
+def listening(process: int) -> dict[str, set[str]]:
+    """The addresses on which a process and its children accept connections, by their names."""
+    found: dict[str, set[str]] = {}
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(process)
+        for each in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                for one in each.net_connections():
+                    if one.status == psutil.CONN_LISTEN:
+                        found.setdefault(each.name(), set()).add(one.laddr.ip)
+    return found
+
+
 @pytest.mark.ray
-def test_a_sweep_runs_in_a_folder_full_of_modules_with_our_names(hostile):
+def test_a_sweep_runs_in_a_folder_full_of_modules_with_our_names_and_no_network_reaches_it(hostile):
     """Ray puts the driver's current folder on the path of its workers, unless told otherwise."""
     command = [str(Path(sys.executable).with_name("geosweep")), "run", "demo", *TINY]
     temporary = hostile / "t"
     temporary.mkdir()
     environment = os.environ | {"RAY_TMPDIR": "/tmp", "TMPDIR": str(temporary)}
-    done = subprocess.run(
-        command, cwd=hostile, env=environment, capture_output=True, text=True, timeout=800
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 1 done" in done.stdout
+    environment.pop("HOME")  # where Ray would look for a token
+    listens: dict[str, set[str]] = {}
+    with (
+        open(temporary / "said", "w+") as said,
+        subprocess.Popen(
+            command, cwd=hostile, env=environment, stdout=said, stderr=subprocess.STDOUT
+        ) as sweep,
+    ):
+        while sweep.poll() is None:
+            for name, addresses in listening(sweep.pid).items():
+                listens.setdefault(name, set()).update(addresses)
+            time.sleep(0.5)
+        said.seek(0)
+        printed = said.read()
+    assert sweep.returncode == 0, printed
+    assert "1 of 1 done" in printed
+    assert "Token" not in printed
+    assert {"gcs_server", "raylet"} <= listens.keys()
+    assert any(name.startswith("ray::Dashboard") for name in listens)
+    assert set().union(*listens.values()) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    (temporary / "said").unlink()
     assert (hostile / "runs/demo/report/index.html").exists()
-    assert "of the user" not in done.stdout + done.stderr
+    assert "of the user" not in printed
     assert list(temporary.iterdir()) == []
 
 
@@ -63,7 +125,7 @@ def test_the_temporary_folder_of_a_dead_sweep_is_deleted_and_one_in_use_is_not(
 ):
     monkeypatch.setenv("RAY_TMPDIR", "")
     monkeypatch.setattr(processes, "LONGEST", 1000)
-    monkeypatch.setattr(processes.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     dead, alive, foreign = (tmp_path / f"{processes.SCRATCH}{name}" for name in "abc")
     for folder in (dead, alive, foreign):
         (folder / "session").mkdir(parents=True)
@@ -75,14 +137,6 @@ def test_the_temporary_folder_of_a_dead_sweep_is_deleted_and_one_in_use_is_not(
             Path(folder).name,
         }
     assert not Path(folder).exists()
-
-
-def test_a_long_temporary_folder_is_not_used(monkeypatch):
-    """A socket's path has 107 characters; Ray needs most of them."""
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long" * 20)
-    monkeypatch.setattr(processes.tempfile, "tempdir", "/tmp/" + "long" * 20)
-    with processes.scratch() as folder:
-        assert len(folder) < 45
 
 
 @pytest.mark.parametrize("how", ["itself", "cause", "context", "text", "another"])

@@ -8,8 +8,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from models import messages
+from models.errors import DataError
 from scoring.storage import StoreError
-from tune_jobs import provenance, terminal
+from tune_jobs import provenance, surroundings, terminal
 from tune_jobs.commands import cluster, folder, run
 from tune_jobs.errors import SweepError
 
@@ -50,14 +51,17 @@ def main() -> NoReturn:
     """Entry point: bad input ends with one message and exit status 2, never with a traceback."""
     terminal.never_fail_to_encode()
     try:
+        surroundings.prepare()
         sys.exit(app(prog_name="geosweep", standalone_mode=False) or 0)
     except UsageError as error:
         if type(error).__name__ != "NoArgsIsHelpError":  # That one has printed the help already.
             terminal.complain(_usage(error))
         sys.exit(2)
-    except (SweepError, StoreError) as error:
+    except (SweepError, StoreError, DataError) as error:
         terminal.complain(str(error))
         sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -1,6 +1,5 @@
 """The driver of a running sweep. It connects Ray Tune, the scorers, MLflow and the board."""
 
-import errno
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from tune_jobs import folder, processes, provenance
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
 from tune_jobs.cluster.demand import Demand
-from tune_jobs.errors import FULL, SweepError, no_space
+from tune_jobs.errors import FULL, SweepError, full_disk, no_space
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
@@ -81,7 +80,7 @@ class Driver(NotKept, tune.Callback):
                     ) from None
                 self._tracker.close("KILLED")
                 if no_space(error):
-                    raise OSError(errno.ENOSPC, FULL, self._root) from error
+                    raise full_disk(error, self._root, self._scratch) from error
                 raise
         if self._apart:
             raise SweepError(f"{self._apart}; choose a folder that all nodes reach with --out")
@@ -222,9 +221,12 @@ class Driver(NotKept, tune.Callback):
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
         """Write the traceback to the folder and the failure to the trials table.
 
-        If only a trial's evaluation failed, it stays done in the table and in MLflow.
+        If only a trial's evaluation failed, it stays done in the table and in MLflow. A full disk
+        is no failure of the trial: the sweep ends, and goes on where there is room.
         """
         self._check_folder()
+        if FULL in error:
+            raise full_disk(error, self._root, self._scratch)
         storage.write_file(self._root, places.error(trial), error.encode())
         last = last_line(error)
         if trial in self._evaluating:

@@ -1,9 +1,13 @@
 """Errors that the command line turns into one message and an exit status."""
 
 import errno
+import re
+import shutil
 from collections.abc import Iterator
 
 FULL = "No space left on device"
+LEAST = 100_000  # bytes; with less on its disk Ray does not start, and does not say why
+NAMED = re.compile(rf"{FULL}: '([^']+)'")
 
 
 class SweepError(ValueError):
@@ -16,6 +20,27 @@ def no_space(error: BaseException) -> bool:
         (isinstance(each, OSError) and each.errno == errno.ENOSPC) or FULL in str(each)
         for each in _chain(error)
     )
+
+
+def full_disk(error: BaseException | str, *folders: str) -> OSError:
+    """The one error for a full disk, whatever says so and however it says it.
+
+    Args:
+        error: an error for which :func:`no_space` holds, or the text of one.
+        folders: those that may be full. The error is about one of them if it names no file.
+    """
+    texts = [error] if isinstance(error, str) else [str(each) for each in _chain(error)]
+    named = [found.group(1) for text in texts for found in NAMED.finditer(text)]
+    full = [folder for folder in folders if is_full(folder)]
+    return OSError(errno.ENOSPC, FULL, [*named, *full, *folders][0])
+
+
+def is_full(folder: str) -> bool:
+    """Whether hardly anything fits on the disk of a folder; False for an object store."""
+    try:
+        return shutil.disk_usage(folder).free < LEAST
+    except OSError:
+        return False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

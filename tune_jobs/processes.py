@@ -6,6 +6,7 @@ None of them looks for modules in the current folder. A user may have a ``models
 
 import logging
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -17,8 +18,7 @@ from filelock import FileLock, Timeout
 
 from models.datasets import cache_folder
 from tune_jobs import signals
-from tune_jobs.cluster.reach import make_token
-from tune_jobs.errors import SweepError, no_space
+from tune_jobs.errors import SweepError, full_disk, is_full, no_space
 
 SOURCE = Path(__file__).parents[1]  # site-packages or the root of a source tree
 SCRATCH = "geosweep-ray-"
@@ -35,17 +35,26 @@ QUIET = {  # defaults, which the user's environment overrides
 }
 
 
-def python(module: str, *arguments: str) -> list[str]:
-    """A command that runs a module without importing anything from the current folder."""
-    return [sys.executable, "-P", "-m", module, *arguments]
+def python(*arguments: str) -> list[str]:
+    """A command that runs Python without importing anything from the current folder.
+
+    >>> python("-m", "mlflow")[1:]
+    ['-P', '-m', 'mlflow']
+    """
+    return [sys.executable, "-P", *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Environment variables that make child processes import the same code as this process."""
+    """Environment variables that make child processes import the same code as this process.
+
+    In ``PYTHONPATH`` relative folders become absolute ones, because children run elsewhere. Empty
+    entries, which stand for the current folder, are left out.
+    """
     found = {"PYTHONSAFEPATH": "1"}
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if (SOURCE / "pyproject.toml").exists():  # a source tree, which may not be installed
-        paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
-        found["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        paths.insert(0, str(SOURCE))
+    found["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
     if "GEOSWEEP_CACHE" in os.environ:
         found["GEOSWEEP_CACHE"] = str(cache_folder())  # absolute: children run in other folders
     return found
@@ -73,6 +82,8 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
     Raises:
         SweepError: Ray did not start, or cannot be reached.
     """
+    if here:
+        _keep_private()
     import ray
 
     with scratch() as folder:
@@ -87,17 +98,30 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
             ray.shutdown()
 
 
+def _keep_private() -> None:
+    """Keep a Ray of our own to this machine, and to this sweep.
+
+    Ray reads these variables when it is imported, so nothing changes if it is imported already. By
+    default it listens on all networks and has one token for all clusters, in the home folder.
+    """
+    if "ray" not in sys.modules:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # here: only on the loopback address
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 def _start(address: str | None, here: bool, folder: str) -> None:
     import ray
 
     empty = Path(folder, "empty")
     empty.mkdir()
-    if here:
-        make_token()
+    torch = {
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", f"{folder}/torch")
+    }
     for attempt in range(ATTEMPTS):
         try:
             # Ray puts the current folder first on every worker's import path.
-            with chdir(empty), _environment(environment()):
+            with chdir(empty), _environment(environment() | torch):
                 ray.init(
                     address="local" if here else address,  # None would join any running cluster
                     include_dashboard=False if here else None,
@@ -108,21 +132,49 @@ def _start(address: str | None, here: bool, folder: str) -> None:
             return
         except Exception as error:  # Ray raises many types, including plain Exception
             ray.shutdown()
-            if no_space(error):
-                raise
+            if no_space(error) or is_full(folder):
+                raise full_disk(error, folder) from error
             if SLOW in str(error) and attempt + 1 < ATTEMPTS:
                 continue
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise SweepError(f"Ray at {address or 'this machine'}: {lines[0]}") from error
 
 
+def temporary_folders() -> list[str]:
+    """The folders for temporary files that Ray can use here, the user's choice first.
+
+    Raises:
+        SweepError: there is none; the message says how to name one.
+    """
+    chosen = [os.environ.get(name, "") for name in ("RAY_TMPDIR", "TMPDIR", "TEMP", "TMP")]
+    found = [
+        path
+        for path in dict.fromkeys([*chosen, "/tmp", "/var/tmp", "/dev/shm"])
+        if os.path.isabs(path)
+        and len(os.fsencode(path)) <= LONGEST
+        and os.path.isdir(path)
+        and os.access(path, os.W_OK | os.X_OK)
+    ]
+    if not found:
+        raise SweepError(
+            "no folder for temporary files: set RAY_TMPDIR to one that you may write to, with a "
+            f"path of at most {LONGEST} characters"
+        )
+    return found
+
+
 @contextmanager
 def scratch() -> Iterator[str]:
-    """Create a temporary folder with a short path, and delete those that killed sweeps left."""
-    candidates = [os.environ.get("RAY_TMPDIR", ""), tempfile.gettempdir(), "/tmp"]
-    parent = next((path for path in candidates if path and len(path) <= LONGEST), candidates[1])
-    for left in Path(parent).glob(f"{SCRATCH}*/{LOCK}"):
-        _delete_unused(left)
+    """Create a temporary folder with a short path, and delete those that killed sweeps left.
+
+    Raises:
+        SweepError: there is no place for it.
+    """
+    parents = temporary_folders()
+    for parent in parents:
+        for left in Path(parent).glob(f"{SCRATCH}*/{LOCK}"):
+            _delete_unused(left)
+    parent = parents[0]
     with (
         tempfile.TemporaryDirectory(
             prefix=SCRATCH, dir=parent, ignore_cleanup_errors=True

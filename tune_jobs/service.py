@@ -61,6 +61,7 @@ def check(
     here = _is_here(address)
     if here:
         _fits(sweep)
+        processes.temporary_folders()
     loaded: dict[str, datasets.Dataset] = {}
     sources, smallest = {}, {}
     file = plain(sweep.source)
@@ -272,7 +273,7 @@ def report(
     Raises:
         SweepError: the report could not be written; the message says why.
     """
-    command = processes.python("analysis.report", "--json")
+    command = processes.python("-m", "analysis.report", "--json")
     if mlflow:
         command += ["--tracking-uri", mlflow[0], "--out", f"{root}/{places.REPORT}"]
     if compare:

@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 
 from models.config import TrialConfig
 from models.fields import Real, Text, Whole
-from models.files import given_path, is_there
+from models.files import given_path, is_there, stream_number
 from models.messages import did_you_mean, plain, several, short
 from tune_jobs import overrides, yaml_file
 from tune_jobs.cells import MOST_CELLS, cells, space
@@ -164,6 +164,7 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
+    text: str = ""  # content of the file, which can be read once only if it is a pipe
 
 
 def builtin() -> dict[str, Path]:
@@ -177,14 +178,16 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
     """Read a sweep from a file, or a built-in one by its name.
 
     Args:
-        source: path of a YAML file, or a name from :func:`builtin`.
+        source: path of a YAML file, ``-`` for standard input, or a name from :func:`builtin`.
         settings: ``field=value`` or ``field=v1,v2``; each replaces the field in the file.
 
     Raises:
         SweepError: the sweep is not valid. The message lists what is wrong, one problem per line.
     """
-    path, where = _find(source), plain(source)
-    content, places = _content(path, where)
+    path = _find(source)
+    source = "standard input" if source == "-" else source
+    where = plain(source)
+    text, content, places = _content(path, where)
     content, places = overrides.apply(content, places, settings, ONE_FIELD)
     ranges = {n: content[n] for n in Spans.model_fields if isinstance(content.get(n), dict)}
     try:
@@ -204,6 +207,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         trials=_trials(where, file, places),
         resources=file.resources,
         source=source,
+        text=text,
         search=search,
         scheduler=file.scheduler,
         space=axes,
@@ -222,7 +226,7 @@ def _find(source: str) -> Path:
     known = builtin()
     if source in known:
         return known[source]
-    path = given_path(source)
+    path = given_path("/dev/stdin" if source == "-" else source)
     if is_there(path):
         return path
     if path.suffix in (".yaml", ".yml") or os.sep in source:
@@ -233,10 +237,11 @@ def _find(source: str) -> Path:
     )
 
 
-def _content(path: Path, where: str) -> tuple[dict[str, Any], Places]:
-    """Read the mapping in a file, and the line of each of its values."""
+def _content(path: Path, where: str) -> tuple[str, dict[str, Any], Places]:
+    """Read a file: its text, the mapping in it, and the line of each of its values."""
     try:
-        content, lines = yaml_file.parse(yaml_file.read_text(path))
+        text = yaml_file.read_text(path)
+        content, lines = yaml_file.parse(text)
     except yaml_file.YamlError as error:
         start = f"{where}, line {error.line}" if error.line else where
         raise SweepError(f"{start}: {error}") from error
@@ -248,17 +253,25 @@ def _content(path: Path, where: str) -> tuple[dict[str, Any], Places]:
             f"{where}: {nothing}should be a mapping of fields to values, "
             f"like gamma: [0, 1e-3]{hint}"
         )
-    return content, {**lines}
+    return text, content, {**lines}
 
 
 def _stem(path: Path, where: str) -> str:
-    """Name a sweep after its file, if the file has no ``name`` field."""
+    """Name a sweep after its file, if the file has no ``name`` field.
+
+    A sweep that comes through a pipe is named by ``GEOSWEEP_NAME``, if that is set.
+    """
+    stem = path.stem if stream_number(path) is None else os.environ.get("GEOSWEEP_NAME")
+    if not stem:
+        raise SweepError(
+            f"{where}: the sweep has no name; give it a name: field, or --set name=NAME"
+        )
     try:
-        return check_name(path.stem)
+        return check_name(stem)
     except ValueError as error:  # includes UnicodeError, for names that are not UTF-8
         problem = "is not UTF-8" if isinstance(error, UnicodeError) else error
         raise SweepError(
-            f"{where}: name = {short(path.stem)}, from the name of the file: {problem}; "
+            f"{where}: name = {short(stem)}, from the name of the file: {problem}; "
             "rename the file, or give it a name: field"
         ) from None
 

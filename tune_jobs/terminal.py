@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from tune_jobs.surroundings import NARROWEST, WIDEST
+
 MOST = 10_000  # A message with more characters loses its middle.
 
 # Whole escape sequences: CSI (colours, moves), OSC (titles, links) and short ones.
@@ -52,7 +54,8 @@ class Terminal(Console):
     def __init__(self) -> None:
         super().__init__(markup=False, highlight=False, emoji=False)
         if not self.is_terminal:
-            self.width = 1000  # no wrapping in a pipe or a file
+            self.width = WIDEST  # no wrapping in a pipe or a file
+        self.width = max(self.width, NARROWEST)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from models.fields import read_number
-from models.files import open_regular
+from models.files import open_text
 from models.messages import field_name, first_line, plain
 
 MOST_BYTES = 250_000
@@ -41,13 +41,13 @@ class YamlError(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """Read the text of a regular file of at most ``MOST_BYTES``.
+    """Read the text of a regular file, or of a pipe from the shell, of at most ``MOST_BYTES``.
 
     Raises:
-        YamlError: it is not a regular file, too large, unreadable or not UTF-8.
+        YamlError: it is another kind of file, too large, unreadable or not UTF-8.
     """
     try:
-        with open_regular(path) as file:
+        with open_text(path) as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise YamlError(f"cannot be read: {plain(error.strerror or error)}") from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.messages import short
-from tune_jobs import provenance
+from tune_jobs import processes, provenance, signals
 from tune_jobs.cluster.reach import DASHBOARD, folder_there, token, tunnel
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import Sweep, builtin, check_name
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
+MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",
@@ -97,13 +98,19 @@ def _client(url: str, given: str) -> "JobSubmissionClient":
 def package() -> Iterator[str]:
     """A temporary folder with a copy of the code and nothing else.
 
-    Ray uploads and unpacks equal folders only once.
+    Ray uploads and unpacks equal folders only once. Until the context ends, its own temporary
+    files are next to the copy, so that they are deleted with it.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with signals.as_interrupt(), processes.scratch() as parent:
+        folder, before = Path(parent, "code"), tempfile.tempdir
         hidden = shutil.ignore_patterns("__pycache__", ".*")
         for name in PACKAGES:
-            shutil.copytree(str(resources.files(name)), Path(folder, name), ignore=hidden)
-        yield folder
+            shutil.copytree(str(resources.files(name)), folder / name, ignore=hidden)
+        tempfile.tempdir = parent
+        try:
+            yield str(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 def submit(
@@ -125,20 +132,26 @@ def submit(
 
     Returns:
         The id of the job.
+
+    Raises:
+        SweepError: the sweep file is too large, or the cluster refuses the job.
     """
-    name, content = sweep.source, {}
+    content = {}
     if not named:
         content["GEOSWEEP_STORAGE"] = folder.removesuffix(f"/{sweep.name}")
-    run = ["python", "-m", "tune_jobs.cli", "run"]
     out = ["--out", folder] if named else []
-    rest = shlex.join([*out, "--address", "auto", *options])
-    if name in builtin():
-        command = f"exec {shlex.join([*run, name])} {rest}"
-    else:  # The file travels in the environment: all sweeps then send the same code.
-        content["GEOSWEEP_SWEEP"] = Path(name).expanduser().read_text()
-        file = f'"$place"/{shlex.quote(Path(name).name)}'
-        command = f'place=$(mktemp -d) && printf %s "$GEOSWEEP_SWEEP" > {file} && '
-        command += f"exec {shlex.join(run)} {file} {rest}"
+    there = sweep.source in builtin()
+    name = sweep.source if there else "-"
+    words = ["python", "-m", "tune_jobs.cli", "run", name, *out, "--address", "auto", *options]
+    command = f"exec {shlex.join(words)}"
+    if not there and len(sweep.text.encode()) > MOST_SENT:
+        raise SweepError(
+            f"{sweep.source}: is larger than {MOST_SENT:,} bytes, the most that can be submitted; "
+            "shorten it, or copy it to the head and run it there with --address auto"
+        )
+    if not there:  # The file travels in the environment: all sweeps then send the same code.
+        content |= {"GEOSWEEP_SWEEP": sweep.text, "GEOSWEEP_NAME": sweep.name}
+        command += " <<END\n$GEOSWEEP_SWEEP\nEND\n"
     return _send(
         client,
         command,

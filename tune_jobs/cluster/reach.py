@@ -5,10 +5,8 @@ The dashboard and MLflow listen on the loopback address of the head alone. SSH t
 
 import os
 import re
-import secrets
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,8 +18,10 @@ from typing import Any
 import yaml
 from pyarrow import fs
 
+from models.files import given_path
 from scoring import places
 from scoring.storage import open_folder, write_file
+from tune_jobs import processes, signals
 from tune_jobs.errors import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the loopback address of the head
@@ -47,7 +47,7 @@ def cluster_file(path: str) -> dict[str, Any]:
         SweepError: there is no such file, or it is no cluster file.
     """
     try:
-        content = yaml.safe_load(Path(path).expanduser().read_text())
+        content = yaml.safe_load(given_path(path).read_text("utf-8"))
     except FileNotFoundError as error:
         raise SweepError(f"--cluster {path}: no such file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -74,7 +74,7 @@ def folder_there(cluster: str | None, out: str | None, name: str) -> str:
     storage = os.environ.get("GEOSWEEP_STORAGE")
     if cluster:
         cluster_file(cluster)
-        if found := STORAGE.search(Path(cluster).expanduser().read_text()):
+        if found := STORAGE.search(given_path(cluster).read_text("utf-8")):
             storage = found.group(1)
     if not storage:
         raise SweepError(
@@ -101,11 +101,16 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
     """
     cluster_file(cluster)
     here = here or _free_port()
-    command = [sys.executable, "-m", "ray.scripts.scripts", "dashboard", cluster]
+    command = processes.python("-m", "ray.scripts.scripts", "dashboard", cluster)
     command += ["--port", str(here), "--remote-port", str(port)]
-    with tempfile.TemporaryFile("w+") as said:
+    with signals.as_interrupt(), tempfile.TemporaryFile("w+", errors="replace") as said:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+            command,
+            env=os.environ | processes.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
         )
         try:
             until = time.monotonic() + 90
@@ -139,7 +144,7 @@ def _free_port() -> int:
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether something accepts connections on a port."""
+    """Whether something accepts connections at this port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
@@ -153,40 +158,12 @@ def token() -> None:
     """
     if os.environ.setdefault("RAY_AUTH_MODE", "token").lower() != "token":
         return
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    file = given_path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"))
     if not os.environ.get("RAY_AUTH_TOKEN") and not (file.is_file() and file.read_text().strip()):
         raise SweepError(
             f"{file}: no token. For a new cluster: ray get-auth-token --generate, then ray up. "
             "For a running one: copy this file from the machine that started it"
         )
-
-
-def make_token() -> None:
-    """Create Ray's token, for its owner alone, before Ray creates one that others may read.
-
-    It does nothing if there is a token, or if the environment says that there is another or none.
-    Of two processes that come at once, both use the token of the first.
-    """
-    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if given or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        return
-    file = Path.home() / ".ray" / "auth_token"
-    with suppress(OSError):  # Ray says what is wrong with the folder.
-        if file.exists() and file.read_text().strip():
-            return
-        file.parent.mkdir(mode=0o700, exist_ok=True)
-        aside = file.with_name(f".auth_token.{secrets.token_hex(8)}")
-        try:
-            opened = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(opened, "w") as stream:
-                stream.write(secrets.token_hex(32))
-            if file.exists():  # without a token in it
-                aside.replace(file)
-            else:
-                with suppress(FileExistsError):
-                    file.hardlink_to(aside)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 # Ray's rsync takes no options besides filters. Without --safe-links a link in the folder, which
@@ -225,10 +202,12 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
             )
         config = cluster_file(cluster) | {"rsync_exclude": [f"/{name}" for name in (*left, ".*")]}
         done = subprocess.run(  # in another process, because Ray prints a lot
-            [sys.executable, "-c", RSYNC, f"{folder}/", f"{Path(to)}/"],
+            processes.python("-c", RSYNC, f"{folder}/", f"{Path(to)}/"),
+            env=os.environ | processes.environment(),
             input=yaml.safe_dump(config),
             capture_output=True,
             text=True,
+            errors="replace",
         )
         if done.returncode:
             raise SweepError(f"{folder}: cannot be copied: {_reason(done.stdout + done.stderr)}")
@@ -269,8 +248,14 @@ def down(cluster: str) -> list[str]:
         SweepError: ``ray down`` failed.
     """
     config = cluster_file(cluster)
-    command = [sys.executable, "-m", "ray.scripts.scripts", "down", "--yes", cluster]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        processes.python("-m", "ray.scripts.scripts", "down", "--yes", cluster),
+        env=os.environ | processes.environment(),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+    )
     if done.returncode:
         raise SweepError(f"--cluster {cluster}: ray down: {_reason(done.stdout + done.stderr)}")
     provider, auth = config["provider"], config.get("auth", {})
@@ -282,7 +267,7 @@ def down(cluster: str) -> list[str]:
         options.append(f"ProxyCommand={proxy}")
     ssh = ["ssh", *(word for option in options for word in ("-o", option))]
     if key := auth.get("ssh_private_key"):
-        ssh += ["-i", str(Path(key).expanduser())]
+        ssh += ["-i", str(given_path(key))]
     head = provider.get("external_head_ip") or provider["head_ip"]
     machines = [head, *provider.get("worker_ips", [])]
     stops = {
@@ -292,6 +277,7 @@ def down(cluster: str) -> list[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
         )
         for machine in machines
     }

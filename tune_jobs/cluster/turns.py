@@ -15,6 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tune_jobs.errors import SweepError
+
 PAUSE = 1.0  # seconds between two attempts to become the first in the queue
 
 
@@ -26,8 +28,15 @@ def turn(cluster: str, sweep: str, say: Callable[[str], None]) -> Iterator[None]
         cluster: its address.
         sweep: name of the sweep.
         say: called with a sentence about the sweeps ahead, whenever they change.
+
+    Raises:
+        SweepError: there is no home folder.
     """
-    place = Path.home() / ".geosweep" / "queue" / re.sub(r"\W", "_", cluster)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise SweepError("this user has no home folder, where sweeps queue; set HOME") from None
+    place = home / ".geosweep" / "queue" / re.sub(r"\W", "_", cluster)
     place.mkdir(parents=True, exist_ok=True)
     ticket = place / f"{time.time_ns():020d}-{os.getpid()}-{sweep}.ticket"
     running = FileLock(place / "running")  # whoever holds this runs; tickets only keep the order

@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from scoring import storage
-from tune_jobs import folder, service
+from tune_jobs import folder, processes, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options
@@ -21,7 +21,6 @@ from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
 from tune_jobs.mlflow_store import adopt, is_there, redact, server, tracking_uri
-from tune_jobs.processes import python
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -229,14 +228,16 @@ def _serve(uri: str, host: str, port: int, environment: dict[str, str], place: s
         environment: variables that the server gets, and
         place: its current folder; both from :func:`tune_jobs.mlflow_store.server`.
     """
-    command = python("mlflow", "server", "--host", host, "--port", str(port), "--workers", "1")
+    command = processes.python("-m", "mlflow", "server", "--host", host, "--port", str(port))
+    command += ["--workers", "1"]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))  # so that `finally` ends the server
-    quiet = {"PYTHONSAFEPATH": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # 3 processes instead of 11
     quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
+    quiet["UVICORN_APP_DIR"] = os.devnull  # else MLflow's uvicorn imports from the current folder
+    variables = quiet | os.environ | processes.environment() | environment
     # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
-    variables = quiet | os.environ | environment
     process = subprocess.Popen(command, env=variables, cwd=place, start_new_session=True)
     here = "127.0.0.1" if host == "0.0.0.0" else host
     try:

@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
+from tune_jobs.cells import MOST_CELLS
+
 Sweep = Annotated[
     str,
     typer.Argument(
         metavar="SWEEP",
-        help="A YAML file, or the name of a built-in sweep ([b]geosweep sweeps[/] lists them).",
+        help="A YAML file, - for standard input, or the name of a built-in sweep "
+        "([b]geosweep sweeps[/] lists them).",
     ),
 ]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A sweep's folder, like runs/demo.")]
@@ -44,6 +47,7 @@ MaxFailures = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST_CELLS,
         metavar="N",
         help="Stop once N trials have failed; each is tried three times. Default: never stop.",
     ),
