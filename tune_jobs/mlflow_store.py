@@ -65,7 +65,6 @@ def open_client(root: str) -> Any:
     uri, folder = tracking_uri(root), here(root)
     if not storage.is_local(root):
         folder.mkdir(parents=True, exist_ok=True)
-    _set_half_made_aside(folder)
     adopt(root)
     # MLflow creates the database's folder under its still encoded name; delete what it created.
     stray = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else folder
@@ -76,20 +75,6 @@ def open_client(root: str) -> Any:
         with suppress(OSError):
             place.rmdir()
     return client
-
-
-def _set_half_made_aside(folder: Path) -> None:
-    """Set a database aside that MLflow did not complete, as on a full disk. It never would."""
-    path = folder / places.MLFLOW
-    if os.environ.get("MLFLOW_TRACKING_URI") or not path.is_file():
-        return
-    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path, timeout=10)) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
-        versions: list[Any] = []
-        if "alembic_version" in tables:
-            versions = database.execute("SELECT * FROM alembic_version").fetchall()
-        if tables and not versions:
-            storage.set_aside(str(folder), places.MLFLOW)
 
 
 def adopt(root: str) -> None:
