@@ -1,9 +1,6 @@
 """The cluster files: what Ray says to them, and which machines a made-up AWS gives for one."""
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -61,68 +58,3 @@ def test_homes_that_are_shared_are_set_up_by_one_machine_at_a_time():
     written = [command for command in setup if command.startswith("echo")]
     assert all(command.endswith("> ~/geosweep/environment.$HOSTNAME") for command in written)
     assert "mv ~/geosweep/environment.$HOSTNAME ~/geosweep/environment" in setup
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """What a made-up AWS has after Ray has asked it for the head and a node of each type."""
-    home = tmp_path_factory.mktemp("home")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "AWS_ACCESS_KEY_ID": "made-up",
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-        "AWS_DEFAULT_REGION": "us-west-2",
-        "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
-        "PYTHONWARNINGS": "ignore",
-    }
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("made_up_aws.py")), str(AWS)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_aws_is_asked_for_the_machines_that_the_file_names(made):
-    kinds = {
-        node["Tags"]["ray-user-node-type"]: (node["InstanceType"], node.get("InstanceLifecycle"))
-        for node in made["nodes"]
-    }
-    assert kinds == {
-        "head": ("m7i.2xlarge", None),
-        "gpu": ("g6.xlarge", "spot"),
-        "cpu": ("c7i.4xlarge", "spot"),
-    }
-
-
-def test_nodes_on_aws_say_whose_they_are_and_their_disks_go_with_them(made):
-    for node in made["nodes"]:
-        assert node["Tags"]["ray-cluster-name"] == "geosweep"
-        kind = "head" if node["Tags"]["ray-user-node-type"] == "head" else "worker"
-        assert node["Tags"]["ray-node-type"] == kind
-        (disk,) = node["BlockDeviceMappings"]
-        assert disk["Ebs"]["DeleteOnTermination"]
-    disks = [(disk["Size"], disk["VolumeType"]) for disk in made["disks"]]
-    assert disks == [(100, "gp3")] * 3
-
-
-def test_on_aws_nothing_but_ssh_is_open_to_the_world(made):
-    (group,) = made["groups"]
-    assert group["GroupName"] == "geosweep"
-    for node in made["nodes"]:
-        assert [g["GroupId"] for g in node["SecurityGroups"]] == [group["GroupId"]]
-    world = [rule for rule in group["IpPermissions"] if rule["IpRanges"] or rule["Ipv6Ranges"]]
-    assert [(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in world] == [
-        ("tcp", 22, 22)
-    ]
-    (inside,) = [rule for rule in group["IpPermissions"] if rule not in world]
-    assert [pair["GroupId"] for pair in inside["UserIdGroupPairs"]] == [group["GroupId"]]
-
-
-def test_nodes_on_aws_are_terminated_not_stopped(made):
-    assert made["left"] == []
