@@ -1,6 +1,7 @@
-"""The cluster files: what Ray says to them, and which machines a made-up AWS gives for one."""
+"""The cluster files for `ray up`: what Ray says to them, and what nodes are given."""
 
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -9,8 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parents[1]
-FILES = ["ray_cluster.yaml", "clusters/onprem.yaml"]
-AWS = ROOT / "ray_cluster.yaml"
+FILES = ["ray_cluster.yaml", "clusters/gcp.yaml", "clusters/onprem.yaml"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -58,3 +58,54 @@ def test_homes_that_are_shared_are_set_up_by_one_machine_at_a_time():
     written = [command for command in setup if command.startswith("echo")]
     assert all(command.endswith("> ~/geosweep/environment.$HOSTNAME") for command in written)
     assert "mv ~/geosweep/environment.$HOSTNAME ~/geosweep/environment" in setup
+
+
+def test_every_type_of_node_in_a_cloud_has_the_storage_s_rights(cluster):
+    """Ray gives an account to the head only; workers use the bucket, too."""
+    storage = " ".join(cluster["setup_commands"]).split("GEOSWEEP_STORAGE=")[1].split("'")[0]
+    rights = {"s3": "IamInstanceProfile", "gs": "serviceAccounts"}.get(storage.partition(":")[0])
+    kinds = cluster.get("available_node_types", {})
+    if rights is None:
+        assert cluster["provider"]["type"] == "local"  # a path that every machine has
+    else:
+        assert kinds
+        (given,) = {json.dumps(kind["node_config"].get(rights)) for kind in kinds.values()}
+        assert given != "null"
+
+
+def test_types_of_nodes_in_a_cloud_say_what_they_have(cluster):
+    """Ray only warns if it cannot find out, and then starts no node with a GPU."""
+    kinds = cluster.get("available_node_types", {})
+    assert all("CPU" in kind["resources"] for kind in kinds.values())
+    assert not kinds or kinds["gpu"]["resources"]["GPU"] == 1
+
+
+def test_the_gcp_file_does_on_nodes_what_the_aws_file_does():
+    aws, gcp = (yaml.safe_load((ROOT / name).read_text()) for name in FILES[:2])
+    for key in ("file_mounts", "initialization_commands", "worker_start_ray_commands"):
+        assert gcp[key] == aws[key]
+    assert gcp["head_start_ray_commands"] == aws["head_start_ray_commands"]
+    there = [c.replace("gs://", "s3://") for c in gcp["setup_commands"]]
+    assert [c for c in aws["setup_commands"] if c not in there] == [
+        "echo 'export AWS_DEFAULT_REGION=us-west-2' >> ~/geosweep/environment"
+    ]
+
+
+def test_new_machines_are_left_alone_until_they_have_set_themselves_up():
+    wait, update, install = yaml.safe_load((ROOT / FILES[0]).read_text())["initialization_commands"]
+    assert wait.startswith("cloud-init status --wait")
+    assert update.startswith("for try in ")
+    assert "DEBIAN_FRONTEND=noninteractive" in install
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.11"])
+def test_a_head_of_one_s_own_does_not_start_without_its_address(address):
+    commands = yaml.safe_load((ROOT / "clusters/onprem.yaml").read_text())[
+        "head_start_ray_commands"
+    ]
+    environment = {"RAY_CLOUD_INSTANCE_ID": address} if address else {}
+    done = subprocess.run(
+        ["bash", "-c", commands[0]], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == (0 if address else 1)
+    assert ("RAY_UP_enable_autoscaler_v2" in done.stderr) == (not address)
