@@ -12,8 +12,14 @@ Tests run this in its own process, because Ray keeps state in globals and in the
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -28,7 +34,7 @@ from moto.server import ThreadedMotoServer
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.aws.utils import client_cache, resource_cache
 from ray.autoscaler._private.commands import _bootstrap_config
-from ray.autoscaler._private.util import prepare_config
+from ray.autoscaler._private.util import hash_launch_conf, prepare_config
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.tags import (
     TAG_RAY_LAUNCH_CONFIG,
@@ -136,14 +142,38 @@ def tags(config: dict, name: str) -> dict[str, str]:
     }
 
 
+def head_node(config: dict) -> dict:
+    """The configuration of the head."""
+    kind = config["available_node_types"][config["head_node_type"]]
+    return kind["node_config"] | config["head_node"]
+
+
 def ray_up(config: dict) -> dict:
     """What ``ray up`` asks for on the laptop, until the head runs, from a bootstrapped file."""
-    nodes, head = provider(config), config["head_node_type"]
-    node = config["available_node_types"][head]["node_config"] | config["head_node"]
-    nodes.create_node(node, tags(config, head), 1)
+    nodes = provider(config)
+    nodes.create_node(head_node(config), tags(config, config["head_node_type"]), 1)
     (one,) = nodes.non_terminated_nodes({TAG_RAY_NODE_KIND: "head"})
     nodes.set_node_tags(one, {TAG_RAY_NODE_STATUS: "up-to-date"})
     return config
+
+
+def identity(config: dict) -> str:
+    """What Ray compares to find whether the head has to be replaced."""
+    return hash_launch_conf(head_node(config), config["auth"])
+
+
+def second_laptop(asked: dict, key: str | None) -> str:
+    """What ``ray up`` compares on another laptop, which has a copy of the key or none."""
+    home = os.environ["HOME"]
+    with tempfile.TemporaryDirectory() as other:
+        os.environ["HOME"] = other
+        Path(other, ".ssh").mkdir()
+        if key:
+            shutil.copy(key, Path(other, ".ssh"))
+        try:
+            return identity(node_provider.AWSNodeProvider.bootstrap_config(asked))
+        finally:
+            os.environ["HOME"] = home
 
 
 def scale(config: dict) -> None:
@@ -179,13 +209,15 @@ def machines(file: str, stack: dict) -> dict:
             with open(file) as stream:
                 asked = prepare_config(yaml.safe_load(stream))
             config = ray_up(_bootstrap_config(asked, no_config_cache=True))
+            key = config["auth"]["ssh_private_key"]
+            heads = [identity(config), *(second_laptop(asked, one) for one in (key, None))]
             use(node)
             scale(config)
         made = look()
         with enable_iam_authentication():
             use(person)
             ray_down(config)
-        return made | {"left": look()["nodes"]}
+        return made | {"left": look()["nodes"], "heads": heads}
 
 
 def look() -> dict:
@@ -250,6 +282,74 @@ def stored_without(server: ThreadedMotoServer, stack: dict, missing: str) -> str
     return ""
 
 
+class Metadata(BaseHTTPRequestHandler):
+    """The metadata service of a node, version 2 only: it hands out the node's credentials."""
+
+    key: dict[str, str] | None = None
+    keys = "/latest/meta-data/iam/security-credentials"
+
+    def do_PUT(self) -> None:
+        self.answer("a-token" if self.path == "/latest/api/token" else None)
+
+    def do_GET(self) -> None:
+        known = self.headers.get("X-aws-ec2-metadata-token") == "a-token"
+        content = {self.keys: "geosweep"}
+        if self.key:
+            names = ("AccessKeyId", "SecretAccessKey", "Expiration")
+            shown = {name: self.key[name] for name in names} | {"Token": self.key["SessionToken"]}
+            shown |= {"Code": "Success", "Type": "AWS-HMAC"}
+            content[f"{self.keys}/geosweep"] = json.dumps(shown, default=_date)
+        self.answer(content.get(self.path.rstrip("/")) if known and self.key else None)
+
+    def answer(self, text: str | None) -> None:
+        self.send_response(200 if text else 404)
+        self.end_headers()
+        self.wfile.write((text or "").encode())
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def _date(moment: Any) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seen_by_nodes(server: ThreadedMotoServer, stack: dict) -> list[str]:
+    """Why a node does not see a sweep's folder: one with the role, and one without any."""
+    host, port = server.get_host_and_port()
+    with urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", b""):
+        pass
+    root = f"s3://{VALUES['Bucket']}/sweeps/made-up"
+    program = "import sys; from tune_jobs.cluster import nodes; print(nodes.missing(*sys.argv[1:]))"
+    os.environ["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
+    _, node = found_account(stack, "")
+    use(node)
+    said, services = [], []
+    with enable_iam_authentication():
+        storage.write_file(root, "nodes/token", b"")
+        for key in (node, None):
+            service = type("Service", (Metadata,), {"key": key})
+            services.append(ThreadingHTTPServer(("127.0.0.1", 0), service))
+            threading.Thread(target=services[-1].serve_forever, daemon=True).start()
+            environment = {
+                name: os.environ[name]
+                for name in ("PATH", "PYTHONPATH", "HOME", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+            }
+            place = f"http://127.0.0.1:{services[-1].server_port}"
+            said.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", program, root, "token"],
+                    env=environment | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": place},
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        answers = [process.communicate(timeout=120)[0].strip() for process in said]
+    for service in services:
+        service.shutdown()
+    del os.environ["AWS_ENDPOINT_URL"]
+    return answers
+
+
 def main(file: str, template: str) -> None:
     """Print what a cluster and a sweep ask for, and which of those actions they can do without."""
     stack = resources(template)
@@ -257,6 +357,7 @@ def main(file: str, template: str) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     made["stored"] = stored_without(server, stack, "")
+    made["seen"] = seen_by_nodes(server, stack)
     asked = sorted({action for _, action, _ in requests})
     made["requests"] = list(requests)
     made["refused"] = {}

@@ -103,6 +103,19 @@ def test_a_node_reaches_the_folder_of_a_sweep(made):
     assert made["stored"] == ""
 
 
+def test_a_node_has_its_rights_from_the_metadata_service_alone(made):
+    seen, lacking = made["seen"]
+    assert seen == ""
+    assert "ACCESS_DENIED" in lacking
+    assert "IamInstanceProfile" in lacking
+
+
+def test_a_second_laptop_with_a_copy_of_the_key_leaves_the_head_alone(made):
+    first, copied, lacking = made["heads"]
+    assert first == copied
+    assert first != lacking  # `ray up` would replace the head
+
+
 OWN = {"aws:ResourceTag/ray-cluster-name": "geosweep"}
 EC2 = "arn:aws:ec2:us-west-2:123456789012"
 ROLE = "arn:aws:iam::123456789012:role"
