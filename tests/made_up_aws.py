@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 import yaml
 from aws_template import VALUES, policy, resources
 from botocore.exceptions import ClientError
@@ -49,11 +51,14 @@ from scoring import storage
 REGION = "us-west-2"  # of the cluster file
 REFUSED = (ClientError, ClickException, NodeLaunchException, storage.StoreError, OSError)
 node_provider.TAG_BATCH_DELAY = 0
+LOADER = botocore.loaders.create_loader()  # reads what EC2 is once, which takes a second
 
 
 def use(key: dict[str, str]) -> None:
     """Make boto3, Ray and pyarrow use credentials from now on."""
-    boto3.DEFAULT_SESSION = None
+    session = botocore.session.get_session()
+    session.register_component("data_loader", LOADER)
+    boto3.setup_default_session(botocore_session=session)
     names = {
         "AWS_ACCESS_KEY_ID": "AccessKeyId",
         "AWS_SECRET_ACCESS_KEY": "SecretAccessKey",

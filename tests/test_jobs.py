@@ -14,7 +14,7 @@ from ray.autoscaler._private.aws.config import key_pair
 
 from scoring.storage import AZURE
 from tune_jobs import cli
-from tune_jobs.cluster import jobs, keys, reach
+from tune_jobs.cluster import jobs, keys, nodes, reach
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import read
@@ -100,6 +100,24 @@ def test_a_second_machine_is_told_to_copy_the_key_before_it_asks_the_cloud(capsy
     (home / ".ray" / "auth_token").write_text("0" * 64)
     (home / "aws.yaml").write_text("provider: {type: aws, region: nowhere}\n")
     assert "ray-autoscaler_nowhere.pem" in said(capsys, "logs", "--cluster", str(home / "aws.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", True),
+        ("google::cloud::Status(PERMISSION_DENIED: Permanent error)", True),
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation", False),
+    ],
+)
+def test_a_node_without_rights_is_told_what_gives_them(monkeypatch, error, hint):
+    def refuse(root):
+        raise OSError(error)
+
+    monkeypatch.setattr(nodes.storage, "open_folder", refuse)
+    why = nodes.missing("s3://bucket/demo", "token")
+    assert why.startswith(error)
+    assert ("IamInstanceProfile" in why) == ("serviceAccounts" in why) == hint
 
 
 @pytest.mark.parametrize("kind", AZURE)
