@@ -22,12 +22,12 @@ def check(cluster: str, config: Mapping[str, Any]) -> None:
     """
     folder, names = Path("~/.ssh").expanduser(), []
     provider = config["provider"]
-    if given := config.get("auth", {}).get("ssh_private_key"):
+    if given := (config.get("auth") or {}).get("ssh_private_key"):
         file = Path(given).expanduser()
         folder, names = file.parent, [file.name]
     elif provider.get("type") == "aws":
         # Ray numbers its keys if the account has others of that name.
-        if own := provider.get("key_pair", {}).get("key_name"):
+        if own := (provider.get("key_pair") or {}).get("key_name"):
             names = [f"{own}.pem", f"{own}_key-*.pem"]
         else:
             region = provider.get("region")
