@@ -29,6 +29,7 @@ import pyarrow.fs as pafs
 from scoring.places import ASIDE
 
 OBJECT_STORES = ("s3", "gcs")
+AZURE = ("abfs", "abfss", "az", "adl", "wasb", "wasbs")
 PATIENCE = 60.0  # When an object store does not answer, repeat the call for this many seconds.
 PASSING = ("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE")
 PASSING += ("REQUEST_TIMEOUT", "THROTTLING", "UNAVAILABLE")
@@ -46,9 +47,21 @@ def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a sweep's folder, and its path in it. A path without ``://`` is local.
 
     Raises:
-        ValueError: there is no such kind of URI.
+        ValueError: there is no such kind of URI, or it is Azure's.
     """
+    refuse(root)
     return _opened(root) if "://" in root else (pafs.LocalFileSystem(), root)
+
+
+def refuse(root: str) -> None:
+    """Refuse Azure's storage. Arrow may open it, but it is neither a disk nor an object store here.
+
+    Raises:
+        ValueError: the URI is one of Azure's storage.
+    """
+    kind, uri, _ = root.partition("://")
+    if uri and kind.lower() in AZURE:
+        raise ValueError("Azure's storage is not supported")
 
 
 @lru_cache(maxsize=64)

@@ -1,9 +1,7 @@
-"""The cluster files: what Ray says to them, and which machines a made-up AWS gives for one."""
+"""The cluster files for `ray up`: what Ray says to them, and what nodes are given."""
 
 import json
-import os
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -12,8 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parents[1]
-FILES = ["ray_cluster.yaml", "clusters/onprem.yaml"]
-AWS = ROOT / "ray_cluster.yaml"
+FILES = ["ray_cluster.yaml", "clusters/gcp.yaml", "clusters/onprem.yaml"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -63,66 +60,52 @@ def test_homes_that_are_shared_are_set_up_by_one_machine_at_a_time():
     assert "mv ~/geosweep/environment.$HOSTNAME ~/geosweep/environment" in setup
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """What a made-up AWS has after Ray has asked it for the head and a node of each type."""
-    home = tmp_path_factory.mktemp("home")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "AWS_ACCESS_KEY_ID": "made-up",
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-        "AWS_DEFAULT_REGION": "us-west-2",
-        "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
-        "PYTHONWARNINGS": "ignore",
-    }
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("made_up_aws.py")), str(AWS)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def test_every_type_of_node_in_a_cloud_has_the_storage_s_rights(cluster):
+    """Ray gives an account to the head only; workers use the bucket, too."""
+    storage = " ".join(cluster["setup_commands"]).split("GEOSWEEP_STORAGE=")[1].split("'")[0]
+    rights = {"s3": "IamInstanceProfile", "gs": "serviceAccounts"}.get(storage.partition(":")[0])
+    kinds = cluster.get("available_node_types", {})
+    if rights is None:
+        assert cluster["provider"]["type"] == "local"  # a path that every machine has
+    else:
+        assert kinds
+        (given,) = {json.dumps(kind["node_config"].get(rights)) for kind in kinds.values()}
+        assert given != "null"
 
 
-def test_aws_is_asked_for_the_machines_that_the_file_names(made):
-    kinds = {
-        node["Tags"]["ray-user-node-type"]: (node["InstanceType"], node.get("InstanceLifecycle"))
-        for node in made["nodes"]
-    }
-    assert kinds == {
-        "head": ("m7i.2xlarge", None),
-        "gpu": ("g6.xlarge", "spot"),
-        "cpu": ("c7i.4xlarge", "spot"),
-    }
+def test_types_of_nodes_in_a_cloud_say_what_they_have(cluster):
+    """Ray only warns if it cannot find out, and then starts no node with a GPU."""
+    kinds = cluster.get("available_node_types", {})
+    assert all("CPU" in kind["resources"] for kind in kinds.values())
+    assert not kinds or kinds["gpu"]["resources"]["GPU"] == 1
 
 
-def test_nodes_on_aws_say_whose_they_are_and_their_disks_go_with_them(made):
-    for node in made["nodes"]:
-        assert node["Tags"]["ray-cluster-name"] == "geosweep"
-        kind = "head" if node["Tags"]["ray-user-node-type"] == "head" else "worker"
-        assert node["Tags"]["ray-node-type"] == kind
-        (disk,) = node["BlockDeviceMappings"]
-        assert disk["Ebs"]["DeleteOnTermination"]
-    disks = [(disk["Size"], disk["VolumeType"]) for disk in made["disks"]]
-    assert disks == [(100, "gp3")] * 3
-
-
-def test_on_aws_nothing_but_ssh_is_open_to_the_world(made):
-    (group,) = made["groups"]
-    assert group["GroupName"] == "geosweep"
-    for node in made["nodes"]:
-        assert [g["GroupId"] for g in node["SecurityGroups"]] == [group["GroupId"]]
-    world = [rule for rule in group["IpPermissions"] if rule["IpRanges"] or rule["Ipv6Ranges"]]
-    assert [(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in world] == [
-        ("tcp", 22, 22)
+def test_the_gcp_file_does_on_nodes_what_the_aws_file_does():
+    aws, gcp = (yaml.safe_load((ROOT / name).read_text()) for name in FILES[:2])
+    for key in ("file_mounts", "initialization_commands", "worker_start_ray_commands"):
+        assert gcp[key] == aws[key]
+    assert gcp["head_start_ray_commands"] == aws["head_start_ray_commands"]
+    there = [c.replace("gs://", "s3://") for c in gcp["setup_commands"]]
+    assert [c for c in aws["setup_commands"] if c not in there] == [
+        "echo 'export AWS_DEFAULT_REGION=us-west-2' >> ~/geosweep/environment"
     ]
-    (inside,) = [rule for rule in group["IpPermissions"] if rule not in world]
-    assert [pair["GroupId"] for pair in inside["UserIdGroupPairs"]] == [group["GroupId"]]
 
 
-def test_nodes_on_aws_are_terminated_not_stopped(made):
-    assert made["left"] == []
+def test_new_machines_are_left_alone_until_they_have_set_themselves_up():
+    wait, update, install = yaml.safe_load((ROOT / FILES[0]).read_text())["initialization_commands"]
+    assert wait.startswith("cloud-init status --wait")
+    assert update.startswith("for try in ")
+    assert "DEBIAN_FRONTEND=noninteractive" in install
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.11"])
+def test_a_head_of_one_s_own_does_not_start_without_its_address(address):
+    commands = yaml.safe_load((ROOT / "clusters/onprem.yaml").read_text())[
+        "head_start_ray_commands"
+    ]
+    environment = {"RAY_CLOUD_INSTANCE_ID": address} if address else {}
+    done = subprocess.run(
+        ["bash", "-c", commands[0]], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == (0 if address else 1)
+    assert ("RAY_UP_enable_autoscaler_v2" in done.stderr) == (not address)

@@ -12,9 +12,11 @@ from unittest import mock
 
 import pytest
 import yaml
+from ray.autoscaler._private.aws.config import key_pair
 
+from scoring.storage import AZURE
 from tune_jobs import cli
-from tune_jobs.cluster import jobs, reach
+from tune_jobs.cluster import jobs, keys, nodes, reach
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import read
@@ -65,6 +67,72 @@ def test_no_token_no_such_file_and_no_such_address_are_said(capsys, file, home, 
     assert "no Ray dashboard" in said(capsys, "logs", "--address", "http://127.0.0.1:1")
     (home / "other.yaml").write_text("dataset: digits\n")
     assert "no provider" in said(capsys, "down", "--cluster", str(home / "other.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("provider: {type: aws, region: r, key_pair: {key_name: mine}}", "mine.pem"),
+        ("provider: {type: aws, region: r, key_pair: {key_name: mine}}", "mine_key-1.pem"),
+        ("provider: {type: aws, region: r}", "ray-autoscaler_r.pem"),
+        ("provider: {type: aws, region: r}", "ray-autoscaler_1_r.pem"),
+        ("provider: {type: local}\nauth: {ssh_private_key: ~/.ssh/id}", "id"),
+    ],
+)
+def test_without_the_clusters_key_nothing_is_asked_of_the_cloud(home, text, key):
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "other.pem").touch()
+    config = yaml.safe_load(text)
+    with pytest.raises(SweepError, match=r"no key .*before any ray up"):
+        keys.check("x.yaml", config)
+    (home / ".ssh" / key).touch()
+    keys.check("x.yaml", config)
+
+
+def test_the_first_key_that_ray_makes_is_the_one_that_is_looked_for(home):
+    config = reach.cluster_file(str(Path(__file__).parents[1] / "ray_cluster.yaml"))
+    provider = config["provider"]
+    _, path = key_pair(0, provider["region"], provider["key_pair"]["key_name"])
+    with pytest.raises(SweepError, match=path):
+        keys.check("x.yaml", config)
+
+
+def test_a_second_machine_is_told_to_copy_the_key_before_it_asks_the_cloud(capsys, home):
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("0" * 64)
+    (home / "aws.yaml").write_text("provider: {type: aws, region: nowhere}\n")
+    assert "ray-autoscaler_nowhere.pem" in said(capsys, "logs", "--cluster", str(home / "aws.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", True),
+        ("google::cloud::Status(PERMISSION_DENIED: Permanent error)", True),
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation", False),
+    ],
+)
+def test_a_node_without_rights_is_told_what_gives_them(monkeypatch, error, hint):
+    def refuse(root):
+        raise OSError(error)
+
+    monkeypatch.setattr(nodes.storage, "open_folder", refuse)
+    why = nodes.missing("s3://bucket/demo", "token")
+    assert why.startswith(error)
+    assert ("IamInstanceProfile" in why) == ("serviceAccounts" in why) == hint
+
+
+@pytest.mark.parametrize("kind", AZURE)
+def test_azures_storage_is_refused_by_name(capsys, file, kind):
+    uri = f"{kind}://sweeps@account.example/demo"
+    for words in (
+        ["submit", "demo", "--out", uri, "--cluster", file],
+        ["run", "demo", "--out", uri],
+        ["status", uri],
+        ["report", uri],
+        ["fetch", uri],
+    ):
+        assert "Azure's storage is not supported" in said(capsys, *words)
 
 
 def test_a_sweep_that_is_wrong_is_refused_before_it_is_sent(capsys, file):

@@ -25,6 +25,12 @@ from tune_jobs.folder import Request
 
 PATIENCE = 60.0  # Wait this many seconds for a node to answer. A slower node looks later.
 
+# On a cloud Ray gives rights to the head only, unless the cluster file names them for other types.
+LACKS = (
+    "this node may not; IamInstanceProfile (AWS) or serviceAccounts (Google) of its type in the "
+)
+LACKS += "cluster file gives it the right"
+
 
 class NotShared(RuntimeError):
     """A node does not see the driver's folder; the message names the folder and the node."""
@@ -86,7 +92,8 @@ def missing(root: str, token: str) -> str:
         fs, base = storage.open_folder(root)  # without retries, because the driver waits
         there = fs.get_file_info(f"{base}/{places.NODES}/{token}").type == pafs.FileType.File
     except (OSError, ValueError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"{why}; {LACKS}" if "_DENIED" in why else why
     return "" if there else "the file that the driver wrote there is missing"
 
 

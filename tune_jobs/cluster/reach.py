@@ -20,8 +20,9 @@ from pyarrow import fs
 
 from models.files import given_path
 from scoring import places
-from scoring.storage import open_folder, write_file
+from scoring.storage import open_folder, refuse, write_file
 from tune_jobs import processes, signals
+from tune_jobs.cluster.keys import check
 from tune_jobs.errors import SweepError
 
 DASHBOARD, MLFLOW = 8265, 5000  # ports on the loopback address of the head
@@ -67,8 +68,18 @@ def folder_there(cluster: str | None, out: str | None, name: str) -> str:
         name: of the sweep; used if there is no ``out``.
 
     Raises:
-        SweepError: neither the cluster file nor the environment says where the storage is.
+        SweepError: neither the cluster file nor the environment says where the storage is, or it
+            is of a kind that is not supported.
     """
+    there = _folder_there(cluster, out, name)
+    try:
+        refuse(there)
+    except ValueError as error:
+        raise SweepError(f"{there}: {error}; use s3://, gs:// or a path of all nodes") from error
+    return there
+
+
+def _folder_there(cluster: str | None, out: str | None, name: str) -> str:
     if out and ("://" in out or out.startswith("/")):
         return out.rstrip("/")
     storage = os.environ.get("GEOSWEEP_STORAGE")
@@ -97,9 +108,9 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
         The port on this machine.
 
     Raises:
-        SweepError: the head cannot be reached; the message says why.
+        SweepError: the head cannot be reached, or its key is not here; the message says why.
     """
-    cluster_file(cluster)
+    check(cluster, cluster_file(cluster))
     here = here or _free_port()
     command = processes.python("-m", "ray.scripts.scripts", "dashboard", cluster)
     command += ["--port", str(here), "--remote-port", str(port)]
@@ -211,7 +222,7 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
         )
         if done.returncode:
             raise SweepError(f"{folder}: cannot be copied: {_reason(done.stdout + done.stderr)}")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SweepError(f"{folder}: cannot be copied: {error}") from error
 
 
