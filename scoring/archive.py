@@ -1,7 +1,6 @@
 """NumPy archives with arrays of each stage: the files that trained trials leave for scoring."""
 
 import re
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,18 @@ OF_A_STAGE = re.compile(r"([a-z_]+)([0-9]+)")  # name of an array in the file, s
 
 
 class Archive:
-    """An open archive. An array is read when it is asked for, as products can be large."""
+    """An open archive. An array is read when it is asked for, as products can be large.
 
-    def __init__(self, file: Any):
-        self._file = np.load(file, allow_pickle=False)
+    A zip file has a checksum for each array, which is compared when the array is read. Reading
+    raises :class:`scoring.storage.Damaged` if it differs, or if there is no such array.
+    """
+
+    def __init__(self, root: str, path: str, file: Any):
+        self._at = root, path
+        with storage.reading(*self._at):
+            self._file = np.load(file, allow_pickle=False)
+            for part in self._file.zip.infolist():  # each name is in the file twice
+                self._file.zip.open(part).close()  # raises if the two differ
         self.stages: dict[int, list[str]] = {}
         """Names of the arrays of each stage."""
         for name in self._file.files:
@@ -25,11 +32,12 @@ class Archive:
 
     def shared(self, name: str) -> np.ndarray:
         """An array that belongs to no stage."""
-        return self._file[name]
+        with storage.reading(*self._at):
+            return self._file[name]
 
     def array(self, stage: int, name: str) -> np.ndarray:
         """An array of a stage."""
-        return self._file[f"{name}{stage}"]
+        return self.shared(f"{name}{stage}")
 
 
 def write_archive(
@@ -50,16 +58,13 @@ def write_archive(
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
-def open_archive(root: str, path: str) -> Archive | None:
-    """Open an archive in a sweep's folder; None where there is none.
+def open_archive(root: str, path: str) -> Archive:
+    """Open an archive in a sweep's folder.
 
     Raises:
-        zipfile.BadZipFile: the file is damaged.
+        storage.Damaged: the file is damaged or missing.
     """
     file = storage.open_file(root, path)
     if file is None:
-        return None
-    try:
-        return Archive(file)
-    except ValueError as error:  # not a zip file at all
-        raise zipfile.BadZipFile(str(error)) from error
+        raise storage.Damaged(root, path, "it is missing")
+    return Archive(root, path, file)
