@@ -9,6 +9,7 @@ import numpy as np
 from scoring import storage
 
 OF_A_STAGE = re.compile(r"([a-z_]+)([0-9]+)")  # name of an array in the file, such as own1
+PIECE = 2**20  # bytes that are read at a time
 
 
 class Archive:
@@ -33,6 +34,10 @@ class Archive:
     def shared(self, name: str) -> np.ndarray:
         """An array that belongs to no stage."""
         with storage.reading(*self._at):
+            # First compare the checksum: a changed shape may ask for more memory than there is.
+            with self._file.zip.open(f"{name}.npy") as part:
+                while part.read(PIECE):
+                    pass
             return self._file[name]
 
     def array(self, stage: int, name: str) -> np.ndarray:

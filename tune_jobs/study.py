@@ -210,6 +210,8 @@ def _journal(root: str) -> Any:
             return [checked.load(line) for line in self._content.splitlines()[log_number_from:]]
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            if self._content and not self._content.endswith(b"\n"):
+                self._content += b"\n"
             self._content += b"".join(checked.dump(log) + b"\n" for log in logs)
             storage.write_file(root, STUDY, self._content)
 
