@@ -16,7 +16,7 @@ class Archive:
     """An open archive. An array is read when it is asked for, as products can be large.
 
     A zip file has a checksum for each array, which is compared when the array is read. Reading
-    raises :class:`scoring.storage.Damaged` if it differs, or if there is no such array.
+    raises :class:`scoring.storage.Damaged` if it differs, or if there is no such array of numbers.
     """
 
     def __init__(self, root: str, path: str, file: Any):
@@ -31,18 +31,35 @@ class Archive:
             if match := OF_A_STAGE.fullmatch(name):
                 self.stages.setdefault(int(match[2]), []).append(match[1])
 
-    def shared(self, name: str) -> np.ndarray:
-        """An array that belongs to no stage."""
-        with storage.reading(*self._at):
-            # First compare the checksum: a changed shape may ask for more memory than there is.
-            with self._file.zip.open(f"{name}.npy") as part:
-                while part.read(PIECE):
-                    pass
-            return self._file[name]
+    def shared(self, name: str, *shape: int | None) -> np.ndarray:
+        """An array of numbers that belongs to no stage.
 
-    def array(self, stage: int, name: str) -> np.ndarray:
-        """An array of a stage."""
-        return self.shared(f"{name}{stage}")
+        Args:
+            name: of the array.
+            shape: that it must have; None stands for any length.
+        """
+        with storage.reading(*self._at):
+            found = self._read(name)
+            fits = [wanted in (None, here) for wanted, here in zip(shape, found.shape, strict=True)]
+            if found.dtype.kind not in "biuf" or not all(fits):
+                raise ValueError(f"{name} holds {found.dtype} {found.shape}")
+            return found
+
+    def array(self, stage: int, name: str, *shape: int | None) -> np.ndarray:
+        """An array of a stage, as :meth:`shared` gives it."""
+        return self.shared(f"{name}{stage}", *shape)
+
+    def text(self, name: str) -> str:
+        """A text that belongs to no stage."""
+        with storage.reading(*self._at):
+            return str(self._read(name))
+
+    def _read(self, name: str) -> np.ndarray:
+        # First compare the checksum: a changed shape may ask for more memory than there is.
+        with self._file.zip.open(f"{name}.npy") as part:
+            while part.read(PIECE):
+                pass
+        return self._file[name]
 
 
 def write_archive(

@@ -179,9 +179,11 @@ class _Left(NamedTuple):
 
 def _open(root: str, trial: str) -> _Left:
     final = open_archive(root, places.final(trial))
-    labels, predictions, text = map(final.shared, ("labels", "predictions", "history"))
+    labels = final.shared("labels", None)
+    predictions = final.shared("predictions", len(labels))
+    text = final.text("history")
     with storage.reading(root, places.final(trial)):
-        history = json.loads(str(text))
+        history = json.loads(text)
         check_history(history)
         summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
         status, last = summary["status"], epochs[-1]["epoch"]
@@ -232,7 +234,7 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     ]
     samples = []
     for stage, one in solved_last.items():
-        score, ratio = final.array(stage, "score"), final.array(stage, "ratio")
+        score, ratio = (final.array(stage, name, len(labels)) for name in ("score", "ratio"))
         same = key | {"epoch": last, "stage": stage}
         samples += sample_rows(same, labels, predictions, score, ratio, one.transport)
     for record in epochs:
@@ -256,6 +258,12 @@ def _problem_arrays(stage: "Stage") -> dict[str, Any]:
     return {} if stage.problem is None else stage.problem.arrays()
 
 
+def _shape(name: str, m: int) -> tuple[int | None, ...]:
+    """The shape of a field of a problem with m points."""
+    shapes = {"inner": (m, m), "x": (m, None), "y": (m, None), "collapsed": (None,)}
+    return shapes.get(name, () if name in ("shift", "unit", "scale") else (m,))
+
+
 def _solve(archive: Archive, labels: np.ndarray, threads: int | None) -> dict[int, Solved]:
     """Solve the problem of each stage that has one."""
     from scoring.transport import Problem, class_scores, solve  # loads numba
@@ -266,7 +274,9 @@ def _solve(archive: Archive, labels: np.ndarray, threads: int | None) -> dict[in
             continue
         start = time.perf_counter()
         fields = [name for name in Problem._fields if name in names]
-        arrays: dict[str, Any] = {name: archive.array(stage, name) for name in fields}
+        arrays: dict[str, Any] = {
+            name: archive.array(stage, name, *_shape(name, len(labels))) for name in fields
+        }
         transport = solve(Problem(**arrays), threads)
         by_class = class_scores(transport, labels).tolist()
         solved[stage] = Solved(transport, by_class, time.perf_counter() - start)

@@ -57,9 +57,13 @@ def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, A
 class BrokenFiles(StoreError):
     """Files of a table are damaged or foreign; the message names the first one."""
 
-    def __init__(self, errors: list[Damaged]):
+    def __init__(self, table: str, errors: list[Damaged]):
         others = f" (and {len(errors) - 1} other files)" if len(errors) > 1 else ""
-        super().__init__(f"{errors[0]}{others}")
+        fix = "geosweep run sets it aside and measures the trial again"
+        if table not in SMALL:
+            fix = f"delete it and its namesake in {table_folder('trials')}, then geosweep run "
+            fix += "measures the trial again"
+        super().__init__(f"{errors[0]}{others}; {fix}")
         self.paths = [error.path for error in errors]
 
 
@@ -155,7 +159,7 @@ def _read_files(
             counts += [one.num_rows for one in whole]
             parts.append(pa.concat_tables([parts[0], *whole]).combine_chunks())
     if broken:
-        raise BrokenFiles(broken)
+        raise BrokenFiles(table, broken)
     return pa.concat_tables(parts), counts
 
 
