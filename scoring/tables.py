@@ -58,13 +58,17 @@ class BrokenFiles(StoreError):
     """Files of a table are damaged or foreign; the message names the first one."""
 
     def __init__(self, table: str, errors: list[Damaged]):
+        super().__init__(table, errors)
+        self.paths = [error.path for error in errors]
+
+    def __str__(self) -> str:
+        table, errors = self.args
         others = f" (and {len(errors) - 1} other files)" if len(errors) > 1 else ""
         fix = "geosweep run sets it aside and measures the trial again"
         if table not in SMALL:
             fix = f"delete it and its namesake in {table_folder('trials')}, then geosweep run "
             fix += "measures the trial again"
-        super().__init__(f"{errors[0]}{others}; {fix}")
-        self.paths = [error.path for error in errors]
+        return f"{errors[0]}{others}; {fix}"
 
 
 class Kept(NamedTuple):
