@@ -180,9 +180,8 @@ def go_on(root, config, reports):
     reports.clear()
     said = folder.mend(root)
     for _ in range(2):  # a user runs it again if scoring failed
-        if config not in folder.inspect(root).missing and config.trial not in handover.waiting(
-            root
-        ):
+        state = folder.inspect(root)
+        if config not in [*state.missing, *state.unevaluated] and config.trial not in state.scoring:
             break
         run(root, config)
         try:
@@ -211,6 +210,15 @@ def test_a_damaged_file_is_named_and_changes_no_result(half_done, reports, path,
     assert handover.waiting(root) == [t for t in [LEFT.trial] if config != LEFT]
     assert numbers(root, config) == wanted[config.trial]
     shutil.rmtree(base)
+
+
+def test_a_robustness_table_that_was_deleted_is_measured_again(half_done, tmp_path, reports):
+    source, wanted = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    storage.delete(root, places.table_path("robustness", DONE.trial))
+    assert go_on(root, DONE, reports) == []
+    assert numbers(root, DONE) == wanted[DONE.trial]
 
 
 @pytest.mark.parametrize("table", ["epochs", "tracks", "samples"])

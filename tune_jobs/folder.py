@@ -265,6 +265,10 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
     kept = {Path(name).stem for name in storage.list_files(root, places.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
+    tables = storage.list_files(root, places.table_folder("robustness"))
+    tried = {Path(name).stem for name in tables}
+    for trial in rows.keys() - tried:  # its table may have been deleted
+        rows[trial] = rows[trial] | {"evaluations": None}
     lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
