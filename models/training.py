@@ -76,7 +76,7 @@ def train(
         ``test_accuracy``; ``learning_rate`` of the last step; ``seconds`` of the pass with its
         evaluation. Losses are mean cross-entropies in nats without any penalty (gamma's, or
         those of :mod:`models.penalties`), accuracies are fractions. Training ends with an
-        epoch that has a loss which is not finite.
+        epoch that has a loss which is not finite; the caller may end it earlier.
     """
     train_split, test_split = place(data, "train", device), place(data, "test", device)
     clean = Split(*(part[: len(test_split.y)] for part in train_split))

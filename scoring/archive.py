@@ -1,7 +1,6 @@
 """NumPy archives with arrays of each stage: the files that trained trials leave for scoring."""
 
 import re
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,26 +9,57 @@ import numpy as np
 from scoring import storage
 
 OF_A_STAGE = re.compile(r"([a-z_]+)([0-9]+)")  # name of an array in the file, such as own1
+PIECE = 2**20  # bytes that are read at a time
 
 
 class Archive:
-    """An open archive. An array is read when it is asked for, as products can be large."""
+    """An open archive. An array is read when it is asked for, as products can be large.
 
-    def __init__(self, file: Any):
-        self._file = np.load(file, allow_pickle=False)
+    A zip file has a checksum for each array, which is compared when the array is read. Reading
+    raises :class:`scoring.storage.Damaged` if it differs, or if there is no such array of numbers.
+    """
+
+    def __init__(self, root: str, path: str, file: Any):
+        self._at = root, path
+        with storage.reading(*self._at):
+            self._file = np.load(file, allow_pickle=False)
+            for part in self._file.zip.infolist():  # each name is in the file twice
+                self._file.zip.open(part).close()  # raises if the two differ
         self.stages: dict[int, list[str]] = {}
         """Names of the arrays of each stage."""
         for name in self._file.files:
             if match := OF_A_STAGE.fullmatch(name):
                 self.stages.setdefault(int(match[2]), []).append(match[1])
 
-    def shared(self, name: str) -> np.ndarray:
-        """An array that belongs to no stage."""
-        return self._file[name]
+    def shared(self, name: str, *shape: int | None) -> np.ndarray:
+        """An array of numbers that belongs to no stage.
 
-    def array(self, stage: int, name: str) -> np.ndarray:
-        """An array of a stage."""
-        return self._file[f"{name}{stage}"]
+        Args:
+            name: of the array.
+            shape: that it must have; None stands for any length.
+        """
+        with storage.reading(*self._at):
+            found = self._read(name)
+            fits = [wanted in (None, here) for wanted, here in zip(shape, found.shape, strict=True)]
+            if found.dtype.kind not in "biuf" or not all(fits):
+                raise ValueError(f"{name} holds {found.dtype} {found.shape}")
+            return found
+
+    def array(self, stage: int, name: str, *shape: int | None) -> np.ndarray:
+        """An array of a stage, as :meth:`shared` gives it."""
+        return self.shared(f"{name}{stage}", *shape)
+
+    def text(self, name: str) -> str:
+        """A text that belongs to no stage."""
+        with storage.reading(*self._at):
+            return str(self._read(name))
+
+    def _read(self, name: str) -> np.ndarray:
+        # First compare the checksum: a changed shape may ask for more memory than there is.
+        with self._file.zip.open(f"{name}.npy") as part:
+            while part.read(PIECE):
+                pass
+        return self._file[name]
 
 
 def write_archive(
@@ -50,16 +80,13 @@ def write_archive(
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
-def open_archive(root: str, path: str) -> Archive | None:
-    """Open an archive in a sweep's folder; None where there is none.
+def open_archive(root: str, path: str) -> Archive:
+    """Open an archive in a sweep's folder.
 
     Raises:
-        zipfile.BadZipFile: the file is damaged.
+        storage.Damaged: the file is damaged or missing.
     """
     file = storage.open_file(root, path)
     if file is None:
-        return None
-    try:
-        return Archive(file)
-    except ValueError as error:  # not a zip file at all
-        raise zipfile.BadZipFile(str(error)) from error
+        raise storage.Damaged(root, path, "it is missing")
+    return Archive(root, path, file)

@@ -9,16 +9,16 @@ table last, and then deletes the folder. This needs neither torch nor Ray.
 import json
 import math
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from pyarrow.fs import FileType
 
 from scoring import places, schemas, storage
 from scoring.archive import Archive, open_archive, write_archive
-from scoring.history import read_history
+from scoring.history import check_history, read_history
 from scoring.robustness.record import robustness_columns
 from scoring.rows import Solved, sample_rows, summary_columns, track_row
 from scoring.tables import read_row, write_table
@@ -26,11 +26,12 @@ from scoring.tables import read_row, write_table
 if TYPE_CHECKING:
     from scoring.stages import Stage
 
+PROBLEM = {"own", "columns", "rows", "shift", "collapsed", "unit"}  # arrays of every version
 ENDED = ("done", "diverged", "stopped")  # statuses of trials with nothing left to do
 
 
 def leave_initial(root: str, trial: str, stages: Sequence["Stage"]) -> None:
-    """Keep the assignment problems of the network before training."""
+    """Keep the assignment problems of the network before training; all stages have one."""
     arrays = {stage.stage: _problem_arrays(stage) for stage in stages}
     write_archive(root, places.initial(trial), arrays)
 
@@ -93,7 +94,36 @@ def handed_over(root: str, trial: str) -> bool:
 
 def waiting(root: str) -> list[str]:
     """Trials that are trained and wait to be finished."""
-    return [t for t in storage.list_files(root, places.PENDING) if handed_over(root, t)]
+    kinds = {info.base_name: info.type for info in storage.infos(root, places.PENDING)}
+    trials = sorted(t for t, kind in kinds.items() if kind == FileType.Directory)
+    return [trial for trial in trials if handed_over(root, trial)]
+
+
+def check(root: str, trial: str) -> None:
+    """Check what a trial left, except for its large arrays, which are checked when they are read.
+
+    Raises:
+        storage.Damaged: a file is damaged, or lacks something, or is missing.
+    """
+    _open(root, trial)
+
+
+def put_aside(root: str, error: storage.Damaged) -> list[str]:
+    """Set a damaged file aside, with whatever else its trial left for scoring.
+
+    A trial that is trained then leaves it all again, from its last checkpoint.
+
+    Returns:
+        The paths of the files before they were moved.
+    """
+    folder = error.path.rpartition("/")[0]
+    if not folder.startswith(f"{places.PENDING}/"):
+        moved = [error.path]
+    else:  # the final file first, as the initial one is not used without it
+        moved = [f"{folder}/{name}" for name in storage.list_files(root, folder)]
+    for path in moved:
+        storage.set_aside(root, path)
+    return moved
 
 
 def finish(
@@ -107,18 +137,17 @@ def finish(
 
     Raises:
         FileNotFoundError: the trial has left nothing to finish.
-        storage.StoreError: what it left is damaged. It is deleted; the next run of the trial
-            leaves it again, from its last checkpoint.
+        storage.Damaged: a file is damaged. It is set aside; the next run of the trial leaves it
+            again, from its last checkpoint.
     """
     try:
-        final = open_archive(root, places.final(trial))
-        if final is None:
-            _update(root, trial)
+        if handed_over(root, trial):
+            _finish(root, trial, released_at, threads)
         else:
-            _finish(root, trial, final, released_at, threads)
-    except (zipfile.BadZipFile, EOFError) as error:
-        discard(root, trial)
-        raise storage.StoreError(f"{root}/{places.pending(trial)}: torn: {error}") from error
+            _update(root, trial)
+    except storage.Damaged as error:
+        put_aside(root, error)
+        raise
 
 
 def discard(root: str, trial: str) -> None:
@@ -138,19 +167,56 @@ def _update(root: str, trial: str) -> None:
         write_table(root, "trials", trial, [row | since])
 
 
-def _finish(
-    root: str, trial: str, final: Archive, released_at: datetime | None, threads: int | None
-) -> None:
+class _Left(NamedTuple):
+    """What a trial left, complete but for arrays that are yet to be read."""
+
+    history: dict[str, Any]
+    labels: np.ndarray
+    predictions: np.ndarray
+    initial: Archive | None  # None if there is nothing to solve in it
+    final: Archive
+
+
+def _open(root: str, trial: str) -> _Left:
+    final = open_archive(root, places.final(trial))
+    labels = final.shared("labels", None)
+    predictions = final.shared("predictions", len(labels))
+    text = final.text("history")
+    with storage.reading(root, places.final(trial)):
+        history = json.loads(text)
+        check_history(history)
+        summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
+        status, last = summary["status"], epochs[-1]["epoch"]
+        stages = {row["stage"] for row in tracks if row["epoch"] == last}
+        if status not in ENDED or not {"seconds", "trained_at"} <= summary.keys() or not stages:
+            raise ValueError("its history has no end")
+        if status == "done":
+            _check_problems(final, stages)
+    initial = None
+    # A trial that was stopped has no final OTS, so its initial problems are not worth solving.
+    if status != "stopped" and (status, last) != ("diverged", epochs[0]["epoch"]):
+        initial = open_archive(root, places.initial(trial))
+        with storage.reading(root, places.initial(trial)):
+            _check_problems(initial, stages)
+    return _Left(history, labels, predictions, initial, final)
+
+
+def _check_problems(archive: Archive, stages: set[int]) -> None:
+    """Raise ValueError unless there is a problem for each of these stages."""
+    for stage in stages:
+        names = {*archive.stages.get(stage, [])}
+        if not (names >= PROBLEM and ("inner" in names or {"x", "y"} <= names)):
+            raise ValueError(f"stage {stage} has no assignment problem")
+
+
+def _finish(root: str, trial: str, released_at: datetime | None, threads: int | None) -> None:
     start = time.perf_counter()
-    history = json.loads(str(final.shared("history")))
+    history, labels, predictions, initial, final = _open(root, trial)
     summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
     key = {field.name: summary[field.name] for field in schemas.KEY}
-    labels, predictions = final.shared("labels"), final.shared("predictions")
     first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
 
     solved: dict[tuple[int, int], Solved] = {}  # by epoch and stage
-    # A trial that was stopped has no final OTS, so its initial problems are not worth solving.
-    initial = None if summary["status"] == "stopped" else open_archive(root, places.initial(trial))
     if initial is not None:
         solved |= {(first, k): one for k, one in _solve(initial, labels, threads).items()}
     solved_last = _solve(final, labels, threads)
@@ -168,7 +234,7 @@ def _finish(
     ]
     samples = []
     for stage, one in solved_last.items():
-        score, ratio = final.array(stage, "score"), final.array(stage, "ratio")
+        score, ratio = (final.array(stage, name, len(labels)) for name in ("score", "ratio"))
         same = key | {"epoch": last, "stage": stage}
         samples += sample_rows(same, labels, predictions, score, ratio, one.transport)
     for record in epochs:
@@ -192,6 +258,12 @@ def _problem_arrays(stage: "Stage") -> dict[str, Any]:
     return {} if stage.problem is None else stage.problem.arrays()
 
 
+def _shape(name: str, m: int) -> tuple[int | None, ...]:
+    """The shape of a field of a problem with m points."""
+    shapes = {"inner": (m, m), "x": (m, None), "y": (m, None), "collapsed": (None,)}
+    return shapes.get(name, () if name in ("shift", "unit", "scale") else (m,))
+
+
 def _solve(archive: Archive, labels: np.ndarray, threads: int | None) -> dict[int, Solved]:
     """Solve the problem of each stage that has one."""
     from scoring.transport import Problem, class_scores, solve  # loads numba
@@ -202,7 +274,9 @@ def _solve(archive: Archive, labels: np.ndarray, threads: int | None) -> dict[in
             continue
         start = time.perf_counter()
         fields = [name for name in Problem._fields if name in names]
-        arrays: dict[str, Any] = {name: archive.array(stage, name) for name in fields}
+        arrays: dict[str, Any] = {
+            name: archive.array(stage, name, *_shape(name, len(labels))) for name in fields
+        }
         transport = solve(Problem(**arrays), threads)
         by_class = class_scores(transport, labels).tolist()
         solved[stage] = Solved(transport, by_class, time.perf_counter() - start)

@@ -4,11 +4,20 @@ It holds what is known of the trial and its rows of epochs and tracks so far, so
 which its scheduler stops early can be finished from it.
 """
 
-import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from scoring import places, storage
+import pyarrow as pa
+
+from scoring import checked, places, schemas, storage
+
+NEEDED = {  # columns that are in every row
+    "summary": [field.name for field in schemas.KEY] + ["started_at"],
+    "epochs": ["epoch", "seconds", "finished_at"] + [field.name for field in schemas.LOSSES],
+    "tracks": ["epoch", "stage", "m", "lss", "inverse_lss", "lsr", "lss_random"],
+}
+TIMES = ("started_at", "trained_at", "finished_at")  # text in a history
 
 
 def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
@@ -20,23 +29,53 @@ def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
         history: JSON values. ``summary`` has columns of the trials table, ``epochs`` rows of
             the epochs table and ``tracks`` rows of the tracks table.
     """
-    storage.write_file(root, places.history(trial), json.dumps(history).encode())
+    storage.write_file(root, places.history(trial), checked.dump(history))
 
 
-def read_history(root: str, trial: str, epoch: int) -> dict[str, Any] | None:
-    """The history of a trial up to the end of an epoch; None where there is none.
+def read_history(root: str, trial: str, epoch: int | None = None) -> dict[str, Any] | None:
+    """The history of a trial up to the end of an epoch, or all of it.
 
     The history is written before the checkpoint, so it can be ahead of it; later rows are
     dropped.
+
+    Returns:
+        The history; None where there is none, or none that has this epoch.
+
+    Raises:
+        storage.Damaged: the file is not a history.
     """
     content = storage.read_file(root, places.history(trial))
-    try:
-        history = json.loads(content or b"")
-    except ValueError:
+    if content is None:
         return None
+    with storage.reading(root, places.history(trial)):
+        history = checked.load(content)
+        check_history(history)
+    if epoch is None:
+        return history
     for name in ("epochs", "tracks"):
         history[name] = [row for row in history[name] if row["epoch"] <= epoch]
     return history if history["epochs"] and history["epochs"][-1]["epoch"] == epoch else None
+
+
+def check_history(history: Any) -> None:
+    """Check that a history has the columns that every version wrote, in the types of the tables.
+
+    Raises:
+        Exception: of many types; it is no history, or it lacks something.
+    """
+    for name, table in (("summary", "trials"), ("epochs", "epochs"), ("tracks", "tracks")):
+        rows = [history[name]] if name == "summary" else history[name]
+        if not isinstance(rows, list) or not rows:
+            raise TypeError(f"{name}: no rows")
+        for row in rows:
+            for column in NEEDED[name]:
+                if row[column] is None:
+                    raise TypeError(f"{name}: {column} is null")
+        typed = [
+            {n: datetime.fromisoformat(v) if n in TIMES else v for n, v in row.items()}
+            for row in rows
+        ]
+        pa.Table.from_pylist(typed, schemas.TABLES[table])
 
 
 def forget_weights(root: str, trial: str) -> None:

@@ -55,7 +55,12 @@ TRIALS = [
     *KEY,
     *CONFIG,
     *_fields(
-        ("status", TEXT, "", "done, diverged (a loss was not finite), stopped (by asha) or failed"),
+        (
+            "status",
+            TEXT,
+            "",
+            "done, diverged (a loss or state not finite), stopped (by asha) or failed",
+        ),
         ("epochs_done", WHOLE, "", "finished passes over the train split"),
     ),
     *LOSSES,

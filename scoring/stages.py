@@ -7,7 +7,7 @@ This module does not know how networks are built. It measures everything that yi
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -38,8 +38,13 @@ class Stage:
     zero_segments: int  # of length 0, in tracks that move
     lengths: np.ndarray  # (n, m) of each segment
     cosines: np.ndarray  # (n - 1, m) between successive segments
-    problem: Problem | None  # between the stage's inputs and outputs, if requested
+    problem: Problem | None  # between inputs and outputs, if requested and the states are finite
     projected: np.ndarray | None  # (n + 1, p, 2): the first points in 2-d, if requested
+
+    @property
+    def finite(self) -> bool:
+        """Whether all states are finite: a segment at one that is not has no length."""
+        return bool(np.isfinite(self.lengths).all())
 
     def row(self) -> dict[str, Any]:
         """Columns of the tracks table that are known before the assignment is solved."""
@@ -81,7 +86,8 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
             first points in two dimensions.
 
     Returns:
-        One :class:`Stage` each, in order. Memory: one batch of two states, and with
+        One :class:`Stage` each, in order. A stage whose states are not all finite has no
+        assignment problem. Memory: one batch of two states, and with
         ``transport`` two states of all m points and an (m, m) matrix for each stage.
     """
     shapes: dict[int, list[Points]] = defaultdict(list)
@@ -183,11 +189,8 @@ def _stage(
 ) -> Stage:
     points = Points(*(torch.cat(parts, dim=-1).cpu() for parts in zip(*batches, strict=True)))
     score, inverse, ratio, shares, zero, lengths, cosines = (part.numpy() for part in points)
-    problem = None
-    if inputs and outputs:
-        problem = assignment_problem(torch.cat(inputs), torch.cat(outputs))
     moving = ~np.isnan(score)
-    return Stage(
+    measured = Stage(
         stage=stage,
         dimension=dimension,
         score=score,
@@ -197,9 +200,12 @@ def _stage(
         zero_segments=int(zero[moving].sum()),
         lengths=lengths,
         cosines=cosines,
-        problem=problem,
+        problem=None,
         projected=_joined(projected),
     )
+    if not (inputs and outputs and measured.finite):
+        return measured
+    return replace(measured, problem=assignment_problem(torch.cat(inputs), torch.cat(outputs)))
 
 
 def _joined(batches: list[list[Tensor]]) -> np.ndarray | None:

@@ -11,6 +11,7 @@ An object store needs no more than what S3 promises: an object that was put can 
 from then on. Needs pyarrow only.
 """
 
+import errno
 import mmap
 import os
 import random
@@ -37,6 +38,44 @@ PASSING += ("REQUEST_TIMEOUT", "THROTTLING", "UNAVAILABLE")
 
 class StoreError(RuntimeError):
     """A file in a sweep's folder is damaged or foreign; the message names it."""
+
+
+class Damaged(StoreError):
+    """A file in a sweep's folder is not what geosweep wrote there.
+
+    Args:
+        root: the sweep's folder.
+        path: of the file in it.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, root: str, path: str, reason: str):
+        super().__init__(root, path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}/{self.path}: torn: {self.reason}"
+
+
+@contextmanager
+def reading(root: str, path: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a file's content is read into :class:`Damaged`.
+
+    Damaged bytes make the readers of JSON, zip files, arrays and weights raise errors of many
+    types. Running out of memory or of space on the disk, or an object store that does not answer,
+    says nothing about the file.
+    """
+    try:
+        yield
+    except (StoreError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # EINVAL: a damaged file makes its reader look before its beginning
+        if is_away(error):
+            raise Unreachable(f"{root}: cannot be reached: {error}") from error
+        line = next(iter(str(error).splitlines()), "")
+        raise Damaged(root, path, f"{type(error).__name__}: {line}"[:200]) from error
 
 
 class Unreachable(StoreError):
@@ -174,22 +213,31 @@ def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
 
 
 def open_file(root: str, path: str) -> pa.NativeFile | None:
-    """Open a file in a sweep's folder to read and seek in; None if there is none."""
+    """Open a file in a sweep's folder to read and seek in; None if there is none.
+
+    Raises:
+        Damaged: a folder is in its place.
+    """
+    return _patiently(root, _open, root, path)
+
+
+def _open(root: str, path: str) -> pa.NativeFile | None:
     fs, base = open_folder(root)
-    return _patiently(root, _open, fs, f"{base}/{path}")
-
-
-def _open(fs: pafs.FileSystem, path: str) -> pa.NativeFile | None:
-    there = fs.get_file_info(path).type == pafs.FileType.File
-    return fs.open_input_file(path) if there else None
+    kind = fs.get_file_info(f"{base}/{path}").type
+    if kind == pafs.FileType.Directory:
+        raise Damaged(root, path, "a folder is in its place")
+    return fs.open_input_file(f"{base}/{path}") if kind == pafs.FileType.File else None
 
 
 def read_file(root: str, path: str) -> bytes | None:
-    """The content of a file in a sweep's folder; None if there is none."""
-    fs, base = open_folder(root)
+    """The content of a file in a sweep's folder; None if there is none.
+
+    Raises:
+        Damaged: a folder is in its place.
+    """
 
     def read() -> bytes | None:
-        file = _open(fs, f"{base}/{path}")
+        file = _open(root, path)
         if file is None:
             return None
         with file:

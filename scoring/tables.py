@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from scoring.places import merged_table, table_folder, table_path
 from scoring.schemas import KEY, TABLES
 from scoring.storage import (
+    Damaged,
     StoreError,
     Unreachable,
     infos,
@@ -29,10 +30,12 @@ from scoring.storage import (
     open_folder,
     read_buffer,
     read_file,
+    reading,
     writing,
 )
 
 OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # name of a trial's file
+SMALL = ("trials", "robustness")  # tables that are read before a run
 MANY = 50  # With this many files, a table also keeps all rows in a merged file.
 TOGETHER = 200  # Concatenate columns after reading this many files.
 KEPT = b"files"  # metadata of a merged file: size, time and number of rows of each file in it
@@ -41,12 +44,31 @@ KEPT = b"files"  # metadata of a merged file: size, time and number of rows of e
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a trial's rows of a table; columns that a row does not have are null.
 
-    It writes plain values with snappy and no statistics. Dictionaries, statistics and zstd make
-    files with few rows larger, and more than twice as slow to read.
+    It writes plain values with snappy, a checksum for each page, and no statistics. Dictionaries,
+    statistics and zstd make files with few rows larger, and more than twice as slow to read.
     """
     with writing(root, table_path(table, trial)) as stream:
         content = pa.Table.from_pylist(list(rows), TABLES[table])
-        pq.write_table(content, stream, use_dictionary=False, write_statistics=False)
+        pq.write_table(
+            content, stream, use_dictionary=False, write_statistics=False, write_page_checksum=True
+        )
+
+
+class BrokenFiles(StoreError):
+    """Files of a table are damaged or foreign; the message names the first one."""
+
+    def __init__(self, table: str, errors: list[Damaged]):
+        super().__init__(table, errors)
+        self.paths = [error.path for error in errors]
+
+    def __str__(self) -> str:
+        table, errors = self.args
+        others = f" (and {len(errors) - 1} other files)" if len(errors) > 1 else ""
+        fix = "geosweep run sets it aside and measures the trial again"
+        if table not in SMALL:
+            fix = f"delete it and its namesake in {table_folder('trials')}, then geosweep run "
+            fix += "measures the trial again"
+        return f"{errors[0]}{others}; {fix}"
 
 
 class Kept(NamedTuple):
@@ -66,7 +88,7 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
     changes no file, and no other reader sees it.
 
     Raises:
-        StoreError: a file is not Parquet, or not of this table; the message names it.
+        BrokenFiles: a file is not Parquet, or not of this table; the message names it.
     """
     whole = TABLES[table]
     wanted = pa.schema([whole.field(name) for name in columns or whole.names], whole.metadata)
@@ -122,32 +144,32 @@ def _read_files(
     def fetch(name: str) -> pa.Buffer:
         return read_buffer(root, f"{table_folder(table)}/{name}")
 
-    def read(name: str, content: Future[pa.Buffer]) -> pa.Table | StoreError:
+    def read(name: str, content: Future[pa.Buffer]) -> pa.Table | Damaged:
+        path = f"{table_folder(table)}/{name}"
         try:
-            return _read_content(content.result(), table, wanted)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            path = f"{root}/{table_folder(table)}/{name}"
-            return StoreError(f"{path}: not a table of geosweep: {error}")
+            with reading(root, path):
+                return _read_content(content.result(), table, wanted)
+        except Damaged as error:
+            return error
 
     parts, counts, broken = [wanted.empty_table()], [], []
     # Many threads may wait for a disk or a network, but decoding needs a core for each thread.
-    with ThreadPoolExecutor(16) as fetching, ThreadPoolExecutor(pa.cpu_count()) as reading:
+    with ThreadPoolExecutor(16) as fetching, ThreadPoolExecutor(pa.cpu_count()) as decoding:
         for start in range(0, len(names), TOGETHER):
             some = names[start : start + TOGETHER]
-            found = list(reading.map(read, some, [fetching.submit(fetch, name) for name in some]))
-            broken += [one for one in found if isinstance(one, StoreError)]
-            whole = [one for one in found if not isinstance(one, StoreError)]
+            found = list(decoding.map(read, some, [fetching.submit(fetch, name) for name in some]))
+            broken += [one for one in found if isinstance(one, Damaged)]
+            whole = [one for one in found if not isinstance(one, Damaged)]
             counts += [one.num_rows for one in whole]
             parts.append(pa.concat_tables([parts[0], *whole]).combine_chunks())
     if broken:
-        others = f" (and {len(broken) - 1} other files)" if len(broken) > 1 else ""
-        raise StoreError(f"{broken[0]}{others}")
+        raise BrokenFiles(table, broken)
     return pa.concat_tables(parts), counts
 
 
 def _read_content(content: pa.Buffer, table: str, wanted: pa.Schema) -> pa.Table:
     """The wanted columns of a Parquet file; null where it was written without them."""
-    file = pq.ParquetFile(pa.BufferReader(content))
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
     schema = file.schema_arrow
     there = set(schema.names)
     kind = (schema.metadata or {}).get(b"table", table.encode())
@@ -231,7 +253,11 @@ def _keep(root: str, table: str, whole: Kept) -> bool:
 
 
 def broken_files(root: str, table: str) -> list[str]:
-    """Paths of files in a table's folder that are damaged or do not belong to a trial."""
+    """Paths of files in a table's folder that are damaged or do not belong to a trial.
+
+    Tables with a row or few for each trial are read as a whole. Of the others, which are large,
+    only the end of each file is read.
+    """
     fs, base = open_folder(root)
     folder = table_folder(table)
     found = []
@@ -239,6 +265,11 @@ def broken_files(root: str, table: str) -> list[str]:
         path = f"{folder}/{name}"
         if not OF_A_TRIAL.fullmatch(name) or not _is_whole(fs, f"{base}/{path}", table):
             found.append(path)
+    if table in SMALL:
+        try:
+            read_table(root, table)
+        except BrokenFiles as error:
+            found += [path for path in error.paths if path not in found]
     return found
 
 
@@ -256,11 +287,16 @@ def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
     """The rows of a trial in a table; none if its file is not there.
 
     Columns that an earlier version wrote the file without are null.
+
+    Raises:
+        Damaged: the file is not Parquet, or not of this table.
     """
-    content = read_file(root, table_path(table, trial))
+    path = table_path(table, trial)
+    content = read_file(root, path)
     if content is None:
         return []
-    return _read_content(pa.py_buffer(content), table, TABLES[table]).to_pylist()
+    with reading(root, path):
+        return _read_content(pa.py_buffer(content), table, TABLES[table]).to_pylist()
 
 
 def read_row(root: str, table: str, trial: str) -> dict[str, Any]:

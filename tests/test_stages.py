@@ -218,11 +218,15 @@ def test_one_point_that_turns_back_leaves_the_mean_of_one_over_lss_finite():
     assert_allclose(row["inverse_lss"], 0.5)
 
 
-def test_states_that_are_not_finite_have_no_assignment():
-    track = torch.ones(2, 3, 2)
-    track[1, 1] = math.nan
-    with pytest.raises(ValueError, match="not finite"):
-        measure(walk_of({1: track}), [torch.arange(3)], transport=True)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_stage_whose_states_are_not_finite_has_no_assignment(value, place):
+    both = {1: torch.randn(3, 4, 2), 2: torch.randn(3, 4, 2)}
+    both[2][place, 1, 0] = value
+    fine, broken = measure(walk_of(both), torch.arange(4).split(3), transport=True)
+    assert (fine.finite, broken.finite) == (True, False)
+    assert fine.problem is not None
+    assert broken.problem is None
 
 
 def handed_over(root, rows, problems):
@@ -236,6 +240,7 @@ def handed_over(root, rows, problems):
     epochs = [{"epoch": epoch} | losses | times for epoch in (0, 1)]
     labels = np.zeros(POINTS, dtype=np.int64)
     history = {"summary": summary, "epochs": epochs, "tracks": rows}
+    handover.leave_initial(root, "a", problems)
     handover.leave_final(root, "a", problems, labels, labels, history)
     handover.finish(root, "a")
     return read_row(root, "trials", "a")

@@ -47,7 +47,8 @@ def test_files_are_written_read_listed_moved_and_deleted(root):
     assert storage.list_files(root, "pending") == ["a", "b", "empty"]
     assert storage.read_file(root, "pending/a") == b"a"
     assert storage.read_file(root, "pending/empty") == b""
-    assert storage.read_file(root, "pending") is None
+    with pytest.raises(storage.Damaged, match="pending: torn: a folder is in its place"):
+        storage.read_file(root, "pending")
     assert storage.set_aside(root, "pending/b") == "set-aside/pending-b"
     storage.delete(root, "pending/a")
     storage.delete(root, "pending/a")

@@ -256,6 +256,8 @@ class Driver(NotKept, tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         self._check_folder()
+        for line in result.get("set_aside", []):
+            self._board.say(line)
         if "epoch" in result:
             self._board.report(_trial_id(trial), result)
             self._tracker.epoch(_trial_id(trial), result)

@@ -205,6 +205,12 @@ def listed(root: str) -> list[TrialConfig]:
     return [] if known is None else known["trials"]
 
 
+def suggested(root: str) -> list[TrialConfig]:
+    """The cells that the search in a folder has suggested; empty if there is no search."""
+    known = _read(root)
+    return known["trials"] if known and known.get("search") else []
+
+
 def begun(root: str) -> set[str]:
     """Trials that have a row in the trials table or a checkpoint, by the names of their files."""
     folders = (places.table_folder("trials"), places.CHECKPOINTS)
@@ -212,11 +218,20 @@ def begun(root: str) -> set[str]:
 
 
 def mend(root: str) -> list[str]:
-    """Set aside result files that are torn or foreign. Their cells then count as missing.
+    """Set aside files that are torn or foreign: results, and what trials left for scoring.
+
+    Their cells then count as missing. Checkpoints are read by the trials that need them.
 
     Returns:
-        The paths of the files before they were moved.
+        A line about each file: its path before it was moved, and what is wrong with it.
     """
+    lines = []
+    for trial in handover.waiting(root):
+        try:
+            handover.check(root, trial)
+        except storage.Damaged as error:
+            moved = ", ".join(handover.put_aside(root, error))
+            lines.append(f"{error.path}: torn: {error.reason}; {moved} is in {places.ASIDE}/ now")
     moved = []
     for table in schemas.TABLES:
         for path in broken_files(root, table):
@@ -226,7 +241,8 @@ def mend(root: str) -> list[str]:
             if table != "trials" and storage.read_file(root, whole) is not None:
                 moved.append(whole)
                 storage.set_aside(root, whole)
-    return moved
+    why = f"torn, or not of geosweep; it is in {places.ASIDE}/ now"
+    return lines + [f"{path}: {why}" for path in moved]
 
 
 def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
@@ -260,6 +276,10 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     missing = [t for t in trials if t.trial not in finished and t.trial not in scoring]
     kept = {Path(name).stem for name in storage.list_files(root, places.CHECKPOINTS)}
     begun = [t.trial for t in missing if t.trial in kept]
+    tables = storage.list_files(root, places.table_folder("robustness"))
+    tried = {Path(name).stem for name in tables}
+    for trial in rows.keys() - tried:  # its table may have been deleted
+        rows[trial] = rows[trial] | {"evaluations": None}
     lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
@@ -289,10 +309,9 @@ def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def progress(root: str) -> dict[str, Any] | None:
     """The content of ``progress.json``, or None if no driver has written it or it is damaged."""
-    content = storage.read_file(root, places.PROGRESS)
     try:
-        found = json.loads(content or b"null")
-    except (ValueError, RecursionError):
+        found = json.loads(storage.read_file(root, places.PROGRESS) or b"null")
+    except (ValueError, RecursionError, storage.Damaged):
         return None
     whole = isinstance(found, dict) and {"running", "seconds_left"} <= found.keys()
     return found if whole else None

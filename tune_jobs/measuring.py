@@ -1,7 +1,7 @@
 """Measurements of a trial's network: scores, geometry, predictions and evaluations."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network
 from models.training import standardiser
-from scoring import schemas
+from scoring import schemas, storage
 from scoring.energy import energy_ratio
 from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import evaluate
@@ -44,11 +44,25 @@ class Job:
     keep: str = "final"
     revision: str = ""
     held: bool = False
+    set_aside: list[str] = field(default_factory=list)
+    """A line about each damaged file of the trial, for the next report."""
 
     @property
     def id(self) -> str:
         """The trial's id, which names its files."""
         return self.trial.trial
+
+    def usable(self, read: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function reads from a file of the trial; None if that is damaged.
+
+        Then the file is set aside.
+        """
+        try:
+            return read(self.root, self.id, *arguments)
+        except storage.Damaged as error:
+            place = storage.set_aside(self.root, error.path)
+            self.set_aside.append(f"{error}; it is in {place} now")
+            return None
 
 
 def measure_epoch(
@@ -110,7 +124,7 @@ def evaluate_all(job: Job, network: Network) -> None:
     pixel values from 0 (black) to 255 (white), even if white has another value in the images, such
     as 16 in the digits.
     """
-    done = recorded_evaluations(job.root, job.id) if job.wanted else {}
+    done = (job.usable(recorded_evaluations) if job.wanted else None) or {}
     left = {name: settings for name, settings in job.wanted.items() if done.get(name) != settings}
     if not left:
         return

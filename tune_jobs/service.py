@@ -145,10 +145,10 @@ def run(request: folder.Request, console: Console) -> folder.State:
     root, sweep = request.root, request.sweep
     with signals.as_interrupt(), folder.hold(root):
         _prepare(request, console)
-        study = _study(request)
+        study = _study(request, console)
         folder.claim(root, sweep, study.cells if study else None, request.notes)
         for note in request.notes:
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            _say(console, note)
         state = folder.inspect(root)
         if study:
             for trial, row in state.rows.items():
@@ -192,14 +192,13 @@ def _prepare(request: folder.Request, console: Console) -> None:
     """Prepare a folder that this driver holds: set damaged files aside, check the data."""
     root = request.root
     storage.delete(root, places.PROGRESS)  # written by an earlier driver
-    for path in folder.mend(root):
-        console.print(
-            f"{root}/{path}: torn, or not of geosweep; it is in {places.ASIDE}/ now",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+    for line in folder.mend(root):
+        _say(console, f"{root}/{line}")
     _same_data(request)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _same_data(request: folder.Request) -> None:
@@ -214,11 +213,22 @@ def _same_data(request: folder.Request) -> None:
             )
 
 
-def _study(request: folder.Request) -> Study | None:
-    sweep = request.sweep
+def _study(request: folder.Request, console: Console) -> Study | None:
+    """The study of a search. A damaged one is set aside; a new one gets the cells it had."""
+    sweep, root = request.sweep, request.root
     if sweep.search is None:
         return None
-    return Study(request.root, sweep.search, sweep.space, sweep.fixed)
+    begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, folder.suggested(root))
+    try:
+        return begin()
+    except storage.Damaged as error:
+        aside = ""
+        if error.path in storage.list_files(root, ""):
+            aside = f" (it is in {storage.set_aside(root, error.path)} now)"
+        study = begin(again=True)
+        cells = f"the {len(study.cells)} cells of it in {places.SWEEP}"
+        _say(console, f"{error}{aside}; the search goes on from {cells}")
+        return study
 
 
 def _chosen(state: folder.State, retry: bool | None) -> folder.State:
@@ -316,7 +326,7 @@ def _run(
     early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
     for line in replaced(rows, request.sweep.evaluations):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(console, line)
     to_train = len(state.missing) + state.to_suggest
     begun = f" ({len(state.begun)} go on from a checkpoint)" if state.begun else ""
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
@@ -339,5 +349,5 @@ def _turn(request: folder.Request, console: Console) -> AbstractContextManager[N
 
     if _is_here(request.address):
         return nullcontext()
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    return turn(ray.get_runtime_context().gcs_address, request.sweep.name, say)
+    name = request.sweep.name
+    return turn(ray.get_runtime_context().gcs_address, name, partial(_say, console))

@@ -6,15 +6,14 @@ cell: a search that was killed first trains its unfinished cells, then suggests 
 """
 
 import itertools
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from models.config import TrialConfig
-from scoring import storage
+from scoring import checked, storage
 from tune_jobs.errors import SweepError
 from tune_jobs.search import Better, Search, Space, Span
 
@@ -37,38 +36,74 @@ class Study:
         search: the objectives, the sampler, the seed and the number of cells.
         space: the axes of the search.
         fixed: the fields that are the same in every cell.
+        known: the cells that the search has suggested so far.
+        again: begin a new study with those cells, because the file of the study was lost.
 
     Raises:
         SweepError: the folder holds a study with a different space, objective or fixed field.
+        storage.Damaged: the file of the study is damaged or missing, or it lacks known cells.
     """
 
-    def __init__(self, root: str, search: Search, space: Space, fixed: Mapping[str, Any]):
+    def __init__(
+        self,
+        root: str,
+        search: Search,
+        space: Space,
+        fixed: Mapping[str, Any],
+        known: Sequence[TrialConfig] = (),
+        again: bool = False,
+    ):
         import optuna
         from optuna.storages import JournalStorage
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._search, self._space, self._fixed = search, space, dict(fixed)
         self._distributions = _distributions(space)
-        self._study = optuna.create_study(
-            storage=JournalStorage(_journal(root)),
-            study_name="geosweep",
-            directions=[TOWARDS[better] for better in search.objectives.values()],
-            load_if_exists=True,
-        )
         about = {"objectives": search.objectives, "space": _told(space), "fixed": self._fixed}
-        known = self._study.user_attrs.get("about", about)
-        for what in about:
-            if known[what] != about[what]:
-                raise SweepError(
-                    f"{root}/{STUDY}: is of a search with {what} {known[what]}, not {about[what]}; "
-                    "choose another folder with --out"
-                )
-        if "about" not in self._study.user_attrs:
-            self._study.set_user_attr("about", about)
         self._numbers: dict[str, int] = {}  # number of Optuna's trial, by our trial ID
         self._cells: list[TrialConfig] = []
-        for suggested in self._study.get_trials(deepcopy=False):
-            self._add(self._config(suggested.params), suggested.number)
+        if known and not again and storage.read_file(root, STUDY) is None:
+            raise storage.Damaged(root, STUDY, "it is missing")
+        with storage.reading(root, STUDY):  # Optuna believes what the file says
+            self._study = optuna.create_study(
+                storage=JournalStorage(_journal(root)),
+                study_name="geosweep",
+                directions=[TOWARDS[better] for better in search.objectives.values()],
+                load_if_exists=True,
+            )
+            stored = self._study.user_attrs.get("about", about)
+            differs = [(what, stored[what]) for what in about if stored[what] != about[what]]
+        for what, other in differs:
+            raise SweepError(
+                f"{root}/{STUDY}: is of a search with {what} {other}, not {about[what]}; "
+                "choose another folder with --out"
+            )
+        if "about" not in self._study.user_attrs:
+            self._study.set_user_attr("about", about)
+        if again:
+            self._begin_with(known)
+        with storage.reading(root, STUDY):
+            for suggested in self._study.get_trials(deepcopy=False):
+                self._add(self._config(suggested.params), suggested.number)
+        lacking = [cell.trial for cell in known if cell.trial not in self._numbers]
+        if lacking and not again:
+            raise storage.Damaged(root, STUDY, f"it lacks {len(lacking)} cells that were suggested")
+
+    def _begin_with(self, known: Sequence[TrialConfig]) -> None:
+        """Suggest cells to a new study, as far as its space has them."""
+        for cell in known:
+            fields = cell.model_dump()
+            params: dict[str, Any] = {}
+            for name, axis in self._space.items():
+                if isinstance(axis, Span):
+                    params[name] = fields[name]
+                    continue
+                for choice, values in axis.items():
+                    if values.items() <= fields.items():
+                        params[name] = choice
+            if params.keys() == self._space.keys() and self._config(params) == cell:
+                self._study.enqueue_trial(params)
+                self._study.ask(self._distributions)
 
     @property
     def cells(self) -> list[TrialConfig]:
@@ -172,10 +207,12 @@ def _journal(root: str) -> Any:
             self._content = storage.read_file(root, STUDY) or b""
 
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-            return [json.loads(line) for line in self._content.splitlines()[log_number_from:]]
+            return [checked.load(line) for line in self._content.splitlines()[log_number_from:]]
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            self._content += b"".join(json.dumps(log).encode() + b"\n" for log in logs)
+            if self._content and not self._content.endswith(b"\n"):
+                self._content += b"\n"
+            self._content += b"".join(checked.dump(log) + b"\n" for log in logs)
             storage.write_file(root, STUDY, self._content)
 
     return Journal()

@@ -345,7 +345,7 @@ def _read_note(root: str) -> dict[str, Any]:
     """The note in a sweep's folder; empty if it is missing or damaged."""
     try:
         note = json.loads(storage.read_file(root, places.MLFLOW_NOTE) or b"{}")
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, storage.Damaged):
         return {}
     if not isinstance(note, dict) or not isinstance(note.get("scored_at", {}), dict):
         return {}

@@ -44,11 +44,11 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
     if handover.handed_over(setup.root, trial.trial):
         return
     job = _prepare(trial, setup)
-    checkpoint = checkpoints.read(job.root, job.id)
+    checkpoint = job.usable(checkpoints.read)
     if read_row(job.root, "trials", job.id).get("status") == "done":
         _evaluate_only(job, checkpoint)
         return
-    history = read_history(job.root, job.id, checkpoint["epoch"]) if checkpoint else None
+    history = job.usable(read_history, checkpoint["epoch"]) if checkpoint else None
     if checkpoint is None or history is None:
         started = {"started_at": _now()}
         _train(job, None, {"summary": started, "epochs": [], "tracks": []})
@@ -79,11 +79,12 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
 def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None) -> None:
     """Evaluate a trial that is done, with its stored weights."""
     if checkpoint is None:
-        raise FileNotFoundError(f"{job.root}/{places.checkpoint(job.id)}: no weights")
+        damaged = "".join(job.set_aside)
+        raise FileNotFoundError(damaged or f"{job.root}/{places.checkpoint(job.id)}: no weights")
     network = build(job.trial, job.data.image, job.data.classes).to(job.device)
     network.load_state_dict(checkpoint["network"])
     evaluate_all(job, network)
-    tune.report({"trial": job.id})
+    _report(job, {})
 
 
 def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any]) -> None:
@@ -92,18 +93,17 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
     for epoch in train(trial, job.data, job.device, checkpoint):
         start = time.perf_counter()
         number = epoch.record["epoch"]
-        failed = diverged(epoch.record)
+        stages, rows, failed = _measured(job, epoch)
         last = failed or number == trial.epochs
-        ends = number == 0 or last
-        stages, rows = measure_epoch(job, epoch.network, number, ends, ends and not failed)
         _check_folder(job)
         if number == 0:
-            handover.leave_initial(job.root, job.id, stages)
+            if not failed:
+                handover.leave_initial(job.root, job.id, stages)
             summary |= _summary(job, epoch.network)
         means = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
         seconds = epoch.record["seconds"] + time.perf_counter() - start
         record = epoch.record | means | {"seconds": seconds, "finished_at": _now()}
-        if job.keep == "best":
+        if job.keep == "best" and not failed:
             _keep_best(job, epoch, history)
         history["epochs"].append(record)
         history["tracks"] += rows
@@ -116,7 +116,24 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
         checkpoints.write(job.root, job.id, state)
         if last:
             _hand_over(job, epoch.network, stages, history)
-        tune.report({**record, "trial": job.id, "diverged": failed})
+        _report(job, {**record, "diverged": failed})
+        if last:
+            return
+
+
+def _measured(job: Job, epoch: Epoch) -> tuple[list[Stage], list[dict[str, Any]], bool]:
+    """Measure an epoch; also whether the trial diverged: a loss or a state is not finite.
+
+    An epoch that diverged is the last one, so all points are measured. It has no assignments,
+    not even of stages that are still finite.
+    """
+    number = epoch.record["epoch"]
+    if not diverged(epoch.record):
+        ends = number in (0, job.trial.epochs)
+        stages, rows = measure_epoch(job, epoch.network, number, ends, transport=ends)
+        if all(stage.finite for stage in stages):
+            return stages, rows, False
+    return *measure_epoch(job, epoch.network, number, ends=True, transport=False), True
 
 
 def _check_folder(at: Setup | Job) -> None:
@@ -148,15 +165,26 @@ def _hand_over(job: Job, network: Network, stages: list[Stage], history: dict[st
 
 
 def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
-    """Leave a trained trial for scoring if it was killed before that, or its files were lost."""
+    """Leave a trained trial for scoring if it was killed before that, or its files were lost.
+
+    There are initial problems unless the trial had diverged before it was trained.
+    """
     network, m = next(train(job.trial, job.data, job.device)).network, job.trial.points
-    initial = score(network, job.data, job.device, m, transport=True)
-    handover.leave_initial(job.root, job.id, initial)
-    network.load_state_dict(checkpoint["network"])
     record, done = history["epochs"][-1], history["summary"]["status"] == "done"
+    if done or record["epoch"] > 0:
+        initial = score(network, job.data, job.device, m, transport=True)
+        handover.leave_initial(job.root, job.id, initial)
+    network.load_state_dict(checkpoint["network"])
     stages = score(network, job.data, job.device, m, transport=done)
     _hand_over(job, network, stages, history)
-    tune.report({**record, "trial": job.id, "diverged": not done})
+    _report(job, {**record, "diverged": not done})
+
+
+def _report(job: Job, result: dict[str, Any]) -> None:
+    """Report to the driver, with what was set aside since the last report."""
+    told = {"set_aside": job.set_aside.copy()} if job.set_aside else {}
+    job.set_aside.clear()
+    tune.report({**result, **told, "trial": job.id})
 
 
 def _summary(job: Job, network: Network) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scoring.places import table_path
 from scoring.robustness.areas import summary
+from scoring.storage import reading
 from scoring.tables import read_rows, write_table
 
 
@@ -29,7 +31,9 @@ def add_evaluation(
 
 def recorded_evaluations(root: str, trial: str) -> dict[str, Any]:
     """The evaluations in a trial's robustness table, by name, with their settings."""
-    return _settings(read_rows(root, "robustness", trial))
+    rows = read_rows(root, "robustness", trial)
+    with reading(root, table_path("robustness", trial)):
+        return _settings(rows)
 
 
 def robustness_columns(root: str, trial: str) -> dict[str, Any]:
@@ -37,7 +41,8 @@ def robustness_columns(root: str, trial: str) -> dict[str, Any]:
     rows = read_rows(root, "robustness", trial)
     if not rows:
         return {}
-    return {"evaluations": json.dumps(_settings(rows), sort_keys=True)} | summary(rows)
+    with reading(root, table_path("robustness", trial)):
+        return {"evaluations": json.dumps(_settings(rows), sort_keys=True)} | summary(rows)
 
 
 def _settings(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

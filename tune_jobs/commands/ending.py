@@ -1,6 +1,5 @@
 """How a command ends: tables that fit the terminal, where the results are, the exit status."""
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,8 +12,9 @@ from rich.text import Text
 
 from models.config import TrialConfig
 from scoring import places
+from scoring.history import read_history
 from scoring.schemas import TABLES
-from scoring.storage import list_files, read_file
+from scoring.storage import Damaged, list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request, State, argument, short_path
@@ -127,9 +127,9 @@ def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
         return row["status"]
     if trial.trial not in state.begun:
         return "missing"
-    with suppress(ValueError, LookupError):  # The history may be missing or torn.
-        history = json.loads(read_file(state.root, places.history(trial.trial)) or b"")
-        return f"begun, epoch {history['epochs'][-1]['epoch']} of {trial.epochs}"
+    with suppress(Damaged):
+        if history := read_history(state.root, trial.trial):
+            return f"begun, epoch {history['epochs'][-1]['epoch']} of {trial.epochs}"
     return "begun"
 
 

@@ -1,0 +1,317 @@
+"""Damaged files in a sweep's folder are named; results are those of an undamaged folder."""
+
+import io
+import json
+import shutil
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from examples import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from small_sweeps import geosweep
+
+from analysis.results import ResultsError, load
+from models.config import TrialConfig
+from scoring import checked, handover, places, storage
+from scoring.history import read_history
+from scoring.storage import Damaged
+from scoring.tables import read_row, read_rows
+from tune_jobs import checkpoints, folder, service, sweep, trial
+from tune_jobs.search import Search
+from tune_jobs.study import STUDY, Study
+from tune_jobs.tuning import Setup
+
+NOISE = {"noise": {"levels": [0.0, 16.0], "seed": 0}}
+BEGUN, LEFT, DONE = (
+    TrialConfig(layers="fully_connected", epochs=2, points=20, epoch_points=20, seed=seed)
+    for seed in range(3)
+)
+FILES = {
+    places.checkpoint(BEGUN.trial): BEGUN,
+    places.history(BEGUN.trial): BEGUN,
+    places.checkpoint(LEFT.trial): LEFT,
+    places.history(LEFT.trial): LEFT,
+    places.initial(LEFT.trial): LEFT,
+    places.final(LEFT.trial): LEFT,
+    places.table_path("robustness", DONE.trial): DONE,
+    places.table_path("trials", DONE.trial): DONE,
+}
+VARIES = ("seconds", "_at", "memory")  # in the names of columns
+SHARE = st.floats(0, 1, exclude_max=True)
+OTHER = st.sampled_from([b"[]", b"3", b"null", b'"x"', b"{}", b"[" * 50_000, b"PK\3\4", b"\0\xff"])
+
+
+class Killed(Exception):
+    """What ends a process in these tests."""
+
+
+class Made(tuple):
+    """What a fixture made, with a short name for Hypothesis, which prints it."""
+
+    def __new__(cls, *parts):
+        return super().__new__(cls, parts)
+
+    def __repr__(self):
+        return f"Made({self[0]})"
+
+
+@pytest.fixture(autouse=True)
+def reports(monkeypatch):
+    """The results that trials report, without Ray."""
+    found = []
+    monkeypatch.setattr(trial.tune, "report", found.append)
+    return found
+
+
+def run(root, config):
+    trial.run_trial(config.model_dump(), Setup(root, {"digits": "digits"}, evaluations=NOISE))
+
+
+def numbers(root, config):
+    """Everything about a trial but times, as text."""
+    rows = [read_row(root, "trials", config.trial)]
+    rows += [r for table in ("tracks", "robustness") for r in read_rows(root, table, config.trial)]
+    return [
+        {n: repr(v) for n, v in row.items() if not any(word in n for word in VARIES)}
+        for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory):
+    """A folder with a begun trial, one to be scored and a done one; and what they end with."""
+    base = tmp_path_factory.mktemp("half")
+    root, whole = str(base / "out"), str(base / "whole")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial.tune, "report", lambda record: None)
+        for config in (LEFT, DONE):
+            run(root, config)
+        handover.finish(root, DONE.trial)
+        for config in (BEGUN, LEFT, DONE):
+            run(whole, config)
+            handover.finish(whole, config.trial)
+
+        def die(record):
+            if record["epoch"] == 1:
+                raise Killed
+
+        patch.setattr(trial.tune, "report", die)
+        with pytest.raises(Killed):
+            run(root, BEGUN)
+    cells = [BEGUN, LEFT, DONE]
+    resources = sweep.Resources()
+    asked = sweep.Sweep("x", "", cells, resources, "x.yaml", evaluations=NOISE)
+    folder.claim(root, asked)
+    (base / "x.yaml").write_text(
+        "layers: fully_connected\nnetwork: resnet\nepochs: 2\npoints: 20\nepoch_points: 20\n"
+        "dataset: digits\nseeds: 3\nevaluations: {noise: {levels: [0, 16]}}\n"
+    )
+    return Made(root, {config.trial: numbers(whole, config) for config in cells})
+
+
+@st.composite
+def damages(draw):
+    """A function that damages a file, and how."""
+    how = draw(st.sampled_from(["truncate", "flip", "replace", "folder", "delete", "inside"]))
+    share, bit, other = draw(SHARE), draw(st.integers(0, 7)), draw(OTHER)
+
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        if how == "truncate":
+            content = content[: int(share * len(content))]
+        elif how == "flip":
+            content[int(share * len(content))] ^= 1 << bit
+        elif how == "replace":
+            content = other
+        elif how == "inside":
+            content = change(content, share, bit)
+        path.unlink()
+        if how == "folder":
+            path.mkdir()
+        elif how != "delete":
+            path.write_bytes(content)
+
+    damage.__name__ = f"{how} {share:.3g} {bit} {other[:4]}"
+    return damage
+
+
+def change(content, share, bit):
+    """Drop something inside a JSON file or an archive, or give it another type."""
+    if content[:1] == b"{":
+        lines = content.splitlines()
+        at = int(share * len(lines))
+        here = json.loads(lines[at])
+        spot = here
+        while True:
+            name = list(spot)[int(share * len(spot))]
+            if not (isinstance(spot[name], dict) and spot[name]) or bit == 0:
+                break
+            spot = spot[name]
+        if bit % 2:
+            del spot[name]
+        else:
+            spot[name] = [{}, "x"][bit % 4 // 2]
+        lines[at] = json.dumps(here).encode()
+        return b"\n".join(lines)
+    try:
+        with np.load(io.BytesIO(content)) as found:
+            arrays = dict(found)
+    except Exception:  # weights, or a table
+        return content[::-1]
+    name = sorted(arrays)[int(share * len(arrays))]
+    if bit % 2:
+        del arrays[name]
+    else:
+        name = "history" if "history" in arrays else name
+        arrays[name] = np.array("{}")
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def go_on(root, config, reports):
+    """Do what a run does with a trial; what was said meanwhile."""
+    reports.clear()
+    said = folder.mend(root)
+    for _ in range(2):  # a user runs it again if scoring failed
+        state = folder.inspect(root)
+        if config not in [*state.missing, *state.unevaluated] and config.trial not in state.scoring:
+            break
+        run(root, config)
+        try:
+            handover.finish(root, config.trial)
+        except Damaged as error:
+            said.append(str(error))
+    return said + [line for report in reports for line in report.get("set_aside", [])]
+
+
+@given(st.sampled_from(sorted(FILES)), damages())
+@examples()
+def test_a_damaged_file_is_named_and_changes_no_result(half_done, reports, path, damage):
+    source, wanted = half_done
+    base = Path(source).parent / uuid.uuid4().hex
+    shutil.copytree(source, base / "out")
+    root, config = str(base / "out"), FILES[path]
+    damage(Path(root, path))
+    for words in (["status", root], ["run", f"{base.parent}/x.yaml", "--out", root, "--dry-run"]):
+        status, text = geosweep(*words)
+        assert status in (0, 2), text
+        assert "Traceback" not in text
+        assert status == 0 or path in text
+    said = go_on(root, config, reports)
+    assert said or not storage.list_files(root, places.ASIDE)
+    assert not said or any(path in line for line in said), said
+    assert handover.waiting(root) == [t for t in [LEFT.trial] if config != LEFT]
+    assert numbers(root, config) == wanted[config.trial]
+    shutil.rmtree(base)
+
+
+def test_a_robustness_table_that_was_deleted_is_measured_again(half_done, tmp_path, reports):
+    source, wanted = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    storage.delete(root, places.table_path("robustness", DONE.trial))
+    assert go_on(root, DONE, reports) == []
+    assert numbers(root, DONE) == wanted[DONE.trial]
+
+
+@pytest.mark.parametrize("table", ["epochs", "tracks", "samples"])
+def test_a_changed_byte_in_a_large_table_is_named_with_the_fix(half_done, tmp_path, reports, table):
+    source, wanted = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    path = Path(root, places.table_path(table, DONE.trial))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ResultsError, match=f"{path}: torn: .*; delete it and its namesake in"):
+        load(root)
+    path.unlink()
+    Path(root, places.table_path("trials", DONE.trial)).unlink()
+    assert go_on(root, DONE, reports) == []
+    assert numbers(root, DONE) == wanted[DONE.trial]
+
+
+@given(damages())
+@examples()
+def test_a_history_without_its_checksum_is_read_or_refused(half_done, tmp_path, damage):
+    """As an earlier version wrote it, or as somebody changed it by hand."""
+    source, _ = half_done
+    root = str(tmp_path / uuid.uuid4().hex)
+    path = Path(root, places.history("a"))
+    path.parent.mkdir(parents=True)
+    history = checked.load(Path(source, places.history(BEGUN.trial)).read_bytes())
+    path.write_text(json.dumps(history))
+    damage(path)
+    for epoch in (0, 1, None):
+        found = None
+        with suppress(Damaged):
+            found = read_history(root, "a", epoch)
+        assert found is None or found["epochs"][-1]["epoch"] in (0, 1)
+
+
+@pytest.mark.parametrize("change", [{"epoch": "1"}, {"network": None}, {}])
+def test_weights_of_another_shape_are_no_checkpoint(tmp_path, change):
+    state = {"epoch": 1, "network": {}} | change if change else {"epoch": 1}
+    checkpoints.write(str(tmp_path), "a", state)
+    with pytest.raises(Damaged, match=r"checkpoints/a\.pt"):
+        checkpoints.read(str(tmp_path), "a")
+
+
+SPACE = {"network": {"plain": {"network": "plain"}, "resnet": {"network": "resnet"}}}
+SPACE |= {"gamma": sweep.Span(low=1e-4, high=1e-1, log=True)}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A folder with a search of four cells, two of them with results."""
+    root = str(tmp_path_factory.mktemp("searched"))
+    search = Search(method="optuna", trials=6, seed=0, objectives={"test_accuracy": "max"})
+    asked = sweep.Sweep(
+        "x", "", [], sweep.Resources(), "x.yaml", search, space=SPACE, fixed={"epochs": 2}
+    )
+    study = Study(root, search, asked.space, asked.fixed)
+    for number in range(4):
+        cell = study.suggest()
+        if number < 2:
+            study.tell(cell.trial, {"status": "done", "test_accuracy": number / 2})
+    folder.claim(root, asked, study.cells)
+    return Made(root, asked, study.cells)
+
+
+@given(damages())
+@examples()
+def test_a_search_keeps_its_cells_whatever_happens_to_its_study(searched, tmp_path, damage):
+    source, asked, cells = searched
+    root = str(tmp_path / uuid.uuid4().hex)
+    shutil.copytree(source, root)
+    damage(Path(root, STUDY))
+    request = folder.Request(asked, root, None, None, {}, {})
+    output = io.StringIO()
+    study = service._study(request, Console(file=output, width=1000))
+    assert study is not None
+    assert study.cells == cells
+    said = output.getvalue()
+    assert len(said.splitlines()) <= 1
+    assert not said or f"{root}/{STUDY}" in said
+    aside = storage.list_files(root, places.ASIDE)
+    assert len(aside) <= len(said.splitlines())
+    told = [one.value for one in study._study.get_trials()]
+    assert all(value in (now, None) for value, now in zip(told, [0, 0.5, None, None], strict=True))
+    new = study.suggest()
+    assert new not in cells
+    again = service._study(request, Console(file=output))
+    assert again is not None
+    assert again.cells == [*cells, new]
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    storage.write_file(str(tmp_path), "a/b", b"")
+    with pytest.raises(Damaged, match=f"{tmp_path}/a: torn: a folder"):
+        storage.read_file(str(tmp_path), "a")
