@@ -1,9 +1,9 @@
 """The watcher of a node: a spot machine that is taken away, and a worker whose head is gone."""
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from tune_jobs.cluster import turns, watch
+from tune_jobs.cluster import spot, turns, watch
 from tune_jobs.driver import RETRIES
 
 NOWHERE = "http://127.0.0.1:9"
@@ -179,24 +179,13 @@ def test_the_queue_is_busy_while_a_sweep_has_its_turn(tmp_path, monkeypatch):
 @pytest.fixture
 def cluster():
     """A head without CPUs, so that the trial is on one of the workers that come and go."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.shutdown()
     cluster.shutdown()
-
-
-def train(config: dict) -> None:
-    """Counts epochs, from its checkpoint on, and leaves where it is; ends when told to."""
-    folder = Path(config["folder"])
-    with (folder / "nodes").open("a") as stream:
-        print(ray.get_runtime_context().get_node_id(), file=stream)
-    epoch = int((folder / "epoch").read_text()) if (folder / "epoch").exists() else 0
-    while not (folder / "end").exists():
-        epoch += 1
-        (folder / "epoch").write_text(str(epoch))
-        tune.report({"epoch": epoch})
-        time.sleep(0.1)
 
 
 def until(condition, seconds: float = 60) -> None:
@@ -208,56 +197,76 @@ def until(condition, seconds: float = 60) -> None:
 
 @pytest.mark.ray
 @pytest.mark.faults
-def test_a_trial_outlives_ten_spot_machines_and_never_fails(cluster, tmp_path):
+def test_a_trial_outlives_ten_spot_machines_and_never_fails(cluster, tmp_path, monkeypatch):
     losses = 10
+
+    class Spares(tune.Callback):  # as the driver of a sweep does
+        spared = spot.Spared()
+
+        def on_step_end(self, iteration, trials, **info):
+            self.spared.look(trials)
+            seen = {node for _, node in self.spared._known}
+            (tmp_path / "seen").write_text(" ".join(seen))
+
     assert losses > RETRIES + 1
+    monkeypatch.setattr(spot, "EVERY", 0.1)
 
-    def lived_on() -> list[str]:
-        return (tmp_path / "nodes").read_text().split() if (tmp_path / "nodes").exists() else []
+    def train(config: dict) -> None:  # in here, so that Ray sends it to workers by value
+        """Counts epochs, from its checkpoint on, and notes where it is; ends when told to."""
+        folder = Path(config["folder"])
+        with (folder / "nodes").open("a") as stream:
+            print(ray.get_runtime_context().get_node_id(), file=stream)
+        epoch = 0
+        if there := tune.get_checkpoint():
+            with there.as_directory() as kept:
+                epoch = int(Path(kept, "epoch").read_text())
+        while not (folder / "end").exists():
+            epoch += 1
+            with tempfile.TemporaryDirectory() as kept:
+                Path(kept, "epoch").write_text(str(epoch))
+                tune.report({"epoch": epoch}, checkpoint=tune.Checkpoint.from_directory(kept))
+            time.sleep(0.2)
 
-    def lose() -> None:
-        for loss in range(losses):
-            node = cluster.add_node(num_cpus=1)
-            until(lambda number=loss: len(lived_on()) > number)
-            assert lived_on()[-1] == node.node_id
-            (raylet,) = node.all_processes["raylet"]
-            with machine() as there:
-                words = ["--head", cluster.address, "--metadata", there.url, "--goodbye", "40"]
-                stop = f"kill {raylet.process.pid}"  # `ray stop` would stop every node here
-                watcher = watching(*words, "--node", node.node_id, "--stop", stop)
-                there.announce(30)
-                log, _ = watcher.communicate(timeout=60)
-            assert watcher.returncode == 0, log
-            assert "not told" not in log
-            cluster.remove_node(node)
-        cluster.add_node(num_cpus=1)
-        until(lambda: len(lived_on()) == losses + 1)
-        (tmp_path / "end").touch()
-
-    failed = []
-
-    def lose_all() -> None:
-        try:
-            lose()
-        except BaseException as error:
-            failed.append(error)
-            (tmp_path / "end").touch()
-            cluster.add_node(num_cpus=1)
-            raise
-
-    thread = threading.Thread(target=lose_all)
-    thread.start()
     tuner = tune.Tuner(
         tune.with_resources(train, {"CPU": 1}),
         param_space={"folder": str(tmp_path)},
         run_config=tune.RunConfig(
             storage_path=str(tmp_path / "tune"),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[Spares()],
             verbose=0,
         ),
     )
-    results = tuner.fit()
-    thread.join()
-    assert failed == []
-    assert results.num_errors == 0
+    ended = []
+    sweep = threading.Thread(target=lambda: ended.append(tuner.fit()), daemon=True)
+    sweep.start()
+
+    def lived_on() -> list[str]:
+        return (tmp_path / "nodes").read_text().split() if (tmp_path / "nodes").exists() else []
+
+    node = cluster.add_node(num_cpus=1)
+    for loss in range(losses):
+        until(lambda number=loss: len(lived_on()) > number)
+        assert lived_on()[-1] == node.node_id
+        (raylet,) = node.all_processes["raylet"]
+        with machine() as there:
+            there.announce(30)
+            words = ["--head", cluster.address, "--metadata", there.url, "--goodbye", "40"]
+            # `ray stop` would stop every node here. The driver has less than two minutes to look.
+            stop = f"until grep {node.node_id} {tmp_path}/seen; do sleep 0.1; done; "
+            stop += f"kill {raylet.process.pid}"
+            watcher = watching(*words, "--node", node.node_id, "--stop", stop)
+            coming = cluster.add_node(num_cpus=1)
+            log, _ = watcher.communicate(timeout=60)
+        assert "takes this machine away" in log
+        assert "not told" not in log
+        cluster.remove_node(node)
+        node = coming
+    until(lambda: len(lived_on()) == losses + 1)
+    (tmp_path / "end").touch()
+    sweep.join(60)
     assert len(set(lived_on())) == losses + 1
+    (results,) = ended
+    assert results.num_errors == 0
+    epochs = results[0].metrics_dataframe["epoch"]
+    assert list(epochs) == sorted(set(epochs))  # none was counted anew

@@ -17,7 +17,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from tune_jobs import provenance
 from tune_jobs.cluster.reach import DASHBOARD, folder_there, token, tunnel
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
+LINES = 20_000  # of the log of orders; the autoscaler writes a few a second at most
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",
@@ -189,6 +191,21 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
     if status.value != "SUCCEEDED":
         raise SweepError((lines or [status.value])[-1].removeprefix("geosweep: "))
     return "\n".join(lines)
+
+
+def autoscaler_log(client: "JobSubmissionClient") -> list[str]:
+    """The last lines of the head's log of orders of workers; none if it has no such log."""
+
+    def get(path: str, **words: str | int) -> Any:
+        response = client._do_request("GET", f"/api/v0/{path}?{urlencode(words)}")
+        return response if response.status_code == 200 else None
+
+    head = get("nodes", filter_keys="is_head_node", filter_predicates="=", filter_values="True")
+    nodes = head.json()["data"]["result"]["result"] if head else []
+    if not nodes:
+        return []
+    log = get("logs/file", node_id=nodes[0]["node_id"], filename="monitor.log", lines=LINES)
+    return log.text.splitlines() if log else []
 
 
 def metadata(job: "JobDetails", what: str) -> str:

@@ -1,12 +1,13 @@
 """Watches one node of a cluster, from the command that starts Ray there until the node ends.
 
-On a worker (``--head HOST:PORT``) it does two things. AWS announces two minutes ahead that it takes a
-spot machine away. Ray is told, so that trials go on elsewhere and none of them counts as failed. And a
-worker whose head is gone would run, and cost, forever: after ten minutes it is shut down.
+On a worker (``--head HOST:PORT``) it does two things. AWS announces two minutes ahead that it takes
+a spot machine away. Ray is told, so that nothing new starts there and the driver does not count the
+loss (:mod:`tune_jobs.cluster.spot`). And a worker whose head is gone would run, and cost, forever:
+after ten minutes it is shut down.
 
 On the head (without ``--head``) it stops orders of workers that cannot be set up
-(:mod:`tune_jobs.cluster.orders`) and, if asked to, shuts the head down when no sweep has been there for
-some hours. ``ray_cluster.yaml`` starts it. It needs only the standard library until Ray is told.
+(:mod:`tune_jobs.cluster.orders`). If asked to, it shuts the head down when no sweep has been there
+for some hours. ``ray_cluster.yaml`` starts it.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from pathlib import Path
 
 METADATA = "http://169.254.169.254"  # where every machine on AWS learns about itself
 SHUTDOWN = "sudo shutdown -h now"
-# Ray is stopped this many seconds before the machine is taken. A node that says goodbye is replaced at
-# once; one that vanishes is missed only after half a minute.
+# Ray is stopped this many seconds before the machine is taken. A node that says goodbye is replaced
+# at once; one that vanishes is missed only after half a minute.
 GOODBYE = 20.0
 REASON = "DRAIN_NODE_REASON_PREEMPTION"
 
@@ -207,7 +208,7 @@ def main(words: list[str] | None = None) -> None:
         watcher = Head(
             hours=given.idle_hours,
             busy=turns.busy,
-            orders=lambda: orders.limit(config, log, say),
+            orders=orders.Limiter(config, log, say),
             shutdown=given.shutdown,
         )
     while watcher.look():
