@@ -118,7 +118,7 @@ def key(account: Account) -> Iterator[Finding]:
         yield Finding(WRONG, "a node has no KeyName", fix)
         return
     known = {pair["KeyName"] for pair in account.ec2.describe_key_pairs()["KeyPairs"]}
-    for name in sorted(names - known):
+    for name in sorted(map(str, names - known)):
         fix = f"aws ec2 import-key-pair --region {account.region} --key-name {name} ..."
         yield Finding(WRONG, f"{name}: AWS has no such key in {account.region}", fix)
         return
