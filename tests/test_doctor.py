@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from tune_jobs import cli
-from tune_jobs.cluster import aws, doctor, rights
+from tune_jobs.cluster import aws, doctor, reach, rights
 from tune_jobs.cluster.doctor import examine
 
 REGION = "us-west-2"
@@ -297,6 +297,18 @@ def test_machines_that_are_left_are_named_with_the_command_that_ends_them(place)
     assert other not in " ".join(said)
     place.ec2.terminate_instances(InstanceIds=[mine])
     assert aws.left(str(place.file)) == []
+
+
+def test_down_names_what_is_left_and_ends_with_1(place, capsys, monkeypatch):
+    monkeypatch.setattr(reach, "down", lambda cluster: [])
+    monkeypatch.setattr(aws, "left", lambda cluster: ["still running: i-1 (g6.xlarge)"])
+    words = ["geosweep", "down", "--cluster", place.write()]
+    with mock.patch.object(sys, "argv", words), pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    said = capsys.readouterr()
+    assert "down" in said.out
+    assert "still running: i-1" in said.err
 
 
 def test_a_list_of_machines_is_asked_only_for_the_token(tmp_path, monkeypatch):

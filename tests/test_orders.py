@@ -2,7 +2,9 @@
 
 import logging
 import stat
+from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import yaml
@@ -14,7 +16,8 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
-from tune_jobs.cluster import orders
+from tune_jobs.cluster import jobs, orders
+from tune_jobs.commands import cluster as commands
 
 STAMP = "2026-11-28 16:48:37,640\tINFO x.py:1 -- "
 CONFIG = {
@@ -73,6 +76,39 @@ def test_a_launch_that_fails_is_shown_with_the_reason_of_the_provider(caplog):
     assert line.startswith("gpu: 6 launches failed, the last at 2026-11-28 16:48:37: ")
     assert "VcpuLimitExceeded: more than your limit of 0" in line
     assert "geosweep doctor --cluster my.yaml" in line
+
+
+@pytest.fixture
+def dashboard(monkeypatch):
+    """A cluster without sweeps; ``log`` is the answer of its dashboard about the log of orders."""
+    client = mock.Mock()
+    client.list_jobs.return_value = []
+
+    def get(method: str, path: str):
+        text = client.log if "/logs/file?node_id=abc&filename=monitor.log" in path else ""
+        nodes = {"data": {"result": {"result": [{"node_id": "abc"}]}}}
+        return SimpleNamespace(status_code=client.status, text=text, json=lambda: nodes)
+
+    client.status, client.log, client._do_request = 200, "", get
+    monkeypatch.setattr(jobs, "connect", lambda *words: nullcontext(client))
+    return client
+
+
+def test_status_of_a_cluster_shows_what_failed(dashboard, capsys):
+    dashboard.log = "\n".join(
+        [STAMP + "Failed to launch 1 nodes of type gpu: no", fails("a", "cpu")]
+    )
+    commands.show(None, "my.yaml", None)
+    said = capsys.readouterr().out
+    assert "no sweep was submitted" in said
+    assert "failed   gpu: 1 launches failed" in said
+    assert "failed   cpu: 1 setups failed in a row" in said
+
+
+def test_status_of_a_cluster_says_when_it_does_not_know_what_failed(dashboard, capsys):
+    dashboard.status = 500
+    commands.show(None, "my.yaml", None)
+    assert "whether orders failed is not known" in capsys.readouterr().err
 
 
 def test_a_worker_that_starts_well_ends_the_count():

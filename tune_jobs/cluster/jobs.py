@@ -194,18 +194,22 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
 
 
 def autoscaler_log(client: "JobSubmissionClient") -> list[str]:
-    """The last lines of the head's log of orders of workers; none if it has no such log."""
+    """The last lines of the head's log of orders of workers.
+
+    Raises:
+        SweepError: the dashboard does not show the log.
+    """
 
     def get(path: str, **words: str | int) -> Any:
         response = client._do_request("GET", f"/api/v0/{path}?{urlencode(words)}")
-        return response if response.status_code == 200 else None
+        if response.status_code != 200:
+            raise SweepError(f"whether orders failed is not known: {response.text.strip()[:200]}")
+        return response
 
     head = get("nodes", filter_keys="is_head_node", filter_predicates="=", filter_values="True")
-    nodes = head.json()["data"]["result"]["result"] if head else []
-    if not nodes:
-        return []
-    log = get("logs/file", node_id=nodes[0]["node_id"], filename="monitor.log", lines=LINES)
-    return log.text.splitlines() if log else []
+    (node,) = head.json()["data"]["result"]["result"]
+    log = get("logs/file", node_id=node["node_id"], filename="monitor.log", lines=LINES)
+    return log.text.splitlines()
 
 
 def metadata(job: "JobDetails", what: str) -> str:

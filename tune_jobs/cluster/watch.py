@@ -63,7 +63,10 @@ def seconds_left(metadata: str = METADATA) -> float | None:
 
 
 def answers(address: str) -> bool:
-    """Whether something accepts connections at HOST:PORT."""
+    """Whether something accepts connections at HOST:PORT.
+
+    :mod:`tune_jobs.cluster.reach` loads more than a watcher should hold in memory all the time.
+    """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()

@@ -243,7 +243,11 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             at = datetime.fromtimestamp((job.start_time or 0) / 1000)
             there = jobs.metadata(job, jobs.FOLDER)
             rows.append((str(job.submission_id), state, f"{at:%Y-%m-%d %H:%M}", there))
-        failed = orders.explain(orders.read(jobs.autoscaler_log(client)), cluster)
+        try:
+            failed = orders.explain(orders.read(jobs.autoscaler_log(client)), cluster)
+        except SweepError as error:
+            failed = []
+            complain(str(error))
     if len(rows) == 1:
         say("no sweep was submitted to this cluster yet")
     else:
