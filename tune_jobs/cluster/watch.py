@@ -12,6 +12,7 @@ for some hours. ``ray_cluster.yaml`` starts it.
 
 import argparse
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -90,7 +91,13 @@ def drain(head: str, left: float, node: str | None = None) -> bool:
     command += ["--reason", REASON, "--reason-message", "AWS takes this spot machine away"]
     command += ["--deadline-remaining-seconds", str(int(left))]
     command += ["--node-id", node] if node else []
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command,
+        env=os.environ | {"RAY_ADDRESS": head},  # where it asks for the id of this machine's node
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     if done.returncode:
         say(f"Ray was not told: {(done.stdout + done.stderr).strip()[-500:]}")
     return done.returncode == 0
