@@ -52,6 +52,16 @@ def test_the_document_names_the_ports_that_nodes_of_ones_own_use():
         assert "--node-manager-port=20000 --object-manager-port=20001" in start
 
 
+def test_nodes_on_aws_are_watched_and_end_when_they_shut_themselves_down():
+    file = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+    (head,) = [c for c in file["head_start_ray_commands"] if "tune_jobs.cluster.watch" in c]
+    (worker,) = [c for c in file["worker_start_ray_commands"] if "tune_jobs.cluster.watch" in c]
+    assert "--head" not in head
+    assert "--head $RAY_HEAD_IP:6379" in worker
+    for kind in file["available_node_types"].values():
+        assert kind["node_config"]["InstanceInitiatedShutdownBehavior"] == "terminate"
+
+
 def test_homes_that_are_shared_are_set_up_by_one_machine_at_a_time():
     setup = yaml.safe_load((ROOT / "clusters/onprem.yaml").read_text())["setup_commands"]
     assert setup[-1] == "cd ~/geosweep && flock .setup make .venv/ready"

@@ -19,6 +19,7 @@ from tune_jobs import folder, processes, provenance
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
 from tune_jobs.cluster.demand import Demand
+from tune_jobs.cluster.spot import Spared
 from tune_jobs.errors import FULL, SweepError, full_disk, no_space
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.study import Study
@@ -52,7 +53,7 @@ class Driver(NotKept, tune.Callback):
         self._identity, self._gone = folder.identity(self._root), False
         self._apart = ""  # why a node that joined later cannot reach the sweep's folder
         self._pool = Pool(self._root)
-        self._demand = Demand()
+        self._demand, self._spared = Demand(), Spared()
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done; only to evaluate
         axes = (names.split(", ") for names in request.sweep.space)  # empty without a search
         self._varying = [name for names in axes for name in names] or None
@@ -293,6 +294,7 @@ class Driver(NotKept, tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._stop.look(trials)
+        self._spared.look(trials)
         self._collect()
 
 

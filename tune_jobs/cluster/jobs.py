@@ -17,7 +17,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from models.messages import short
 from tune_jobs import processes, provenance, signals
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
 MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
+LINES = 20_000  # of the log of orders; the autoscaler writes a few a second at most
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",
@@ -203,6 +205,25 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
     if status.value != "SUCCEEDED":
         raise SweepError((lines or [status.value])[-1].removeprefix("geosweep: "))
     return "\n".join(lines)
+
+
+def autoscaler_log(client: "JobSubmissionClient") -> list[str]:
+    """The last lines of the head's log of orders of workers.
+
+    Raises:
+        SweepError: the dashboard does not show the log.
+    """
+
+    def get(path: str, **words: str | int) -> Any:
+        response = client._do_request("GET", f"/api/v0/{path}?{urlencode(words)}")
+        if response.status_code != 200:
+            raise SweepError(f"whether orders failed is not known: {response.text.strip()[:200]}")
+        return response
+
+    head = get("nodes", filter_keys="is_head_node", filter_predicates="=", filter_values="True")
+    (node,) = head.json()["data"]["result"]["result"]
+    log = get("logs/file", node_id=node["node_id"], filename="monitor.log", lines=LINES)
+    return log.text.splitlines()
 
 
 def metadata(job: "JobDetails", what: str) -> str:

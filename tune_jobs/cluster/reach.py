@@ -155,7 +155,7 @@ def _free_port() -> int:
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether something accepts connections at this port."""
+    """Whether something accepts connections on a port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0

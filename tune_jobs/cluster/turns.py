@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from tune_jobs.errors import SweepError
 
+QUEUE = ".geosweep/queue"  # in the home folder, a folder for each cluster
 PAUSE = 1.0  # seconds between two attempts to become the first in the queue
 
 
@@ -36,7 +37,7 @@ def turn(cluster: str, sweep: str, say: Callable[[str], None]) -> Iterator[None]
         home = Path.home()
     except RuntimeError:
         raise SweepError("this user has no home folder, where sweeps queue; set HOME") from None
-    place = home / ".geosweep" / "queue" / re.sub(r"\W", "_", cluster)
+    place = home / QUEUE / re.sub(r"\W", "_", cluster)
     place.mkdir(parents=True, exist_ok=True)
     ticket = place / f"{time.time_ns():020d}-{os.getpid()}-{sweep}.ticket"
     running = FileLock(place / "running")  # whoever holds this runs; tickets only keep the order
@@ -52,6 +53,18 @@ def turn(cluster: str, sweep: str, say: Callable[[str], None]) -> Iterator[None]
         finally:
             ticket.unlink(missing_ok=True)
             running.release()
+
+
+def busy() -> bool:
+    """Whether a sweep on this machine runs or waits on any cluster."""
+    held = False
+    for ticket in (Path.home() / QUEUE).glob("*/*.ticket"):
+        lock = FileLock(ticket)
+        if _take(lock):
+            lock.release()
+        else:
+            held = True
+    return held
 
 
 def _ahead(place: Path, ticket: Path) -> list[str]:

@@ -8,7 +8,8 @@ import typer
 
 from scoring import places
 from tune_jobs import folder, service, sweep
-from tune_jobs.cluster import jobs, reach
+from tune_jobs.cluster import aws, jobs, orders, reach
+from tune_jobs.cluster.doctor import examine
 from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
 from tune_jobs.mlflow_store import redact, tracking_uri
@@ -184,7 +185,8 @@ def down(
     """Shut a cluster down: its nodes, and MLflow on the head.
 
     It calls [b]ray down[/], and stops the workers that this leaves running on
-    machines of a list. Results stay on the cluster's storage.
+    machines of a list. Results stay on the cluster's storage. On AWS it then
+    names the machines that still carry the cluster's tag, which cost money.
 
     [b]geosweep down --cluster ray_cluster.yaml[/]
     """
@@ -194,6 +196,37 @@ def down(
     if missed:
         raise typer.Exit(1)
     say("down")
+    left = aws.left(cluster)
+    for line in left:
+        complain(line)
+    if left:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Clusters")
+def doctor(
+    cluster: Annotated[
+        str, typer.Option(metavar="FILE", help="The cluster file for [b]ray up[/].")
+    ],
+) -> None:
+    """Look for what would go wrong, before ray up starts anything that costs money.
+
+    It checks token, credentials, region, bucket, SSH key, subnet, quotas,
+    image and roles, and asks AWS about a machine of each type without
+    ordering one. It changes nothing. Each line starts with a mark: ✓ is well,
+    ! is worth a look, ✗ has to be mended, and the line says how.
+
+    Exit status: 0 if nothing has to be mended, otherwise 2.
+
+    [b]geosweep doctor --cluster ray_cluster.yaml[/]
+    """
+    wrong = False
+    for check, finding in examine(cluster):
+        wrong = wrong or finding.mark == aws.WRONG
+        fix = f" → {finding.fix}" if finding.fix else ""
+        say(f"{finding.mark} {check:12}{finding.found}{fix}")
+    if wrong:
+        raise typer.Exit(2)
 
 
 def _name(uri: str) -> str:
@@ -225,12 +258,19 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             at = datetime.fromtimestamp((job.start_time or 0) / 1000)
             there = (job.metadata or {}).get(jobs.FOLDER, "")  # shown, not opened
             rows.append((str(job.submission_id), state, f"{at:%Y-%m-%d %H:%M}", there))
+        try:
+            failed = orders.explain(orders.read(jobs.autoscaler_log(client)), cluster)
+        except SweepError as error:
+            failed = []
+            complain(str(error))
     if len(rows) == 1:
         say("no sweep was submitted to this cluster yet")
-        return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        say("  ".join(map(str.ljust, row, widths)).rstrip())
+    else:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            say("  ".join(map(str.ljust, row, widths)).rstrip())
+    for line in failed:
+        say(f"failed   {line}")
 
 
 def serve(cluster: str, port: int) -> None:
