@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tune_jobs.cluster.reach import cluster_file
+from models.files import given_path
+from tune_jobs.cluster.reach import STORAGE, cluster_file
 from tune_jobs.errors import SweepError
 
 TAG = "ray-cluster-name"  # which Ray gives to every machine of a cluster
@@ -54,6 +55,17 @@ class Account:
     def config(self) -> dict[str, Any]:
         """The content of the cluster file."""
         return cluster_file(self.file)
+
+    @cached_property
+    def text(self) -> str:
+        """The cluster file as text."""
+        return given_path(self.file).read_text("utf-8")
+
+    @property
+    def storage(self) -> str:
+        """Where sweeps are stored; empty if the file does not say."""
+        found = STORAGE.search(self.text)
+        return found.group(1) if found else ""
 
     @property
     def region(self) -> str:

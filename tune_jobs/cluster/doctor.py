@@ -18,7 +18,7 @@ from tune_jobs.cluster.aws import (
     client,
     usable,
 )
-from tune_jobs.cluster.reach import STORAGE, cluster_file, token
+from tune_jobs.cluster.reach import cluster_file, token
 from tune_jobs.cluster.rights import image, launch, quotas, roles
 from tune_jobs.errors import SweepError
 
@@ -66,8 +66,7 @@ def bucket(account: Account) -> Iterator[Finding]:
     """Is there a bucket for results, in the cluster's region?"""
     from botocore.exceptions import ClientError
 
-    text = Path(account.file).expanduser().read_text()
-    storage = found.group(1) if (found := STORAGE.search(text)) else ""
+    storage = account.storage
     if not storage.startswith("s3://"):
         fix = "GEOSWEEP_STORAGE=s3://... in setup_commands, unless every node mounts that path"
         yield Finding(NOTE, f"{storage or 'no GEOSWEEP_STORAGE'}: not a bucket", fix)
@@ -94,7 +93,7 @@ def bucket(account: Account) -> Iterator[Finding]:
         fix = f"a bucket in {account.region} ({make}), or provider: region: {there}"
         yield Finding(WRONG, f"s3://{name}: in {there}, not {account.region}", fix)
         return
-    for said in re.findall(r"AWS_DEFAULT_REGION=[\"']?([\w-]+)", text):
+    for said in re.findall(r"AWS_DEFAULT_REGION=[\"']?([\w-]+)", account.text):
         if said != there:
             yield Finding(WRONG, f"AWS_DEFAULT_REGION={said}", f"AWS_DEFAULT_REGION={there}")
             return

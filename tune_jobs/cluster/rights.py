@@ -98,8 +98,9 @@ def roles(account: Account) -> Iterator[Finding]:
                 fix = "make it with clusters/aws-role.yaml, or name another in IamInstanceProfile:"
                 yield Finding(WRONG, f"{name}: no instance profile {wanted}", fix)
         if not wanted:
+            mark = WRONG if account.storage.startswith("s3://") else NOTE
             fix = "IamInstanceProfile: in its node_config, unless results are on a mounted path"
-            yield Finding(NOTE, f"{name}: no role, so it cannot write to a bucket", fix)
+            yield Finding(mark, f"{name}: no role, so it cannot write to a bucket", fix)
     head, workers = arns.get(account.head, ""), {n: a for n, a in arns.items() if n != account.head}
     passed = sorted(set(filter(None, workers.values())))
     yield from allowed(account, account.caller, "iam:PassRole", [head] if head else [])
