@@ -12,7 +12,7 @@ def dump(content: Mapping[str, Any]) -> bytes:
     """A JSON object with the checksum of its other members, on one line.
 
     >>> dump({"a": 1})
-    b'{"a": 1, "crc32": 2103077281}'
+    b'{"a": 1, "crc32": 4221669015}'
     """
     return json.dumps({**content, CHECKSUM: _checksum(content)}).encode()
 

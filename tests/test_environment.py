@@ -199,7 +199,7 @@ def test_a_sweep_may_come_through_a_pipe_and_its_name_from_a_field_or_an_option(
     assert geosweep("run", pipe("gamma: 0\n"), "--dry-run")[1].startswith("theirs, too: 1 cells")
 
 
-@pytest.mark.parametrize("number", [0, 3, 999_999, 10**30])
+@pytest.mark.parametrize("number", [0, 9_999, 999_999, 10**30])
 def test_a_pipe_that_nobody_opened_is_refused(number):
     with pytest.raises(OSError, match=r"a device|No such file|Bad file|an? .*, not a regular"):
         open_text(f"/dev/fd/{number}" if number else os.devnull)

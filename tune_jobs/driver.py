@@ -269,10 +269,7 @@ class Driver(NotKept, tune.Callback):
         cell = self._board.cells[name]
         if name in self._evaluating:
             self._start(name)
-            self._board.change(name, "scoring")
-            self._pool.submit(name)
-            return
-        if not handover.handed_over(self._root, name):
+        elif not handover.handed_over(self._root, name) and not self._is_done(name):
             if self._stop.asked:
                 self._board.change(name, "waiting")
                 return
@@ -281,6 +278,10 @@ class Driver(NotKept, tune.Callback):
             self._study.tell(name, cell.record)
         self._board.change(name, "scoring")
         self._pool.submit(name)
+
+    def _is_done(self, trial: str) -> bool:
+        """Whether a trial is done, as it is if a scorer of a killed driver finished it meanwhile."""
+        return read_row(self._root, "trials", trial).get("status") == "done"
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         file = trial.error_file

@@ -160,22 +160,32 @@ def _hand_over(job: Job, network: Network, stages: list[Stage], history: dict[st
             evaluate_all(job, network)
         except Exception:  # a failed evaluation must not discard the trained network
             storage.write_file(job.root, places.error(job.id), traceback.format_exc().encode())
+    _leave_lost_initial(job, history)
     labels, predictions = predict(network, job.data, job.device, job.trial.points)
     handover.leave_final(job.root, job.id, stages, labels, predictions, history)
 
 
-def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
-    """Leave a trained trial for scoring if it was killed before that, or its files were lost.
+def _leave_lost_initial(job: Job, history: dict[str, Any]) -> None:
+    """Leave the problems from before training again if they are gone.
 
-    There are initial problems unless the trial had diverged before it was trained.
+    They are if the trial was stopped early, scored as such, and then trained further. A trial that
+    had diverged before it was trained has none.
     """
-    network, m = next(train(job.trial, job.data, job.device)).network, job.trial.points
-    record, done = history["epochs"][-1], history["summary"]["status"] == "done"
-    if done or record["epoch"] > 0:
-        initial = score(network, job.data, job.device, m, transport=True)
-        handover.leave_initial(job.root, job.id, initial)
+    diverged_at_once = history["summary"]["status"] != "done" and len(history["epochs"]) == 1
+    left = storage.list_files(job.root, places.pending(job.id))
+    if diverged_at_once or places.INITIAL in left:
+        return
+    untrained = next(train(job.trial, job.data, job.device)).network
+    stages = score(untrained, job.data, job.device, job.trial.points, transport=True)
+    handover.leave_initial(job.root, job.id, stages)
+
+
+def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
+    """Leave a trained trial for scoring if it was killed before that, or its files were lost."""
+    network = next(train(job.trial, job.data, job.device)).network
     network.load_state_dict(checkpoint["network"])
-    stages = score(network, job.data, job.device, m, transport=done)
+    record, done = history["epochs"][-1], history["summary"]["status"] == "done"
+    stages = score(network, job.data, job.device, job.trial.points, transport=done)
     _hand_over(job, network, stages, history)
     _report(job, {**record, "diverged": not done})
 
