@@ -368,7 +368,7 @@ def test_a_sweep_whose_folder_is_deleted_stops_and_does_not_create_it_again(tmp_
 
 
 def test_a_trial_out_of_memory_fails_by_name_and_runs_where_there_is_some(tmp_path):
-    sweep = Sweep(tmp_path, epochs=300)
+    sweep = Sweep(tmp_path, epochs=40)
     # Ray ends workers where more of the memory than this is in use; here that is always so.
     sweep.environment = {
         "RAY_memory_usage_threshold": "0.001",

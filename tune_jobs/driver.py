@@ -280,7 +280,7 @@ class Driver(NotKept, tune.Callback):
         self._pool.submit(name)
 
     def _is_done(self, trial: str) -> bool:
-        """Whether a trial is done, as it is if a scorer of a killed driver finished it meanwhile."""
+        """Whether a trial is done; a scorer of a killed driver may have finished it meanwhile."""
         return read_row(self._root, "trials", trial).get("status") == "done"
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
