@@ -18,7 +18,7 @@ from analysis import correlation
 from analysis.measures import correlations as correlations_module
 from analysis.measures import resampling
 from analysis.measures.association import METHODS, association
-from analysis.measures.correlations import SCORES, correlations, left_out
+from analysis.measures.correlations import SCORES, WITHIN, correlations, left_out
 from analysis.measures.points import COLUMNS, auc, points
 from analysis.results import Results, load
 from scoring.schemas import TABLES
@@ -108,6 +108,15 @@ def test_a_column_held_fixed_is_taken_out_by_regression(method: str, within: boo
     found = association(x, y, strata if within else None, method, held=z)
     np.testing.assert_allclose(found["value"], np.corrcoef(left)[0, 1])
     assert found["low"] < found["value"] < found["high"]
+
+
+@methods
+@pytest.mark.parametrize("n", [4, 5, 6])
+def test_fewer_than_six_pairs_have_a_p_value_but_no_interval(method: str, n: int) -> None:
+    x, y = normal_pairs(np.random.default_rng(n), n, 0.5)
+    found = association(x, y, method=method, resamples=100)
+    assert np.isfinite(found["p"])
+    assert np.isfinite([found["low"], found["high"]]).all() == (n >= 6)
 
 
 def test_kendalls_with_a_column_held_fixed_is_partial_tau() -> None:
@@ -208,7 +217,7 @@ def test_what_is_constant_in_every_stratum_has_no_partial_correlation(method: st
 
 @methods
 def test_resamples_that_are_constant_do_not_destroy_the_interval(method: str) -> None:
-    found = association(np.array([1.0, 1, 1, 1, 0.9]), np.arange(5.0), method=method)
+    found = association(np.array([1.0, 1, 1, 1, 1, 0.9]), np.arange(6.0), method=method)
     assert found["low"] <= found["value"] <= found["high"]
 
 
@@ -302,8 +311,8 @@ def test_the_same_numbers_come_each_time(tmp_path: Path) -> None:
 
 
 def chosen(table: pd.DataFrame, score: str = "lss", method: str = "spearman") -> pd.DataFrame:
-    """Rows of a score and a method, by scope and network."""
-    rows = table[(table.score == score) & (table.method == method)]
+    """Rows of a score and a method over cells, by scope and network."""
+    rows = table[(table.score == score) & (table.method == method) & (table.scope != WITHIN)]
     return rows.set_index(rows.network.fillna("all"))
 
 
@@ -406,6 +415,47 @@ def test_replicates_are_averaged_before_anything_else(tmp_path: Path) -> None:
     expected = association(accuracy.mean(axis=1), lss.mean(axis=1))
     np.testing.assert_allclose(row.value, expected["value"])
     np.testing.assert_allclose(row.p, expected["p"])
+
+
+def test_pooled_rows_have_a_value_but_no_p_value(tmp_path: Path) -> None:
+    table = correlations(two_networks(tmp_path), resamples=100)
+    pooled = table.scope == "networks pooled"
+    known = table.value.notna()
+    assert (pooled & known).any()
+    assert table.p[known].isna().eq(pooled[known]).all()
+
+
+def seeds_in_cells(root: Path, effect: float, within: float) -> Results:
+    """8 gammas x 4 seeds; LSS and accuracy share ``effect`` by gamma, and ``within`` a cell."""
+    random = np.random.default_rng(11)
+    for i in range(8):
+        for seed in range(4):
+            a, b = random.normal(size=2)
+            given = {"lss": effect * i + a, "test_accuracy": effect * i + b + within * a}
+            made_up_trial(root, gamma=i / 100, seed=seed, **given)
+    return load(root)
+
+
+def test_within_gamma_only_differences_between_seeds_count(tmp_path: Path) -> None:
+    results = seeds_in_cells(tmp_path / "gamma", effect=3.0, within=0.0)
+    rows = correlations(results, resamples=400)
+    rows = rows[(rows.score == "lss") & (rows.method == "pearson")].set_index("scope")
+    assert rows.loc["stratum", "p"] < 0.01
+    row = rows.loc[WITHIN]
+    left = results.trials[["lss", "test_accuracy"]]
+    left = left - left.groupby(results.trials.gamma).transform("mean")
+    np.testing.assert_allclose(row.value, left.corr().iloc[0, 1])
+    assert (row.n, row.trials, row.gammas) == (32, 32, 8)
+    assert row.p > 0.05
+    assert np.isnan([row.low, row.high]).all()
+    seeds_in_cells(tmp_path / "seeds", effect=0.0, within=3.0)
+    rows = correlations(load(tmp_path / "seeds"), resamples=400)
+    assert (rows.p[(rows.score == "lss") & (rows.scope == WITHIN)] < 0.01).all()
+
+
+def test_without_replicates_there_are_no_rows_within_gamma(tmp_path: Path) -> None:
+    table = correlations(two_networks(tmp_path), resamples=50)
+    assert WITHIN not in set(table.scope)
 
 
 def test_another_setting_that_varies_makes_another_cell(tmp_path: Path) -> None:
