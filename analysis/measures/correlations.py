@@ -60,6 +60,7 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())
     strata = trials.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
     cell = ["stratum", *CELL, *varying(results.trials), "points"]
+    replicated = set(trials[trials.duplicated(cell)].stratum)
     cells = {}
     for outcome in OUTCOMES:
         if outcome not in trials or trials[outcome].isna().all():
@@ -70,11 +71,11 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
                 cells[outcome + given, score] = frame
     rows: list[dict[str, Any]] = []
     for scope, members, given in _scopes(strata):
+        if scope["scope"] == WITHIN and not replicated.issuperset(members):
+            continue
         for (outcome, score), (single, means) in cells.items():
             frame = single if scope["scope"] == WITHIN else means
             part = frame[frame.stratum.isin(members)]
-            if scope["scope"] == WITHIN and not part.cell.duplicated().any():
-                continue
             row = scope | {"members": members, "outcome": outcome, "score": score}
             rows += _rows(row, part, given, resamples)
     _compare_signs(rows)
