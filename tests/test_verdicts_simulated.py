@@ -39,8 +39,7 @@ def simulated(
 ) -> Evidence:
     """Sweeps of both networks on MNIST, with noise of one size in every number of a trial.
 
-    Half of the variance is common to all trials with the same seed. LSS falls by ``later`` from
-    stage to stage.
+    LSS falls by ``later`` from stage to stage.
     """
     axes = [range(SWEEPS), ["plain", "resnet"], stages, gammas, range(seeds)]
     columns = ["setting", "network", "stages", "gamma", "seed"]
@@ -48,10 +47,8 @@ def simulated(
     trials = trials.assign(trial=trials.index.astype(str), layers="convolutional", points=1000)
     trials = trials.assign(dataset="mnist", setting=trials.setting.map("sweep {}".format))
     random = np.random.default_rng(0)
-    own = random.normal(size=(len(trials), len(MEANS)))
-    common = random.normal(size=(SWEEPS, seeds, len(MEANS)))
-    common = common[np.arange(len(trials)) // (len(trials) // SWEEPS), trials.seed]
-    numbers = pd.DataFrame((own + common) / np.sqrt(2) * STEP, columns=list(MEANS)) + MEANS
+    noise = random.normal(0, STEP, (len(trials), len(MEANS)))
+    numbers = pd.DataFrame(noise, columns=list(MEANS)) + MEANS
     for name, change in shift(trials).items():
         numbers[name] += change
     trials = trials.join(numbers)
