@@ -14,6 +14,7 @@ from scipy import stats
 from analysis import claims as script
 from analysis.claims import CLAIMS, claims
 from analysis.measures.cells import difference
+from analysis.measures.comparisons import equal
 from analysis.measures.means import welch
 from analysis.measures.two_sweeps import compare, sentence
 from analysis.measures.verdicts import VERDICTS, Comparison, judge
@@ -248,6 +249,41 @@ def test_noise_is_compared_for_each_kind_that_was_tried(
         assert found["sure"] == (2 if verdict == "holds" else 0)
     assert "lost to random noise" in line(tmp_path, "noise")["numbers"]
     assert "variation rate under FGSM" in line(tmp_path, "variation")["numbers"]
+
+
+def test_each_stage_is_compared_with_the_one_before_it(tmp_path: Path) -> None:
+    for seed in range(3):
+        made_up_trial(tmp_path, seed=seed, stages=3)
+    found = line(tmp_path, "later_straighter")
+    assert (found["verdict"], found["surely"], found["null"]) == ("holds", "2 of 2", "2 of 2")
+    assert "in stage 2" in found["numbers"]
+
+
+@pytest.mark.parametrize(
+    ("shift", "agrees", "sure"),
+    [(0.0, True, True), (0.004, True, True), (0.0095, True, False), (0.03, False, True)],
+)
+def test_sides_are_surely_equal_if_the_whole_interval_is_within_the_margins(
+    shift: float, agrees: bool, sure: bool
+) -> None:
+    x = pd.Series([0.5, 0.502, 0.504], name="train_accuracy")
+    for a, b in ((x, x + shift), (x + shift, x)):
+        (found,) = equal("", ("plain", "ResNet"), a, b, 0.01)
+        assert (found.agrees, found.p < 0.05) == (agrees, sure)
+        change, half, _ = welch(a.to_numpy(), b.to_numpy())
+        inside = abs(change) + half < 0.01
+        assert (found.agrees and found.p < 0.05) == inside
+
+
+def test_the_paper_s_equal_training_needs_train_accuracies(tmp_path: Path) -> None:
+    for seed in range(3):
+        for network, test in (("plain", 0.8), ("resnet", 0.9)):
+            given = {"train_accuracy": 0.99 + 0.0001 * seed, "test_accuracy": test + 0.001 * seed}
+            made_up_trial(tmp_path, network, seed=seed, stages=4, **given)
+    assert line(tmp_path, "equal_training")["surely"] == "2 of 2"
+    made_up_trial(tmp_path / "without", "plain", stages=4, train_accuracy=np.nan)
+    made_up_trial(tmp_path / "without", "resnet", stages=4, train_accuracy=np.nan)
+    assert line(tmp_path / "without", "equal_training")["verdict"] == "not measured"
 
 
 def test_networks_at_chance_are_not_compared(tmp_path: Path) -> None:
