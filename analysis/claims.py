@@ -1,9 +1,11 @@
-"""Each claim of the paper as a line: whether it holds in a sweep, and the numbers behind it.
+"""Each claim of the paper as a line: the verdict of a sweep on it, and the numbers behind it.
 
 A claim says in which direction two sides differ: the same network at two gammas, the two networks
 at one gamma, or two values of K. Every place in a sweep that has both sides gives one comparison.
-A line counts the comparisons in which the means over seeds differ in the claimed direction, and
-those in which the 95% interval of the difference (Welch's, over seeds) excludes 0.
+It is sure if a test over seeds gives p < 0.05 after Holm's correction for all comparisons of the
+claim. A claim holds if some comparison surely agrees and none surely disagrees, is mixed if both
+occur, does not hold if some surely disagree only, and is undecided if none is sure, as with one
+seed. A claim about all places together holds only if each comparison is sure.
 
 Command: ``python -m analysis.claims runs/demo``.
 """
@@ -16,17 +18,20 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.measures import checks, comparisons, paper
+from analysis.measures.checks import EQUAL
 from analysis.measures.comparisons import COLUMNS, OPTIMAL, STRAIGHT, Check
 from analysis.measures.layout import as_text
+from analysis.measures.verdicts import FAILS, HOLDS, MIXED, NOT_MEASURED, UNDECIDED, judge
 from analysis.results import Results, ResultsError, load, script
 
 FAR = 0.5  # An OTS higher by this or more is "far above" another.
 FLAT = 0.05  # "Hardly changes": the network loses less than this share of its accuracy.
-HOLDS, IN_PART, FAILS, NOT_MEASURED = "holds", "holds in part", "does not hold", "not measured"
-VERDICTS = (HOLDS, IN_PART, FAILS, NOT_MEASURED)
+SPREAD = 0.1  # A deviation over stages above this share of the mean is "large".
+FIRST, BOTH = "v1", "v1, v3"  # versions of the paper: February 2021, and June 2026
 WORDS = {  # wording of a verdict for one claim, and for several
     HOLDS: ("holds", "hold"),
-    IN_PART: ("holds in part", "hold in part"),
+    MIXED: ("is mixed", "are mixed"),
+    UNDECIDED: ("is undecided", "are undecided"),
     FAILS: ("does not hold", "do not hold"),
 }
 
@@ -36,9 +41,11 @@ class Claim(NamedTuple):
 
     name: str
     text: str
-    place: str  # section and figure or table in the paper
+    place: str  # section and figure or table in the paper's first version
     check: Check
     baseline: Check | None = None  # the same check before training
+    version: str = FIRST  # of the paper; the later one makes the main claims for ResNets only
+    everywhere: bool = False  # it is about all places together, so each comparison has to be sure
 
 
 CLAIMS = (
@@ -47,6 +54,27 @@ CLAIMS = (
         "Weight decay lowers LSS: with γ up to 0.1 tracks end straighter than without",
         "5.2, Fig. 2",
         checks.decay_lowers("lss"),
+    ),
+    Claim(
+        "decay_straightens_resnets",
+        "Weight decay lowers the LSS of ResNets: with γ up to 0.1 their tracks end straighter than "
+        "without",
+        "5.2, Fig. 2",
+        checks.decay_lowers("lss", "resnet"),
+        version=BOTH,
+    ),
+    Claim(
+        "training_straightens",
+        "With weight decay (γ up to 0.1) LSS falls during training",
+        "5.2, Fig. 2",
+        checks.training_lowers("lss"),
+    ),
+    Claim(
+        "training_straightens_resnets",
+        "With weight decay (γ up to 0.1) the LSS of ResNets falls during training",
+        "5.2, Fig. 2",
+        checks.training_lowers("lss", "resnet"),
+        version=BOTH,
     ),
     Claim(
         "decay_lowers_energy",
@@ -66,20 +94,37 @@ CLAIMS = (
         "From γ = 1e-3 to 1e-2 at K = 1, LSS drops and both accuracies rise",
         "5.3, Fig. 4",
         checks.window,
+        everywhere=True,
     ),
-    Claim("heavy", "γ above 0.1 hurts both accuracies (K = 1)", "5.3, Fig. 4", checks.heavy),
+    Claim(
+        "heavy",
+        "γ above 0.1 hurts both accuracies (K = 1)",
+        "5.3, Fig. 4",
+        checks.heavy,
+        everywhere=True,
+    ),
+    Claim(
+        "same_gamma",
+        "The best train and the best test accuracy occur at nearly the same γ (the γ of the best "
+        f"train accuracy costs less than {EQUAL} of test accuracy)",
+        "4.2, Fig. 4",
+        checks.same_gamma(EQUAL),
+    ),
     Claim(
         "ots_falls",
         "A ResNet's OTS falls towards 0 as its train accuracy rises (K = 1)",
         "5.3, Fig. 4",
         checks.falling,
+        everywhere=True,
     ),
     Claim(
         "resnet_straighter",
-        "A ResNet's LSS is below the plain network's",
+        "A ResNet's LSS is below the plain network's everywhere",
         "5.4, Figs 4 to 6",
         checks.networks("lss", -1),
         checks.networks("lss_initial", -1),
+        version=BOTH,
+        everywhere=True,
     ),
     Claim(
         "resnet_nearer_optimal",
@@ -87,6 +132,15 @@ CLAIMS = (
         "5.4, Fig. 6 (K = 4)",
         checks.networks("ots", 1, FAR, several=True),
         checks.networks("ots_initial", 1, FAR, several=True),
+        version=BOTH,
+    ),
+    Claim(
+        "equal_training",
+        "With several stages both networks fit the train split equally well (accuracies within "
+        f"{EQUAL}), but the ResNet is better on the test split",
+        "5.4, Tables 6 and 7 (K = 4)",
+        checks.equal_training(EQUAL),
+        everywhere=True,
     ),
     Claim(
         "stages_straighten",
@@ -97,10 +151,18 @@ CLAIMS = (
     ),
     Claim(
         "later_straighter",
-        "Later stages are straighter than early ones",
+        "Later stages are straighter than early ones: each stage than the one before it",
         "5.4, Fig. 5",
         checks.later_stages("lss"),
         checks.later_stages("lss_initial"),
+        everywhere=True,
+    ),
+    Claim(
+        "stages_vary",
+        "The variance of scores over stages is large (deviations of LSS over stages above "
+        f"{SPREAD:.0%} of the mean)",
+        "5.4, Tables 6 and 7",
+        checks.stages_vary("lss", SPREAD),
     ),
     Claim(
         "best_gamma",
@@ -115,6 +177,7 @@ CLAIMS = (
         f"to {STRAIGHT} and OTS from {OPTIMAL} are enough)",
         "5.2, Fig. 3",
         checks.figure_3(STRAIGHT, OPTIMAL),
+        everywhere=True,
     ),
     Claim(
         "units",
@@ -122,6 +185,7 @@ CLAIMS = (
         f"{FLAT:.0%} of it); the plain network's falls",
         "7.1, Fig. 7",
         checks.units(FLAT),
+        everywhere=True,
     ),
     Claim(
         "noise",
@@ -153,14 +217,14 @@ def claims(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame
         trials: from :func:`analysis.measures.robustness.of_trials`, if it is already computed.
 
     Returns:
-        One row per claim: ``name``; ``claim``, its text; ``paper``, its place there; ``verdict``,
-        one of :data:`VERDICTS`: the claim holds if all comparisons go in the claimed direction,
-        holds in part if some do, does not hold if none does, and is not measured if there is no
-        comparison. Then the counts ``comparisons``, ``agree`` (in the claimed direction),
-        ``sure`` (the 95% interval over seeds also excludes 0; there is no interval with one seed)
-        and ``against`` (it excludes 0 in the other direction); ``null``, the baseline: in how many
-        comparisons the same is true before training; ``numbers`` of up to three comparisons,
-        those that disagree first.
+        One row per claim: ``name``; ``claim``, its text; ``version`` of the paper that makes it;
+        ``paper``, its place there; ``verdict``, one of
+        :data:`analysis.measures.verdicts.VERDICTS`; ``surely``, in how many of its comparisons it
+        is surely true and, if any, in how many surely false, as a text. Then the counts
+        ``comparisons``, ``agree`` (in the claimed direction), ``sure`` (surely so) and ``against``
+        (surely in the other direction), see :func:`analysis.measures.verdicts.judge`; ``null``, the
+        baseline: in how many comparisons the same is true before training; ``numbers`` of up to
+        three comparisons, those that disagree first.
     """
     evidence = comparisons.evidence(results, trials)
     return pd.DataFrame([_line(claim, evidence) for claim in CLAIMS])
@@ -168,33 +232,28 @@ def claims(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame
 
 def _line(claim: Claim, evidence: comparisons.Evidence) -> dict[str, Any]:
     found = list(claim.check(evidence))
-    agree = sum(c.agrees for c in found)
-    if not found:
-        verdict = NOT_MEASURED
-    elif agree == len(found):
-        verdict = HOLDS
-    else:
-        verdict = IN_PART if agree else FAILS
+    verdict = judge(found, claim.everywhere)
     before = list(claim.baseline(evidence)) if claim.baseline and found else []
     shown = [c for c in found if not c.agrees][:2]
     shown += [c for c in found if c.agrees][: 3 - len(shown)]
     more = f"; {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+    surely = f"{verdict.sure} of {len(found)}" if found else ""
+    counts = verdict._asdict()
     return {
         "name": claim.name,
         "claim": claim.text,
+        "version": claim.version,
         "paper": claim.place,
-        "verdict": verdict,
-        "comparisons": len(found),
-        "agree": agree,
-        "sure": sum(c.sure for c in found),
-        "against": sum(c.against for c in found),
+        "verdict": counts.pop("verdict"),
+        "surely": f"{surely}, {verdict.against} against" if verdict.against else surely,
+        **counts,
         "null": f"{sum(c.agrees for c in before)} of {len(before)}" if before else "",
         "numbers": "; ".join(f"{c.where}: {c.numbers}" for c in shown) + more,
     }
 
 
 def claims_sentence(table: pd.DataFrame) -> str:
-    """Sum up the claims: how many hold, how many of them surely, and which do not hold.
+    """Sum up the claims: how many get which verdict, and which do not hold.
 
     Args:
         table: from :func:`claims`.
@@ -224,7 +283,7 @@ def _everywhere(baseline: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the paper's claims and whether they hold.
+    """Print the paper's claims and the verdicts on them.
 
     Returns:
         Exit status: 2, with one message, if the results cannot be read.
@@ -240,9 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
     try:
-        results = load(
-            given.folder, given.tracking_uri, ("trials", "tracks", "robustness"), COLUMNS
-        )
+        results = load(given.folder, given.tracking_uri, ("trials", *COLUMNS), COLUMNS)
     except ResultsError as error:
         print(f"analysis.claims: {error}", file=sys.stderr)
         return 2

@@ -107,14 +107,11 @@ def correlation_sentence(table: pd.DataFrame) -> str:
 
 def _to_read(table: pd.DataFrame) -> pd.DataFrame:
     """Prepare a table for ``md`` and ``latex``: headings, rounded numbers, no empty rows."""
-    shown = table.rename(columns={"p_adjusted": "adjusted p"})
-    if "auc" in table:
-        shown = shown.rename(columns={"p": "t-test p", "auc": "AUC"})
-    else:
-        shown = shown[shown.n > 0].copy()
+    shown = table if "auc" in table else table[table.n > 0]
+    shown = shown.rename(columns={"p_adjusted": "adjusted p", "auc": "AUC"})
     for name in {"value", "AUC", "low", "high"} & set(shown):
         shown[name] = [f"{v:.2f}" if np.isfinite(v) else "" for v in shown[name]]
-    for name in {"adjusted p", "t-test p"} & set(shown):
+    for name in ["adjusted p", "p"] if "AUC" in shown else ["adjusted p"]:
         shown[name] = [f"{v:.2g}" if np.isfinite(v) else "" for v in shown[name]]
     for name in {"outcome", "score"} & set(shown):
         shown[name] = [outcome_heading(v) for v in shown[name]]

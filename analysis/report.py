@@ -21,6 +21,7 @@ import pandas as pd
 from analysis import correlation, figures
 from analysis.claims import claims, claims_sentence
 from analysis.measures import (
+    comparisons,
     findings,
     intervention,
     paper_layout,
@@ -46,7 +47,11 @@ PAGE = Path(__file__).with_name("report.html")
 COLUMNS = {  # the columns to read of the larger tables
     "epochs": figures.COLUMNS["epochs"],
     "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
-    "samples": list(dict.fromkeys([*figures.COLUMNS["samples"], *points.COLUMNS])),
+    "samples": list(
+        dict.fromkeys(
+            [*figures.COLUMNS["samples"], *points.COLUMNS, *comparisons.COLUMNS["samples"]]
+        )
+    ),
     "robustness": robustness.COLUMNS,
 }
 INCH = 105  # pixels per inch of a figure
@@ -231,7 +236,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         headline=findings.headline(tables["summary"]),
         sentences=said,
         contents=[(id, text) for id, text in CONTENTS.items() if sections[id]],
-        claims=_claims(tables["claims"], results),
+        claims=tables["claims"].to_dict("records"),
         tables=_shown(tables),
         paper_tables=found.paper_tables,
         figures=pictures,
@@ -326,11 +331,6 @@ def _pictures(found: Gathered, folder: str) -> tuple[dict[str, Picture], str]:
             spec.title, spec.paper, spec.alt, spec.caption, place, source, width
         )
     return pictures, figures.failed_sentence(failed)
-
-
-def _claims(table: pd.DataFrame, results: Results) -> list[dict[Any, Any]]:
-    """Rows of the claims, each with ``intervals``: whether there are several seeds to have any."""
-    return table.assign(intervals=done(results).seed.nunique() > 1).to_dict("records")
 
 
 def _shown(tables: dict[str, pd.DataFrame]) -> dict[str, Shown]:

@@ -324,10 +324,10 @@ def test_claims_that_hold_are_told_with_how_surely_and_whether_training_did_it()
         ("b", "holds", 2, 1, "2 of 2"),
         ("c", "holds", 2, 0, "1 of 2"),
     ]
-    table = pd.DataFrame([*rows, ("d: e", "does not hold", 1, 0, "")], columns=columns)
-    assert claims_sentence(table) == (
-        "Of the paper's 4 claims 4 can be checked here: 3 hold (1 of them surely in every "
-        "comparison, 1 also before training), 1 does not hold (d)."
+    rows += [("d: e", "does not hold", 1, 0, ""), ("f", "undecided", 1, 0, "1 of 1")]
+    assert claims_sentence(pd.DataFrame(rows, columns=columns)) == (
+        "Of the paper's 5 claims 5 can be checked here: 3 hold (1 of them surely in every "
+        "comparison, 1 also before training), 1 is undecided, 1 does not hold (d)."
     )
 
 

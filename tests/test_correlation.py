@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +17,9 @@ from analysis import correlation
 from analysis.measures import correlations as correlations_module
 from analysis.measures import resampling
 from analysis.measures.association import METHODS, association
-from analysis.measures.correlations import SCORES, correlations, left_out
-from analysis.measures.points import COLUMNS, auc, points
+from analysis.measures.correlations import SCORES, WITHIN, correlations, left_out
+from analysis.measures.points import COLUMNS, auc, influences, interval, points
 from analysis.results import Results, load
-from scoring.schemas import TABLES
 from scoring.tables import write_table
 
 SCIPY = {"spearman": stats.spearmanr, "pearson": stats.pearsonr, "kendall": stats.kendalltau}
@@ -108,6 +106,15 @@ def test_a_column_held_fixed_is_taken_out_by_regression(method: str, within: boo
     found = association(x, y, strata if within else None, method, held=z)
     np.testing.assert_allclose(found["value"], np.corrcoef(left)[0, 1])
     assert found["low"] < found["value"] < found["high"]
+
+
+@methods
+@pytest.mark.parametrize("n", [4, 5, 6])
+def test_fewer_than_six_pairs_have_a_p_value_but_no_interval(method: str, n: int) -> None:
+    x, y = normal_pairs(np.random.default_rng(n), n, 0.5)
+    found = association(x, y, method=method, resamples=100)
+    assert np.isfinite(found["p"])
+    assert np.isfinite([found["low"], found["high"]]).all() == (n >= 6)
 
 
 def test_kendalls_with_a_column_held_fixed_is_partial_tau() -> None:
@@ -208,7 +215,7 @@ def test_what_is_constant_in_every_stratum_has_no_partial_correlation(method: st
 
 @methods
 def test_resamples_that_are_constant_do_not_destroy_the_interval(method: str) -> None:
-    found = association(np.array([1.0, 1, 1, 1, 0.9]), np.arange(5.0), method=method)
+    found = association(np.array([1.0, 1, 1, 1, 1, 0.9]), np.arange(6.0), method=method)
     assert found["low"] <= found["value"] <= found["high"]
 
 
@@ -302,8 +309,8 @@ def test_the_same_numbers_come_each_time(tmp_path: Path) -> None:
 
 
 def chosen(table: pd.DataFrame, score: str = "lss", method: str = "spearman") -> pd.DataFrame:
-    """Rows of a score and a method, by scope and network."""
-    rows = table[(table.score == score) & (table.method == method)]
+    """Rows of a score and a method over cells, by scope and network."""
+    rows = table[(table.score == score) & (table.method == method) & (table.scope != WITHIN)]
     return rows.set_index(rows.network.fillna("all"))
 
 
@@ -406,6 +413,47 @@ def test_replicates_are_averaged_before_anything_else(tmp_path: Path) -> None:
     expected = association(accuracy.mean(axis=1), lss.mean(axis=1))
     np.testing.assert_allclose(row.value, expected["value"])
     np.testing.assert_allclose(row.p, expected["p"])
+
+
+def test_pooled_rows_have_a_value_but_no_p_value(tmp_path: Path) -> None:
+    table = correlations(two_networks(tmp_path), resamples=100)
+    pooled = table.scope == "networks pooled"
+    known = table.value.notna()
+    assert (pooled & known).any()
+    assert table.p[known].isna().eq(pooled[known]).all()
+
+
+def seeds_in_cells(root: Path, effect: float, within: float) -> Results:
+    """8 gammas x 4 seeds; LSS and accuracy share ``effect`` by gamma, and ``within`` a cell."""
+    random = np.random.default_rng(11)
+    for i in range(8):
+        for seed in range(4):
+            a, b = random.normal(size=2)
+            given = {"lss": effect * i + a, "test_accuracy": effect * i + b + within * a}
+            made_up_trial(root, gamma=i / 100, seed=seed, **given)
+    return load(root)
+
+
+def test_within_gamma_only_differences_between_seeds_count(tmp_path: Path) -> None:
+    results = seeds_in_cells(tmp_path / "gamma", effect=3.0, within=0.0)
+    rows = correlations(results, resamples=400)
+    rows = rows[(rows.score == "lss") & (rows.method == "pearson")].set_index("scope")
+    assert rows.loc["stratum", "p"] < 0.01
+    row = rows.loc[WITHIN]
+    left = results.trials[["lss", "test_accuracy"]]
+    left = left - left.groupby(results.trials.gamma).transform("mean")
+    np.testing.assert_allclose(row.value, left.corr().iloc[0, 1])
+    assert (row.n, row.trials, row.gammas) == (32, 32, 8)
+    assert row.p > 0.05
+    assert np.isnan([row.low, row.high]).all()
+    seeds_in_cells(tmp_path / "seeds", effect=0.0, within=3.0)
+    rows = correlations(load(tmp_path / "seeds"), resamples=400)
+    assert (rows.p[(rows.score == "lss") & (rows.scope == WITHIN)] < 0.01).all()
+
+
+def test_without_replicates_there_are_no_rows_within_gamma(tmp_path: Path) -> None:
+    table = correlations(two_networks(tmp_path), resamples=50)
+    assert WITHIN not in set(table.scope)
 
 
 def test_another_setting_that_varies_makes_another_cell(tmp_path: Path) -> None:
@@ -546,6 +594,27 @@ def write_points(root: Path, trial: str, wrong: list[int], lss: list[float], **c
     write_table(str(root), "samples", trial, rows)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(4, 30))
+def test_points_pull_an_auc_as_a_small_change_of_their_weight_does(seed: int, m: int) -> None:
+    random = np.random.default_rng(seed)
+    score, wrong = random.integers(5, size=m).astype(float), np.arange(m) % 3 == 0
+    pull = influences(score, wrong)
+    np.testing.assert_allclose(pull.sum(), 0, atol=1e-9)
+    copies = 2000 * m  # a point more among so many changes the AUC by its pull over their number
+    weights = np.full(m, 2000.0)
+    for i in range(m):
+        heavier = weights + (np.arange(m) == i)
+        before, after = (weighted_auc(score, wrong, w) for w in (weights, heavier))
+        np.testing.assert_allclose((after - before) * copies, pull[i], atol=2e-2)
+
+
+def weighted_auc(score: np.ndarray, wrong: np.ndarray, weight: np.ndarray) -> float:
+    """The AUC if point i is there ``weight[i]`` times."""
+    above = np.sign(score[wrong][:, None] - score[~wrong]) / 2 + 0.5
+    couples = weight[wrong][:, None] * weight[~wrong]
+    return float((above * couples).sum() / couples.sum())
+
+
 def test_a_made_up_sweep_point_by_point(tmp_path: Path) -> None:
     rising = [1.0, 2.0, 3.0, 4.0, np.nan]
     wrongs = {(0.0, 0): [3], (0.0, 1): [0], (0.1, 0): [2, 3], (0.2, 0): [2], (0.3, 0): []}
@@ -557,13 +626,26 @@ def test_a_made_up_sweep_point_by_point(tmp_path: Path) -> None:
     assert table.score.tolist() == ["lss", "lsr"]
     row = table.iloc[0]
     assert (row.dataset, row.network, row.stages, row.stage) == ("digits", "resnet", 1, 1)
-    assert (row.cells, row.trials, row.left_out) == (3, 4, 1)
+    assert (row.cells, row.seeds, row.trials, row.left_out) == (3, 2, 4, 1)
     assert (row.m, row.wrong) == (4, 5 / 5)
-    cells = [(1 + 0) / 2, 1, 2 / 3]  # seeds of gamma 0 first
-    np.testing.assert_allclose(row.auc, np.mean(cells))
-    low, high = stats.t.interval(0.95, 2, np.mean(cells), stats.sem(cells))
-    np.testing.assert_allclose([row.low, row.high], [max(low, 0), min(high, 1)])
-    np.testing.assert_allclose(row.p, stats.ttest_1samp(cells, 0.5).pvalue)
+    np.testing.assert_allclose(row.auc, np.mean([(1 + 0) / 2, 1, 2 / 3]))  # cells, of seeds first
+    assert 0 <= row.low < row.auc < row.high <= 1
+    assert row.p > 0.05
+
+
+def test_the_interval_of_few_seeds_is_students_with_the_variance_over_points() -> None:
+    seeds, pulls = np.array([0.6, 0.7, 0.65]), np.random.default_rng(0).normal(size=(3, 50))
+    low, high, p = interval(0.65, seeds, 0 * pulls)
+    np.testing.assert_allclose([low, high], stats.t.interval(0.95, 2, 0.65, stats.sem(seeds)))
+    np.testing.assert_allclose(p, stats.ttest_1samp(seeds, 0.5).pvalue)
+    wider = interval(0.65, seeds, 0.1 * pulls)
+    assert wider[1] - wider[0] > high - low
+
+
+@pytest.mark.parametrize("seeds", [2, 8])
+def test_one_seed_or_no_spread_has_no_interval(seeds: int) -> None:
+    assert np.isnan(interval(0.7, np.array([0.7]), np.ones((1, 9)))).all()
+    assert np.isnan(interval(0.7, np.full(seeds, 0.7), np.zeros((seeds, 9)))).all()
 
 
 def test_each_stage_has_a_row_of_its_own(tmp_path: Path) -> None:
@@ -588,25 +670,44 @@ def test_points_without_a_class_say_nothing(tmp_path: Path) -> None:
     assert len(points(load(made_up_sweep(tmp_path)))) == 0
 
 
-def test_p_values_of_points_are_uniform_where_their_score_says_nothing() -> None:
+def shared_points(
+    random: np.random.Generator, sharing: float, seeds: int, effect: float = 0
+) -> float:
+    """The p value of points in 3 cells per seed. A share of the points is the same everywhere."""
+    m, cells = 60, 3
+    same = random.random(m) < sharing
+
+    def drawn() -> tuple[np.ndarray, np.ndarray]:
+        wrong = random.random(m) < 0.4
+        return wrong, random.normal(size=m) + effect * wrong
+
+    everywhere, values, pulls = drawn(), [], []
+    for _ in range(seeds):
+        of_seed = []
+        for _ in range(cells):
+            wrong, score = (np.where(same, *v) for v in zip(everywhere, drawn(), strict=True))
+            of_seed.append((auc(score, wrong), influences(score, wrong)))
+        values.append(np.mean([value for value, _ in of_seed]))
+        pulls.append(np.mean([pull for _, pull in of_seed], axis=0))
+    return interval(float(np.mean(values)), np.array(values), np.array(pulls), 400)[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 6])
+@pytest.mark.parametrize("sharing", [0, 0.5, 0.9])
+def test_points_that_say_nothing_are_rarely_sure_however_many_are_shared(
+    sharing: float, seeds: int
+) -> None:
     random = np.random.default_rng(2)
-    trials, samples = [], []
-    for i in range(150 * 6):  # 150 data sets of 6 cells
-        key = {"trial": f"{i:012x}", "dataset": f"{i // 6:03}", "network": "plain", "stages": 1}
-        trials.append(key | {"gamma": float(i % 6), "status": "done", "layers": "convolutional"})
-        wrong, lss, lsr = random.integers(2, size=60), *random.exponential(size=(2, 60))
-        columns = {"label": 0, "prediction": wrong, "lss": lss, "lsr": lsr}
-        samples.append(pd.DataFrame({"trial": key["trial"], "stage": 1} | columns))
-    frame = pa.Table.from_pylist(trials, TABLES["trials"]).to_pandas()
-    none = pd.DataFrame()
-    samples = pd.concat(samples, ignore_index=True)
-    table = points(Results(frame, none, none, samples, none))
-    assert len(table) == 300
-    for _, rows in table.groupby("score"):
-        assert stats.kstest(rows.p, "uniform").pvalue > 0.01
-        assert 0.88 < np.mean((rows.low <= 0.5) & (rows.high >= 0.5)) <= 1
-    known = stats.false_discovery_control(table.p)
-    np.testing.assert_allclose(table.p_adjusted, known)
+    p = np.array([shared_points(random, sharing, seeds) for _ in range(300)])
+    assert (p < 0.05).mean() <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
+
+
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_points_that_say_much_are_sure(seeds: int) -> None:
+    random = np.random.default_rng(3)
+    p = np.array([shared_points(random, 0.5, seeds, effect=2) for _ in range(30)])
+    assert (p < 0.05).mean() >= 0.8
 
 
 # The command

@@ -81,8 +81,8 @@ def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Mean of y minus mean of x, with Welch's 95% interval.
 
     Returns:
-        The difference and the ends of its interval. The ends are NaN if x or y has one value, and
-        equal to the difference if both are constant.
+        The difference and the ends of its interval. The ends are NaN if x or y has one value, or
+        if both are constant: no spread between seeds is no evidence.
 
     >>> difference(np.array([1.0, 2.0, 3.0]), np.array([4.0]))
     (2.0, nan, nan)
@@ -91,7 +91,7 @@ def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     if min(len(x), len(y)) < 2:
         return found, np.nan, np.nan
     if np.ptp(x) + np.ptp(y) <= CONSTANT * max(abs(x).max(), abs(y).max()):
-        return found, found, found
+        return found, np.nan, np.nan
     with warnings.catch_warnings():  # SciPy warns if one of the two is constant
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)

@@ -1,28 +1,31 @@
 """The checks of the paper's claims. A claim is checked wherever a sweep has both of its sides.
 
 Two sides are compared over seeds: the same network at two gammas, the two networks at one gamma,
-two values of K, or two stages of a network. Each check takes the evidence of a sweep and yields
-comparisons.
+or two values of K. Two numbers of the same trial, such as those of two stages, are compared trial
+by trial. Each check takes the evidence of a sweep and yields comparisons.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.measures.comparisons import (
     Check,
-    Comparison,
     Evidence,
     compare,
+    equal,
     falls,
+    halves,
+    paired,
     place,
     reaches,
 )
+from analysis.measures.verdicts import Comparison
 
 HEAVY = 0.1  # The paper says that tracks straighten up to this gamma; above it, accuracy falls.
 LOW = 0.5  # An OTS below this counts as fallen "towards 0"; from this on, it does not.
+EQUAL = 0.01  # Accuracies that differ by less than this count as equal.
 
 
 def _at(trials: pd.DataFrame, gamma: Any) -> pd.DataFrame:
@@ -33,17 +36,42 @@ def _gammas(trials: pd.DataFrame) -> list[float]:
     return sorted(trials.gamma.unique())
 
 
-def decay_lowers(score: str) -> Check:
-    """Compare a score at each gamma in (0, 0.1] with that of the same network at gamma 0."""
+def decay_lowers(score: str, *only: str) -> Check:
+    """Compare a score at each gamma in (0, 0.1] with that of the same network at gamma 0.
+
+    Args:
+        score: the column to compare.
+        only: the networks to check; all if there are none.
+    """
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
             none = _at(trials, 0)[score]
-            for gamma in _gammas(trials[trials.gamma.between(0, HEAVY, inclusive="right")]):
+            for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
                 here = _at(trials, gamma)[score]
                 yield from compare(place(key), ("at γ = 0", f"at {gamma:g}"), none, here, -1)
 
     return check
+
+
+def training_lowers(score: str, *only: str) -> Check:
+    """Compare a score after training with its value before, at each gamma in (0, 0.1].
+
+    The arguments are those of :func:`decay_lowers`.
+    """
+
+    def check(evidence: Evidence) -> Iterator[Comparison]:
+        for key, trials in evidence.strata():
+            for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
+                here = _at(trials, gamma)
+                where, names = place(key, f"γ = {gamma:g}"), ("before training", "after it")
+                yield from paired(where, names, here[f"{score}_initial"], here[score], -1)
+
+    return check
+
+
+def _decayed(trials: pd.DataFrame) -> list[float]:
+    return _gammas(trials[trials.gamma.between(0, HEAVY, inclusive="right")])
 
 
 def window(evidence: Evidence) -> Iterator[Comparison]:
@@ -109,18 +137,32 @@ def more_stages(score: str) -> Check:
 
 
 def later_stages(score: str) -> Check:
-    """Compare the last stage of a network with its first."""
+    """Compare each stage of a network with the one before it, in the same trials."""
+
+    def check(evidence: Evidence) -> Iterator[Comparison]:
+        for key, trials in evidence.strata():
+            rows = evidence.tracks.merge(trials[["trial", "gamma"]], on="trial")
+            for gamma, here in rows.groupby("gamma"):
+                stages = here.pivot(index="trial", columns="stage", values=score)
+                stages = stages.reindex(columns=range(1, key["stages"] + 1))
+                for stage in range(2, key["stages"] + 1):
+                    a, b = (stages[k].rename("lss") for k in (stage - 1, stage))
+                    names = (f"in stage {stage - 1}", f"in stage {stage}")
+                    yield from paired(place(key, f"γ = {gamma:g}"), names, a, b, -1)
+
+    return check
+
+
+def stages_vary(score: str, share: float) -> Check:
+    """Check that the deviation of a score over stages is above a share of its mean."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
             if key["stages"] == 1:
                 continue
-            rows = evidence.tracks.merge(trials[["trial", "gamma"]], on="trial")
-            for gamma, here in rows.groupby("gamma"):
-                first = here[here.stage == 1][score].rename("lss")
-                last = here[here.stage == key["stages"]][score].rename("lss")
-                names = ("in stage 1", f"in stage {key['stages']}")
-                yield from compare(place(key, f"γ = {gamma:g}"), names, first, last, -1)
+            for gamma, here in trials.groupby("gamma"):
+                values = (here[f"{score}_std"] / here[score]).rename(f"relative {score}_std")
+                yield from reaches(place(key, f"γ = {gamma:g}"), values, share, 1)
 
     return check
 
@@ -139,28 +181,74 @@ def falling(evidence: Evidence) -> Iterator[Comparison]:
     for key, trials in evidence.strata():
         if key["stages"] != 1 or key["network"] != "resnet":
             continue
-        cells = trials.groupby("gamma")[["ots", "train_accuracy"]].mean().dropna()
+        known = trials[trials.ots.notna() & trials.train_accuracy.notna()]
         for found in falls(place(key, m=True), trials, "ots", "train_accuracy"):
-            last = float(cells.ots.iloc[int(np.argmax(cells.train_accuracy))])
-            told = f"{found.numbers}, OTS {last:.3g} at the highest train accuracy"
-            agrees, sure = found.agrees and last < LOW, found.sure and last < LOW
-            yield Comparison(found.where, told, agrees, sure, found.against)
+            yield found
+            best = known.groupby("gamma").train_accuracy.mean().idxmax()
+            where = place(key, f"γ = {best:g}, the highest train accuracy", m=True)
+            yield from reaches(where, _at(known, best).ots, LOW, -1)
 
 
 def best_gamma(evidence: Evidence) -> Iterator[Comparison]:
-    """Compare the paper's best gamma with the best other one, if at least two others were tried."""
+    """Compare the paper's best gamma with the best other one, if at least two others were tried.
+
+    The best other one is chosen on one half of the seeds and judged on the other half: see
+    :func:`analysis.measures.comparisons.halves`. The paper's needs no choice, so all its seeds
+    count.
+    """
     for key, trials in evidence.strata():
         if key["stages"] not in (1, 4) or key["layers"] != "convolutional":
             continue
         several = {"resnet": 5e-3, "plain": 1e-3}.get(key["network"])
         claimed = 1e-2 if key["stages"] == 1 else several
-        means = trials.groupby("gamma").test_accuracy.mean().dropna()
+        chosen, judged = halves(trials, evidence.points)
+        means = chosen.groupby("gamma").test_accuracy.mean().dropna()
         if claimed not in means.index or len(means) < 3:
             continue
         best = means.drop(claimed).idxmax()
         names = (f"at γ = {best:g}, the best other", f"at {claimed:g}")
-        a, b = _at(trials, best).test_accuracy, _at(trials, claimed).test_accuracy
+        own = trials if trials.seed.nunique() > 1 else judged
+        a, b = _at(judged, best).test_accuracy, _at(own, claimed).test_accuracy
         yield from compare(place(key), names, a, b, 1)
+
+
+def same_gamma(margin: float) -> Check:
+    """Compare test accuracy at the gamma of the best train accuracy with the best other gamma.
+
+    Both are chosen on one half of the seeds and judged on the other half. The claim is that the
+    first costs less than the margin.
+    """
+
+    def check(evidence: Evidence) -> Iterator[Comparison]:
+        for key, trials in evidence.strata():
+            chosen, judged = halves(trials, evidence.points)
+            means = chosen.groupby("gamma")[["train_accuracy", "test_accuracy"]].mean().dropna()
+            if len(means) < 3:
+                continue
+            train = means.train_accuracy.idxmax()
+            other = means.test_accuracy.drop(train).idxmax()
+            names = (f"at γ = {other:g}, the best other", f"at {train:g}, best in training")
+            a, b = (_at(judged, gamma).test_accuracy for gamma in (other, train))
+            yield from compare(place(key), names, a, b, 1, -margin)
+
+    return check
+
+
+def equal_training(margin: float) -> Check:
+    """Compare a ResNet of several stages with the plain one: equal in training, better in tests."""
+
+    def check(evidence: Evidence) -> Iterator[Comparison]:
+        for key, trials in evidence.strata("network"):
+            for gamma in _gammas(trials) if key["stages"] > 1 else []:
+                here = _at(trials, gamma)
+                plain, resnet = (here[here.network == name] for name in ("plain", "resnet"))
+                where, names = place(key, f"γ = {gamma:g}"), ("plain", "ResNet")
+                train, test = plain.train_accuracy, plain.test_accuracy
+                for same in equal(where, names, train, resnet.train_accuracy, margin):
+                    yield same
+                    yield from compare(where, names, test, resnet.test_accuracy, 1)
+
+    return check
 
 
 def figure_3(straight: float, optimal: float) -> Check:

@@ -8,23 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.measures.association import association
-from analysis.measures.cells import (
-    as_strings,
-    difference,
-    other_settings,
-    varying,
-    without_collapsed,
-)
+from analysis.measures.cells import as_strings, other_settings, varying, without_collapsed
 from analysis.measures.layout import heading, network_name
+from analysis.measures.means import student, welch
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.robustness import of_trials
+from analysis.measures.verdicts import Comparison
 from analysis.results import Results
 
 COLUMNS = {
     "tracks": ["trial", "epoch", "stage", "lss", "lss_initial"],
+    "samples": ["trial", "stage", "point", "label", "prediction"],
     "robustness": ROBUSTNESS,
 }
 STRAIGHT = 1.25  # Tracks with an LSS up to this count as nearly straight (the paper's: 1.12).
@@ -32,21 +28,12 @@ OPTIMAL = 0.9  # A map with an OTS from this counts as nearly optimal (the paper
 STRATUM = ["dataset", "layers", "stages", "network", "points", "setting"]
 
 
-class Comparison(NamedTuple):
-    """A comparison of the two sides of a claim, in one place of a sweep."""
-
-    where: str
-    numbers: str  # of both sides
-    agrees: bool  # the means differ in the claimed direction
-    sure: bool  # and the 95% interval of their difference excludes 0
-    against: bool  # they differ in the other direction, and the interval excludes 0
-
-
 class Evidence(NamedTuple):
     """The trials of a sweep on which claims are checked, and the stages of each."""
 
     trials: pd.DataFrame  # from robustness.of_trials; ``setting``: other varying columns, as text
     tracks: pd.DataFrame  # LSS of each stage after training
+    points: pd.DataFrame  # whether each point is ``correct``, by ``trial``; may have no rows
 
     def strata(self, *without: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """Yield each combination of the columns of STRATUM, except some, with its trials."""
@@ -69,13 +56,16 @@ def evidence(results: Results, trials: pd.DataFrame | None = None) -> Evidence:
     others = [name for name in varying(results.trials) if name != "layers"]
     tracks = as_strings(results.tracks[COLUMNS["tracks"]])
     last = tracks[tracks.epoch == tracks.groupby("trial").epoch.transform("max")]
-    return Evidence(trials.assign(setting=other_settings(trials, others)), last)
+    points = results.samples.loc[results.samples.stage == 1, COLUMNS["samples"]]
+    points = as_strings(points[points.label.notna() & points.prediction.notna()])
+    points = points.assign(correct=points.prediction == points.label)
+    return Evidence(trials.assign(setting=other_settings(trials, others)), last, points)
 
 
 def compare(
     where: str, names: tuple[str, str], a: pd.Series, b: pd.Series, sign: int, least: float = 0
 ) -> Iterator[Comparison]:
-    """Compare two sides of a claim over the seeds of each.
+    """Compare two sides of a claim over the seeds of each, by Welch's test.
 
     Args:
         where: what both sides have in common.
@@ -83,45 +73,106 @@ def compare(
         a: values of one side, one per seed; values that are not finite are left out.
         b: values of the other side.
         sign: +1 if the claim is that b is larger than a, -1 if smaller.
-        least: the difference must be larger than this.
+        least: the difference must be larger than this; if it is negative, b may be that much worse.
 
     Yields:
         The comparison; nothing if a side has no finite value.
     """
-    x, y = (side[np.isfinite(side)].to_numpy("float64") for side in (a, b))
-    if len(x) and len(y):
-        told = f"{_number(a, x.mean())} {names[0]}, {y.mean():.3g} {names[1]}"
-        yield _compared(where, told, *difference(x, y), sign, least)
+    for told, x, y in _sides(names, a, b):
+        change, _, p = welch(x, y, sign * least)
+        yield Comparison(where, told, sign * change > least, p)
+
+
+def equal(
+    where: str, names: tuple[str, str], a: pd.Series, b: pd.Series, margin: float
+) -> Iterator[Comparison]:
+    """Check that two sides differ by less than a margin over seeds.
+
+    It is sure if the whole 95% interval of the difference lies within the margins: two one-sided
+    tests (Schuirmann 1987, J. Pharmacokin. Biopharm. 15, 657), each at 0.025.
+    """
+    for told, x, y in _sides(names, a, b):
+        change = abs(float(y.mean() - x.mean()))
+        p = float(np.max([welch(x, y, edge)[2] for edge in (-margin, margin)]))
+        yield Comparison(where, f"{told} (margin {margin:g})", change < margin, p)
+
+
+def paired(
+    where: str, names: tuple[str, str], a: pd.Series, b: pd.Series, sign: int
+) -> Iterator[Comparison]:
+    """Compare two numbers of the same trials, by Student's test of their difference over seeds.
+
+    Args:
+        where: what both sides have in common.
+        names: of the two sides.
+        a: a number of each trial; pairs that are not finite are left out.
+        b: another number of the same trials, in the same order.
+        sign: +1 if the claim is that b is larger than a, -1 if smaller.
+    """
+    both = np.isfinite(a.to_numpy("float64")) & np.isfinite(b.to_numpy("float64"))
+    for told, x, y in _sides(names, a[both], b[both]):
+        change, _, p = student(y - x, scale=max(abs(x).max(), abs(y).max()))
+        yield Comparison(where, told, sign * change > 0, p)
 
 
 def reaches(where: str, values: pd.Series, limit: float, sign: int) -> Iterator[Comparison]:
     """Compare a mean over seeds with a limit: it should be above (+1) or below (-1)."""
     x = values[np.isfinite(values)].to_numpy("float64")
     if len(x):
-        half = np.nan if len(x) < 2 else stats.sem(x) * stats.t.ppf(0.975, len(x) - 1)
-        above = float(x.mean() - limit)
-        told = f"{_number(values, x.mean())} (limit {limit:g})"
-        yield _compared(where, told, above, above - half, above + half, sign, 0)
+        mean, _, p = student(x, limit)
+        told = f"{_number(values, mean)} (limit {limit:g})"
+        yield Comparison(where, told, sign * (mean - limit) > 0, p)
 
 
 def falls(where: str, trials: pd.DataFrame, x: str, y: str) -> Iterator[Comparison]:
-    """Check whether y falls as x rises, by the rank correlation of their means over gammas."""
-    cells = trials.groupby("gamma")[[x, y]].mean()
-    found = association(cells[x].to_numpy(), cells[y].to_numpy(), method="spearman")
-    value, p = found["value"], found["p"]
+    """Check whether y falls as x rises over gammas, by their rank correlation within seeds.
+
+    The p value permutes gammas within each seed. It is NaN with one seed: gammas of one seed are
+    no replicates.
+    """
+    numbers = [trials[name].to_numpy("float64") for name in (x, y)]
+    found = association(*numbers, strata=trials.seed.to_numpy(), interval=False)
+    value, seeds = found["value"], trials[np.isfinite(numbers).all(axis=0)].seed.nunique()
     if np.isnan(value):
         return
-    told = f"Spearman ρ {value:+.2f} (n = {found['n']}"
+    p = found["p"] if seeds > 1 else np.nan
+    told = f"Spearman ρ {value:+.2f} over γ (n = {found['n']}"
     told += f", p = {p:.2g})" if np.isfinite(p) else ")"
-    sure = bool(p < 0.05)
-    yield Comparison(where, told, value < 0, sure and value < 0, sure and value > 0)
+    yield Comparison(where, told, value < 0, p)
 
 
-def _compared(
-    where: str, told: str, value: float, low: float, high: float, sign: int, least: float
-) -> Comparison:
-    low, high = sorted((sign * low, sign * high))
-    return Comparison(where, told, sign * value > least, low > least, high < least)
+def halves(trials: pd.DataFrame, points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two halves of the evidence on test accuracy: one to choose a gamma, one to judge the choice.
+
+    What is best in some numbers looks better in them than it is, so others have to judge it.
+
+    Args:
+        trials: of one network.
+        points: from :class:`Evidence`.
+
+    Returns:
+        The trials of every second seed, and those of the other seeds (the larger half). With one
+        seed, the trials twice, with the test accuracy on each half of the points of which we know
+        whether they are correct. If we do not know, the trials as they are, twice.
+    """
+    seeds = sorted(trials.seed.unique())
+    if len(seeds) > 1:
+        return trials[trials.seed.isin(seeds[1::2])], trials[trials.seed.isin(seeds[::2])]
+    own = points[points.trial.isin(trials.trial)]
+    parts = [own[own.point % 2 == rest].groupby("trial").correct.mean() for rest in (1, 0)]
+    if any(len(part) < len(trials) for part in parts):
+        return trials, trials
+    first, second = (trials.assign(test_accuracy=trials.trial.map(part)) for part in parts)
+    return first, second
+
+
+def _sides(
+    names: tuple[str, str], a: pd.Series, b: pd.Series
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield the means of both sides in words, and their finite values, if both have any."""
+    x, y = (side[np.isfinite(side)].to_numpy("float64") for side in (a, b))
+    if len(x) and len(y):
+        yield f"{_number(a, x.mean())} {names[0]}, {y.mean():.3g} {names[1]}", x, y
 
 
 def _number(values: pd.Series, mean: float) -> str:

@@ -16,6 +16,7 @@ GIVEN = " given test_accuracy"  # suffix of an outcome with test accuracy held f
 SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy")
 SAME_M = ("ots", "gap")  # comparable at equal m only
 STRATUM = ["dataset", "layers", "stages", "network"]
+WITHIN = "within gamma"
 SMALL = 10  # With fewer cells than this, a correlation supports no conclusion.
 
 
@@ -23,8 +24,8 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     """Correlation of each outcome with each score over the cells of a sweep, in every scope.
 
     Trials that differ only in their seed are averaged first, because replicates of one gamma are
-    not independent. Trials count if they are done, have not collapsed (:func:`left_out` counts the
-    others), and have both numbers finite.
+    not independent (except in the scope ``within gamma``). Trials count if they are done, have not
+    collapsed (:func:`left_out` counts the others), and have both numbers finite.
 
     Outcomes are test accuracy and, if it was measured, the mean accuracy under lesions, random
     noise, FGSM and PGD. A network that is better without noise is also better with a little of it,
@@ -41,10 +42,14 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
         Frame with one row per ``scope``, outcome, score and method. Scopes: each ``stratum``
         (dataset, layers, stages, network); ``networks pooled`` and ``networks partial`` (given
         the network) if a data set and K has several networks; ``all pooled`` and ``all partial``
-        (given the stratum) if there are several data sets or K. ``n`` cells, ``trials`` behind
+        (given the stratum) if there are several data sets or K; ``within gamma`` of each stratum
+        with several seeds: over trials, given the cell, so that only differences between seeds
+        count and gamma cannot act on both numbers. ``n`` cells (there: trials), ``trials`` behind
         them, distinct ``gammas``; ``value``, ``low``, ``high`` and ``p`` of the association.
-        ``p_adjusted`` is Benjamini and Hochberg's, over all p values of the table (72 for plain
-        networks and ResNets with one K and data set; 120 more for each further outcome): among the
+        Pooled rows have no p: cells of one network are no independent draws, so p is below 0.05 in
+        a third of the sweeps in which only the networks differ. Rows within gamma have no interval,
+        since cells of a few seeds cannot be resampled.
+        ``p_adjusted`` is Benjamini and Hochberg's, over all p values of the table: among the
         rows where it is below 0.05, at most one in twenty should be due to chance. Rows overlap, so
         this is a guide and not a proof. ``warning`` lists the caveats of a row: few cells, pooled
         signs that differ from those within networks (Simpson's paradox), networks that differ in
@@ -55,6 +60,7 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())
     strata = trials.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
     cell = ["stratum", *CELL, *varying(results.trials), "points"]
+    replicated = set(trials[trials.duplicated(cell)].stratum)
     cells = {}
     for outcome in OUTCOMES:
         if outcome not in trials or trials[outcome].isna().all():
@@ -65,7 +71,10 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
                 cells[outcome + given, score] = frame
     rows: list[dict[str, Any]] = []
     for scope, members, given in _scopes(strata):
-        for (outcome, score), frame in cells.items():
+        if scope["scope"] == WITHIN and not replicated.issuperset(members):
+            continue
+        for (outcome, score), (single, means) in cells.items():
+            frame = single if scope["scope"] == WITHIN else means
             part = frame[frame.stratum.isin(members)]
             row = scope | {"members": members, "outcome": outcome, "score": score}
             rows += _rows(row, part, given, resamples)
@@ -88,8 +97,8 @@ def left_out(results: Results) -> dict[str, int]:
 
 def _cells(
     trials: pd.DataFrame, cell: list[str], outcome: str, score: str, given: bool
-) -> pd.DataFrame:
-    """Average the trials of each cell that have all the numbers, and count them.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Trials that have all the numbers, with their ``cell``, and the means of each cell.
 
     ``setting`` holds the settings of the evaluation. Different settings are not averaged.
     """
@@ -97,24 +106,28 @@ def _cells(
     numbers = [outcome, score, "test_accuracy"] if given else [outcome, score]
     every = trials[np.isfinite(trials[numbers].astype("float64")).all(axis=1)]
     group = every.groupby([*cell, "setting"], dropna=False)
-    return group[numbers].mean().assign(trials=group.size()).reset_index()
+    means = group[numbers].mean().assign(trials=group.size()).reset_index()
+    return every.assign(trials=1, cell=group.ngroup()), means.assign(cell=means.index)
 
 
 def _rows(
-    row: dict[str, Any], part: pd.DataFrame, given: bool, resamples: int
+    row: dict[str, Any], part: pd.DataFrame, given: str, resamples: int
 ) -> list[dict[str, Any]]:
-    """Correlate the cells of one scope: a row for each method."""
+    """Correlate the cells of one scope, given a column if any: a row for each method."""
     outcome, score = row["outcome"], row["score"]
     several = {
         "several m": score in SAME_M and part.points.nunique() > 1,
         "several settings": part.setting.nunique() > 1,
     }
     x, y = (part[name].to_numpy("float64") for name in (outcome.removesuffix(GIVEN), score))
-    within = part.stratum.to_numpy() if given else None
+    within = part[given].to_numpy() if given else None
     held = part.test_accuracy.to_numpy("float64") if outcome.endswith(GIVEN) else None
     if any(several.values()):
         y = y * np.nan
-    found = associations(x, y, within, METHODS, resamples, held)
+    interval = row["scope"] != WITHIN
+    found = associations(x, y, within, METHODS, resamples, held, interval)
+    if row["scope"].endswith("pooled"):
+        found = {method: values | {"p": np.nan} for method, values in found.items()}
     row = row | {"trials": int(part.trials.sum()), "gammas": part.gamma.nunique()}
     notes = [f"n < {SMALL}"] if len(part) < SMALL else []
     notes += [name for name in several if several[name]]
@@ -124,20 +137,23 @@ def _rows(
     ]
 
 
-def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, ...], bool]]:
-    """Yield for each scope its first columns, its strata, and whether the stratum is held fixed."""
+def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, ...], str]]:
+    """Yield for each scope its first columns, its strata, and the column that is held fixed."""
     places = strata.groupby(STRATUM[:-1], dropna=False)
+    fixed = {"pooled": "", "partial": "stratum"}
     for key, group in places:
         place = dict(zip(STRATUM, key, strict=False))  # type: ignore[call-overload]
         for stratum, network in zip(group.index, group.network, strict=True):
-            yield {"scope": "stratum", **place, "network": network}, (stratum,), False
+            yield {"scope": "stratum", **place, "network": network}, (stratum,), ""
         if len(group) > 1:
-            for word in ("pooled", "partial"):
+            for word, given in fixed.items():
                 scope = {"scope": f"networks {word}", **place, "network": word}
-                yield scope, tuple(group.index), word == "partial"
+                yield scope, tuple(group.index), given
+        for stratum, network in zip(group.index, group.network, strict=True):
+            yield {"scope": WITHIN, **place, "network": network}, (stratum,), "cell"
     if places.ngroups > 1:
-        for word in ("pooled", "partial"):
-            yield {"scope": f"all {word}"}, tuple(strata.index), word == "partial"
+        for word, given in fixed.items():
+            yield {"scope": f"all {word}"}, tuple(strata.index), given
 
 
 def _compare_signs(rows: list[dict[str, Any]]) -> None:
@@ -151,7 +167,7 @@ def _compare_signs(rows: list[dict[str, Any]]) -> None:
 
     single = {(row["members"], what(row)): row for row in rows if row["scope"] == "stratum"}
     for row in rows:
-        if row["scope"] == "stratum":
+        if row["scope"] in ("stratum", WITHIN):
             continue
         within = [single[(member,), what(row)] for member in row["members"]]
         differ = len({sign(r) for r in within} - {0}) > 1

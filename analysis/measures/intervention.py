@@ -6,16 +6,16 @@ same.
 Command: ``python -m analysis.tables runs/straightness --table intervention``.
 """
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.measures.cells import CELL, CONSTANT, difference, done, varying, without_collapsed
+from analysis.measures.association import holm
+from analysis.measures.cells import CELL, done, varying, without_collapsed
 from analysis.measures.layout import heading, plural
+from analysis.measures.means import Tested, student, welch
 from analysis.measures.robustness import AUCS, of_trials, settings_key
 from analysis.results import Results
 
@@ -64,7 +64,7 @@ def effects(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
     numbers = [f"{name}{end}" for name in found for end in ENDS]
     counts = ["penalty", "weight", "seeds", "untreated_seeds", "paired"]
     table = pd.DataFrame(rows, columns=[*cell, *counts, *numbers])
-    adjusted = _holm(table[[f"{name}_p" for name in found]].to_numpy("float64"))
+    adjusted = holm(table[[f"{name}_p" for name in found]].to_numpy("float64"))
     table[[f"{name}_p_adjusted" for name in found]] = adjusted
     sure = (table.lss_p_adjusted < SURE) & (table.lss_change < 0)
     table["straighter"] = sure.astype("boolean").mask(table.lss_p_adjusted.isna())
@@ -120,42 +120,17 @@ def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> di
     return row
 
 
-def _change(a: pd.Series, b: pd.Series, paired: bool) -> tuple[float, float, float]:
+def _change(a: pd.Series, b: pd.Series, paired: bool) -> Tested:
     """Mean of b minus mean of a, the half-width of its 95% interval, and p; NaN if unknown."""
     if paired:
         pairs = pd.DataFrame({"a": a, "b": b}).replace([np.inf, -np.inf], np.nan).dropna()
-        change = (pairs.b - pairs.a).to_numpy()
-        if not len(change):
+        if not len(pairs):
             return np.nan, np.nan, np.nan
-        if np.ptp(change) <= CONSTANT * pairs.abs().to_numpy().max():  # also with one seed
-            return float(change.mean()), np.nan, np.nan
-        half = stats.sem(change) * stats.t.ppf(0.975, len(change) - 1)
-        p = float(np.asarray(stats.ttest_1samp(change, 0))[1])
-        return float(change.mean()), float(half), p
+        return student((pairs.b - pairs.a).to_numpy(), scale=pairs.abs().to_numpy().max())
     x, y = (side[np.isfinite(side)].to_numpy() for side in (a, b))
     if not len(x) or not len(y):
         return np.nan, np.nan, np.nan
-    value, low, high = difference(x, y)
-    if not high > low:
-        return value, np.nan, np.nan
-    with warnings.catch_warnings():  # SciPy warns if one side is constant
-        warnings.simplefilter("ignore", RuntimeWarning)
-        p = float(np.asarray(stats.ttest_ind(y, x, equal_var=False))[1])
-    return value, (high - low) / 2, p
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p values over those that are known (1979, Scand. J. Statist. 6, 65).
-
-    >>> _holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist()
-    [0.03, 0.06, nan, 0.06]
-    """
-    flat = p.ravel()
-    order = np.argsort(flat)  # NaN is last
-    steps = np.isfinite(flat).sum() - np.arange(len(flat))
-    adjusted = np.empty_like(flat)
-    adjusted[order] = np.minimum(np.maximum.accumulate(flat[order] * steps), 1)
-    return np.where(np.isnan(p), np.nan, adjusted.reshape(p.shape))
+    return welch(x, y)
 
 
 def asked(table: pd.DataFrame) -> int:

@@ -1,18 +1,22 @@
 """Whether a point's own line shape predicts that the network classifies it correctly."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.measures.association import adjusted
+from analysis.measures.association import RESAMPLES, adjusted
 from analysis.measures.cells import CELL, not_collapsed, varying
 from analysis.results import Results
 
 STRATUM = ["dataset", "layers", "stages", "network"]
 SCORES = ("lss", "lsr")
-COLUMNS = ("trial", "stage", "label", "prediction", "lss", "lsr")  # columns of samples to read
+COLUMNS = ("trial", "stage", "point", "label", "prediction", "lss", "lsr")  # of samples, to read
+FEWEST = 6  # With fewer seeds, a bootstrap over seeds would be too narrow.
+BATCH = 2_000_000  # weights of points at a time
+NOTHING = 1e-12  # A standard error below this is no spread at all.
 
 
 def auc(score: np.ndarray, wrong: np.ndarray) -> float:
@@ -37,6 +41,25 @@ def auc(score: np.ndarray, wrong: np.ndarray) -> float:
     return float((stats.rankdata(score)[wrong].sum() - n * (n + 1) / 2) / couples)
 
 
+def influences(score: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """How much each point pulls the AUC, (m,): the AUC of a sample is about its mean plus the AUC.
+
+    These are the components of DeLong et al. (1988, Biometrics 44, 837), centred: the share of the
+    points of the other kind that a point is on the right side of, minus the AUC, over the share of
+    points of its own kind. Arguments as of :func:`auc`, with points of both kinds.
+
+    >>> influences(np.array([1.0, 2.0, 2.0, 3.0]), np.array([False, False, True, True]))
+    array([ 0.25, -0.25, -0.25,  0.25])
+    """
+    found = np.empty(len(score))
+    ranks = stats.rankdata(score)
+    for kind, sign in ((wrong, 1), (~wrong, -1)):
+        below = ranks[kind] - stats.rankdata(score[kind])  # points of the other kind; ties half
+        share = below / (~kind).sum()
+        found[kind] = sign * (share - share.mean()) / kind.mean()
+    return found
+
+
 def points(results: Results) -> pd.DataFrame:
     """How well a point's own LSS, or LSR, predicts that it is classified wrongly: see :func:`auc`.
 
@@ -45,51 +68,125 @@ def points(results: Results) -> pd.DataFrame:
             :data:`COLUMNS` of ``samples``.
 
     Returns:
-        Frame with one row per stratum, stage and score: ``cells``, ``trials`` behind them (done
-        and not collapsed), ``left_out``, the trials without a wrong or without a correct point,
-        ``m`` and ``wrong`` points of a trial (means over all of these trials; points that never
-        move have no score and do not count), ``auc``, its mean over cells after averaging over
-        seeds; ``low`` and ``high``, its 95% t-interval; ``p`` of the t-test against 0.5;
-        ``p_adjusted`` (Benjamini and Hochberg) over the table. These tests ask whether other
-        networks would give the same answer on the same points, not whether other points would.
+        Frame with one row per stratum, stage and score: ``cells``, ``seeds``, ``trials`` behind
+        them (done and not collapsed), ``left_out``, the trials without a wrong or without a correct
+        point, ``m`` and ``wrong`` points of a trial (means over all of these trials; points that
+        never move have no score and do not count), ``auc``, its mean over cells after averaging
+        over seeds; ``low`` and ``high``, its 95% interval, and ``p`` against 0.5, see
+        :func:`interval`; ``p_adjusted`` (Benjamini and Hochberg) over the table. The cells of a
+        sweep have the same test points and seeds, so they are no independent draws. These numbers
+        ask whether other seeds on other points would give the same answer at the same gammas.
     """
     cell = [*CELL, *varying(results.trials), "points"]
-    trials = not_collapsed(results)[["trial", *cell]]
+    trials = not_collapsed(results)[["trial", "seed", *cell]]
+    trials = trials.assign(cell=trials.groupby(cell, dropna=False).ngroup())
     samples = results.samples.loc[results.samples.trial.isin(trials.trial), list(COLUMNS)]
-    samples = samples.dropna(subset=["label", "prediction"])
-    rows: list[dict[str, Any]] = []
-    for (trial, stage), part in samples.groupby(["trial", "stage"], observed=True):  # type: ignore
-        wrong = (part.prediction != part.label).to_numpy()
-        for score in SCORES:
-            value = part[score].to_numpy("float64")
-            known = ~np.isnan(value)
-            row = {"trial": trial, "stage": stage, "score": score, "m": known.sum()}
-            row |= {"wrong": wrong[known].sum(), "auc": auc(value[known], wrong[known])}
-            rows.append(row)
-    found = pd.DataFrame(rows, columns=["trial", "stage", "score", "m", "wrong", "auc"])
-    found = found.astype({"trial": "str"}).merge(trials, on="trial")
-    by = [*STRATUM, "stage", "score"]
-    table = []
-    found = found.sort_values(by[:-1], kind="stable")
-    for key, group in found.groupby(by, dropna=False, sort=False):
-        used = group[group.auc.notna()]
-        means = used.groupby(cell, dropna=False).auc.mean().to_numpy()
-        row = dict(zip(by, key, strict=True)) | {"cells": len(means), "trials": len(used)}  # type: ignore
-        row |= {
-            "left_out": len(group) - len(used),
-            "m": group.m.mean(),
-            "wrong": group.wrong.mean(),
-        }
-        table.append(row | _mean_auc(means))
-    columns = [*by, "cells", "trials", "left_out", "m", "wrong", "auc", "low", "high", "p"]
-    frame = pd.DataFrame(table, columns=columns)
+    samples = samples.dropna(subset=["label", "prediction"]).astype({"trial": "str"})
+    rows = []
+    for key, members in trials.groupby(STRATUM, dropna=False):
+        about = dict(zip(STRATUM, key, strict=True))  # type: ignore[call-overload]
+        own = samples[samples.trial.isin(members.trial)]
+        for stage, part in own.groupby("stage"):
+            for score in SCORES:
+                row = about | {"stage": stage, "score": score}
+                rows.append(row | _row(members, list(_of_trials(part, score))))
+    columns = [*STRATUM, "stage", "score", "cells", "seeds", "trials", "left_out", "m", "wrong"]
+    frame = pd.DataFrame(rows, columns=[*columns, "auc", "low", "high", "p"])
     return frame.assign(p_adjusted=adjusted(frame.p))
 
 
-def _mean_auc(cells: np.ndarray) -> dict[str, float]:
-    """Mean over cells, its 95% t-interval within [0, 1], and the p value of the t-test."""
-    if len(cells) < 2 or np.ptp(cells) < 1e-12:
-        return {"auc": float(cells.mean()) if len(cells) else np.nan}
-    test: Any = stats.ttest_1samp(cells, 0.5)
-    low, high = np.clip(test.confidence_interval(0.95), 0, 1)
-    return {"auc": float(cells.mean()), "low": low, "high": high, "p": test.pvalue}
+def _of_trials(samples: pd.DataFrame, score: str) -> Iterator[dict[str, Any]]:
+    """Yield the AUC of each trial, and how much each point pulls it, as a series."""
+    for trial, part in samples[samples[score].notna()].groupby("trial"):
+        wrong = (part.prediction != part.label).to_numpy()
+        values = part[score].to_numpy("float64")
+        row = {"trial": trial, "m": len(part), "wrong": wrong.sum(), "auc": auc(values, wrong)}
+        if np.isfinite(row["auc"]):
+            row["pull"] = pd.Series(influences(values, wrong), part.point.to_numpy())
+        yield row
+
+
+def _row(members: pd.DataFrame, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of one stratum, stage and score from those of its trials."""
+    every = pd.DataFrame(found, columns=["trial", "m", "wrong", "auc", "pull"])
+    every = every.merge(members[["trial", "seed", "cell"]], on="trial")
+    used = every[every.auc.notna()]
+    row = {"cells": used.cell.nunique(), "seeds": used.seed.nunique(), "trials": len(used)}
+    row |= {"left_out": len(every) - len(used), "m": every.m.mean(), "wrong": every.wrong.mean()}
+    if not len(used):
+        return row | {"auc": np.nan}
+    mean = float(used.groupby("cell").auc.mean().mean())
+    of_seeds = [
+        (part.auc.mean(), pd.concat(part.pull.to_list(), axis=1).fillna(0).mean(axis=1))
+        for _, part in used.groupby("seed", dropna=False)
+    ]
+    pulls = pd.concat([pull for _, pull in of_seeds], axis=1).fillna(0).to_numpy().T
+    low, high, p = interval(mean, np.array([value for value, _ in of_seeds]), pulls)
+    return row | {"auc": mean, "low": low, "high": high, "p": p}
+
+
+def interval(
+    mean: float, seeds: np.ndarray, pulls: np.ndarray, resamples: int = RESAMPLES
+) -> tuple[float, float, float]:
+    """The 95% interval of a mean AUC over seeds and points, and its p value against 0.5.
+
+    From 6 seeds on, seeds and points are resampled together, each independently of the other (Owen
+    2007, Ann. Appl. Stat. 1, 386), with percentiles widened as for Student's t. With 2 to 5 seeds
+    the interval is Student's over the seeds, with the variance over points added to the square of
+    the standard error. If the seeds share their points, they would otherwise agree on an accident
+    of these points. Both are wider than needed where points differ from seed to seed.
+
+    Args:
+        mean: the mean AUC.
+        seeds: AUC of each seed, (s,), mean over its cells.
+        pulls: how much each point pulls the AUC of each seed, (s, m).
+        resamples: of the bootstrap.
+
+    Returns:
+        ``low`` and ``high`` in [0, 1], and p from the t distribution with s - 1 degrees of freedom;
+        NaN with one seed, or if neither seeds nor points differ.
+    """
+    s, m = pulls.shape
+    if s < 2:
+        return np.nan, np.nan, np.nan
+    if s < FEWEST:
+        drawn = np.zeros(0)
+        error = float(np.sqrt(seeds.var(ddof=1) / s + pulls.mean(axis=0).var() / m))
+    else:
+        drawn = _resampled(seeds - seeds.mean(), pulls, resamples)
+        error = float(drawn.std() * np.sqrt(s / (s - 1)))
+    if error < NOTHING:
+        return np.nan, np.nan, np.nan
+    t = stats.t(s - 1)
+    if len(drawn):
+        tail = stats.norm.cdf(t.ppf(0.025) * np.sqrt(s / (s - 1)))
+        low, high = mean + np.quantile(drawn, [tail, 1 - tail])
+    else:
+        low, high = mean + t.ppf(0.975) * error * np.array([-1, 1])
+    return max(low, 0.0), min(high, 1.0), float(2 * t.sf(abs(mean - 0.5) / error))
+
+
+def _resampled(seeds: np.ndarray, pulls: np.ndarray, resamples: int) -> np.ndarray:
+    """Deviations of the mean AUC in resamples of seeds and of points, (resamples,)."""
+    s, m = pulls.shape
+
+    def statistic(of_seeds: np.ndarray, of_points: np.ndarray, axis: int) -> np.ndarray:
+        pulled = _counts(of_points, m) @ pulls.T / m  # (r, s)
+        return (_counts(of_seeds, s) * (seeds + pulled)).sum(axis=1) / s
+
+    return stats.bootstrap(
+        (np.arange(s), np.arange(m)),
+        statistic,
+        n_resamples=resamples,
+        batch=max(BATCH // m, 1),
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).bootstrap_distribution
+
+
+def _counts(drawn: np.ndarray, n: int) -> np.ndarray:
+    """How often each of n things is in each resample: (r, n) indices -> (r, n)."""
+    r = len(drawn)
+    places = (drawn + n * np.arange(r)[:, None]).ravel()
+    return np.bincount(places, minlength=n * r).reshape(r, n).astype("float64")

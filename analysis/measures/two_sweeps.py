@@ -28,7 +28,7 @@ def compare(results: Results, other: Results) -> pd.DataFrame:
         One row per cell and score: the cell's configuration (with m, because an OTS depends on m),
         ``score``, ``here`` and ``there`` (means over seeds), ``seeds`` and ``seeds_there``,
         ``difference`` (here minus there) with Welch's 95% interval ``low`` to ``high``, NaN if a
-        side has one seed. No rows if they share no cell.
+        side has one seed or if nothing varies between seeds. No rows if they share no cell.
     """
     cell = list(dict.fromkeys([*CELL, *(field.name for field in CONFIG)]))
     here, there = (_by_cell(side, cell) for side in (results, other))
@@ -80,4 +80,4 @@ def sentence(table: pd.DataFrame, name: str) -> str:
     said = f"Compared with {name}, {cells} in both: {'; '.join(parts)}."
     if table.low.notna().any():
         return said
-    return f"{said} There are no intervals, because no cell has several seeds in both."
+    return f"{said} There are no intervals: no cell has several seeds in both that differ."

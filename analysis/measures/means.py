@@ -1,0 +1,60 @@
+"""Tests of means over seeds. No spread between seeds is no evidence: there is no test then."""
+
+import warnings
+
+import numpy as np
+from scipy import stats
+
+from analysis.measures.cells import CONSTANT
+
+Tested = tuple[float, float, float]  # the mean, the half-width of its 95% interval, and p
+
+
+def student(values: np.ndarray, limit: float = 0, scale: float | None = None) -> Tested:
+    """Mean of some numbers with Student's interval, and the two-sided p of a limit as the truth.
+
+    Args:
+        values: finite numbers of shape (n,), n > 0.
+        limit: the mean under the null hypothesis.
+        scale: size of the numbers that these are differences of; by default their own size. Values
+            that differ by no more than rounding at this size count as constant.
+
+    Returns:
+        The mean, the half-width of its 95% interval, and p. The last two are NaN if n = 1 or if the
+        values are constant.
+
+    >>> student(np.array([1.0, 1.0, 1.0]))
+    (1.0, nan, nan)
+    """
+    mean = float(values.mean())
+    size = float(abs(values).max()) if scale is None else scale
+    if np.ptp(values) <= CONSTANT * size:  # also if there is only one
+        return mean, np.nan, np.nan
+    half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+    return mean, float(half), float(np.asarray(stats.ttest_1samp(values, limit))[1])
+
+
+def welch(x: np.ndarray, y: np.ndarray, least: float = 0) -> Tested:
+    """Mean of y minus mean of x with Welch's interval, and the two-sided p of ``least``.
+
+    Args:
+        x: finite numbers of shape (n,), n > 0.
+        y: finite numbers of shape (k,), k > 0.
+        least: the difference under the null hypothesis.
+
+    Returns:
+        The difference, the half-width of its 95% interval, and p. The last two are NaN if a side
+        has one number, or if both sides are constant.
+
+    >>> welch(np.array([1.0, 2.0, 3.0]), np.array([4.0]))
+    (2.0, nan, nan)
+    """
+    change = float(y.mean() - x.mean())
+    constant = np.ptp(x) + np.ptp(y) <= CONSTANT * max(abs(x).max(), abs(y).max())
+    if constant or min(len(x), len(y)) < 2:
+        return change, np.nan, np.nan
+    with warnings.catch_warnings():  # SciPy warns if one of the two is constant
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_ind(y - least, x, equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    return change, float(high - low) / 2, float(np.asarray(test)[1])
