@@ -22,11 +22,11 @@ from analysis.plots.robustness import (
     mixed_by_distance,
 )
 from analysis.plots.scores import (
+    factor_against_epoch,
     factors_against_gamma,
     lss_against_epoch,
     ots_against_m,
     scores_against_gamma,
-    factor_against_epoch,
 )
 from analysis.plots.stages import lss_by_stage, scores_by_stage
 from analysis.plots.tracks import has_tracks, tracks_by_gamma, tracks_by_stage

@@ -164,8 +164,12 @@ def name_line(axes: Axes, height: float, text: str, align: str = "center") -> No
     )  # fmt: skip
 
 
-# Columns with the values for n independent directions, and their names.
-RANDOM = {"lss": ("lss_random", "√n"), "straightness_factor": ("blocks", "n")}
+# Columns with the values of scores at random, the names of these values, and how to write them.
+RANDOM = {
+    "lss": ("lss_random", "√n", "√n = {:.2f}"),
+    "straightness_factor": ("blocks", "n", "n = {:.0f}"),
+    "ots": ("ots_random", "1/m", "1/m = {:.2g}"),
+}
 
 
 def line_baselines(axes: Axes, trials: pd.DataFrame, score: str = "lss") -> list[float]:
@@ -174,15 +178,10 @@ def line_baselines(axes: Axes, trials: pd.DataFrame, score: str = "lss") -> list
     Returns:
         The heights of these lines.
     """
-    column, name = RANDOM[score]
+    column, name, written = RANDOM[score]
     baselines = [
         (trials[f"{score}_initial"].mean(), ":", INITIAL, "init. {:.2f}"),
-        (
-            trials[column].mean(),
-            "--",
-            name,
-            f"{name} = {{:.2f}}" if score == "lss" else f"{name} = {{:g}}",
-        ),
+        (trials[column].mean(), "--", name, written),
     ]
     baselines = sorted(line for line in baselines if np.isfinite(line[0]))
     for i, (height, dashes, label, text) in enumerate(baselines):
@@ -195,14 +194,12 @@ def random_baselines(
     axes: Axes, score: str, trials: pd.DataFrame, named: bool = True
 ) -> list[float]:
     """Draw a dashed line at sqrt(n), n or 1/m for each n or m, and return the heights."""
-    column, text_of = {
-        "lss": ("lss_random", "√n = {:.2f}"),
-        "straightness_factor": ("blocks", "n = {:.0f}"),
-        "ots": ("ots_random", "1/m = {:.2g}"),
-    }.get(score, ("", ""))
-    heights = sorted(trials[column].dropna().unique()) if column else []
+    if score not in RANDOM:
+        return []
+    column, _, written = RANDOM[score]
+    heights = sorted(trials[column].dropna().unique())
     for height in heights:
-        text = text_of.format(height)
+        text = written.format(height)
         axes.axhline(height, linestyle="--", label=text, **BASELINE)
         if named:
             name_line(axes, height, text)
