@@ -97,7 +97,8 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
     Returns:
         One :class:`Stage` each, in order. A stage whose states are not all finite has no
         assignment problem. Memory: one batch of two states, and with
-        ``transport`` two states of all m points and an (m, m) matrix for each stage.
+        ``transport`` two states of all m points and 1.5 (m, m) matrices for each stage, or only
+        the states where those are smaller.
     """
     shapes: dict[int, list[Points]] = defaultdict(list)
     inputs: dict[int, list[Tensor]] = defaultdict(list)

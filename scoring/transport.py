@@ -129,8 +129,8 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
     With ``baseline`` it holds all that :func:`scoring.shuffled.shuffled` takes: half a matrix more.
 
     It is computed on the device of the points and in their precision (own costs: float64). The
-    caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers: products
-    are kept if d >= m / 2, otherwise points. ValueError like :func:`optimal_transport_score`.
+    caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and
+    keeps products or points, whichever are smaller. ValueError like :func:`optimal_transport_score`.
     """
     x, y = arrays.together(arrays.floats(x), arrays.floats(y))
     x, y = _flat(x), _flat(y)
@@ -166,7 +166,7 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
         along=_along(x, centres),
         relative=sizes[1] / sizes[0],
     )
-    if m > 2 * d:
+    if m * (1.5 if baseline else 1.0) > 2 * d:  # the points are smaller
         a, b = centred(slice(None))
         return problem._replace(x=a, y=b)
     inner: Any = 0
