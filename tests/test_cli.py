@@ -258,7 +258,7 @@ def test_in_a_pipe_no_line_is_broken_and_on_a_narrow_terminal_columns_go_first()
     nothing |= {"scoring": [], "leftover": [], "missing": trials[1:], "weightless": []}
     rows = {trials[0].trial: row}
     state = folder.State(root="", trials=trials, rows=rows, begun=[], **nothing)
-    for width, columns in ((1000, 16), (100, 10), (80, 7), (60, 5), (50, 4)):
+    for width, columns in ((1000, 16), (100, 9), (80, 7), (60, 5), (50, 4)):
         console = Console(file=io.StringIO(), width=width)
         console.print(results_table(state, width))
         lines = console.file.getvalue().splitlines()

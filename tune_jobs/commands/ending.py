@@ -36,14 +36,14 @@ def _known(value: float | None, digits: int) -> str:
 # the scores and their baselines stay.
 SCORES: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("train acc.", lambda row: number(row["clean_train_accuracy"]), 5),
-    ("test acc.", lambda row: number(row["test_accuracy"]), 8),
-    ("excess", lambda row: _known(row["geodesic_excess"], 2), 8),
+    ("test acc.", lambda row: number(row["test_accuracy"]), 9),
+    ("excess", lambda row: _known(row["geodesic_excess"], 2), 9),
     ("initial", lambda row: _known(row["geodesic_excess_initial"], 2), 7),
     ("LSS", lambda row: number(row["lss"], 2), 8),
     ("initial", lambda row: number(row["lss_initial"], 2), 6),
     ("sqrt(n)", lambda row: number(row["lss_random"], 2), 4),
     ("LSR", lambda row: number(row["lsr"], 2), 1),
-    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 8),
+    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 9),
     ("initial", lambda row: number(row["ots_initial"]), 6),
     ("shuffled", lambda row: _known(row["ots_shuffled"], 3), 5),
     ("1/m", lambda row: number(row["ots_random"], 4), 4),
@@ -114,7 +114,7 @@ def results_table(state: State, width: int) -> Table:
             lines.append([names[trial.trial] + mark, *(figure(row) for _, figure, _ in SCORES)])
     full = [line for line in lines if len(line) > 2]
     known = [i for i in range(1, len(SCORES) + 1) if not full or any(line[i] for line in full)]
-    for least in range(1, 9):
+    for least in range(1, 10):
         kept = [0, *(i for i in known if SCORES[i - 1][2] >= least)]
         fitted = [[line[i] for i in kept] if len(line) > 2 else line for line in lines]
         heads = ["trial", *(SCORES[i - 1][0] for i in kept[1:])]
