@@ -70,7 +70,7 @@ def action(track: Tensor, transport: bool = True, threads: int | None = None) ->
     if not transport:
         return found
     solved = optimal_transport_score(track[0], track[-1], threads)
-    return found._replace(optimal_cost=solved.optimal_cost, random_cost=_random_cost(track))
+    return found._replace(optimal_cost=solved.optimal_cost, random_cost=solved.random_cost)
 
 
 def geodesic_excess(source: Action | Tensor) -> GeodesicExcess:
@@ -139,10 +139,3 @@ def _scaled(track: Tensor) -> tuple[Tensor, float]:
     track = as_track(track)
     scale = safe_scale(track)
     return (track if scale == 1 else track * scale), scale
-
-
-def _random_cost(track: Tensor) -> float:
-    """Mean squared distance over all pairs of an input and an output."""
-    x, y = track[0].double(), track[-1].double()
-    spread = (x - x.mean(0)).square().sum(1).mean() + (y - y.mean(0)).square().sum(1).mean()
-    return float(spread + (y.mean(0) - x.mean(0)).square().sum())

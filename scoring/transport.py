@@ -129,8 +129,8 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
     With ``baseline`` it holds all that :func:`scoring.shuffled.shuffled` takes: half a matrix more.
 
     It is computed on the device of the points and in their precision (own costs: float64). The
-    caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and
-    keeps products or points, whichever are smaller. ValueError like :func:`optimal_transport_score`.
+    caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and keeps
+    products or points, whichever are smaller. ValueError like :func:`optimal_transport_score`.
     """
     x, y = arrays.together(arrays.floats(x), arrays.floats(y))
     x, y = _flat(x), _flat(y)
