@@ -102,7 +102,7 @@ def _factors(trained: pd.DataFrame) -> list[str]:
     for network, rows in known.groupby("network", observed=True):
         after, before = _typical(rows, "geodesic_excess")
         name = network_name(network)
-        parts = [_change(word, *_typical(rows, column)) for column, word in FACTORS.items()]
+        parts = [_change(rows, column) for column in FACTORS]
         told = (
             f"{name[0].upper() + name[1:]}: geodesic excess {before:.2f} before training, "
             f"{after:.2f} after. {parts[0]} {parts[1]}"
@@ -117,12 +117,15 @@ def _factors(trained: pd.DataFrame) -> list[str]:
     return said
 
 
-def _change(factor: str, after: float, before: float) -> str:
+def _change(cells: pd.DataFrame, column: str) -> str:
     """How training changed a factor, and whether it was near 1 all along."""
+    factor, (after, before) = FACTORS[column], _typical(cells, column)
+    fell = int((cells[column] < cells[f"{column}_initial"]).sum())
+    ends = f"from {before:.2f} to {after:.2f} (lower in {fell} of {plural(len(cells), 'cell')})"
     if after < before / CHANGED:
-        return f"{factor} fell from {before:.2f} to {after:.2f}: learned."
+        return f"{factor} fell {ends}: learned."
     if after > before * CHANGED:
-        return f"{factor} rose from {before:.2f} to {after:.2f}: away from the geodesic."
+        return f"{factor} rose {ends}: away from the geodesic."
     if before <= CHANGED:
         return f"{factor} was {before:.2f} before training and is {after:.2f}: free."
     return f"{factor} was {before:.2f} before training and is {after:.2f}: hardly changed."
