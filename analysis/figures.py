@@ -24,7 +24,7 @@ from analysis.results import Results, ResultsError, load
 from scoring.storage import StoreError, refuse_links
 
 COLUMNS = {  # the columns of the larger tables that figures show
-    "epochs": ["trial", "epoch", "lss"],
+    "epochs": ["trial", "epoch", "lss", "straightness_factor"],
     "tracks": [
         *("trial", "epoch", "stage", "blocks", "collapsed", "projected"),
         *("lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"),

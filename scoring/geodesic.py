@@ -20,28 +20,9 @@ import numpy as np
 from torch import Tensor
 
 from scoring.arrays import safe_scale
+from scoring.excess import Action, GeodesicExcess, excess, ratio
 from scoring.line_shape import as_track
 from scoring.transport import optimal_transport_score
-
-
-class Action(NamedTuple):
-    """What the geodesic excess of a stage is computed from. All values are squared distances."""
-
-    energy: np.ndarray  # (n,) E_l: the mean over points of |v_l|^2
-    drift: np.ndarray  # (n,) the squared length of the mean over points of v_l
-    network_cost: float  # the mean over points of |x^(n) - x^(0)|^2
-    shift: float  # the squared length of the mean over points of x^(n) - x^(0)
-    optimal_cost: float = math.nan  # W2^2; NaN where no assignment was solved
-    random_cost: float = math.nan  # the mean of |x^(n)_j - x^(0)_i|^2 over all pairs i, j
-
-
-class GeodesicExcess(NamedTuple):
-    """The geodesic excess of a stage and its factors; dimensionless."""
-
-    excess: float  # straightness * transport, >= 1
-    straightness: float  # n sum E_l / C, >= 1; about n for independent directions in high dimension
-    transport: float  # C / W2^2, >= 1
-    transport_share: float  # (C - W2^2) / (random cost - W2^2): 0 optimal, 1 random
 
 
 class WassersteinCurve(NamedTuple):
@@ -89,24 +70,7 @@ def action(track: Tensor, transport: bool = True, threads: int | None = None) ->
     if not transport:
         return found
     solved = optimal_transport_score(track[0], track[-1], threads)
-    return found._replace(optimal_cost=solved.optimal_cost, random_cost=_random_cost(track))
-
-
-def without_drift(found: Action) -> Action:
-    """The action with the mean step of each block removed from every point.
-
-    A shift that all points share costs action but moves a cloud optimally, so it can hide how
-    far the rest is from a geodesic. W2^2 falls by the squared length of the shift, exactly.
-
-    >>> import torch
-    >>> shifted = action(torch.tensor([[0.0, 2.0], [9.0, 11.0]])[:, :, None])
-    >>> without_drift(shifted).network_cost
-    0.0
-    """
-    costs = np.array([found.network_cost, found.optimal_cost, found.random_cost]) - found.shift
-    network, optimal, random = (max(float(cost), 0.0) for cost in costs)  # NaN stays NaN
-    energy = np.maximum(np.asarray(found.energy) - found.drift, 0.0)
-    return Action(energy, np.zeros(len(energy)), network, 0.0, optimal, random)
+    return found._replace(optimal_cost=solved.optimal_cost, random_cost=solved.random_cost)
 
 
 def geodesic_excess(source: Action | Tensor) -> GeodesicExcess:
@@ -130,13 +94,7 @@ def geodesic_excess(source: Action | Tensor) -> GeodesicExcess:
     (2.0, 2.0, 1.0)
     """
     found = source if isinstance(source, Action) else action(_scaled(source)[0])
-    total = len(found.energy) * math.fsum(found.energy)
-    return GeodesicExcess(
-        _ratio(total, found.optimal_cost),
-        _ratio(total, found.network_cost),
-        _ratio(found.network_cost, found.optimal_cost),
-        _ratio(found.network_cost - found.optimal_cost, found.random_cost - found.optimal_cost),
-    )
+    return excess(found)
 
 
 def wasserstein_curve(track: Tensor, threads: int | None = None) -> WassersteinCurve:
@@ -165,14 +123,14 @@ def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve
     block_costs = np.asarray(block_costs, dtype=np.float64)
     speeds = np.sqrt(block_costs)
     length, n = math.fsum(speeds), len(speeds)
-    speed_factor = _ratio(n * math.fsum(block_costs), length**2)
+    speed_factor = ratio(n * math.fsum(block_costs), length**2)
     return WassersteinCurve(
         speeds=speeds,
         speed_variation=math.sqrt(max(speed_factor - 1, 0.0)),
-        length_ratio=_ratio(length, math.sqrt(whole.optimal_cost)),
-        block_factor=_ratio(math.fsum(whole.energy), math.fsum(block_costs)),
+        length_ratio=ratio(length, math.sqrt(whole.optimal_cost)),
+        block_factor=ratio(math.fsum(whole.energy), math.fsum(block_costs)),
         speed_factor=speed_factor,
-        excess=geodesic_excess(whole).excess,
+        excess=excess(whole).excess,
     )
 
 
@@ -181,17 +139,3 @@ def _scaled(track: Tensor) -> tuple[Tensor, float]:
     track = as_track(track)
     scale = safe_scale(track)
     return (track if scale == 1 else track * scale), scale
-
-
-def _random_cost(track: Tensor) -> float:
-    """Mean squared distance over all pairs of an input and an output."""
-    x, y = track[0].double(), track[-1].double()
-    spread = (x - x.mean(0)).square().sum(1).mean() + (y - y.mean(0)).square().sum(1).mean()
-    return float(spread + (y.mean(0) - x.mean(0)).square().sum())
-
-
-def _ratio(above: float, below: float) -> float:
-    """A quotient; +inf where only ``below`` is 0, NaN where both are."""
-    if below == 0:
-        return math.inf if above > 0 else math.nan
-    return above / below

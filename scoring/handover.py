@@ -218,8 +218,8 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
 
     solved: dict[tuple[int, int], Solved] = {}  # by epoch and stage
     if initial is not None:
-        solved |= {(first, k): one for k, one in _solve(initial, labels, threads).items()}
-    solved_last = _solve(final, labels, threads)
+        solved |= {(first, k): one for k, one in _solve(initial, trial, labels, threads).items()}
+    solved_last = _solve(final, trial, labels, threads)
     solved |= {(last, k): one for k, one in solved_last.items()}
 
     baselines = {row["stage"]: row for row in reversed(tracks)}  # of the first epoch
@@ -261,12 +261,19 @@ def _problem_arrays(stage: "Stage") -> dict[str, Any]:
 def _shape(name: str, m: int) -> tuple[int | None, ...]:
     """The shape of a field of a problem with m points."""
     shapes = {"inner": (m, m), "x": (m, None), "y": (m, None), "collapsed": (None,)}
-    return shapes.get(name, () if name in ("shift", "unit", "scale") else (m,))
+    shapes |= dict.fromkeys(("shift", "unit", "scale", "random_cost", "relative"), ())
+    return (shapes | {"gram": (m * (m + 1) // 2,)}).get(name, (m,))
 
 
-def _solve(archive: Archive, labels: np.ndarray, threads: int | None) -> dict[int, Solved]:
-    """Solve the problem of each stage that has one."""
-    from scoring.transport import Problem, class_scores, solve  # loads numba
+def _solve(
+    archive: Archive, trial: str, labels: np.ndarray, threads: int | None
+) -> dict[int, Solved]:
+    """Solve the problem of each stage that has one, and that of shuffled displacements.
+
+    The trial's id is the seed of the shuffle, so that a second run gives the same baseline.
+    """
+    from scoring.shuffled import shuffled  # loads numba
+    from scoring.transport import Problem, class_scores, solve
 
     solved = {}
     for stage, names in sorted(archive.stages.items()):
@@ -277,7 +284,16 @@ def _solve(archive: Archive, labels: np.ndarray, threads: int | None) -> dict[in
         arrays: dict[str, Any] = {
             name: archive.array(stage, name, *_shape(name, len(labels))) for name in fields
         }
-        transport = solve(Problem(**arrays), threads)
-        by_class = class_scores(transport, labels).tolist()
-        solved[stage] = Solved(transport, by_class, time.perf_counter() - start)
+        problem = Problem(**arrays)
+        transport = solve(problem, threads)
+        middle = time.perf_counter()
+        order = np.random.default_rng([*trial.encode(), stage]).permutation(len(labels))
+        other = shuffled(problem, order)
+        solved[stage] = Solved(
+            transport,
+            class_scores(transport, labels).tolist(),
+            middle - start,
+            other and solve(other, threads),
+            time.perf_counter() - middle,
+        )
     return solved

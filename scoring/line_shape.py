@@ -20,6 +20,7 @@ class Points(NamedTuple):
     zero_segments: Tensor  # (m,) int64, segments of length 0
     lengths: Tensor  # (n, m) length of each segment
     cosines: Tensor  # (n - 1, m) between successive segments; NaN where one has length 0
+    distances: Tensor  # (m,) between the ends of a track
 
 
 class LineShape:
@@ -42,6 +43,7 @@ class LineShape:
         self._unit: Tensor | None = None  # the previous unit segment (or 0), (m, ...)
         self._lengths: list[Tensor] = []  # of each segment, (m,)
         self._cosines: list[Tensor] = []  # between each segment and the previous one, (m,)
+        self._sums: list[Tensor] = []  # of each step over points, (d,)
 
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
@@ -55,7 +57,9 @@ class LineShape:
                 f"a state of shape {tuple(state.shape)} in a track of {tuple(self._last.shape)}: "
                 "the states of a stage have one dimension"
             )
-        step, length = _normalised(state - self._last)  # (m, ...), (m,)
+        step = state - self._last
+        self._sums.append(step.sum(0).flatten())
+        step, length = _normalised(step)  # (m, ...), (m,)
         self._direction += step
         if self._unit is not None:
             self._cosines.append(self._unit.mul_(step).sum(tuple(range(1, step.ndim))))
@@ -79,13 +83,18 @@ class LineShape:
         # Where unit steps cancel, only rounding remains: some half-units in the last place.
         nothing = resultant <= 4 * torch.finfo(resultant.dtype).eps * moving
         inverse = torch.where(nothing, 0.0, resultant).clamp(max=moving.double()) / moving
-        _, distance = _normalised(self._last - self._first)
-        ratio = total / distance  # 0/0: never moves; x/0: returns
+        _, distances = _normalised(self._last - self._first)
+        ratio = total / distances  # 0/0: never moves; x/0: returns
         cosines = torch.stack(self._cosines) if self._cosines else lengths.new_empty(0, len(total))
         cosines = cosines.clamp(-1, 1)  # NaN stays NaN
         still = (lengths[1:] == 0) | (lengths[:-1] == 0)  # no direction, so no angle
         cosines = cosines.masked_fill(still, torch.nan)
-        return Points(1 / inverse, inverse, ratio, lengths / total, zero, lengths, cosines)
+        shares = lengths / total
+        return Points(1 / inverse, inverse, ratio, shares, zero, lengths, cosines, distances)
+
+    def step_sums(self) -> Tensor:
+        """The sum over points of each step x^(l) - x^(l-1), (n, d) float64."""
+        return torch.stack(self._sums)
 
     def ratio(self) -> Tensor:
         """LSR of each point, (m,): see :func:`line_shape_ratio`."""

@@ -5,10 +5,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from scoring.excess import Action, excess, without_drift
 from scoring.schemas import LOSSES
 
 if TYPE_CHECKING:  # numba need not load to look at a sweep's folder
     from scoring.transport import Transport
+
+
+FACTORS = {  # column of the tracks table -> field of scoring.excess.GeodesicExcess
+    "geodesic_excess": "excess",
+    "straightness_factor": "straightness",
+    "transport_factor": "transport",
+}
+STRAIGHTNESS = ("straightness_factor", "straightness_factor_without_drift")
+"""The columns that are known after every epoch."""
+DRIFTLESS = "_without_drift"  # ends the name of a factor that is taken without the mean steps
+GEOMETRIC = [name + end for name in FACTORS for end in ("", DRIFTLESS)]
+"""Columns of which stages have a geometric mean, so that the mean excess is still the product."""
 
 
 class Solved(NamedTuple):
@@ -17,6 +30,18 @@ class Solved(NamedTuple):
     transport: "Transport"
     by_class: list[float]  # OTS of the points of each class
     seconds: float  # to solve it
+    shuffled: "Transport | None" = None  # of shuffled displacements; None in earlier versions
+    shuffled_seconds: float = 0.0
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Geometric mean; NaN if a value is NaN or there are none, +inf if a value is.
+
+    >>> geometric_mean([2.0, 8.0])
+    4.0
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.exp2(_mean(np.log2(list(values)))))
 
 
 def track_row(
@@ -35,6 +60,7 @@ def track_row(
     """
     row = dict(row) | {"split": "test", "ots_random": 1 / row["m"]}
     row |= {f"{name}_initial": baseline[name] for name in ("lss", "inverse_lss", "lsr")}
+    row["straightness_factor_initial"] = baseline.get("straightness_factor", np.nan)
     if solved is None:
         return row
     transport = solved.transport
@@ -54,11 +80,42 @@ def track_row(
         "solve_rounds": transport.rounds,
         "solve_edges": transport.edges,
         "solve_seconds": solved.seconds,
+        **_excess(row, transport),
     }
+    if solved.shuffled is not None:
+        row |= {"ots_shuffled": solved.shuffled.ots, "gap_shuffled": solved.shuffled.gap}
+        row["shuffled_seconds"] = solved.shuffled_seconds
     if solved_baseline is not None:
         before = solved_baseline.transport
+        factors = _excess(baseline, before)
         row |= {"ots_initial": before.ots, "gap_initial": before.gap}
+        row |= {
+            f"{name}_initial": factors[name] for name in ("geodesic_excess", "transport_factor")
+        }
     return row
+
+
+def _excess(row: Mapping[str, Any], transport: "Transport") -> dict[str, Any]:
+    """The geodesic excess of a stage and its factors, with drift and without.
+
+    NaN where the row lacks what an earlier version did not measure.
+    """
+    energy = row.get("energy") or [np.nan]
+    action = Action(
+        energy,
+        row.get("drift") or [np.nan] * len(energy),
+        transport.network_cost,
+        transport.shift,
+        transport.optimal_cost,
+        transport.random_cost,
+    )
+    columns = {"transport_share": excess(action).transport_share, "shift": transport.shift}
+    for end, found in (("", excess(action)), (DRIFTLESS, excess(without_drift(action)))):
+        columns |= {f"{name}{end}": getattr(found, field) for name, field in FACTORS.items()}
+    if transport.collapsed:  # any map would be optimal
+        kept = (*STRAIGHTNESS, "shift")
+        columns = {name: value if name in kept else np.nan for name, value in columns.items()}
+    return columns
 
 
 def sample_rows(
@@ -122,6 +179,10 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
         summary["ties"] = sum(row["ties"] for row in solved)
         summary["collapsed"] = any(row["collapsed"] for row in solved)
     for suffix, here in (("", final), ("_initial", first)):
+        for name in GEOMETRIC:
+            summary[name + suffix] = geometric_mean(row.get(name, np.nan) for row in here)
+        for name in ("transport_share", "ots_shuffled", "gap_shuffled"):
+            summary[name + suffix] = _mean(row.get(name, np.nan) for row in here)
         summary[f"energy{suffix}"] = _mean(sum(row.get("energy", [np.nan])) for row in here)
         summary[f"turning{suffix}"] = _mean(_mean(row.get("cosines", [])) for row in here)
         for name in ("separated", "not_monotone"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scoring.energy import StraightDistance
+from scoring.excess import Action, excess, without_drift
 from scoring.line_shape import LineShape, Points, as_state
 from scoring.projection import SHOWN, project
 from scoring.separation import Separation
@@ -38,6 +39,9 @@ class Stage:
     zero_segments: int  # of length 0, in tracks that move
     lengths: np.ndarray  # (n, m) of each segment
     cosines: np.ndarray  # (n - 1, m) between successive segments
+    distances: np.ndarray  # (m,) between the ends of each track
+    drift: np.ndarray  # (n,) squared length of the mean over points of each step
+    shift: float  # squared length of the mean over points of the way from first to last state
     problem: Problem | None  # between inputs and outputs, if requested and the states are finite
     projected: np.ndarray | None  # (n + 1, p, 2): the first points in 2-d, if requested
 
@@ -53,6 +57,8 @@ class Stage:
         some = bool(moving.any())
         seen = {} if self.projected is None else {"projected": _digits(self.projected)}
         with np.errstate(invalid="ignore"):  # inf - inf, if the steps of a point cancel
+            energy, cost = np.square(self.lengths).mean(1), float(np.square(self.distances).mean())
+            action = Action(energy, self.drift, cost, self.shift)
             return seen | {
                 "stage": self.stage,
                 "blocks": len(self.shares),
@@ -69,7 +75,10 @@ class Stage:
                     self.shares[:, moving].mean(1) if some else np.full(len(self.shares), np.nan)
                 ).tolist(),
                 "lss_random": len(self.shares) ** 0.5,
-                "energy": np.square(self.lengths).mean(1).tolist(),
+                "straightness_factor": excess(action).straightness,
+                "straightness_factor_without_drift": excess(without_drift(action)).straightness,
+                "energy": energy.tolist(),
+                "drift": self.drift.tolist(),
                 "cosines": [_mean(cosines) for cosines in self.cosines],
             }
 
@@ -88,12 +97,14 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
     Returns:
         One :class:`Stage` each, in order. A stage whose states are not all finite has no
         assignment problem. Memory: one batch of two states, and with
-        ``transport`` two states of all m points and an (m, m) matrix for each stage.
+        ``transport`` two states of all m points and 1.5 (m, m) matrices for each stage, or only
+        the states where those are smaller.
     """
     shapes: dict[int, list[Points]] = defaultdict(list)
     inputs: dict[int, list[Tensor]] = defaultdict(list)
     outputs: dict[int, list[Tensor]] = defaultdict(list)
     projected: dict[int, list[list[Tensor]]] = defaultdict(list)  # by stage, batch and state
+    sums: dict[int, Tensor] = {}  # of each step over points, (n, d)
     dimensions: dict[int, int] = {}
     seen = 0
     with full_precision():
@@ -118,10 +129,16 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
                 outputs[before[0]].append(before[1].flatten(1).float())
             for stage, shape in here.items():
                 shapes[stage].append(shape.points())
+                sums[stage] = shape.step_sums().add_(sums.get(stage, 0.0))
             seen += len(batch)
         return [
             _stage(
-                k, dimensions[k], shapes[k], inputs.pop(k, None), outputs.pop(k, None), projected[k]
+                (k, dimensions[k]),
+                shapes[k],
+                sums.pop(k) / seen,
+                inputs.pop(k, None),
+                outputs.pop(k, None),
+                projected[k],
             )
             for k in sorted(shapes)
         ]
@@ -180,19 +197,20 @@ def _side_by_side(walk: Walk, batches: Iterable[Tensor]) -> Iterator[tuple[int, 
 
 
 def _stage(
-    stage: int,
-    dimension: int,
+    place: tuple[int, int],
     batches: list[Points],
+    steps: Tensor,
     inputs: list[Tensor] | None,
     outputs: list[Tensor] | None,
     projected: list[list[Tensor]],
 ) -> Stage:
+    """Join what batches gave of a stage k in d dimensions, with its mean steps, (n, d)."""
     points = Points(*(torch.cat(parts, dim=-1).cpu() for parts in zip(*batches, strict=True)))
-    score, inverse, ratio, shares, zero, lengths, cosines = (part.numpy() for part in points)
+    score, inverse, ratio, shares, zero, lengths, cosines, ends = (p.numpy() for p in points)
     moving = ~np.isnan(score)
     measured = Stage(
-        stage=stage,
-        dimension=dimension,
+        stage=place[0],
+        dimension=place[1],
         score=score,
         inverse_score=inverse,
         ratio=ratio,
@@ -200,12 +218,16 @@ def _stage(
         zero_segments=int(zero[moving].sum()),
         lengths=lengths,
         cosines=cosines,
+        distances=ends,
+        drift=steps.square().sum(1).cpu().numpy(),
+        shift=float(steps.sum(0).square().sum()),
         problem=None,
         projected=_joined(projected),
     )
     if not (inputs and outputs and measured.finite):
         return measured
-    return replace(measured, problem=assignment_problem(torch.cat(inputs), torch.cat(outputs)))
+    problem = assignment_problem(torch.cat(inputs), torch.cat(outputs), baseline=True)
+    return replace(measured, problem=problem)
 
 
 def _joined(batches: list[list[Tensor]]) -> np.ndarray | None:

@@ -46,6 +46,11 @@ class Problem(NamedTuple):
     x: Any = None  # centred and scaled points (m, d), if the products are not kept
     y: Any = None
     scale: float = 1.0  # the points were multiplied by this power of two before all else
+    # Only for scoring.shuffled; earlier versions did not write them.
+    random_cost: float = math.nan  # mean of |x_i - y_j|^2 over all i and j
+    along: Any = None  # (m,) float64: product of x_i - mean x with mean y - mean x
+    relative: float = math.nan  # the scale of y over that of x, a power of two
+    gram: Any = None  # products of centred and scaled x with itself: row i from column i on
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All fields with a value, as arrays for a file; ``Problem(**arrays)`` restores them."""
@@ -87,6 +92,8 @@ class Transport:
     collapsed: bool
     rounds: int  # passes over all pairs
     edges: int  # pairs of points kept as candidates
+    shift: float  # what a common shift of all points adds to both costs
+    random_cost: float  # of a random matching, on average; NaN in problems of earlier versions
 
 
 def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Transport:
@@ -116,13 +123,14 @@ def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Trans
     return solve(assignment_problem(x, y), threads)
 
 
-def assignment_problem(x: Any, y: Any) -> Problem:
+def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
     """The assignment problem between inputs and outputs, (m, d) each.
 
+    With ``baseline`` it holds all that :func:`scoring.shuffled.shuffled` takes: half a matrix more.
+
     It is computed on the device of the points and in their precision (own costs: float64). The
-    caller must turn TF32 and autocast off. It never takes more than (m, m) or (m, d) numbers:
-    products are kept if d is at least m / 2, otherwise the points. Raises ValueError like
-    :func:`optimal_transport_score`.
+    caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and keeps
+    products or points, whichever are smaller. ValueError like :func:`optimal_transport_score`.
     """
     x, y = arrays.together(arrays.floats(x), arrays.floats(y))
     x, y = _flat(x), _flat(y)
@@ -150,14 +158,25 @@ def assignment_problem(x: Any, y: Any) -> Problem:
             (p[:, here] - c[here]) * s for p, c, s in zip((x, y), centres, sizes, strict=True)
         )
 
-    known = own, columns, rows, _shift(x, y), collapsed, 1 / sizes[0] / sizes[1]
-    if m > 2 * d:
-        return Problem(*known, None, *centred(slice(None)), scale)
+    shift = _shift(x, y)
+    problem = Problem(
+        *(own, columns, rows, shift, collapsed, 1 / sizes[0] / sizes[1]),
+        scale=scale,
+        random_cost=float(around[0].mean() + around[1].mean()) + shift,
+        along=_along(x, centres),
+        relative=sizes[1] / sizes[0],
+    )
+    if m * (1.5 if baseline else 1.0) > 2 * d:  # the points are smaller
+        a, b = centred(slice(None))
+        return problem._replace(x=a, y=b)
     inner: Any = 0
+    gram: Any = 0
     for start in range(0, d, DIMENSIONS):
         a, b = centred(slice(start, start + DIMENSIONS))
         inner += a @ b.T
-    return Problem(*known, inner, scale=scale)
+        gram += a @ a.T if baseline else 0
+    half = [row[i:] for i, row in enumerate(_numpy(gram))] if baseline else []
+    return problem._replace(inner=inner, gram=np.concatenate(half) if half else None)
 
 
 def solve(problem: Problem, threads: int | None = None) -> Transport:
@@ -216,6 +235,8 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
         collapsed=collapsed,
         rounds=last.rounds,
         edges=len(last.edges.cost),
+        shift=float(in_units(shift)),
+        random_cost=float(in_units(float(problem.random_cost))),
     )
 
 
@@ -351,6 +372,12 @@ def _shift(x: Any, y: Any) -> float:
     """|mean of y_i - x_i|^2 in float64."""
     sums = [_numpy((_double(y[here]) - _double(x[here])).sum(0)) for here in _slices(len(x))]
     return float(((np.sum(sums, axis=0) / len(x)) ** 2).sum())
+
+
+def _along(x: Any, centres: tuple[Any, Any]) -> np.ndarray:
+    """(x_i - mean x) (mean y - mean x) in float64, (m,)."""
+    first, way = _double(centres[0]), _double(centres[1]) - _double(centres[0])
+    return np.concatenate([_numpy((_double(x[s]) - first) @ way) for s in _slices(len(x))])
 
 
 def _prefixes(m: int) -> list[int]:

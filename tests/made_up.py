@@ -104,6 +104,7 @@ def made_up_trial(
             | {"clean_train_accuracy": min(accuracy + 0.03, 1.0), "train_accuracy": accuracy}
             | {
                 "inverse_lss": 1 / lss,
+                "straightness_factor": lss**2,
                 "seconds": 2.0,
                 "learning_rate": 1e-3,
                 "test_loss": 1 - progress,
@@ -113,7 +114,15 @@ def made_up_trial(
     curve = curve[: last + 1]
     end = {name: curve[-1][name] for name in ("test_accuracy", "clean_train_accuracy", "lss")}
     end |= {name: curve[-1][name] for name in ("train_accuracy", "inverse_lss", "lsr", "test_loss")}
-    scores = {
+    transport = 1.02 if network == "resnet" else 1.15
+    factors = {"straightness_factor": curve[-1]["lss"] ** 2, "transport_factor": transport}
+    factors |= {"straightness_factor_initial": initial**2, "transport_factor_initial": transport}
+    for when in ("", "_initial"):
+        product = factors[f"straightness_factor{when}"] * factors[f"transport_factor{when}"]
+        factors |= {f"geodesic_excess{when}": product, f"transport_share{when}": 0.5}
+    scores = factors | {
+        "blocks": blocks,
+        "ots_shuffled": 0.8,
         "ots": 0.9 - 0.1 * strength if network == "resnet" else 0.004,
         "gap": 0.9,
         "suboptimality": 0.0,
@@ -135,8 +144,10 @@ def made_up_trial(
     }
     if collapsed:
         scores |= {"ots": np.nan, "gap": 1.0}
+        scores |= {"transport_factor": np.nan, "geodesic_excess": np.nan}
     if status == "stopped":
-        unknown = ["ots", "ots_initial", "gap", "gap_initial"]
+        unknown = ["ots", "ots_initial", "gap", "gap_initial", "ots_shuffled"]
+        unknown += [n for n in factors if not n.startswith("straightness")]
         scores |= dict.fromkeys([*unknown, "suboptimality", "ties", "collapsed"])
     row = key | config | machine | end | scores
     if tried and status == "done":

@@ -114,6 +114,44 @@ def geodesic_excess(tracks):
     return total / optimal, total / cost, cost / optimal
 
 
+def without_drift(tracks):
+    """The tracks with the mean step of each block removed from every point.
+
+    >>> without_drift([[[0.0], [1.0]], [[0.0], [3.0]]])
+    [[[0.0], [-1.0]], [[0.0], [1.0]]]
+    """
+    means = [
+        [sum(column) / len(tracks) for column in zip(*moved, strict=True)]
+        for moved in zip(*(steps(track) for track in tracks), strict=True)
+    ]
+    moved = []
+    for track in tracks:
+        states = [track[0]]
+        for step, mean in zip(steps(track), means, strict=True):
+            states.append([x + v - c for x, v, c in zip(states[-1], step, mean, strict=True)])
+        moved.append(states)
+    return moved
+
+
+def random_cost(x, y):
+    """The mean squared distance over all pairs of an input and an output.
+
+    >>> random_cost([[0.0], [2.0]], [[0.0], [0.0]])
+    2.0
+    """
+    return sum(squared_distance(a, b) for a in x for b in y) / len(x) / len(y)
+
+
+def shuffled(x, y, order):
+    """Outputs of the map that moves input i by the displacement of input order[i].
+
+    >>> shuffled([[0.0], [5.0]], [[1.0], [9.0]], [1, 0])
+    [[4.0], [6.0]]
+    """
+    ways = [[q - p for p, q in zip(a, b, strict=True)] for a, b in zip(x, y, strict=True)]
+    return [[p + v for p, v in zip(a, ways[i], strict=True)] for a, i in zip(x, order, strict=True)]
+
+
 def squared_wasserstein(tracks, start, end):
     """W2^2 between two states of a stage, by trying every matching.
 

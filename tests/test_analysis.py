@@ -16,7 +16,7 @@ from scipy import stats
 
 from analysis import report, tables
 from analysis.claims import claims_sentence
-from analysis.measures.findings import geodesic_sentence, robustness_sentence, sentences
+from analysis.measures.findings import geodesic_sentence, headline, robustness_sentence, sentences
 from analysis.measures.layout import COUNTS, fold, readable
 from analysis.measures.planned import extra_sentence, planned
 from analysis.measures.summary import summary
@@ -302,6 +302,59 @@ def test_the_certificate_is_the_weakest_of_all_trials(
         made_up_trial(tmp_path, seed=seed, suboptimality=share)
     (sentence,) = [s for s in sentences(load(tmp_path)) if "proved" in s]
     assert sentence.startswith(f"Every assignment is {said}")
+
+
+def factors(straightness: tuple[float, float], transport: tuple[float, float]) -> dict[str, float]:
+    """Columns of a trial with these factors, before training and after."""
+    columns = {}
+    for when, one, other in zip(("_initial", ""), straightness, transport, strict=True):
+        columns |= {f"straightness_factor{when}": one, f"transport_factor{when}": other}
+        columns[f"geodesic_excess{when}"] = one * other
+    return columns
+
+
+def test_the_headline_is_the_excess_and_says_which_factor_was_learned_and_which_was_free(
+    tmp_path: Path,
+) -> None:
+    made_up_trial(tmp_path, gamma=0, **factors((10, 8), (1.0, 1.01)))  # type: ignore[arg-type]
+    made_up_trial(tmp_path, gamma=1e-2, **factors((10, 2), (1.0, 1.01)))  # type: ignore[arg-type]
+    told = headline(summary(load(tmp_path)))
+    assert told.number == "Geodesic excess 4.04"
+    assert "(geometric mean of 2 cells); before training 10.00" in told.baseline
+    (resnet,) = told.factors
+    assert resnet.startswith("ResNet: geodesic excess 10.00 before training, 4.04 after. ")
+    assert "Straightness factor fell from 10.00 to 4.00 (lower in 2 of 2 cells): learned." in resnet
+    assert "Transport factor was 1.00 before training and is 1.01: free." in resnet
+    assert "before training 1.000, of shuffled displacements 0.800" in resnet
+    made_up_trial(tmp_path, "plain", **factors((50, 60), (1.2, 1.2)))  # type: ignore[arg-type]
+    plain, again = headline(summary(load(tmp_path))).factors
+    assert again == resnet
+    assert "Straightness factor rose from 50.00 to 60.00 (lower in 0 of 1 cell): away" in plain
+    assert "Transport factor was 1.20 before training and is 1.20: hardly changed." in plain
+
+
+def test_without_an_excess_the_headline_is_the_line_shape_as_before(tmp_path: Path) -> None:
+    later = ("_factor", "_drift", "_share", "_shuffled", "_excess")
+    later += tuple(f"{end}_initial" for end in later)
+    names = [name for name in TABLES["trials"].names if name.endswith(later)]
+    made_up_trial(tmp_path, **dict.fromkeys(names))  # type: ignore[arg-type]
+    results = load(tmp_path)
+    told = headline(summary(results))
+    assert told.number.startswith("LSS ")
+    assert told.factors == ()
+    shown = set(readable(fold(summary(results))[0]))
+    assert not {text for text in shown if re.search("factor|excess|share|shuffled", text)}
+    html = report.build(tmp_path).read_text()
+    assert "learned, or was it free" not in html
+    assert "Straightness factor during training" not in html
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_cell_whose_excess_is_not_finite_is_in_no_headline(tmp_path: Path, broken: float) -> None:
+    made_up_trial(tmp_path, gamma=0, geodesic_excess=broken, transport_factor=broken)
+    assert headline(summary(load(tmp_path))).number.startswith("LSS ")
+    made_up_trial(tmp_path, gamma=1.0, **factors((4, 2), (1, 1)))  # type: ignore[arg-type]
+    assert headline(summary(load(tmp_path))).number == "Geodesic excess 2.00"
 
 
 def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) -> None:

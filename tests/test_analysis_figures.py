@@ -33,7 +33,8 @@ from scoring.schemas import TABLES
 from scoring.tables import read_rows, write_table
 
 OF_ONE_STAGE = [
-    *("lss_against_epoch", "tracks_by_gamma", "scores_against_gamma"),
+    *("lss_against_epoch", "factor_against_epoch", "factors_against_gamma"),
+    *("tracks_by_gamma", "scores_against_gamma"),
     *("accuracy_against_score", "ots_against_m"),
 ]
 FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]

@@ -13,7 +13,13 @@ from matplotlib.figure import Figure
 from analysis import report, tables
 from analysis.measures.summary import summary
 from analysis.plots import style
-from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
+from analysis.plots.scores import (
+    factor_against_epoch,
+    factors_against_gamma,
+    lss_against_epoch,
+    ots_against_m,
+    scores_against_gamma,
+)
 from analysis.results import load
 from scoring import tables as stored
 from scoring.places import SWEEP, table_path
@@ -56,6 +62,21 @@ def test_the_nulls_are_drawn_into_the_panels_against_gamma(sweep: Path) -> None:
     assert "√n = 3.16" in lss
     assert "1/m = 0.001" in ots
     assert figure.axes[3].get_ylabel() == "OTS (fraction, m = 1,000)"
+
+
+def test_the_nulls_are_drawn_into_the_panels_of_the_factors(sweep: Path) -> None:
+    results = load(sweep)
+    straightness, transport = labels(factors_against_gamma(results))
+    assert straightness.count(style.INITIAL) == transport.count(style.INITIAL) == 2
+    assert "n = 10" in straightness
+    figure = factor_against_epoch(results)
+    means = summary(results).set_index(["network", "gamma"]).straightness_factor
+    for place, network in enumerate(("plain", "resnet")):
+        lines = drawn(figure, place)
+        assert {style.INITIAL, "n", *(f"γ = {g:g}" for g in GAMMAS)} <= set(lines)
+        np.testing.assert_allclose(lines["n"][:, 1], 10)
+        end = lines[f"γ = {GAMMAS[-1]:g}"][-1]
+        np.testing.assert_allclose(end, [6, means[network, GAMMAS[-1]]])
 
 
 def drawn(figure: Figure, place: int) -> dict[str, np.ndarray]:

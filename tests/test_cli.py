@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import signal
 import socket
@@ -251,12 +252,13 @@ def test_in_a_pipe_no_line_is_broken_and_on_a_narrow_terminal_columns_go_first()
     trials = sweep.read("demo", ["seeds=2", "layers=fully_connected", "K=1", "epochs=12"]).trials
     row = dict.fromkeys(("clean_train_accuracy", "test_accuracy", "lss", "lss_initial"), 0.5)
     row |= dict.fromkeys(("lss_random", "lsr", "ots", "ots_initial", "ots_random"), 0.5)
+    row |= dict.fromkeys(("geodesic_excess", "geodesic_excess_initial", "ots_shuffled"), 0.5)
     row |= {"collapsed": False, "points": 60, "epochs_done": 12, "seconds": 1.0, "status": "done"}
     nothing = {"name": "x", "description": "", "extra": [], "to_suggest": 0, "unevaluated": []}
     nothing |= {"scoring": [], "leftover": [], "missing": trials[1:], "weightless": []}
     rows = {trials[0].trial: row}
     state = folder.State(root="", trials=trials, rows=rows, begun=[], **nothing)
-    for width, columns in ((1000, 13), (100, 10), (80, 7), (60, 5), (50, 4)):
+    for width, columns in ((1000, 16), (100, 9), (80, 7), (60, 5), (50, 4)):
         console = Console(file=io.StringIO(), width=width)
         console.print(results_table(state, width))
         lines = console.file.getvalue().splitlines()
@@ -264,6 +266,9 @@ def test_in_a_pipe_no_line_is_broken_and_on_a_narrow_terminal_columns_go_first()
         assert len(lines[1].split()) - 2 == columns, lines[1]
         assert lines[1].startswith("plain gamma=0 seed=0 ")
         assert lines[2].split()[-1] == "missing"
+    row |= dict.fromkeys(("geodesic_excess", "geodesic_excess_initial"), math.nan)
+    row["ots_shuffled"] = None  # in results of an earlier version
+    assert [str(c.header) for c in results_table(state, 1000).columns][3:5] == ["LSS", "initial"]
     with redirect_stdout(io.StringIO()):
         assert output().width >= 1000
 

@@ -12,14 +12,8 @@ from test_energy import points_of
 from test_line_shape import tracks
 from torch.testing import assert_close
 
-from scoring.geodesic import (
-    Action,
-    action,
-    curve_from_costs,
-    geodesic_excess,
-    wasserstein_curve,
-    without_drift,
-)
+from scoring.excess import Action, without_drift
+from scoring.geodesic import action, curve_from_costs, geodesic_excess, wasserstein_curve
 
 CLOSE = {"rel": 1e-6, "abs": 1e-9}
 

@@ -99,6 +99,10 @@ def test_a_file_from_before_a_column_was_added_reads_as_null(tmp_path):
 def test_files_from_before_the_geometry_was_measured_read_as_null(tmp_path, table):
     new = {"energy", "weight_norms", "energy_ratio", "cosines", "straight_distance", "turning"}
     new |= {n for n in schemas.TABLES[table].names if n.startswith(("separat", "not_mono"))}
+    new |= {
+        n for n in schemas.TABLES[table].names if n.endswith(("_factor", "_shuffled", "_drift"))
+    }
+    new |= {"geodesic_excess", "transport_share", "shuffled_seconds", "drift", "shift"}
     new |= {f"{n}_initial" for n in new}
     schema = schemas.TABLES[table]
     older = pa.schema([field for field in schema if field.name not in new])

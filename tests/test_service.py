@@ -138,7 +138,11 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
         assert float(child.data.tags["geosweep.ots_random"]) == pytest.approx(1 / 60, rel=1e-5)
         steps = [m.step for m in client.get_metric_history(child.info.run_id, "lss")]
         assert steps == [0, 1, 2]
-        assert child.data.metrics["ots"] == state.rows[trial_id]["ots"]
+        for name in ("ots", "gap", "geodesic_excess"):
+            first, last = client.get_metric_history(child.info.run_id, name)
+            assert (first.step, last.step) == (0, 2)
+            row = state.rows[trial_id]
+            assert (first.value, last.value) == (row[f"{name}_initial"], row[name])
         for table in schemas.TABLES.keys() - {"robustness"}:  # nothing was evaluated
             path = client.download_artifacts(child.info.run_id, places.table_path(table, trial_id))
             assert pq.read_table(path).num_rows > 0

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +12,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scoring import handover, schemas
 from scoring.energy import kinetic_energy, straight_distance, turning
+from scoring.excess import excess, without_drift
+from scoring.geodesic import action
 from scoring.line_shape import line_shape_ratio, line_shape_score, segment_shares
 from scoring.projection import SHOWN, project, projection
+from scoring.rows import GEOMETRIC
 from scoring.separation import Separation
 from scoring.stages import geometry, measure
 from scoring.tables import read_row, read_table, write_table
@@ -53,6 +57,11 @@ def test_each_stage_has_the_scores_of_its_own_track():
         assert stage.problem is None
         assert_allclose(stage.row()["energy"], kinetic_energy(track), rtol=1e-12)
         assert_allclose(stage.row()["cosines"], turning(track).mean(1), rtol=1e-12)
+        steps = action(track, transport=False)
+        assert_allclose(stage.row()["drift"], steps.drift, rtol=1e-12)
+        for name, part in (("", steps), ("_without_drift", without_drift(steps))):
+            wanted = excess(part).straightness
+            assert_allclose(stage.row()[f"straightness_factor{name}"], wanted, rtol=1e-12)
 
 
 def test_transport_is_between_the_inputs_and_the_outputs_of_a_stage():
@@ -238,7 +247,7 @@ def handed_over(root, rows, problems):
     losses = {field.name: 1.0 for field in schemas.LOSSES}
     times = {"seconds": 1.0, "finished_at": moment}
     epochs = [{"epoch": epoch} | losses | times for epoch in (0, 1)]
-    labels = np.zeros(POINTS, dtype=np.int64)
+    labels = np.zeros(len(problems[0].score), dtype=np.int64)
     history = {"summary": summary, "epochs": epochs, "tracks": rows}
     handover.leave_initial(root, "a", problems)
     handover.leave_final(root, "a", problems, labels, labels, history)
@@ -270,6 +279,64 @@ def test_a_trial_has_the_means_over_its_stages_and_their_nulls(tmp_path):
     assert stored[-1]["separation_m"] == POINTS
 
 
+def test_the_excess_and_the_shuffled_ots_of_a_stage_and_of_a_trial_are_those_of_plain_loops(
+    tmp_path,
+):
+    draw = torch.Generator().manual_seed(5)
+    both = {k: torch.randn(4, 6, 3, generator=draw).cumsum(0) + 2 * k for k in (1, 2)}
+    stages = measure(walk_of(both), torch.arange(6).split(4), transport=True)
+    rows = [{"epoch": epoch} | stage.row() for epoch in (0, 1) for stage in stages]
+    trial = handed_over(str(tmp_path), rows, stages)
+    wanted = []
+    for row in read_table(str(tmp_path), "tracks").to_pylist():
+        points = both[row["stage"]].double().transpose(0, 1).tolist()
+        factors = reference.geodesic_excess(points)
+        moved = reference.geodesic_excess(reference.without_drift(points))
+        wanted.append([*factors, *moved])
+        assert_allclose([row[name] for name in GEOMETRIC[::2]], factors, rtol=1e-5)
+        assert_allclose([row[name] for name in GEOMETRIC[1::2]], moved, rtol=1e-5)
+        for name, factor in zip(GEOMETRIC[::2], factors, strict=True):
+            assert_allclose(row[f"{name}_initial"], factor, rtol=1e-5)
+        x, y = ([track[end] for track in points] for end in (0, -1))
+        costs = row["network_cost"], row["optimal_cost"], reference.random_cost(x, y)
+        share = (costs[0] - costs[1]) / (costs[2] - costs[1])
+        assert_allclose(row["transport_share"], share, rtol=1e-4)
+        order = np.random.default_rng([*b"a", row["stage"]]).permutation(6)
+        least, best = reference.optimal_matchings(x, reference.shuffled(x, y, order))
+        assert row["ots_shuffled"] in [np.mean(np.equal(sigma, range(6))) for sigma in best]
+        assert_allclose(row["gap_shuffled"], least / 6 / row["network_cost"], rtol=1e-5)
+    means = np.exp(np.log(wanted[:2]).mean(0))
+    for number, name in enumerate([*GEOMETRIC[::2], *GEOMETRIC[1::2]]):
+        for end in ("", "_initial"):
+            assert_allclose(trial[name + end], means[number], rtol=1e-5)
+    product = trial["straightness_factor"] * trial["transport_factor"]
+    assert_allclose(trial["geodesic_excess"], product)
+
+
+def test_a_stage_without_a_common_shift_has_the_same_factors_with_drift_and_without():
+    track = both_ways(tracks()[1].flatten(2))
+    (stage,) = measure(walk_of({1: track}), [torch.arange(2 * POINTS)], transport=True)
+    row = stage.row()
+    assert_allclose(row["drift"], 0, atol=1e-12)
+    assert_allclose(row["straightness_factor"], row["straightness_factor_without_drift"])
+
+
+def both_ways(track):
+    """A track with the mirror image of every point."""
+    return torch.cat([track, -track], dim=1)
+
+
+def test_a_stage_that_collapses_has_a_straightness_but_no_excess(tmp_path):
+    track = tracks()[1].clone()
+    track[-1] = 1.0
+    stages = measure(walk_of({1: track}), [torch.arange(POINTS)], transport=True)
+    rows = [{"epoch": epoch} | stages[0].row() for epoch in (0, 1)]
+    trial = handed_over(str(tmp_path), rows, stages)
+    assert trial["straightness_factor"] > 1
+    for name in ("geodesic_excess", "transport_factor", "transport_share", "ots_shuffled"):
+        assert math.isnan(trial[name])
+
+
 def test_a_history_from_before_the_geometry_was_measured_can_be_finished(tmp_path):
     older = ("lss", "inverse_lss", "lsr", "m", "lss_random", "stage", "blocks", "shares")
     stages = measure(walk_of(tracks()), [torch.arange(POINTS)], transport=True)
@@ -279,7 +346,7 @@ def test_a_history_from_before_the_geometry_was_measured_can_be_finished(tmp_pat
         for stage in stages
     ]
     trial = handed_over(str(tmp_path), rows, stages)
-    for name in ("energy", "turning", "separated", "not_monotone"):
+    for name in ("energy", "turning", "separated", "not_monotone", "geodesic_excess"):
         assert math.isnan(trial[name])
         assert math.isnan(trial[f"{name}_initial"])
     assert_allclose(trial["lss"], np.mean([stage.score.mean() for stage in stages]))

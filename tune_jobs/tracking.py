@@ -41,11 +41,12 @@ METRICS = (  # kept short, sixteen with ROBUSTNESS: many keys make MLflow's page
     "test_accuracy",
     "seconds",
     "lss",
-    "inverse_lss",
     "lsr",
+    "geodesic_excess",
     "ots",
     "gap",
 )
+ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # if measured
 TAGS = ("suboptimality", "ots_random", "lss_random")  # random baselines: OTS 1/m, LSS sqrt(n)
 
@@ -244,9 +245,9 @@ class Tracker:
                     file.parent.mkdir(parents=True)
                     file.write_bytes(content)
             self._client.log_artifacts(run, folder)
-        initial = {"ots": row["ots_initial"], "gap": row["gap_initial"]}
-        self._log(trial, initial, 0, initial, row["trained_at"])
-        self._log(trial, row, row["epochs_done"], (*initial, *ROBUSTNESS), row["trained_at"])
+        initial = {name: row[f"{name}_initial"] for name in ENDS}
+        self._log(trial, initial, 0, ENDS, row["trained_at"])
+        self._log(trial, row, row["epochs_done"], (*ENDS, *ROBUSTNESS), row["trained_at"])
         for name in TAGS:
             if row[name] is not None:
                 self._client.set_tag(run, f"geosweep.{name}", f"{row[name]:.6g}")

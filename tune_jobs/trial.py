@@ -18,6 +18,7 @@ from models.network import Network, build, decayed
 from models.training import Epoch, diverged, train
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
+from scoring.rows import STRAIGHTNESS, geometric_mean
 from scoring.stages import Stage
 from scoring.tables import read_row
 from tune_jobs import checkpoints, provenance
@@ -101,6 +102,7 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
                 handover.leave_initial(job.root, job.id, stages)
             summary |= _summary(job, epoch.network)
         means = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
+        means |= {name: geometric_mean(row[name] for row in rows) for name in STRAIGHTNESS}
         seconds = epoch.record["seconds"] + time.perf_counter() - start
         record = epoch.record | means | {"seconds": seconds, "finished_at": _now()}
         if job.keep == "best" and not failed:

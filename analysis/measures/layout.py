@@ -9,6 +9,13 @@ from analysis.measures.cells import CELL
 from analysis.measures.markup import csv_cell, latex_comment, latex_text, markdown_text, utf8
 from scoring.schemas import CONFIG
 
+# Columns that are left out if no row has a value: earlier versions did not write them.
+LATER = [
+    f"{name}{end}"
+    for name in ("geodesic_excess", "straightness_factor", "transport_factor", "transport_share")
+    for end in ("", "_initial")
+]
+LATER += ["ots_shuffled", "suboptimality", "error"]
 # Columns that are left out if every row has 0.
 COUNTS = ["stopped", "diverged", "failed", "collapsed", "without_ots", "ties"]
 
@@ -17,6 +24,10 @@ HEADINGS = {
     "gamma": "γ",
     "points": "m",
     "train_accuracy": "running train accuracy",
+    "geodesic_excess_initial": "geodesic excess before training",
+    "straightness_factor_initial": "straightness factor before training",
+    "transport_factor_initial": "transport factor before training",
+    "transport_share_initial": "transport share before training",
     "lss": "LSS",
     "lss_initial": "LSS before training",
     "lss_random": "√n",
@@ -26,6 +37,7 @@ HEADINGS = {
     "lsr": "LSR",
     "ots": "OTS",
     "ots_initial": "OTS before training",
+    "ots_shuffled": "OTS of shuffled displacements",
     "ots_random": "1/m",
     "gap_initial": "gap before training",
     "lesion_auc": "lesion AUC",
@@ -46,10 +58,15 @@ HEADINGS = {
     "high": "95% to",
 }
 DECIMALS = {
+    "geodesic_excess": 2,
+    "straightness_factor": 2,
+    "transport_factor": 3,
+    "transport_share": 3,
     "lss": 2,
     "lsr": 2,
     "inverse_lss": 3,
     "ots": 3,
+    "ots_shuffled": 3,
     "gap": 3,
     "rho": 2,
     "low": 2,
@@ -124,7 +141,7 @@ def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Remove the columns that carry no information.
 
     These are columns of the configuration that hold one value, counts that are 0 in every row, and
-    ``suboptimality`` and ``error`` if every row has none.
+    those of LATER where no row has a value.
 
     Returns:
         The narrower table, and the removed values as a phrase ("dataset = digits, K = 1").
@@ -134,7 +151,7 @@ def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     first = readable(table[same].head(1))
     phrase = ", ".join(f"{n} = {first[n].iloc[0]}" for n in first if first[n].iloc[0])
     drop = [n for n in COUNTS if n in table and not table[n].any()]
-    drop += [n for n in ("suboptimality", "error") if n in table and table[n].isna().all()]
+    drop += [n for n in LATER if n in table and table[n].isna().all()]
     return table.drop(columns=[*same, *drop]), phrase
 
 

@@ -12,7 +12,8 @@ from scoring.schemas import CONFIG
 KEY = ["dataset", "network", "stages", "gamma", "seed"]
 # fmt: off
 OUTCOME = [
-    "status", "epochs_done", "clean_train_accuracy", "test_accuracy", "lss", "ots", "collapsed",
+    "status", "epochs_done", "clean_train_accuracy", "test_accuracy", "geodesic_excess",
+    "lss", "ots", "collapsed",
     "ties", "seconds", "scoring_seconds",
 ]
 # fmt: on

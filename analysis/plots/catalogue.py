@@ -21,7 +21,13 @@ from analysis.plots.robustness import (
     measured,
     mixed_by_distance,
 )
-from analysis.plots.scores import lss_against_epoch, ots_against_m, scores_against_gamma
+from analysis.plots.scores import (
+    factor_against_epoch,
+    factors_against_gamma,
+    lss_against_epoch,
+    ots_against_m,
+    scores_against_gamma,
+)
 from analysis.plots.stages import lss_by_stage, scores_by_stage
 from analysis.plots.tracks import has_tracks, tracks_by_gamma, tracks_by_stage
 from analysis.plots.trials import accuracy_against_score, pareto_front, search_history
@@ -61,6 +67,10 @@ class Spec(NamedTuple):
 
 def _any_done(results: Results, search: Search | None = None) -> bool:
     return len(done(results)) > 0
+
+
+def _any_factors(results: Results, search: Search | None = None) -> bool:
+    return bool(done(results).straightness_factor.notna().any())
 
 
 def _any_stages(results: Results, search: Search | None = None) -> bool:
@@ -110,6 +120,29 @@ FIGURES = {
         "by panel.",
         "a trial that is done",
         _any_done,
+    ),
+    "factor_against_epoch": Spec(
+        factor_against_epoch,
+        "Straightness factor during training",
+        "",
+        "Straightness factor against epoch, a panel per dataset, K and network, a line per gamma",
+        "The first factor of the geodesic excess against epoch, a line per γ; epoch 0 is before "
+        "training. 1: straight tracks at constant speed. Geometric mean over stages, then "
+        f"{BANDS} as a band, which is cut off where it leaves the panel. {BASELINES}n, the value "
+        "for n independent directions. Axes differ by panel.",
+        "a trial with a straightness factor",
+        _any_factors,
+    ),
+    "factors_against_gamma": Spec(
+        factors_against_gamma,
+        "Both factors of the geodesic excess against γ",
+        "",
+        "Straightness factor and transport factor against gamma, a line per network and K",
+        f"At the end of training: {BANDS} as a bar. Their product is the geodesic excess; the "
+        f"geodesic has 1 in both. {BASELINES}n, the straightness factor of n independent "
+        "directions.",
+        "a trial with a straightness factor",
+        _any_factors,
     ),
     "tracks_by_gamma": Spec(
         tracks_by_gamma,

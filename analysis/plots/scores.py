@@ -15,6 +15,8 @@ from analysis.plots import panels, scales, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
 
+FACTORS = ("straightness_factor", "transport_factor")  # of the geodesic excess
+OTS = "OTS (fraction, m = {m})"
 LINE = ["layers", "stages", "network"]
 
 
@@ -30,18 +32,35 @@ def lss_against_epoch(results: Results) -> Figure:
         are drawn. Many gammas have thin lines and a colour bar. Baselines in every panel: the
         mean value before training (dotted) and sqrt(n) (dashed). Axes of LSS differ by panel.
     """
+    return _against_epoch(results, "lss", "LSS (dimensionless)")
+
+
+def factor_against_epoch(results: Results) -> Figure:
+    """The straightness factor of the geodesic excess against epoch, as :func:`lss_against_epoch`.
+
+    Args:
+        results: from :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with a panel per dataset, K and network, and a line per gamma: the geometric mean
+        over stages, then the mean over seeds. Baselines: before training (dotted) and n (dashed).
+    """
+    return _against_epoch(results, "straightness_factor", "straightness factor")
+
+
+def _against_epoch(results: Results, score: str, label: str) -> Figure:
     done = cells.done(results)
     if not len(done):
         return style.nothing()
-    epochs = results.epochs[["trial", "epoch", "lss"]].astype({"trial": "str"})
+    epochs = results.epochs[["trial", "epoch", score]].astype({"trial": "str"})
     epochs = epochs.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
-    figure, places = panels.grid(done, {"lss": "LSS (dimensionless)"})
+    figure, places = panels.grid(done, {score: label})
     gammas = sorted(done.gamma.unique())
     by = [*places[0][2], "gamma", "epoch"]
-    means = mean_interval(panels.thinned(epochs), by, ["lss"]).reset_index()
-    for axes, score, key in places:
+    means = mean_interval(panels.thinned(epochs), by, [score]).reset_index()
+    for axes, _, key in places:
         seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
-        seen += style.line_shape_baselines(axes, panels.at(done, key))
+        seen += style.line_baselines(axes, panels.at(done, key), score)
         scales.limit(axes, seen, log=False)
         scales.whole_axis(axes, 0, epochs.epoch.max())
         panels.name_lowest(axes, "epoch (passes over the train split)")
@@ -129,40 +148,58 @@ def scores_against_gamma(results: Results) -> Figure:
         in its colour), sqrt(n) and 1/m (dashed). OTS is comparable at equal m only, so the axis
         names m.
     """
+    accuracies = ("clean_train_accuracy", "test_accuracy")
+    shown = {name: f"{name.replace('_', ' ')} (fraction)" for name in accuracies}
+    return _against_gamma(results, shown | {"lss": "LSS (dimensionless)", "ots": OTS})
+
+
+def factors_against_gamma(results: Results) -> Figure:
+    """The two factors of the geodesic excess against gamma: a line per network and K.
+
+    Args:
+        results: from :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with two panels per dataset, in the form of :func:`scores_against_gamma`: the
+        straightness factor with n (dashed) and the transport factor. Dotted: before training.
+    """
+    shown = {name: f"{name.replace('_', ' ')} (1: geodesic)" for name in FACTORS}
+    return _against_gamma(results, shown, "random: n")
+
+
+def _against_gamma(
+    results: Results, shown: dict[str, str], random: str = "random: √n, 1/m"
+) -> Figure:
+    """A row of panels per dataset, one for each score; four panels of one dataset in two rows."""
     done = without_collapsed(cells.done(results))
     if not len(done):
         return style.nothing()
     by = [*LINE, *panels.splitting(done)]
     lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
-    handles = _handles(lines, by)
+    handles = _handles(lines, by, random)
     datasets, gammas = sorted(done.dataset.unique()), sorted(done.gamma.unique())
-    wide = len(datasets) > 1
+    wide, count = len(datasets) > 1, len(shown)
     longest = max(len(str(line.get_label())) for line in handles)
     columns = max(1, min(4, int((13.0 if wide else 9.6) / (0.5 + 0.075 * longest))))
     figure, grid = style.sheet(
-        len(datasets) if wide else 2, 4 if wide else 2, (2.4, 2.0) if wide else (3.5, 2.2),
+        len(datasets) if wide else count // 2, count if wide else 2,
+        (2.4, 2.0) if wide and count > 2 else (3.5, 2.2),
         gaps=(1.25, 0.75), top=0.3, beside=0.85, below=0.25 + 0.22 * -(-len(handles) // columns),
     )  # fmt: skip
     grid = grid.ravel()
     for i, dataset in enumerate(datasets):
         trials = done[done.dataset == dataset]
-        shown = {
-            "clean_train_accuracy": "clean train accuracy (fraction)",
-            "test_accuracy": "test accuracy (fraction)",
-            "lss": "LSS (dimensionless)",
-            "ots": f"OTS (fraction, m = {panels.sizes(trials)})",
-        }
         for j, (score, label) in enumerate(shown.items()):
-            axes = grid[4 * i + j]
+            axes = grid[count * i + j]
             seen = style.random_baselines(axes, score, trials)
             for k, (key, line) in enumerate(zip(lines, handles, strict=False)):
                 shift = 0.08 * (k - (len(lines) - 1) / 2)
                 seen += _line(axes, score, panels.at(trials, key), gammas, shift, line)
-            axes.set_ylabel(label)
+            axes.set_ylabel(label.format(m=panels.sizes(trials)))
             title = panels.data_name(dataset) if wide or j == 0 else ""
             style.title(axes, title, "left")
             scales.gamma_axis(axes, gammas, log=len(gammas) > panels.MANY)
-            if score == "lss":
+            if score in ("lss", *FACTORS):
                 scales.limit(axes, seen, log=True)
             elif score == "ots":
                 axes.set_ylim(-0.04, 1.06)
@@ -173,7 +210,7 @@ def scores_against_gamma(results: Results) -> Figure:
     return figure
 
 
-def _handles(lines: list[dict], by: list[str]) -> list[Line2D]:
+def _handles(lines: list[dict], by: list[str], random: str) -> list[Line2D]:
     """Lines for the legend: one for each network, K and other setting, and the baselines."""
     others = [
         n for n in by if n not in ("network", "stages") and len({key[n] for key in lines}) > 1
@@ -186,7 +223,7 @@ def _handles(lines: list[dict], by: list[str]) -> list[Line2D]:
         label = panels.name(key, others)
         handles.append(Line2D([], [], label=label, alpha=1 - 0.8 * faint, **look))
     handles.append(style.baseline_handle(f"same network {INITIAL}", ":"))
-    handles.append(style.baseline_handle("random: √n, 1/m", "--"))
+    handles.append(style.baseline_handle(random, "--"))
     return handles
 
 

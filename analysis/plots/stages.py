@@ -63,7 +63,7 @@ def lss_by_stage(results: Results) -> Figure:
                 axes, here = grid[first + stage - 1, j], key | {"stage": stage}
                 axes.set_visible(True)
                 seen = panels.gamma_lines(axes, panels.at(means, here), "epoch", "lss", gammas)
-                seen += style.line_shape_baselines(axes, panels.at(ended, here))
+                seen += style.line_baselines(axes, panels.at(ended, here))
                 scales.limit(axes, seen, log=False)
                 scales.whole_axis(axes, 0, tracks.epoch.max())
                 title = f"stage {stage}{_shape(trials, stage)}"

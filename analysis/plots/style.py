@@ -164,11 +164,24 @@ def name_line(axes: Axes, height: float, text: str, align: str = "center") -> No
     )  # fmt: skip
 
 
-def line_shape_baselines(axes: Axes, trials: pd.DataFrame) -> list[float]:
-    """Draw LSS before training (dotted) and sqrt(n) (dashed), and return their heights."""
+# Columns with the values of scores at random, the names of these values, and how to write them.
+RANDOM = {
+    "lss": ("lss_random", "√n", "√n = {:.2f}"),
+    "straightness_factor": ("blocks", "n", "n = {:.0f}"),
+    "ots": ("ots_random", "1/m", "1/m = {:.2g}"),
+}
+
+
+def line_baselines(axes: Axes, trials: pd.DataFrame, score: str = "lss") -> list[float]:
+    """Draw LSS or the straightness factor before training (dotted) and at random (dashed).
+
+    Returns:
+        The heights of these lines.
+    """
+    column, name, written = RANDOM[score]
     baselines = [
-        (trials.lss_initial.mean(), ":", INITIAL, "init. {:.2f}"),
-        (trials.lss_random.mean(), "--", "√n", "√n = {:.2f}"),
+        (trials[f"{score}_initial"].mean(), ":", INITIAL, "init. {:.2f}"),
+        (trials[column].mean(), "--", name, written),
     ]
     baselines = sorted(line for line in baselines if np.isfinite(line[0]))
     for i, (height, dashes, label, text) in enumerate(baselines):
@@ -180,12 +193,13 @@ def line_shape_baselines(axes: Axes, trials: pd.DataFrame) -> list[float]:
 def random_baselines(
     axes: Axes, score: str, trials: pd.DataFrame, named: bool = True
 ) -> list[float]:
-    """Draw a dashed line at sqrt(n) or 1/m for each n or m, and return the heights."""
-    if score not in ("lss", "ots"):
+    """Draw a dashed line at sqrt(n), n or 1/m for each n or m, and return the heights."""
+    if score not in RANDOM:
         return []
-    heights = sorted(trials[f"{score}_random"].dropna().unique())
+    column, _, written = RANDOM[score]
+    heights = sorted(trials[column].dropna().unique())
     for height in heights:
-        text = f"√n = {height:.2f}" if score == "lss" else f"1/m = {height:.2g}"
+        text = written.format(height)
         axes.axhline(height, linestyle="--", label=text, **BASELINE)
         if named:
             name_line(axes, height, text)

@@ -1,5 +1,6 @@
 """How a command ends: tables that fit the terminal, where the results are, the exit status."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,17 +26,26 @@ from tune_jobs.terminal import say
 Row = dict[str, Any]
 MOST = 200  # Tables on the terminal show this many trials; the report shows all of them.
 
+
+def _known(value: float | None, digits: int) -> str:
+    """A number as text; empty where an older version has none, or a stage has collapsed."""
+    return "" if value is None or math.isnan(value) else number(value, digits)
+
+
 # Heading, value and rank. On a narrow terminal columns with a low rank are left out first, so that
 # the scores and their baselines stay.
 SCORES: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("train acc.", lambda row: number(row["clean_train_accuracy"]), 5),
-    ("test acc.", lambda row: number(row["test_accuracy"]), 8),
+    ("test acc.", lambda row: number(row["test_accuracy"]), 9),
+    ("excess", lambda row: _known(row["geodesic_excess"], 2), 9),
+    ("initial", lambda row: _known(row["geodesic_excess_initial"], 2), 7),
     ("LSS", lambda row: number(row["lss"], 2), 8),
     ("initial", lambda row: number(row["lss_initial"], 2), 6),
     ("sqrt(n)", lambda row: number(row["lss_random"], 2), 4),
     ("LSR", lambda row: number(row["lsr"], 2), 1),
-    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 8),
+    ("OTS", lambda row: "collapsed" if row["collapsed"] else number(row["ots"]), 9),
     ("initial", lambda row: number(row["ots_initial"]), 6),
+    ("shuffled", lambda row: _known(row["ots_shuffled"], 3), 5),
     ("1/m", lambda row: number(row["ots_random"], 4), 4),
     ("m", lambda row: str(row["points"]), 7),
     ("epochs", lambda row: str(row["epochs_done"]), 2),
@@ -91,7 +101,8 @@ def results_table(state: State, width: int) -> Table:
     Args:
         state: of the sweep.
         width: characters in a line. Columns that do not fit are left out, those of the lowest
-            rank first, so that every trial stays on one line.
+            rank first, so that every trial stays on one line. So are columns without a value, as
+            in older results.
     """
     names, lines = labels(state.trials), []
     for trial in state.trials[:MOST]:
@@ -101,8 +112,10 @@ def results_table(state: State, width: int) -> Table:
         else:
             mark = "" if row["status"] == "done" else f" ({row['status']})"
             lines.append([names[trial.trial] + mark, *(figure(row) for _, figure, _ in SCORES)])
-    for least in range(1, 9):
-        kept = [0, *(i for i, (*_, rank) in enumerate(SCORES, 1) if rank >= least)]
+    full = [line for line in lines if len(line) > 2]
+    known = [i for i in range(1, len(SCORES) + 1) if not full or any(line[i] for line in full)]
+    for least in range(1, 10):
+        kept = [0, *(i for i in known if SCORES[i - 1][2] >= least)]
         fitted = [[line[i] for i in kept] if len(line) > 2 else line for line in lines]
         heads = ["trial", *(SCORES[i - 1][0] for i in kept[1:])]
         columns = zip_longest(heads, *fitted, fillvalue="")
