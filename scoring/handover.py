@@ -218,8 +218,10 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
 
     solved: dict[tuple[int, int], Solved] = {}  # by epoch and stage
     if initial is not None:
-        solved |= {(first, k): one for k, one in _solve(initial, trial, labels, threads).items()}
-    solved_last = _solve(final, trial, labels, threads)
+        solved |= {
+            (first, k): one for k, one in _solve(initial, summary["seed"], labels, threads).items()
+        }
+    solved_last = _solve(final, summary["seed"], labels, threads)
     solved |= {(last, k): one for k, one in solved_last.items()}
 
     baselines = {row["stage"]: row for row in reversed(tracks)}  # of the first epoch
@@ -266,11 +268,11 @@ def _shape(name: str, m: int) -> tuple[int | None, ...]:
 
 
 def _solve(
-    archive: Archive, trial: str, labels: np.ndarray, threads: int | None
+    archive: Archive, seed: int, labels: np.ndarray, threads: int | None
 ) -> dict[int, Solved]:
     """Solve the problem of each stage that has one, and that of shuffled displacements.
 
-    The trial's id is the seed of the shuffle, so that a second run gives the same baseline.
+    The trial's seed is that of the shuffle, so that a second run gives the same baseline.
     """
     from scoring.shuffled import shuffled  # loads numba
     from scoring.transport import Problem, class_scores, solve
@@ -287,7 +289,7 @@ def _solve(
         problem = Problem(**arrays)
         transport = solve(problem, threads)
         middle = time.perf_counter()
-        order = np.random.default_rng([*trial.encode(), stage]).permutation(len(labels))
+        order = np.random.default_rng([seed, stage]).permutation(len(labels))
         other = shuffled(problem, order)
         solved[stage] = Solved(
             transport,
