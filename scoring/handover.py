@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scoring.stages import Stage
 
 PROBLEM = {"own", "columns", "rows", "shift", "collapsed", "unit"}  # arrays of every version
+BASELINE = {"random_cost", "along", "relative"}  # arrays since the baseline of OTS
 ENDED = ("done", "diverged", "stopped")  # statuses of trials with nothing left to do
 
 
@@ -207,6 +208,9 @@ def _check_problems(archive: Archive, stages: set[int]) -> None:
         names = {*archive.stages.get(stage, [])}
         if not (names >= PROBLEM and ("inner" in names or {"x", "y"} <= names)):
             raise ValueError(f"stage {stage} has no assignment problem")
+        wanted = BASELINE | {"gram"} if "inner" in names else BASELINE
+        if names & wanted and not names >= wanted:
+            raise ValueError(f"stage {stage} has half of what its baseline needs")
 
 
 def _finish(root: str, trial: str, released_at: datetime | None, threads: int | None) -> None:

@@ -121,8 +121,8 @@ def plain_finished(shared, ray_here) -> Path:
 
 
 @pytest.fixture(scope="session")
-def object_store():
-    """URI of a bucket in an object store on loopback, for this process and its children."""
+def object_store_server():
+    """An object store on loopback, for this process and its children."""
     from moto.server import ThreadedMotoServer  # takes seconds to import
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -133,10 +133,16 @@ def object_store():
             environment.setenv(name, "none")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        store, _ = pafs.FileSystem.from_uri("s3://sweeps?allow_bucket_creation=true")
-        store.create_dir("sweeps")
-        yield "s3://sweeps"
+        yield
     server.stop()
+
+
+@pytest.fixture
+def object_store(object_store_server) -> str:
+    """URI of a bucket there. A test that makes up an AWS in this process deletes all buckets."""
+    store, _ = pafs.FileSystem.from_uri("s3://sweeps?allow_bucket_creation=true")
+    store.create_dir("sweeps")
+    return "s3://sweeps"
 
 
 @pytest.fixture

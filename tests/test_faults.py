@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.faults,
     # Ray's workers learn where the object store is when Ray starts, so the store comes first.
-    pytest.mark.usefixtures("object_store", "ray_here"),
+    pytest.mark.usefixtures("object_store_server", "ray_here"),
 ]
 
 SWEEP = """

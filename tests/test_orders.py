@@ -55,7 +55,7 @@ def ends(worker: str, kind: str = "gpu") -> str:
     return step(worker, kind, "RAY_RUNNING", "RAY_STOPPED")
 
 
-def test_a_launch_that_fails_is_shown_with_the_reason_of_the_provider(caplog):
+def test_a_launch_that_fails_is_shown_with_the_reason_of_the_provider(caplog, monkeypatch):
     def refuse(*words):
         raise NodeLaunchException("VcpuLimitExceeded", "more than your limit of 0", None)
 
@@ -69,6 +69,8 @@ def test_a_launch_that_fails_is_shown_with_the_reason_of_the_provider(caplog):
         SimpleNamespace(create_node_with_resources_and_labels=refuse),
         SimpleNamespace(get_cached_autoscaling_config=lambda: nothing),
     )
+    # Ray's loggers keep their messages to themselves where Ray has been started.
+    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             provider._launch_nodes_by_type("gpu", 3, "request")

@@ -29,7 +29,7 @@ epoch_points: 40
 
 
 @pytest.fixture(scope="module")
-def cluster(object_store):
+def cluster(object_store_server):
     """A CPU node where the driver is, and one with two CPUs and, so it says, a GPU.
 
     The second one does not reach the object store.

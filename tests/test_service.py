@@ -89,7 +89,9 @@ def test_energies_are_of_every_epoch_and_separation_of_the_first_and_the_last(fi
     ratios = np.stack(tracks["energy"]) / np.stack(tracks["weight_norms"])
     np.testing.assert_allclose(np.stack(tracks["energy_ratio"]), ratios)
     ends = tracks["epoch"].isin([0, 2])
-    for name in (n for n in tracks if n.startswith(("separat", "straight", "not_monotone"))):
+    for name in (
+        n for n in tracks if n.startswith(("separat", "straight_distance", "not_monotone"))
+    ):
         assert tracks.loc[ends, name].notna().all()
         assert tracks.loc[~ends, name].isna().all()
     assert set(tracks.loc[ends, "separation_m"]) == {40}  # the epoch_points first
