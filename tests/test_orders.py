@@ -69,9 +69,10 @@ def test_a_launch_that_fails_is_shown_with_the_reason_of_the_provider(caplog, mo
         SimpleNamespace(create_node_with_resources_and_labels=refuse),
         SimpleNamespace(get_cached_autoscaling_config=lambda: nothing),
     )
-    # Ray's loggers keep their messages to themselves where Ray has been started.
-    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)
-    with caplog.at_level(logging.INFO):
+    logger = logging.getLogger(NodeProviderAdapter.__module__)
+    for name, value in (("disabled", False), ("propagate", False), ("handlers", [caplog.handler])):
+        monkeypatch.setattr(logger, name, value)  # Ray may have been started in this process
+    with caplog.at_level(logging.INFO, logger=logger.name):
         for _ in range(2):
             provider._launch_nodes_by_type("gpu", 3, "request")
     (line,) = orders.explain(orders.read(STAMP + text for text in caplog.messages), "my.yaml")
