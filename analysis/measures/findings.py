@@ -123,7 +123,7 @@ def _change(cells: pd.DataFrame, column: str) -> str:
     fell = int((cells[column] < cells[f"{column}_initial"]).sum())
     ends = f"from {before:.2f} to {after:.2f} (lower in {fell} of {plural(len(cells), 'cell')})"
     if after < before / CHANGED:
-        return f"{factor} fell {ends}: learned."
+        return f"{factor} fell {ends}: learned{'' if after <= CHANGED else ' in part'}."
     if after > before * CHANGED:
         return f"{factor} rose {ends}: away from the geodesic."
     if before <= CHANGED:
