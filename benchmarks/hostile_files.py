@@ -281,6 +281,7 @@ REFUSED_FOLDERS: dict[str, Make] = {
     "unknown trials in sweep.json": in_folder("sweep.json", b'{"trials": [{"gama": 1}]}'),
     "a deep sweep.json": in_folder("sweep.json", b"[" * 100_000),
     "a sweep.json that is not UTF-8": in_folder("sweep.json", b'{"name": "\xff"}'),
+    "a folder for sweep.json": in_folder("sweep.json", None),
     "text for a table": in_folder("results/trials/x.parquet", b"mine"),
     "zeros for a table": in_folder("results/trials/x.parquet", bytes(1000)),
     "a folder for a table": in_folder("results/trials/x.parquet", None),
@@ -290,7 +291,6 @@ FOLDERS: dict[str, Make] = {
     "no trials in sweep.json": in_folder(
         "sweep.json", json.dumps({"name": "demo", "trials": [], "extra": []}).encode()
     ),
-    "a folder for sweep.json": in_folder("sweep.json", None),
     "a file for the tables": in_folder("results", b"mine"),
     "other files": in_folder("notes.txt", b"mine"),
 }

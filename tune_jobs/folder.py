@@ -331,18 +331,18 @@ def _read(root: str) -> dict[str, Any] | None:
     Raises:
         SweepError: it is torn, or not the description of a sweep.
     """
-    content = storage.read_file(root, places.SWEEP)
-    if content is None:
-        return None
     try:
+        content = storage.read_file(root, places.SWEEP)
+        if content is None:
+            return None
         known = json.loads(content)
         if not isinstance(known, dict) or not isinstance(known.get("name"), str):
             raise ValueError("not the description of a sweep")
         for part in ("trials", "extra"):
             known[part] = [TrialConfig.model_validate(fields) for fields in known[part]]
         return known
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (storage.Damaged, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = error.reason if isinstance(error, storage.Damaged) else first_line(error)
         raise SweepError(
-            f"{root}/{places.SWEEP}: torn: {first_line(error)}; delete it, geosweep run writes it "
-            "again"
+            f"{root}/{places.SWEEP}: torn: {reason}; delete it, geosweep run writes it again"
         ) from error
