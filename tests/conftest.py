@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +153,19 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOSWEEP_CACHE", str(folder))
     monkeypatch.delenv("GEOSWEEP_DATA", raising=False)
     return folder
+
+
+@pytest.fixture
+def geosweep(monkeypatch, capsys):
+    """Call a command in this process; its exit status, and what it prints on both streams."""
+
+    from tune_jobs import cli
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["geosweep", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out + said.err
+
+    return call

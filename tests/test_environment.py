@@ -12,7 +12,7 @@ import pytest
 from models import datasets
 from models.errors import DataError
 from models.files import open_text
-from tune_jobs import cli, folder, processes, surroundings
+from tune_jobs import folder, processes, surroundings
 from tune_jobs.errors import SweepError
 from tune_jobs.terminal import output
 
@@ -42,20 +42,6 @@ def test_an_empty_storage_counts_as_not_set(storage, folder_of, monkeypatch, tmp
     if storage is not None:
         monkeypatch.setenv("GEOSWEEP_STORAGE", storage)
     assert folder.path_of("demo") == str(Path(folder_of, "demo").absolute())
-
-
-@pytest.fixture
-def geosweep(monkeypatch, capsys):
-    """Call a command in this process; its exit status, and what it prints on both streams."""
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["geosweep", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out + said.err
-
-    return call
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scoring.tables import write_table
-from tune_jobs import cli, folder, sweep, terminal
+from tune_jobs import folder, sweep, terminal
 from tune_jobs.board import Board, cells
 
 HOSTILE = {
@@ -108,18 +108,10 @@ def test_the_live_table_shows_names_as_text(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture
-def geosweep(monkeypatch, capsys, tmp_path):
-    """Call a command; its exit status, and what it prints on both streams together."""
+def geosweep(geosweep, monkeypatch, tmp_path):
+    """The command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["geosweep", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out + said.err
-
-    return call
+    return geosweep
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOSTILE if "separator" not in kind])
