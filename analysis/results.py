@@ -144,6 +144,7 @@ def _read(
         raise ResultsError(f"{error}; move that file away to read the others") from error
     if "trials" in read:
         _check_key(root, read["trials"])
+        _fill_depth(read["trials"])
     return Results(
         *(
             read[name] if name in read else _frame(schema.empty_table())
@@ -162,6 +163,13 @@ def _check_key(root: str, trials: pd.DataFrame) -> None:
             f"{root}/{path}: has no {', '.join(lost)}: not of geosweep; move that file away to "
             "read the others"
         )
+
+
+def _fill_depth(trials: pd.DataFrame) -> None:
+    """Where some trials have a depth of their own, the depth of the others is Table 1's."""
+    if {"depth", "layers"} <= {*trials} and trials.depth.notna().any():
+        ten = (trials.layers == "convolutional") & (trials.stages == 1)
+        trials["depth"] = trials.depth.fillna(ten.map({True: 10, False: 5})).astype("int64")
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

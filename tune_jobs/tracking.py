@@ -203,7 +203,7 @@ class Tracker:
             self._client.update_run(run, status="RUNNING")
             history = self._client.get_metric_history(run, "test_loss")
             self._logged[trial] = {metric.step for metric in history}
-        params = [Param(key, str(value)) for key, value in config.items()]
+        params = [Param(key, str(value)) for key, value in config.items() if value is not None]
         self._client.log_batch(run, params=params)
         self._open.add(trial)
 

@@ -23,6 +23,7 @@ HEADINGS = {
     "stages": "K",
     "gamma": "γ",
     "points": "m",
+    "depth": "blocks per stage",
     "train_accuracy": "running train accuracy",
     "geodesic_excess_initial": "geodesic excess before training",
     "straightness_factor_initial": "straightness factor before training",
