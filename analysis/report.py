@@ -33,7 +33,7 @@ from analysis.measures import (
 )
 from analysis.measures.cells import done
 from analysis.measures.correlations import OUTCOMES, correlations, left_out
-from analysis.measures.layout import as_text, fold, heading, readable
+from analysis.measures.layout import WITHOUT, as_text, fold, heading, readable
 from analysis.measures.markup import visible
 from analysis.measures.paper_layout import PaperTable, paper_tables
 from analysis.measures.search import Search, read_search, search_table
@@ -246,6 +246,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         robust=robust,
         changed=changed,
         evaluated=robustness.settings_sentence(results),
+        without=WITHOUT,
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )

@@ -48,7 +48,7 @@ def scores_against_depth(results: Results) -> Figure:
     gammas = panels.chosen(sorted(done.gamma.unique()), PAPER, 2)
     networks = sorted(done.network.unique())
     figure, grid = style.sheet(
-        2 * len(places), 3, (2.3, 1.8), gaps=(0.85, 0.75), top=0.55, beside=1.6
+        2 * len(places), 3, (2.3, 1.8), gaps=(1.0, 0.75), top=0.55, beside=1.6
     )
     for i, place in enumerate(places):
         here = panels.at(done, place)
