@@ -36,7 +36,7 @@ from analysis.measures.correlations import OUTCOMES, correlations, left_out
 from analysis.measures.layout import WITHOUT, as_text, fold, heading, readable
 from analysis.measures.markup import visible
 from analysis.measures.paper_layout import PaperTable, paper_tables
-from analysis.measures.search import Search, read_search, search_table
+from analysis.measures.search import Search, by_validation, read_search, search_table
 from analysis.measures.summary import summary
 from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, ResultsError, load
@@ -247,6 +247,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         changed=changed,
         evaluated=robustness.settings_sentence(results),
         without=WITHOUT,
+        unused=found.search is not None and by_validation(found.search),
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )

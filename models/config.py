@@ -19,6 +19,7 @@ DATASETS = ("digits", *MNIST, *CIFAR)  # by name; any .npz file by its path
 LONGEST_PATH = 4096  # characters; Linux takes no longer one
 MOST = 10_000_000  # images of a batch, or points: more than any data set here has
 DEEPEST = 1000  # blocks of a stage; He et al. (2016) went to 500 blocks in all
+MOST_HELD_OUT = 0.9  # of the train split; the rest is trained on
 LARGEST = 1e6  # weight or learning rate; no training survives one that comes near this
 
 LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a final normalisation
@@ -96,6 +97,13 @@ class TrialConfig(BaseModel):
     )
     seed: Whole = Field(
         default=0, ge=0, lt=2**63, description="initial weights and order of data, 0 to 2^63 - 1"
+    )
+    validation: Real = Field(
+        default=0.0,
+        ge=0,
+        le=MOST_HELD_OUT,
+        description="share of the train split held out of training to choose by, 0 to 0.9; new "
+        "searches without objectives take 0.1",
     )
     epochs: Whole = Field(
         default=200, ge=1, le=1_000_000, description="passes over the train split, 1 to 10^6"

@@ -72,13 +72,19 @@ def train(
         the train split. A record has ``epoch``; ``train_loss`` and ``train_accuracy``, the
         running means over the (augmented) training images, NaN in epoch 0;
         ``clean_train_loss`` and ``clean_train_accuracy`` over the first images of the train
-        split without augmentation, as many as the test split has; ``test_loss``,
-        ``test_accuracy``; ``learning_rate`` of the last step; ``seconds`` of the pass with its
-        evaluation. Losses are mean cross-entropies in nats without any penalty (gamma's, or
-        those of :mod:`models.penalties`), accuracies are fractions. Training ends with an
-        epoch that has a loss which is not finite; the caller may end it earlier.
+        split without augmentation, as many as the test split has; ``validation_loss`` and
+        ``validation_accuracy`` over the images that are held out of training, NaN if none are;
+        ``test_loss``, ``test_accuracy``; ``learning_rate`` of the last step; ``seconds`` of the
+        pass with its evaluation. Losses are mean cross-entropies in nats without any penalty
+        (gamma's, or those of :mod:`models.penalties`), accuracies are fractions. Training ends
+        with an epoch that has a loss which is not finite; the caller may end it earlier.
     """
     train_split, test_split = place(data, "train", device), place(data, "test", device)
+    held = held_out(data.y_train, config.validation, config.seed)
+    validation = Split(*(part[torch.from_numpy(held).to(device)] for part in train_split))
+    if len(held):
+        rest = np.delete(np.arange(len(data.y_train)), held)
+        train_split = Split(*(part[torch.from_numpy(rest).to(device)] for part in train_split))
     clean = Split(*(part[: len(test_split.y)] for part in train_split))
     standardise = standardiser(data, device)
     network = build(config, data.image, data.classes).to(device)
@@ -98,8 +104,11 @@ def train(
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
             record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
-        for prefix, split in (("clean_train", clean), ("test", test_split)):
-            loss, accuracy = loss_and_accuracy(network, split, standardise)
+        splits = {"clean_train": clean, "validation": validation, "test": test_split}
+        for prefix, split in splits.items():
+            loss, accuracy = math.nan, math.nan
+            if len(split.y):
+                loss, accuracy = loss_and_accuracy(network, split, standardise)
             record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
         record["seconds"] = time.perf_counter() - start
         state = {
@@ -110,6 +119,27 @@ def train(
         yield Epoch(record, network, state)
         if diverged(record):
             return
+
+
+def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The images of the train split that validation takes, the same for every network.
+
+    Args:
+        labels: classes of the train split, (count,).
+        share: of the images, 0 to 1.
+        seed: of the trial.
+
+    Returns:
+        Their indices in ascending order. Each class has its share of them within one image.
+
+    >>> np.bincount(np.repeat([0, 1], [80, 20])[held_out(np.repeat([0, 1], [80, 20]), 0.1, 0)])
+    array([8, 2])
+    """
+    count = min(max(1, round(share * len(labels))), len(labels) - 1) if share else 0
+    order = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    steps = (np.arange(count) + 0.5) * (len(labels) / max(count, 1))  # every tenth, for 0.1
+    return np.sort(by_class[steps.astype(np.int64)])
 
 
 @torch.no_grad()

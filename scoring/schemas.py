@@ -32,6 +32,7 @@ CONFIG = _fields(
     ("decay", TEXT, "", "which weight matrices gamma applies to: all or blocks"),
     ("transport_penalty", REAL, "", "weight of the kinetic energy of the tracks in the loss"),
     ("straightness_penalty", REAL, "", "weight of the mean LSS - 1 in the loss"),
+    ("validation", REAL, "fraction", "share of the train split held out to choose by"),
     ("epochs", WHOLE, "", "planned passes over the train split"),
     ("batch_size", WHOLE, "images", "images in each step"),
     ("recipe", TEXT, "", "adam or sgd"),
@@ -48,6 +49,8 @@ LOSSES = _fields(
     ("train_accuracy", REAL, "fraction", "running mean over the (augmented) training images"),
     ("clean_train_loss", REAL, "nat", "first train images, not augmented, as many as test has"),
     ("clean_train_accuracy", REAL, "fraction", "on the same images as clean_train_loss"),
+    ("validation_loss", REAL, "nat", "on the images held out of training; NaN without any"),
+    ("validation_accuracy", REAL, "fraction", "on the images held out of training; NaN without"),
     ("test_loss", REAL, "nat", "on the test split"),
     ("test_accuracy", REAL, "fraction", "on the test split"),
 )

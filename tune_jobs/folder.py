@@ -211,6 +211,13 @@ def suggested(root: str) -> list[TrialConfig]:
     return known["trials"] if known and known.get("search") else []
 
 
+def objectives(root: str) -> Mapping[str, str] | None:
+    """The objectives of the search in a folder; None if there is none."""
+    known = _read(root)
+    search = known.get("search") if known else None
+    return search["objectives"] if search else None
+
+
 def begun(root: str) -> set[str]:
     """Trials that have a row in the trials table or a checkpoint, by the names of their files."""
     folders = (places.table_folder("trials"), places.CHECKPOINTS)

@@ -31,7 +31,8 @@ class Job:
         data: the data set.
         device: ``cpu`` or ``cuda``.
         wanted: evaluations of the trained network, by name, with their settings.
-        keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
+        keep: ``best`` also keeps the weights of the epoch with the highest validation accuracy, or
+            test accuracy without a validation split.
         revision: git revision of the source; kept with the results.
         held: a driver holds the sweep's folder, so do not create it again if it disappears.
     """

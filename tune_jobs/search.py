@@ -11,12 +11,15 @@ from models.fields import Real, Whole
 Better = Literal["max", "min"]
 EPOCH_METRICS: dict[str, Better] = {  # known after every epoch, with the direction to optimize
     "test_accuracy": "max",
+    "validation_accuracy": "max",
     "clean_train_accuracy": "max",
     "test_loss": "min",
+    "validation_loss": "min",
     "lss": "min",
     "inverse_lss": "max",
     "lsr": "min",
 }
+OF_VALIDATION = ("validation_accuracy", "validation_loss")  # known where there is such a split
 METRICS = EPOCH_METRICS | {"ots": "max", "gap": "max"}  # the added ones need a scored trial
 
 

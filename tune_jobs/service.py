@@ -25,7 +25,7 @@ from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
 from tune_jobs.study import Study
-from tune_jobs.sweep import Sweep
+from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
 
 
@@ -57,6 +57,8 @@ def check(
     """
     if data is not None and not os.path.isdir(given_path(data)):
         raise SweepError(f"--data {plain(data)}: no such folder")
+    root = folder.path_of(sweep.name, out)
+    sweep = as_begun(sweep, folder.objectives(root))
     processes.expected_gpus()
     here = _is_here(address)
     if here:
@@ -90,7 +92,7 @@ def check(
             )
     return folder.Request(
         sweep=sweep,
-        root=folder.path_of(sweep.name, out),
+        root=root,
         data=data,
         address=address,
         sources=sources,

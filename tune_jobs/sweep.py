@@ -7,8 +7,8 @@ With ``search``, Optuna picks from these axes, and from ranges, instead.
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,13 +34,14 @@ from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
 from tune_jobs.evaluations import Evaluations, Listed
 from tune_jobs.explain import Places, at, explain
-from tune_jobs.search import Asha, Search, Space, Span, Spans, size
+from tune_jobs.search import OF_VALIDATION, Asha, Search, Space, Span, Spans, size
 
 Keep = Literal["final", "best", "none"]  # weights of a trial that is done
 
 ALIASES = {"K": "stages", "m": "points"}
 ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
 
+HELD_OUT = 0.1  # of the train split, where a search has neither objectives nor a validation split
 LONGEST_NAME = 200  # bytes; file names add to it, and file systems allow 255
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names on Windows
 
@@ -164,6 +165,9 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
+    implied: bool = (
+        False  # objectives and validation split are those of a search without objectives
+    )
     text: str = ""  # content of the file, which can be read once only if it is a pipe
 
 
@@ -196,6 +200,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         file = SweepFile.model_validate(content)
     except ValidationError as error:
         raise SweepError(explain(where, error, places, SECTIONS, ALIASES)) from None
+    implied = _hold_out(where, file, places)
     name = file.name or _stem(path, where)
     axes, fixed = space(where, file, places, spans)
     search = file.search
@@ -210,10 +215,64 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         text=text,
         search=search,
         scheduler=file.scheduler,
+        implied=implied,
         space=axes,
         fixed=fixed,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
+    )
+
+
+def _hold_out(where: str, file: Any, places: Places) -> bool:
+    """Let a search and ASHA choose by validation accuracy, unless the file says otherwise.
+
+    Returns:
+        Whether both the objectives of a search and its validation split are implied.
+
+    Raises:
+        SweepError: a metric needs a validation split that some cell does not have.
+    """
+    given = file.given() | {n: v for group in file.zip for n, v in group.given().items()}
+    search, scheduler = file.search, file.scheduler
+    implied = search is not None and "objectives" not in search.model_fields_set
+    added = implied and "validation" not in given
+    if added:
+        file.validation = given["validation"] = [HELD_OUT]
+    split = min(given.get("validation", [0])) > 0
+    if implied and split:
+        file.search = search.model_copy(update={"objectives": {"validation_accuracy": "max"}})
+    if scheduler and split and "metric" not in scheduler.model_fields_set:
+        file.scheduler = scheduler.model_copy(update={"metric": "validation_accuracy"})
+    chosen = {"search": file.search.objectives} if file.search else {}
+    chosen |= {"scheduler": [file.scheduler.metric]} if file.scheduler else {}
+    for section, metrics in chosen.items():
+        if (lost := [name for name in metrics if name in OF_VALIDATION]) and not split:
+            raise SweepError(
+                f"{at(where, places, section)}: {section}: {lost[0]} needs a validation split in "
+                f"every cell; add validation: {HELD_OUT}"
+            )
+    return added
+
+
+def as_begun(sweep: Sweep, objectives: Mapping[str, str] | None) -> Sweep:
+    """A search as an earlier run in its folder began it, before searches had validation splits.
+
+    Args:
+        sweep: from :func:`read`.
+        objectives: those of the search in the folder; None if there is none.
+    """
+    if not (sweep.implied and sweep.search and objectives) or "validation_accuracy" in objectives:
+        return sweep
+    scheduler = sweep.scheduler
+    if scheduler and scheduler.metric == "validation_accuracy":
+        scheduler = scheduler.model_copy(update={"metric": "test_accuracy"})
+    return replace(
+        sweep,
+        search=sweep.search.model_copy(update={"objectives": dict(objectives)}),
+        scheduler=scheduler,
+        fixed={name: value for name, value in sweep.fixed.items() if name != "validation"},
+        trials=[trial.model_copy(update={"validation": 0.0}) for trial in sweep.trials],
+        implied=False,
     )
 
 

@@ -37,6 +37,7 @@ METRICS = (  # kept short, sixteen with ROBUSTNESS: many keys make MLflow's page
     "train_loss",
     "train_accuracy",
     "clean_train_accuracy",
+    "validation_accuracy",  # if there is a validation split
     "test_loss",
     "test_accuracy",
     "seconds",
@@ -47,7 +48,7 @@ METRICS = (  # kept short, sixteen with ROBUSTNESS: many keys make MLflow's page
     "gap",
 )
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
-ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # if measured
+ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc")  # if measured
 TAGS = ("suboptimality", "ots_random", "lss_random")  # random baselines: OTS 1/m, LSS sqrt(n)
 
 

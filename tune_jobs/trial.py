@@ -148,9 +148,13 @@ def _check_folder(at: Setup | Job) -> None:
 
 
 def _keep_best(job: Job, epoch: Epoch, history: dict[str, Any]) -> None:
-    """Keep the weights if their test accuracy is higher than in all earlier epochs."""
-    before = max((row["test_accuracy"] for row in history["epochs"]), default=-1.0)
-    if epoch.record["test_accuracy"] > before:
+    """Keep the weights if their accuracy is higher than in all earlier epochs.
+
+    It is the validation accuracy if the trial has a validation split, else the test accuracy.
+    """
+    name = "validation_accuracy" if job.trial.validation else "test_accuracy"
+    before = max((row[name] for row in history["epochs"]), default=-1.0)
+    if epoch.record[name] > before:
         best = {"epoch": epoch.record["epoch"], "network": epoch.checkpoint["network"]}
         checkpoints.write(job.root, f"{job.id}.best", best)
 

@@ -31,7 +31,8 @@ class Setup:
         cpus: number of cores to train on.
         gpus: GPUs that Ray gives each trial; with any share above 0 it trains on the GPU.
         evaluations: the evaluations of the trained network, by name, with their settings.
-        keep: ``best`` also keeps the weights of the epoch with the highest test accuracy.
+        keep: ``best`` also keeps the weights of the epoch with the highest validation accuracy, or
+            test accuracy without a validation split.
         revision: git revision of the source; kept with the results.
         shared: what the sweep's folder provides for the nodes of a cluster.
         held: whether a driver holds the sweep's folder. If so, a deleted folder is not recreated.

@@ -106,7 +106,8 @@ def search_table(results: Results, search: Search) -> pd.DataFrame:
 
     Returns:
         Frame with the trial, the columns of the configuration that vary in the sweep, m, and
-        the objectives, each followed by its baselines if it has any.
+        the objectives, each followed by its baselines if it has any. If the search chose by the
+        validation split, the test accuracy, which it did not use, comes last.
     """
     found = candidates(results, search)
     if len(search.objectives) > 1:
@@ -114,7 +115,14 @@ def search_table(results: Results, search: Search) -> pd.DataFrame:
     columns = ["trial", *_fields(results), "points"]
     for name in search.objectives:
         columns += [n for n in (name, f"{name}_initial", f"{name}_random") if n in found]
+    if by_validation(search) and "test_accuracy" not in columns:
+        columns.append("test_accuracy")
     return found[columns].rename(columns={"points": "m"}).reset_index(drop=True)
+
+
+def by_validation(search: Search) -> bool:
+    """Whether a search chose by the validation split alone, so that the test split is unused."""
+    return all(name.startswith("validation_") for name in search.objectives)
 
 
 def _fields(results: Results) -> list[str]:
@@ -147,4 +155,5 @@ def search_sentence(results: Results, search: Search) -> str:
     best = readable(table.head(1)).iloc[0]
     parts = [f"{name} = {text}" for name, text in best.items() if text and name != "trial"]
     equal = f" and {found.front.sum() - 1} equal to it" if found.front.sum() > 1 else ""
-    return f"{said}. Best: trial {best.trial}{equal} ({', '.join(parts)})."
+    unused = " The test split had no part in this choice." if by_validation(search) else ""
+    return f"{said}. Best: trial {best.trial}{equal} ({', '.join(parts)}).{unused}"

@@ -36,6 +36,7 @@ def _known(value: float | None, digits: int) -> str:
 # the scores and their baselines stay.
 SCORES: tuple[tuple[str, Callable[[Row], str], int], ...] = (
     ("train acc.", lambda row: number(row["clean_train_accuracy"]), 5),
+    ("valid. acc.", lambda row: _known(row["validation_accuracy"], 3), 8),
     ("test acc.", lambda row: number(row["test_accuracy"]), 9),
     ("excess", lambda row: _known(row["geodesic_excess"], 2), 9),
     ("initial", lambda row: _known(row["geodesic_excess_initial"], 2), 7),
@@ -168,7 +169,7 @@ def end(
     stopped = "stopped: " if state.interrupted else ""
     took = duration(time.monotonic() - begun)
     say(f"{stopped}{_counts(state)} in {took}")
-    lines = _places(request.root, page)
+    lines = _chosen(request, state) + _places(request.root, page)
     if unwritten:
         lines.append(("no report", unwritten))
     for what, text in lines + _left(state):
@@ -204,6 +205,26 @@ def _counts(state: State) -> str:
     text = f"{len(state.ids('done'))} of {state.planned} done"
     text += "".join(f", {count} {what}" for what, count in counts.items() if count)
     return text + (f" ({len(state.begun)} kept at their last epoch)" if state.begun else "")
+
+
+def _chosen(request: Request, state: State) -> list[tuple[str, str]]:
+    """What a search optimised, and its best trial so far if that was one number."""
+    search = request.sweep.search
+    if search is None:
+        return []
+    aims = [f"{name.replace('_', ' ')} ({way})" for name, way in search.objectives.items()]
+    told = f"optimised {' and '.join(aims)}"
+    (name, way), *others = search.objectives.items()
+    rows = {
+        t: r for t in state.ids("done") if math.isfinite((r := state.rows[t])[name] or math.nan)
+    }
+    if rows and not others:
+        sign = 1 if way == "max" else -1
+        best = max(rows, key=lambda trial: sign * rows[trial][name])
+        told += f"; best: {labels(state.trials)[best]} with {number(rows[best][name])}"
+        if name != "test_accuracy":
+            told += f", test accuracy {number(rows[best]['test_accuracy'])}"
+    return [("search", told)]
 
 
 def _places(root: str, page: str | None) -> list[tuple[str, str]]:
