@@ -38,6 +38,9 @@ GEOMETRIC = [name + end for name in FACTORS for end in ("", DRIFTLESS)]
 """Columns of which stages have a geometric mean, so that the mean excess is still the product."""
 
 
+NEWEST = "lss_scaled"  # the column of the trials table that was added last
+
+
 class Solved(NamedTuple):
     """A solved assignment problem of a stage."""
 
@@ -133,6 +136,32 @@ def _excess(row: Mapping[str, Any], transport: "Transport") -> dict[str, Any]:
         kept = (*STRAIGHTNESS, "shift")
         columns = {name: value if name in kept else np.nan for name, value in columns.items()}
     return columns
+
+
+def has_all_scores(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the trials table has the scores of this version, be they NaN."""
+    return row.get(NEWEST) is not None
+
+
+def completed(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """New rows of a table with the values that old ones have, and new values only where those lack.
+
+    Args:
+        old: rows that were stored before, with None for what they lack.
+        new: rows of the same trial that were measured again.
+        names: the columns that tell rows apart.
+
+    >>> completed([{"stage": 1, "lss": 2.0, "ots": None}], [{"stage": 1, "lss": 3.0, "ots": 1.0}],
+    ...           ["stage"])
+    [{'stage': 1, 'lss': 2.0, 'ots': 1.0}]
+    """
+    has = {
+        tuple(row[name] for name in names): {n: v for n, v in row.items() if v is not None}
+        for row in old
+    }
+    return [{**row, **has.get(tuple(row[name] for name in names), {})} for row in new]
 
 
 def sample_rows(

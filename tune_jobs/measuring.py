@@ -14,7 +14,7 @@ from models.training import standardiser
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
 from scoring.robustness.record import add_evaluation, recorded_evaluations
-from scoring.robustness.run import evaluate
+from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
 from scoring.stages import Stage, geometry, measure
 
@@ -45,7 +45,7 @@ class Job:
     revision: str = ""
     held: bool = False
     set_aside: list[str] = field(default_factory=list)
-    """A line about each damaged file of the trial, for the next report."""
+    """Lines for the next report: about damaged files, and about what could not be measured."""
 
     @property
     def id(self) -> str:
@@ -126,7 +126,8 @@ def evaluate_all(job: Job, network: Network) -> None:
     as 16 in the digits.
     """
     done = (job.usable(recorded_evaluations) if job.wanted else None) or {}
-    left = {name: settings for name, settings in job.wanted.items() if done.get(name) != settings}
+    wanted = {name: settings for name, settings in job.wanted.items() if name in RUN}
+    left = {name: settings for name, settings in wanted.items() if done.get(name) != settings}
     if not left:
         return
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
