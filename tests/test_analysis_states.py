@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up import made_up_sweep, made_up_trial
 
-from analysis import report
+from analysis import report, tables
 from analysis.measures.states import sentences, states
 from analysis.measures.summary import summary
 from analysis.plots.states import has_states, states_by_block
@@ -77,6 +77,15 @@ def test_every_state_has_its_place_and_stages_are_apart(tmp_path):
     dotted = [line for line in left.lines if line.get_linestyle() == ":"]
     np.testing.assert_allclose(dotted[0].get_ydata(), [0.9**block for block in range(6)])
     assert left.get_yscale() == right.get_yscale() == "log"
+
+
+def test_the_command_prints_the_table_or_what_adds_it(tmp_path, capsys):
+    root = str(made_up_sweep(tmp_path))
+    assert tables.main([root, "--table", "states"]) == 2
+    assert f"geosweep evaluate {root} scores" in capsys.readouterr().err
+    with_states(tmp_path)
+    assert tables.main([root, "--table", "states"]) == 0
+    assert "LSS, equal size" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("scored", [True, False])
