@@ -76,7 +76,8 @@ def test_every_state_has_its_place_and_stages_are_apart(tmp_path):
     np.testing.assert_allclose(lines[1].get_ydata(), [2 * 0.5**block for block in range(6)])
     dotted = [line for line in left.lines if line.get_linestyle() == ":"]
     np.testing.assert_allclose(dotted[0].get_ydata(), [0.9**block for block in range(6)])
-    assert left.get_yscale() == right.get_yscale() == "log"
+    assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
+    assert right.get_ylim() == (0, pytest.approx(1.08 * 10))
 
 
 def test_the_command_prints_the_table_or_what_adds_it(tmp_path, capsys):

@@ -60,8 +60,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
         said.append(
             f"{name[0].upper() + name[1:]}: LSS is {mean.lss:.2f}, and {mean.lss_scaled:.2f} on "
             f"states of equal size; before training {mean.lss_initial:.2f} and "
-            f"{mean.lss_scaled_initial:.2f}. The energy of all blocks is {mean.energy:.3g} "
-            f"(before training {mean.energy_initial:.3g}), relative to the spread of the states "
+            f"{mean.lss_scaled_initial:.2f}. The energy of all blocks is {mean.energy:,.0f} "
+            f"(before training {mean.energy_initial:,.0f}), relative to the spread of the states "
             f"{mean.relative_energy:.3g} ({mean.relative_energy_initial:.3g})."
         )
         falls = int((rows.fuzziness_slope < rows.fuzziness_slope_initial).sum())

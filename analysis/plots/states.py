@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.measures import cells
 from analysis.measures.cells import mean_interval
-from analysis.plots import panels, style
+from analysis.plots import panels, scales, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
 
@@ -22,15 +22,15 @@ def states_by_block(results: Results) -> Figure:
     Returns:
         Figure with a line per gamma after training, broken between stages: the mean over seeds,
         with the 95% t-interval as a band where there are several. Dotted: the same networks before
-        training. The axes are logarithmic, so the law of separation (He and Su 2023) is a straight
-        line in the panels of D.
+        training. The axes of D are logarithmic, so the law of separation (He and Su 2023) is a
+        straight line. Axes differ by panel.
     """
     done = cells.done(results)
     states = _states(results.tracks, done)
     if not len(states):
         return style.nothing("no spread of states is known yet")
     done = done[done.trial.isin(states.trial.unique())]
-    figure, places = panels.grid(done, SHOWN, named=False)
+    figure, places = panels.grid(done, SHOWN)
     gammas = sorted(done.gamma.unique())
     by = [*places[0][2], "gamma", "stage", "state"]
     after, before = states[states.epoch == states.epochs_done], states[states.epoch == 0]
@@ -38,11 +38,18 @@ def states_by_block(results: Results) -> Figure:
     for axes, score, key in places:
         here, first = panels.at(means, key), panels.at(before, key)
         axes.set_visible(len(here) > 0)
-        axes.set_yscale("log")
+        seen: list[float] = []
         for stage, rows in here.groupby("stage"):
-            panels.gamma_lines(axes, rows, "state", score, gammas)
+            seen += panels.gamma_lines(axes, rows, "state", score, gammas)
             initial = first[first.stage == stage].groupby("state")[score].mean()
             axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **style.BASELINE)
+            seen += [*initial]
+        if score == "fuzziness":
+            scales.logarithmic(axes, seen)
+        else:
+            axes.set_ylim(0, 1.08 * max((v for v in seen if np.isfinite(v)), default=1.0))
+        if len(here):
+            scales.whole_axis(axes, 0, here.state.max())
         panels.name_lowest(axes, "state, through all stages")
     panels.gamma_legend(figure, gammas, {f"same network\n{INITIAL}": ":"})
     return figure
