@@ -109,8 +109,8 @@ DECIMALS = {
 
 
 WITHOUT = (
-    "A mean without ± is of one seed, or of seeds that all gave the same number: no spread is no "
-    "evidence."
+    "A mean without an interval is of one seed, or of seeds that all gave the same number: no "
+    "spread is no evidence."
 )
 
 
@@ -217,9 +217,9 @@ def as_text(table: pd.DataFrame, form: str) -> str:
     if form == "latex":
         notes = [f"every row: {phrase}" if phrase else "", reason(table)]
         return "".join(latex_comment(note) for note in notes if note) + latex(shown)
-    note = f"Every row: {markdown_text(phrase)}\n\n" if phrase else ""
-    why = reason(table)
-    return note + markdown(shown) + (f"\n{why}\n" if why else "")
+    phrase, why = f"Every row: {markdown_text(phrase)}" if phrase else "", reason(table)
+    note = f"{phrase}. {why}" if phrase and why else phrase or why
+    return (f"{note}\n\n" if note else "") + markdown(shown)
 
 
 def _csv(table: pd.DataFrame) -> str:
