@@ -105,8 +105,7 @@ def _bound(axes: Axes, score: str, seen: list[float]) -> None:
     if score in ("lss", "geodesic_excess"):
         scales.limit(axes, seen, log=True)
     elif score.endswith("loss"):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
+        scales.logarithmic(axes, seen)
     else:
         axes.set_ylim(-0.04, 1.04)
 
