@@ -281,7 +281,9 @@ def test_defaults_that_are_written_out_are_the_defaults() -> None:
             if language == "yaml":
                 content = yaml.safe_load(block)
                 written |= {k: v for k, v in content.items() if isinstance(v, dict)}
-    assert Search.model_validate(written["search"]) == Search()
+    assert Search.model_validate(written["search"]) == Search(
+        objectives={"validation_accuracy": "max"}  # the default with a validation split
+    )
     assert Asha.model_validate(written["scheduler"] | {"grace": None}) == Asha()
     assert Evaluations.model_validate(written["evaluations"]) == Evaluations.model_validate(
         {name: {} for name in Evaluations.model_fields}

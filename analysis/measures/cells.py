@@ -30,7 +30,8 @@ def not_collapsed(results: Results) -> pd.DataFrame:
 
 def as_strings(frame: pd.DataFrame) -> pd.DataFrame:
     """Convert categories to strings, so that groupby makes no group for an absent category."""
-    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))
+    strings = frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))
+    return strings.copy()  # in one piece, so that pandas does not warn when a column is added
 
 
 def varying(trials: pd.DataFrame) -> list[str]:
