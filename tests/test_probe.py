@@ -511,7 +511,7 @@ def test_padding_changes_no_score(tokens, left):
     with torch.no_grad(), TrackProbe(model, tokens=tokens) as probe:
         model(padded, attention_mask=mask)
     wanted = [line_shape_score(TAKEN[tokens](model.track(sample))) for sample in samples]
-    assert_allclose(probe.result.stages[0].points.score, torch.cat(wanted), rtol=1e-12)
+    assert_allclose(probe.result.stages[0].points.score, torch.cat(wanted), rtol=1e-6)
     with torch.no_grad(), TrackProbe(model, tokens=tokens, mask=lambda given: mask) as other:
         model(padded)
     assert_array_equal(other.result.frame().lss, probe.result.frame().lss)

@@ -110,6 +110,12 @@ class ProbeResult:
                     columns |= {f"{heading} {name}": f"{column}_{name}" for name in self.nulls}
         return [list(columns), *([_cell(row, c) for c in columns.values()] for row in rows)]
 
+    def notes(self) -> list[str]:
+        """Lines below the table: the blocks of each stage, what was matched and what skipped."""
+        lines = [f"stage {stage.points.stage}: {_range(stage)}" for stage in self.stages]
+        lines += [f"matched {line}" for line in self.matched]
+        return lines + [f"skipped {line}" for line in self.skipped]
+
     def __str__(self) -> str:
         cells = self.table()
         widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
@@ -117,10 +123,7 @@ class ProbeResult:
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
             for line in cells
         ]
-        lines += [f"stage {stage.points.stage}: {_range(stage)}" for stage in self.stages]
-        lines += [f"matched {line}" for line in self.matched]
-        lines += [f"skipped {line}" for line in self.skipped]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes()])
 
     __repr__ = __str__
 
