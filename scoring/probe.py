@@ -16,7 +16,7 @@ from torch import nn
 from scoring.probing import nulls
 from scoring.probing.blocks import Wanted, bare, choose
 from scoring.probing.errors import ProbeError
-from scoring.probing.follower import Follower, quiet
+from scoring.probing.follower import Follower
 from scoring.probing.measured import measured
 from scoring.probing.recorder import Recorder
 from scoring.probing.result import ProbeResult
@@ -172,7 +172,7 @@ class TrackProbe:
                 self._others[name].start()
             model.train(self.model.training)
             devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-            with quiet(), torch.random.fork_rng(devices=devices):
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
                 model(*args, **kwargs)
         self._call = None
 

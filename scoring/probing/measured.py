@@ -19,6 +19,7 @@ from scoring.probing.recorder import Sums
 from scoring.probing.scatter import MOST, scatter
 from scoring.rows import Solved, track_row
 from scoring.shuffled import shuffled
+from scoring.spread import effective_rank
 from scoring.stages import Stage, full_precision, joined_stage
 from scoring.transport import assignment_problem, solve
 
@@ -120,28 +121,6 @@ def measured(sums: Sums, number: int, seen: int, transport: int) -> MeasuredStag
     if transport and len(states[0]) > 1 and stage.finite:
         found = replace(found, transport=_transport(stage, states))
     return found
-
-
-def effective_rank(products: Tensor) -> float:
-    """Effective rank exp(-sum p log p), p the singular values over their sum.
-
-    Roy and Vetterli, EUSIPCO 2007.
-
-    Args:
-        products: what :func:`scoring.probing.scatter.scatter` returns.
-
-    Returns:
-        From 1 to the rank; NaN where all points are equal or a number is not finite.
-
-    >>> round(effective_rank(torch.diag(torch.tensor([4.0, 4.0, 0.0]))), 6)
-    2.0
-    """
-    if not (products.isfinite().all() and products.diagonal().sum() > 0):
-        return math.nan
-    squares = torch.linalg.eigvalsh(products.double())
-    squares = squares[squares > len(squares) * 2.0**-52 * squares[-1]]
-    shares = squares.sqrt() / squares.sqrt().sum()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def _transport(stage: Stage, states: list[Tensor]) -> dict[str, Any]:
