@@ -16,7 +16,7 @@ from torch import nn
 from scoring.probing import nulls
 from scoring.probing.blocks import Wanted, bare, choose
 from scoring.probing.errors import ProbeError
-from scoring.probing.follower import Follower
+from scoring.probing.follower import Follower, quiet
 from scoring.probing.measured import measured
 from scoring.probing.recorder import Recorder
 from scoring.probing.result import ProbeResult
@@ -148,7 +148,8 @@ class TrackProbe:
             self._stance.__exit__(kind, error, trace)
         self._main, self._others, self._copies, self._call = None, {}, {}, None
         if kind is None:
-            self._result = self._measured(main, others)
+            with quiet():
+                self._result = self._measured(main, others)
 
     def _copy(self, null: str | nn.Module) -> tuple[str, nn.Module]:
         if isinstance(null, nn.Module):

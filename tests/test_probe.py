@@ -253,6 +253,8 @@ def test_a_block_that_returns_no_state_is_an_error():
 
     model = Nothing(*(Returns(lambda weights, x: None) for _ in range(2)))
     with pytest.raises(ProbeError, match=r"blocks\.0 returns no tensor"):
+        probed(model, images(), blocks=Returns)
+    with pytest.raises(ProbeError, match="no residual blocks in Nothing"):
         probed(model, images())
     assert hooks_of(model) == 0
 
@@ -652,6 +654,19 @@ def test_each_null_is_measured_on_the_same_batches():
     assert_allclose(row["lss_reinit"], wanted.score.mean())
     assert row["lss_shuffle"] not in (row["lss"], row["lss_reinit"])
     assert_allclose(row["lss_random"], 2.0)
+
+
+def test_batches_may_run_with_gradients_without_and_in_inference_mode():
+    model, batches = Chain(Block(), Block(), Block()), [images(), images(), images()]
+    with torch.inference_mode(), TrackProbe(model, null=["reinit", "shuffle"]) as probe:
+        model(batches[0])
+        with torch.inference_mode(False), torch.no_grad():
+            model(batches[1])
+        with torch.inference_mode(False):
+            model(batches[2])
+    wanted = wanted_of(model, *batches)
+    assert_array_equal(probe.result.stages[0].points.score, wanted.score)
+    assert_allclose(probe.result.stages[0].points.drift, wanted.drift)
 
 
 def test_weights_that_no_module_resets_lose_their_order_but_no_value():

@@ -93,17 +93,19 @@ class Follower:
                 return
             state = values.taken(args, kwargs)
             if state is None:
-                raise ProbeError(f"blocks: {name} takes no tensor of floating-point numbers")
+                self._refuse(f"{name} takes no tensor of floating-point numbers")
+                return
             self._shapes[name] = state.shape
             with quiet():
                 recorder.before(name, self._points(name, state, sequence_first))
 
         def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if not self._inside:
+            if not self._inside or name not in self._shapes:
                 return
-            state = values.returned(output, self._shapes.pop(name, None))
+            state = values.returned(output, self._shapes.pop(name))
             if state is None:
-                raise ProbeError(f"blocks: {name} returns no tensor of floating-point numbers")
+                self._refuse(f"{name} returns no tensor of floating-point numbers")
+                return
             with quiet():
                 recorder.after(name, self._points(name, state, sequence_first))
 
@@ -111,6 +113,11 @@ class Follower:
             block.register_forward_pre_hook(before, with_kwargs=True),
             block.register_forward_hook(after),
         ]
+
+    def _refuse(self, problem: str) -> None:
+        """A user's block has to have states; among those that ``auto`` tries, some have none."""
+        if self._named or self.batches:
+            raise ProbeError(f"blocks: {problem}")
 
     def _unwatch(self, name: str) -> None:
         for handle in self._handles.pop(name):
@@ -137,8 +144,9 @@ class Follower:
 
     def _end(self, *_: Any) -> None:
         self._inside = False
-        for recorder in self.recorders:
-            recorder.end()
+        with quiet():
+            for recorder in self.recorders:
+                recorder.end()
         self.batches += 1
         if self.batches == 1:
             self._decide()

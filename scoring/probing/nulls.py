@@ -26,7 +26,11 @@ def reinitialised(model: nn.Module) -> nn.Module:
         ProbeError: the model cannot be copied.
     """
     other = _copied(model, {})
-    with torch.random.fork_rng(devices=_devices(model)), torch.no_grad():
+    with (
+        torch.inference_mode(False),
+        torch.random.fork_rng(devices=_devices(model)),
+        torch.no_grad(),
+    ):
         torch.manual_seed(SEED)
         before = {name: value._version for name, value in other.named_parameters()}
         for module in other.modules():
@@ -90,7 +94,8 @@ def own_inputs(value: Any) -> Any:
 
 def _copied(model: nn.Module, shared: dict[int, Any]) -> nn.Module:
     try:
-        return copy.deepcopy(model, shared)
+        with torch.inference_mode(False):  # its tensors can be changed later
+            return copy.deepcopy(model, shared)
     except (RuntimeError, TypeError) as error:
         raise ProbeError(
             f"null: {type(model).__name__} cannot be copied ({error}); pass a model that you "
