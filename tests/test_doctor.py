@@ -79,6 +79,11 @@ class Place:
     def launch(self, **order):
         assert order["DryRun"]
         assert order["SubnetId"]
+        (given,) = order["TagSpecifications"]  # without them the launch is refused to everybody
+        assert given == {
+            "ResourceType": "instance",
+            "Tags": [{"Key": aws.TAG, "Value": "geosweep"}],
+        }
         code = "UnauthorizedOperation" if ("me", "launch") in self.refused else "DryRunOperation"
         raise ClientError({"Error": {"Code": code, "Message": "said AWS"}}, "RunInstances")
 
@@ -249,6 +254,19 @@ def test_a_check_that_may_not_look_says_so(place):
     place.quota["L-1216C47A"] = -1
     assert place.findings(aws.WRONG) == {}
     assert "may not look" in place.findings(aws.NOTE)["quota"]
+
+
+def test_who_may_not_see_the_zones_is_helped_all_the_same(place, monkeypatch):
+    """The group of clusters/aws-role.yaml may not."""
+
+    def refuse():
+        raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "x")
+
+    monkeypatch.setattr(aws.Account, "ec2", place.client("ec2", REGION))
+    monkeypatch.setattr(aws.Account.ec2, "describe_availability_zones", refuse)
+    assert place.findings(aws.WRONG) == {}
+    assert place.findings(aws.NOTE).keys() == {"region"}
+    assert "launch" in place.findings(aws.OK)
 
 
 def test_the_role_that_ray_makes_may_not_start_these_workers(place):

@@ -190,7 +190,7 @@ def attempt(check: Check, account: Account) -> Iterator[Finding]:
     except Exception as error:
         response = getattr(error, "response", {}).get("Error", {})
         said = " ".join(str(error).split())[:300]
-        if check not in (credentials, region) and FORBIDDEN.search(response.get("Code", "")):
+        if check is not credentials and FORBIDDEN.search(response.get("Code", "")):
             yield Finding(NOTE, f"may not look: {said}", "allow it, or ignore this check")
         else:
             fix = "aws configure" if check in (credentials, region) else ""
