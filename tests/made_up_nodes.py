@@ -74,7 +74,7 @@ def run(root: str, key: dict[str, Any]) -> dict[str, Any]:
             env={name: os.environ[name] for name in kept} | {SERVICE: there, "RAY_TMPDIR": short},
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=400,
         )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -18,7 +18,11 @@ from aws_template import policy, resources
 ROOT = Path(__file__).parents[1]
 FILE, TEMPLATE = ROOT / "ray_cluster.yaml", ROOT / "clusters/aws-role.yaml"
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),  # half a minute on a quiet machine
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def made(tmp_path_factory):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
