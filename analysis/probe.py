@@ -30,7 +30,7 @@ def draw(root: str) -> list[str]:
         StoreError: the folder cannot be read or written.
     """
     try:
-        results = json.loads(read_file(root, "probe.json"))["results"]
+        results = json.loads(read_file(root, "probe.json") or "null")["results"]
         figures = {"depth": probe.depth(results), "tracks": probe.tracks(results)}
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{root}/probe.json: not from this version of geosweep probe") from error

@@ -41,7 +41,8 @@ def reinitialised(model: nn.Module) -> nn.Module:
         if callable(fill) and hasattr(other, "config"):
             for value in other.parameters():
                 value._is_hf_initialized = False  # type: ignore[attr-defined]
-            other.apply(fill)
+            for module in other.modules():
+                fill(module)
         for name, value in other.named_parameters():
             if value._version == before[name]:  # nothing has written into it
                 place = torch.randperm(value.numel(), device="cpu").to(value.device)

@@ -54,16 +54,13 @@ def padding(given: Mapping[str, Any], decoder: bool) -> list[Tensor]:
         given: arguments by name.
         decoder: whether the block belongs to the decoder of a model that also has an encoder.
     """
-    start = "decoder_" if decoder else ""
-    masks = [given.get(f"{start}attention_mask")]
+    kept = given.get("decoder_attention_mask" if decoder else "attention_mask")
+    masks = [kept.bool()] if isinstance(kept, Tensor) and kept.ndim == 2 else []
     for name in () if decoder else ("src_key_padding_mask", "key_padding_mask"):
-        mask = given.get(name)
-        masks.append(~mask if _is_mask(mask) and mask.dtype == torch.bool else None)
-    return [mask.bool() for mask in masks if _is_mask(mask)]
-
-
-def _is_mask(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 2
+        left_out = given.get(name)
+        if isinstance(left_out, Tensor) and left_out.dtype == torch.bool and left_out.ndim == 2:
+            masks.append(~left_out)
+    return masks
 
 
 def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
