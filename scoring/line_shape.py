@@ -118,6 +118,13 @@ class LineShape:
         """The sum over points of each step x^(l) - x^(l-1), (n, d) float64."""
         return torch.stack(self._sums)
 
+    def finish(self) -> tuple[Points, list[Tensor]]:
+        """Everything about each point, and the sum over points of each step; frees the states."""
+        points, sums = self.points(), self._sums
+        del self._last, self._direction
+        LineShape.__init__(self)
+        return points, sums
+
     def ratio(self) -> Tensor:
         """LSR of each point, (m,): see :func:`line_shape_ratio`."""
         return self.points().ratio

@@ -105,7 +105,7 @@ def measured(sums: Sums, number: int, seen: int, transport: int) -> MeasuredStag
     """
     dimension = math.prod(sums.shape)
     stage = joined_stage(
-        (number, dimension), sums.points, sums.steps / seen, None, None, sums.projected
+        (number, dimension), sums.points, torch.stack(sums.steps) / seen, None, None, sums.projected
     )
     states = _joined(sums.kept) if transport else []
     scatters = [scatter(state[:MOST]) for state in states] if transport else sums.scatters

@@ -33,7 +33,7 @@ class Walk:
     scatters: list[Tensor] = field(default_factory=list)  # of each state
     kept: list[Tensor] = field(default_factory=list)  # the first points of each state, on the CPU
     projected: list[Tensor] = field(default_factory=list)
-    done: tuple[Points, Tensor] | None = None  # and sums of steps (n, d)
+    done: tuple[Points, list[Tensor]] | None = None  # and the sum of each step, (d,)
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Sums:
     calls: list[str]
     shape: tuple[int, ...]
     kind: torch.dtype
-    steps: Tensor  # (n, d) sums over points
+    steps: list[Tensor]  # the sum over points of each step, (d,)
     scatters: list[Tensor]
     scattered: int  # points in each of them
     points: list[Points] = field(default_factory=list)
@@ -143,7 +143,7 @@ class Recorder:
                         calls=walk.calls,
                         shape=walk.shape,
                         kind=walk.kind,
-                        steps=torch.zeros_like(steps),
+                        steps=[torch.zeros_like(step) for step in steps],
                         scatters=walk.scatters,
                         scattered=min(size, MOST),
                     )
@@ -155,7 +155,8 @@ class Recorder:
                     f"{self._batches + 1}, {sums.shape} in the first one; make samples of one "
                     "length, or take tokens='each', 'first', 'mean' or 'last'"
                 )
-            sums.steps += steps
+            for total, step in zip(sums.steps, steps, strict=True):
+                total += step
             sums.points.append(points)
             sums.squares.append(np.array(walk.squares))
             sums.kept.append(walk.kept)
@@ -169,9 +170,8 @@ class Recorder:
     def _close(self) -> None:
         walk, self._open = self._open, None
         if walk is not None and walk.calls:
-            points = Points(*(values.cpu() for values in walk.track.points()))
-            walk.done = points, walk.track.step_sums()
-            walk.track = LineShape()  # frees its states
+            points, steps = walk.track.finish()
+            walk.done = Points(*(values.cpu() for values in points)), steps
             self._walks.append(walk)
 
     def _step(self, walk: Walk, state: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 MOST = 1000  # points: eigenvalues of (m, m) cost m^3
-AT_ONCE = 2**22  # numbers in float64 while products are added up
+AT_ONCE = 2**20  # numbers in float64 while products are added up
 
 
 def scatter(state: Tensor) -> Tensor:
