@@ -81,13 +81,10 @@ def train(
     train_split, test_split = place(data, "train", device), place(data, "test", device)
     clean = Split(*(part[: len(test_split.y)] for part in train_split))
     standardise = standardiser(data, device)
-    network = build(config, data.image, data.classes).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = untrained(config, data, device, settled=checkpoint is None)
     optimizer = make_optimizer(network, config)
     first = 0
-    if checkpoint is None:
-        settle(network, clean, standardise)
-    else:
+    if checkpoint is not None:
         network.load_state_dict(checkpoint["network"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         first = checkpoint["epoch"] + 1
@@ -110,6 +107,28 @@ def train(
         yield Epoch(record, network, state)
         if diverged(record):
             return
+
+
+def untrained(
+    config: TrialConfig, data: Dataset, device: str = "cpu", settled: bool = True
+) -> Network:
+    """The network of a trial before training, as :func:`train` yields it in epoch 0.
+
+    The configuration and the data determine it. On a CPU, it is the same bit for bit with the
+    same number of threads.
+
+    Args:
+        config: the trial.
+        data: its data set.
+        device: ``cpu`` or a CUDA device.
+        settled: let the normalisations see data, see :func:`settle`.
+    """
+    network = build(config, data.image, data.classes).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settled:
+        clean = Split(*(part[: len(data.y_test)] for part in place(data, "train", device)))
+        settle(network, clean, standardiser(data, device))
+    return network
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build, decayed
 from models.penalties import straightness_penalty, transport_penalty
-from models.training import Draws, diverged, standardiser, train
+from models.training import Draws, diverged, standardiser, train, untrained
 
 
 def tiny(side=16, channels=3, train=40, test=16, classes=3):
@@ -60,6 +60,13 @@ def images_of(data, split):
     x = torch.from_numpy(getattr(data, f"x_{split}")).double().permute(0, 3, 1, 2)
     mean, std = (torch.tensor(v).double()[:, None, None] for v in (data.mean, data.std))
     return ((x - mean) / std).float()
+
+
+@pytest.mark.parametrize("config", [CONVOLUTIONAL, CONNECTED])
+def test_the_untrained_network_can_be_made_again_without_training(config):
+    config = TrialConfig(**config)
+    before = next(train(config, tiny())).network.state_dict()
+    assert_same(before, untrained(config, tiny()).state_dict())
 
 
 def test_training_again_gives_the_same_numbers_bit_for_bit():

@@ -15,7 +15,7 @@ from ray import tune
 
 from models.config import TrialConfig
 from models.network import Network, build, decayed
-from models.training import Epoch, diverged, train
+from models.training import Epoch, diverged, train, untrained
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
 from scoring.rows import STRAIGHTNESS, geometric_mean
@@ -177,8 +177,8 @@ def _leave_lost_initial(job: Job, history: dict[str, Any]) -> None:
     left = storage.list_files(job.root, places.pending(job.id))
     if diverged_at_once or places.INITIAL in left:
         return
-    untrained = next(train(job.trial, job.data, job.device)).network
-    stages = score(untrained, job.data, job.device, job.trial.points, transport=True)
+    network = untrained(job.trial, job.data, job.device)
+    stages = score(network, job.data, job.device, job.trial.points, transport=True)
     handover.leave_initial(job.root, job.id, stages)
 
 
