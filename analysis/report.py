@@ -22,6 +22,7 @@ from analysis import correlation, figures
 from analysis.claims import claims, claims_sentence
 from analysis.measures import (
     comparisons,
+    curve,
     findings,
     intervention,
     paper_layout,
@@ -61,6 +62,7 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "search_history": "search",
     "accuracy_against_score": "correlations",
     "intervention": "intervention",
+    "speed_by_block": "curve",
     "accuracy_against_units": "robustness",
     "accuracy_without_blocks": "robustness",
     "accuracy_against_noise": "robustness",
@@ -72,6 +74,7 @@ CONTENTS = {
     "compare": "Comparison",
     "tables": "Tables",
     "figures": "Figures",
+    "curve": "Curve of measures",
     "robustness": "Robustness",
     "intervention": "Intervention",
     "correlations": "Correlations",
@@ -175,6 +178,7 @@ def gather(
         "claims": claims(results, trials),
         "summary": summary(results),
         "robustness": robustness.by_cell(results, trials),
+        "curve": curve.by_cell(results),
         "correlations": correlations(results),
         "points": points.points(results),
         "trials": trials_table(results),
@@ -204,6 +208,7 @@ def sentences(found: Gathered) -> list[str]:
         planned.missing_sentence(tables.get("missing"), results, found.search),
         planned.extra_sentence(found.planned, results),
         findings.geodesic_sentence(tables["summary"]),
+        *curve.sentences(results),
         claims_sentence(tables["claims"]),
         *others,
         correlation.correlation_sentence(tables["correlations"]),
@@ -225,6 +230,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     sections |= dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
     sections |= {
         "robustness": robust,
+        "curve": len(tables["curve"]) > 0,
         "intervention": "intervention" in tables,
         "search": found.search is not None,
         "compare": found.other is not None and any_done,
@@ -245,6 +251,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         any_done=any_done,
         robust=robust,
         changed=changed,
+        curved=curve.sentences(results),
         evaluated=robustness.settings_sentence(results),
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

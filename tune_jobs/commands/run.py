@@ -102,7 +102,7 @@ def evaluate(
     data: options.Data = None,
     address: options.RayAddress = None,
 ) -> None:
-    """Measure how robust the trained networks of a sweep are, without training.
+    """Try the trained networks of a sweep under lesions and noise, or measure their curve.
 
     It does what [b]evaluations:[/] in a sweep file does, for trials that are done
     and kept their weights. Evaluations that are done are not repeated, so the
@@ -113,6 +113,7 @@ def evaluate(
     [b]fgsm[/]        fast gradient sign method (Fig. 8); [b]fgsm.levels[/], likewise
     [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
     [b]separation[/]  does noise mix up close tracks first? [b]separation.level[/]
+    [b]curve[/]       the curve of measures in Wasserstein space; [b]curve.points[/] is m
 
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
