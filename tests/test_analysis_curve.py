@@ -65,9 +65,9 @@ def test_one_plain_sentence_says_what_was_found(measured: Path) -> None:
     plain, resnet = curve.sentences(load(measured))
     assert plain == (
         "Plain: the curve of measures is 2.00 times as long as the geodesic (before training "
-        "2.00), and its speed varies by 0% over blocks (before training 47%; the geodesic has 0%). Single "
-        "blocks have OTS 0.750; before training 0.750, of shuffled displacements 0.750 (4 trials, "
-        "2 seeds, m = 500)."
+        "2.00), and its speed varies by 0% over blocks (before training 47%; the geodesic has 0%). "
+        "Single blocks have OTS 0.750; before training 0.750, of shuffled displacements 0.750 "
+        "(4 trials, 2 seeds, m = 500)."
     )
     assert resnet.startswith("ResNet: ")
     made_up_trial(measured, gamma=0.5, stages=2, tried=["curve"], curve_length_ratio=np.nan)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_energy import points_of
 from test_geodesic import cloud, geodesic
@@ -55,6 +55,7 @@ def wide(track):
     return torch.cat([track, more], dim=2)
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.booleans())
 def test_speeds_ots_and_polar_parts_are_those_of_plain_loops(seed, products):
     track = walk(seed)
@@ -67,6 +68,7 @@ def test_speeds_ots_and_polar_parts_are_those_of_plain_loops(seed, products):
     assert whole["length_ratio"] == pytest.approx(ratio, rel=1e-6)
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 2**32))
 def test_the_three_factors_of_a_stage_make_its_geodesic_excess(seed):
     track = walk(seed, m=8, d=2)
