@@ -179,6 +179,7 @@ def made_up_trial(
         place |= {"lss": curve[place["epoch"]]["lss"] * factor, "lss_initial": initial * factor}
         if place["epoch"] in solved:
             place |= {"ots": row["ots" if place["epoch"] else "ots_initial"]}
+            place |= {"ots_shuffled": row["ots_shuffled"]}
             place |= {"ots_initial": row["ots_initial"], "projected": made_up_tracks(rng, blocks)}
     write_table(str(root), "tracks", trial, rows)
     if status == "stopped":

@@ -10,6 +10,9 @@ from analysis import figures, report
 from analysis.claims import claims
 from analysis.measures import curve
 from analysis.plots.curve import speed_by_block
+from analysis.plots.scores import scores_against_gamma
+from analysis.plots.stages import scores_by_stage
+from analysis.plots.style import SHUFFLED
 from analysis.results import load
 from analysis.tables import main as tables
 
@@ -99,3 +102,21 @@ def test_the_command_prints_the_table_or_says_how_to_get_it(measured: Path, caps
     made_up_trial(other)
     assert tables([str(other), "--table", "curve"]) == 2
     assert f"geosweep evaluate {other} curve" in capsys.readouterr().err
+
+
+def test_ots_stands_next_to_that_of_shuffled_displacements(measured: Path) -> None:
+    results = load(measured, columns=figures.COLUMNS)
+    for draw in (scores_against_gamma, scores_by_stage):
+        figure = draw(results)
+        shown = [
+            axes
+            for axes in figure.axes
+            if any(line.get_label() == SHUFFLED for line in axes.get_lines())
+        ]
+        assert {axes.get_ylabel().partition(" ")[0] for axes in shown} - {""} == {"OTS"}
+        lines = [x for axes in shown for x in axes.get_lines() if x.get_label() == SHUFFLED]
+        heights = np.concatenate([np.asarray(line.get_ydata(), "float64") for line in lines])
+        assert heights == pytest.approx([0.8] * len(heights), nan_ok=True)
+        handles = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+        texts = [text.get_text() for one in handles if one for text in one.get_texts()]
+        assert any("shuffled" in text for text in texts)

@@ -1,5 +1,6 @@
 """The curve of measures as an evaluation: its numbers, what a trial leaves of it, and the rows."""
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -11,6 +12,7 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from test_energy import points_of
 from test_geodesic import cloud, geodesic
 from test_robustness import made
@@ -24,7 +26,8 @@ from scoring.robustness.areas import curve_summary, summary
 from scoring.robustness.curve import curve, curve_problems
 from scoring.tables import read_row, read_rows
 from scoring.transport import assignment_problem
-from tune_jobs import measuring, trial
+from tune_jobs import folder, measuring, sweep, trial
+from tune_jobs.commands.ending import curve_table
 from tune_jobs.evaluations import Evaluations, read
 from tune_jobs.tuning import Setup
 
@@ -266,6 +269,27 @@ def test_a_trial_that_is_done_gets_its_curve_later_and_from_fewer_points(trained
     changed = {name for name in after if after[name] != before[name]}
     assert {n for n in changed if not n.startswith("curve_")} == {"evaluations", "scored_at"}
     assert storage.list_files(root, places.PENDING) == []
+
+
+def test_a_command_ends_with_the_curve_next_to_its_baselines(trained, tmp_path):
+    root = str(tmp_path)
+    folder.claim(root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny"))
+    assert curve_table(folder.inspect(root)) is None
+    trained(20)
+    handover.finish(root, CONFIG.trial, threads=1)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(curve_table(folder.inspect(root)))
+    told, head, row = console.file.getvalue().splitlines()
+    assert told.startswith("curve of measures: its W2 length over the geodesic's")
+    assert head.split() == [
+        *("trial", "length", "initial", "speed", "var.", "initial"),
+        *("block", "OTS", "initial", "shuffled", "m"),
+    ]
+    found = read_row(root, "trials", CONFIG.trial)
+    assert row.split()[-8:-6] == [
+        f"{found[f'curve_length_ratio{end}']:.2f}" for end in ("", "_initial")
+    ]
+    assert row.split()[-1] == "20"
 
 
 def test_a_number_is_short_for_points():
