@@ -8,7 +8,8 @@ of the ResNet are easy, since every block keeps its points near, and those of th
 hard. "Problems" are the walk through the network and the products of its states. "Solve" are 11
 assignments, and 10 of shuffled displacements. "Both" is all of this, and the same without shuffling
 for the network before training. The goal is 10 s for problems and solve at m = 1000 on two cores.
-It takes about a minute and appends rows to ``benchmarks/RESULTS.md``.
+Times are medians; the CPU time of all threads says more where the machine is busy. It takes about
+a minute and appends rows to ``benchmarks/RESULTS.md``.
 """
 
 import argparse
@@ -37,6 +38,7 @@ COLUMNS = [
     "problems, s",
     "solve, s",
     "problems and solve, s",
+    "their CPU time, s",
     "both networks, s",
     "OTS of blocks",
     "length ratio",
@@ -72,23 +74,24 @@ def measured(network: str, m: int, rounds: int) -> list[str]:
         lambda x: ((x - 128) / 64).permute(0, 3, 1, 2),
     )
     curve(subject, 60)  # compiles
-    seconds: list[tuple[float, float, float]] = []
+    seconds: list[tuple[float, float, float, float]] = []
     rows = []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         problems = list(curve_problems(subject, m))
         middle = time.perf_counter()
         rows = curve_rows(problems)
-        end = time.perf_counter()
+        end, busy = time.perf_counter(), time.process_time() - busy
         curve(replace(subject, untrained=made), m)  # type: ignore[arg-type]
-        seconds.append((middle - start, end - middle, time.perf_counter() - end))
+        both = time.perf_counter() - end
+        seconds.append((middle - start, end - middle, busy, both))
     parts = [statistics.median(part) for part in zip(*seconds, strict=True)]
     here = [row for row in rows if row["evaluation"] == CURVE]
     whole = here.pop()
     return [
         network,
         f"{m:,}",
-        *(f"{part:.2f}" for part in (*parts[:2], parts[0] + parts[1], parts[2])),
+        *(f"{part:.2f}" for part in (*parts[:2], parts[0] + parts[1], *parts[2:])),
         f"{np.mean([row['ots'] for row in here]):.3f}",
         f"{whole['length_ratio']:.3f}",
         str(torch.get_num_threads()),
