@@ -30,6 +30,7 @@ from analysis.measures import (
     points,
     robustness,
     side_by_side,
+    states,
     two_sweeps,
 )
 from analysis.measures.cells import done
@@ -67,6 +68,7 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "accuracy_without_blocks": "robustness",
     "accuracy_against_noise": "robustness",
     "mixed_by_distance": "robustness",
+    "states_by_block": "states",
 }
 CONTENTS = {
     "search": "Search",
@@ -75,6 +77,7 @@ CONTENTS = {
     "tables": "Tables",
     "figures": "Figures",
     "curve": "Curve of measures",
+    "states": "States",
     "robustness": "Robustness",
     "intervention": "Intervention",
     "correlations": "Correlations",
@@ -185,6 +188,9 @@ def gather(
         "failed": unfinished(results),
         "provenance": provenance(results),
     }
+    spread = states.states(results)
+    if len(spread):
+        tables["states"] = spread
     changed = intervention.effects(results, trials)
     if len(changed):
         tables["intervention"] = changed
@@ -231,6 +237,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     sections |= {
         "robustness": robust,
         "curve": len(tables["curve"]) > 0,
+        "states": "states" in tables,
         "intervention": "intervention" in tables,
         "search": found.search is not None,
         "compare": found.other is not None and any_done,
@@ -252,6 +259,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         robust=robust,
         changed=changed,
         curved=curve.sentences(results),
+        of_states=states.sentences(tables["states"]) if "states" in tables else [],
         evaluated=robustness.settings_sentence(results),
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

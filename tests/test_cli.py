@@ -289,7 +289,7 @@ def test_status_counts_without_ray(geosweep, tmp_path):
         (["noise", "--set", "pgd.steps=2"], "pgd is not among noise"),
         (
             ["pdg"],
-            "no 'pdg'; should be one of lesion, noise, fgsm, pgd, separation, curve; "
+            "no 'pdg'; should be one of lesion, noise, fgsm, pgd, separation, curve, scores; "
             "did you mean pgd?",
         ),
         (

@@ -88,6 +88,10 @@ def _points(given: Any) -> Any:
     return {"points": given} if type(given) is int else given
 
 
+class Scores(_Strict):
+    """Scores that a trial lacks because an earlier version trained it."""
+
+
 class Evaluations(_Strict):
     """What to try on trained networks. An evaluation that is None is skipped."""
 
@@ -97,6 +101,7 @@ class Evaluations(_Strict):
     pgd: Pgd | None = None
     separation: Separation | None = None
     curve: Annotated[Curve | None, BeforeValidator(_points)] = None
+    scores: Scores | None = None
 
     def asked(self) -> dict[str, dict[str, Any]]:
         """All settings of each requested evaluation, as JSON values."""
@@ -111,6 +116,7 @@ PARTS: dict[str, Any] = {
     "pgd": Pgd,
     "separation": Separation,
     "curve": Curve,
+    "scores": Scores,
 }
 
 
@@ -234,6 +240,8 @@ def _line(problem: Any) -> str:
         word, allowed = (rest or [first])[0], ", ".join(model.model_fields)
         hint = did_you_mean(word, model.model_fields)
         start = f"{first}: " if rest else ""
+        if not allowed:
+            return f"{start}no {short(word)}; {first} has no settings"
         return f"{start}no {short(word)}; should be one of {allowed}{hint}"
     told = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{'.'.join([first, *rest[:1]])} = {short(problem['input'])}: {told}"

@@ -49,7 +49,10 @@ METRICS = (  # kept short, 18 with all evaluations: many keys make MLflow's page
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # if measured
 CURVE = ("curve_length_ratio", "curve_speed_variation")  # likewise; before training, too
-TAGS = ("suboptimality", "ots_random", "lss_random")  # random baselines: OTS 1/m, LSS sqrt(n)
+TAGS = (  # scores beside the metrics, and random baselines: OTS 1/m, LSS sqrt(n)
+    *("suboptimality", "ots_random", "lss_random", "lss_scaled", "relative_energy", "nc1"),
+    *("effective_rank", "fuzziness_slope"),
+)
 
 
 def load_mlflow() -> None:
@@ -251,7 +254,7 @@ class Tracker:
         measured = (*ENDS, *ROBUSTNESS, *CURVE)
         self._log(trial, row, row["epochs_done"], measured, row["trained_at"])
         for name in TAGS:
-            if row[name] is not None:
+            if row.get(name) is not None:
                 self._client.set_tag(run, f"geosweep.{name}", f"{row[name]:.6g}")
         if row["collapsed"]:
             self._client.set_tag(run, "geosweep.collapsed", "true: no OTS")

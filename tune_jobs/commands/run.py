@@ -104,7 +104,7 @@ def evaluate(
     address: options.RayAddress = None,
     report: options.Report = True,
 ) -> None:
-    """Try the trained networks of a sweep under lesions and noise, or measure their curve.
+    """Measure more of the trained networks of a sweep, without training.
 
     It does what [b]evaluations:[/] in a sweep file does, for trials that are done
     and kept their weights. Evaluations that are done are not repeated, so the
@@ -116,6 +116,7 @@ def evaluate(
     [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
     [b]separation[/]  does noise mix up close tracks first? [b]separation.level[/]
     [b]curve[/]       the curve of measures in Wasserstein space; [b]curve.points[/] is m
+    [b]scores[/]      scores that an earlier version did not have; no settings
 
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
