@@ -61,7 +61,7 @@ def images(m: int) -> torch.Tensor:
 
 def measured(network: str, m: int, rounds: int) -> list[str]:
     """One row of the table."""
-    config = TrialConfig(dataset="cifar10", network=network)
+    config = TrialConfig.model_validate({"dataset": "cifar10", "network": network})
     pictures = images(m)
 
     def made() -> torch.nn.Module:

@@ -79,10 +79,10 @@ def test_one_plain_sentence_says_what_was_found(measured: Path) -> None:
 
 def test_claims_about_constant_speed_are_checked(measured: Path) -> None:
     table = claims(load(measured)).set_index("name")
-    speed = table.loc["constant_speed_resnets"]
-    assert (speed.version, speed.comparisons, speed.agree) == ("v1, v3", 1, 1)
-    assert table.loc["constant_speed"].comparisons == 2
-    assert (table.loc["curve_shortens"].comparisons, table.loc["curve_shortens"].agree) == (2, 0)
+    assert table.version["constant_speed_resnets"] == "v1, v3"
+    assert table.comparisons["constant_speed_resnets"] == table.agree["constant_speed_resnets"] == 1
+    assert table.comparisons["constant_speed"] == 2
+    assert (table.comparisons["curve_shortens"], table.agree["curve_shortens"]) == (2, 0)
 
 
 @pytest.mark.usefixtures("without_figures")

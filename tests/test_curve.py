@@ -277,9 +277,9 @@ def test_a_command_ends_with_the_curve_next_to_its_baselines(trained, tmp_path):
     assert curve_table(folder.inspect(root)) is None
     trained(20)
     handover.finish(root, CONFIG.trial, threads=1)
-    console = Console(file=io.StringIO(), width=120)
-    console.print(curve_table(folder.inspect(root)))
-    told, head, row = console.file.getvalue().splitlines()
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(curve_table(folder.inspect(root)))
+    told, head, row = shown.getvalue().splitlines()
     assert told.startswith("curve of measures: its W2 length over the geodesic's")
     assert head.split() == [
         *("trial", "length", "initial", "speed", "var.", "initial"),
