@@ -22,7 +22,9 @@ from scoring.storage import write_file
 from scoring.tables import write_table
 from tune_jobs.evaluations import read
 
-EVALUATIONS = read(["lesion", "noise", "fgsm", "pgd", "separation"])  # with default settings
+EVALUATIONS = read(
+    ["lesion", "noise", "fgsm", "pgd", "separation", "curve"]
+)  # with default settings
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
 
 
