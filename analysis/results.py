@@ -87,10 +87,10 @@ def load(
             f"{root}: no such folder; give the folder of a sweep (geosweep run SWEEP makes "
             "runs/SWEEP), or set MLFLOW_TRACKING_URI and give an experiment's name"
         )
-    if not any(storage.list_files(root, places.table_folder(table)) for table in schemas.TABLES):
+    if not _has_results(root):
         raise ResultsError(
             f"{root}: no results in it; give the folder that holds results/, or run the sweep "
-            f"first (geosweep run SWEEP --out {root})"
+            f"first (geosweep run SWEEP --out {places.argument(root)})"
         )
     return _read(root, tables, columns)
 
@@ -131,6 +131,14 @@ def _is_folder(root: str) -> bool:
         return fs.get_file_info(base).type == pafs.FileType.Directory
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(f"{root}: cannot be opened: {error}") from error
+
+
+def _has_results(root: str) -> bool:
+    try:
+        folders = [places.table_folder(table) for table in schemas.TABLES]
+        return any(storage.list_files(root, folder) for folder in folders)
+    except storage.StoreError as error:
+        raise ResultsError(f"{error}; move it away") from error
 
 
 def _read(

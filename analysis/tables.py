@@ -13,6 +13,7 @@ from analysis.measures import intervention, paper_layout, robustness, side_by_si
 from analysis.measures.layout import as_text
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load, script
+from scoring.places import argument
 
 READ = {  # tables to read besides trials; all others read tracks
     "summary": (),
@@ -69,7 +70,7 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
     if table == "robustness":
         rows = robustness.by_cell(results)
         if not len(rows):
-            return "", f"no trial has been evaluated; geosweep evaluate {folder}"
+            return "", f"no trial has been evaluated; geosweep evaluate {argument(folder)}"
         return as_text(rows, form), ""
     if table == "intervention":
         rows = intervention.effects(results)

@@ -5,10 +5,12 @@ import json
 import shutil
 import uuid
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +18,15 @@ from rich.console import Console
 from small_sweeps import geosweep
 
 from analysis.results import ResultsError, load
+from models import datasets, fits
 from models.config import TrialConfig
 from scoring import checked, handover, places, storage
 from scoring.history import read_history
+from scoring.misplaced import misplaced
 from scoring.storage import Damaged
 from scoring.tables import read_row, read_rows
 from tune_jobs import checkpoints, folder, service, sweep, trial
+from tune_jobs.errors import SweepError
 from tune_jobs.search import Search
 from tune_jobs.study import STUDY, Study
 from tune_jobs.tuning import Setup
@@ -254,6 +259,151 @@ def test_a_history_without_its_checksum_is_read_or_refused(half_done, tmp_path, 
         with suppress(Damaged):
             found = read_history(root, "a", epoch)
         assert found is None or found["epochs"][-1]["epoch"] in (0, 1)
+
+
+INSIDE = [
+    *(places.table_folder(table) for table in ("trials", "tracks")),
+    *(places.pending(trial.trial) for trial in (LEFT, BEGUN)),
+    *(places.initial(LEFT.trial), places.final(LEFT.trial)),
+    *(places.checkpoint(BEGUN.trial), places.best_checkpoint(BEGUN.trial)),
+    *(places.history(BEGUN.trial), places.error(DONE.trial), places.PAGE),
+    *(places.dataset("x"), places.merged_table("trials")),
+    *(places.table_path(table, DONE.trial) for table in ("trials", "samples")),
+]
+REFUSED = (places.LOCK, places.HOLDER, places.SWEEP)
+
+
+@pytest.mark.parametrize("path", [*places.FOLDERS, *places.FILES, *INSIDE])
+def test_a_file_for_a_folder_or_a_folder_for_a_file_is_named_and_set_aside(
+    half_done, tmp_path, path
+):
+    source, _ = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    at = Path(root, path)
+    if at.is_dir():
+        shutil.rmtree(at)
+    at.unlink(missing_ok=True)
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.write_text("mine") if places.is_folder(path) else at.mkdir()
+    for words in (
+        ["status", root],
+        ["run", f"{source}/../x.yaml", "--out", root, "--dry-run"],
+        ["evaluate", root, "--data", f"{root}/nowhere"],
+    ):
+        status, text = geosweep(*words)
+        assert status in (0, 2), text
+        assert len(text.splitlines()) == 1 or status == 0
+    try:
+        with folder.hold(root):
+            said = folder.mend(root)
+            folder.inspect(root)
+    except SweepError as error:
+        assert path in REFUSED
+        assert f"{root}/{path}: " in str(error)  # noqa: PT017
+        assert "delete it" in str(error)  # noqa: PT017
+        return
+    assert path not in REFUSED
+    assert any(line.startswith(f"{path}: torn") for line in said)
+    assert misplaced(root) == []
+    assert not at.exists() or places.is_folder(path)
+    aside = Path(root, places.ASIDE, path.replace("/", "-"))
+    assert aside.read_text() == "mine" if places.is_folder(path) else aside.is_dir()
+
+
+def test_a_users_own_files_and_folders_are_not_set_aside(half_done, tmp_path):
+    source, _ = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    own = ["notes", "notes.txt", "mine/pending", "errors/old/x", "report/old/y.html"]
+    own += ["set-aside/results/z", "mlartifacts/1/q", ".git/HEAD", "pending/.hidden/w"]
+    own += ["pending/.DS_Store"]
+    for path in own:
+        storage.write_file(root, path, b"")
+    assert folder.mend(root) == []
+
+
+def shifted(state):
+    state["optimizer"]["param_groups"][0]["params"].reverse()
+
+
+def change_weight(change):
+    def apply(state):
+        key = next(iter(state["network"]))
+        state["network"][key] = change(state["network"][key])
+
+    return apply
+
+
+def change_moment(name, change):
+    def apply(state):
+        moments = state["optimizer"]["state"][3]
+        moments[name] = change(moments[name])
+
+    return apply
+
+
+OTHERS = {
+    "wider": change_weight(lambda w: torch.cat([w, w])),
+    "double": change_weight(torch.Tensor.double),
+    "complex": change_weight(lambda w: w.to(torch.complex64)),
+    "flat": change_weight(torch.Tensor.flatten),
+    "a number": change_weight(lambda w: 1.0),
+    "fewer weights": lambda state: state["network"].popitem(),
+    "more weights": lambda state: state["network"].update(other=torch.ones(1)),
+    "none": lambda state: state["network"].clear(),
+    "no optimizer": lambda state: state.update(optimizer=None),
+    "another network's optimizer": shifted,
+    "lost moments": lambda state: state["optimizer"]["state"].popitem(),
+    "a lost moment": lambda state: state["optimizer"]["state"][0].popitem(),
+    "no moments": lambda state: state["optimizer"]["state"].clear(),
+    "moments before the first epoch": lambda state: state.update(epoch=0),
+    "another shape of moments": change_moment("exp_avg", lambda value: value[:1]),
+    "another type of moments": change_moment("exp_avg_sq", torch.Tensor.half),
+    "a step for each": change_moment("step", lambda value: value.expand(3)),
+    "a step that is no tensor": change_moment("step", float),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.load("digits")
+
+
+@pytest.mark.parametrize("how", OTHERS)
+def test_a_checkpoint_of_another_network_or_optimizer_is_refused(half_done, data, how):
+    source, _ = half_done
+    state = checkpoints.read(source, BEGUN.trial, partial(fits.check, BEGUN, data))
+    OTHERS[how](state)
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        fits.check(BEGUN, data, state)
+
+
+@pytest.mark.parametrize("how", ["wider", "another shape of moments"])
+def test_a_trial_with_another_trials_checkpoint_is_trained_again(half_done, tmp_path, reports, how):
+    source, wanted = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    state = checkpoints.read(root, BEGUN.trial)
+    OTHERS[how](state)
+    checkpoints.write(root, BEGUN.trial, state)
+    said = go_on(root, BEGUN, reports)
+    assert len(said) == 1
+    assert f"{places.checkpoint(BEGUN.trial)}: torn: " in said[0]
+    assert numbers(root, BEGUN) == wanted[BEGUN.trial]
+
+
+def test_a_checkpoint_without_an_optimizer_whose_trial_has_not_ended_is_no_end(
+    half_done, tmp_path, reports
+):
+    source, wanted = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    state = checkpoints.read(root, BEGUN.trial)
+    del state["optimizer"]
+    checkpoints.write(root, BEGUN.trial, state)
+    go_on(root, BEGUN, reports)
+    assert numbers(root, BEGUN) == wanted[BEGUN.trial]
 
 
 @pytest.mark.parametrize("change", [{"epoch": "1"}, {"network": None}, {}])

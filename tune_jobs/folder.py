@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,16 @@ import pyarrow as pa
 
 from models.config import TrialConfig
 from models.files import given_path
-from models.messages import first_line
+from models.messages import first_line, plain
 from scoring import handover, places, schemas, storage
+from scoring.misplaced import set_all_aside
+from scoring.places import argument
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
+
+LONGEST = 5000  # characters; file systems allow paths of 4,096 bytes
 
 __all__ = ["hold", "holder"]  # re-exported from tune_jobs.lease
 
@@ -104,7 +107,7 @@ def path_of(name: str, out: str | None = None) -> str:
 
     An empty ``GEOSWEEP_STORAGE`` counts as not set.
     """
-    return absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE') or 'runs'}/{name}")
+    return absolute(out or storage.subfolder(os.environ.get("GEOSWEEP_STORAGE") or "runs", name))
 
 
 def short_path(root: str) -> str:
@@ -113,13 +116,9 @@ def short_path(root: str) -> str:
     return root if relative.startswith("..") else relative
 
 
-def argument(path: str) -> str:
-    """A path as an argument in a command that a message shows, to be pasted into a shell.
-
-    >>> argument("runs/demo"), argument("-a b")
-    ('runs/demo', "'./-a b'")
-    """
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+def shown(path: str) -> str:
+    """A path as a line on the terminal shows it; in quotes if it has invisible characters."""
+    return plain(short_path(path), LONGEST)
 
 
 def identity(root: str) -> tuple[int, int] | None:
@@ -218,14 +217,14 @@ def begun(root: str) -> set[str]:
 
 
 def mend(root: str) -> list[str]:
-    """Set aside files that are torn or foreign: results, and what trials left for scoring.
+    """Set aside what is torn, foreign or misplaced: results, and what trials left for scoring.
 
     Their cells then count as missing. Checkpoints are read by the trials that need them.
 
     Returns:
         A line about each file: its path before it was moved, and what is wrong with it.
     """
-    lines = []
+    lines = set_all_aside(root)
     for trial in handover.waiting(root):
         try:
             handover.check(root, trial)

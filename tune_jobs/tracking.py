@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import TrialConfig
+from models.messages import plain
 from scoring import places, schemas, storage
 from scoring.handover import ENDED
 from scoring.tables import read_rows
@@ -153,13 +154,17 @@ class Tracker:
             self._experiment = known.experiment_id
             if known.lifecycle_stage == "deleted":
                 self._client.restore_experiment(self._experiment)
-                self._warn(f"MLflow: the experiment {self._name} was deleted there; it is restored")
+                self._warn(
+                    f"MLflow: the experiment {plain(self._name)} was deleted there; it is restored"
+                )
         earlier = _read_note(self._root).get("root")
         parent = find_parent(self._client, self._experiment, self._root, earlier)
         if parent is not None:
             self._parent = parent.info.run_id
             if parent.info.lifecycle_stage == "deleted":
-                self._warn(f"MLflow: the run of {self._name} was deleted there; it is restored")
+                self._warn(
+                    f"MLflow: the run of {plain(self._name)} was deleted there; it is restored"
+                )
             self._client.update_run(self._parent, status="RUNNING")
         else:
             tags = {SWEEP_TAG: self._root, "mlflow.note.content": self._description}

@@ -3,10 +3,12 @@
 import time
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import unquote
 
 import typer
 
 from scoring import places
+from scoring.places import argument
 from tune_jobs import folder, service, sweep
 from tune_jobs.cluster import aws, jobs, orders, reach
 from tune_jobs.cluster.doctor import examine
@@ -65,8 +67,10 @@ def submit(
     with jobs.connect(cluster, address) as client:
         ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
         job = jobs.submit(client, found, there, arguments, named=out is not None)
-        where = f"--cluster {cluster}" if cluster else f"--address {address}"
-        say(f"job      {job}\nfolder   {there}")
+        where = (
+            f"--cluster {argument(cluster)}" if cluster else f"--address {argument(address or '')}"
+        )
+        say(f"job      {job}\nfolder   {folder.shown(there)}")
         if ahead:
             say(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
         say(f"log      geosweep logs {job} {where}")
@@ -168,10 +172,10 @@ def fetch(
     if state.rows:
         page, unseen = service.report(root, state.name)
         missed = missed or unseen is not None
-        say(f"report   {page}")
+        say(f"report   {folder.shown(page)}")
     say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
     new = f"{redact(tracking_uri(root))} ({len(done)} trials new)"
-    say(f"MLflow   {new}; geosweep ui {folder.argument(root)}")
+    say(f"MLflow   {new}; geosweep ui {argument(root)}")
     if missed:
         raise typer.Exit(1)
 
@@ -236,7 +240,7 @@ def _name(uri: str) -> str:
         SweepError: it could not be the name of a sweep.
     """
     try:
-        return sweep.check_name(uri.rpartition("/")[2])
+        return sweep.check_name(unquote(uri.rpartition("/")[2]))
     except ValueError as error:
         raise SweepError(f"{uri}: its last part {error}; name a folder with --out") from None
 

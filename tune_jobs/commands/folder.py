@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from models.messages import plain
 from scoring import storage
+from scoring.places import argument
 from tune_jobs import folder, processes, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
@@ -80,7 +82,7 @@ def _show_counts(state: folder.State) -> None:
         "to evaluate": len(state.unevaluated),
         "to evaluate, but kept no weights": len(state.weightless),
     }
-    title = Text.assemble((state.name, "bold"), f": {state.planned} trials")
+    title = Text.assemble((plain(state.name), "bold"), f": {state.planned} trials")
     output().print(title, soft_wrap=True)
     for what, count in counts.items():
         if count or what == "done":
@@ -104,9 +106,7 @@ def _show_driver(state: folder.State) -> None:
     else:
         only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
         names = " ".join(state.evaluations)
-        command = (
-            f"geosweep evaluate {folder.argument(state.root)} {names}" if only else "geosweep run"
-        )
+        command = f"geosweep evaluate {argument(state.root)} {names}" if only else "geosweep run"
         say(f"not running; {command} continues")
 
 
@@ -202,7 +202,7 @@ def ui(
     if not is_there(tracking_uri(root)):
         raise SweepError(
             f"{root}: MLflow on this machine has no results of it yet; "
-            f"geosweep sync {folder.argument(directory)}"
+            f"geosweep sync {argument(directory)}"
         )
     adopt(root)
     with server(root) as (environment, place):
