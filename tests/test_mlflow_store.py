@@ -1,14 +1,18 @@
 """MLflow's data stays with its folder: moved, copied, of any name, deleted in part, or damaged."""
 
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
+from urllib.parse import unquote
 
 import pytest
 from made_up import made_up_trial
+from small_sweeps import add_database
 
 from scoring import places
 from scoring.tables import read_rows, read_table, write_table
@@ -199,6 +203,49 @@ def test_a_damaged_database_is_set_aside(tmp_path, logged, damage):
     adopt(str(root))
     assert database.exists() == (damage == "empty")  # an empty file is a database without tables
     assert (root / places.ASIDE / places.MLFLOW).exists() == (damage != "empty")
+
+
+@pytest.mark.parametrize("step", [1, 20, 60])
+def test_a_database_that_was_left_half_made_is_set_aside_and_made_again(tmp_path, step):
+    """As a kill leaves it: MLflow makes its tables one by one, then the first experiment."""
+    root = tmp_path / "sweep"
+    root.mkdir()
+    add_database(str(root))
+    path = root / places.MLFLOW
+    with closing(sqlite3.connect(path)) as whole:
+        made = [line for line in whole.iterdump() if line.startswith("CREATE TABLE")]
+    path.unlink()
+    with closing(sqlite3.connect(path)) as half, half:
+        for line in made[:step]:
+            half.execute(line)
+    said = []
+    assert not adopt(str(root), said.append)
+    assert said == [
+        f"{path}: torn: it was left half made; it is in set-aside/mlflow.db now, and MLflow gets "
+        "everything again"
+    ]
+    assert not path.exists()
+    assert (root / places.ASIDE / places.MLFLOW).exists()
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk is full"), KeyboardInterrupt()])
+def test_a_database_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch, error):
+    root = tmp_path / "a?b %41"
+    root.mkdir()
+    (root / ".mlflow.db.of-a-killed-process").touch()
+    (root / places.MLFLOW).touch()  # empty, as SQLite makes it first
+
+    def fill(address):
+        path = Path(unquote(address.removeprefix("sqlite:///")))
+        assert path.parent == root
+        for name in (path.name, f"{path.name}-journal"):
+            path.with_name(name).touch()
+        raise error
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", fill)
+    with pytest.raises(type(error)):
+        open_client(str(root))
+    assert [file.name for file in root.iterdir()] == [places.MLFLOW]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ class Tracker:
             )
 
     def _begin(self) -> None:
-        self._client = open_client(self._root)
+        self._client, name = open_client(self._root, self._warn), plain(self._name)
         known = self._client.get_experiment_by_name(self._name)
         if known is None:
             local = tracking_uri(self._root).startswith("sqlite:")
@@ -154,17 +154,13 @@ class Tracker:
             self._experiment = known.experiment_id
             if known.lifecycle_stage == "deleted":
                 self._client.restore_experiment(self._experiment)
-                self._warn(
-                    f"MLflow: the experiment {plain(self._name)} was deleted there; it is restored"
-                )
+                self._warn(f"MLflow: the experiment {name} was deleted there; it is restored")
         earlier = _read_note(self._root).get("root")
         parent = find_parent(self._client, self._experiment, self._root, earlier)
         if parent is not None:
             self._parent = parent.info.run_id
             if parent.info.lifecycle_stage == "deleted":
-                self._warn(
-                    f"MLflow: the run of {plain(self._name)} was deleted there; it is restored"
-                )
+                self._warn(f"MLflow: the run of {name} was deleted there; it is restored")
             self._client.update_run(self._parent, status="RUNNING")
         else:
             tags = {SWEEP_TAG: self._root, "mlflow.note.content": self._description}

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import typer
 
+from models.messages import plain
 from scoring import places
 from scoring.places import argument
 from tune_jobs import folder, service, sweep
@@ -70,7 +71,7 @@ def submit(
         where = (
             f"--cluster {argument(cluster)}" if cluster else f"--address {argument(address or '')}"
         )
-        say(f"job      {job}\nfolder   {folder.shown(there)}")
+        say(f"job      {job}\nfolder   {plain(there, folder.LONGEST)}")
         if ahead:
             say(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
         say(f"log      geosweep logs {job} {where}")
@@ -172,7 +173,7 @@ def fetch(
     if state.rows:
         page, unseen = service.report(root, state.name)
         missed = missed or unseen is not None
-        say(f"report   {folder.shown(page)}")
+        say(f"report   {plain(page, folder.LONGEST)}")
     say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
     new = f"{redact(tracking_uri(root))} ({len(done)} trials new)"
     say(f"MLflow   {new}; geosweep ui {argument(root)}")

@@ -204,7 +204,7 @@ def ui(
             f"{root}: MLflow on this machine has no results of it yet; "
             f"geosweep sync {argument(directory)}"
         )
-    adopt(root)
+    adopt(root, complain)
     with server(root) as (environment, place):
         raise typer.Exit(_serve(redact(tracking_uri(root)), host, port, environment, place))
 
