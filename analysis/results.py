@@ -212,6 +212,7 @@ def _from_mlflow(
     from mlflow import MlflowClient  # importing it takes seconds
     from mlflow.exceptions import MlflowException
 
+    shown = places.redact(tracking_uri)
     try:
         client = MlflowClient(tracking_uri)
         found = client.get_experiment_by_name(experiment)
@@ -219,7 +220,7 @@ def _from_mlflow(
             names = ", ".join(sorted(e.name for e in client.search_experiments(max_results=20)))
             raise ResultsError(
                 f"{experiment}: no such folder, and no such experiment in MLflow at "
-                f"{tracking_uri}, which has {names or 'none'}"
+                f"{shown}, which has {names or 'none'}"
             )
         newest: dict[str, str] = {}  # trial -> newest run, as a failed trial may have run again
         token = None
@@ -248,12 +249,14 @@ def _from_mlflow(
                 list(pool.map(fetch, newest.values(), [folder] * len(newest)))
             if not any(storage.list_files(folder, places.table_folder(table)) for table in tables):
                 raise ResultsError(
-                    f"{experiment}: no ended trial with results in MLflow at {tracking_uri}; "
+                    f"{experiment}: no ended trial with results in MLflow at {shown}; "
                     "wait for the first one, or give the sweep's folder"
                 )
             return _read(folder, tables, columns)
     except MlflowException as error:
-        raise ResultsError(f"{experiment}: MLflow at {tracking_uri}: {error}") from error
+        raise ResultsError(
+            places.redact(f"{experiment}: MLflow at {tracking_uri}: {error}")
+        ) from error
 
 
 def columns_page() -> str:

@@ -4,6 +4,7 @@ The folder itself is a path or a URI; :mod:`scoring.storage` reads and writes in
 """
 
 import os
+import re
 import shlex
 
 RESULTS = "results"  # one folder for each table, with one Parquet file for each trial
@@ -104,6 +105,15 @@ def is_folder(path: str) -> bool | None:
         return False
     of_folders = top in (RESULTS, PENDING) and "/" not in inner and not inner.startswith(".")
     return True if of_folders else None
+
+
+def redact(text: str) -> str:
+    """Remove user names and passwords from the addresses in a text.
+
+    >>> redact("http://me:secret@host:5000, s3://key:secret@bucket/runs")
+    'http://host:5000, s3://bucket/runs'
+    """
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def argument(path: str) -> str:

@@ -15,10 +15,11 @@ from made_up import made_up_trial
 from small_sweeps import add_database
 
 from scoring import places
+from scoring.places import redact
 from scoring.tables import read_rows, read_table, write_table
 from tune_jobs import mlflow_store
 from tune_jobs.commands import folder as commands
-from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, redact, tracking_uri
+from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, tracking_uri
 from tune_jobs.tracking import Tracker, is_behind
 
 pytestmark = pytest.mark.ray  # for the warnings that MLflow causes
@@ -268,7 +269,7 @@ def test_the_server_gets_a_password_in_its_environment_alone(tmp_path, monkeypat
     monkeypatch.setattr(subprocess, "Popen", started)
     monkeypatch.setattr(commands, "answers", lambda *_: True)
     with mlflow_store.server(str(tmp_path)) as (environment, place):
-        commands._serve(redact(uri), "127.0.0.1", 5000, environment, place)
+        commands._serve(uri, "127.0.0.1", 5000, environment, place)
     (command,) = started.call_args.args
     assert "secret" not in " ".join(command)
     assert started.call_args.kwargs["env"]["MLFLOW_BACKEND_STORE_URI"] == uri

@@ -14,6 +14,7 @@ from analysis.results import load
 from scoring import places, storage
 from scoring.tables import MANY, read_table, write_table
 from tune_jobs import cli, folder, lease
+from tune_jobs.cluster import reach
 from tune_jobs.errors import SweepError
 from tune_jobs.mlflow_store import tracking_uri
 
@@ -222,6 +223,21 @@ def test_a_uri_that_cannot_be_opened_is_named_before_anything_starts(
     assert end.value.code == 2
     assert says in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["50%", "a?b=c#d", "%41", "-x", "it's", "a b", "a+b&c"])
+@pytest.mark.parametrize("kind", ["path", "file", "s3"])
+def test_a_sweep_of_any_name_has_a_folder_of_that_name_in_any_storage(
+    monkeypatch, tmp_path, request, kind, name
+):
+    place = str(tmp_path) if kind == "path" else tmp_path.as_uri()
+    if kind == "s3":
+        place = f"{request.getfixturevalue('object_store')}/{tmp_path.name}"
+    monkeypatch.setenv("GEOSWEEP_STORAGE", place)
+    root = folder.path_of(name)
+    storage.write_file(root, "a", b"1")
+    assert storage.list_files(place, name) == ["a"]
+    assert reach.folder_there(None, None, name) == storage.subfolder(place, name)
 
 
 def test_the_same_folder_is_the_same_sweep_by_its_path_and_by_its_uri(tmp_path):

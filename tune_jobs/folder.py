@@ -87,7 +87,7 @@ def absolute(out: str) -> str:
     """Turn a sweep's folder into a name that holds in every process: absolute path or URI.
 
     Raises:
-        SweepError: the URI cannot be opened, or the path is not UTF-8.
+        SweepError: the URI cannot be opened or reached, or the path is not UTF-8.
     """
     if "://" not in out:
         root = os.path.realpath(given_path(out))
@@ -99,6 +99,11 @@ def absolute(out: str) -> str:
     except ValueError as error:
         raise SweepError(
             f"{out}: {error}; a folder is a path or a URI like s3://bucket/sweeps/demo"
+        ) from error
+    except OSError as error:  # an object store that does not answer, or does not know the bucket
+        raise SweepError(
+            f"{out}: cannot be reached: {first_line(error)}; name another folder, or set what the "
+            "store needs (AWS_DEFAULT_REGION, AWS_ENDPOINT_URL)"
         ) from error
 
 

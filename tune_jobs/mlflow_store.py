@@ -5,7 +5,6 @@ database is updated to the new location when it is next opened. The original is 
 """
 
 import os
-import re
 import sqlite3
 import tempfile
 import uuid
@@ -18,6 +17,7 @@ from urllib.parse import unquote
 
 from models.datasets import cache_folder
 from scoring import places, storage
+from scoring.places import redact
 
 SWEEP_TAG = "geosweep.sweep"  # tag of a sweep's parent run; its value is the sweep's folder
 SQLITE = "sqlite:///"
@@ -45,11 +45,6 @@ def here(root: str) -> Path:
         return Path(storage.open_folder(root)[1])
     name = "".join(c if c.isalnum() or c in "-._" else "-" for c in root)
     return cache_folder() / "mlflow" / f"{name}-{sha256(root.encode()).hexdigest()[:8]}"
-
-
-def redact(text: str) -> str:
-    """Remove user names and passwords from the addresses in a text."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def is_there(uri: str) -> bool:
@@ -201,7 +196,7 @@ def find_parent(client: Any, experiment: str, root: str, earlier: str | None = N
     from mlflow.entities import ViewType
 
     own = not os.environ.get("MLFLOW_TRACKING_URI")
-    names = {root}
+    names = {root, redact(root)}
     if earlier and storage.is_local(earlier) and not Path(earlier).exists():
         names.add(earlier)
     for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
@@ -211,7 +206,7 @@ def find_parent(client: Any, experiment: str, root: str, earlier: str | None = N
                 continue
             if view == ViewType.DELETED_ONLY:
                 client.restore_run(run.info.run_id)
-            if run.data.tags[SWEEP_TAG] != root:
-                client.set_tag(run.info.run_id, SWEEP_TAG, root)
+            if run.data.tags[SWEEP_TAG] != redact(root):
+                client.set_tag(run.info.run_id, SWEEP_TAG, redact(root))
             return run
     return None

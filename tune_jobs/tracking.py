@@ -20,6 +20,7 @@ from models.config import TrialConfig
 from models.messages import plain
 from scoring import places, schemas, storage
 from scoring.handover import ENDED
+from scoring.places import redact
 from scoring.tables import read_rows
 from tune_jobs.mlflow_store import (
     SWEEP_TAG,
@@ -27,7 +28,6 @@ from tune_jobs.mlflow_store import (
     here,
     is_there,
     open_client,
-    redact,
     tracking_uri,
 )
 
@@ -163,7 +163,7 @@ class Tracker:
                 self._warn(f"MLflow: the run of {name} was deleted there; it is restored")
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {SWEEP_TAG: self._root, "mlflow.note.content": self._description}
+            tags = {SWEEP_TAG: redact(self._root), "mlflow.note.content": self._description}
             run = self._client.create_run(self._experiment, run_name=self._name, tags=tags)
             self._parent = run.info.run_id
         self._runs, has = {}, {}
@@ -260,7 +260,7 @@ class Tracker:
         self._noted[trial] = str(row["scored_at"])
         content = {
             "uri": _noted_uri(self._root),
-            "root": self._root,
+            "root": redact(self._root),
             "scored_at": self._noted,
         }
         storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())

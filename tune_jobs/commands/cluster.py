@@ -15,7 +15,7 @@ from tune_jobs.cluster import aws, jobs, orders, reach
 from tune_jobs.cluster.doctor import examine
 from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
-from tune_jobs.mlflow_store import redact, tracking_uri
+from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -175,7 +175,7 @@ def fetch(
         missed = missed or unseen is not None
         say(f"report   {plain(page, folder.LONGEST)}")
     say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
-    new = f"{redact(tracking_uri(root))} ({len(done)} trials new)"
+    new = f"{tracking_uri(root)} ({len(done)} trials new)"
     say(f"MLflow   {new}; geosweep ui {argument(root)}")
     if missed:
         raise typer.Exit(1)

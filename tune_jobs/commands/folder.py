@@ -22,7 +22,7 @@ from tune_jobs.commands import options
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
-from tune_jobs.mlflow_store import adopt, is_there, redact, server, tracking_uri
+from tune_jobs.mlflow_store import adopt, is_there, server, tracking_uri
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -124,7 +124,7 @@ def sync(directory: options.Folder) -> None:
     folder.inspect(root)
     with folder.hold(root):
         done, missed = service.sync(root, output())
-    say(f"{len(done)} trials logged to {redact(tracking_uri(root))}")
+    say(f"{len(done)} trials logged to {tracking_uri(root)}")
     if missed:
         raise typer.Exit(1)
 
@@ -206,7 +206,7 @@ def ui(
         )
     adopt(root, complain)
     with server(root) as (environment, place):
-        raise typer.Exit(_serve(redact(tracking_uri(root)), host, port, environment, place))
+        raise typer.Exit(_serve(tracking_uri(root), host, port, environment, place))
 
 
 def _check_port(host: str, port: int) -> None:
