@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import uuid
 from contextlib import suppress
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from small_sweeps import geosweep
 
+from analysis.measures.planned import planned
+from analysis.measures.search import read_search
 from analysis.results import ResultsError, load
 from models import datasets, fits
 from models.config import TrialConfig
@@ -459,6 +462,69 @@ def test_a_search_keeps_its_cells_whatever_happens_to_its_study(searched, tmp_pa
     again = service._study(request, Console(file=output))
     assert again is not None
     assert again.cells == [*cells, new]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+def put(draw, content):
+    """Put something else in the place of one thing inside a JSON object, or drop it."""
+    while True:
+        name = draw(st.sampled_from(sorted(content)))
+        inside = content[name]
+        inside = inside[0] if isinstance(inside, list) and inside else inside
+        if not isinstance(inside, dict) or not inside or draw(st.booleans()):
+            break
+        content = inside
+    if draw(st.booleans()):
+        content[name] = draw(JSON)
+    else:
+        del content[name]
+
+
+@given(st.data())
+@examples(few=40)
+def test_a_sweep_json_of_another_shape_is_refused_with_the_fix_or_read(searched, tmp_path, data):
+    source, asked, _ = searched
+    root = str(tmp_path / uuid.uuid4().hex)
+    content = json.loads(Path(source, places.SWEEP).read_text())
+    put(data.draw, content)
+    storage.write_file(root, places.SWEEP, json.dumps(content).encode())
+    status, said = geosweep("status", root)
+    if status == 0:
+        folder.as_sweep(root)
+        folder.claim(root, asked, [])
+    else:
+        assert status == 2
+        assert f"{root}/{places.SWEEP}: torn: " in said
+        assert "delete it, geosweep run writes it again" in said
+        assert len(said.splitlines()) == 1
+    with suppress(ResultsError):
+        read_search(root)
+    planned(root)
+
+
+PROGRESS = {"running": {"a": {"label": "x", "epoch": 1, "epochs": 3}}, "seconds_left": 3.5}
+
+
+@given(st.data())
+@examples(few=40)
+def test_a_progress_json_of_another_shape_is_no_progress(tmp_path, data):
+    root = str(tmp_path)
+    storage.write_file(root, places.PROGRESS, json.dumps(PROGRESS).encode())
+    assert folder.progress(root) == PROGRESS
+    content = json.loads(json.dumps(PROGRESS))
+    put(data.draw, content)
+    storage.write_file(root, places.PROGRESS, json.dumps(content).encode())
+    live = folder.progress(root)
+    if live is not None:
+        assert live["seconds_left"] is None or math.isfinite(live["seconds_left"])
+        for cell in live["running"].values():
+            assert cell["label"] + "!" * cell["epoch"] is not None
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):

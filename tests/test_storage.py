@@ -211,6 +211,7 @@ def test_a_store_that_does_not_answer_is_asked_again_and_then_named(monkeypatch,
     [
         ("nowhere://x/y", "nowhere://x/y: Unrecognized filesystem"),
         ("s3://no-such-bucket/x", "s3://no-such-bucket/x: cannot be reached"),
+        ("s3://me:secret@no-such-bucket/x", "geosweep: s3://no-such-bucket/x: cannot be reached"),
     ],
 )
 def test_a_uri_that_cannot_be_opened_is_named_before_anything_starts(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from models.config import TrialConfig
 from models.files import given_path
@@ -17,6 +18,7 @@ from scoring.misplaced import set_all_aside
 from scoring.places import argument
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
+from tune_jobs.kept import Description, Progress, wrong
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
 
@@ -315,10 +317,10 @@ def progress(root: str) -> dict[str, Any] | None:
     """The content of ``progress.json``, or None if no driver has written it or it is damaged."""
     try:
         found = json.loads(storage.read_file(root, places.PROGRESS) or b"null")
+        Progress.model_validate(found)
     except (ValueError, RecursionError, storage.Damaged):
         return None
-    whole = isinstance(found, dict) and {"running", "seconds_left"} <= found.keys()
-    return found if whole else None
+    return found
 
 
 def _write(root: str, content: Mapping[str, Any]) -> None:
@@ -340,13 +342,11 @@ def _read(root: str) -> dict[str, Any] | None:
         if content is None:
             return None
         known = json.loads(content)
-        if not isinstance(known, dict) or not isinstance(known.get("name"), str):
-            raise ValueError("not the description of a sweep")
-        for part in ("trials", "extra"):
-            known[part] = [TrialConfig.model_validate(fields) for fields in known[part]]
-        return known
-    except (storage.Damaged, ValueError, KeyError, TypeError, RecursionError) as error:
+        checked = Description.model_validate(known)
+        return {"description": ""} | known | {"trials": checked.trials, "extra": checked.extra}
+    except (storage.Damaged, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, storage.Damaged) else first_line(error)
+        reason = wrong(error) if isinstance(error, ValidationError) else reason
         raise SweepError(
             f"{root}/{places.SWEEP}: torn: {reason}; delete it, geosweep run writes it again"
         ) from error
