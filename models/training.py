@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network, build, decayed
+from models.optimizers import Group, Optimizer
 from models.penalties import penalty
 
 MOMENTUM = 0.1  # of the running statistics of BatchNorm; the default of torch
@@ -81,13 +82,10 @@ def train(
     train_split, test_split = place(data, "train", device), place(data, "test", device)
     clean = Split(*(part[: len(test_split.y)] for part in train_split))
     standardise = standardiser(data, device)
-    network = build(config, data.image, data.classes).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = untrained(config, data, device, settled=checkpoint is None)
     optimizer = make_optimizer(network, config)
     first = 0
-    if checkpoint is None:
-        settle(network, clean, standardise)
-    else:
+    if checkpoint is not None:
         network.load_state_dict(checkpoint["network"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         first = checkpoint["epoch"] + 1
@@ -110,6 +108,28 @@ def train(
         yield Epoch(record, network, state)
         if diverged(record):
             return
+
+
+def untrained(
+    config: TrialConfig, data: Dataset, device: str = "cpu", settled: bool = True
+) -> Network:
+    """The network of a trial before training, as :func:`train` yields it in epoch 0.
+
+    The configuration and the data determine it. On a CPU, it is the same bit for bit with the
+    same number of threads.
+
+    Args:
+        config: the trial.
+        data: its data set.
+        device: ``cpu`` or a CUDA device.
+        settled: let the normalisations see data, see :func:`settle`.
+    """
+    network = build(config, data.image, data.classes).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settled:
+        clean = Split(*(part[: len(data.y_test)] for part in place(data, "train", device)))
+        settle(network, clean, standardiser(data, device))
+    return network
 
 
 @torch.no_grad()
@@ -152,25 +172,19 @@ def standardiser(data: Dataset, device: str) -> Standardise:
     )
 
 
-def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.Optimizer:
-    """Adam, or SGD with momentum 0.9. Gamma is the ``weight_decay`` of the weight matrices.
+def make_optimizer(network: Network, config: TrialConfig) -> Optimizer:
+    """Adam, or SGD with momentum 0.9. Gamma is the weight decay of the weight matrices.
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
     gamma times the squared norm, has the gradient 2 gamma W.
     """
     under, free = decayed(network, config.decay)
-    groups = [
-        {"params": under, "weight_decay": config.gamma},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    if config.recipe == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, fused=True)
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+    return Optimizer([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
 
 
 def one_pass(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     split: Split,
     standardise: Standardise,
     config: TrialConfig,
@@ -188,8 +202,6 @@ def one_pass(
     for step, batch in enumerate(draws.batches):
         done = ((epoch - 1) * steps + step) / (config.epochs * steps)
         rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             states = list(network.states(x)) if penalised else []
@@ -199,9 +211,9 @@ def one_pass(
             objective = loss + penalty(
                 states, config.transport_penalty, config.straightness_penalty
             )
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         objective.backward()
-        optimizer.step()
+        optimizer.step(rate)
         total_loss += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
         seen += len(y)

@@ -15,7 +15,7 @@ from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build, decayed
 from models.penalties import straightness_penalty, transport_penalty
-from models.training import Draws, diverged, standardiser, train
+from models.training import Draws, diverged, standardiser, train, untrained
 
 
 def tiny(side=16, channels=3, train=40, test=16, classes=3):
@@ -72,6 +72,13 @@ def images_of(data, split):
     x = torch.from_numpy(getattr(data, f"x_{split}")).double().permute(0, 3, 1, 2)
     mean, std = (torch.tensor(v).double()[:, None, None] for v in (data.mean, data.std))
     return ((x - mean) / std).float()
+
+
+@pytest.mark.parametrize("config", [CONVOLUTIONAL, CONNECTED])
+def test_the_untrained_network_can_be_made_again_without_training(config):
+    config = TrialConfig(**config)
+    before = next(train(config, tiny())).network.state_dict()
+    assert_same(before, untrained(config, tiny()).state_dict())
 
 
 def test_training_again_gives_the_same_numbers_bit_for_bit():
@@ -202,8 +209,8 @@ def test_gamma_shrinks_nothing_but_the_blocks_where_it_weighs_only_them():
         network = build(TrialConfig(**CONNECTED), (3, 8, 8), 3)
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        config = {"recipe": "sgd", "learning_rate": 0.1, "gamma": 0.5} | config
-        training.make_optimizer(network, TrialConfig(**CONNECTED, **config)).step()
+        config = {"recipe": "sgd", "gamma": 0.5} | config
+        training.make_optimizer(network, TrialConfig(**CONNECTED, **config)).step(0.1)
         return network.state_dict()
 
     old = weights(gamma=0.0)

@@ -16,6 +16,7 @@ from models.messages import first_line, plain
 from scoring import handover, places, schemas, storage
 from scoring.misplaced import set_all_aside
 from scoring.places import argument
+from scoring.rows import has_all_scores
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.kept import Description, Progress, wrong
@@ -310,6 +311,8 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
 def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a trial is done but lacks a wanted evaluation, or has it with other settings."""
     has = json.loads(row["evaluations"] or "{}")
+    if has_all_scores(row):
+        has["scores"] = {}
     return row["status"] == "done" and any(has.get(name) != wanted[name] for name in wanted)
 
 
