@@ -84,7 +84,7 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
     if table == "states":
         rows = states.states(results)
         if not len(rows):
-            return "", f"no trial has these scores; geosweep evaluate {folder} scores"
+            return "", f"no trial has these scores; geosweep evaluate {argument(folder)} scores"
         return as_text(rows, form), ""
     if table == "paper" and form in ("csv", "json"):
         return as_text(side_by_side.side_by_side(results), form), ""

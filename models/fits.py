@@ -9,14 +9,12 @@ from models.datasets import Dataset
 from models.network import build
 from models.training import make_optimizer
 
-MOMENTS = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}  # of a weight
-
 
 def check(config: TrialConfig, data: Dataset, checkpoint: dict[str, Any]) -> None:
     """Check that a checkpoint can go on training a trial, or be evaluated.
 
-    ``load_state_dict`` of a network converts other types without a word, and that of an optimizer
-    looks at no tensor, so training would go on with other numbers, or fail later.
+    ``load_state_dict`` converts other types of tensors without a word, so training would go on
+    with other numbers; other shapes would fail it.
 
     Args:
         config: the trial.
@@ -33,27 +31,25 @@ def check(config: TrialConfig, data: Dataset, checkpoint: dict[str, Any]) -> Non
     for name, value in wanted.items():
         _compare(name, state[name], value)
     if "optimizer" in checkpoint:
-        optimizer = make_optimizer(network, config)
-        begun = checkpoint["epoch"] > 0
-        _check_optimizer(optimizer, MOMENTS[config.recipe], checkpoint["optimizer"], begun)
+        own = make_optimizer(network, config).state_dict()["state"]
+        state = checkpoint["optimizer"]["state"]
+        # Earlier versions saved the states of torch.optim: none before the first step.
+        if state or checkpoint["epoch"] > 0:
+            _check_optimizer(own, state, {"step"} if config.recipe == "sgd" else set())
 
 
-def _check_optimizer(
-    optimizer: torch.optim.Optimizer, moments: set[str], state: dict[str, Any], begun: bool
-) -> None:
-    """Compare the state of an optimizer with what this one has, once it has made a step."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    groups = [group["params"] for group in optimizer.state_dict()["param_groups"]]
-    if [group["params"] for group in state["param_groups"]] != groups:
+def _check_optimizer(own: dict[int, Any], state: dict[int, Any], spare: set[str]) -> None:
+    """Compare the state of an optimizer, by parameter, with that of this trial's.
+
+    The names in ``spare`` may be missing, as torch.optim counts no steps of SGD.
+    """
+    if state.keys() != own.keys():
         raise ValueError("its optimizer is that of another network")
-    if state["state"].keys() != (set(range(len(weights))) if begun else set()):
-        raise ValueError("its optimizer lacks the state of some weights")
-    for number, found in state["state"].items():
-        if found.keys() != moments:
+    for number, wanted in own.items():
+        if {*spare, *state[number]} != wanted.keys():
             raise ValueError("its optimizer is that of another recipe")
-        for name, value in found.items():
-            wanted = weights[number].new_zeros(()) if name == "step" else weights[number]
-            _compare(f"{name} of weight {number}", value, wanted)
+        for name, value in state[number].items():
+            _compare(f"{name} of parameter {number}", value, wanted[name])
 
 
 def _compare(name: str, found: Any, wanted: torch.Tensor) -> None:

@@ -326,8 +326,9 @@ def test_a_users_own_files_and_folders_are_not_set_aside(half_done, tmp_path):
     assert folder.mend(root) == []
 
 
-def shifted(state):
-    state["optimizer"]["param_groups"][0]["params"].reverse()
+def swapped(state):
+    of = state["optimizer"]["state"]
+    of[0], of[len(of) - 1] = of[len(of) - 1], of[0]
 
 
 def change_weight(change):
@@ -356,11 +357,10 @@ OTHERS = {
     "more weights": lambda state: state["network"].update(other=torch.ones(1)),
     "none": lambda state: state["network"].clear(),
     "no optimizer": lambda state: state.update(optimizer=None),
-    "another network's optimizer": shifted,
+    "another network's optimizer": swapped,
     "lost moments": lambda state: state["optimizer"]["state"].popitem(),
     "a lost moment": lambda state: state["optimizer"]["state"][0].popitem(),
     "no moments": lambda state: state["optimizer"]["state"].clear(),
-    "moments before the first epoch": lambda state: state.update(epoch=0),
     "another shape of moments": change_moment("exp_avg", lambda value: value[:1]),
     "another type of moments": change_moment("exp_avg_sq", torch.Tensor.half),
     "a step for each": change_moment("step", lambda value: value.expand(3)),
