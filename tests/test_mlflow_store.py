@@ -206,6 +206,19 @@ def test_a_damaged_database_is_set_aside(tmp_path, logged, damage):
     assert (root / places.ASIDE / places.MLFLOW).exists() == (damage != "empty")
 
 
+def test_an_experiment_may_have_the_name_of_any_sweep(tmp_path):
+    add_database(str(tmp_path))
+    for name in ("-x", "a\nb \x1b[31m `x` %41?", " ", "n" * 200):
+        for _ in range(2):  # it is found again
+            said = []
+            tracker = Tracker(str(tmp_path), name, "", said.append)
+            tracker.close("FINISHED")
+            assert said == []
+        client = open_client(str(tmp_path))
+        experiment = client.get_experiment_by_name(name)
+        assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
 @pytest.mark.parametrize("step", [1, 20, 60])
 def test_a_database_that_was_left_half_made_is_set_aside_and_made_again(tmp_path, step):
     """As a kill leaves it: MLflow makes its tables one by one, then the first experiment."""
