@@ -31,6 +31,7 @@ FILES = (LOCK, HOLDER, SWEEP, PROGRESS, MLFLOW, MLFLOW_NOTE, STUDY)
 FREE = (ASIDE, ARTIFACTS)  # anything may be in them
 
 INITIAL, FINAL = "initial.npz", "final.npz"  # in a trial's folder in PENDING
+CURVE = "curve.npz"  # in the same folder
 
 
 def table_folder(table: str) -> str:
@@ -76,6 +77,11 @@ def initial(trial: str) -> str:
 def final(trial: str) -> str:
     """Assignment problems of the trained network, and everything else that its tables need."""
     return f"{PENDING}/{trial}/{FINAL}"
+
+
+def curve(trial: str) -> str:
+    """Assignment problems along the curves of measures of a trained network."""
+    return f"{PENDING}/{trial}/{CURVE}"
 
 
 def error(trial: str) -> str:
