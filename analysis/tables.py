@@ -81,7 +81,10 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
     if table == "curve":
         rows = curve.by_cell(results)
         if not len(rows):
-            return "", f"no trial has a curve of measures; geosweep evaluate {folder} curve"
+            return (
+                "",
+                f"no trial has a curve of measures; geosweep evaluate {argument(folder)} curve",
+            )
         return as_text(rows, form), ""
     if table == "intervention":
         rows = intervention.effects(results)
