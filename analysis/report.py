@@ -43,7 +43,7 @@ from analysis.measures.summary import summary
 from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, ResultsError, load
 from scoring import places
-from scoring.storage import StoreError, is_local, open_folder, refuse_links, write_file
+from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_links, write_file
 
 PAGE = Path(__file__).with_name("report.html")
 COLUMNS = {  # the columns to read of the larger tables
@@ -385,10 +385,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page = build(given.folder, given.out, given.tracking_uri, given.compare)
     except (ResultsError, StoreError, OSError) as error:
+        said = f"{error}; move it away" if isinstance(error, Damaged) else str(error)
         if given.json:
-            print(json.dumps({"error": str(error)}))
+            print(json.dumps({"error": said}))
         else:
-            print(f"analysis.report: {error}", file=sys.stderr)
+            print(f"analysis.report: {said}", file=sys.stderr)
         return 2
     print(json.dumps({"page": str(page)}) if given.json else page)
     return 0
