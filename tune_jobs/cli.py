@@ -9,7 +9,7 @@ import typer
 
 from models import messages
 from models.errors import DataError
-from scoring.storage import StoreError
+from scoring.storage import Damaged, StoreError
 from tune_jobs import provenance, surroundings, terminal
 from tune_jobs.commands import cluster, folder, probe, run
 from tune_jobs.errors import SweepError
@@ -56,6 +56,9 @@ def main() -> NoReturn:
     except UsageError as error:
         if type(error).__name__ != "NoArgsIsHelpError":  # That one has printed the help already.
             terminal.complain(_usage(error))
+        sys.exit(2)
+    except Damaged as error:
+        terminal.complain(f"{error}; geosweep run sets it aside")
         sys.exit(2)
     except (SweepError, StoreError, DataError) as error:
         terminal.complain(str(error))
