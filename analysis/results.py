@@ -87,10 +87,10 @@ def load(
             f"{root}: no such folder; give the folder of a sweep (geosweep run SWEEP makes "
             "runs/SWEEP), or set MLFLOW_TRACKING_URI and give an experiment's name"
         )
-    if not any(storage.list_files(root, places.table_folder(table)) for table in schemas.TABLES):
+    if not _has_results(root):
         raise ResultsError(
             f"{root}: no results in it; give the folder that holds results/, or run the sweep "
-            f"first (geosweep run SWEEP --out {root})"
+            f"first (geosweep run SWEEP --out {places.argument(root)})"
         )
     return _read(root, tables, columns)
 
@@ -131,6 +131,14 @@ def _is_folder(root: str) -> bool:
         return fs.get_file_info(base).type == pafs.FileType.Directory
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(f"{root}: cannot be opened: {error}") from error
+
+
+def _has_results(root: str) -> bool:
+    try:
+        folders = [places.table_folder(table) for table in schemas.TABLES]
+        return any(storage.list_files(root, folder) for folder in folders)
+    except storage.StoreError as error:
+        raise ResultsError(f"{error}; move it away") from error
 
 
 def _read(
@@ -212,6 +220,7 @@ def _from_mlflow(
     from mlflow import MlflowClient  # importing it takes seconds
     from mlflow.exceptions import MlflowException
 
+    shown = places.redact(tracking_uri)
     try:
         client = MlflowClient(tracking_uri)
         found = client.get_experiment_by_name(experiment)
@@ -219,7 +228,7 @@ def _from_mlflow(
             names = ", ".join(sorted(e.name for e in client.search_experiments(max_results=20)))
             raise ResultsError(
                 f"{experiment}: no such folder, and no such experiment in MLflow at "
-                f"{tracking_uri}, which has {names or 'none'}"
+                f"{shown}, which has {names or 'none'}"
             )
         newest: dict[str, str] = {}  # trial -> newest run, as a failed trial may have run again
         token = None
@@ -248,12 +257,14 @@ def _from_mlflow(
                 list(pool.map(fetch, newest.values(), [folder] * len(newest)))
             if not any(storage.list_files(folder, places.table_folder(table)) for table in tables):
                 raise ResultsError(
-                    f"{experiment}: no ended trial with results in MLflow at {tracking_uri}; "
+                    f"{experiment}: no ended trial with results in MLflow at {shown}; "
                     "wait for the first one, or give the sweep's folder"
                 )
             return _read(folder, tables, columns)
     except MlflowException as error:
-        raise ResultsError(f"{experiment}: MLflow at {tracking_uri}: {error}") from error
+        raise ResultsError(
+            places.redact(f"{experiment}: MLflow at {tracking_uri}: {error}")
+        ) from error
 
 
 def columns_page() -> str:

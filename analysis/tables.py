@@ -2,22 +2,25 @@
 
 Command: ``python -m analysis.tables runs/demo`` prints the paper's tables, with the paper's numbers
 beside ours. ``--table summary`` prints one row per cell, ``--table robustness`` the results of
-evaluations, ``--table intervention`` what penalties on tracks change, ``--table states`` scores
-without the scale of states, and how classes and dimensions develop along a network.
+evaluations, ``--table curve`` the curve of measures, ``--table intervention`` what penalties on
+tracks change, ``--table states`` scores without the scale of states, and how classes and dimensions
+develop along a network.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.measures import intervention, paper_layout, robustness, side_by_side, states
+from analysis.measures import curve, intervention, paper_layout, robustness, side_by_side, states
 from analysis.measures.layout import as_text
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load, script
+from scoring.places import argument
 
 READ = {  # tables to read besides trials; all others read tracks
     "summary": (),
     "robustness": ("robustness",),
+    "curve": (),
     "intervention": (),
     "states": (),
 }
@@ -34,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--table",
         default="paper",
-        choices=["paper", "summary", "robustness", "intervention", "states", *"1234567"],
+        choices=["paper", "summary", "robustness", "curve", "intervention", "states", *"1234567"],
         help="paper (default): all tables in the paper's layout, with its numbers beside ours; "
         "1 to 7: this table, or tables of its form; summary: one row per cell of the sweep, with "
-        "baselines; robustness: one row per cell that was evaluated; intervention: one row per "
-        "cell and weight of a penalty on tracks, compared with the same cell without it; states: "
-        "one row per cell, with scores that ignore the scale of states",
+        "baselines; robustness: one row per cell that was evaluated; curve: one row per cell with "
+        "a curve of measures; intervention: one row per cell and weight of a penalty on tracks, "
+        "compared with the same cell without it; states: one row per cell, with scores that ignore "
+        "the scale of states",
     )
     parser.add_argument(
         "--format",
@@ -72,7 +76,15 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
     if table == "robustness":
         rows = robustness.by_cell(results)
         if not len(rows):
-            return "", f"no trial has been evaluated; geosweep evaluate {folder}"
+            return "", f"no trial has been evaluated; geosweep evaluate {argument(folder)}"
+        return as_text(rows, form), ""
+    if table == "curve":
+        rows = curve.by_cell(results)
+        if not len(rows):
+            return (
+                "",
+                f"no trial has a curve of measures; geosweep evaluate {argument(folder)} curve",
+            )
         return as_text(rows, form), ""
     if table == "intervention":
         rows = intervention.effects(results)
@@ -83,7 +95,7 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
     if table == "states":
         rows = states.states(results)
         if not len(rows):
-            return "", f"no trial has these scores; geosweep evaluate {folder} scores"
+            return "", f"no trial has these scores; geosweep evaluate {argument(folder)} scores"
         return as_text(rows, form), ""
     if table == "paper" and form in ("csv", "json"):
         return as_text(side_by_side.side_by_side(results), form), ""

@@ -20,7 +20,11 @@ EPOCH_METRICS: dict[str, Better] = {  # known after every epoch, with the direct
     "lsr": "min",
 }
 OF_VALIDATION = ("validation_accuracy", "validation_loss")  # known where there is such a split
-METRICS = EPOCH_METRICS | {"ots": "max", "gap": "max"}  # the added ones need a scored trial
+METRICS = EPOCH_METRICS | {  # the added ones need a scored trial
+    "ots": "max",
+    "gap": "max",
+    "geodesic_excess": "min",
+}
 
 
 class _Strict(BaseModel):

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from models.config import TrialConfig
+from models.messages import plain
 from scoring import places, schemas, storage
 from scoring.handover import ENDED
+from scoring.places import redact
 from scoring.tables import read_rows
 from tune_jobs.mlflow_store import (
     SWEEP_TAG,
@@ -26,14 +28,13 @@ from tune_jobs.mlflow_store import (
     here,
     is_there,
     open_client,
-    redact,
     tracking_uri,
 )
 
 TRIAL_TAG = "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
 PAUSE = 60.0  # seconds to wait after a failure before trying MLflow again
-METRICS = (  # kept short, sixteen with ROBUSTNESS: many keys make MLflow's pages slow
+METRICS = (  # kept short, 18 with all evaluations: many keys make MLflow's pages slow
     "train_loss",
     "train_accuracy",
     "clean_train_accuracy",
@@ -49,6 +50,7 @@ METRICS = (  # kept short, sixteen with ROBUSTNESS: many keys make MLflow's page
 )
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc")  # if measured
+CURVE = ("curve_length_ratio", "curve_speed_variation")  # likewise; before training, too
 TAGS = (  # scores beside the metrics, and random baselines: OTS 1/m, LSS sqrt(n)
     *("suboptimality", "ots_random", "lss_random", "lss_scaled", "relative_energy", "nc1"),
     *("effective_rank", "fuzziness_slope"),
@@ -145,7 +147,7 @@ class Tracker:
             )
 
     def _begin(self) -> None:
-        self._client = open_client(self._root)
+        self._client, name = open_client(self._root, self._warn), plain(self._name)
         known = self._client.get_experiment_by_name(self._name)
         if known is None:
             local = tracking_uri(self._root).startswith("sqlite:")
@@ -157,16 +159,16 @@ class Tracker:
             self._experiment = known.experiment_id
             if known.lifecycle_stage == "deleted":
                 self._client.restore_experiment(self._experiment)
-                self._warn(f"MLflow: the experiment {self._name} was deleted there; it is restored")
+                self._warn(f"MLflow: the experiment {name} was deleted there; it is restored")
         earlier = _read_note(self._root).get("root")
         parent = find_parent(self._client, self._experiment, self._root, earlier)
         if parent is not None:
             self._parent = parent.info.run_id
             if parent.info.lifecycle_stage == "deleted":
-                self._warn(f"MLflow: the run of {self._name} was deleted there; it is restored")
+                self._warn(f"MLflow: the run of {name} was deleted there; it is restored")
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {SWEEP_TAG: self._root, "mlflow.note.content": self._description}
+            tags = {SWEEP_TAG: redact(self._root), "mlflow.note.content": self._description}
             run = self._client.create_run(self._experiment, run_name=self._name, tags=tags)
             self._parent = run.info.run_id
         self._runs, has = {}, {}
@@ -249,9 +251,10 @@ class Tracker:
                     file.parent.mkdir(parents=True)
                     file.write_bytes(content)
             self._client.log_artifacts(run, folder)
-        initial = {name: row[f"{name}_initial"] for name in ENDS}
-        self._log(trial, initial, 0, ENDS, row["trained_at"])
-        self._log(trial, row, row["epochs_done"], (*ENDS, *ROBUSTNESS), row["trained_at"])
+        initial = {name: row[f"{name}_initial"] for name in (*ENDS, *CURVE)}
+        self._log(trial, initial, 0, initial, row["trained_at"])
+        measured = (*ENDS, *ROBUSTNESS, *CURVE)
+        self._log(trial, row, row["epochs_done"], measured, row["trained_at"])
         for name in TAGS:
             if row.get(name) is not None:
                 self._client.set_tag(run, f"geosweep.{name}", f"{row[name]:.6g}")
@@ -263,7 +266,7 @@ class Tracker:
         self._noted[trial] = str(row["scored_at"])
         content = {
             "uri": _noted_uri(self._root),
-            "root": self._root,
+            "root": redact(self._root),
             "scored_at": self._noted,
         }
         storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())

@@ -16,6 +16,7 @@ from analysis.results import Results
 # fmt: off
 COLUMNS = [  # the columns of the robustness table that are read
     "trial", "evaluation", "stage", "block", "level", "m", "accuracy", "variation_rate", "mixed",
+    "speed",
 ]
 # fmt: on
 CURVES = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level

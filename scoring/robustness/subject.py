@@ -53,6 +53,7 @@ class Subject:
         standardise: from pixel values of some points, float (b, ...), to the input of the
             network; differentiable.
         batch: points at a time. It changes results only by rounding.
+        untrained: makes the same network as it was before training; only the curve needs it.
     """
 
     network: Layered
@@ -60,6 +61,7 @@ class Subject:
     labels: Tensor
     standardise: Callable[[Tensor], Tensor]
     batch: int = 250
+    untrained: Callable[[], Layered] | None = None
 
     def parts(self) -> Iterator[tuple[range, Tensor, Tensor]]:
         """Batches: indices among the m points, pixels as floats, classes int64."""
@@ -221,6 +223,12 @@ def compared(
                 )
                 rows.append(one)
         return rows
+
+
+def joined(walks: Sequence[Iterator[tuple[int, int, Tensor]]]) -> Iterator[tuple[int, Tensor]]:
+    """Walks of all batches side by side: the stage, and the state (m, d) of all points."""
+    for here in zip(*walks, strict=True):
+        yield here[0][0], torch.cat([state.flatten(1) for _, _, state in here])
 
 
 def point_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from rich.text import Text
 from models.config import TrialConfig
 from scoring import places
 from scoring.history import read_history
+from scoring.places import argument
 from scoring.schemas import TABLES
 from scoring.storage import Damaged, list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
-from tune_jobs.folder import Request, State, argument, short_path
+from tune_jobs.folder import Request, State, short_path, shown
 from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.mlflow_store import is_there, tracking_uri
 from tune_jobs.terminal import say
@@ -61,6 +62,37 @@ ROBUSTNESS: tuple[tuple[str, str], ...] = (
     ("PGD", "pgd_auc"),
     ("mixed", "mixed_ratio"),
 )
+
+
+# Heading, column and digits: the curve of measures, each number next to its baselines.
+CURVE: tuple[tuple[str, str, int], ...] = (
+    ("length", "curve_length_ratio", 2),
+    ("initial", "curve_length_ratio_initial", 2),
+    ("speed var.", "curve_speed_variation", 2),
+    ("initial", "curve_speed_variation_initial", 2),
+    ("block OTS", "curve_block_ots", 3),
+    ("initial", "curve_block_ots_initial", 3),
+    ("shuffled", "curve_block_ots_shuffled", 3),
+    ("m", "curve_m", 0),
+)
+
+
+def curve_table(state: State) -> Group | None:
+    """Each trial's curve of measures; None if no trial has one."""
+    rows = [(t.trial, state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
+    rows = [(trial, row) for trial, row in rows if row.get("curve_m") is not None]
+    if not rows:
+        return None
+    names, table = labels(state.trials), Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", overflow="fold")
+    for head, _, _ in CURVE:
+        table.add_column(head, justify="right", no_wrap=True)
+    for trial, row in rows[:MOST]:
+        table.add_row(names[trial], *(_known(row[name], digits) for _, name, digits in CURVE))
+    if len(rows) > MOST:
+        table.add_row(f"... and {len(rows) - MOST} more, in the report")
+    told = "curve of measures: its W2 length over the geodesic's (1), variation of its speed (0)"
+    return Group(Text(told), table)
 
 
 def robustness_table(state: State) -> Group | None:
@@ -168,9 +200,9 @@ def end(
     Returns:
         The exit status: 0, 1 if something is missing, 130 after Ctrl-C.
     """
-    robustness = robustness_table(state)
-    if robustness:
-        console.print(robustness)
+    for table in (robustness_table(state), curve_table(state)):
+        if table:
+            console.print(table)
     page, unwritten = _report(request, state) if report else (service.page(request.root), None)
     stopped = "stopped: " if state.interrupted else ""
     took = duration(time.monotonic() - begun)
@@ -238,11 +270,11 @@ def _chosen(request: Request, state: State) -> list[tuple[str, str]]:
 
 def _places(root: str, page: str | None) -> list[tuple[str, str]]:
     """Where the report, the tables and MLflow's pages are."""
-    lines = [("report", short_path(page))] if page else []
+    lines = [("report", shown(page))] if page else []
     tables = [table for table in TABLES if list_files(root, places.table_folder(table))]
     if tables:
         which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
-        lines.append(("tables", f"{short_path(root)}/{places.RESULTS}/{which}/*.parquet"))
+        lines.append(("tables", f"{shown(root)}/{places.RESULTS}/{which}/*.parquet"))
     if is_there(tracking_uri(root)):
         lines.append(("MLflow", f"geosweep ui {argument(short_path(root))}"))
     return lines
