@@ -153,6 +153,7 @@ def _read(
     if "trials" in read:
         _check_key(root, read["trials"])
         _fill_depth(read["trials"])
+        _fill_zeros(read["trials"])
     return Results(
         *(
             read[name] if name in read else _frame(schema.empty_table())
@@ -178,6 +179,13 @@ def _fill_depth(trials: pd.DataFrame) -> None:
     if {"depth", "layers"} <= {*trials} and trials.depth.notna().any():
         ten = (trials.layers == "convolutional") & (trials.stages == 1)
         trials["depth"] = trials.depth.fillna(ten.map({True: 10, False: 5})).astype("int64")
+
+
+def _fill_zeros(trials: pd.DataFrame) -> None:
+    """Trials from before a field had none of it, so they do not differ from those with 0."""
+    for name in ("transport_penalty", "straightness_penalty", "validation"):
+        if name in trials and trials[name].notna().any():
+            trials[name] = trials[name].fillna(0.0)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

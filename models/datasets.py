@@ -41,7 +41,7 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     classes: int
-    mean: tuple[float, ...]  # per channel, over the train split, in pixel values
+    mean: tuple[float, ...]  # per channel, over the images to train on, in pixel values
     std: tuple[float, ...]  # likewise
     checksum: str = ""  # of the shapes and contents of the four arrays
 

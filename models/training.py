@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from models import validation
 from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network, build, decayed
@@ -80,7 +81,9 @@ def train(
         (gamma's, or those of :mod:`models.penalties`), accuracies are fractions. Training ends
         with an epoch that has a loss which is not finite; the caller may end it earlier.
     """
-    train_split, validation = divided(config, data, device)
+    data = validation.of_trained(config, data)
+    rows, held = validation.divided(config, data)
+    train_split, held_split = (place(data, "train", device, part) for part in (rows, held))
     test_split = place(data, "test", device)
     clean = Split(*(part[: len(test_split.y)] for part in train_split))
     standardise = standardiser(data, device)
@@ -98,7 +101,7 @@ def train(
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
             record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
-        splits = {"clean_train": clean, "validation": validation, "test": test_split}
+        splits = {"clean_train": clean, "validation": held_split, "test": test_split}
         for prefix, split in splits.items():
             loss, accuracy = math.nan, math.nan
             if len(split.y):
@@ -113,38 +116,6 @@ def train(
         yield Epoch(record, network, state)
         if diverged(record):
             return
-
-
-def divided(config: TrialConfig, data: Dataset, device: str) -> tuple[Split, Split]:
-    """The images to train on, and those held out for validation, which may be none."""
-    whole = place(data, "train", device)
-    held = held_out(data.y_train, config.validation, config.seed)
-    if not len(held):
-        return whole, Split(whole.x[:0], whole.y[:0])
-    rest = np.delete(np.arange(len(data.y_train)), held)
-    first, second = (torch.from_numpy(rows).to(device) for rows in (rest, held))
-    return Split(whole.x[first], whole.y[first]), Split(whole.x[second], whole.y[second])
-
-
-def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """The images of the train split that validation takes, the same for every network.
-
-    Args:
-        labels: classes of the train split, (count,).
-        share: of the images, 0 to 1.
-        seed: of the trial.
-
-    Returns:
-        Their indices in ascending order. Each class has its share of them within one image.
-
-    >>> np.bincount(np.repeat([0, 1], [80, 20])[held_out(np.repeat([0, 1], [80, 20]), 0.1, 0)])
-    array([8, 2])
-    """
-    count = min(max(1, round(share * len(labels))), len(labels) - 1) if share else 0
-    order = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    steps = (np.arange(count) + 0.5) * (len(labels) / max(count, 1))  # every tenth, for 0.1
-    return np.sort(by_class[steps.astype(np.int64)])
 
 
 def untrained(
@@ -164,8 +135,10 @@ def untrained(
     network = build(config, data.image, data.classes).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settled:
-        clean = Split(*(part[: len(data.y_test)] for part in divided(config, data, device)[0]))
-        settle(network, clean, standardiser(data, device))
+        data = validation.of_trained(config, data)
+        rows, _ = validation.divided(config, data)
+        first = np.arange(len(data.y_train))[rows][: len(data.y_test)]
+        settle(network, place(data, "train", device, first), standardiser(data, device))
     return network
 
 
@@ -196,14 +169,20 @@ def diverged(record: dict[str, Any]) -> bool:
     return not all(math.isfinite(loss) for loss in losses)
 
 
-def place(data: Dataset, split: str, device: str) -> Split:
-    """One split on the device, as uint8. On the CPU it stays mapped from the cache file."""
-    x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
+def place(data: Dataset, split: str, device: str, rows: np.ndarray | slice = slice(None)) -> Split:
+    """One split on the device, as uint8, or some of its rows, which are a copy unless a slice.
+
+    The others stay mapped from the cache file on the CPU.
+    """
+    x, y = getattr(data, f"x_{split}")[rows], getattr(data, f"y_{split}")[rows]
     return Split(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
 
 
 def standardiser(data: Dataset, device: str) -> Standardise:
-    """Standardises images by the mean and deviation of each channel of the train split."""
+    """Standardises images by the mean and deviation of each channel of the train split.
+
+    With a validation split, ``data`` should be from :func:`models.validation.of_trained`.
+    """
     return Standardise(
         torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
     )

@@ -16,6 +16,7 @@ from scipy import stats
 
 from analysis import report, tables
 from analysis.claims import claims_sentence
+from analysis.measures.cells import varying
 from analysis.measures.findings import geodesic_sentence, headline, robustness_sentence, sentences
 from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
 from analysis.measures.planned import extra_sentence, planned
@@ -100,6 +101,16 @@ def log_to_mlflow(client, experiment: str, root: Path, trial: str, status: str) 
         if file.exists():
             client.log_artifact(run, str(file), f"results/{table}")
     client.set_terminated(run, status)
+
+
+def test_trials_from_before_validation_splits_do_not_differ_from_those_without_one(
+    tmp_path: Path,
+) -> None:
+    made_up_trial(tmp_path, seed=0)
+    made_up_trial(tmp_path, seed=1, validation=0.0)
+    found = load(tmp_path)
+    assert found.trials.validation.tolist() == [0, 0]
+    assert "validation" not in varying(found.trials)
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's

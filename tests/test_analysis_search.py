@@ -1,5 +1,6 @@
 """What a search found, and trials that were stopped early, on sweeps made up for the purpose."""
 
+import json
 import re
 from pathlib import Path
 
@@ -126,6 +127,29 @@ def test_the_best_trial_is_first_and_named_with_its_nulls(tmp_path: Path) -> Non
         "Best: trial digitr1g0.1s0 (γ = 0.1, m = 1000, LSS = 2.00, LSS before training = 3.30, "
         "√n = 3.16)."
     )
+
+
+@pytest.mark.parametrize(
+    ("metric", "unused"),
+    [(None, True), ("validation_accuracy", True), ("test_accuracy", False), ("lss", False)],
+)
+def test_a_search_by_validation_shows_test_accuracy_and_says_if_it_had_no_part(
+    tmp_path: Path, metric: str | None, *, unused: bool
+) -> None:
+    for gamma, held, test in ((0.0, 0.5, 0.9), (0.1, 0.8, 0.7)):
+        numbers = {"validation_accuracy": held, "test_accuracy": test, "validation": 0.1}
+        made_up_trial(tmp_path, gamma=gamma, **numbers)
+    path = made_up_search(tmp_path, {"validation_accuracy": "max"}) / "sweep.json"
+    if metric:
+        content = json.loads(path.read_text()) | {"scheduler": {"metric": metric}}
+        path.write_text(json.dumps(content))
+    asked = read_search(tmp_path)
+    assert asked
+    assert search.by_validation(asked) == unused
+    table, said = search_table(load(tmp_path), asked), search_sentence(load(tmp_path), asked)
+    assert table.validation_accuracy.tolist() == [0.8, 0.5]
+    assert ("test_accuracy" in table) == unused
+    assert ("test split had no part in this choice" in said) == unused
 
 
 def test_an_objective_may_be_one_to_raise_and_have_no_null(tmp_path: Path) -> None:

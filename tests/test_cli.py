@@ -325,6 +325,20 @@ def test_a_data_set_of_ones_own_is_found_by_its_path(geosweep, tmp_path):
     assert "own.npz has 20 test images" in err
 
 
+def test_a_validation_split_that_leaves_nothing_to_train_on_is_refused(geosweep, tmp_path):
+    images = np.zeros((10, 8, 8), np.uint8)
+    arrays = {f"x_{split}": images for split in ("train", "test")}
+    arrays |= {f"y_{split}": np.arange(10) % 2 for split in ("train", "test")}
+    np.savez(tmp_path / "own.npz", **arrays)
+    (tmp_path / "own.yaml").write_text("dataset: own.npz\npoints: 10\nvalidation: [0, 0.9]")
+    code, _, err = geosweep("run", "own.yaml")
+    assert (code, err) == (
+        2,
+        "geosweep: own.yaml: own.npz: validation = 0.9 leaves 1 of 10 train images to train on; "
+        "give a smaller share, or 0\n",
+    )
+
+
 def test_status_tells_begun_from_missing(geosweep, tmp_path):
     root, demo = str(tmp_path / "out"), sweep.read("demo")
     folder.claim(root, demo)

@@ -143,7 +143,7 @@ def test_a_study_from_before_validation_splits_goes_on_as_it_began(tmp_path):
     begun = Study(str(tmp_path), Search(trials=3), old.space, {"layers": "fully_connected"})
     first = begun.suggest()
     assert Study(str(tmp_path), old.search, old.space, old.fixed).cells == [first]
-    for objectives in (None, {"validation_accuracy": "max"}):
+    for objectives in (None, {"validation_accuracy": "max"}, {"lss": "min"}):
         assert sweep.as_begun(now, objectives) is now
     file.write_text("gamma: [0, 1]\nsearch: {objectives: lss}")
     given = sweep.read(str(file))

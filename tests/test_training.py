@@ -2,7 +2,6 @@
 
 import io
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build, decayed
 from models.penalties import straightness_penalty, transport_penalty
-from models.training import Draws, diverged, held_out, standardiser, train, untrained
+from models.training import Draws, diverged, standardiser, train, untrained
 
 
 def tiny(side=16, channels=3, train=40, test=16, classes=3):
@@ -367,35 +366,3 @@ def test_training_in_bfloat16_keeps_weights_and_evaluation_in_float32():
     *_, (exact, _, _) = train(TrialConfig(**CONNECTED | {"epochs": 1}), tiny(side=8))
     assert exact["train_loss"] != record["train_loss"]
     assert_close(record["train_loss"], exact["train_loss"], rtol=0.05, atol=0)
-
-
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
-def test_each_class_has_its_share_of_the_validation_split(share):
-    labels = load("digits").y_train
-    held = held_out(labels, share, seed=3)
-    assert len(held) == round(share * len(labels))
-    assert sorted(set(held.tolist())) == held.tolist()
-    np.testing.assert_array_equal(held, held_out(labels, share, seed=3))
-    assert set(held.tolist()) != set(held_out(labels, share, seed=4).tolist())
-    fair = share * np.bincount(labels)
-    assert np.abs(np.bincount(labels[held]) - fair).max() <= 1
-
-
-def test_validation_images_are_not_trained_on_and_the_others_are():
-    assert len(held_out(np.zeros(10, int), 0.0, 0)) == 0
-    assert len(held_out(np.zeros(2, int), 0.9, 0)) == 1
-    data = load("digits")
-    held = held_out(data.y_train, 0.3, seed=0)
-    config = TrialConfig(layers="fully_connected", epochs=1, validation=0.3, points=10)
-    changed = replace(data, x_train=data.x_train.copy())
-    changed.x_train[held] = 0
-    (_, one), (_, other) = (list(train(config, d)) for d in (data, changed))
-    for name, weight in one.network.state_dict().items():
-        assert_close(weight, other.network.state_dict()[name], rtol=0, atol=0)
-    assert one.record["validation_loss"] != other.record["validation_loss"]
-    standardise = standardiser(data, "cpu")
-    split = training.Split(torch.tensor(data.x_train[held]), torch.tensor(data.y_train[held]))
-    expected = training.loss_and_accuracy(one.network, split, standardise)
-    assert (one.record["validation_loss"], one.record["validation_accuracy"]) == expected
-    (_, whole) = train(config.model_copy(update={"validation": 0.0}), data)
-    assert math.isnan(whole.record["validation_accuracy"])

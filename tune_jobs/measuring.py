@@ -31,7 +31,7 @@ class Job:
     Attributes:
         root: the sweep's folder, an absolute path or a URI.
         trial: the configuration.
-        data: the data set.
+        data: the data set, with the mean and deviation of the images that the trial trains on.
         device: ``cpu`` or ``cuda``.
         wanted: evaluations of the trained network, by name, with their settings.
         keep: ``best`` also keeps the weights of the epoch with the highest validation accuracy, or

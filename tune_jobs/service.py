@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from models import datasets, order
+from models import datasets, order, validation
 from models.architectures import architecture
 from models.config import TrialConfig
 from models.files import given_path
@@ -59,7 +59,7 @@ def check(
     if data is not None and not os.path.isdir(given_path(data)):
         raise SweepError(f"--data {plain(data)}: no such folder")
     root = folder.path_of(sweep.name, out)
-    sweep = as_begun(sweep, folder.objectives(root))
+    sweep = as_begun(sweep, folder.objectives(root) if sweep.implied else None)
     processes.expected_gpus()
     here = _is_here(address)
     if here:
@@ -85,6 +85,10 @@ def check(
                 f"{file}: points = {trial.points}: {plain(name)} has {most} test images, so give "
                 f"points: {most} or fewer"
             )
+        try:
+            validation.count(trial.validation, len(loaded[name].y_train))
+        except datasets.DataError as error:
+            raise SweepError(f"{file}: {plain(name)}: {error}") from error
         if here and (needed := memory(trial, loaded[name])) > _memory_here():
             raise SweepError(
                 f"{file}: points = {trial.points}: the states of K = {trial.stages} "

@@ -252,11 +252,13 @@ def _hold_out(where: str, file: Any, places: Places) -> bool:
 def as_begun(sweep: Sweep, objectives: Mapping[str, str] | None) -> Sweep:
     """A search as an earlier run in its folder began it, before searches had validation splits.
 
+    Those without objectives optimised test accuracy then.
+
     Args:
         sweep: from :func:`read`.
         objectives: those of the search in the folder; None if there is none.
     """
-    if not (sweep.implied and sweep.search and objectives) or "validation_accuracy" in objectives:
+    if not (sweep.implied and sweep.search) or objectives != {"test_accuracy": "max"}:
         return sweep
     scheduler = sweep.scheduler
     if scheduler and scheduler.metric == "validation_accuracy":

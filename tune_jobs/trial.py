@@ -18,6 +18,7 @@ from models import fits
 from models.config import TrialConfig
 from models.network import Network, build, decayed
 from models.training import Epoch, diverged, train, untrained
+from models.validation import of_trained
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
 from scoring.rows import STRAIGHTNESS, geometric_mean, has_all_scores
@@ -73,7 +74,7 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
     return Job(
         root=setup.root,
         trial=trial,
-        data=data,
+        data=of_trained(trial, data),
         device=device,
         wanted=setup.evaluations,
         keep=setup.keep,

@@ -28,6 +28,7 @@ class Search(NamedTuple):
     sampler: str
     trials: int  # the requested number
     objectives: dict[str, str]  # column of the trials table -> max to maximize it, min to minimize
+    stopped_by: str = ""  # the metric by which trials were stopped early, if they were
 
 
 def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | None:
@@ -45,11 +46,13 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
     if content is None:
         return None
     try:
-        asked = json.loads(content).get("search")
+        sweep = json.loads(content)
+        asked = sweep.get("search")
         if asked is None:
             return None
         objectives = dict(asked["objectives"])
-        search = Search(asked["method"], asked["sampler"], int(asked["trials"]), objectives)
+        metric = (sweep.get("scheduler") or {}).get("metric", "")
+        search = Search(asked["method"], asked["sampler"], int(asked["trials"]), objectives, metric)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         message = f"{root}/{places.SWEEP}: its search cannot be read: {error!r}"
         raise ResultsError(message) from error
@@ -121,8 +124,12 @@ def search_table(results: Results, search: Search) -> pd.DataFrame:
 
 
 def by_validation(search: Search) -> bool:
-    """Whether a search chose by the validation split alone, so that the test split is unused."""
-    return all(name.startswith("validation_") for name in search.objectives)
+    """Whether a search chose by the validation split alone, so that the test split is unused.
+
+    That holds for stopping trials early, too.
+    """
+    used = [*search.objectives, *filter(None, [search.stopped_by])]
+    return all(name.startswith("validation_") for name in used)
 
 
 def _fields(results: Results) -> list[str]:

@@ -256,15 +256,14 @@ def _chosen(request: Request, state: State) -> list[tuple[str, str]]:
     aims = [f"{name.replace('_', ' ')} ({way})" for name, way in search.objectives.items()]
     told = f"optimised {' and '.join(aims)}"
     (name, way), *others = search.objectives.items()
-    rows = {
-        t: r for t in state.ids("done") if math.isfinite((r := state.rows[t])[name] or math.nan)
-    }
-    if rows and not others:
+    known = {trial: state.rows[trial][name] for trial in state.ids("done")}
+    found = {trial: n for trial, n in known.items() if n is not None and math.isfinite(n)}
+    if found and not others:
         sign = 1 if way == "max" else -1
-        best = max(rows, key=lambda trial: sign * rows[trial][name])
-        told += f"; best: {labels(state.trials)[best]} with {number(rows[best][name])}"
+        best = max(found, key=lambda trial: sign * found[trial])
+        told += f"; best: {labels(state.trials)[best]} with {number(found[best])}"
         if name != "test_accuracy":
-            told += f", test accuracy {number(rows[best]['test_accuracy'])}"
+            told += f", test accuracy {number(state.rows[best]['test_accuracy'])}"
     return [("search", told)]
 
 
