@@ -142,8 +142,10 @@ def test_the_best_trial_is_told_with_its_test_accuracy():
     assert told("validation_accuracy", rows) == (
         f"{by_validation}; best: gamma=1 with 0.800, test accuracy 0.700"
     )
-    assert told("test_accuracy", rows[:2]) == "optimised test accuracy (max); best: gamma=0 with 0.900"
+    assert (
+        told("test_accuracy", rows[:2]) == "optimised test accuracy (max); best: gamma=0 with 0.900"
+    )
     assert told("validation_accuracy", rows[2:]) == by_validation
-    zero = [{"test_loss": 0.0, "test_accuracy": 1.0}, {"test_loss": 1.0, "test_accuracy": 0.5}]
+    zero = [{"test_loss": n, "test_accuracy": 1 - n, "lss": 1.0} for n in (0.0, 0.5)]
     assert told("test_loss", zero).endswith("best: gamma=0 with 0.000, test accuracy 1.000")
     assert told(["lss", "test_loss"], zero) == "optimised lss (min) and test loss (min)"
