@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +26,7 @@ from models.downloads import delete_damaged
 from models.errors import DataError
 from models.files import given_path, is_there, open_regular
 from models.messages import first_line, plain
+from models.order import spread
 
 __all__ = ["ARRAYS", "DataError"]  # re-exported from models.archives and models.errors
 
@@ -44,6 +45,7 @@ class Dataset:
     mean: tuple[float, ...]  # per channel, over the images to train on, in pixel values
     std: tuple[float, ...]  # likewise
     checksum: str = ""  # of the shapes and contents of the four arrays
+    spread: Sequence[str] = ()  # splits in a random order, as their file is sorted by class
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -88,6 +90,7 @@ def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
 
     Returns:
         The data set, with arrays mapped from the cache, so processes of a node share their memory.
+        A split that is sorted by class is in the order of :func:`models.order.spread`.
 
     Raises:
         DataError: the data set is unknown, unreadable, malformed, or cannot be downloaded.
@@ -225,7 +228,7 @@ def _key(name: str, source: Path | None) -> str:
     if source is None:
         return name
     stat = source.stat()
-    mark = f"{source} {stat.st_size} {stat.st_mtime_ns}"
+    mark = f"{source} {stat.st_size} {stat.st_mtime_ns} spread"
     stem = os.fsencode(source.stem)[:100].decode(errors="ignore")  # file names have 255 bytes
     return f"{stem}-{sha256(os.fsencode(mark)).hexdigest()[:12]}"
 
@@ -237,13 +240,14 @@ def _raw(name: str, source: Path | None) -> dict[str, np.ndarray]:
 
 
 def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
+    spread_out = _spread(arrays)
     images = arrays["x_train"]
     about = {
         "classes": int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1,
         "mean": images.mean(axis=(0, 1, 2), dtype=np.float64).tolist(),
         "std": np.maximum(images.std(axis=(0, 1, 2), dtype=np.float64), 1e-6).tolist(),
         "checksum": _checksum(arrays),
-    }
+    } | ({"spread": spread_out} if spread_out else {})
     needed = sum(array.nbytes for array in arrays.values())
     if needed > (free := shutil.disk_usage(place.parent).free):
         raise DataError(
@@ -270,6 +274,21 @@ def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
         aside.rename(place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _spread(arrays: dict[str, np.ndarray]) -> list[str]:
+    """Bring splits that are sorted by class into a random order, and name them.
+
+    Trials with the images in the order of the file have another checksum, so the two never mix.
+    """
+    sorted_by_class = []
+    for split in SPLITS:
+        order = spread(arrays[f"y_{split}"])
+        if order is not None:
+            sorted_by_class.append(split)
+            for part in "xy":
+                arrays[f"{part}_{split}"] = arrays[f"{part}_{split}"][order]
+    return sorted_by_class
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:

@@ -1,10 +1,12 @@
-"""Warns if the first images of a split do not represent the whole split.
+"""The order of the images of a split, of which the first should represent all.
 
 Scores are measured on the first test images, and normalisations settle on the first train images.
-In a file that is sorted by class, these images belong to a few classes only.
+In a file that is sorted by class, these images belong to a few classes only. So such a split gets a
+fixed random order when it is prepared.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,6 +33,37 @@ def classes_at_start(labels: np.ndarray, m: int) -> tuple[int, int] | None:
     choices = math.lgamma(every + 1) - math.lgamma(len(first) + 1)
     choices -= math.lgamma(every - len(first) + 1)
     return (len(first), every) if m * math.log(share) + choices < CHANCE else None
+
+
+def spread(labels: np.ndarray) -> np.ndarray | None:
+    """The order for a split that is sorted by class, the same every time; None for any other.
+
+    Args:
+        labels: classes in the order of the file, (count,).
+
+    Returns:
+        A random permutation of the indices, (count,), if the first 2, 4, 8, 16, ... of the labels
+        are too few classes for a random order.
+
+    >>> spread(np.arange(1000) % 10) is None
+    True
+    >>> sorted(spread(np.repeat(np.arange(10), 100))) == list(range(1000))
+    True
+    """
+    prefixes = [2**k for k in range(1, len(labels).bit_length()) if 2**k < len(labels)]
+    if not any(classes_at_start(labels, m) for m in prefixes):
+        return None
+    return np.random.default_rng(0).permutation(len(labels))
+
+
+def note(name: str, splits: Sequence[str]) -> list[str]:
+    """Says of a data set which of its splits got the order of :func:`spread`."""
+    if not splits:
+        return []
+    return [
+        f"{name}: the {' and '.join(splits)} images are sorted by class, so they are taken in a "
+        "fixed random order, the same in all trials"
+    ]
 
 
 def warnings(name: str, y_train: np.ndarray, y_test: np.ndarray, m: int) -> list[str]:

@@ -17,7 +17,7 @@ from models import datasets
 from models.config import TrialConfig
 from models.training import standardiser
 from scoring import handover, places, storage
-from scoring.history import read_history
+from scoring.history import read_history, write_history
 from scoring.robustness.areas import summary
 from scoring.robustness.subject import draws
 from scoring.tables import read_row, read_rows, read_table
@@ -249,6 +249,17 @@ def test_the_weights_of_the_best_epoch_are_kept_beside_the_last(run, monkeypatch
     with torch.no_grad():
         right = (network(images).argmax(1).numpy() == data.y_test).mean()
     assert right == pytest.approx(max(accuracies))
+
+
+def test_a_trial_does_not_go_on_with_other_images_than_it_began_with(run, monkeypatch):
+    trained(run.root, monkeypatch, {})
+    history = read_history(run.root, CONFIG.trial, 1)
+    history["summary"]["data_checksum"] = "another"
+    write_history(run.root, CONFIG.trial, history)
+    handover.finish(run.root, CONFIG.trial)
+    storage.delete(run.root, places.table_path("trials", CONFIG.trial))
+    with pytest.raises(datasets.DataError, match=r"began with another digits .*checksum another"):
+        trained(run.root, monkeypatch, {})
 
 
 def test_a_sweep_with_nothing_done_cannot_be_evaluated(run):

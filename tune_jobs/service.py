@@ -107,7 +107,10 @@ def check(
         notes=[
             note
             for name, kept in loaded.items()
-            for note in order.warnings(name, kept.y_train, kept.y_test, smallest[name])
+            for note in (
+                *order.note(name, kept.spread),
+                *order.warnings(name, kept.y_train, kept.y_test, smallest[name]),
+            )
         ],
     )
 

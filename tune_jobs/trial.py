@@ -16,6 +16,7 @@ from ray import tune
 
 from models import fits
 from models.config import TrialConfig
+from models.errors import DataError
 from models.network import Network, build, decayed
 from models.training import Epoch, diverged, train, untrained
 from models.validation import of_trained
@@ -55,6 +56,8 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
         _evaluate_only(job, checkpoint, lacks="scores" in job.wanted and not has_all_scores(row))
         return
     history = job.usable(read_history, checkpoint["epoch"]) if checkpoint else None
+    if history is not None:
+        _check_data(job, history)
     ended = history is not None and "status" in history["summary"]
     if checkpoint is None or history is None or not (ended or "optimizer" in checkpoint):
         started = {"started_at": _now()}
@@ -144,6 +147,16 @@ def _measured(job: Job, epoch: Epoch) -> tuple[list[Stage], list[dict[str, Any]]
         if all(stage.finite for stage in stages):
             return stages, rows, False
     return *measure_epoch(job, epoch.network, number, ends=True, transport=False), True
+
+
+def _check_data(job: Job, history: dict[str, Any]) -> None:
+    """Refuse to go on with a trial that began with other images, or with others in front."""
+    then, now = history["summary"].get("data_checksum"), job.data.checksum
+    if then and then != now:
+        raise DataError(
+            f"{job.root}: trial {job.id} began with another {job.trial.dataset} (checksum {then}, "
+            f"now {now}); choose another folder with --out"
+        )
 
 
 def _check_folder(at: Setup | Job) -> None:
