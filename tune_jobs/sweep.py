@@ -234,7 +234,7 @@ def _hold_out(where: str, file: Any, places: Places) -> bool:
     if added:
         file.validation = given["validation"] = [HELD_OUT]
     split = min(given.get("validation", [0])) > 0
-    if implied and split:
+    if search and implied and split:
         file.search = search.model_copy(update={"objectives": {"validation_accuracy": "max"}})
     if scheduler and split and "metric" not in scheduler.model_fields_set:
         file.scheduler = scheduler.model_copy(update={"metric": "validation_accuracy"})
@@ -258,14 +258,15 @@ def as_begun(sweep: Sweep, objectives: Mapping[str, str] | None) -> Sweep:
         sweep: from :func:`read`.
         objectives: those of the search in the folder; None if there is none.
     """
-    if not (sweep.implied and sweep.search) or objectives != {"test_accuracy": "max"}:
+    before = {"test_accuracy": "max"}
+    if not (sweep.implied and sweep.search) or objectives != before:
         return sweep
     scheduler = sweep.scheduler
     if scheduler and scheduler.metric == "validation_accuracy":
         scheduler = scheduler.model_copy(update={"metric": "test_accuracy"})
     return replace(
         sweep,
-        search=sweep.search.model_copy(update={"objectives": dict(objectives)}),
+        search=sweep.search.model_copy(update={"objectives": before}),
         scheduler=scheduler,
         fixed={name: value for name, value in sweep.fixed.items() if name != "validation"},
         trials=[trial.model_copy(update={"validation": 0.0}) for trial in sweep.trials],
