@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network
-from models.training import standardiser
+from models.training import standardiser, untrained
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
 from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import evaluate
 from scoring.robustness.subject import Subject
 from scoring.stages import Stage, geometry, measure
+from tune_jobs.evaluations import lacking
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
 
@@ -125,13 +127,14 @@ def evaluate_all(job: Job, network: Network) -> None:
     as 16 in the digits.
     """
     done = (job.usable(recorded_evaluations) if job.wanted else None) or {}
-    left = {name: settings for name, settings in job.wanted.items() if done.get(name) != settings}
+    left = lacking(done, job.wanted)
     if not left:
         return
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     subject = _subject(job, network)
     key = {"trial": job.id} | job.trial.model_dump(include={f.name for f in schemas.KEY})
-    for name, settings in left.items():
+    for name in left:
+        settings = job.wanted[name]
         rows = evaluate(name, subject, settings)
         add_evaluation(job.root, key, name, settings, rows)
 
@@ -141,13 +144,14 @@ def _subject(job: Job, network: Network) -> Subject:
     data, m = job.data, job.trial.points
     x, y = (torch.from_numpy(part[:m]).to(job.device) for part in (data.x_test, data.y_test))
     standardise, white = standardiser(data, job.device), float(data.x_train.max())
+    initial = partial(untrained, job.trial, data, job.device)
     if white in (0, 255):
-        return Subject(network, x, y, standardise, BATCH)
+        return Subject(network, x, y, standardise, BATCH, initial)
 
     def shrunk(pixels: torch.Tensor) -> torch.Tensor:
         return standardise(pixels * (white / 255))
 
-    return Subject(network, x * (255 / white), y, shrunk, BATCH)
+    return Subject(network, x * (255 / white), y, shrunk, BATCH, initial)
 
 
 def _batches(data: Dataset, device: str, m: int) -> Iterator[torch.Tensor]:

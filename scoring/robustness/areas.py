@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+CURVES = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
+MIXED = ("", "_initial", "_matched", "_matched_initial")  # ends of the columns of mixed-up shares
+
 
 def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
     """Area under the curve of accuracy against level, over the range of levels, in [0, 1].
@@ -32,27 +35,44 @@ def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
     return sum(parts) / span
 
 
+def curve_name(row: Mapping[str, Any]) -> str:
+    """The name of the curve of accuracy that a row of an evaluation belongs to.
+
+    It is the evaluation's name, except for lesions that are not the paper's: their curves are
+    ``lesion_top_mean``, ``lesion_random_previous`` and ``lesion_random_mean``. Rows of earlier
+    versions have neither a replacement nor units; theirs were the paper's.
+    """
+    kind = (row["units"] or "top", row["replacement"] or "previous")
+    paper = row["evaluation"] != "lesion" or kind == ("top", "previous")
+    return row["evaluation"] if paper else "_".join(("lesion", *kind))
+
+
 def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Columns of the trials table from the rows of some evaluations.
 
     Returns:
-        ``lesion_auc``, ``noise_auc``, ``fgsm_auc``, ``pgd_auc``: the :func:`area` under
-        accuracy, in [0, 1], for lesions over the share of units. ``mixed_ratio`` and
-        ``mixed_ratio_different``: the share of mixed-up pairs in the closest decile over that in
-        all pairs, from 0 to 10; it would be 1 if track distance did not matter. Values of stages
-        are averaged over the stages. Ratios are averaged over the stages where a pair is mixed
-        up; NaN if there is none. Columns without rows are left out.
+        ``lesion_auc``, ``lesion_top_mean_auc``, ``lesion_random_previous_auc``,
+        ``lesion_random_mean_auc`` (see :func:`curve_name`), ``noise_auc``, ``fgsm_auc``,
+        ``pgd_auc``: the :func:`area` under accuracy, in [0, 1], for lesions over the share of
+        units. ``mixed_ratio`` and ``mixed_ratio_different``: the share of mixed-up pairs in the
+        closest decile over that in all pairs, from 0 to 10. The same with ``_matched``: among
+        pairs matched by the distance of their ends, where it is 1 if track distance did not
+        matter; and with ``_initial``: in the untrained network. Values of stages are averaged
+        over the stages. Ratios are averaged over the stages where a pair is mixed up; NaN if there
+        is none. Columns without rows are left out.
     """
     curves: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
+    ratios: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
     for one in rows:
-        value = one["mixed"] if one["accuracy"] is None else one["accuracy"]
-        if value is not None:  # rows of variation rates have neither
-            curves[one["evaluation"], one["stage"]][one["level"]] = value
+        if one["evaluation"] in CURVES and one["accuracy"] is not None:  # not a variation rate
+            curves[f"{curve_name(one)}_auc", one["stage"]][one["level"]] = one["accuracy"]
+        for end in MIXED if one["evaluation"].startswith("separation") else ():
+            if (share := one[f"mixed{end}"]) is not None:
+                name = one["evaluation"].replace("separation", "mixed_ratio")
+                ratios[f"{name}{end}", one["stage"]][one["level"]] = share
     figures: dict[str, list[float]] = defaultdict(list)
     for (name, _), curve in curves.items():
-        if name in ("lesion", "noise", "fgsm", "pgd"):
-            figures[f"{name}_auc"].append(area(list(curve), list(curve.values())))
-        elif name in ("separation", "separation_different"):
-            ratios = figures[name.replace("separation", "mixed_ratio")]
-            ratios += [curve[1] / curve[0]] if curve[0] != 0 else []
+        figures[name].append(area(list(curve), list(curve.values())))
+    for (name, _), shares in ratios.items():
+        figures[name] += [shares[1] / shares[0]] if shares[0] != 0 else []
     return {k: sum(v) / len(v) if v else math.nan for k, v in figures.items()}
