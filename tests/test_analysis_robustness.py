@@ -14,8 +14,16 @@ from numpy.testing import assert_allclose
 from analysis import figures, report, tables
 from analysis.measures import robustness
 from analysis.measures.findings import mixed_sentence, robustness_sentence
-from analysis.measures.robustness import AUCS, RATIOS, by_cell, of_trials, settings_sentence
+from analysis.measures.robustness import (
+    ALL_AUCS,
+    AUCS,
+    RATIOS,
+    by_cell,
+    of_trials,
+    settings_sentence,
+)
 from analysis.results import load
+from scoring.robustness.subject import MEASURED
 from scoring.tables import read_rows, write_table
 
 EVERY = ("lesion", "noise", "fgsm", "pgd", "separation")
@@ -93,8 +101,8 @@ def test_a_figure_is_there_for_each_evaluation(
 
 
 def test_numbers_that_are_missing_everywhere_are_nothing_measured(tmp_path: Path) -> None:
-    trial = made_up_trial(tmp_path, tried=EVERY, **dict.fromkeys([*AUCS, *RATIOS], np.nan))  # type: ignore[arg-type]
-    nothing = dict.fromkeys(["accuracy", "loss", "variation_rate", "mixed", "distance"], np.nan)
+    trial = made_up_trial(tmp_path, tried=EVERY, **dict.fromkeys([*ALL_AUCS, *RATIOS], np.nan))  # type: ignore[arg-type]
+    nothing = dict.fromkeys(MEASURED, np.nan)
     changed = [row | nothing for row in read_rows(str(tmp_path), "robustness", trial)]
     write_table(str(tmp_path), "robustness", trial, changed)
     results = load(tmp_path)

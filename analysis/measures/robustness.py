@@ -99,11 +99,13 @@ def of_trials(results: Results) -> pd.DataFrame:
     ends = at_the_end(curves[curves.level > 0])
     for name in LESIONS:
         new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean.lesion).where(learned)
-    for name in CURVES[1:]:
-        new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean[name]).where(learned)
+    for name in CURVES:
+        if name not in LESIONS:
+            new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean[name]).where(learned)
         rates = ends[ends.evaluation == name].groupby("trial").variation_rate.mean()
         new[f"{name}_variation"] = trials.trial.map(rates).where(learned)
-    return trials.assign(**new)
+    added = pd.DataFrame(new, index=trials.index)
+    return pd.concat([trials, added], axis=1).copy()  # one by one, pandas warns of fragments
 
 
 def lesions(rows: pd.DataFrame) -> pd.DataFrame:
