@@ -20,6 +20,7 @@ from analysis.measures.robustness import (
     RATIOS,
     by_cell,
     of_trials,
+    pooled_ratios,
     settings_sentence,
 )
 from analysis.results import load
@@ -250,9 +251,32 @@ def test_the_command_draws_them_by_name(sweep: Path, capsys) -> None:
 
 
 def test_mixed_pairs_are_told_next_to_the_untrained_network(sweep: Path) -> None:
-    said = mixed_sentence(of_trials(load(sweep)))
+    said = mixed_sentence(load(sweep))
     assert "plain 1.15, ResNet 1.15; before training plain 1.00, ResNet 1.00" in said
-    assert mixed_sentence(of_trials(load(sweep)).iloc[:0]) == ""
+
+
+def test_ratios_of_mixed_pairs_are_those_of_sums_over_trials(tmp_path: Path) -> None:
+    shares = [(0.001, 0.0001), (0.3, 0.2)]  # a trial with few mixed-up pairs hardly counts
+    for seed, (first, whole) in enumerate(shares):
+        trial = made_up_trial(tmp_path, seed=seed, tried=["separation"])
+        changed = read_rows(str(tmp_path), "robustness", trial)
+        for row in changed:
+            row |= {"mixed_matched": first if row["level"] == 1 else whole}
+            row |= {"mixed_matched_initial": 0.0}
+        write_table(str(tmp_path), "robustness", trial, changed)
+    ratios = pooled_ratios(load(tmp_path)).loc["resnet"]
+    assert_allclose(ratios.after, 0.301 / 0.2001)
+    assert np.isnan(ratios.before)
+    assert "before training no pair is mixed up" in mixed_sentence(load(tmp_path))
+
+
+def test_nothing_is_said_about_pairs_that_were_not_controlled(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path, tried=["separation"])
+    nothing = dict.fromkeys(["mixed_initial", "mixed_matched", "mixed_matched_initial"])
+    old = [row | nothing for row in read_rows(str(tmp_path), "robustness", trial)]
+    write_table(str(tmp_path), "robustness", trial, old)
+    assert mixed_sentence(load(tmp_path)) == ""
+    assert mixed_sentence(load(made_up_sweep(tmp_path / "other"))) == ""
 
 
 def test_losses_are_told_for_each_replacement(sweep: Path) -> None:

@@ -108,6 +108,31 @@ def of_trials(results: Results) -> pd.DataFrame:
     return pd.concat([trials, added], axis=1).copy()  # one by one, pandas warns of fragments
 
 
+def pooled_ratios(results: Results) -> pd.DataFrame:
+    """How often noise mixes up the closest tenth of tracks, over how often it mixes up all.
+
+    It is about pairs of two classes with equally distant ends. Shares are added up over the trials
+    of a network before they are divided, because the ratio of one trial with few mixed-up pairs
+    is erratic.
+
+    Args:
+        results: from :func:`analysis.results.load`; trials that are done are used.
+
+    Returns:
+        Frame indexed by network, with the ratio ``after`` and ``before`` training; NaN where no
+        pair is mixed up. No rows if it was not measured.
+    """
+    rows = as_strings(results.robustness[COLUMNS])
+    rows = rows[rows.evaluation == "separation_different"]
+    rows = rows.merge(done(results)[["trial", "network"]], on="trial")
+    names = {"mixed_matched": "after", "mixed_matched_initial": "before"}
+    rows = rows.dropna(subset=list(names), how="all").rename(columns=names)
+    first, whole = (
+        rows[rows.level == level].groupby("network")[list(names.values())].sum() for level in (1, 0)
+    )
+    return first / whole.replace(0, np.nan)
+
+
 def lesions(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a robustness table with ``replacement`` and ``units`` as ordered categories.
 
