@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 from models.config import TrialConfig
 from models.datasets import Dataset
 from models.network import Network, build, decayed
+from models.optimizers import Group, Optimizer
 from models.penalties import penalty
 
 MOMENTUM = 0.1  # of the running statistics of BatchNorm; the default of torch
@@ -171,25 +172,19 @@ def standardiser(data: Dataset, device: str) -> Standardise:
     )
 
 
-def make_optimizer(network: Network, config: TrialConfig) -> torch.optim.Optimizer:
-    """Adam, or SGD with momentum 0.9. Gamma is the ``weight_decay`` of the weight matrices.
+def make_optimizer(network: Network, config: TrialConfig) -> Optimizer:
+    """Adam, or SGD with momentum 0.9. Gamma is the weight decay of the weight matrices.
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
     gamma times the squared norm, has the gradient 2 gamma W.
     """
     under, free = decayed(network, config.decay)
-    groups = [
-        {"params": under, "weight_decay": config.gamma},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    if config.recipe == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, fused=True)
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+    return Optimizer([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
 
 
 def one_pass(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     split: Split,
     standardise: Standardise,
     config: TrialConfig,
@@ -207,8 +202,6 @@ def one_pass(
     for step, batch in enumerate(draws.batches):
         done = ((epoch - 1) * steps + step) / (config.epochs * steps)
         rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             states = list(network.states(x)) if penalised else []
@@ -218,9 +211,9 @@ def one_pass(
             objective = loss + penalty(
                 states, config.transport_penalty, config.straightness_penalty
             )
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         objective.backward()
-        optimizer.step()
+        optimizer.step(rate)
         total_loss += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
         seen += len(y)

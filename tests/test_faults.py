@@ -63,6 +63,7 @@ class Sweep:
         points: m of each trial.
         root: the sweep's folder; by default in ``folder``.
         data: images to train on; by default new ones in ``folder``.
+        report: whether to write the report, which takes as long as the sweep.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Sweep:
         points: int = 100,
         root: Path | str | None = None,
         data: Path | None = None,
+        report: bool = False,
     ):
         folder.mkdir(exist_ok=True)
         data = data or write_images(folder / "random.npz")
@@ -79,6 +81,8 @@ class Sweep:
         self.file.write_text(SWEEP.format(data=data, epochs=epochs, points=points))
         self.points = points
         self.words = ["run", str(self.file), "--out", self.root]  # of the command
+        if not report:
+            self.words.append("--no-report")
         self.environment: dict[str, str] = {}
         self.started: list[psutil.Process] = []
         self.driver: subprocess.Popen | None = None
@@ -267,7 +271,7 @@ def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_an_undisturbed_one(
 
 
 def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path, place):
-    with Sweep(tmp_path, epochs=1, points=4000, root=place) as sweep:
+    with Sweep(tmp_path, epochs=1, points=4000, root=place, report=True) as sweep:
         trial = wait_until_trained(sweep)
         sweep.driver.kill()
         sweep.driver.wait()
@@ -288,6 +292,7 @@ def test_a_killed_evaluation_goes_on_and_trains_nothing(finished):
     sweep = finished
     trained = sweep.check()
     sweep.words = ["evaluate", sweep.root, "lesion", "pgd", "--set", "pgd.steps=100"]
+    sweep.words.append("--no-report")
     with sweep:
         while not (first := storage.list_files(sweep.root, "results/robustness")):
             assert sweep.driver.poll() is None, sweep.driver.communicate()[0]
@@ -531,7 +536,7 @@ def test_failures_are_counted_kept_and_tried_again_alone(tmp_path):
 
 
 def test_a_search_killed_half_way_ends_with_its_trials_and_a_pareto_figure(tmp_path):
-    sweep = Sweep(tmp_path, epochs=2)
+    sweep = Sweep(tmp_path, epochs=2, report=True)
     sweep.file.write_text(
         "layers: fully_connected\nnetwork: [plain, resnet]\ngamma: {low: 1e-5, high: 0.1}\n"
         "epochs: 2\npoints: 60\nsearch: {trials: 20, objectives: [test_accuracy, lss]}\n"

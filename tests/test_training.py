@@ -197,8 +197,8 @@ def test_gamma_shrinks_nothing_but_the_blocks_where_it_weighs_only_them():
         network = build(TrialConfig(**CONNECTED), (3, 8, 8), 3)
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        config = {"recipe": "sgd", "learning_rate": 0.1, "gamma": 0.5} | config
-        training.make_optimizer(network, TrialConfig(**CONNECTED, **config)).step()
+        config = {"recipe": "sgd", "gamma": 0.5} | config
+        training.make_optimizer(network, TrialConfig(**CONNECTED, **config)).step(0.1)
         return network.state_dict()
 
     old = weights(gamma=0.0)

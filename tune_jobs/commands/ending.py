@@ -153,9 +153,14 @@ def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
 
 
 def end(
-    request: Request, state: State, console: Console, begun: float, lacking: bool = False
+    request: Request,
+    state: State,
+    console: Console,
+    begun: float,
+    lacking: bool = False,
+    report: bool = True,
 ) -> int:
-    """Write the report, then print what is done and where to find it.
+    """Write the report if it is wanted, then print what is done and where to find it.
 
     Args:
         request: what the command was asked to do.
@@ -163,6 +168,7 @@ def end(
         console: to print on.
         begun: when the command began, by the monotonic clock.
         lacking: whether trials that the command should have trained are not done.
+        report: whether to write the report.
 
     Returns:
         The exit status: 0, 1 if something is missing, 130 after Ctrl-C.
@@ -170,11 +176,14 @@ def end(
     robustness = robustness_table(state)
     if robustness:
         console.print(robustness)
-    page, unwritten = _report(request, state)
+    page, unwritten = _report(request, state) if report else (service.page(request.root), None)
     stopped = "stopped: " if state.interrupted else ""
     took = duration(time.monotonic() - begun)
     say(f"{stopped}{_counts(state)} in {took}")
     lines = _places(request.root, page)
+    if state.rows and not (report or page):
+        later = f"geosweep report {argument(short_path(request.root))}"
+        lines.insert(0, ("report", f"not written; {later} writes it"))
     if unwritten:
         lines.append(("no report", unwritten))
     for what, text in lines + _left(state):

@@ -55,6 +55,13 @@ MaxFailures = Annotated[
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Stop at the first failure, like --max-failures 1.")
 ]
+Report = Annotated[
+    bool,
+    typer.Option(
+        "--report/--no-report",
+        help="Whether to write the report at the end; [b]geosweep report[/] writes it later.",
+    ),
+]
 Cluster = Annotated[
     str | None,
     typer.Option(

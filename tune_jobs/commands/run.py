@@ -35,6 +35,7 @@ def run(
     retry: options.RetryFailed = None,
     max_failures: options.MaxFailures = None,
     fail_fast: options.FailFast = False,
+    report: options.Report = True,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -81,7 +82,7 @@ def run(
     failed, unfinished = len(state.ids("failed")), state.unfinished
     left_out = failed if retry is False else unfinished if retry else 0
     lacking = failed + unfinished > left_out or bool(state.ids("diverged"))
-    raise typer.Exit(end(request, state, console, begun, lacking))
+    raise typer.Exit(end(request, state, console, begun, lacking, report))
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -101,6 +102,7 @@ def evaluate(
     ] = None,
     data: options.Data = None,
     address: options.RayAddress = None,
+    report: options.Report = True,
 ) -> None:
     """Measure how robust the trained networks of a sweep are, without training.
 
@@ -130,7 +132,7 @@ def evaluate(
     except KeyboardInterrupt:  # the second one
         complain("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
-    raise typer.Exit(end(request, state, console, begun))
+    raise typer.Exit(end(request, state, console, begun, report=report))
 
 
 @app.command(rich_help_panel="Sweeps")
