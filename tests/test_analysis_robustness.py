@@ -267,7 +267,7 @@ def test_ratios_of_mixed_pairs_are_those_of_sums_over_trials(tmp_path: Path) -> 
     ratios = pooled_ratios(load(tmp_path)).loc["resnet"]
     assert_allclose(ratios.after, 0.301 / 0.2001)
     assert np.isnan(ratios.before)
-    assert "before training no pair is mixed up" in mixed_sentence(load(tmp_path))
+    assert "before training too few pairs" in mixed_sentence(load(tmp_path))
 
 
 def test_nothing_is_said_about_pairs_that_were_not_controlled(tmp_path: Path) -> None:

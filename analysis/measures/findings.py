@@ -258,10 +258,11 @@ def mixed_sentence(results: Results) -> str:
         ", ".join(f"{network_name(k)} {v:.2f}" for k, v in ratios[name].dropna().items())
         for name in ratios
     )
+    few = "too few pairs are mixed up to say"
     return (
         "Of pairs of two classes with equally distant ends, noise mixes up the closest tenth of "
-        f"tracks this many times as often as all of them: {after or 'no pair is mixed up'}; before "
-        f"training {before or 'no pair is mixed up'}. 1 says that the distance of tracks adds "
+        f"tracks this many times as often as all of them: {after or few}; before "
+        f"training {before or few}. 1 says that the distance of tracks adds "
         "nothing to that of their ends."
     )
 
