@@ -20,7 +20,6 @@ from analysis.measures.robustness import (
     RATIOS,
     by_cell,
     of_trials,
-    pooled_ratios,
     settings_sentence,
 )
 from analysis.results import load
@@ -127,7 +126,7 @@ def test_accuracy_against_units_is_the_mean_over_seeds_of_each_network(sweep: Pa
     figure = draw(sweep, "accuracy_against_units")
     titles = [axes.get_title() for axes in figure.axes]
     start = "digits, K = 1, γ = 0\nblock 3, "
-    back, mean = f"{start}to the previous state", f"{start}to their means"
+    back, mean = f"{start}previous state", f"{start}means"
     assert titles == [back, "γ = 0.001", mean, "γ = 0.001"]
     kinds = [(new, gamma) for new in ("previous", "mean") for gamma in (0.0, 1e-3)]
     for place, (replacement, gamma) in enumerate(kinds):
@@ -157,7 +156,7 @@ def test_lesions_of_earlier_versions_are_drawn_as_the_paper_s(tmp_path: Path) ->
     write_table(str(tmp_path), "robustness", trial, kept)
     figure = draw(tmp_path, "accuracy_against_units")
     assert len(figure.axes) == 1
-    assert figure.axes[0].get_title().endswith("block 3, to the previous state")
+    assert figure.axes[0].get_title().endswith("block 3, previous state")
     own = rows(tmp_path, "resnet", 0.0, evaluation="lesion")
     assert_allclose(lines(figure, 0)["ResNet"], means(own, "level", "accuracy"))
     assert not {label for label in lines(figure, 0) if "random" in label}
@@ -168,9 +167,9 @@ def test_the_units_are_counted_where_the_shape_is_known(tmp_path: Path) -> None:
     figure = draw(tmp_path, "accuracy_against_units")
     titles = [" ".join(axes.get_title().split("\n")[1:]) for axes in figure.axes]
     assert titles == [
-        f"stage {stage}, block 3, to {what}"
+        f"stage {stage}, block 3, {what}"
         for stage in (1, 2)
-        for what in ("the previous state", "their means")
+        for what in ("previous state", "means")
     ]
     assert figure.axes[3].get_xlabel() == "share of the 100 units eliminated"
 
@@ -225,6 +224,18 @@ def test_tenths_of_pairs_stand_beside_the_untrained_network(sweep: Path) -> None
         assert heights(figure, place, "all of these pairs") == [1]
 
 
+def test_a_line_of_too_few_mixed_pairs_is_left_out(tmp_path: Path) -> None:
+    for network, whole in (("plain", 0.1), ("resnet", 0.001)):  # of 44,850 pairs
+        trial = made_up_trial(tmp_path, network, tried=["separation"])
+        changed = read_rows(str(tmp_path), "robustness", trial)
+        for row in changed:
+            row["mixed"] = whole
+        write_table(str(tmp_path), "robustness", trial, changed)
+    drawn = lines(draw(tmp_path, "mixed_by_distance"), 0)
+    assert_allclose(drawn["plain"][:, 1], 1)
+    assert np.isnan(drawn["ResNet"][:, 1]).all()
+
+
 def test_pairs_of_earlier_versions_have_no_untrained_network(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path, tried=["separation"])
     nothing = dict.fromkeys(["mixed_initial", "mixed_matched", "mixed_matched_initial"])
@@ -251,32 +262,26 @@ def test_the_command_draws_them_by_name(sweep: Path, capsys) -> None:
 
 
 def test_mixed_pairs_are_told_next_to_the_untrained_network(sweep: Path) -> None:
-    said = mixed_sentence(load(sweep))
+    said = mixed_sentence(of_trials(load(sweep)))
     assert "plain 1.15, ResNet 1.15; before training plain 1.00, ResNet 1.00" in said
+    assert "too few" not in said
 
 
-def test_ratios_of_mixed_pairs_are_those_of_sums_over_trials(tmp_path: Path) -> None:
-    shares = [(0.001, 0.0001), (0.3, 0.2)]  # a trial with few mixed-up pairs hardly counts
-    for seed, (first, whole) in enumerate(shares):
-        trial = made_up_trial(tmp_path, seed=seed, tried=["separation"])
-        changed = read_rows(str(tmp_path), "robustness", trial)
-        for row in changed:
-            row |= {"mixed_matched": first if row["level"] == 1 else whole}
-            row |= {"mixed_matched_initial": 0.0}
-        write_table(str(tmp_path), "robustness", trial, changed)
-    ratios = pooled_ratios(load(tmp_path)).loc["resnet"]
-    assert_allclose(ratios.after, 0.301 / 0.2001)
-    assert np.isnan(ratios.before)
-    assert "before training too few pairs" in mixed_sentence(load(tmp_path))
+def test_trials_with_too_few_mixed_pairs_are_counted(tmp_path: Path) -> None:
+    name = "mixed_ratio_different_matched"
+    made_up_trial(tmp_path, tried=["separation"], **{name: np.nan})
+    few = mixed_sentence(of_trials(load(tmp_path)))
+    assert few == "In 1 trial noise mixes up too few pairs to say whether close tracks go first."
+    made_up_trial(tmp_path, seed=1, tried=["separation"])
+    said = mixed_sentence(of_trials(load(tmp_path)))
+    assert said.startswith("Of pairs of two classes")
+    assert said.endswith(few)
 
 
 def test_nothing_is_said_about_pairs_that_were_not_controlled(tmp_path: Path) -> None:
-    trial = made_up_trial(tmp_path, tried=["separation"])
-    nothing = dict.fromkeys(["mixed_initial", "mixed_matched", "mixed_matched_initial"])
-    old = [row | nothing for row in read_rows(str(tmp_path), "robustness", trial)]
-    write_table(str(tmp_path), "robustness", trial, old)
-    assert mixed_sentence(load(tmp_path)) == ""
-    assert mixed_sentence(load(made_up_sweep(tmp_path / "other"))) == ""
+    old = {name: np.nan for name in RATIOS if name.endswith(("matched", "initial"))}
+    made_up_trial(tmp_path, tried=["separation"], **old)
+    assert mixed_sentence(of_trials(load(tmp_path))) == ""
 
 
 def test_losses_are_told_for_each_replacement(sweep: Path) -> None:

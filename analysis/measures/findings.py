@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
 from analysis.measures.layout import heading, network_name, plural
-from analysis.measures.robustness import CURVES, LESIONS, of_trials, pooled_ratios
+from analysis.measures.robustness import CURVES, LESIONS, of_trials
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
 from analysis.results import Results
@@ -242,29 +242,31 @@ def robustness_sentence(results: Results, trials: pd.DataFrame | None = None) ->
     )
 
 
-def mixed_sentence(results: Results) -> str:
+def mixed_sentence(trials: pd.DataFrame) -> str:
     """Whether close tracks are mixed up first, beyond the distance of their ends.
 
     Args:
-        results: as for :func:`analysis.measures.robustness.pooled_ratios`.
+        trials: from :func:`analysis.measures.robustness.of_trials`.
 
     Returns:
         The sentence; empty if it was not measured.
     """
-    ratios = pooled_ratios(results).dropna(how="all")
-    if not len(ratios):
+    name = "mixed_ratio_different_matched"
+    if not trials.mixed_ratio_different_initial.notna().any():
         return ""
-    after, before = (
-        ", ".join(f"{network_name(k)} {v:.2f}" for k, v in ratios[name].dropna().items())
-        for name in ratios
-    )
-    few = "too few pairs are mixed up to say"
-    return (
+    known = trials.dropna(subset=[name, f"{name}_initial"])
+    few = len(trials.dropna(subset="mixed_ratio_different_initial")) - len(known)
+    after, before = (", ".join(_by_network(known, f"{name}{when}")) for when in ("", "_initial"))
+    told = (
         "Of pairs of two classes with equally distant ends, noise mixes up the closest tenth of "
-        f"tracks this many times as often as all of them: {after or few}; before "
-        f"training {before or few}. 1 says that the distance of tracks adds "
-        "nothing to that of their ends."
+        f"tracks this many times as often as all of them: {after}; before training {before}. "
+        "1 says that the distance of tracks adds nothing to that of their ends."
     )
+    lacks = (
+        f"In {plural(few, 'trial')} noise mixes up too few pairs to say whether close tracks go "
+    )
+    lacks += "first."
+    return " ".join(([told] if len(known) else []) + ([lacks] if few else []))
 
 
 def _by_network(trials: pd.DataFrame, column: str) -> list[str]:

@@ -37,7 +37,7 @@ RATIOS = tuple(
 )
 ALL_AUCS = (*(f"{name}_auc" for name in LESIONS), *AUCS[1:])
 MEASURED = ("clean_accuracy", *ALL_AUCS, *RATIOS)
-FEW = 100  # With fewer mixed-up pairs, how many of them are close says little: NaN.
+FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic: not drawn.
 LEARNED = 2  # At or below this multiple of chance, a network has no accuracy to lose: NaN.
 
 
@@ -107,31 +107,6 @@ def of_trials(results: Results) -> pd.DataFrame:
         new[f"{name}_variation"] = trials.trial.map(rates).where(learned)
     added = pd.DataFrame(new, index=trials.index)
     return pd.concat([trials, added], axis=1).copy()  # one by one, pandas warns of fragments
-
-
-def pooled_ratios(results: Results) -> pd.DataFrame:
-    """How often noise mixes up the closest tenth of tracks, over how often it mixes up all.
-
-    It is about pairs of two classes with equally distant ends. Pairs are added up over the trials
-    and stages of a network before they are divided, because the ratio of one trial with few
-    mixed-up pairs is erratic.
-
-    Args:
-        results: from :func:`analysis.results.load`; trials that are done are used.
-
-    Returns:
-        Frame indexed by network, with the ratio ``after`` and ``before`` training; NaN where fewer
-        than about :data:`FEW` pairs are mixed up. No rows if it was not measured.
-    """
-    rows = as_strings(results.robustness[COLUMNS])
-    rows = rows[rows.evaluation == "separation_different"]
-    rows = rows.merge(done(results)[["trial", "network"]], on="trial")
-    names = {"mixed_matched": "after", "mixed_matched_initial": "before"}
-    rows = rows.dropna(subset=list(names), how="all").rename(columns=names)
-    pairs = rows.m * (rows.m - 1) / 2  # of all classes, so a little more than there are
-    counts = rows[list(names.values())].mul(pairs, axis=0).assign(network=rows.network)
-    first, whole = (counts[rows.level == level].groupby("network").sum() for level in (1, 0))
-    return first / whole.where(whole >= FEW)
 
 
 def lesions(rows: pd.DataFrame) -> pd.DataFrame:

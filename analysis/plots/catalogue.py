@@ -198,13 +198,13 @@ FIGURES = {
         "Accuracy as units are eliminated",
         "Fig. 7",
         "Test accuracy against the share of eliminated units of a block, plain against ResNet",
-        "Test accuracy against the share of a block's units that are eliminated. To the previous "
-        "state: set back to their values before the block, as in the paper; at 1 the whole block "
-        "is left out. To their means: set to their mean over all points, which takes away what "
-        "they say about a point. Solid lines with markers: the units that are most active for the "
-        "point's class, as in the paper; dashed lines without: random units. A ResNet adds to the "
-        "previous state, so it can be flat there whatever it has learned; compare both "
-        f"replacements. {SIDES}Dotted: nothing eliminated. Grey dashes: chance; a network that has "
+        "Test accuracy against the share of a block's units that are eliminated. Previous state: "
+        "they are set back to their values before the block, as in the paper; at 1 the whole block "
+        "is left out. Means: they are set to their mean over all points, which takes away what "
+        "they say about a point. Lines with markers: the units that are most active for the "
+        "point's class, as in the paper; lines without (dash-dotted): random units. A ResNet adds "
+        "to the previous state, so it can be flat there whatever it has learned; compare both "
+        f"replacements. {SIDES}Dotted: nothing eliminated. Dashed: chance; a network that has "
         "learnt nothing is flat as well.",
         "the evaluation lesion",
         _measured("lesion"),
@@ -245,8 +245,8 @@ FIGURES = {
         "together are close in eq. 35 as well, and are easily mixed up for that reason alone, even "
         "in the identity. Equally distant ends: each ten pairs whose ends are neighbours in "
         "distance are sorted by the distance of their tracks, so only what the tracks add is left. "
-        f"{SIDES}Dotted: the untrained network. Dashed: 1, as often as all of these pairs. Scales "
-        "differ by panel.",
+        f"{SIDES}Dotted: the untrained network. Dashed: 1, as often as all of these pairs. A line "
+        "is missing where fewer than about 100 pairs are mixed up. Scales differ by panel.",
         "the evaluation separation",
         _measured("separation_different"),
     ),

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from analysis.measures import cells
 from analysis.measures.cells import mean_interval
 from analysis.measures.layout import network_name
-from analysis.measures.robustness import COLUMNS, UNITS, at_the_end, lesions
+from analysis.measures.robustness import COLUMNS, FEW, UNITS, at_the_end, lesions
 from analysis.plots import panels, scales, style
 from analysis.results import Results
 from scoring.schemas import CONFIG
@@ -29,8 +29,8 @@ TESTED = {
     "pgd": ("PGD", "ε (pixel values)"),
 }
 PAIRS = {"mixed": "any ends", "mixed_matched": "equally distant ends"}  # of two classes
-INSTEAD = {"previous": "to the previous state", "mean": "to their means"}
-RANDOM: dict[str, Any] = {"linestyle": (0, (5, 1)), "marker": "", "linewidth": 1.2}
+INSTEAD = {"previous": "previous state", "mean": "means"}
+RANDOM: dict[str, Any] = {"linestyle": "-.", "marker": "", "linewidth": 1.2}
 NOTHING = "no trial that is done was evaluated"
 
 
@@ -175,12 +175,14 @@ def mixed_by_distance(results: Results) -> Figure:
         gamma; the x axis has tenths of the pairs, the closest tracks first, and the y axis the
         share that is mixed up over that among all of these pairs. Lines and bands are as in
         :func:`accuracy_against_units`. Baselines: the untrained network (dotted, in the network's
-        colour), and 1 (dashed), which every tenth would have if distance did not matter.
+        colour), and 1 (dashed), which every tenth would have if distance did not matter. A line is
+        left out where fewer than about a hundred pairs are mixed up.
     """
     every = _rows(results, ["separation_different"])
-    rows = pd.concat([_relative(every, column) for column in PAIRS])
-    if not len(rows):
+    found = [_relative(every, column) for column in PAIRS if every[column].notna().any()]
+    if not found:
         return style.nothing(NOTHING)
+    rows = pd.concat(found)
     places, by = _places(rows, "stage", "pairs")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
@@ -204,20 +206,21 @@ def mixed_by_distance(results: Results) -> Figure:
 
 
 def _relative(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Shares of mixed-up pairs over that among all pairs, in ``relative``; rows without are out.
+    """Shares of mixed-up pairs over that among all pairs, in ``relative``, by tenth.
 
-    ``initial`` is the same before training, and ``pairs`` the name of the column.
+    ``initial`` is the same before training, and ``pairs`` the name of the column. Shares are NaN
+    where fewer than about :data:`analysis.measures.robustness.FEW` pairs are mixed up.
     """
     key = ["trial", "stage"]
     names = {column: "relative", f"{column}_initial": "initial"}
     whole = rows.loc[rows.level == 0, [*key, *names]]
     joined = rows[rows.level > 0].merge(whole, on=key, suffixes=("", "_whole"))
-    ratios = {
-        new: joined[old].astype("float64") / joined[f"{old}_whole"].astype("float64")
-        for old, new in names.items()
-    }
-    found = joined.assign(pairs=column, **ratios).replace([np.inf, -np.inf], np.nan)
-    return found.dropna(subset="relative")
+    number = joined.m * (joined.m - 1) / 2  # of pairs of all classes, so an upper bound
+    ratios = {}
+    for old, new in names.items():
+        share = joined[f"{old}_whole"].astype("float64")
+        ratios[new] = joined[old].astype("float64") / share.where(share * number >= FEW)
+    return joined.assign(pairs=column, **ratios)
 
 
 def _rows(results: Results, names: Sequence[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 CURVES = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
+FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic.
 MIXED = ("", "_initial", "_matched", "_matched_initial")  # ends of the columns of mixed-up shares
 
 
@@ -58,21 +59,29 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         closest decile over that in all pairs, from 0 to 10. The same with ``_matched``: among
         pairs matched by the distance of their ends, where it is 1 if track distance did not
         matter; and with ``_initial``: in the untrained network. Values of stages are averaged
-        over the stages. Ratios are averaged over the stages where a pair is mixed up; NaN if there
-        is none. Columns without rows are left out.
+        over the stages. Ratios are averaged over the stages where a pair is mixed up, matched ones
+        over those where about :data:`FEW` pairs are, in the untrained network as well, so that both
+        are about the same stages. NaN if there is no such stage. Columns without rows are left
+        out.
     """
     curves: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
-    ratios: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
+    pairs: dict[tuple[str, int | None], dict[str, dict[float, float]]] = defaultdict(dict)
+    number: dict[tuple[str, int | None], float] = {}
     for one in rows:
         if one["evaluation"] in CURVES and one["accuracy"] is not None:  # not a variation rate
             curves[f"{curve_name(one)}_auc", one["stage"]][one["level"]] = one["accuracy"]
         for end in MIXED if one["evaluation"].startswith("separation") else ():
             if (share := one[f"mixed{end}"]) is not None:
-                name = one["evaluation"].replace("separation", "mixed_ratio")
-                ratios[f"{name}{end}", one["stage"]][one["level"]] = share
+                place = (one["evaluation"].replace("separation", "mixed_ratio"), one["stage"])
+                pairs[place].setdefault(end, {})[one["level"]] = share
+                number[place] = one["m"] * (one["m"] - 1) / 2  # of all classes, so an upper bound
     figures: dict[str, list[float]] = defaultdict(list)
     for (name, _), curve in curves.items():
         figures[name].append(area(list(curve), list(curve.values())))
-    for (name, _), shares in ratios.items():
-        figures[name] += [shares[1] / shares[0]] if shares[0] != 0 else []
+    for place, ends in pairs.items():
+        matched = [shares[0] for end, shares in ends.items() if "matched" in end]
+        few = any(share * number[place] < FEW for share in matched)
+        for end, shares in ends.items():
+            unknown = few if "matched" in end else shares[0] == 0
+            figures[f"{place[0]}{end}"] += [] if unknown else [shares[1] / shares[0]]
     return {k: sum(v) / len(v) if v else math.nan for k, v in figures.items()}
