@@ -384,6 +384,7 @@ def test_one_trial_with_evaluations_makes_a_page(tmp_path: Path) -> None:
 def test_what_evaluations_were_run_with_is_told(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=0)
     assert settings_sentence(load(tmp_path)) == ""
+    assert robustness._short(["previous", "mean"]) == "previous and mean"
     for seed, steps in ((1, 10), (2, 40)):
         asked = {"pgd": {"levels": [0.0, 8.0], "steps": steps, "seed": 0}}
         made_up_trial(tmp_path, seed=seed, evaluations=json.dumps(asked))

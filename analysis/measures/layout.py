@@ -57,9 +57,9 @@ HEADINGS = {
     "mixed_ratio_matched": "mixed ratio at equal ends",
     "mixed_ratio_matched_initial": "mixed ratio at equal ends before training",
     "mixed_ratio_different": "mixed ratio, two classes",
-    "mixed_ratio_different_initial": "mixed ratio, two classes, before training",
-    "mixed_ratio_different_matched": "mixed ratio, two classes, at equal ends",
-    "mixed_ratio_different_matched_initial": "mixed ratio, two classes, at equal ends before "
+    "mixed_ratio_different_initial": "mixed ratio, two classes before training",
+    "mixed_ratio_different_matched": "mixed ratio, two classes at equal ends",
+    "mixed_ratio_different_matched_initial": "mixed ratio, two classes at equal ends before "
     "training",
     "separation_m": "m of pairs",
     "lesion_lost": "lost to lesions",

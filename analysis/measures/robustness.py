@@ -166,7 +166,7 @@ def settings_sentence(results: Results) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(map(_short, value))
+        return (" and " if isinstance(value[0], str) else " ").join(map(_short, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, int | float) else str(value)
