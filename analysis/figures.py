@@ -28,7 +28,7 @@ COLUMNS = {  # the columns of the larger tables that figures show
     "tracks": [
         *("trial", "epoch", "stage", "blocks", "collapsed", "projected"),
         *("lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"),
-        *("prefix_m", "prefix_ots", "prefix_gap"),
+        *("prefix_m", "prefix_ots", "prefix_gap", "fuzziness", "effective_rank"),
     ],
     "samples": ["trial", "point", "label"],
     "robustness": ROBUSTNESS,

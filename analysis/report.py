@@ -29,6 +29,7 @@ from analysis.measures import (
     points,
     robustness,
     side_by_side,
+    states,
     two_sweeps,
 )
 from analysis.measures.cells import done
@@ -65,6 +66,7 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "accuracy_without_blocks": "robustness",
     "accuracy_against_noise": "robustness",
     "mixed_by_distance": "robustness",
+    "states_by_block": "states",
 }
 CONTENTS = {
     "search": "Search",
@@ -72,6 +74,7 @@ CONTENTS = {
     "compare": "Comparison",
     "tables": "Tables",
     "figures": "Figures",
+    "states": "States",
     "robustness": "Robustness",
     "intervention": "Intervention",
     "correlations": "Correlations",
@@ -181,6 +184,9 @@ def gather(
         "failed": unfinished(results),
         "provenance": provenance(results),
     }
+    spread = states.states(results)
+    if len(spread):
+        tables["states"] = spread
     changed = intervention.effects(results, trials)
     if len(changed):
         tables["intervention"] = changed
@@ -226,6 +232,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     sections |= dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
     sections |= {
         "robustness": robust,
+        "states": "states" in tables,
         "intervention": "intervention" in tables,
         "search": found.search is not None,
         "compare": found.other is not None and any_done,
@@ -246,6 +253,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         any_done=any_done,
         robust=robust,
         changed=changed,
+        of_states=states.sentences(tables["states"]) if "states" in tables else [],
         evaluated=robustness.settings_sentence(results),
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

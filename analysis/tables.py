@@ -2,14 +2,15 @@
 
 Command: ``python -m analysis.tables runs/demo`` prints the paper's tables, with the paper's numbers
 beside ours. ``--table summary`` prints one row per cell, ``--table robustness`` the results of
-evaluations, ``--table intervention`` what penalties on tracks change.
+evaluations, ``--table intervention`` what penalties on tracks change, ``--table states`` scores
+without the scale of states, and how classes and dimensions develop along a network.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.measures import intervention, paper_layout, robustness, side_by_side
+from analysis.measures import intervention, paper_layout, robustness, side_by_side, states
 from analysis.measures.layout import as_text
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load, script
@@ -18,6 +19,7 @@ READ = {  # tables to read besides trials; all others read tracks
     "summary": (),
     "robustness": ("robustness",),
     "intervention": (),
+    "states": (),
 }
 
 
@@ -32,11 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--table",
         default="paper",
-        choices=["paper", "summary", "robustness", "intervention", *"1234567"],
+        choices=["paper", "summary", "robustness", "intervention", "states", *"1234567"],
         help="paper (default): all tables in the paper's layout, with its numbers beside ours; "
         "1 to 7: this table, or tables of its form; summary: one row per cell of the sweep, with "
         "baselines; robustness: one row per cell that was evaluated; intervention: one row per "
-        "cell and weight of a penalty on tracks, compared with the same cell without it",
+        "cell and weight of a penalty on tracks, compared with the same cell without it; states: "
+        "one row per cell, with scores that ignore the scale of states",
     )
     parser.add_argument(
         "--format",
@@ -77,6 +80,11 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
             lacks = "no cell has trials that are done both with a straightness_penalty or "
             return "", f"{lacks}transport_penalty and without; see geosweep run straightness"
         return as_text(intervention.shown(rows) if form in ("md", "latex") else rows, form), ""
+    if table == "states":
+        rows = states.states(results)
+        if not len(rows):
+            return "", f"no trial has these scores; geosweep evaluate {folder} scores"
+        return as_text(rows, form), ""
     if table == "paper" and form in ("csv", "json"):
         return as_text(side_by_side.side_by_side(results), form), ""
     papers = list(paper_layout.paper_tables(results))

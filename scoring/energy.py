@@ -39,7 +39,8 @@ def energy_ratio(
 
     In the paper's mechanism, the penalty bounds the energy, with one constant C for all of
     training. If that holds, this ratio stays bounded while gamma shrinks the weights. (Eq. (10)
-    bounds the energy by a quarter of the square of the penalty times the mean |x|^2.)
+    bounds the energy by a quarter of the square of the penalty times the mean |x|^2.) With
+    normalisation the ratio means nothing: W1 times any number is the same function.
 
     Args:
         energy: of each block, (n,), from :func:`kinetic_energy`; tensor or list.

@@ -20,14 +20,20 @@ from scoring import places, schemas, storage
 from scoring.archive import Archive, open_archive, write_archive
 from scoring.history import check_history, read_history
 from scoring.robustness.record import robustness_columns
-from scoring.rows import Solved, sample_rows, summary_columns, track_row
-from scoring.tables import read_row, write_table
+from scoring.rows import Solved, completed, sample_rows, summary_columns, track_row
+from scoring.tables import read_row, read_rows, write_table
 
 if TYPE_CHECKING:
     from scoring.stages import Stage
 
 PROBLEM = {"own", "columns", "rows", "shift", "collapsed", "unit"}  # arrays of every version
 BASELINE = {"random_cost", "along", "relative"}  # arrays since the baseline of OTS
+PLACE = {  # columns that tell a trial's rows of a table apart
+    "trials": (),
+    "epochs": ("epoch",),
+    "tracks": ("epoch", "stage"),
+    "samples": ("stage", "point"),
+}
 ENDED = ("done", "diverged", "stopped")  # statuses of trials with nothing left to do
 
 
@@ -53,7 +59,8 @@ def leave_final(
         stages: measured after the last epoch, with problems unless the trial diverged.
         labels: classes (m,) of the points measured.
         predictions: the network's classes (m,).
-        history: as :func:`scoring.history.write_history` takes it.
+        history: as :func:`scoring.history.write_history` takes it. With ``"initial": False`` the
+            problems from before training are not there, and nothing is added about that epoch.
     """
     epochs = history["epochs"]
     summary = history["summary"] | {
@@ -195,7 +202,8 @@ def _open(root: str, trial: str) -> _Left:
             _check_problems(final, stages)
     initial = None
     # A trial that was stopped has no final OTS, so its initial problems are not worth solving.
-    if status != "stopped" and (status, last) != ("diverged", epochs[0]["epoch"]):
+    none = status == "stopped" or (status, last) == ("diverged", epochs[0]["epoch"])
+    if not none and history.get("initial", True):
         initial = open_archive(root, places.initial(trial))
         with storage.reading(root, places.initial(trial)):
             _check_problems(initial, stages)
@@ -245,18 +253,22 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
         samples += sample_rows(same, labels, predictions, score, ratio, one.transport)
     for record in epochs:
         record["finished_at"] = datetime.fromisoformat(record["finished_at"])
-    write_table(root, "epochs", trial, [key | record for record in epochs])
-    write_table(root, "tracks", trial, rows)
-    write_table(root, "samples", trial, samples)
-    summary |= summary_columns(rows, epochs[-1]) | robustness_columns(root, trial)
+    summary |= summary_columns(rows, epochs[-1])
     summary |= {
         "scoring_seconds": time.perf_counter() - start,
         "released_at": released_at,
         "started_at": datetime.fromisoformat(summary["started_at"]),
         "trained_at": datetime.fromisoformat(summary["trained_at"]),
-        "scored_at": datetime.now(UTC),
     }
-    write_table(root, "trials", trial, [summary])
+    tables = {"epochs": [key | record for record in epochs], "tracks": rows, "samples": samples}
+    tables["trials"] = [summary]
+    if read_row(root, "trials", trial).get("status") == "done":  # it was measured again
+        for name, new in tables.items():
+            tables[name] = completed(read_rows(root, name, trial), new, PLACE[name])
+    trials = [tables.pop("trials")[0] | robustness_columns(root, trial)]
+    for name, content in tables.items():
+        write_table(root, name, trial, content)
+    write_table(root, "trials", trial, [row | {"scored_at": datetime.now(UTC)} for row in trials])
     discard(root, trial)
 
 

@@ -20,8 +20,25 @@ FACTORS = {  # column of the tracks table -> field of scoring.excess.GeodesicExc
 STRAIGHTNESS = ("straightness_factor", "straightness_factor_without_drift")
 """The columns that are known after every epoch."""
 DRIFTLESS = "_without_drift"  # ends the name of a factor that is taken without the mean steps
+BY_STAGE = (
+    "transport_share",
+    "ots_shuffled",
+    "gap_shuffled",
+    "separated",
+    "not_monotone",
+    "lss_scaled",
+    "lss_without_drift",
+    "curvature",
+    "spacing",
+    "fuzziness_slope",
+    "fuzziness_fit",
+)
+"""Columns of the tracks table whose mean over stages, with its baseline, is in the trials table."""
 GEOMETRIC = [name + end for name in FACTORS for end in ("", DRIFTLESS)]
 """Columns of which stages have a geometric mean, so that the mean excess is still the product."""
+
+
+NEWEST = "lss_scaled"  # the column of the trials table that was added last
 
 
 class Solved(NamedTuple):
@@ -61,6 +78,9 @@ def track_row(
     row = dict(row) | {"split": "test", "ots_random": 1 / row["m"]}
     row |= {f"{name}_initial": baseline[name] for name in ("lss", "inverse_lss", "lsr")}
     row["straightness_factor_initial"] = baseline.get("straightness_factor", np.nan)
+    for name in ("lss_scaled", "lss_without_drift"):  # known in the first and the last epoch
+        if name in row:
+            row[f"{name}_initial"] = baseline.get(name, np.nan)
     if solved is None:
         return row
     transport = solved.transport
@@ -116,6 +136,32 @@ def _excess(row: Mapping[str, Any], transport: "Transport") -> dict[str, Any]:
         kept = (*STRAIGHTNESS, "shift")
         columns = {name: value if name in kept else np.nan for name, value in columns.items()}
     return columns
+
+
+def has_all_scores(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the trials table has the scores of this version, be they NaN."""
+    return row.get(NEWEST) is not None
+
+
+def completed(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """New rows of a table with the values that old ones have, and new values only where those lack.
+
+    Args:
+        old: rows that were stored before, with None for what they lack.
+        new: rows of the same trial that were measured again.
+        names: the columns that tell rows apart.
+
+    >>> completed([{"stage": 1, "lss": 2.0, "ots": None}], [{"stage": 1, "lss": 3.0, "ots": 1.0}],
+    ...           ["stage"])
+    [{'stage': 1, 'lss': 2.0, 'ots': 1.0}]
+    """
+    has = {
+        tuple(row[name] for name in names): {n: v for n, v in row.items() if v is not None}
+        for row in old
+    }
+    return [{**row, **has.get(tuple(row[name] for name in names), {})} for row in new]
 
 
 def sample_rows(
@@ -181,12 +227,16 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
     for suffix, here in (("", final), ("_initial", first)):
         for name in GEOMETRIC:
             summary[name + suffix] = geometric_mean(row.get(name, np.nan) for row in here)
-        for name in ("transport_share", "ots_shuffled", "gap_shuffled"):
+        for name in BY_STAGE:
             summary[name + suffix] = _mean(row.get(name, np.nan) for row in here)
         summary[f"energy{suffix}"] = _mean(sum(row.get("energy", [np.nan])) for row in here)
         summary[f"turning{suffix}"] = _mean(_mean(row.get("cosines", [])) for row in here)
-        for name in ("separated", "not_monotone"):
-            summary[f"{name}{suffix}"] = _mean(row.get(name, np.nan) for row in here)
+        relative = (sum(row.get("relative_energy", [np.nan])) for row in here)
+        summary[f"relative_energy{suffix}"] = _mean(relative)
+        ranks = (row.get("effective_rank", [np.nan])[-1] for row in here)
+        summary[f"effective_rank{suffix}"] = _mean(ranks)
+        last_stage = max(here, key=lambda row: row["stage"])
+        summary[f"nc1{suffix}"] = last_stage.get("nc1", np.nan)
     return summary
 
 

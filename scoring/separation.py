@@ -67,6 +67,10 @@ class Separation:
         """Distances between tracks, eq. (35), (m, m): see :func:`track_distance`."""
         return self._least.sqrt()
 
+    def squared(self) -> Tensor:
+        """Squared distances of all pairs in the latest state, (m, m)."""
+        return self._end
+
     def nearest(self) -> Tensor:
         """The block l at which two tracks are closest, (m, m): see :func:`track_distance`."""
         return self._nearest

@@ -20,6 +20,7 @@ from scoring.energy import StraightDistance
 from scoring.excess import Action, excess, without_drift
 from scoring.line_shape import LineShape, Points, as_state
 from scoring.projection import SHOWN, project
+from scoring.scales import Scales
 from scoring.separation import Separation
 from scoring.transport import Problem, assignment_problem
 
@@ -56,7 +57,9 @@ class Stage:
         score, ratio = self.score[moving], self.ratio[moving]
         some = bool(moving.any())
         seen = {} if self.projected is None else {"projected": _digits(self.projected)}
-        with np.errstate(invalid="ignore"):  # inf - inf, if the steps of a point cancel
+        with np.errstate(
+            invalid="ignore"
+        ):  # inf - inf, if steps cancel; 0 / 0, if a point is still
             energy, cost = np.square(self.lengths).mean(1), float(np.square(self.distances).mean())
             action = Action(energy, self.drift, cost, self.shift)
             return seen | {
@@ -80,6 +83,8 @@ class Stage:
                 "energy": energy.tolist(),
                 "drift": self.drift.tolist(),
                 "cosines": [_mean(cosines) for cosines in self.cosines],
+                "curvature": _mean(np.degrees(np.arccos(self.cosines))),
+                "spacing": _mean(self.lengths.std(0) / self.lengths.mean(0)),
             }
 
 
@@ -146,10 +151,11 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
 
 @torch.no_grad()
 def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[dict[str, Any]]:
-    """How far apart the tracks of a few points stay, and how far they are from straight lines.
+    """How far apart the tracks of a few points stay, how straight they are, how states spread out.
 
-    Straight lines need both ends, so this walks through the network twice. In the first walk all
-    batches go through the network side by side, as every pair of points is compared.
+    Straight lines need both ends, and the scale of a state all of its points, so this walks through
+    the network twice. In the first walk all batches go through the network side by side, as every
+    pair of points is compared.
 
     Args:
         walk: as for :func:`measure`; the same on a second walk.
@@ -158,7 +164,8 @@ def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[
 
     Returns:
         A mapping for each stage, in order, with columns of the tracks table: the figures of
-        :meth:`scoring.separation.Separation.figures`, and ``straight_distance``, the mean over
+        :meth:`scoring.separation.Separation.figures`; those of
+        :meth:`scoring.scales.Scales.figures`; and ``straight_distance``, the mean over
         points of :func:`scoring.energy.straight_distance` for l = 0, ..., n, in the units of the
         states. NaN where states are not finite. Memory: four states of all m points, the inputs
         and outputs of every stage, and a few (m, m) matrices for one stage at a time.
@@ -166,12 +173,14 @@ def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[
     batches = list(batches)
     ends: dict[int, tuple[Tensor, Tensor, int]] = {}
     figures: dict[int, dict[str, Any]] = {}
+    scales: dict[int, Scales] = {}
     straying: dict[int, list[Tensor]] = defaultdict(list)
     with full_precision():
         for stage, states in groupby(_side_by_side(walk, batches), itemgetter(0)):
-            separation = Separation()
+            separation, scales[stage] = Separation(), Scales(labels)
             for _, state in states:
                 separation.update(state)
+                scales[stage].see(state, separation.squared())
             figures[stage] = separation.figures(labels)
             ends[stage] = separation.first, separation.last, separation.blocks
         start = 0
@@ -180,12 +189,16 @@ def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[
             for stage, states in groupby(walk(batch), itemgetter(0)):
                 first, last, blocks = ends[stage]
                 straight = StraightDistance(first[here], last[here], blocks)
+                scales[stage].begin()
                 for _, state in states:
                     straight.update(state)
+                    scales[stage].update(state)
                 straying[stage].append(straight.distances())
             start = here.stop
     return [
-        figures[k] | {"straight_distance": torch.cat(straying[k], dim=1).mean(1).tolist()}
+        figures[k]
+        | {"straight_distance": torch.cat(straying[k], dim=1).mean(1).tolist()}
+        | scales[k].figures()
         for k in sorted(figures)
     ]
 

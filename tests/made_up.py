@@ -22,7 +22,7 @@ from scoring.storage import write_file
 from scoring.tables import write_table
 from tune_jobs.evaluations import read
 
-EVALUATIONS = read([])  # all evaluations with their default settings
+EVALUATIONS = read(["lesion", "noise", "fgsm", "pgd", "separation"])  # with default settings
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
 
 

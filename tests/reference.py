@@ -189,6 +189,111 @@ def turning(track):
     return cosines
 
 
+def same_size(tracks):
+    """The tracks with every state divided by the root of its mean |x|^2 over points.
+
+    >>> same_size([[[2.0], [0.0]], [[2.0], [0.0]]])
+    [[[1.0], [0.0]], [[1.0], [0.0]]]
+    """
+    sizes = []
+    for states in zip(*tracks, strict=True):
+        sizes.append(math.sqrt(sum(dot(x, x) for x in states) / len(states)) or 1.0)
+    return [
+        [[v / size for v in x] for x, size in zip(track, sizes, strict=True)] for track in tracks
+    ]
+
+
+def relative_energy(tracks):
+    """Kinetic energy of each block over the variance of the state it starts from.
+
+    >>> relative_energy([[[0.0], [1.0]], [[4.0], [5.0]]])
+    [0.25]
+    """
+    variances = [covariance(states)[1] for states in zip(*tracks, strict=True)]
+    energies = kinetic_energy(tracks)
+    return [energy / variance for energy, variance in zip(energies, variances, strict=False)]
+
+
+def covariance(points):
+    """The covariance matrix of points, and its trace.
+
+    >>> covariance([[0.0, 1.0], [2.0, 1.0]])
+    ([[1.0, 0.0], [0.0, 0.0]], 1.0)
+    """
+    mean = [sum(column) / len(points) for column in zip(*points, strict=True)]
+    centred = [[v - c for v, c in zip(x, mean, strict=True)] for x in points]
+    d = range(len(mean))
+    matrix = [[sum(x[i] * x[j] for x in centred) / len(points) for j in d] for i in d]
+    return matrix, sum(matrix[i][i] for i in d)
+
+
+def eigen(matrix):
+    """Eigenvalues of a symmetric matrix, and their unit vectors, by Jacobi's rotations.
+
+    >>> eigen([[2.0, 0.0], [0.0, 3.0]])
+    [(2.0, [1.0, 0.0]), (3.0, [0.0, 1.0])]
+    """
+    a = [row.copy() for row in matrix]
+    d = range(len(a))
+    v = [[float(i == j) for j in d] for i in d]
+    for _ in range(60):
+        for p in d:
+            for q in range(p):
+                if a[p][q] == 0:
+                    continue
+                angle = math.atan2(2 * a[p][q], a[q][q] - a[p][p]) / 2
+                c, s = math.cos(angle), math.sin(angle)
+                for m in (a, v):
+                    for row in m:
+                        row[p], row[q] = c * row[p] - s * row[q], s * row[p] + c * row[q]
+                a[p], a[q] = (
+                    [c * x - s * y for x, y in zip(a[p], a[q], strict=True)],
+                    [s * x + c * y for x, y in zip(a[p], a[q], strict=True)],
+                )
+    return [(a[i][i], [row[i] for row in v]) for i in d]
+
+
+def effective_rank(points):
+    """exp of the entropy of the singular values of centred points, which add up to 1.
+
+    >>> round(effective_rank([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 9)
+    2.0
+    """
+    singular = [math.sqrt(max(value, 0.0)) for value, _ in eigen(covariance(points)[0])]
+    shares = [value / sum(singular) for value in singular if value > 1e-7 * max(singular)]
+    return math.exp(-sum(p * math.log(p) for p in shares))
+
+
+def participation_ratio(points):
+    """tr(S)^2 / tr(S^2) of the covariance S.
+
+    >>> participation_ratio([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    2.0
+    """
+    matrix, trace = covariance(points)
+    return trace**2 / sum(v * v for row in matrix for v in row)
+
+
+def fuzziness(points, labels):
+    """tr(S_w S_b^+), with the pseudoinverse from all eigenvectors of S_b.
+
+    >>> fuzziness([[0.0], [2.0], [10.0], [12.0]], [0, 0, 1, 1])
+    0.04
+    """
+    around, means = [], []
+    for label in labels:
+        members = [x for x, other in zip(points, labels, strict=True) if other == label]
+        means.append([sum(column) / len(members) for column in zip(*members, strict=True)])
+    for x, mean in zip(points, means, strict=True):
+        around.append([v - c for v, c in zip(x, mean, strict=True)])
+    between, trace = covariance(means)
+    total = 0.0
+    for value, vector in eigen(between):
+        if value > 1e-9 * trace:
+            total += sum(dot(x, vector) ** 2 for x in around) / len(points) / value
+    return total
+
+
 def variation_rate(states, changed):
     """Eq. (49) for one state of several points, without the points whose state is 0.
 

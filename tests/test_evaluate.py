@@ -3,11 +3,13 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from older import make_older
 from rich.console import Console
 from small_sweeps import SWEEP, Run
 
@@ -323,3 +325,26 @@ def test_levels_are_in_pixel_values_of_images_whose_white_is_255(run, monkeypatc
     rows = read_rows(run.root, "robustness", CONFIG.trial)
     (row,) = [r for r in rows if r["evaluation"] == "noise" and r["level"] == 64 and r["loss"]]
     assert row["accuracy"] == pytest.approx((predicted == data.y_test[:30]).mean())
+
+
+def test_an_older_sweep_gets_the_later_scores_in_its_tables_and_in_mlflow(tmp_path, evaluated):
+    run = Run(tmp_path, evaluated[0].file.parent)
+    make_older(run.root)
+    earlier = folder.inspect(run.root).rows
+    state = evaluate(run, {"scores": {}})
+    assert state.complete
+    assert json.loads(Path(run.root, places.SWEEP).read_text())["evaluations"] == (
+        FEW | {"scores": {}}
+    )
+    for name, row in state.rows.items():
+        assert row["lss_scaled"] > 1
+        assert row["geodesic_excess"] > 1
+        for same in ("lss", "ots", "evaluations", "noise_auc", "trained_at"):
+            assert row[same] == earlier[name][same]
+    client = MlflowClient(f"sqlite:///{run.root}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    found = {r.data.tags["geosweep.trial"]: r for r in runs if "geosweep.trial" in r.data.tags}
+    for name, one in found.items():
+        assert one.data.tags["geosweep.scored_at"] == str(state.rows[name]["scored_at"])
+        assert one.data.tags["geosweep.lss_scaled"] == f"{state.rows[name]['lss_scaled']:.6g}"
+    assert evaluate(run, {"scores": {}}).rows == state.rows  # nothing is left to add

@@ -15,7 +15,7 @@ from scoring.places import table_path
 from scoring.storage import StoreError, write_file
 from scoring.tables import MANY, read_row, read_rows, read_table, write_table
 
-UNITS = {"", "1", "fraction", "nat", "s", "images", "points", "segments"}
+UNITS = {"degree", "dimensions", "", "1", "fraction", "nat", "s", "images", "points", "segments"}
 UNITS |= {"distance", "squared distance", "GB"}
 
 
@@ -102,6 +102,8 @@ def test_files_from_before_the_geometry_was_measured_read_as_null(tmp_path, tabl
     new |= {
         n for n in schemas.TABLES[table].names if n.endswith(("_factor", "_shuffled", "_drift"))
     }
+    new |= {"lss_scaled", "relative_energy", "curvature", "spacing", "nc1", "effective_rank"}
+    new |= {"fuzziness", "fuzziness_slope", "fuzziness_fit", "participation_ratio"}
     new |= {"geodesic_excess", "transport_share", "shuffled_seconds", "drift", "shift"}
     new |= {f"{n}_initial" for n in new}
     schema = schemas.TABLES[table]

@@ -89,9 +89,9 @@ def test_energies_are_of_every_epoch_and_separation_of_the_first_and_the_last(fi
     ratios = np.stack(tracks["energy"]) / np.stack(tracks["weight_norms"])
     np.testing.assert_allclose(np.stack(tracks["energy_ratio"]), ratios)
     ends = tracks["epoch"].isin([0, 2])
-    for name in (
-        n for n in tracks if n.startswith(("separat", "straight_distance", "not_monotone"))
-    ):
+    at_the_ends = ("separat", "straight_distance", "not_monotone", "lss_scaled", "fuzziness", "nc1")
+    at_the_ends += ("lss_without", "relative_energy", "effective_rank", "participation_ratio")
+    for name in (n for n in tracks if n.startswith(at_the_ends)):
         assert tracks.loc[ends, name].notna().all()
         assert tracks.loc[~ends, name].isna().all()
     assert set(tracks.loc[ends, "separation_m"]) == {40}  # the epoch_points first
@@ -100,6 +100,7 @@ def test_energies_are_of_every_epoch_and_separation_of_the_first_and_the_last(fi
         for trial_id, row in state.rows.items():
             assert row[f"energy{null}"] == pytest.approx(here.loc[trial_id, "energy"].sum())
             assert row[f"turning{null}"] == pytest.approx(here.loc[trial_id, "cosines"].mean())
+            assert row[f"lss_scaled{null}"] == here.loc[trial_id, "lss_scaled"]
             assert row[f"separated{null}"] == here.loc[trial_id, "separated"]
             assert row[f"not_monotone{null}"] == here.loc[trial_id, "not_monotone"]
 

@@ -57,6 +57,12 @@ def test_each_stage_has_the_scores_of_its_own_track():
         assert stage.problem is None
         assert_allclose(stage.row()["energy"], kinetic_energy(track), rtol=1e-12)
         assert_allclose(stage.row()["cosines"], turning(track).mean(1), rtol=1e-12)
+        curvature = turning(track).acos().mean().rad2deg()
+        assert_allclose(stage.row()["curvature"], curvature, rtol=1e-12)
+        points = track.transpose(0, 1).tolist()
+        lengths = [[reference.length(v) for v in reference.steps(point)] for point in points]
+        spacing = [np.std(one) / np.mean(one) for one in lengths]
+        assert_allclose(stage.row()["spacing"], np.mean(spacing), rtol=1e-12)
         steps = action(track, transport=False)
         assert_allclose(stage.row()["drift"], steps.drift, rtol=1e-12)
         for name, part in (("", steps), ("_without_drift", without_drift(steps))):
@@ -179,7 +185,7 @@ def test_geometry_is_that_of_the_whole_track_of_each_stage():
             separation.update(state)
         figures = separation.figures(labels)
         assert {name: row[name] for name in figures} == figures
-        assert set(row) == {*figures, "straight_distance"}
+        assert {*figures, "straight_distance", "lss_scaled", "fuzziness"} < set(row)
         assert row["separation_m"] == POINTS
         assert not any(math.isnan(value) for value in figures.values())
 
@@ -260,7 +266,7 @@ def test_a_trial_has_the_means_over_its_stages_and_their_nulls(tmp_path):
     for epoch, scale in ((0, 1.0), (1, 2.0)):
         walk = walk_of({k: scale * track for k, track in tracks().items()})
         stages = measure(walk, batches, transport=True)
-        pairs = zip(stages, geometry(walk, batches), strict=True)
+        pairs = zip(stages, geometry(walk, batches, np.arange(POINTS) % 2), strict=True)
         rows += [{"epoch": epoch} | stage.row() | more for stage, more in pairs]
     trial = handed_over(str(tmp_path), [dict(row) for row in rows], stages)
     energies = [sum(row["energy"]) for row in rows]
@@ -270,10 +276,21 @@ def test_a_trial_has_the_means_over_its_stages_and_their_nulls(tmp_path):
         "turning": [np.mean(row["cosines"]) for row in rows],
         "separated": [row["separated"] for row in rows],
         "not_monotone": [row["not_monotone"] for row in rows],
+        "lss_scaled": [row["lss_scaled"] for row in rows],
+        "lss_without_drift": [row["lss_without_drift"] for row in rows],
+        "relative_energy": [sum(row["relative_energy"]) for row in rows],
+        "effective_rank": [row["effective_rank"][-1] for row in rows],
+        "curvature": [row["curvature"] for row in rows],
+        "spacing": [row["spacing"] for row in rows],
     }.items():
         assert_allclose(trial[f"{name}_initial"], np.mean(values[:2]))
         assert_allclose(trial[name], np.mean(values[2:]))
+    assert (trial["nc1_initial"], trial["nc1"]) == (
+        rows[1]["nc1"],
+        rows[3]["nc1"],
+    )  # the last stage
     stored = read_table(str(tmp_path), "tracks").to_pylist()
+    assert stored[-1]["lss_scaled_initial"] == rows[1]["lss_scaled"]
     assert stored[-1]["straight_distance"] == rows[-1]["straight_distance"]
     assert stored[-1]["separation_m"] == POINTS
 

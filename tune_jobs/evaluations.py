@@ -100,6 +100,10 @@ class Separation(_Strict):
     )
 
 
+class Scores(_Strict):
+    """Scores that a trial lacks because an earlier version trained it."""
+
+
 class Evaluations(_Strict):
     """What to try on trained networks. An evaluation that is None is skipped."""
 
@@ -108,6 +112,7 @@ class Evaluations(_Strict):
     fgsm: Fgsm | None = None
     pgd: Pgd | None = None
     separation: Separation | None = None
+    scores: Scores | None = None
 
     def asked(self) -> dict[str, dict[str, Any]]:
         """All settings of each requested evaluation, as JSON values."""
@@ -121,6 +126,7 @@ PARTS: dict[str, Any] = {
     "fgsm": Fgsm,
     "pgd": Pgd,
     "separation": Separation,
+    "scores": Scores,
 }
 
 
@@ -281,6 +287,8 @@ def _line(problem: Any) -> str:
         word, allowed = (rest or [first])[0], ", ".join(model.model_fields)
         hint = did_you_mean(word, model.model_fields)
         start = f"{first}: " if rest else ""
+        if not allowed:
+            return f"{start}no {short(word)}; {first} has no settings"
         return f"{start}no {short(word)}; should be one of {allowed}{hint}"
     told = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{'.'.join([first, *rest[:1]])} = {short(problem['input'])}: {told}"

@@ -14,6 +14,7 @@ from models.config import TrialConfig
 from models.files import given_path
 from models.messages import first_line
 from scoring import handover, places, schemas, storage
+from scoring.rows import has_all_scores
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import lacking
@@ -305,6 +306,8 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
 def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a trial is done but lacks a wanted evaluation, or has it with other settings."""
     has = json.loads(row["evaluations"] or "{}")
+    if has_all_scores(row):
+        has["scores"] = {}
     return row["status"] == "done" and bool(lacking(has, wanted))
 
 

@@ -15,7 +15,7 @@ from models.training import standardiser, untrained
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
 from scoring.robustness.record import add_evaluation, recorded_evaluations
-from scoring.robustness.run import evaluate
+from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
 from scoring.stages import Stage, geometry, measure
 from tune_jobs.evaluations import lacking
@@ -47,7 +47,7 @@ class Job:
     revision: str = ""
     held: bool = False
     set_aside: list[str] = field(default_factory=list)
-    """A line about each damaged file of the trial, for the next report."""
+    """Lines for the next report: about damaged files, and about what could not be measured."""
 
     @property
     def id(self) -> str:
@@ -77,7 +77,7 @@ def measure_epoch(
         network: the network after the epoch.
         epoch: the number of the epoch.
         ends: whether this is the first or the last measurement of the trial. These two take all the
-            trial's points and add the separation; the others take ``epoch_points``.
+            trial's points and add :func:`apart`; the others take ``epoch_points``.
         transport: whether to collect assignment problems.
 
     Returns:
@@ -89,7 +89,8 @@ def measure_epoch(
     rows = [{"epoch": epoch, **stage.row()} for stage in stages]
     for row, norms in zip(rows, network.weight_norms(), strict=True):
         row["weight_norms"] = norms
-        row["energy_ratio"] = energy_ratio(row["energy"], norms).tolist()
+        if trial.normalisation == "none":  # otherwise W1 has no scale of its own
+            row["energy_ratio"] = energy_ratio(row["energy"], norms).tolist()
     if ends:
         pairs = min(m, trial.epoch_points)
         for row, more in zip(rows, apart(network, data, job.device, pairs), strict=True):
@@ -106,7 +107,7 @@ def score(
 
 
 def apart(network: Network, data: Dataset, device: str, m: int) -> list[dict[str, Any]]:
-    """Separation and straightness of every stage on the first m test images."""
+    """Scores of every stage that need two passes over the first m test images."""
     network.eval()
     return geometry(network.states, _batches(data, device, m), data.y_test[:m])
 
@@ -127,7 +128,8 @@ def evaluate_all(job: Job, network: Network) -> None:
     as 16 in the digits.
     """
     done = (job.usable(recorded_evaluations) if job.wanted else None) or {}
-    left = lacking(done, job.wanted)
+    wanted = {name: settings for name, settings in job.wanted.items() if name in RUN}
+    left = lacking(done, wanted)
     if not left:
         return
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

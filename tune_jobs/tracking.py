@@ -48,7 +48,10 @@ METRICS = (  # kept short, sixteen with ROBUSTNESS: many keys make MLflow's page
 )
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")  # if measured
-TAGS = ("suboptimality", "ots_random", "lss_random")  # random baselines: OTS 1/m, LSS sqrt(n)
+TAGS = (  # scores beside the metrics, and random baselines: OTS 1/m, LSS sqrt(n)
+    *("suboptimality", "ots_random", "lss_random", "lss_scaled", "relative_energy", "nc1"),
+    *("effective_rank", "fuzziness_slope"),
+)
 
 
 def load_mlflow() -> None:
@@ -249,7 +252,7 @@ class Tracker:
         self._log(trial, initial, 0, ENDS, row["trained_at"])
         self._log(trial, row, row["epochs_done"], (*ENDS, *ROBUSTNESS), row["trained_at"])
         for name in TAGS:
-            if row[name] is not None:
+            if row.get(name) is not None:
                 self._client.set_tag(run, f"geosweep.{name}", f"{row[name]:.6g}")
         if row["collapsed"]:
             self._client.set_tag(run, "geosweep.collapsed", "true: no OTS")

@@ -18,12 +18,13 @@ from models.network import Network, build, decayed
 from models.training import Epoch, diverged, train, untrained
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
-from scoring.rows import STRAIGHTNESS, geometric_mean
+from scoring.rows import STRAIGHTNESS, geometric_mean, has_all_scores
 from scoring.stages import Stage
 from scoring.tables import read_row
 from tune_jobs import checkpoints, provenance
 from tune_jobs.cluster import nodes
 from tune_jobs.measuring import Job, evaluate_all, measure_epoch, predict, score
+from tune_jobs.remeasuring import measure_again
 from tune_jobs.tuning import Setup
 
 SCORES = ("lss", "inverse_lss", "lsr")  # means over the stages are reported after every epoch
@@ -46,8 +47,9 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
         return
     job = _prepare(trial, setup)
     checkpoint = job.usable(checkpoints.read)
-    if read_row(job.root, "trials", job.id).get("status") == "done":
-        _evaluate_only(job, checkpoint)
+    row = read_row(job.root, "trials", job.id)
+    if row.get("status") == "done":
+        _evaluate_only(job, checkpoint, lacks="scores" in job.wanted and not has_all_scores(row))
         return
     history = job.usable(read_history, checkpoint["epoch"]) if checkpoint else None
     if checkpoint is None or history is None:
@@ -77,14 +79,16 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
     )
 
 
-def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None) -> None:
-    """Evaluate a trial that is done, with its stored weights."""
+def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None, lacks: bool) -> None:
+    """Evaluate a trial that is done, with its stored weights; add scores if it lacks some."""
     if checkpoint is None:
         damaged = "".join(job.set_aside)
         raise FileNotFoundError(damaged or f"{job.root}/{places.checkpoint(job.id)}: no weights")
     network = build(job.trial, job.data.image, job.data.classes).to(job.device)
     network.load_state_dict(checkpoint["network"])
     evaluate_all(job, network)
+    if lacks:
+        measure_again(job, network)
     _report(job, {})
 
 

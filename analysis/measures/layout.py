@@ -12,7 +12,10 @@ from scoring.schemas import CONFIG
 # Columns that are left out if no row has a value: earlier versions did not write them.
 LATER = [
     f"{name}{end}"
-    for name in ("geodesic_excess", "straightness_factor", "transport_factor", "transport_share")
+    for name in (
+        *("geodesic_excess", "straightness_factor", "transport_factor", "transport_share"),
+        "lss_scaled",
+    )
     for end in ("", "_initial")
 ]
 LATER += ["ots_shuffled", "suboptimality", "error"]
@@ -37,6 +40,21 @@ HEADINGS = {
     "lss": "LSS",
     "lss_initial": "LSS before training",
     "lss_random": "√n",
+    "lss_scaled": "LSS, equal size",
+    "lss_scaled_initial": "LSS, equal size, before training",
+    "lss_without_drift": "LSS without drift",
+    "lss_without_drift_initial": "LSS without drift before training",
+    "fuzziness_fit": "R² of the law",
+    "fuzziness_fit_initial": "R² before training",
+    "nc1": "NC1",
+    "nc1_initial": "NC1 before training",
+    **{
+        f"{name}_initial": f"{name.replace('_', ' ')} before training"
+        for name in (
+            *("energy", "relative_energy", "curvature", "spacing", "fuzziness_slope"),
+            "effective_rank",
+        )
+    },
     "inverse_lss_initial": "1/LSS before training",
     "lsr_initial": "LSR before training",
     "inverse_lss": "1/LSS",
@@ -82,6 +100,15 @@ DECIMALS = {
     "transport_factor": 3,
     "transport_share": 3,
     "lss": 2,
+    "lss_scaled": 2,
+    "lss_without_drift": 2,
+    "relative_energy": 2,
+    "curvature": 1,
+    "spacing": 2,
+    "fuzziness_slope": 3,
+    "fuzziness_fit": 2,
+    "nc1": 3,
+    "effective_rank": 1,
     "lsr": 2,
     "inverse_lss": 3,
     "ots": 3,

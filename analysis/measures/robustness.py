@@ -85,6 +85,7 @@ def of_trials(results: Results) -> pd.DataFrame:
     """
     trials = done(results)
     trials = trials.astype(dict.fromkeys([*ALL_AUCS, *RATIOS, "classes"], "float64"))
+    trials = trials.copy()  # astype leaves a block for each column, and pandas warns of that
     rows = as_strings(results.robustness[COLUMNS])
     curves = rows[rows.evaluation.isin(CURVES)]
     whole = curves[(curves.level == 0) & curves.accuracy.notna()]

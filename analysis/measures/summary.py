@@ -8,8 +8,8 @@ from analysis.results import Results
 # fmt: off
 SCORES = [
     "test_accuracy", "geodesic_excess", "straightness_factor", "transport_factor",
-    "transport_share", "lss", "ots", "clean_train_accuracy", "train_accuracy", "inverse_lss", "lsr",
-    "gap",
+    "transport_share", "lss", "lss_scaled", "ots", "clean_train_accuracy", "train_accuracy",
+    "inverse_lss", "lsr", "gap",
 ]
 # fmt: on
 BASELINES = {  # score -> columns with its baselines
@@ -18,6 +18,7 @@ BASELINES = {  # score -> columns with its baselines
     "transport_factor": ["transport_factor_initial"],
     "transport_share": ["transport_share_initial"],
     "lss": ["lss_initial", "lss_random"],
+    "lss_scaled": ["lss_scaled_initial"],
     "ots": ["ots_initial", "ots_shuffled", "ots_random"],
     "gap": ["gap_initial"],
 }
@@ -35,9 +36,9 @@ def summary(results: Results) -> pd.DataFrame:
         ``stopped`` (early, by ASHA), ``diverged``, ``failed``, ``collapsed`` (done, but not in the
         means of OTS and gap), ``without_ots`` (done, but OTS was not measured). Then for each score
         the mean over the trials that are done and the half-width of its 95% t-interval (``_ci95``;
-        NaN with one seed). The geodesic excess, its factors, LSS, OTS and gap are followed by
-        their baselines: the value before training, OTS of shuffled displacements, sqrt(n) and
-        1/m. ``suboptimality`` is the largest of the cell: in no trial
+        NaN with one seed). The geodesic excess, its factors, LSS (also on states of equal size),
+        OTS and gap are followed by their baselines: the value before training, OTS of shuffled
+        displacements, sqrt(n) and 1/m. ``suboptimality`` is the largest of the cell: in no trial
         does W2^2 exceed the optimum by a larger share. Compare OTS at equal m only.
     """
     cell = [*CELL, *varying(results.trials), "points"]

@@ -29,6 +29,7 @@ from analysis.plots.scores import (
     scores_against_gamma,
 )
 from analysis.plots.stages import lss_by_stage, scores_by_stage
+from analysis.plots.states import has_states, states_by_block
 from analysis.plots.tracks import has_tracks, tracks_by_gamma, tracks_by_stage
 from analysis.plots.trials import accuracy_against_score, pareto_front, search_history
 from analysis.results import Results
@@ -249,6 +250,18 @@ FIGURES = {
         "is missing where fewer than about 100 pairs are mixed up. Scales differ by panel.",
         "the evaluation separation",
         _measured("separation_different"),
+    ),
+    "states_by_block": Spec(
+        states_by_block,
+        "Separation of classes and effective rank, state by state",
+        "",
+        "Separation fuzziness and effective rank of each state, a line per gamma, by network",
+        "Left: the fuzziness D of the classes in each state; a straight line means that every "
+        "block separates the classes by the same factor (law of separation). Right: how many "
+        f"dimensions a state uses. A line per γ after training, broken between stages: {BANDS} as "
+        "a band. Dotted: the same networks before training. Scales differ by panel.",
+        "the spread of states; geosweep evaluate DIR scores adds it",
+        lambda results, _: has_states(results),
     ),
     "intervention": Spec(
         intervention,

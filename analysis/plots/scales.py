@@ -33,6 +33,18 @@ def limit(axes: Axes, seen: Iterable[float], log: bool) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
+def logarithmic(axes: Axes, seen: Iterable[float]) -> None:
+    """A logarithmic y axis around positive numbers of any size, with four ticks."""
+    values = np.array([v for v in seen if np.isfinite(v) and v > 0] or [1.0, 10.0])
+    low, high = values.min() / 1.1, values.max() * 1.1
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(low, high, 6)[1:-1]})
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def whole_axis(axes: Axes, first: float, last: float, pad: float = 0.02) -> None:
     """An x axis of whole numbers (epochs, stages, trials) that ends at the last of them."""
     last = max(last, first + 1) if np.isfinite(last) else first + 1

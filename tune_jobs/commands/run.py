@@ -104,7 +104,7 @@ def evaluate(
     address: options.RayAddress = None,
     report: options.Report = True,
 ) -> None:
-    """Measure how robust the trained networks of a sweep are, without training.
+    """Measure more of the trained networks of a sweep, without training.
 
     It does what [b]evaluations:[/] in a sweep file does, for trials that are done
     and kept their weights. Evaluations that are done are not repeated, so the
@@ -117,6 +117,7 @@ def evaluate(
     [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
     [b]separation[/]  does noise mix up close tracks first, at equal ends and against
                 the untrained network? [b]separation.level[/]
+    [b]scores[/]      scores that an earlier version did not have; no settings
 
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
