@@ -62,7 +62,9 @@ def main() -> None:
     for _ in range(given.rounds):
         for checkout in checkouts:
             command = [sys.executable, "-c", MEASURE]
-            done = subprocess.run(command, cwd=checkout, check=True, text=True, capture_output=True)
+            done = subprocess.run(
+                command, cwd=checkout, check=True, text=True, stdout=subprocess.PIPE
+            )
             for line in done.stdout.splitlines():
                 what, _, spent = line.rpartition(" ")
                 least[what, checkout] = min(least[what, checkout], float(spent))

@@ -5,7 +5,9 @@ and starts workers with that role's credentials. moto refuses what the policies 
 
 moto knows neither the resources nor the conditions of EC2, and asks for no permission for what
 ``RunInstances`` does on the way (tags, role, image). It is therefore given the policies without
-them, except for S3. Every request is noted, so that tests compare it with the policies as they are.
+them, except for S3. There it asks for the right to delete a folder's files on the bucket, where AWS
+asks for it on each file, so the bucket is added. Every request is noted, so that tests compare it
+with the policies as they are.
 
 Tests run this in its own process, because Ray keeps state in globals and in the home folder.
 """
@@ -13,18 +15,16 @@ Tests run this in its own process, because Ray keeps state in globals and in the
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import boto3
 import botocore.loaders
 import botocore.session
+import made_up_nodes
 import yaml
 from aws_template import VALUES, policy, resources
 from botocore.exceptions import ClientError
@@ -47,6 +47,7 @@ from ray.autoscaler.tags import (
 )
 
 from scoring import storage
+from tune_jobs.cluster import reach
 
 REGION = "us-west-2"  # of the cluster file
 REFUSED = (ClientError, ClickException, NodeLaunchException, storage.StoreError, OSError)
@@ -106,6 +107,8 @@ def found_account(stack: dict, missing: str) -> tuple[dict, dict]:
             if not one["Action"][0].startswith("s3:"):
                 one["Resource"] = "*"
                 one.pop("Condition", None)
+            elif "s3:DeleteObject" in one["Action"]:
+                one["Resource"] = [*one["Resource"], f"arn:aws:s3:::{bucket}"]
         made = iam.create_policy(
             PolicyName=stack[name]["ManagedPolicyName"],
             PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": allowed}),
@@ -266,7 +269,7 @@ def sweep() -> None:
     assert storage.read_file(root, "results/c") is None
     assert storage.list_files(root, "results") == ["a", "b"]
     storage.set_aside(root, "results/a")
-    storage.delete(root, "results/b")  # moto asks for a right to the bucket if a folder is deleted
+    storage.delete(root, "results")
 
 
 def stored_without(server: ThreadedMotoServer, stack: dict, missing: str) -> str:
@@ -287,72 +290,25 @@ def stored_without(server: ThreadedMotoServer, stack: dict, missing: str) -> str
     return ""
 
 
-class Metadata(BaseHTTPRequestHandler):
-    """The metadata service of a node, version 2 only: it hands out the node's credentials."""
+def swept(server: ThreadedMotoServer, stack: dict) -> dict:
+    """A whole sweep by nodes that have the role, and none by a node that has not; then a fetch.
 
-    key: dict[str, str] | None = None
-    keys = "/latest/meta-data/iam/security-credentials"
-
-    def do_PUT(self) -> None:
-        self.answer("a-token" if self.path == "/latest/api/token" else None)
-
-    def do_GET(self) -> None:
-        known = self.headers.get("X-aws-ec2-metadata-token") == "a-token"
-        content = {self.keys: "geosweep"}
-        if self.key:
-            names = ("AccessKeyId", "SecretAccessKey", "Expiration")
-            shown = {name: self.key[name] for name in names} | {"Token": self.key["SessionToken"]}
-            shown |= {"Code": "Success", "Type": "AWS-HMAC"}
-            content[f"{self.keys}/geosweep"] = json.dumps(shown, default=_date)
-        self.answer(content.get(self.path.rstrip("/")) if known and self.key else None)
-
-    def answer(self, text: str | None) -> None:
-        self.send_response(200 if text else 404)
-        self.end_headers()
-        self.wfile.write((text or "").encode())
-
-    def log_message(self, format: str, *args: Any) -> None: ...
-
-
-def _date(moment: Any) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def seen_by_nodes(server: ThreadedMotoServer, stack: dict) -> list[str]:
-    """Why a node does not see a sweep's folder: one with the role, and one without any."""
+    Returns:
+        What :func:`made_up_nodes.run` returns, and the files that a person has brought home.
+    """
     host, port = server.get_host_and_port()
     with urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", b""):
         pass
-    root = f"s3://{VALUES['Bucket']}/sweeps/made-up"
-    program = "import sys; from tune_jobs.cluster import nodes; print(nodes.missing(*sys.argv[1:]))"
+    root = f"s3://{VALUES['Bucket']}/sweeps/tiny"
     os.environ["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
-    _, node = found_account(stack, "")
-    use(node)
-    said, services = [], []
-    with enable_iam_authentication():
-        storage.write_file(root, "nodes/token", b"")
-        for key in (node, None):
-            service = type("Service", (Metadata,), {"key": key})
-            services.append(ThreadingHTTPServer(("127.0.0.1", 0), service))
-            threading.Thread(target=services[-1].serve_forever, daemon=True).start()
-            environment = {
-                name: os.environ[name]
-                for name in ("PATH", "PYTHONPATH", "HOME", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
-            }
-            place = f"http://127.0.0.1:{services[-1].server_port}"
-            said.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", program, root, "token"],
-                    env=environment | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": place},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        answers = [process.communicate(timeout=120)[0].strip() for process in said]
-    for service in services:
-        service.shutdown()
+    person, node = found_account(stack, "")
+    with enable_iam_authentication(), tempfile.TemporaryDirectory() as home:
+        made = made_up_nodes.run(root, node)
+        use(person)
+        reach.fetch(None, root, home)
+        made["fetched"] = sorted({path.parent.name for path in Path(home).rglob("*.parquet")})
     del os.environ["AWS_ENDPOINT_URL"]
-    return answers
+    return made
 
 
 def main(file: str, template: str) -> None:
@@ -362,7 +318,7 @@ def main(file: str, template: str) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     made["stored"] = stored_without(server, stack, "")
-    made["seen"] = seen_by_nodes(server, stack)
+    made["sweep"] = swept(server, stack)
     asked = sorted({action for _, action, _ in requests})
     made["requests"] = list(requests)
     made["refused"] = {}

@@ -44,7 +44,7 @@ def test_nodes_are_given_what_it_takes_to_set_geosweep_up(cluster):
 
 def test_the_document_names_the_ports_that_nodes_of_ones_own_use():
     file = yaml.safe_load((ROOT / "clusters/onprem.yaml").read_text())
-    document = (ROOT / "docs/cluster.md").read_text()
+    document = (ROOT / "docs/machines.md").read_text()
     assert "TCP 22, 6379 and 10002 to 20001" in document  # 10002 to 19999 are Ray's for its workers
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         (start,) = [command for command in file[commands] if "ray start" in command]

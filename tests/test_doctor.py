@@ -1,5 +1,6 @@
 """What is found before a cluster is started, in a made-up AWS account with one thing wrong."""
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from tune_jobs import cli
-from tune_jobs.cluster import aws, doctor, reach, rights
+from tune_jobs.cluster import aws, doctor, leftovers, reach, rights
 from tune_jobs.cluster.doctor import examine
+from tune_jobs.errors import SweepError
 
 REGION = "us-west-2"
 TRUST = '{"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"}]}'
@@ -77,6 +79,11 @@ class Place:
     def launch(self, **order):
         assert order["DryRun"]
         assert order["SubnetId"]
+        (given,) = order["TagSpecifications"]  # without them the launch is refused to everybody
+        assert given == {
+            "ResourceType": "instance",
+            "Tags": [{"Key": aws.TAG, "Value": "geosweep"}],
+        }
         code = "UnauthorizedOperation" if ("me", "launch") in self.refused else "DryRunOperation"
         raise ClientError({"Error": {"Code": code, "Message": "said AWS"}}, "RunInstances")
 
@@ -155,6 +162,7 @@ def no_key(place):
 
 def unnamed_key(place):
     del place.kind("gpu")["KeyName"]
+    place.kind("gpu")["UserData"] = "#!/bin/sh\nshutdown -h +60\n"  # brings no key
 
 
 def unknown_key(place):
@@ -248,6 +256,19 @@ def test_a_check_that_may_not_look_says_so(place):
     assert "may not look" in place.findings(aws.NOTE)["quota"]
 
 
+def test_who_may_not_see_the_zones_is_helped_all_the_same(place, monkeypatch):
+    """The group of clusters/aws-role.yaml may not."""
+
+    def refuse():
+        raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "x")
+
+    monkeypatch.setattr(aws.Account, "ec2", place.client("ec2", REGION))
+    monkeypatch.setattr(aws.Account.ec2, "describe_availability_zones", refuse)
+    assert place.findings(aws.WRONG) == {}
+    assert place.findings(aws.NOTE).keys() == {"region"}
+    assert "launch" in place.findings(aws.OK)
+
+
 def test_the_role_that_ray_makes_may_not_start_these_workers(place):
     del place.kind("head")["IamInstanceProfile"]
     found = [f.found for check, f in examine(place.write()) if check == "role"]
@@ -289,26 +310,77 @@ def test_machines_that_are_left_are_named_with_the_command_that_ends_them(place)
         order = {"ImageId": image, "MinCount": 1, "MaxCount": 1, "TagSpecifications": tags}
         ids += [node["InstanceId"] for node in place.ec2.run_instances(**order)["Instances"]]
     mine, other = ids
-    said = aws.left(place.write())
+    said = leftovers.left(place.write())
     assert f"still running: {mine} (" in said[0]
     assert said[-1].endswith(
         f"aws ec2 terminate-instances --region us-west-2 --instance-ids {mine}"
     )
     assert other not in " ".join(said)
     place.ec2.terminate_instances(InstanceIds=[mine])
-    assert aws.left(str(place.file)) == []
+    assert leftovers.left(str(place.file)) == []
 
 
-def test_down_names_what_is_left_and_ends_with_1(place, capsys, monkeypatch):
-    monkeypatch.setattr(reach, "down", lambda cluster: [])
-    monkeypatch.setattr(aws, "left", lambda cluster: ["still running: i-1 (g6.xlarge)"])
-    words = ["geosweep", "down", "--cluster", place.write()]
+GCLOUD = """#!/bin/sh
+case "$*" in
+"compute instances list --project=mine --format=json --filter=labels.ray-cluster-name=geosweep")
+    cat "$(dirname "$0")/machines" ;;
+*) echo "unknown: $*" >&2; exit 1 ;;
+esac
+"""
+
+
+def test_machines_that_are_left_on_google_cloud_are_named_too(tmp_path, monkeypatch):
+    file, gcloud, machines = (tmp_path / name for name in ("gcp.yaml", "gcloud", "machines"))
+    file.write_text(
+        "cluster_name: geosweep\n"
+        "provider: {type: gcp, project_id: mine, availability_zone: us-central1-a}\n"
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (said,) = leftovers.left(str(file))
+    assert said.startswith("whether machines are left is not known: ")
+    gcloud.write_text(GCLOUD)
+    gcloud.chmod(0o755)
+    kind = "https://compute.example/zones/us-central1-a/machineTypes/g2-standard-4"
+    states = [("a", "TERMINATED"), ("b", "STOPPING"), ("c", "RUNNING")]
+    found = [{"name": name, "status": state, "machineType": kind} for name, state in states]
+    machines.write_text(json.dumps(found))
+    command = "gcloud compute instances delete --project=mine --zone=us-central1-a"
+    assert leftovers.left(str(file)) == [
+        "still terminated: a (g2-standard-4)",
+        "still running: c (g2-standard-4)",
+        f"to end them: {command} a c",
+    ]
+    machines.write_text("[]")
+    assert leftovers.left(str(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("missed", "left", "status"),
+    [
+        ([], [], 0),
+        ([], ["still running: i-1 (g6.xlarge)"], 1),
+        (["10.0.0.12: Connection refused"], [], 1),
+        (None, ["still running: i-1 (g6.xlarge)"], 2),
+    ],
+)
+def test_down_ends_with_0_only_if_nothing_is_left(
+    tmp_path, capsys, monkeypatch, missed, left, status
+):
+    def down(cluster):
+        if missed is None:
+            raise SweepError("ray down: no credentials")
+        return missed
+
+    monkeypatch.setattr(reach, "down", down)
+    monkeypatch.setattr(leftovers, "left", lambda cluster: left)
+    words = ["geosweep", "down", "--cluster", str(tmp_path / "cluster.yaml")]
     with mock.patch.object(sys, "argv", words), pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == 1
+    assert end.value.code == status
     said = capsys.readouterr()
-    assert "down" in said.out
-    assert "still running: i-1" in said.err
+    assert said.out == ("down\n" if status == 0 else "")  # the last word, if it is true
+    for line in [*(missed or []), *left]:
+        assert line in said.err
 
 
 def test_a_list_of_machines_is_asked_only_for_the_token(tmp_path, monkeypatch):
@@ -317,4 +389,4 @@ def test_a_list_of_machines_is_asked_only_for_the_token(tmp_path, monkeypatch):
     file = tmp_path / "cluster.yaml"
     file.write_text("provider: {type: local}")
     assert [(check, f.mark) for check, f in examine(str(file))] == [("token", aws.OK)]
-    assert aws.left(str(file)) == []
+    assert leftovers.left(str(file)) == []

@@ -1,6 +1,7 @@
 """clusters/kuberay.yaml against the fields that KubeRay knows, and as Ray's autoscaler reads it."""
 
 import copy
+import os
 import tomllib
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from jsonschema import Draft202012Validator
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
+from raycluster import PART, beyond, published, unused
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = yaml.safe_load((ROOT / "tests/raycluster_schema.yaml").read_text())
 CLOUD = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -31,13 +32,76 @@ def pods(cluster):
     return [group["template"]["spec"] for group in groups]
 
 
-def errors(cluster):
-    return [error.message for error in Draft202012Validator(SCHEMA).iter_errors(cluster)]
+def errors(cluster, schema=PART):
+    return [error.message for error in Draft202012Validator(schema).iter_errors(cluster)]
 
 
 def test_kuberay_knows_the_fields(objects):
-    Draft202012Validator.check_schema(SCHEMA)
+    Draft202012Validator.check_schema(PART)
     assert errors(objects["RayCluster"]) == []
+
+
+def test_the_part_of_the_definition_has_exactly_the_fields_of_the_file(objects):
+    assert unused(PART, objects["RayCluster"]) == set()
+
+
+DEFINITION = """
+spec:
+  versions:
+    - name: v1alpha1
+    - name: v1
+      schema:
+        openAPIV3Schema:
+          type: object
+          required: [size]
+          properties:
+            kind: {type: string}
+            mode: {type: string, enum: [a, b]}
+            size:
+              anyOf: [{type: integer}, {type: string}]
+              pattern: ^[0-9]+$
+              x-kubernetes-int-or-string: true
+            pods: {type: array, items: {type: object, properties: {name: {type: string}}}}
+            free: {type: object, additionalProperties: {type: string}}
+"""
+
+
+def test_a_published_definition_refuses_what_kubectl_refuses(tmp_path):
+    (tmp_path / "definition.yaml").write_text(DEFINITION)
+    whole = published(tmp_path / "definition.yaml")
+    good = {"mode": "a", "size": 3, "pods": [{"name": "x"}], "free": {"y": "z"}}
+    assert errors(good, whole) == []
+    for wrong in (
+        {"size": "x"},
+        {"mode": "c"},
+        {"other": 1},
+        {"pods": [{"names": "x"}]},
+        {"free": {"y": 1}},
+    ):
+        assert len(errors(good | wrong, whole)) == 1
+    assert len(errors({"mode": "a"}, whole)) == 1
+    part = {
+        "type": "object",
+        "required": ["size", "mode"],
+        "properties": {
+            "mode": {"type": "string", "enum": ["a"]},
+            "pods": {"type": "array", "items": {"type": "object"}},
+        },
+    }
+    assert list(beyond(part, whole)) == []
+    part["properties"] |= {"mode": {"type": "string"}, "pods": {"type": "object"}, "more": {}}
+    part["required"] = []
+    assert [said.split(":")[0] for said in beyond(part, whole)] == ["", ".mode", ".pods", ".more"]
+
+
+@pytest.mark.skipif(
+    "RAYCLUSTER_CRD" not in os.environ,
+    reason="RAYCLUSTER_CRD names no file with KubeRay's definition (ray.io_rayclusters.yaml)",
+)
+def test_the_whole_published_definition_accepts_the_file(objects):
+    whole = published(os.environ["RAYCLUSTER_CRD"])
+    assert errors(objects["RayCluster"], whole) == []
+    assert list(beyond(PART, whole)) == []
 
 
 @pytest.mark.parametrize(
@@ -59,7 +123,7 @@ def test_a_field_that_kubernetes_would_refuse_is_found(objects, place, value):
     for step in place[:-1]:
         inside = inside[step]
     inside[place[-1]] = value
-    assert len(errors(cluster)) == 1
+    assert errors(cluster)
 
 
 def test_the_autoscaler_sees_the_same_kinds_of_nodes_as_on_aws(objects):

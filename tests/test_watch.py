@@ -1,6 +1,7 @@
 """The watcher of a node: a spot machine that is taken away, and a worker whose head is gone."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import pytest
 import ray
+import yaml
 from ray import tune
 from ray.cluster_utils import Cluster
 
 from tune_jobs.cluster import spot, turns, watch
 from tune_jobs.driver import RETRIES
 
+ROOT = Path(__file__).parents[1]
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -107,7 +110,7 @@ def test_a_worker_whose_head_is_gone_shuts_down(tmp_path):
     done = tmp_path / "off"
     with machine() as head:
         address = head.url.removeprefix("http://")
-        words = ["--head", address, "--metadata", NOWHERE, "--patience", "0.5"]
+        words = ["--head", address, "--metadata", NOWHERE, "--patience", "0.5", "--cancel", "true"]
         watcher = watching(*words, "--shutdown", f"touch {done}")
         with pytest.raises(subprocess.TimeoutExpired):
             watcher.communicate(timeout=3)
@@ -116,6 +119,35 @@ def test_a_worker_whose_head_is_gone_shuts_down(tmp_path):
     assert watcher.returncode == 0
     assert done.exists()
     assert "no head" in log
+
+
+STAND_IN = """#!/bin/sh
+echo "$@" >> "$(dirname "$0")/asked"
+"""
+
+
+@pytest.mark.parametrize("file", ["ray_cluster.yaml", "clusters/gcp.yaml"])
+def test_a_worker_that_is_never_set_up_shuts_down_and_its_watcher_takes_that_over(
+    tmp_path, monkeypatch, file
+):
+    kinds = yaml.safe_load((ROOT / file).read_text())["available_node_types"]
+    nodes = {name: kind["node_config"] for name, kind in kinds.items()}
+    assert not {"UserData", "metadata"} & nodes.pop("head").keys()
+    given = [
+        node.get("UserData") or {item["key"]: item["value"] for item in node["metadata"]["items"]}
+        for node in nodes.values()
+    ]
+    assert given[0] == given[1]
+    script = given[0] if isinstance(given[0], str) else given[0]["startup-script"]
+    for name, text in (("shutdown", STAND_IN), ("sudo", '#!/bin/sh\nexec "$@"\n')):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "script").write_text(script)
+    (tmp_path / "script").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    subprocess.run([tmp_path / "script"], check=True)  # as cloud-init runs it, by its first line
+    watch.main(["--head", "127.0.0.1:9", "--metadata", NOWHERE, "--patience", "0"])
+    assert (tmp_path / "asked").read_text().splitlines() == ["-h +60", "-c", "-h now"]
 
 
 def test_a_head_that_comes_back_in_time_keeps_its_workers(tmp_path, monkeypatch):
@@ -247,6 +279,7 @@ def test_a_trial_outlives_ten_spot_machines_and_never_fails(cluster, tmp_path, m
         with machine() as there:
             there.announce(30)
             words = ["--head", cluster.address, "--metadata", there.url, "--goodbye", "40"]
+            words += ["--cancel", "true"]
             # `ray stop` would stop every node here. The driver has less than two minutes to look.
             stop = f"until grep {node.node_id} {tmp_path}/seen; do sleep 0.1; done; "
             stop += f"kill {raylet.process.pid}"

@@ -132,26 +132,3 @@ def usable(account: Account, name: str) -> list[str]:
         and (not zones or subnet["AvailabilityZone"] in zones)
         and (not wanted or subnet["SubnetId"] in wanted)
     ]
-
-
-def left(file: str) -> list[str]:
-    """What a cluster still has on AWS, one line each; none elsewhere.
-
-    Args:
-        file: path of the cluster file.
-    """
-    if cluster_file(file)["provider"].get("type") != "aws":
-        return []
-    account = Account(file)
-    try:
-        machines = account.left()
-    except Exception as error:
-        return [f"whether machines are left is not known: {' '.join(str(error).split())[:200]}"]
-    if not machines:
-        return []
-    ids = [machine["InstanceId"] for machine in machines]
-    said = [
-        f"still {m['State']['Name']}: {m['InstanceId']} ({m['InstanceType']})" for m in machines
-    ]
-    command = f"aws ec2 terminate-instances --region {account.region} --instance-ids"
-    return [*said, f"to end them: {command} {' '.join(ids)}"]

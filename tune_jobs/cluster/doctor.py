@@ -111,7 +111,8 @@ def key(account: Account) -> Iterator[Finding]:
         fix = "auth: ssh_private_key: in the file; without that line Ray makes one"
         yield Finding(WRONG, f"{file}: no such file", fix)
         return
-    names = {config.get("KeyName") for config in account.kinds.values() if "UserData" not in config}
+    kinds = [config for config in account.kinds.values() if "ssh" not in config.get("UserData", "")]
+    names = {config.get("KeyName") for config in kinds}  # the others bring their keys themselves
     if None in names:
         fix = "KeyName: in each node_config, or no ssh_private_key, so that Ray makes one"
         yield Finding(WRONG, "a node has no KeyName", fix)
@@ -189,7 +190,7 @@ def attempt(check: Check, account: Account) -> Iterator[Finding]:
     except Exception as error:
         response = getattr(error, "response", {}).get("Error", {})
         said = " ".join(str(error).split())[:300]
-        if check not in (credentials, region) and FORBIDDEN.search(response.get("Code", "")):
+        if check is not credentials and FORBIDDEN.search(response.get("Code", "")):
             yield Finding(NOTE, f"may not look: {said}", "allow it, or ignore this check")
         else:
             fix = "aws configure" if check in (credentials, region) else ""

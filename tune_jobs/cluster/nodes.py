@@ -26,10 +26,10 @@ from tune_jobs.folder import Request
 PATIENCE = 60.0  # Wait this many seconds for a node to answer. A slower node looks later.
 
 # On a cloud Ray gives rights to the head only, unless the cluster file names them for other types.
-LACKS = (
-    "this node may not; IamInstanceProfile (AWS) or serviceAccounts (Google) of its type in the "
+LACKS = "this node has no right to read there (on AWS s3:GetObject and s3:ListBucket); "
+LACKS += (
+    "IamInstanceProfile (AWS) or serviceAccounts (Google) of its type in the cluster file gives it"
 )
-LACKS += "cluster file gives it the right"
 
 
 class NotShared(RuntimeError):

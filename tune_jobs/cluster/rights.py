@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from tune_jobs.cluster.aws import FORBIDDEN, NOTE, OK, WRONG, Account, Finding, client, usable
+from tune_jobs.cluster.aws import FORBIDDEN, NOTE, OK, TAG, WRONG, Account, Finding, client, usable
 
 IMAGE = "resolve:ssm:"  # before the name of a parameter that holds the id of an image
 RAYS = "ray-autoscaler-v1"  # the role that Ray makes for a head whose file names none
@@ -143,10 +143,13 @@ def launch(account: Account) -> Iterator[Finding]:
     """Would AWS accept the order of each type of node? It is asked without an order (DryRun)."""
     from botocore.exceptions import ClientError
 
+    own = {"Key": TAG, "Value": account.config.get("cluster_name", "default")}
+    tags = [{"ResourceType": "instance", "Tags": [own]}]
     for name, config in account.kinds.items():
         order = {k: v for k, v in config.items() if k not in ("SubnetIds", "TagSpecifications")}
         if "NetworkInterfaces" not in order and (subnet := next(iter(usable(account, name)), None)):
             order["SubnetId"] = subnet
+        order["TagSpecifications"] = tags  # which the permissions of clusters/aws-role.yaml ask for
         try:
             account.ec2.run_instances(DryRun=True, MinCount=1, MaxCount=1, **order)
         except ClientError as error:

@@ -3,7 +3,8 @@
 On a worker (``--head HOST:PORT``) it does two things. AWS announces two minutes ahead that it takes
 a spot machine away. Ray is told, so that nothing new starts there and the driver does not count the
 loss (:mod:`tune_jobs.cluster.spot`). And a worker whose head is gone would run, and cost, forever:
-after ten minutes it is shut down.
+after ten minutes it is shut down. Until this starts, a timer that the cluster file sets when the
+machine starts does that; it is cancelled here.
 
 On the head (without ``--head``) it stops orders of workers that cannot be set up
 (:mod:`tune_jobs.cluster.orders`). If asked to, it shuts the head down when no sweep has been there
@@ -24,6 +25,7 @@ from pathlib import Path
 
 METADATA = "http://169.254.169.254"  # where every machine on AWS learns about itself
 SHUTDOWN = "sudo shutdown -h now"
+CANCEL = "sudo shutdown -c"  # does nothing if no timer is set
 # Ray is stopped this many seconds before the machine is taken. A node that says goodbye is replaced
 # at once; one that vanishes is missed only after half a minute.
 GOODBYE = 20.0
@@ -200,9 +202,11 @@ def main(words: list[str] | None = None) -> None:
     add("--metadata", default=METADATA, help="the instance metadata service")
     add("--stop", default="ray stop", help="stops Ray on this machine")
     add("--shutdown", default=SHUTDOWN, help="shuts this machine down")
+    add("--cancel", default=CANCEL, help="cancels the timer that a worker was started with")
     add("--node", help="id of the node; default: of this machine")
     given = parser.parse_args(words)
     if given.head:
+        run(given.cancel)
         watcher: Worker | Head = Worker(
             head=given.head,
             patience=given.patience,

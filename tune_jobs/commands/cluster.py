@@ -8,7 +8,7 @@ import typer
 
 from scoring import places
 from tune_jobs import folder, service, sweep
-from tune_jobs.cluster import aws, jobs, orders, reach
+from tune_jobs.cluster import aws, jobs, leftovers, orders, reach
 from tune_jobs.cluster.doctor import examine
 from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
@@ -185,22 +185,27 @@ def down(
     """Shut a cluster down: its nodes, and MLflow on the head.
 
     It calls [b]ray down[/], and stops the workers that this leaves running on
-    machines of a list. Results stay on the cluster's storage. On AWS it then
-    names the machines that still carry the cluster's tag, which cost money.
+    machines of a list. In a cloud it then looks for machines that still carry
+    the cluster's tag and cost money. It names them, with the command that ends
+    them. Results stay on the cluster's storage.
+
+    Exit status: 0 if nothing is left; 1 if something is, or if that is not
+    known; 2 if [b]ray down[/] failed.
 
     [b]geosweep down --cluster ray_cluster.yaml[/]
     """
-    missed = reach.down(cluster)
-    for machine in missed:
-        complain(f"not stopped: {machine}")
+    try:
+        missed = [f"not stopped: {machine}" for machine in reach.down(cluster)]
+    except SweepError:
+        for line in leftovers.left(cluster):
+            complain(line)
+        raise
+    missed += leftovers.left(cluster)
+    for line in missed:
+        complain(line)
     if missed:
         raise typer.Exit(1)
     say("down")
-    left = aws.left(cluster)
-    for line in left:
-        complain(line)
-    if left:
-        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel="Clusters")
