@@ -41,6 +41,7 @@ bench: $(READY)  ## takes half an hour; appends to benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.transport
+	$(BIN)/python -m benchmarks.curve
 
 # uv takes torch and torchvision from one place, so that they match; a pair that does not
 # fails at `import torchvision` only, so that is tried before the environment counts as ready.

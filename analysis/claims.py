@@ -77,6 +77,36 @@ CLAIMS = (
         version=BOTH,
     ),
     Claim(
+        "curve_shortens",
+        "With weight decay (γ up to 0.1) the curve of measures comes nearer to a geodesic "
+        "during training: its W₂ length over that of the geodesic falls",
+        "2.2",
+        checks.training_lowers("curve_length_ratio"),
+    ),
+    Claim(
+        "curve_shortens_resnets",
+        "With weight decay (γ up to 0.1) the curve of measures of ResNets comes nearer to a "
+        "geodesic during training: its W₂ length over that of the geodesic falls",
+        "2.2",
+        checks.training_lowers("curve_length_ratio", "resnet"),
+        version=BOTH,
+    ),
+    Claim(
+        "constant_speed",
+        "With weight decay (γ up to 0.1) the curve of measures comes nearer to constant speed "
+        "during training: W₂ varies less over blocks (the paper does not measure it)",
+        "2.2, eq. 4",
+        checks.training_lowers("curve_speed_variation"),
+    ),
+    Claim(
+        "constant_speed_resnets",
+        "With weight decay (γ up to 0.1) the curve of measures of ResNets comes nearer to constant "
+        "speed during training: W₂ varies less over blocks (the paper does not measure it)",
+        "2.2, eq. 4",
+        checks.training_lowers("curve_speed_variation", "resnet"),
+        version=BOTH,
+    ),
+    Claim(
         "decay_lowers_energy",
         "Weight decay lowers the kinetic energy of the blocks (the mechanism; the paper does not "
         "measure it)",

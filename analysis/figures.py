@@ -27,7 +27,7 @@ COLUMNS = {  # the columns of the larger tables that figures show
     "epochs": ["trial", "epoch", "lss", "straightness_factor"],
     "tracks": [
         *("trial", "epoch", "stage", "blocks", "collapsed", "projected"),
-        *("lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"),
+        *("lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random", "ots_shuffled"),
         *("prefix_m", "prefix_ots", "prefix_gap", "fuzziness", "effective_rank"),
     ],
     "samples": ["trial", "point", "label"],

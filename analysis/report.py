@@ -22,6 +22,7 @@ from analysis import correlation, figures
 from analysis.claims import claims, claims_sentence
 from analysis.measures import (
     comparisons,
+    curve,
     findings,
     intervention,
     paper_layout,
@@ -62,6 +63,7 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "search_history": "search",
     "accuracy_against_score": "correlations",
     "intervention": "intervention",
+    "speed_by_block": "curve",
     "accuracy_against_units": "robustness",
     "accuracy_without_blocks": "robustness",
     "accuracy_against_noise": "robustness",
@@ -74,6 +76,7 @@ CONTENTS = {
     "compare": "Comparison",
     "tables": "Tables",
     "figures": "Figures",
+    "curve": "Curve of measures",
     "states": "States",
     "robustness": "Robustness",
     "intervention": "Intervention",
@@ -178,6 +181,7 @@ def gather(
         "claims": claims(results, trials),
         "summary": summary(results),
         "robustness": robustness.by_cell(results, trials),
+        "curve": curve.by_cell(results),
         "correlations": correlations(results),
         "points": points.points(results),
         "trials": trials_table(results),
@@ -210,6 +214,7 @@ def sentences(found: Gathered) -> list[str]:
         planned.missing_sentence(tables.get("missing"), results, found.search),
         planned.extra_sentence(found.planned, results),
         findings.geodesic_sentence(tables["summary"]),
+        *curve.sentences(results),
         claims_sentence(tables["claims"]),
         *others,
         correlation.correlation_sentence(tables["correlations"]),
@@ -232,6 +237,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     sections |= dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
     sections |= {
         "robustness": robust,
+        "curve": len(tables["curve"]) > 0,
         "states": "states" in tables,
         "intervention": "intervention" in tables,
         "search": found.search is not None,
@@ -253,6 +259,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         any_done=any_done,
         robust=robust,
         changed=changed,
+        curved=curve.sentences(results),
         of_states=states.sentences(tables["states"]) if "states" in tables else [],
         evaluated=robustness.settings_sentence(results),
         replicated=bool((tables["summary"].seeds > 1).any()),

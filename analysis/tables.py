@@ -2,15 +2,16 @@
 
 Command: ``python -m analysis.tables runs/demo`` prints the paper's tables, with the paper's numbers
 beside ours. ``--table summary`` prints one row per cell, ``--table robustness`` the results of
-evaluations, ``--table intervention`` what penalties on tracks change, ``--table states`` scores
-without the scale of states, and how classes and dimensions develop along a network.
+evaluations, ``--table curve`` the curve of measures, ``--table intervention`` what penalties on
+tracks change, ``--table states`` scores without the scale of states, and how classes and dimensions
+develop along a network.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.measures import intervention, paper_layout, robustness, side_by_side, states
+from analysis.measures import curve, intervention, paper_layout, robustness, side_by_side, states
 from analysis.measures.layout import as_text
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load, script
@@ -18,6 +19,7 @@ from analysis.results import Results, ResultsError, load, script
 READ = {  # tables to read besides trials; all others read tracks
     "summary": (),
     "robustness": ("robustness",),
+    "curve": (),
     "intervention": (),
     "states": (),
 }
@@ -34,12 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--table",
         default="paper",
-        choices=["paper", "summary", "robustness", "intervention", "states", *"1234567"],
+        choices=["paper", "summary", "robustness", "curve", "intervention", "states", *"1234567"],
         help="paper (default): all tables in the paper's layout, with its numbers beside ours; "
         "1 to 7: this table, or tables of its form; summary: one row per cell of the sweep, with "
-        "baselines; robustness: one row per cell that was evaluated; intervention: one row per "
-        "cell and weight of a penalty on tracks, compared with the same cell without it; states: "
-        "one row per cell, with scores that ignore the scale of states",
+        "baselines; robustness: one row per cell that was evaluated; curve: one row per cell with "
+        "a curve of measures; intervention: one row per cell and weight of a penalty on tracks, "
+        "compared with the same cell without it; states: one row per cell, with scores that ignore "
+        "the scale of states",
     )
     parser.add_argument(
         "--format",
@@ -73,6 +76,11 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
         rows = robustness.by_cell(results)
         if not len(rows):
             return "", f"no trial has been evaluated; geosweep evaluate {folder}"
+        return as_text(rows, form), ""
+    if table == "curve":
+        rows = curve.by_cell(results)
+        if not len(rows):
+            return "", f"no trial has a curve of measures; geosweep evaluate {folder} curve"
         return as_text(rows, form), ""
     if table == "intervention":
         rows = intervention.effects(results)

@@ -1,12 +1,16 @@
 """NumPy archives with arrays of each stage: the files that trained trials leave for scoring."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+import zipfile
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scoring import storage
+
+if TYPE_CHECKING:  # it loads numba
+    from scoring.transport import Problem
 
 OF_A_STAGE = re.compile(r"([a-z_]+)([0-9]+)")  # name of an array in the file, such as own1
 PIECE = 2**20  # bytes that are read at a time
@@ -49,6 +53,15 @@ class Archive:
         """An array of a stage, as :meth:`shared` gives it."""
         return self.shared(f"{name}{stage}", *shape)
 
+    def problem(self, stage: int, m: int) -> "Problem":
+        """The assignment problem of m points whose arrays belong to a stage, or have its number."""
+        from scoring.transport import Problem
+
+        names = [name for name in Problem._fields if name in self.stages.get(stage, [])]
+        arrays: dict[str, Any] = {name: self.array(stage, name, *_shape(name, m)) for name in names}
+        with storage.reading(*self._at):
+            return Problem(**arrays)
+
     def text(self, name: str) -> str:
         """A text that belongs to no stage."""
         with storage.reading(*self._at):
@@ -60,6 +73,13 @@ class Archive:
             while part.read(PIECE):
                 pass
         return self._file[name]
+
+
+def _shape(name: str, m: int) -> tuple[int | None, ...]:
+    """The shape of a field of a problem with m points."""
+    shapes = {"inner": (m, m), "x": (m, None), "y": (m, None), "collapsed": (None,)}
+    shapes |= dict.fromkeys(("shift", "unit", "scale", "random_cost", "relative"), ())
+    return (shapes | {"gram": (m * (m + 1) // 2,)}).get(name, (m,))
 
 
 def write_archive(
@@ -78,6 +98,17 @@ def write_archive(
         arrays |= {f"{name}{stage}": value for name, value in named.items()}
     with storage.writing(root, path) as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def write_arrays(root: str, path: str, arrays: Iterable[tuple[str, Any]]) -> None:
+    """Write named arrays into an archive one by one, so that they need not fit in memory."""
+    with (
+        storage.writing(root, path) as stream,
+        zipfile.ZipFile(stream, "w", allowZip64=True) as file,
+    ):
+        for name, array in arrays:
+            with file.open(f"{name}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
 
 
 def open_archive(root: str, path: str) -> Archive:

@@ -30,6 +30,20 @@ class GeodesicExcess(NamedTuple):
     transport_share: float  # (C - W2^2) / (random cost - W2^2): 0 optimal, 1 random
 
 
+class WassersteinCurve(NamedTuple):
+    """The curve of measures mu_0, ..., mu_n of a stage, and the excess split along it.
+
+    ``excess = block_factor * speed_factor * length_ratio**2``, exactly; each factor is >= 1.
+    """
+
+    speeds: np.ndarray  # (n,) W2(mu_(l-1), mu_l), in the units of the states
+    speed_variation: float  # their coefficient of variation; 0 on a geodesic (eq. 4)
+    length_ratio: float  # sum of the speeds over W2(mu_0, mu_n); 1 on a geodesic
+    block_factor: float  # sum E_l / sum W2^2(mu_(l-1), mu_l); 1 where every block is optimal
+    speed_factor: float  # 1 + speed_variation^2; 1 at constant speed
+    excess: float
+
+
 def without_drift(found: Action) -> Action:
     """The action with the mean step of each block removed from every point.
 
@@ -57,6 +71,22 @@ def excess(found: Action) -> GeodesicExcess:
         ratio(total, found.network_cost),
         ratio(found.network_cost, found.optimal_cost),
         ratio(found.network_cost - found.optimal_cost, found.random_cost - found.optimal_cost),
+    )
+
+
+def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve:
+    """The curve of measures from the optimal cost of each block, (n,), and that of the stage."""
+    block_costs = np.asarray(block_costs, dtype=np.float64)
+    speeds = np.sqrt(block_costs)
+    length, n = math.fsum(speeds), len(speeds)
+    speed_factor = ratio(n * math.fsum(block_costs), length**2)
+    return WassersteinCurve(
+        speeds=speeds,
+        speed_variation=math.sqrt(max(speed_factor - 1, 0.0)),
+        length_ratio=ratio(length, math.sqrt(whole.optimal_cost)),
+        block_factor=ratio(math.fsum(whole.energy), math.fsum(block_costs)),
+        speed_factor=speed_factor,
+        excess=excess(whole).excess,
     )
 
 

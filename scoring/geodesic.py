@@ -12,31 +12,15 @@ Both factors are at least 1. The first is 1 where tracks are straight and run at
 the second where the network's map is optimal.
 """
 
-import math
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from scoring.arrays import safe_scale
-from scoring.excess import Action, GeodesicExcess, excess, ratio
+from scoring.excess import Action, GeodesicExcess, WassersteinCurve, curve_from_costs, excess
 from scoring.line_shape import as_track
 from scoring.transport import optimal_transport_score
-
-
-class WassersteinCurve(NamedTuple):
-    """The curve of measures mu_0, ..., mu_n of a stage, and the excess split along it.
-
-    ``excess = block_factor * speed_factor * length_ratio**2``, exactly; each factor is >= 1.
-    """
-
-    speeds: np.ndarray  # (n,) W2(mu_(l-1), mu_l), in the units of the states
-    speed_variation: float  # their coefficient of variation; 0 on a geodesic (eq. 4)
-    length_ratio: float  # sum of the speeds over W2(mu_0, mu_n); 1 on a geodesic
-    block_factor: float  # sum E_l / sum W2^2(mu_(l-1), mu_l); 1 where every block is optimal
-    speed_factor: float  # 1 + speed_variation^2; 1 at constant speed
-    excess: float
 
 
 def action(track: Tensor, transport: bool = True, threads: int | None = None) -> Action:
@@ -116,22 +100,6 @@ def wasserstein_curve(track: Tensor, threads: int | None = None) -> WassersteinC
     costs = [optimal_transport_score(x, y, threads).optimal_cost for x, y in pairwise(track)]
     curve = curve_from_costs(action(track, threads=threads), np.array(costs))
     return curve._replace(speeds=curve.speeds / scale)
-
-
-def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve:
-    """The curve of measures from the optimal cost of each block, (n,), and that of the stage."""
-    block_costs = np.asarray(block_costs, dtype=np.float64)
-    speeds = np.sqrt(block_costs)
-    length, n = math.fsum(speeds), len(speeds)
-    speed_factor = ratio(n * math.fsum(block_costs), length**2)
-    return WassersteinCurve(
-        speeds=speeds,
-        speed_variation=math.sqrt(max(speed_factor - 1, 0.0)),
-        length_ratio=ratio(length, math.sqrt(whole.optimal_cost)),
-        block_factor=ratio(math.fsum(whole.energy), math.fsum(block_costs)),
-        speed_factor=speed_factor,
-        excess=excess(whole).excess,
-    )
 
 
 def _scaled(track: Tensor) -> tuple[Tensor, float]:

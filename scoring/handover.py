@@ -19,6 +19,7 @@ from pyarrow.fs import FileType
 from scoring import places, schemas, storage
 from scoring.archive import Archive, open_archive, write_archive
 from scoring.history import check_history, read_history
+from scoring.left_curve import finish_curve
 from scoring.robustness.record import robustness_columns
 from scoring.rows import Solved, completed, sample_rows, summary_columns, track_row
 from scoring.tables import read_row, read_rows, write_table
@@ -139,9 +140,10 @@ def finish(
 ) -> None:
     """Solve a trial's assignments, write its tables, and delete what it left.
 
-    When nothing is left to score, only update the row with later evaluations. It is safe to
-    repeat this after a crash at any point: the row of the trials table is written last, and a
-    trial that has a row and left nothing is finished.
+    The curve of measures comes first, as the row sums it up. When nothing else is left to score,
+    only update the row with later evaluations. It is safe to repeat this after a crash at any
+    point: the row of the trials table is written last, and a trial that has a row and left nothing
+    is finished.
 
     Raises:
         FileNotFoundError: the trial has left nothing to finish.
@@ -149,6 +151,7 @@ def finish(
             again, from its last checkpoint.
     """
     try:
+        finish_curve(root, trial, threads)
         if handed_over(root, trial):
             _finish(root, trial, released_at, threads)
         else:
@@ -173,6 +176,7 @@ def _update(root: str, trial: str) -> None:
     if since.get("evaluations") != row["evaluations"]:
         since["scored_at"] = datetime.now(UTC)
         write_table(root, "trials", trial, [row | since])
+    discard(root, trial)  # the folder of a curve
 
 
 class _Left(NamedTuple):
@@ -276,13 +280,6 @@ def _problem_arrays(stage: "Stage") -> dict[str, Any]:
     return {} if stage.problem is None else stage.problem.arrays()
 
 
-def _shape(name: str, m: int) -> tuple[int | None, ...]:
-    """The shape of a field of a problem with m points."""
-    shapes = {"inner": (m, m), "x": (m, None), "y": (m, None), "collapsed": (None,)}
-    shapes |= dict.fromkeys(("shift", "unit", "scale", "random_cost", "relative"), ())
-    return (shapes | {"gram": (m * (m + 1) // 2,)}).get(name, (m,))
-
-
 def _solve(
     archive: Archive, seed: int, labels: np.ndarray, threads: int | None
 ) -> dict[int, Solved]:
@@ -291,18 +288,14 @@ def _solve(
     The trial's seed is that of the shuffle, so that a second run gives the same baseline.
     """
     from scoring.shuffled import shuffled  # loads numba
-    from scoring.transport import Problem, class_scores, solve
+    from scoring.transport import class_scores, solve
 
     solved = {}
     for stage, names in sorted(archive.stages.items()):
         if "own" not in names:
             continue
         start = time.perf_counter()
-        fields = [name for name in Problem._fields if name in names]
-        arrays: dict[str, Any] = {
-            name: archive.array(stage, name, *_shape(name, len(labels))) for name in fields
-        }
-        problem = Problem(**arrays)
+        problem = archive.problem(stage, len(labels))
         transport = solve(problem, threads)
         middle = time.perf_counter()
         order = np.random.default_rng([seed, stage]).permutation(len(labels))

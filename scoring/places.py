@@ -22,6 +22,7 @@ ARTIFACTS = "mlartifacts"  # the files that MLflow keeps
 MLFLOW_NOTE = "mlflow.json"  # which trials MLflow has
 
 INITIAL, FINAL = "initial.npz", "final.npz"  # in a trial's folder in PENDING
+CURVE = "curve.npz"  # in the same folder
 
 
 def table_folder(table: str) -> str:
@@ -67,6 +68,11 @@ def initial(trial: str) -> str:
 def final(trial: str) -> str:
     """Assignment problems of the trained network, and everything else that its tables need."""
     return f"{PENDING}/{trial}/{FINAL}"
+
+
+def curve(trial: str) -> str:
+    """Assignment problems along the curves of measures of a trained network."""
+    return f"{PENDING}/{trial}/{CURVE}"
 
 
 def error(trial: str) -> str:

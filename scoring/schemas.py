@@ -17,6 +17,17 @@ TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
 LIST = pa.list_(REAL)
 TIME = pa.timestamp("us", tz="UTC")
 
+
+def _curve(
+    name: str, meaning: str, shuffled: bool = False
+) -> list[tuple[str, pa.DataType, str, str]]:
+    """Columns of the trials table for a number of the evaluation curve and its baselines."""
+    unit = "fraction" if name == "block_ots" else "1"
+    columns = [("", meaning), ("_initial", f"baseline: curve_{name} before training")]
+    columns += [("_shuffled", "baseline: of displacements shuffled between points")] * shuffled
+    return [(f"curve_{name}{end}", REAL, unit, text) for end, text in columns]
+
+
 KEY = _fields(
     ("trial", TEXT, "", "the trial's id, a hash of its configuration"),
     ("dataset", TEXT, "", "name of the data set, or path of an .npz file"),
@@ -144,6 +155,13 @@ TRIALS = [
         ("mixed_ratio_different_initial", REAL, "1", "baseline: before training"),
         ("mixed_ratio_different_matched", REAL, "1", "mixed_ratio_matched of two classes"),
         ("mixed_ratio_different_matched_initial", REAL, "1", "baseline: before training"),
+        ("curve_m", WHOLE, "points", "m of the columns below, of the evaluation curve"),
+        *_curve("length_ratio", "curve of measures over the geodesic: geometric mean over stages"),
+        *_curve("speed_variation", "coefficient of variation of W2 over blocks: mean over stages"),
+        *_curve("speed_factor", "1 + speed_variation^2: geometric mean over stages"),
+        *_curve("block_factor", "sum E_l / sum W2^2 of blocks: geometric mean over stages", True),
+        *_curve("block_ots", "OTS of single blocks: mean over blocks and stages", True),
+        *_curve("polar_share", "|own - matched step|^2 over the action (eq. 15): mean over stages"),
         ("image", TEXT, "", "channels x height x width of an image"),
         ("classes", WHOLE, "", "number of classes of the data set"),
         ("shapes", TEXT, "", "shape of a state in each stage (Table 1)"),
@@ -310,14 +328,20 @@ SAMPLES = [
 ROBUSTNESS = [
     *KEY,
     *_fields(
-        ("evaluation", TEXT, "", "lesion, skip, swap, noise, fgsm, pgd, separation(_different)"),
+        (
+            "evaluation",
+            TEXT,
+            "",
+            "lesion, skip, swap, noise, fgsm, pgd, separation(_different), "
+            "curve(_initial, _shuffled)",
+        ),
         ("of", TEXT, "", "its name in a sweep file; skip and swap belong to lesion"),
         ("settings", TEXT, "", "JSON: settings of the evaluation"),
         ("stage", WHOLE, "", "k, 1 to K; null for the whole network"),
         ("block", WHOLE, "", "l, 0 to n; null for the whole stage or network"),
         ("replacement", TEXT, "", "lesion: previous (state, also if null) or mean (of the unit)"),
         ("units", TEXT, "", "lesion: top (most active, also if null) or random"),
-        ("level", REAL, "", "strength, see unit; separation: the decile, 0 for all pairs"),
+        ("level", REAL, "", "strength, see unit; separation: the decile; null for curve"),
         ("unit", TEXT, "", "unit of the level; pixel values go from 0 (black) to 255 (white)"),
         ("m", WHOLE, "points", "the first m of the test split; of a rate, those in its mean"),
         ("accuracy", REAL, "fraction", "on these points; at level 0 the baseline"),
@@ -328,6 +352,27 @@ ROBUSTNESS = [
         ("mixed_initial", REAL, "fraction", "baseline: mixed in the untrained network"),
         ("mixed_matched", REAL, "fraction", "decile: the rank among ten pairs with equal ends"),
         ("mixed_matched_initial", REAL, "fraction", "baseline: in the untrained network"),
+        # The columns below belong to the evaluation curve.
+        ("speed", REAL, "distance", "W2 of the measures before and after the block, or the stage"),
+        ("energy", REAL, "squared distance", "mean squared step of a block; stage: their sum"),
+        ("ots", REAL, "fraction", "OTS of the map of the block, or of the stage"),
+        ("gap", REAL, "1", "squared speed over the cost of this map, in [0, 1]"),
+        (
+            "polar_share",
+            REAL,
+            "1",
+            "mean squared difference of own and matched step, over energy (eq. 15)",
+        ),
+        ("length_ratio", REAL, "1", "stage: sum of the speeds of blocks over its own speed; >= 1"),
+        ("speed_variation", REAL, "1", "stage: coefficient of variation of the speeds (eq. 4: 0)"),
+        ("block_factor", REAL, "1", "stage: sum of energies over sum of squared speeds; >= 1"),
+        ("speed_factor", REAL, "1", "stage: 1 + speed_variation^2"),
+        (
+            "geodesic_excess",
+            REAL,
+            "1",
+            "stage: block_factor x speed_factor x length_ratio^2, exactly",
+        ),
     ),
 ]
 

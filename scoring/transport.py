@@ -289,11 +289,8 @@ def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
     if problem.inner is not None:
         return problem.inner[np.arange(len(columns)), columns].astype(np.float64)
     x, y = problem.x, problem.y
-    parts = [
-        _numpy((_double(x[here]) * _double(y[columns[here]])).sum(1))
-        for here in _slices(len(columns))
-    ]
-    return np.concatenate(parts)
+    some = _slices(x, len(columns))
+    return np.concatenate([_numpy((_double(x[s]) * _double(y[columns[s]])).sum(1)) for s in some])
 
 
 def _own_where_equal(
@@ -363,21 +360,22 @@ def _squared_distances(a: Any, b: Any) -> np.ndarray:
     """|a_i - b_i|^2 in float64, (m,), a few rows at a time; b may have one row for all."""
     parts = [
         _numpy(((_double(a[here]) - _double(b if len(b) == 1 else b[here])) ** 2).sum(1))
-        for here in _slices(len(a))
+        for here in _slices(a, len(a))
     ]
     return np.concatenate(parts)
 
 
 def _shift(x: Any, y: Any) -> float:
     """|mean of y_i - x_i|^2 in float64."""
-    sums = [_numpy((_double(y[here]) - _double(x[here])).sum(0)) for here in _slices(len(x))]
-    return float(((np.sum(sums, axis=0) / len(x)) ** 2).sum())
+    here = _slices(x, len(x))
+    total: Any = sum(_numpy((_double(y[some]) - _double(x[some])).sum(0)) for some in here)
+    return float(((total / len(x)) ** 2).sum())
 
 
 def _along(x: Any, centres: tuple[Any, Any]) -> np.ndarray:
     """(x_i - mean x) (mean y - mean x) in float64, (m,)."""
     first, way = _double(centres[0]), _double(centres[1]) - _double(centres[0])
-    return np.concatenate([_numpy((_double(x[s]) - first) @ way) for s in _slices(len(x))])
+    return np.concatenate([_numpy((_double(x[s]) - first) @ way) for s in _slices(x, len(x))])
 
 
 def _prefixes(m: int) -> list[int]:
@@ -396,5 +394,7 @@ def _spread(x: Any) -> float:
     return float(_squared_distances(x, 0 * x[:1]).mean()) ** 0.5
 
 
-def _slices(count: int, rows: int = 1024) -> Iterator[slice]:
+def _slices(x: Any, count: int) -> Iterator[slice]:
+    """Some rows at a time: on a CPU so few that float64 copies of them stay in its cache."""
+    rows = 1024 if getattr(x, "is_cuda", False) else max(1, 2**18 // max(1, x.shape[1]))
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))

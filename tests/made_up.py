@@ -22,7 +22,9 @@ from scoring.storage import write_file
 from scoring.tables import write_table
 from tune_jobs.evaluations import read
 
-EVALUATIONS = read(["lesion", "noise", "fgsm", "pgd", "separation"])  # with default settings
+EVALUATIONS = read(
+    ["lesion", "noise", "fgsm", "pgd", "separation", "curve"]
+)  # with default settings
 GAMMAS = [0.0, 1e-4, 1e-3, 1e-2]
 
 
@@ -179,6 +181,7 @@ def made_up_trial(
         place |= {"lss": curve[place["epoch"]]["lss"] * factor, "lss_initial": initial * factor}
         if place["epoch"] in solved:
             place |= {"ots": row["ots" if place["epoch"] else "ots_initial"]}
+            place |= {"ots_shuffled": row["ots_shuffled"]}
             place |= {"ots_initial": row["ots_initial"], "projected": made_up_tracks(rng, blocks)}
     write_table(str(root), "tracks", trial, rows)
     if status == "stopped":
@@ -201,6 +204,7 @@ def made_up_rows(
     their means are three times as important. The tenths of the pairs are mixed up in shares of
     0.145, 0.135, ..., 0.055, and all pairs in a share of 0.1. These shares are 1/2 as far from 0.1
     in the untrained network, 1/3 among matched pairs, and 0.1 in both.
+    The curve of measures is :func:`made_up_curve`.
     """
 
     def accuracy(share: float) -> float:
@@ -209,6 +213,9 @@ def made_up_rows(
     rows = []
     places = [(k, l) for k in range(1, stages + 1) for l in range(blocks + 1)]  # noqa: E741
     for name in tried:
+        if name == "curve":
+            rows += made_up_curve(stages, blocks)
+            continue
         if name == "separation":
             for stage in range(1, stages + 1):
                 for kind in (name, f"{name}_different"):
@@ -260,6 +267,36 @@ def made_up_rows(
                 rows += [result_row("swap", 1, "pairs", 500, k, l, accuracy=swapped)] * (
                     0 < l < blocks
                 )
+    return rows
+
+
+def made_up_curve(stages: int, blocks: int) -> list[dict]:
+    """Rows of the evaluation curve, with ends that are half as far apart as the way is long.
+
+    Every block moves the cloud by 2; before training by 1, 2, 3, ...
+    """
+    rows = []
+    nothing = dict.fromkeys(("level", "accuracy", "loss", "variation_rate", "mixed", "distance"))
+    for name, speeds in (("curve", [2.0] * blocks), ("curve_initial", [*range(1, blocks + 1)])):
+        mean, squares = np.mean(speeds), np.square(speeds)
+        for k in range(1, stages + 1):
+            place = {"evaluation": name, "stage": k, "unit": "", "m": 500} | nothing
+            rows += [
+                place
+                | {"block": l, "speed": speed, "energy": 1.5 * speed**2}
+                | {"ots": 0.75, "gap": 1 / 1.5, "polar_share": 0.5}
+                for l, speed in enumerate(speeds, 1)  # noqa: E741
+            ]
+            speed_factor = squares.mean() / mean**2
+            whole = {"speed": mean * blocks / 2, "energy": 1.5 * squares.sum(), "ots": 0.5}
+            whole |= {"length_ratio": 2.0, "block_factor": 1.5, "speed_factor": speed_factor}
+            whole |= {"speed_variation": (speed_factor - 1) ** 0.5, "polar_share": 0.5}
+            whole |= {"geodesic_excess": 1.5 * speed_factor * 4}
+            rows.append(place | {"block": None} | whole)
+    for k in range(1, stages + 1):
+        place = {"evaluation": "curve_shuffled", "stage": k, "unit": "", "m": 500} | nothing
+        rows += [place | {"block": l, "ots": 0.75} for l in range(1, blocks + 1)]  # noqa: E741
+        rows.append(place | {"block": None, "block_factor": 1.25})
     return rows
 
 

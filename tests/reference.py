@@ -162,6 +162,31 @@ def squared_wasserstein(tracks, start, end):
     return optimal_matchings(x, y)[0] / len(tracks)
 
 
+def curve(tracks):
+    """The curve of measures of a stage, by trying every matching of every block.
+
+    For each block: W2, kinetic energy, share of points that keep their own output, and the mean
+    |v - p|^2 over the energy, where v is a point's step and p leads to its partner, eq. (15). Then
+    the length of the curve over the W2 of its ends. Only where one matching alone is best.
+
+    >>> curve([[[0.0], [1.0], [3.0]], [[4.0], [3.0], [4.0]]])
+    ([(1.0, 1.0, 1.0, 0.0), (1.58113883..., 2.5, 1.0, 0.0)], ...)
+    """
+    blocks = []
+    for k, energy in enumerate(kinetic_energy(tracks)):
+        x, y = ([track[state] for track in tracks] for state in (k, k + 1))
+        _, (sigma,) = optimal_matchings(x, y)
+        own = sum(i == j for i, j in enumerate(sigma)) / len(sigma)
+        lost = sum(
+            squared_distance(steps([a, b])[0], steps([a, y[j]])[0])
+            for a, b, j in zip(x, y, sigma, strict=True)
+        ) / len(sigma)
+        speed = math.sqrt(squared_wasserstein(tracks, k, k + 1))
+        blocks.append((speed, energy, own, lost / energy))
+    length = sum(speed for speed, *_ in blocks)
+    return blocks, length / math.sqrt(squared_wasserstein(tracks, 0, -1))
+
+
 def straight_distance(track):
     """Distance of each state to its place on the line between the ends, eq. (5).
 

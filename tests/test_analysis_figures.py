@@ -357,7 +357,7 @@ def several_settings(root: Path) -> None:
 
 
 def evaluated(root: Path) -> None:
-    tried = ("lesion", "noise", "fgsm", "pgd", "separation")
+    tried = ("lesion", "noise", "fgsm", "pgd", "separation", "curve")
     for rate in (1e-3, 3e-3):
         for stages in (1, 4):
             extra = {"learning_rate": rate, "dataset": "fashion_mnist", "tried": tried}

@@ -284,12 +284,13 @@ def test_status_counts_without_ray(geosweep, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["blur"], "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation"),
+        (["blur"], "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation, curve"),
         (["noise", "--set", "noise.levels=900"], "noise.levels = 900"),
         (["noise", "--set", "pgd.steps=2"], "pgd is not among noise"),
         (
             ["pdg"],
-            "no 'pdg'; should be one of lesion, noise, fgsm, pgd, separation; did you mean pgd?",
+            "no 'pdg'; should be one of lesion, noise, fgsm, pgd, separation, curve, scores; "
+            "did you mean pgd?",
         ),
         (
             ["pgd", "--set", "steps=3"],

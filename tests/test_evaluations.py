@@ -43,7 +43,11 @@ def test_settings_of_the_command_line():
 @pytest.mark.parametrize(
     ("names", "settings", "told"),
     [
-        (["blur"], [], "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation, scores"),
+        (
+            ["blur"],
+            [],
+            "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation, curve, scores",
+        ),
         (["scores"], ["scores.m=3"], "scores: no 'm'; scores has no settings"),
         (["noise"], ["noise.steps=3"], "noise: no 'steps'; should be one of levels, seed"),
         (["noise"], ["pgd.steps=3"], "pgd is not among noise"),

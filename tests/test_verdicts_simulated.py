@@ -19,6 +19,8 @@ SWEEPS = 150
 MEANS = {  # at the edge of every claim with a limit; nothing else makes a difference
     "lss": STRAIGHT,
     "lss_initial": STRAIGHT,
+    **dict.fromkeys(["curve_length_ratio", "curve_length_ratio_initial"], 2.0),
+    **dict.fromkeys(["curve_speed_variation", "curve_speed_variation_initial"], 0.5),
     "ots": OPTIMAL,
     "energy": 5.0,
     "train_accuracy": 0.8,
@@ -98,6 +100,14 @@ EFFECTS: dict[str, Callable[[pd.Series, pd.Series, pd.Series], dict[str, pd.Seri
     "decay_straightens_resnets": lambda g, r, k: {"lss": -CLEAR * (g > 0)},
     "training_straightens": lambda g, r, k: {"lss": -CLEAR * (g > 0)},
     "training_straightens_resnets": lambda g, r, k: {"lss": -CLEAR * (g > 0)},
+    **dict.fromkeys(
+        ["curve_shortens", "curve_shortens_resnets"],
+        lambda g, r, k: {"curve_length_ratio": -CLEAR * (g > 0)},
+    ),
+    **dict.fromkeys(
+        ["constant_speed", "constant_speed_resnets"],
+        lambda g, r, k: {"curve_speed_variation": -CLEAR * (g > 0)},
+    ),
     "decay_lowers_energy": lambda g, r, k: {"energy": -CLEAR * (g > 0)},
     "straighter_is_better": lambda g, r, k: {
         "lss": -CLEAR * g.rank(method="dense"), "test_accuracy": CLEAR * g.rank(method="dense")

@@ -100,6 +100,19 @@ class Separation(_Strict):
     )
 
 
+class Curve(_Strict):
+    """The curve of measures in Wasserstein space; ``curve: 500`` is short for its points."""
+
+    points: int = Field(
+        default=1000, ge=2, le=100_000, description="m, the first test images, at most; 2 to 10^5"
+    )
+
+
+def _points(given: Any) -> Any:
+    """Turn a number of points into a mapping."""
+    return {"points": given} if type(given) is int else given
+
+
 class Scores(_Strict):
     """Scores that a trial lacks because an earlier version trained it."""
 
@@ -112,6 +125,7 @@ class Evaluations(_Strict):
     fgsm: Fgsm | None = None
     pgd: Pgd | None = None
     separation: Separation | None = None
+    curve: Annotated[Curve | None, BeforeValidator(_points)] = None
     scores: Scores | None = None
 
     def asked(self) -> dict[str, dict[str, Any]]:
@@ -126,6 +140,7 @@ PARTS: dict[str, Any] = {
     "fgsm": Fgsm,
     "pgd": Pgd,
     "separation": Separation,
+    "curve": Curve,
     "scores": Scores,
 }
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,9 @@ from models.network import Network
 from models.training import standardiser, untrained
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
+from scoring.left_curve import NAME as CURVE
+from scoring.left_curve import leave_curve
+from scoring.robustness.curve import curve_problems
 from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
@@ -123,9 +125,10 @@ def predict(network: Network, data: Dataset, device: str, m: int) -> tuple[np.nd
 def evaluate_all(job: Job, network: Network) -> None:
     """Run those evaluations that are not yet in the trial's robustness table with these settings.
 
-    Each one is written when it ends; one that is killed starts again from its beginning. Levels are
-    pixel values from 0 (black) to 255 (white), even if white has another value in the images, such
-    as 16 in the digits.
+    Each one is written when it ends; one that is killed starts again from its beginning. Of the
+    curve of measures only the assignment problems are written. They are solved when the trial is
+    finished, after its CPU or GPU is released. Levels are pixel values from 0 (black) to 255
+    (white), even if white has another value in the images, such as 16 in the digits.
     """
     done = (job.usable(recorded_evaluations) if job.wanted else None) or {}
     wanted = {name: settings for name, settings in job.wanted.items() if name in RUN}
@@ -137,6 +140,9 @@ def evaluate_all(job: Job, network: Network) -> None:
     key = {"trial": job.id} | job.trial.model_dump(include={f.name for f in schemas.KEY})
     for name in left:
         settings = job.wanted[name]
+        if name == CURVE:
+            leave_curve(job.root, key, settings, curve_problems(subject, **settings))
+            continue
         rows = evaluate(name, subject, settings)
         add_evaluation(job.root, key, name, settings, rows)
 
@@ -146,14 +152,17 @@ def _subject(job: Job, network: Network) -> Subject:
     data, m = job.data, job.trial.points
     x, y = (torch.from_numpy(part[:m]).to(job.device) for part in (data.x_test, data.y_test))
     standardise, white = standardiser(data, job.device), float(data.x_train.max())
-    initial = partial(untrained, job.trial, data, job.device)
+
+    def before() -> Network:
+        return untrained(job.trial, data, job.device)
+
     if white in (0, 255):
-        return Subject(network, x, y, standardise, BATCH, initial)
+        return Subject(network, x, y, standardise, BATCH, before)
 
     def shrunk(pixels: torch.Tensor) -> torch.Tensor:
         return standardise(pixels * (white / 255))
 
-    return Subject(network, x * (255 / white), y, shrunk, BATCH, initial)
+    return Subject(network, x * (255 / white), y, shrunk, BATCH, before)
 
 
 def _batches(data: Dataset, device: str, m: int) -> Iterator[torch.Tensor]:

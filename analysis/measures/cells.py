@@ -29,8 +29,11 @@ def not_collapsed(results: Results) -> pd.DataFrame:
 
 
 def as_strings(frame: pd.DataFrame) -> pd.DataFrame:
-    """Convert categories to strings, so that groupby makes no group for an absent category."""
-    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))
+    """Convert categories to strings, so that groupby makes no group for an absent category.
+
+    The copy joins columns of one type, as pandas warns when many are apart.
+    """
+    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str")).copy()
 
 
 def varying(trials: pd.DataFrame) -> list[str]:

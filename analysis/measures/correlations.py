@@ -13,8 +13,8 @@ from analysis.results import Results
 
 OUTCOMES = ("test_accuracy", *AUCS)
 GIVEN = " given test_accuracy"  # suffix of an outcome with test accuracy held fixed
-SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy")
-SAME_M = ("ots", "gap")  # comparable at equal m only
+SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy", "geodesic_excess")
+SAME_M = ("ots", "gap", "geodesic_excess")  # comparable at equal m only
 STRATUM = ["dataset", "layers", "stages", "network"]
 WITHIN = "within gamma"
 SMALL = 10  # With fewer cells than this, a correlation supports no conclusion.
@@ -53,8 +53,8 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
         rows where it is below 0.05, at most one in twenty should be due to chance. Rows overlap, so
         this is a guide and not a proof. ``warning`` lists the caveats of a row: few cells, pooled
         signs that differ from those within networks (Simpson's paradox), networks that differ in
-        sign, several m (OTS and gap have no value then), evaluations with several settings (no
-        value either).
+        sign, several m (OTS, gap and the excess have no value then), evaluations with several
+        settings (no value either).
     """
     trials = not_collapsed(results)
     trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())

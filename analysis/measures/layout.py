@@ -90,6 +90,18 @@ HEADINGS = {
     "noise_variation": "variation rate under random noise",
     "fgsm_variation": "variation rate under FGSM",
     "pgd_variation": "variation rate under PGD",
+    "curve_length_ratio": "Wasserstein length ratio",
+    "curve_length_ratio_initial": "length ratio before training",
+    "curve_speed_variation": "speed variation",
+    "curve_speed_variation_initial": "speed variation before training",
+    "curve_block_factor": "block factor",
+    "curve_block_factor_initial": "block factor before training",
+    "curve_block_factor_shuffled": "block factor of shuffled displacements",
+    "curve_block_ots": "OTS of blocks",
+    "curve_block_ots_initial": "OTS of blocks before training",
+    "curve_block_ots_shuffled": "OTS of blocks, shuffled displacements",
+    "curve_polar_share": "polar share",
+    "curve_polar_share_initial": "polar share before training",
     "rho": "Spearman ρ",
     "low": "95% from",
     "high": "95% to",
@@ -112,8 +124,12 @@ DECIMALS = {
     "lsr": 2,
     "inverse_lss": 3,
     "ots": 3,
-    "ots_shuffled": 3,
     "gap": 3,
+    "curve_length_ratio": 3,
+    "curve_speed_variation": 3,
+    "curve_block_factor": 3,
+    "curve_block_ots": 3,
+    "curve_polar_share": 3,
     "rho": 2,
     "low": 2,
     "high": 2,
@@ -173,7 +189,7 @@ def _text(name: str, value: object) -> str:
         return "" if pd.isna(value) else str(value)  # type: ignore[arg-type]
     if np.isnan(value):
         return ""
-    kind = name.removesuffix("_initial")
+    kind = name.removesuffix("_initial").removesuffix("_shuffled")
     if kind in DECIMALS or kind.endswith(("accuracy", "_auc")):
         return f"{value:.{DECIMALS.get(kind, 3)}f}"
     if name == "suboptimality":

@@ -17,6 +17,7 @@ from analysis.results import Results
 COLUMNS = [  # the columns of the robustness table that are read
     "trial", "evaluation", "stage", "block", "replacement", "units", "level", "m", "accuracy",
     "variation_rate", "mixed", "mixed_initial", "mixed_matched", "mixed_matched_initial",
+    "speed",
 ]
 # fmt: on
 CURVES = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level

@@ -13,6 +13,7 @@ from analysis.measures.cells import done
 from analysis.measures.intervention import any_effects
 from analysis.measures.search import Search, candidates
 from analysis.plots import files
+from analysis.plots.curve import any_curve, speed_by_block
 from analysis.plots.intervention import intervention
 from analysis.plots.robustness import (
     accuracy_against_noise,
@@ -96,6 +97,10 @@ def _measured(*names: str) -> Callable[[Results, Search | None], bool]:
 
 
 BASELINES = "Dotted: the same network before training. Dashed: "
+FREE = (
+    "Dash-dotted: OTS when the displacements are shuffled between points; an OTS no higher than "
+    "this says nothing about learning."
+)
 BANDS = "mean over seeds; where there are several, with the 95% t-interval"
 TRACKS = (
     "Tracks of about 20 points, multiplied by a fixed Gaussian matrix P with two rows, the same "
@@ -160,7 +165,7 @@ FIGURES = {
         "Fig. 4",
         "Clean train accuracy, test accuracy, LSS and OTS against gamma, a line per network and K",
         f"At the end of training: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS), the values "
-        "at random.",
+        f"at random. {FREE}",
         "a trial that is done",
         _any_done,
     ),
@@ -180,8 +185,8 @@ FIGURES = {
         "Fig. 6",
         "Test accuracy against gamma, and OTS and LSS against the stage, plain against ResNet",
         f"Left: test accuracy at up to four γ. Right: OTS (above) and LSS (below) of each stage at "
-        f"the end of training: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS). A collapsed "
-        "stage has no OTS.",
+        f"the end of training: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS). "
+        f"{FREE} A collapsed stage has no OTS.",
         "a trial with K > 1",
         _any_stages,
     ),
@@ -193,6 +198,19 @@ FIGURES = {
         f"{TRACKS} Each network is shown at the γ with its best mean test accuracy.",
         "tracks in two dimensions of a trial with K > 1",
         lambda results, _: has_tracks(results, several=True),
+    ),
+    "speed_by_block": Spec(
+        speed_by_block,
+        "Speed of the curve of measures, block by block",
+        "",
+        "Wasserstein speed against the block, a row per dataset, K and stage, a column per network",
+        "How far each block moves the cloud of points, as W₂ between the clouds before and after "
+        "it, over W₂/n of the ends: the constant speed of the geodesic, which has 1 in every block "
+        "(dashed). The mean of a line is the length of the curve over that of the geodesic. At the "
+        f"end of training, {BANDS} as a band. Dotted: the same networks before training. Axes "
+        "differ by panel.",
+        "the evaluation curve",
+        lambda results, _: any_curve(results),
     ),
     "accuracy_against_units": Spec(
         accuracy_against_units,

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from analysis.measures import cells
 from analysis.measures.cells import mean_interval, without_collapsed
 from analysis.plots import panels, scales, style
-from analysis.plots.style import INITIAL
+from analysis.plots.style import INITIAL, SHUFFLED
 from analysis.results import Results
 
 FACTORS = ("straightness_factor", "transport_factor")  # of the geodesic excess
@@ -145,8 +145,8 @@ def scores_against_gamma(results: Results) -> Figure:
     Returns:
         Figure with four panels per dataset. Points are means over seeds, bars their 95%
         t-intervals where there are several. Baselines: each network before training (dotted,
-        in its colour), sqrt(n) and 1/m (dashed). OTS is comparable at equal m only, so the axis
-        names m.
+        in its colour), the OTS of its shuffled displacements (dash-dotted), sqrt(n) and 1/m
+        (dashed). OTS is comparable at equal m only, so the axis names m.
     """
     accuracies = ("clean_train_accuracy", "test_accuracy")
     shown = {name: f"{name.replace('_', ' ')} (fraction)" for name in accuracies}
@@ -176,7 +176,8 @@ def _against_gamma(
         return style.nothing()
     by = [*LINE, *panels.splitting(done)]
     lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
-    handles = _handles(lines, by, random)
+    shuffled = "ots" in shown and bool(done.ots_shuffled.notna().any())
+    handles = _handles(lines, by, random, shuffled)
     datasets, gammas = sorted(done.dataset.unique()), sorted(done.gamma.unique())
     wide, count = len(datasets) > 1, len(shown)
     longest = max(len(str(line.get_label())) for line in handles)
@@ -210,7 +211,7 @@ def _against_gamma(
     return figure
 
 
-def _handles(lines: list[dict], by: list[str], random: str) -> list[Line2D]:
+def _handles(lines: list[dict], by: list[str], random: str, shuffled: bool) -> list[Line2D]:
     """Lines for the legend: one for each network, K and other setting, and the baselines."""
     others = [
         n for n in by if n not in ("network", "stages") and len({key[n] for key in lines}) > 1
@@ -224,6 +225,8 @@ def _handles(lines: list[dict], by: list[str], random: str) -> list[Line2D]:
         handles.append(Line2D([], [], label=label, alpha=1 - 0.8 * faint, **look))
     handles.append(style.baseline_handle(f"same network {INITIAL}", ":"))
     handles.append(style.baseline_handle(random, "--"))
+    if shuffled:
+        handles.append(style.baseline_handle(f"OTS {SHUFFLED}", "-."))
     return handles
 
 
@@ -240,6 +243,10 @@ def _line(
     if len(gammas) > panels.MANY:  # a search: each gamma has few trials, so a line would zigzag
         look |= {"linestyle": "none", "markersize": 3.5}
     style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
+    if score == "ots":
+        means = trials.groupby("gamma").ots_shuffled.mean().reindex(mean.index)
+        own = style.shuffled_style(look["color"])
+        axes.plot(x, means.to_numpy("float64"), label=SHUFFLED, **own)
     before = trials[f"{score}_initial"].mean() if f"{score}_initial" in trials else np.nan
     if np.isfinite(before):
         axes.axhline(before, label=INITIAL, **style.initial_style(look["color"]))

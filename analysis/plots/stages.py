@@ -14,10 +14,11 @@ from analysis.measures import cells
 from analysis.measures.cells import mean_interval
 from analysis.measures.layout import network_name
 from analysis.plots import panels, scales, style
-from analysis.plots.style import INITIAL
+from analysis.plots.style import INITIAL, SHUFFLED
 from analysis.results import Results
 
 SCORES = ["lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"]
+SCORES += ["ots_shuffled"]
 FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
 ACROSS = 4  # most columns of panels
 
@@ -91,15 +92,16 @@ def scores_by_stage(results: Results) -> Figure:
         LSS (below) against the stage, a column for each of up to four gammas: the paper's four
         where they exist, and others as far apart as possible. Points are means over seeds, bars
         their 95% t-intervals where there are several. Baselines: each network before training
-        (dotted, in its colour), sqrt(n) and 1/m (dashed). A collapsed stage has no OTS; the title
-        names it. OTS is comparable at equal m only, so the axis names m.
+        (dotted, in its colour), the OTS of its shuffled displacements (dash-dotted), sqrt(n) and
+        1/m (dashed). A collapsed stage has no OTS; the title names it. OTS is comparable at equal
+        m only, so the axis names m.
     """
     done, tracks = _stages(results)
     ended = tracks[tracks.epoch == tracks.epochs_done]
     if not len(ended):
         return style.nothing("no trial of several stages is done yet")
     columns, cells = panels.rows_of(done)
-    scores = ["ots", "ots_initial", "lss", "lss_initial"]
+    scores = ["ots", "ots_initial", "ots_shuffled", "lss", "lss_initial"]
     means = mean_interval(ended, [*columns, "network", "gamma", "stage"], scores).reset_index()
     shown = [_gammas(panels.at(done, cell)) for cell in cells]
     figure, grid = style.sheet(
@@ -191,6 +193,11 @@ def _stage_lines(axes: Axes, score: str, means: pd.DataFrame) -> list[float]:
         style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
         initial = style.initial_style(look["color"])
         axes.plot(mean.stage, mean[f"{score}_initial"], label=INITIAL, **initial)
+        if score == "ots":
+            axes.plot(
+                mean.stage, mean.ots_shuffled, label=SHUFFLED,
+                **style.shuffled_style(look["color"]),
+            )  # fmt: skip
     return [*means[score], *means[f"{score}_initial"]]
 
 
@@ -218,4 +225,5 @@ def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
     handles.sort(key=lambda line: str(line.get_label()).lower())
     handles.append(style.baseline_handle(f"same network\n{INITIAL}", ":"))
     handles.append(style.baseline_handle("random: √n, 1/m", "--"))
+    handles.append(style.baseline_handle("OTS of shuffled\ndisplacements", "-."))
     axes.legend(handles=handles, loc="center left", fontsize=8.5, frameon=False)

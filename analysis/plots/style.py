@@ -25,6 +25,7 @@ DASHES = ["-", (0, (5, 1)), "-.", (0, (3, 1, 1, 1))]
 COLOURS = {"plain": "#D55E00", "resnet": "#0072B2"}  # Okabe and Ito's, safe for the colour-blind
 BASELINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "zorder": 1.5}
 INITIAL = "before training"
+SHUFFLED = "of shuffled displacements"  # a baseline of OTS
 # The palest colours of viridis do not print.
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.86, 40)))
 LEFT, TOP, BOTTOM = 0.72, 0.38, 0.5  # inches around the grid of panels
@@ -227,6 +228,11 @@ def baseline_handle(label: str, dashes: Any, width: float | None = None) -> Line
 def initial_style(colour: str) -> dict[str, Any]:
     """Style of a dotted line for what a network did at the start, in the network's colour."""
     return {"color": colour, "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
+
+
+def shuffled_style(colour: str) -> dict[str, Any]:
+    """Style of a line for the OTS of a network's shuffled displacements, in its colour."""
+    return {"color": colour, "linestyle": "-.", "linewidth": 0.9, "alpha": 0.8, "zorder": 1.6}
 
 
 def line_style(network: str, stages: int) -> dict:

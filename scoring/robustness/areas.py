@@ -1,4 +1,4 @@
-"""Summaries of experiments from their rows: areas under curves, and ratios.
+"""Summaries of experiments from their rows: areas under accuracy, ratios, the curve of measures.
 
 This module does not load torch, as actors finish tables without it.
 """
@@ -9,9 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-CURVES = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
+from scoring.rows import geometric_mean
+
+LEVELS = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
 FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic.
 MIXED = ("", "_initial", "_matched", "_matched_initial")  # ends of the columns of mixed-up shares
+CURVES = {"": "curve", "_initial": "curve_initial", "_shuffled": "curve_shuffled"}  # by suffix
+FACTORS = ("length_ratio", "block_factor", "speed_factor")  # of the geodesic excess
 
 
 def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
@@ -61,14 +65,15 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         matter; and with ``_initial``: in the untrained network. Values of stages are averaged
         over the stages. Ratios are averaged over the stages where a pair is mixed up, matched ones
         over those where about :data:`FEW` pairs are, in the untrained network as well, so that both
-        are about the same stages. NaN if there is no such stage. Columns without rows are left
-        out.
+        are about the same stages. NaN if there is no such stage. Those of the curve of measures are
+        in :func:`curve_summary`. Columns without rows are left out.
     """
+    rows = list(rows)
     curves: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
     pairs: dict[tuple[str, int | None], dict[str, dict[float, float]]] = defaultdict(dict)
     number: dict[tuple[str, int | None], float] = {}
     for one in rows:
-        if one["evaluation"] in CURVES and one["accuracy"] is not None:  # not a variation rate
+        if one["evaluation"] in LEVELS and one["accuracy"] is not None:  # not a variation rate
             curves[f"{curve_name(one)}_auc", one["stage"]][one["level"]] = one["accuracy"]
         for end in MIXED if one["evaluation"].startswith("separation") else ():
             if (share := one[f"mixed{end}"]) is not None:
@@ -84,4 +89,34 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         for end, shares in ends.items():
             unknown = few if "matched" in end else shares[0] == 0
             figures[f"{place[0]}{end}"] += [] if unknown else [shares[1] / shares[0]]
-    return {k: sum(v) / len(v) if v else math.nan for k, v in figures.items()}
+    means = {k: sum(v) / len(v) if v else math.nan for k, v in figures.items()}
+    return means | curve_summary(rows)
+
+
+def curve_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Columns of the trials table from the rows of the evaluation ``curve``; empty without them.
+
+    Returns:
+        ``curve_m``; then, for the trained network and with ``_initial`` before training, the
+        geometric means over stages of ``curve_length_ratio``, ``curve_block_factor`` and
+        ``curve_speed_factor``, and the means of ``curve_speed_variation``, ``curve_polar_share``
+        and ``curve_block_ots`` (over the blocks of all stages). Those of single blocks also have
+        ``_shuffled``: of displacements shuffled between points.
+    """
+    found: dict[str, float] = {}
+    for end, name in CURVES.items():
+        here = [row for row in rows if row["evaluation"] == name]
+        stages = [row for row in here if row["block"] is None]
+        if not here:
+            continue
+        found["curve_m"] = here[0]["m"]
+        means = {"block_ots": [row["ots"] for row in here if row["block"] is not None]}
+        if end == "_shuffled":
+            factors = ("block_factor",)
+        else:
+            factors = FACTORS
+            means |= {n: [row[n] for row in stages] for n in ("speed_variation", "polar_share")}
+        for factor in factors:
+            found[f"curve_{factor}{end}"] = geometric_mean(row[factor] for row in stages)
+        found |= {f"curve_{n}{end}": sum(v) / len(v) for n, v in means.items()}
+    return found

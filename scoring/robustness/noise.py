@@ -1,6 +1,6 @@
 """Networks on noisy images: variation rates (Fig. 8), and which tracks are mixed up (Fig. 1E)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scoring.robustness.subject import Subject, compared, draws, evaluating, result_row
+from scoring.robustness.subject import Subject, compared, draws, evaluating, joined, result_row
 from scoring.separation import ROUNDING, Separation
 
 DECILES = 10
@@ -98,7 +98,7 @@ def _mixed(subject: Subject, level: float, seed: int, controls: bool) -> list[di
             noisy = pixels + level * draws("normal", seed, places, pixels)
             walks.append((subject.walk(pixels), subject.walk(noisy)))
         clean, noisy = zip(*walks, strict=True)
-        together = zip(_joined(clean), _joined(noisy), strict=True)
+        together = zip(joined(clean), joined(noisy), strict=True)
         for stage, states in groupby(together, lambda pair: pair[0][0]):
             tracks, ends = Separation(), Separation()
             last = torch.empty(0)
@@ -118,12 +118,6 @@ def _mixed(subject: Subject, level: float, seed: int, controls: bool) -> list[di
             )
             rows += _deciles(stage, m, pairs, controls)
     return rows
-
-
-def _joined(walks: Sequence[Iterator[tuple[int, int, Tensor]]]) -> Iterator[tuple[int, Tensor]]:
-    """Walks of all batches side by side: the stage, and the state (m, d) of all points."""
-    for here in zip(*walks, strict=True):
-        yield here[0][0], torch.cat([state.flatten(1) for _, _, state in here])
 
 
 def _deciles(stage: int, m: int, pairs: Pairs, controls: bool) -> Iterator[dict[str, Any]]:

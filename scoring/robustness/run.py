@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scoring.robustness.attacks import fgsm, pgd
+from scoring.robustness.curve import curve
 from scoring.robustness.lesion import lesion, rearrangement
 from scoring.robustness.noise import mixing, noise
 from scoring.robustness.subject import Subject
@@ -16,13 +17,14 @@ def evaluate(name: str, subject: Subject, settings: Mapping[str, Any]) -> Rows:
 
     Args:
         name: ``lesion`` (with the rows of :func:`scoring.robustness.lesion.rearrangement`),
-            ``noise``, ``fgsm``, ``pgd`` or ``separation``
-            (:func:`scoring.robustness.noise.mixing`).
+            ``noise``, ``fgsm``, ``pgd``, ``separation``
+            (:func:`scoring.robustness.noise.mixing`) or ``curve``.
         subject: the network and its points; afterwards as it was.
         settings: the other arguments of that function.
 
     Returns:
-        Rows, each as of :func:`scoring.robustness.subject.result_row`.
+        Rows, each as of :func:`scoring.robustness.subject.result_row`; those of ``curve`` as of
+        :func:`scoring.curve.curve_rows`.
 
     Raises:
         KeyError: no such evaluation.
@@ -40,4 +42,5 @@ RUN: dict[str, Callable[..., Rows]] = {
     "fgsm": fgsm,
     "pgd": pgd,
     "separation": mixing,
+    "curve": curve,
 }

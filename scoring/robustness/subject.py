@@ -236,6 +236,12 @@ def compared(
         return rows
 
 
+def joined(walks: Sequence[Iterator[tuple[int, int, Tensor]]]) -> Iterator[tuple[int, Tensor]]:
+    """Walks of all batches side by side: the stage, and the state (m, d) of all points."""
+    for here in zip(*walks, strict=True):
+        yield here[0][0], torch.cat([state.flatten(1) for _, _, state in here])
+
+
 def point_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each point in nats, (b,) float64."""
     return cross_entropy(logits.double(), labels, reduction="none")

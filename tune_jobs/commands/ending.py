@@ -64,6 +64,37 @@ ROBUSTNESS: tuple[tuple[str, str], ...] = (
 MIXED = ("mixed", "initial")  # headings of the columns that are no areas
 
 
+# Heading, column and digits: the curve of measures, each number next to its baselines.
+CURVE: tuple[tuple[str, str, int], ...] = (
+    ("length", "curve_length_ratio", 2),
+    ("initial", "curve_length_ratio_initial", 2),
+    ("speed var.", "curve_speed_variation", 2),
+    ("initial", "curve_speed_variation_initial", 2),
+    ("block OTS", "curve_block_ots", 3),
+    ("initial", "curve_block_ots_initial", 3),
+    ("shuffled", "curve_block_ots_shuffled", 3),
+    ("m", "curve_m", 0),
+)
+
+
+def curve_table(state: State) -> Group | None:
+    """Each trial's curve of measures; None if no trial has one."""
+    rows = [(t.trial, state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
+    rows = [(trial, row) for trial, row in rows if row.get("curve_m") is not None]
+    if not rows:
+        return None
+    names, table = labels(state.trials), Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", overflow="fold")
+    for head, _, _ in CURVE:
+        table.add_column(head, justify="right", no_wrap=True)
+    for trial, row in rows[:MOST]:
+        table.add_row(names[trial], *(_known(row[name], digits) for _, name, digits in CURVE))
+    if len(rows) > MOST:
+        table.add_row(f"... and {len(rows) - MOST} more, in the report")
+    told = "curve of measures: its W2 length over the geodesic's (1), variation of its speed (0)"
+    return Group(Text(told), table)
+
+
 def robustness_table(state: State) -> Group | None:
     """Each trial's mean accuracy over the levels of each evaluation; None without evaluations.
 
@@ -173,9 +204,9 @@ def end(
     Returns:
         The exit status: 0, 1 if something is missing, 130 after Ctrl-C.
     """
-    robustness = robustness_table(state)
-    if robustness:
-        console.print(robustness)
+    for table in (robustness_table(state), curve_table(state)):
+        if table:
+            console.print(table)
     page, unwritten = _report(request, state) if report else (service.page(request.root), None)
     stopped = "stopped: " if state.interrupted else ""
     took = duration(time.monotonic() - begun)

@@ -117,6 +117,7 @@ def evaluate(
     [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
     [b]separation[/]  does noise mix up close tracks first, at equal ends and against
                 the untrained network? [b]separation.level[/]
+    [b]curve[/]       the curve of measures in Wasserstein space; [b]curve.points[/] is m
     [b]scores[/]      scores that an earlier version did not have; no settings
 
     [b]geosweep evaluate runs/demo noise fgsm[/]

@@ -1,0 +1,111 @@
+"""The curve of measures in Wasserstein space: by cell as a table, by block, and in a sentence.
+
+:mod:`scoring.curve` defines the numbers. Command: ``python -m analysis.tables DIR --table curve``.
+"""
+
+import numpy as np
+import pandas as pd
+
+from analysis.measures.cells import CELL, done, mean_interval, varying
+from analysis.measures.layout import network_name, plural
+from analysis.results import Results
+
+COLUMNS = ["trial", "evaluation", "stage", "block", "m", "speed"]  # of the robustness table
+TRAINED, INITIAL = "curve", "curve_initial"  # its rows
+SCORES = {  # columns of the trials table -> the ends of those with their baselines
+    "curve_length_ratio": ["_initial"],
+    "curve_speed_variation": ["_initial"],
+    "curve_block_factor": ["_initial", "_shuffled"],
+    "curve_block_ots": ["_initial", "_shuffled"],
+    "curve_polar_share": ["_initial"],
+}
+
+
+def by_cell(results: Results) -> pd.DataFrame:
+    """One row per cell of the sweep in which the curve of any trial was measured.
+
+    Args:
+        results: from :func:`analysis.results.load`; ``trials`` is enough.
+
+    Returns:
+        Frame with the cell (see :func:`analysis.measures.summary.summary`, without m), ``seeds``
+        (trials that are done and have a curve) and ``m``, the smallest of the cell. Then the mean
+        over seeds of each of SCORES with the half-width of its 95% t-interval (``_ci95``),
+        followed by its baselines. No rows if nothing was measured.
+    """
+    trials = done(results)
+    trials = trials[trials.curve_m.notna()]
+    cell = [*CELL, *varying(results.trials)]
+    baselines = [f"{score}{end}" for score, ends in SCORES.items() for end in ends]
+    numbers = trials.astype(dict.fromkeys([*SCORES, *baselines], "float64"))
+    group = trials.groupby(cell, dropna=False)
+    counts = pd.DataFrame({"seeds": group.size(), "curve_m": group.curve_m.min()})
+    table = counts.join(mean_interval(numbers, cell, [*SCORES, *baselines])).reset_index()
+    columns = [*cell, "seeds", "curve_m"]
+    for score, ends in SCORES.items():
+        columns += [score, f"{score}_ci95", *(f"{score}{end}" for end in ends)]
+    return table[columns].rename(columns={"curve_m": "m"})
+
+
+def by_block(results: Results) -> pd.DataFrame:
+    """Speeds of the blocks of all trials that are done, in units of the geodesic's constant speed.
+
+    Returns:
+        Frame with ``trial``, ``evaluation`` (TRAINED or INITIAL), ``stage``, ``block``, ``m`` and
+        ``speed``: n W2(mu_(l-1), mu_l) / W2(mu_0, mu_n), which is 1 in every block of a geodesic
+        at constant speed. Its mean over the blocks is the length ratio.
+    """
+    rows = results.robustness[COLUMNS].astype({"trial": "str", "evaluation": "str"})
+    rows = rows[rows.evaluation.isin([TRAINED, INITIAL]) & rows.trial.isin(done(results).trial)]
+    place = ["trial", "evaluation", "stage"]
+    blocks, whole = rows[rows.block.notna()], rows[rows.block.isna()]
+    ends = whole[[*place, "speed"]].rename(columns={"speed": "distance"})
+    blocks = blocks.merge(ends, on=place)
+    n = blocks.groupby(place).block.transform("max")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        speed = (n * blocks.speed / blocks.distance).replace(np.inf, np.nan)
+    return blocks.assign(speed=speed).drop(columns="distance")
+
+
+def sentences(results: Results) -> list[str]:
+    """What the curve of measures says: a sentence for each network; empty if it is not measured.
+
+    Args:
+        results: from :func:`analysis.results.load`; ``trials`` is enough.
+    """
+    trials = done(results)
+    said = []
+    for network, rows in trials[trials.curve_m.notna()].groupby("network"):
+        known = rows.replace([np.inf, -np.inf], np.nan).dropna(
+            subset=["curve_length_ratio", "curve_length_ratio_initial"]
+        )
+        if not len(known):
+            continue
+        m = " to ".join(f"{int(v):,}" for v in sorted({known.curve_m.min(), known.curve_m.max()}))
+        seeds = plural(known.seed.nunique(), "seed")
+        speed, before = _means(known, "curve_speed_variation")
+        length, length_before = _means(known, "curve_length_ratio", geometric=True)
+        name = network_name(network)
+        told = (
+            f"{name[0].upper() + name[1:]}: the curve of measures is {length:.2f} times as long as "
+            f"the geodesic (before training {length_before:.2f}), and its speed varies by "
+            f"{speed:.0%} over blocks (before training {before:.0%}; the geodesic has 0%)"
+        )
+        ots = [known[f"curve_block_ots{end}"].mean() for end in ("", "_initial", "_shuffled")]
+        if np.isfinite(ots).all():
+            told += (
+                f". Single blocks have OTS {ots[0]:.3f}; before training {ots[1]:.3f}, of shuffled "
+                f"displacements {ots[2]:.3f}"
+            )
+        said.append(f"{told} ({plural(len(known), 'trial')}, {seeds}, m = {m}).")
+    return said
+
+
+def _means(trials: pd.DataFrame, score: str, geometric: bool = False) -> tuple[float, float]:
+    """The means over trials of a number after training and before."""
+    numbers = [trials[f"{score}{end}"].astype("float64") for end in ("", "_initial")]
+    if geometric:
+        after, before = (float(np.exp(np.log(x).mean())) for x in numbers)
+    else:
+        after, before = (float(x.mean()) for x in numbers)
+    return after, before
