@@ -114,6 +114,27 @@ CLAIMS = (
         checks.decay_lowers("energy"),
     ),
     Claim(
+        "plain_degrades",
+        "Plain networks degrade: with the most blocks the train loss ends higher than with the "
+        "fewest",
+        "3.2, eq. 26",
+        checks.more_blocks("clean_train_loss", "plain", 1),
+    ),
+    Claim(
+        "resnet_deepens",
+        "ResNets do not degrade: with the most blocks the train loss ends lower than with the "
+        "fewest",
+        "1, 3.3",
+        checks.more_blocks("clean_train_loss", "resnet", -1),
+    ),
+    Claim(
+        "decay_against_degradation",
+        "Weight decay (γ up to 0.1) acts against degradation: it lowers the train loss of plain "
+        "networks with the most blocks",
+        "3.3",
+        checks.decay_helps_deep("clean_train_loss", "plain"),
+    ),
+    Claim(
         "straighter_is_better",
         "Straighter tracks go with higher test accuracy: over γ, accuracy rises as LSS falls",
         "5.3, Fig. 4",

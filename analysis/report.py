@@ -35,7 +35,7 @@ from analysis.measures import (
 )
 from analysis.measures.cells import done
 from analysis.measures.correlations import OUTCOMES, correlations, left_out
-from analysis.measures.layout import as_text, fold, heading, readable
+from analysis.measures.layout import WITHOUT, as_text, fold, heading, readable
 from analysis.measures.markup import visible
 from analysis.measures.paper_layout import PaperTable, paper_tables
 from analysis.measures.search import Search, read_search, search_table
@@ -43,7 +43,7 @@ from analysis.measures.summary import summary
 from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, ResultsError, load
 from scoring import places
-from scoring.storage import StoreError, is_local, open_folder, refuse_links, write_file
+from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_links, write_file
 
 PAGE = Path(__file__).with_name("report.html")
 COLUMNS = {  # the columns to read of the larger tables
@@ -262,6 +262,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         curved=curve.sentences(results),
         of_states=states.sentences(tables["states"]) if "states" in tables else [],
         evaluated=robustness.settings_sentence(results),
+        without=WITHOUT,
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -385,10 +386,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page = build(given.folder, given.out, given.tracking_uri, given.compare)
     except (ResultsError, StoreError, OSError) as error:
+        said = f"{error}; move it away" if isinstance(error, Damaged) else str(error)
         if given.json:
-            print(json.dumps({"error": str(error)}))
+            print(json.dumps({"error": said}))
         else:
-            print(f"analysis.report: {error}", file=sys.stderr)
+            print(f"analysis.report: {said}", file=sys.stderr)
         return 2
     print(json.dumps({"page": str(page)}) if given.json else page)
     return 0

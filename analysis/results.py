@@ -87,10 +87,10 @@ def load(
             f"{root}: no such folder; give the folder of a sweep (geosweep run SWEEP makes "
             "runs/SWEEP), or set MLFLOW_TRACKING_URI and give an experiment's name"
         )
-    if not any(storage.list_files(root, places.table_folder(table)) for table in schemas.TABLES):
+    if not _has_results(root):
         raise ResultsError(
             f"{root}: no results in it; give the folder that holds results/, or run the sweep "
-            f"first (geosweep run SWEEP --out {root})"
+            f"first (geosweep run SWEEP --out {places.argument(root)})"
         )
     return _read(root, tables, columns)
 
@@ -133,6 +133,14 @@ def _is_folder(root: str) -> bool:
         raise ResultsError(f"{root}: cannot be opened: {error}") from error
 
 
+def _has_results(root: str) -> bool:
+    try:
+        folders = [places.table_folder(table) for table in schemas.TABLES]
+        return any(storage.list_files(root, folder) for folder in folders)
+    except storage.StoreError as error:
+        raise ResultsError(f"{error}; move it away") from error
+
+
 def _read(
     root: str, tables: tuple[str, ...], columns: Mapping[str, Sequence[str]] | None
 ) -> Results:
@@ -144,6 +152,7 @@ def _read(
         raise ResultsError(f"{error}; move that file away to read the others") from error
     if "trials" in read:
         _check_key(root, read["trials"])
+        _fill_depth(read["trials"])
     return Results(
         *(
             read[name] if name in read else _frame(schema.empty_table())
@@ -162,6 +171,13 @@ def _check_key(root: str, trials: pd.DataFrame) -> None:
             f"{root}/{path}: has no {', '.join(lost)}: not of geosweep; move that file away to "
             "read the others"
         )
+
+
+def _fill_depth(trials: pd.DataFrame) -> None:
+    """Where some trials have a depth of their own, the depth of the others is Table 1's."""
+    if {"depth", "layers"} <= {*trials} and trials.depth.notna().any():
+        ten = (trials.layers == "convolutional") & (trials.stages == 1)
+        trials["depth"] = trials.depth.fillna(ten.map({True: 10, False: 5})).astype("int64")
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
@@ -204,6 +220,7 @@ def _from_mlflow(
     from mlflow import MlflowClient  # importing it takes seconds
     from mlflow.exceptions import MlflowException
 
+    shown = places.redact(tracking_uri)
     try:
         client = MlflowClient(tracking_uri)
         found = client.get_experiment_by_name(experiment)
@@ -211,7 +228,7 @@ def _from_mlflow(
             names = ", ".join(sorted(e.name for e in client.search_experiments(max_results=20)))
             raise ResultsError(
                 f"{experiment}: no such folder, and no such experiment in MLflow at "
-                f"{tracking_uri}, which has {names or 'none'}"
+                f"{shown}, which has {names or 'none'}"
             )
         newest: dict[str, str] = {}  # trial -> newest run, as a failed trial may have run again
         token = None
@@ -240,12 +257,14 @@ def _from_mlflow(
                 list(pool.map(fetch, newest.values(), [folder] * len(newest)))
             if not any(storage.list_files(folder, places.table_folder(table)) for table in tables):
                 raise ResultsError(
-                    f"{experiment}: no ended trial with results in MLflow at {tracking_uri}; "
+                    f"{experiment}: no ended trial with results in MLflow at {shown}; "
                     "wait for the first one, or give the sweep's folder"
                 )
             return _read(folder, tables, columns)
     except MlflowException as error:
-        raise ResultsError(f"{experiment}: MLflow at {tracking_uri}: {error}") from error
+        raise ResultsError(
+            places.redact(f"{experiment}: MLflow at {tracking_uri}: {error}")
+        ) from error
 
 
 def columns_page() -> str:

@@ -15,6 +15,7 @@ from analysis.measures import curve, intervention, paper_layout, robustness, sid
 from analysis.measures.layout import as_text
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load, script
+from scoring.places import argument
 
 READ = {  # tables to read besides trials; all others read tracks
     "summary": (),
@@ -75,12 +76,15 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
     if table == "robustness":
         rows = robustness.by_cell(results)
         if not len(rows):
-            return "", f"no trial has been evaluated; geosweep evaluate {folder}"
+            return "", f"no trial has been evaluated; geosweep evaluate {argument(folder)}"
         return as_text(rows, form), ""
     if table == "curve":
         rows = curve.by_cell(results)
         if not len(rows):
-            return "", f"no trial has a curve of measures; geosweep evaluate {folder} curve"
+            return (
+                "",
+                f"no trial has a curve of measures; geosweep evaluate {argument(folder)} curve",
+            )
         return as_text(rows, form), ""
     if table == "intervention":
         rows = intervention.effects(results)
@@ -91,7 +95,7 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
     if table == "states":
         rows = states.states(results)
         if not len(rows):
-            return "", f"no trial has these scores; geosweep evaluate {folder} scores"
+            return "", f"no trial has these scores; geosweep evaluate {argument(folder)} scores"
         return as_text(rows, form), ""
     if table == "paper" and form in ("csv", "json"):
         return as_text(side_by_side.side_by_side(results), form), ""

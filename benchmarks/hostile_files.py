@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from scoring import places
+
 Make = Callable[[Path], object]
 COUNT = 40  # images of a split
 LABELS = np.arange(COUNT) % 4
@@ -285,6 +287,8 @@ REFUSED_FOLDERS: dict[str, Make] = {
     "text for a table": in_folder("results/trials/x.parquet", b"mine"),
     "zeros for a table": in_folder("results/trials/x.parquet", bytes(1000)),
     "a folder for a table": in_folder("results/trials/x.parquet", None),
+    "a file for the checkpoints": in_folder("checkpoints", b"mine"),
+    "a file for a table's folder": in_folder("results/trials", b"mine"),
 }
 FOLDERS: dict[str, Make] = {
     "an empty folder": lambda work: (work / "runs/demo").mkdir(parents=True),
@@ -292,6 +296,16 @@ FOLDERS: dict[str, Make] = {
         "sweep.json", json.dumps({"name": "demo", "trials": [], "extra": []}).encode()
     ),
     "a file for the tables": in_folder("results", b"mine"),
+    **{
+        f"a file for {name}": in_folder(name, b"mine")
+        for name in places.FOLDERS
+        if name not in (places.RESULTS, places.CHECKPOINTS)
+    },
+    **{
+        f"a folder for {name}": in_folder(name, None)
+        for name in places.FILES
+        if name != places.SWEEP
+    },
     "other files": in_folder("notes.txt", b"mine"),
 }
 

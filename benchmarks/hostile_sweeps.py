@@ -112,15 +112,11 @@ REFUSED: dict[str, str | bytes] = {
     # names
     **{
         f"name: {name}": f"name: {name}"
-        for name in ("..", ".", "...", "''", "/", "a/b", "../up", "'a b'", "-a", "--out", "3")
+        for name in ("..", ".", "''", "/", "a/b", "../up", "3", r'"\ud800"')
     },
     "a name with a NUL": 'name: "a\\0b"',
-    "a name with a line break": 'name: "a\\nb"',
-    "a name that ends in one": 'name: "a\\n"',
     "a name of 300 letters": f"name: {'n' * 300}",
     "a name of 100 emoji": f"name: {'a' + chr(0x4E00) * 100}",
-    "a device": "name: CON",
-    "another device": "name: nul.txt",
     "a list of names": "name: [a, b]",
     # counts
     "10,000,000 seeds": "seeds: 10000000",
@@ -216,6 +212,24 @@ ACCEPTED: dict[str, str | bytes] = {
     "zeros in two forms": "gamma: [0, 0.0, -0.0]",
     "one value three times": "gamma: [0.001, 1e-3, 0.0010]",
     "a name that is a date": "name: 2026-01-01",
+    **{
+        f"name: {name}": f"name: {name}"
+        for name in (
+            "'...'",
+            "'a b'",
+            "-a",
+            "--out",
+            "CON",
+            "nul.txt",
+            "' '",
+            "~nobody",
+            "a?b#c%41",
+        )
+    },
+    "a name with a line break": 'name: "a\\nb"',
+    "a name that ends in one": 'name: "a\\n"',
+    "a name that controls a terminal": r'name: "\e[31m\u202e\r\b"',
+    "a name of 200 letters": f"name: {'n' * 200}",
     "a name that is yes": "name: yes",
     "a name that is octal": "name: 012",
     "a BOM": b"\xef\xbb\xbfgamma: 1",
@@ -257,6 +271,7 @@ REFUSED_SETTINGS = [
     "resources.cpus=1 & resources.cpus=1",
     "name=..",
     "name=a/b",
+    "name=",
     "name=a,b",
     "seeds=10000000",
     "gamma={a: 1, a: 2}",
@@ -273,6 +288,7 @@ ACCEPTED_SETTINGS = [
     "K=2",
     "seeds=3",
     "name=2026-01-01",
+    "name=-x",
     "resources.cpus=1 & resources.gpus=0",
     "evaluations=all",
     "search=optuna & search.trials=5 & K=1",
@@ -281,16 +297,23 @@ ACCEPTED_SETTINGS = [
 
 MISSING_NAMES = ["", ".", "..", "/", "nowhere.yaml", "tabel4", "~nobody", "sweep/", "a\nb", "%s"]
 REFUSED_NAMES = [
-    "...",
     "n" * 300 + ".yaml",
+    "n" * 210 + ".yaml",
     "n" * 5000,
-    "-n.yaml",
-    "a\nb.yaml",
-    "\x1b[31m.yaml",
     "caf\udce9.yaml",
-    "con.yaml",
+    "no\0file.yaml",
 ]
 NAMES = [
+    "...",
+    "-n.yaml",
+    "--.yaml",
+    "a\nb.yaml",
+    "\x1b[31m.yaml",
+    "con.yaml",
+    " .yaml",
+    "\u202ea.yaml",
+    "[b]a?b#c%41.yaml",
+    "~nobody.yaml",
     "my.yaml",
     "my sweep (2).yaml",
     "\u00e9t\u00e9.yaml",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from models.architectures import usual_depth
 from models.fields import Real, Text, Whole
 
 CIFAR = ("cifar10", "cifar100")
@@ -17,6 +18,7 @@ MNIST = ("mnist", "fashion_mnist")
 DATASETS = ("digits", *MNIST, *CIFAR)  # by name; any .npz file by its path
 LONGEST_PATH = 4096  # characters; Linux takes no longer one
 MOST = 10_000_000  # images of a batch, or points: more than any data set here has
+DEEPEST = 1000  # blocks of a stage; He et al. (2016) went to 500 blocks in all
 LARGEST = 1e6  # weight or learning rate; no training survives one that comes near this
 
 LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a final normalisation
@@ -34,7 +36,8 @@ class TrialConfig(BaseModel):
     """Everything that decides the numbers of one trial.
 
     Fields left at None take the value that suits the data set and the recipe, so a
-    constructed configuration is always complete. Unknown fields are refused.
+    constructed configuration is complete, except for ``depth``: None stays, and stands for
+    Table 1's number of blocks. Unknown fields are refused.
 
     >>> TrialConfig(dataset="mnist", network="plain", gamma=5e-4).layers
     'fully_connected'
@@ -62,6 +65,13 @@ class TrialConfig(BaseModel):
         description="the paper's K: parts of equal dimension, 1 to 4",
         validation_alias=AliasChoices("stages", "K"),
     )
+    depth: Whole = Field(
+        default=None,
+        ge=1,
+        le=DEEPEST,
+        description="n, the blocks of each stage, 1 to 1000; Table 1's: 10 for K = 1 "
+        "convolutional, else 5",
+    )  # type: ignore[assignment]
     gamma: Real = Field(
         default=0.0,
         ge=0,
@@ -141,9 +151,12 @@ class TrialConfig(BaseModel):
         """The trial's id: 12 hexadecimal digits that depend on nothing but this configuration.
 
         Fields at their default are left out of the hash, so a field that later work adds does
-        not rename what is already done. For the same reason a default must never change.
+        not rename what is already done. For the same reason a default must never change. A depth
+        is left out if it is Table 1's, which trials without one have.
         """
-        canonical = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
+        usual = {"depth"} if self.depth == usual_depth(self.layers, self.stages) else None
+        given = self.model_dump(exclude_defaults=True, exclude=usual)
+        canonical = json.dumps(given, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

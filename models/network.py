@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A network of Table 1: stem, K stages of n blocks with transitions between them, head.
+    """A network as in Table 1: stem, K stages of n blocks with transitions between them, head.
 
     Args:
         shape: the row of Table 1.
@@ -177,7 +177,7 @@ def build(config: TrialConfig, image: tuple[int, int, int], classes: int) -> Net
 
     The weights depend only on the seed, not on the device, gamma or the kind of network.
     """
-    shape = architecture(config.layers, image, config.stages, classes)
+    shape = architecture(config.layers, image, config.stages, classes, config.depth)
     network = Network(shape, config.network, config.normalisation)
     draw = torch.Generator().manual_seed(config.seed)
     for module in network.modules():

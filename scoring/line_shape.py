@@ -1,5 +1,6 @@
 """How straight a data track is: LSR (eq. 42), LSS (eqs 43, 44) and segment shares (Tables 2, 3)."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from scoring.arrays import floats
 
 SQUARES = (1e-140, 1e140)  # Squares of lengths outside this range may vanish or overflow.
+CHUNK = {"cpu": 2**18, "cuda": 2**22}  # numbers at a time: fits a cache; does not starve a GPU
 
 
 class Points(NamedTuple):
@@ -27,7 +29,8 @@ class LineShape:
     """The line shape of m points, from one state at a time: O(m d) memory for any depth.
 
     Feed it x^(0), x^(1), ..., x^(n) with :meth:`update`; results can be read after each of them.
-    Sums are in float64, whatever the precision of the states.
+    Sums are in float64, whatever the precision of the states. States are copied, so they may be
+    overwritten later. Memory: two states in their own precision, two in float64, and n x d sums.
 
     >>> shape = LineShape()
     >>> for state in ([[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 1.0]]):
@@ -45,27 +48,44 @@ class LineShape:
         self._cosines: list[Tensor] = []  # between each segment and the previous one, (m,)
         self._sums: list[Tensor] = []  # of each step over points, (d,)
 
+    @property
+    def last(self) -> Tensor | None:
+        """The latest state, (m, ...), in its own precision; None before the first."""
+        return None if self._first is None else self._last
+
     def update(self, state: Tensor) -> None:
         """Take the next state of the same m points, (m, ...); dimensions are flattened."""
-        state = as_state(state).double()
+        state = as_state(state)
         if self._first is None:
-            self._first = self._last = state
-            self._direction = torch.zeros_like(state)
+            self._first, self._last = state.clone(), state.clone()
+            self._direction = torch.zeros_like(state, dtype=torch.float64)
             return
         if state.shape != self._last.shape:
             raise ValueError(
                 f"a state of shape {tuple(state.shape)} in a track of {tuple(self._last.shape)}: "
                 "the states of a stage have one dimension"
             )
-        step = state - self._last
-        self._sums.append(step.sum(0).flatten())
-        step, length = _normalised(step)  # (m, ...), (m,)
-        self._direction += step
-        if self._unit is not None:
-            self._cosines.append(self._unit.mul_(step).sum(tuple(range(1, step.ndim))))
-        self._unit = step
+        if state.dtype != self._last.dtype:
+            kind = torch.promote_types(state.dtype, self._last.dtype)
+            state, self._last = state.to(kind), self._last.to(kind)
+        first = self._unit is None
+        unit = torch.empty_like(self._direction) if self._unit is None else self._unit
+        length, cosine = unit.new_empty(2, len(state))
+        total = unit.new_zeros(state.shape[1:].numel())
+        for here in _some_at_a_time(state):
+            step = state[here].double() - self._last[here]
+            total += step.sum(0).flatten()
+            step, length[here] = _normalised(step)  # (some of m, ...), (some of m,)
+            self._direction[here] += step
+            if not first:
+                cosine[here] = unit[here].mul_(step).sum(tuple(range(1, step.ndim)))
+            unit[here] = step
+            self._last[here] = state[here]
+        self._unit = unit
+        self._sums.append(total)
         self._lengths.append(length)
-        self._last = state
+        if not first:
+            self._cosines.append(cosine)
 
     def points(self) -> Points:
         """Everything about each point; NaN throughout for a point that never moves.
@@ -83,7 +103,9 @@ class LineShape:
         # Where unit steps cancel, only rounding remains: some half-units in the last place.
         nothing = resultant <= 4 * torch.finfo(resultant.dtype).eps * moving
         inverse = torch.where(nothing, 0.0, resultant).clamp(max=moving.double()) / moving
-        _, distances = _normalised(self._last - self._first)
+        distances = torch.empty_like(total)
+        for here in _some_at_a_time(self._last):
+            _, distances[here] = _normalised(self._last[here].double() - self._first[here])
         ratio = total / distances  # 0/0: never moves; x/0: returns
         cosines = torch.stack(self._cosines) if self._cosines else lengths.new_empty(0, len(total))
         cosines = cosines.clamp(-1, 1)  # NaN stays NaN
@@ -95,6 +117,13 @@ class LineShape:
     def step_sums(self) -> Tensor:
         """The sum over points of each step x^(l) - x^(l-1), (n, d) float64."""
         return torch.stack(self._sums)
+
+    def finish(self) -> tuple[Points, list[Tensor]]:
+        """Everything about each point, and the sum over points of each step; frees the states."""
+        points, sums = self.points(), self._sums
+        del self._last, self._direction
+        LineShape.__init__(self)
+        return points, sums
 
     def ratio(self) -> Tensor:
         """LSR of each point, (m,): see :func:`line_shape_ratio`."""
@@ -203,6 +232,13 @@ def as_state(state: Tensor) -> Tensor:
     if state.ndim < 1:
         raise ValueError("a state of a single number; should be (m, d)")
     return state[:, None] if state.ndim == 1 else state
+
+
+def _some_at_a_time(state: Tensor) -> Iterator[slice]:
+    """Points whose float64 copies take little memory, and stay in a processor's cache."""
+    size = max(1, CHUNK.get(state.device.type, CHUNK["cpu"]) // max(1, state[:1].numel()))
+    for start in range(0, len(state), size):
+        yield slice(start, start + size)
 
 
 def _normalised(step: Tensor) -> tuple[Tensor, Tensor]:

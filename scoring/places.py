@@ -3,6 +3,10 @@
 The folder itself is a path or a URI; :mod:`scoring.storage` reads and writes in it.
 """
 
+import os
+import re
+import shlex
+
 RESULTS = "results"  # one folder for each table, with one Parquet file for each trial
 CHECKPOINTS = "checkpoints"  # weights of trials, and their training history
 PENDING = "pending"  # what trained trials left for scoring
@@ -20,6 +24,11 @@ PAGE = f"{REPORT}/index.html"
 MLFLOW = "mlflow.db"  # MLflow's database
 ARTIFACTS = "mlartifacts"  # the files that MLflow keeps
 MLFLOW_NOTE = "mlflow.json"  # which trials MLflow has
+STUDY = "study.log"  # the study of a search, in the format of Optuna's journal files
+
+FOLDERS = (RESULTS, CHECKPOINTS, PENDING, ASIDE, ERRORS, REPORT, DATA, NODES, HOLDERS, ARTIFACTS)
+FILES = (LOCK, HOLDER, SWEEP, PROGRESS, MLFLOW, MLFLOW_NOTE, STUDY)
+FREE = (ASIDE, ARTIFACTS)  # anything may be in them
 
 INITIAL, FINAL = "initial.npz", "final.npz"  # in a trial's folder in PENDING
 CURVE = "curve.npz"  # in the same folder
@@ -83,3 +92,50 @@ def error(trial: str) -> str:
 def dataset(checksum: str) -> str:
     """A data set for the nodes of a cluster."""
     return f"{DATA}/{checksum}.npz"
+
+
+def is_folder(path: str) -> bool | None:
+    """Whether a place of a sweep's folder is that of a folder; None if it is that of anything.
+
+    Files in subfolders have a suffix, and folders have none.
+
+    >>> is_folder("results"), is_folder("sweep.json"), is_folder("notes"), is_folder("errors/a.txt")
+    (True, False, None, False)
+    """
+    top, _, inner = path.partition("/")
+    if not inner:
+        return True if path in FOLDERS else False if path in FILES else None
+    if top not in FOLDERS or top in FREE:
+        return None
+    if "." in inner[1:]:
+        return False
+    of_folders = top in (RESULTS, PENDING) and "/" not in inner and not inner.startswith(".")
+    return True if of_folders else None
+
+
+def redact(text: str) -> str:
+    """Remove user names and passwords from the addresses in a text.
+
+    >>> redact("http://me:secret@host:5000, s3://key:secret@bucket/runs")
+    'http://host:5000, s3://bucket/runs'
+    """
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
+def argument(path: str) -> str:
+    """A path as an argument in a command that a message shows, to be pasted into a shell.
+
+    >>> argument("runs/demo"), argument("-a b"), argument("two\\nlines")
+    ('runs/demo', "'./-a b'", "$'two\\\\x0alines'")
+    """
+    path = f"./{path}" if path.startswith("-") else path
+    if path.isprintable():
+        return shlex.quote(path)
+    return "$'" + "".join(map(_quoted, path)) + "'"
+
+
+def _quoted(letter: str) -> str:
+    """A letter in a shell's quotes, in which escape sequences are read."""
+    if letter.isprintable():
+        return f"\\{letter}" if letter in "\\'" else letter
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))

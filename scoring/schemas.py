@@ -39,6 +39,7 @@ KEY = _fields(
 
 CONFIG = _fields(
     ("layers", TEXT, "", "fully_connected or convolutional"),
+    ("depth", WHOLE, "", "blocks of each stage, as asked for; null: those of Table 1"),
     ("decay", TEXT, "", "which weight matrices gamma applies to: all or blocks"),
     ("transport_penalty", REAL, "", "weight of the kinetic energy of the tracks in the loss"),
     ("straightness_penalty", REAL, "", "weight of the mean LSS - 1 in the loss"),

@@ -137,7 +137,7 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
                 sums[stage] = shape.step_sums().add_(sums.get(stage, 0.0))
             seen += len(batch)
         return [
-            _stage(
+            joined_stage(
                 (k, dimensions[k]),
                 shapes[k],
                 sums.pop(k) / seen,
@@ -209,7 +209,7 @@ def _side_by_side(walk: Walk, batches: Iterable[Tensor]) -> Iterator[tuple[int, 
         yield here[0][0], torch.cat([as_state(state).flatten(1) for _, state in here])
 
 
-def _stage(
+def joined_stage(
     place: tuple[int, int],
     batches: list[Points],
     steps: Tensor,
@@ -217,7 +217,16 @@ def _stage(
     outputs: list[Tensor] | None,
     projected: list[list[Tensor]],
 ) -> Stage:
-    """Join what batches gave of a stage k in d dimensions, with its mean steps, (n, d)."""
+    """Join what batches gave of a stage.
+
+    Args:
+        place: k, from 1, and d.
+        batches: the points of each batch.
+        steps: the mean over all points of each step, (n, d) float64.
+        inputs: x^(0) of each batch, or None; with ``outputs``, they give the assignment problem.
+        outputs: x^(n) of each batch, or None.
+        projected: states in two dimensions by batch; empty lists if there are none.
+    """
     points = Points(*(torch.cat(parts, dim=-1).cpu() for parts in zip(*batches, strict=True)))
     score, inverse, ratio, shares, zero, lengths, cosines, ends = (p.numpy() for p in points)
     moving = ~np.isnan(score)

@@ -20,9 +20,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -92,6 +93,15 @@ def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
     return _opened(root) if "://" in root else (pafs.LocalFileSystem(), root)
 
 
+def subfolder(folder: str, name: str) -> str:
+    """A folder of any name in a folder, which is a path or a URI.
+
+    >>> subfolder("runs", "50%"), subfolder("s3://bucket/runs/", "50%")
+    ('runs/50%', 's3://bucket/runs/50%25')
+    """
+    return f"{folder.rstrip('/')}/{quote(name) if '://' in folder else name}"
+
+
 def refuse(root: str) -> None:
     """Refuse Azure's storage. Arrow may open it, but it is neither a disk nor an object store here.
 
@@ -129,12 +139,23 @@ def writing(root: str, path: str) -> Iterator[Any]:
             _patiently(root, _put, fs, f"{base}/{path}", collected)
         return
     folder, _, name = f"{base}/{path}".rpartition("/")
-    _make_folder(fs, base, folder, must_exist=root in _required)
+    try:
+        _make_folder(fs, base, folder, must_exist=root in _required)
+    except (FileExistsError, NotADirectoryError) as error:
+        if fs.get_file_info(base).is_file:
+            raise StoreError(f"{root}: is a file, not a folder; move it away") from error
+        above = [at for at in _above(path) if fs.get_file_info(f"{base}/{at}").is_file]
+        if not above:
+            raise
+        raise Damaged(root, above[0], "a file is in its place") from error
     aside = f"{folder}/.{name}.{uuid.uuid4().hex}"
     try:
         with fs.open_output_stream(aside) as stream:
             yield stream
-        fs.move(aside, f"{folder}/{name}")
+        try:
+            fs.move(aside, f"{folder}/{name}")
+        except IsADirectoryError as error:
+            raise Damaged(root, path, "a folder is in its place") from error
     except BaseException:
         if fs.get_file_info(aside).type != pafs.FileType.NotFound:
             fs.delete_file(aside)
@@ -182,12 +203,22 @@ def _make_folder(fs: pafs.FileSystem, base: str, folder: str, must_exist: bool) 
     if not must_exist or fs.type_name != "local":
         fs.create_dir(folder, recursive=True)
         return
-    place = base
-    for part in folder.removeprefix(base).split("/"):
-        if part:
-            place = f"{place}/{part}"
-            with suppress(FileExistsError):
-                os.mkdir(place)
+    for at in _above(f"{folder.removeprefix(base)}/x"[1:]):
+        try:
+            os.mkdir(f"{base}/{at}")
+        except FileExistsError:
+            if not os.path.isdir(f"{base}/{at}"):
+                raise
+
+
+def _above(path: str) -> list[str]:
+    """The subfolders that a path inside a sweep's folder goes through, the outermost first.
+
+    >>> _above("results/trials/a.parquet")
+    ['results', 'results/trials']
+    """
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _put(fs: pafs.FileSystem, path: str, file: IO[bytes]) -> None:
@@ -257,12 +288,19 @@ def read_buffer(root: str, path: str) -> pa.Buffer:
     return _patiently(root, read)
 
 
-def infos(root: str, folder: str) -> list[pafs.FileInfo]:
-    """Names, kinds, sizes and times of everything in a subfolder, except hidden files."""
+def infos(root: str, folder: str, hidden: bool = False) -> list[pafs.FileInfo]:
+    """Names, kinds, sizes and times of everything in a subfolder; hidden files only on request.
+
+    Raises:
+        Damaged: a file is in the place of the subfolder.
+    """
     fs, base = open_folder(root)
     selector = pafs.FileSelector(f"{base}/{folder}", allow_not_found=True)
-    found = _patiently(root, fs.get_file_info, selector)
-    return [info for info in found if not info.base_name.startswith(".")]
+    try:
+        found = _patiently(root, fs.get_file_info, selector)
+    except NotADirectoryError as error:
+        raise Damaged(root, folder, "a file is in its place") from error
+    return [info for info in found if hidden or not info.base_name.startswith(".")]
 
 
 def list_files(root: str, folder: str) -> list[str]:
@@ -285,15 +323,42 @@ def delete(root: str, path: str) -> None:
 
 
 def set_aside(root: str, path: str) -> str:
-    """Move a damaged or foreign file out of the way, and return its new path."""
+    """Move a damaged or foreign file, or a folder, out of the way, and return its new path."""
     fs, base = open_folder(root)
+    if fs.type_name not in OBJECT_STORES:
+        _make_aside(fs, f"{base}/{ASIDE}")
+    if path == ASIDE:
+        return f"{ASIDE}/{ASIDE}"
     place = f"{ASIDE}/{path.replace('/', '-')}"
     if _patiently(root, fs.get_file_info, f"{base}/{place}").type != pafs.FileType.NotFound:
         place += f".{uuid.uuid4().hex[:6]}"
-    if fs.type_name not in OBJECT_STORES:
-        fs.create_dir(f"{base}/{ASIDE}", recursive=True)
-    fs.move(f"{base}/{path}", f"{base}/{place}")
+    _patiently(root, _move, fs, f"{base}/{path}", f"{base}/{place}")
     return place
+
+
+def _make_aside(fs: pafs.FileSystem, place: str) -> None:
+    """Create the folder of damaged files. A file in its place is moved into it."""
+    spare = f"{place}.{uuid.uuid4().hex}"
+    misplaced = fs.get_file_info(place).type == pafs.FileType.File
+    if misplaced:
+        fs.move(place, spare)
+    fs.create_dir(place, recursive=True)
+    if misplaced:
+        fs.move(spare, f"{place}/{ASIDE}")
+
+
+def _move(fs: pafs.FileSystem, source: str, goal: str) -> None:
+    """Move a file or a folder. It may be called again after its answer was lost.
+
+    An object store has no folders and moves objects one by one, each by a copy and a deletion.
+    """
+    if fs.type_name not in OBJECT_STORES:
+        fs.move(source, goal)
+        return
+    inside = fs.get_file_info(pafs.FileSelector(source, recursive=True, allow_not_found=True))
+    for info in inside or fs.get_file_info([source]):
+        if info.type == pafs.FileType.File:
+            fs.move(info.path, f"{goal}{info.path.removeprefix(source)}")
 
 
 def is_away(error: Exception) -> bool:

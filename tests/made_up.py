@@ -51,7 +51,8 @@ def made_up_trial(
     the trial has the rows of :func:`made_up_rows`. ``change`` replaces columns of its row.
     """
     trial = f"{dataset[:5]}{network[0]}{stages}g{gamma:g}s{seed}"
-    trial += "".join(f"{n[0]}{v:g}" for n, v in change.items() if n.endswith("_penalty") and v)
+    own = [n for n, v in change.items() if v and (n.endswith("_penalty") or n == "depth")]
+    trial += "".join(f"{n[0]}{change[n]:g}" for n in own)
     rng = np.random.default_rng(zlib.crc32(f"{dataset} {network} {stages} {gamma} {seed}".encode()))
     key = {
         "trial": trial,
@@ -61,7 +62,8 @@ def made_up_trial(
         "gamma": gamma,
         "seed": seed,
     }
-    blocks = 10 if stages == 1 else 5
+    blocks = change.get("depth") or (10 if stages == 1 else 5)
+    assert isinstance(blocks, int)
     initial = (1.02 if network == "resnet" else 3.3) * blocks**0.5 + 0.03 * rng.normal()
     strength = np.log10(1 + gamma * 1e4) / 2
     start = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -17,7 +17,7 @@ from scipy import stats
 from analysis import report, tables
 from analysis.claims import claims_sentence
 from analysis.measures.findings import geodesic_sentence, headline, robustness_sentence, sentences
-from analysis.measures.layout import COUNTS, fold, readable
+from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
 from analysis.measures.planned import extra_sentence, planned
 from analysis.measures.summary import summary
 from analysis.results import ResultsError, load
@@ -159,6 +159,23 @@ def test_a_summary_row_is_the_mean_over_seeds_with_a_t_interval(tmp_path: Path) 
     assert single.seeds == 1
     assert np.isfinite(single.test_accuracy)
     assert np.isnan(single.test_accuracy_ci95)
+
+
+def test_seeds_that_all_give_the_same_number_have_no_interval_and_the_table_says_why(
+    tmp_path: Path,
+) -> None:
+    for seed, value in enumerate((0.7, 0.8, 0.84)):
+        made_up_trial(tmp_path, seed=seed, test_accuracy=value, ots=1.0)
+    table = summary(load(tmp_path))
+    assert np.isnan(table.ots_ci95[0])
+    shown = readable(table)
+    assert shown["OTS"][0] == "1.000"
+    assert " ± " in shown["test accuracy"][0]
+    for form in ("md", "latex"):
+        assert "no spread is no evidence" in as_text(table, form)
+    assert not reason(table[["seeds", "test_accuracy", "test_accuracy_ci95"]])
+    made_up_trial(tmp_path / "one")
+    assert not reason(summary(load(tmp_path / "one")))
 
 
 def test_failed_and_diverged_trials_are_counted_and_in_no_mean(tmp_path: Path) -> None:

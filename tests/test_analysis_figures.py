@@ -306,6 +306,18 @@ def test_a_point_stands_for_each_trial_that_has_the_score(tmp_path: Path) -> Non
     assert "1/m" in lines(figure, 1)
 
 
+def test_networks_of_several_depths_have_a_line_each_and_are_never_averaged(tmp_path: Path) -> None:
+    for depth, loss in ((2, 0.5), (5, 0.4), (10, 0.3), (20, 0.1)):
+        for seed in range(2):
+            made_up_trial(tmp_path, seed=seed, depth=depth, clean_train_loss=loss, lss=3.0 + depth)
+    results = load(tmp_path, columns=figures.COLUMNS)
+    drawn = figures.draw(results, only=["scores_against_depth", "lss_against_epoch"])
+    loss = drawn["scores_against_depth"].axes[0].lines[0].get_xydata()
+    np.testing.assert_allclose(loss, [[2, 0.5], [5, 0.4], [10, 0.3], [20, 0.1]])
+    named = " ".join(titles(drawn["lss_against_epoch"]))
+    assert all(f"depth {depth}" in named for depth in (2, 5, 10, 20))
+
+
 def nothing_finite(root: Path) -> None:
     for stages in (1, 2):
         trial = made_up_trial(root, stages=stages)
@@ -348,6 +360,13 @@ def without_rows(root: Path) -> None:
             (root / table_path(table, trial)).unlink()
 
 
+def several_depths(root: Path) -> None:
+    for depth in (2, 5, 10, 20):
+        for network in ("plain", "resnet"):
+            made_up_trial(root, network, depth=depth, clean_train_loss=1 / depth)
+            made_up_trial(root, network, 0.1, stages=2, depth=depth, learning_rate=depth / 1e3)
+
+
 def several_settings(root: Path) -> None:
     for rate in (1e-3, 3e-3):
         for network in ("plain", "resnet"):
@@ -371,7 +390,7 @@ def evaluated(root: Path) -> None:
         lambda root: made_up_trial(root, status="stopped", stages=2),
         lambda root: made_up_trial(root, stages=4),
         *(paper_sweep, nothing_finite, infinite, collapsed, older, without_rows),
-        *(several_settings, evaluated),
+        *(several_settings, several_depths, evaluated),
     ],
 )
 def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Callable) -> None:

@@ -1,5 +1,7 @@
 """Table 1: the dimensions of every network the paper trains, and of those beside it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,6 +36,14 @@ def test_fewer_stages_are_the_first_ones_of_four(stages):
     row = architecture("convolutional", (3, 32, 32), stages, 10)
     assert (row.shapes, row.blocks) == (CIFAR_STAGES[:stages], 5)
     assert row.dimensions == (65536, 32768, 16384, 8192)[:stages]
+
+
+@pytest.mark.parametrize(
+    ("layers", "stages"), [("fully_connected", 1), ("convolutional", 1), ("convolutional", 3)]
+)
+def test_another_number_of_blocks_changes_nothing_else(layers, stages):
+    usual = architecture(layers, (1, 8, 8), stages, 10)
+    assert architecture(layers, (1, 8, 8), stages, 10, 7) == replace(usual, blocks=7)
 
 
 def test_digits_get_a_quarter_of_the_channels_and_a_tenth_of_the_width():

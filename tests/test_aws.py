@@ -20,7 +20,7 @@ FILE, TEMPLATE = ROOT / "ray_cluster.yaml", ROOT / "clusters/aws-role.yaml"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),  # half a minute on a quiet machine
+    pytest.mark.timeout(600),  # half a minute of computing, more on a busy machine
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 

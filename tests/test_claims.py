@@ -383,3 +383,51 @@ def test_sweeps_without_a_common_cell_say_so(tmp_path: Path) -> None:
     table = compare(load(tmp_path / "a"), load(tmp_path / "b"))
     assert not len(table)
     assert "no finished cell" in sentence(table, "b")
+
+
+def depth_sweep(root: Path, plain: tuple[float, float], resnet: tuple[float, float]) -> None:
+    """Train losses of both networks with 2 and 20 blocks, at two gammas and in three seeds."""
+    for network, losses in (("plain", plain), ("resnet", resnet)):
+        for depth, loss in zip((2, 20), losses, strict=True):
+            for gamma in (0.0, 0.1):
+                for seed in range(3):
+                    value = loss - gamma * (depth == 20) + 0.01 * seed
+                    made_up_trial(
+                        root, network, gamma, seed, depth=depth, clean_train_loss=value, samples=0
+                    )
+
+
+def test_plain_networks_degrade_with_depth_and_resnets_do_not(tmp_path: Path) -> None:
+    depth_sweep(tmp_path, plain=(0.3, 2.3), resnet=(0.3, 0.1))
+    for name in ("plain_degrades", "resnet_deepens"):
+        found = line(tmp_path, name)
+        assert (found["verdict"], found["surely"]) == ("holds", "2 of 2")
+        assert "with 2 blocks" in found["numbers"]
+    found = line(tmp_path, "decay_against_degradation")
+    assert (found["verdict"], found["surely"]) == ("holds", "1 of 1")
+    assert found["numbers"].startswith("digits, K = 1, plain, 20 blocks: ")
+    found = line(tmp_path, "resnet_straighter")  # at an equal number of blocks only
+    assert found["comparisons"] == 4
+    assert "20 blocks" in found["numbers"]
+
+
+def test_one_number_of_blocks_says_nothing_about_degradation(tmp_path: Path) -> None:
+    for seed in range(3):
+        made_up_trial(tmp_path, "plain", seed=seed, clean_train_loss=0.3 + seed)
+        made_up_trial(tmp_path, "plain", seed=seed, stages=2, clean_train_loss=0.5 + seed)
+    for name in ("plain_degrades", "resnet_deepens", "decay_against_degradation"):
+        assert line(tmp_path, name)["verdict"] == "not measured"
+
+
+def test_trials_without_a_depth_have_the_blocks_of_table_1(tmp_path: Path) -> None:
+    for depth in (None, 2):
+        change = {} if depth is None else {"depth": depth}
+        made_up_trial(tmp_path, "plain", **change)
+        made_up_trial(tmp_path, "plain", stages=2, **change)
+    trials = load(tmp_path).trials
+    assert sorted(zip(trials.stages, trials.depth, strict=True)) == [
+        (1, 2),
+        (1, 10),
+        (2, 2),
+        (2, 5),
+    ]

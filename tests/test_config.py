@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from models.config import TrialConfig
+from models.network import build
 
 SOME = {
     "dataset": "cifar10",
@@ -60,6 +61,7 @@ def test_writing_a_default_out_does_not_change_the_id(names):
         *(("stages", 2), ("gamma", 1e-3), ("decay", "blocks"), ("seed", 1), ("epochs", 3)),
         *(("batch_size", 64), ("recipe", "sgd"), ("learning_rate", 0.1), ("augment", True)),
         *(("normalisation", "none"), ("precision", "bfloat16")),
+        ("depth", 3),
         *(("points", 50), ("epoch_points", 50)),
         *(("transport_penalty", 1e-3), ("straightness_penalty", 0.1)),
     ],
@@ -99,7 +101,17 @@ def test_the_papers_letters_are_understood():
 def test_what_is_left_out_suits_the_data_set(dataset, layers, normalisation, augment):
     config = TrialConfig(dataset=dataset)
     assert (config.layers, config.normalisation, config.augment) == (layers, normalisation, augment)
-    assert None not in config.model_dump().values()
+    assert [name for name, value in config.model_dump().items() if value is None] == ["depth"]
+
+
+@pytest.mark.parametrize(
+    ("given", "blocks"),
+    [({}, 10), ({"K": 1}, 10), ({"K": "4"}, 5), ({"stages": 2}, 5), ({"dataset": "mnist"}, 5)],
+)
+def test_the_number_of_blocks_is_table_1_s_unless_it_is_given(given, blocks):
+    assert TrialConfig(**given, depth=blocks).trial == TrialConfig(**given).trial
+    assert build(TrialConfig(**given), (1, 8, 8), 10).shape.blocks == blocks
+    assert len({TrialConfig(**given, depth=n).trial for n in (4, 5, 10, 11)}) == 4
 
 
 def test_null_in_a_sweep_file_means_the_default():
@@ -125,6 +137,8 @@ def test_null_in_a_sweep_file_means_the_default():
         ({"learning_rate": 0}, "greater than 0"),
         ({"transport_penalty": -1}, "greater than or equal to 0"),
         ({"straightness_penalty": -1e-9}, "greater than or equal to 0"),
+        ({"depth": 0}, "greater than or equal to 1"),
+        ({"depth": 1001}, "less than or equal to 1000"),
         ({"batch_size": 1}, "greater than or equal to 2"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"seed": -1}, "greater than or equal to 0"),

@@ -2,26 +2,34 @@
 
 import io
 import json
+import math
 import shutil
 import uuid
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from small_sweeps import geosweep
 
+from analysis.measures.planned import planned
+from analysis.measures.search import read_search
 from analysis.results import ResultsError, load
+from models import datasets, fits
 from models.config import TrialConfig
 from scoring import checked, handover, places, storage
 from scoring.history import read_history
+from scoring.misplaced import misplaced
 from scoring.storage import Damaged
 from scoring.tables import read_row, read_rows
 from tune_jobs import checkpoints, folder, service, sweep, trial
+from tune_jobs.errors import SweepError
 from tune_jobs.search import Search
 from tune_jobs.study import STUDY, Study
 from tune_jobs.tuning import Setup
@@ -256,6 +264,151 @@ def test_a_history_without_its_checksum_is_read_or_refused(half_done, tmp_path, 
         assert found is None or found["epochs"][-1]["epoch"] in (0, 1)
 
 
+INSIDE = [
+    *(places.table_folder(table) for table in ("trials", "tracks")),
+    *(places.pending(trial.trial) for trial in (LEFT, BEGUN)),
+    *(places.initial(LEFT.trial), places.final(LEFT.trial)),
+    *(places.checkpoint(BEGUN.trial), places.best_checkpoint(BEGUN.trial)),
+    *(places.history(BEGUN.trial), places.error(DONE.trial), places.PAGE),
+    *(places.dataset("x"), places.merged_table("trials")),
+    *(places.table_path(table, DONE.trial) for table in ("trials", "samples")),
+]
+REFUSED = (places.LOCK, places.HOLDER, places.SWEEP)
+
+
+@pytest.mark.parametrize("path", [*places.FOLDERS, *places.FILES, *INSIDE])
+def test_a_file_for_a_folder_or_a_folder_for_a_file_is_named_and_set_aside(
+    half_done, tmp_path, path
+):
+    source, _ = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    at = Path(root, path)
+    if at.is_dir():
+        shutil.rmtree(at)
+    at.unlink(missing_ok=True)
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.write_text("mine") if places.is_folder(path) else at.mkdir()
+    for words in (
+        ["status", root],
+        ["run", f"{source}/../x.yaml", "--out", root, "--dry-run"],
+        ["evaluate", root, "--data", f"{root}/nowhere"],
+    ):
+        status, text = geosweep(*words)
+        assert status in (0, 2), text
+        assert len(text.splitlines()) == 1 or status == 0
+    try:
+        with folder.hold(root):
+            said = folder.mend(root)
+            folder.inspect(root)
+    except SweepError as error:
+        assert path in REFUSED
+        assert f"{root}/{path}: " in str(error)  # noqa: PT017
+        assert "delete it" in str(error)  # noqa: PT017
+        return
+    assert path not in REFUSED
+    assert any(line.startswith(f"{path}: torn") for line in said)
+    assert misplaced(root) == []
+    assert not at.exists() or places.is_folder(path)
+    aside = Path(root, places.ASIDE, path.replace("/", "-"))
+    assert aside.read_text() == "mine" if places.is_folder(path) else aside.is_dir()
+
+
+def test_a_users_own_files_and_folders_are_not_set_aside(half_done, tmp_path):
+    source, _ = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    own = ["notes", "notes.txt", "mine/pending", "errors/old/x", "report/old/y.html"]
+    own += ["set-aside/results/z", "mlartifacts/1/q", ".git/HEAD", "pending/.hidden/w"]
+    own += ["pending/.DS_Store"]
+    for path in own:
+        storage.write_file(root, path, b"")
+    assert folder.mend(root) == []
+
+
+def swapped(state):
+    of = state["optimizer"]["state"]
+    of[0], of[len(of) - 1] = of[len(of) - 1], of[0]
+
+
+def change_weight(change):
+    def apply(state):
+        key = next(iter(state["network"]))
+        state["network"][key] = change(state["network"][key])
+
+    return apply
+
+
+def change_moment(name, change):
+    def apply(state):
+        moments = state["optimizer"]["state"][3]
+        moments[name] = change(moments[name])
+
+    return apply
+
+
+OTHERS = {
+    "wider": change_weight(lambda w: torch.cat([w, w])),
+    "double": change_weight(torch.Tensor.double),
+    "complex": change_weight(lambda w: w.to(torch.complex64)),
+    "flat": change_weight(torch.Tensor.flatten),
+    "a number": change_weight(lambda w: 1.0),
+    "fewer weights": lambda state: state["network"].popitem(),
+    "more weights": lambda state: state["network"].update(other=torch.ones(1)),
+    "none": lambda state: state["network"].clear(),
+    "no optimizer": lambda state: state.update(optimizer=None),
+    "another network's optimizer": swapped,
+    "lost moments": lambda state: state["optimizer"]["state"].popitem(),
+    "a lost moment": lambda state: state["optimizer"]["state"][0].popitem(),
+    "no moments": lambda state: state["optimizer"]["state"].clear(),
+    "another shape of moments": change_moment("exp_avg", lambda value: value[:1]),
+    "another type of moments": change_moment("exp_avg_sq", torch.Tensor.half),
+    "a step for each": change_moment("step", lambda value: value.expand(3)),
+    "a step that is no tensor": change_moment("step", float),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.load("digits")
+
+
+@pytest.mark.parametrize("how", OTHERS)
+def test_a_checkpoint_of_another_network_or_optimizer_is_refused(half_done, data, how):
+    source, _ = half_done
+    state = checkpoints.read(source, BEGUN.trial, partial(fits.check, BEGUN, data))
+    OTHERS[how](state)
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        fits.check(BEGUN, data, state)
+
+
+@pytest.mark.parametrize("how", ["wider", "another shape of moments"])
+def test_a_trial_with_another_trials_checkpoint_is_trained_again(half_done, tmp_path, reports, how):
+    source, wanted = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    state = checkpoints.read(root, BEGUN.trial)
+    OTHERS[how](state)
+    checkpoints.write(root, BEGUN.trial, state)
+    said = go_on(root, BEGUN, reports)
+    assert len(said) == 1
+    assert f"{places.checkpoint(BEGUN.trial)}: torn: " in said[0]
+    assert numbers(root, BEGUN) == wanted[BEGUN.trial]
+
+
+def test_a_checkpoint_without_an_optimizer_whose_trial_has_not_ended_is_no_end(
+    half_done, tmp_path, reports
+):
+    source, wanted = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    state = checkpoints.read(root, BEGUN.trial)
+    del state["optimizer"]
+    checkpoints.write(root, BEGUN.trial, state)
+    go_on(root, BEGUN, reports)
+    assert numbers(root, BEGUN) == wanted[BEGUN.trial]
+
+
 @pytest.mark.parametrize("change", [{"epoch": "1"}, {"network": None}, {}])
 def test_weights_of_another_shape_are_no_checkpoint(tmp_path, change):
     state = {"epoch": 1, "network": {}} | change if change else {"epoch": 1}
@@ -309,6 +462,69 @@ def test_a_search_keeps_its_cells_whatever_happens_to_its_study(searched, tmp_pa
     again = service._study(request, Console(file=output))
     assert again is not None
     assert again.cells == [*cells, new]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+def put(draw, content):
+    """Put something else in the place of one thing inside a JSON object, or drop it."""
+    while True:
+        name = draw(st.sampled_from(sorted(content)))
+        inside = content[name]
+        inside = inside[0] if isinstance(inside, list) and inside else inside
+        if not isinstance(inside, dict) or not inside or draw(st.booleans()):
+            break
+        content = inside
+    if draw(st.booleans()):
+        content[name] = draw(JSON)
+    else:
+        del content[name]
+
+
+@given(st.data())
+@examples(few=40)
+def test_a_sweep_json_of_another_shape_is_refused_with_the_fix_or_read(searched, tmp_path, data):
+    source, asked, _ = searched
+    root = str(tmp_path / uuid.uuid4().hex)
+    content = json.loads(Path(source, places.SWEEP).read_text())
+    put(data.draw, content)
+    storage.write_file(root, places.SWEEP, json.dumps(content).encode())
+    status, said = geosweep("status", root)
+    if status == 0:
+        folder.as_sweep(root)
+        folder.claim(root, asked, [])
+    else:
+        assert status == 2
+        assert f"{root}/{places.SWEEP}: torn: " in said
+        assert "delete it, geosweep run writes it again" in said
+        assert len(said.splitlines()) == 1
+    with suppress(ResultsError):
+        read_search(root)
+    planned(root)
+
+
+PROGRESS = {"running": {"a": {"label": "x", "epoch": 1, "epochs": 3}}, "seconds_left": 3.5}
+
+
+@given(st.data())
+@examples(few=40)
+def test_a_progress_json_of_another_shape_is_no_progress(tmp_path, data):
+    root = str(tmp_path)
+    storage.write_file(root, places.PROGRESS, json.dumps(PROGRESS).encode())
+    assert folder.progress(root) == PROGRESS
+    content = json.loads(json.dumps(PROGRESS))
+    put(data.draw, content)
+    storage.write_file(root, places.PROGRESS, json.dumps(content).encode())
+    live = folder.progress(root)
+    if live is not None:
+        assert live["seconds_left"] is None or math.isfinite(live["seconds_left"])
+        for cell in live["running"].values():
+            assert cell["label"] + "!" * cell["epoch"] is not None
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):

@@ -58,7 +58,7 @@ class Place:
         )
         self.ec2, iam = boto3.client("ec2", REGION), boto3.client("iam")
         self.ec2.create_key_pair(KeyName="mine")
-        image = self.ec2.describe_images()["Images"][0]["ImageId"]
+        image = self.ec2.register_image(Name="ubuntu", RootDeviceName="/dev/sda1")["ImageId"]
         boto3.client("ssm", REGION).put_parameter(Name=PARAMETER, Value=image, Type="String")
         for name in ("head", "worker"):
             iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST)
@@ -121,6 +121,7 @@ def place(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a thousand images take seconds
     with mock_aws():
         place = Place(tmp_path)
         monkeypatch.setattr(aws.Account, "caller", "arn:aws:iam::123456789012:user/me")

@@ -19,9 +19,11 @@ import polars as pl
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
+import torch
 import typer
 import yaml
 from made_up import made_up_sweep, made_up_trial
+from torch import nn
 
 from analysis import results
 from analysis.results import ResultsError, describe, load
@@ -120,7 +122,9 @@ def test_lists_are_read_as_the_document_says(said: dict[str, Any]) -> None:
 def test_the_code_in_the_readme_runs(sweep: Path) -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(2, 150, 3))
-    names = run("README.md", sweep, x=points[0], y=points[1])
+    blocks = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(3)]
+    model, loader = nn.Sequential(*blocks).eval(), [(torch.zeros(2, 5, 8), None)]
+    names = run("README.md", sweep, x=points[0], y=points[1], model=model, loader=loader)
     assert len(names["results"].trials) == len(load(sweep).trials)
     assert 0 <= names["found"].ots <= 1
 

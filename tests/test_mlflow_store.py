@@ -1,20 +1,25 @@
 """MLflow's data stays with its folder: moved, copied, of any name, deleted in part, or damaged."""
 
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
+from urllib.parse import unquote
 
 import pytest
 from made_up import made_up_trial
+from small_sweeps import add_database
 
 from scoring import places
+from scoring.places import redact
 from scoring.tables import read_rows, read_table, write_table
 from tune_jobs import mlflow_store
 from tune_jobs.commands import folder as commands
-from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, redact, tracking_uri
+from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, tracking_uri
 from tune_jobs.tracking import Tracker, is_behind
 
 pytestmark = pytest.mark.ray  # for the warnings that MLflow causes
@@ -201,6 +206,62 @@ def test_a_damaged_database_is_set_aside(tmp_path, logged, damage):
     assert (root / places.ASIDE / places.MLFLOW).exists() == (damage != "empty")
 
 
+def test_an_experiment_may_have_the_name_of_any_sweep(tmp_path):
+    add_database(str(tmp_path))
+    for name in ("-x", "a\nb \x1b[31m `x` %41?", " ", "n" * 200):
+        for _ in range(2):  # it is found again
+            said = []
+            tracker = Tracker(str(tmp_path), name, "", said.append)
+            tracker.close("FINISHED")
+            assert said == []
+        client = open_client(str(tmp_path))
+        experiment = client.get_experiment_by_name(name)
+        assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
+@pytest.mark.parametrize("step", [1, 20, 60])
+def test_a_database_that_was_left_half_made_is_set_aside_and_made_again(tmp_path, step):
+    """As a kill leaves it: MLflow makes its tables one by one, then the first experiment."""
+    root = tmp_path / "sweep"
+    root.mkdir()
+    add_database(str(root))
+    path = root / places.MLFLOW
+    with closing(sqlite3.connect(path)) as whole:
+        made = [line for line in whole.iterdump() if line.startswith("CREATE TABLE")]
+    path.unlink()
+    with closing(sqlite3.connect(path)) as half, half:
+        for line in made[:step]:
+            half.execute(line)
+    said = []
+    assert not adopt(str(root), said.append)
+    assert said == [
+        f"{path}: torn: it was left half made; it is in set-aside/mlflow.db now, and MLflow gets "
+        "everything again"
+    ]
+    assert not path.exists()
+    assert (root / places.ASIDE / places.MLFLOW).exists()
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk is full"), KeyboardInterrupt()])
+def test_a_database_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch, error):
+    root = tmp_path / "a?b %41"
+    root.mkdir()
+    (root / ".mlflow.db.of-a-killed-process").touch()
+    (root / places.MLFLOW).touch()  # empty, as SQLite makes it first
+
+    def fill(address):
+        path = Path(unquote(address.removeprefix("sqlite:///")))
+        assert path.parent == root
+        for name in (path.name, f"{path.name}-journal"):
+            path.with_name(name).touch()
+        raise error
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", fill)
+    with pytest.raises(type(error)):
+        open_client(str(root))
+    assert [file.name for file in root.iterdir()] == [places.MLFLOW]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -221,7 +282,7 @@ def test_the_server_gets_a_password_in_its_environment_alone(tmp_path, monkeypat
     monkeypatch.setattr(subprocess, "Popen", started)
     monkeypatch.setattr(commands, "answers", lambda *_: True)
     with mlflow_store.server(str(tmp_path)) as (environment, place):
-        commands._serve(redact(uri), "127.0.0.1", 5000, environment, place)
+        commands._serve(uri, "127.0.0.1", 5000, environment, place)
     (command,) = started.call_args.args
     assert "secret" not in " ".join(command)
     assert started.call_args.kwargs["env"]["MLFLOW_BACKEND_STORE_URI"] == uri

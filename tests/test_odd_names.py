@@ -1,7 +1,10 @@
 """Any name that a file system allows works for folders, sweeps and data sets, as a name alone."""
 
+import ast
 import json
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from models import datasets
 from models.config import TrialConfig
 from models.files import given_path
 from scoring import storage
+from scoring.places import argument
 from scoring.tables import read_table
 from tune_jobs import folder, mlflow_store
 from tune_jobs.labels import label
@@ -38,6 +42,9 @@ HOSTILE = [
     *("-rf", "--", "😀", "{}", "{0}", "[a]*", "**", "~", "~nobody", "$HOME", "$(x)", "`x`", "a\\b"),
     *("\x1b[31m", "\t", "\r", "%", "%2F", "file:x", "s3:", "a@b", "\u202e", "=1", "<b>", "|", "'"),
 ]
+HERE = Path(__file__).parents[1]
+PACKAGES = ("analysis", "models", "scoring", "tune_jobs")
+SOURCES = [file for package in PACKAGES for file in sorted(Path(HERE, package).rglob("*.py"))]
 LETTERS = st.characters(exclude_categories=("Cs",), exclude_characters="/\0")
 NAMES = st.one_of(
     st.sampled_from(HOSTILE),
@@ -106,18 +113,13 @@ def test_a_data_set_of_any_name_is_found_and_nothing_else_is_taken_for_it(base, 
 
 @EXAMPLES
 @given(NAMES)
-def test_a_sweep_has_the_name_of_its_file_or_the_message_says_why_not(base, name):
+def test_a_sweep_has_the_name_of_its_file(base, name):
     place = base / "files"
     place.mkdir(exist_ok=True)
     file = place / f"{name}.yaml"
     file.write_text("gamma: 0")
-    try:
-        assert read(str(file)).name == file.stem
-        assert folder.path_of(file.stem, None).endswith(f"/runs/{file.stem}")
-    except ValueError as error:
-        assert "rename the file" in str(error)  # noqa: PT017
-        with pytest.raises(ValueError, match="should"):
-            check_name(file.stem)
+    assert read(str(file)).name == check_name(file.stem) == file.stem
+    assert folder.path_of(file.stem) == os.path.realpath(f"runs/{file.stem}")
     file.unlink()
 
 
@@ -128,6 +130,40 @@ def test_a_folder_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, o
     code, said = geosweep("status", out)
     assert code == 2
     assert "no such folder" in said
+
+
+@EXAMPLES
+@given(NAMES)
+def test_a_path_in_a_command_that_a_message_shows_is_one_argument_on_one_line(name):
+    text = argument(name)
+    assert text.isprintable()
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True).stdout
+    assert said in (f"{name}\0".encode(), f"./{name}\0".encode())
+
+
+COMMAND = re.compile(
+    r"(\b(geosweep|ray|aws|python -m) [a-z.]{2}[^;,():]*|(--[a-z-]+|\b(cd|chmod|rm)) )$"
+)
+NO_PATHS = ("account.region", "code", "wanted", "job", "names", "where", "address")
+NO_PATHS += ("setting", "plain(setting)", "plain(before)", "plain(file)")  # names of places
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=str)
+def test_a_path_in_a_command_that_a_message_shows_is_quoted(file):
+    for text in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(text, ast.JoinedStr):
+            continue
+        before = ""
+        for part, after in zip(text.values, [*text.values[1:], ast.Constant("")], strict=True):
+            if isinstance(part, ast.Constant):
+                before += str(part.value)
+                continue
+            value = ast.unparse(part.value)
+            label = isinstance(after, ast.Constant) and str(after.value).startswith(":")
+            if COMMAND.search(before) and not label and value not in NO_PATHS:
+                quoted = value.removeprefix("places.").startswith("argument(")
+                assert quoted, f"line {part.lineno}: {value}"
+            before += "x"
 
 
 def data_set(file: Path) -> None:

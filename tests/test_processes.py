@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ from filelock import FileLock
 
 from tune_jobs import processes
 from tune_jobs.errors import no_space
+from tune_jobs.tuning import Setup
 
 OURS = ("models", "scoring", "analysis", "tune_jobs")
 MODULES = (*OURS, "ray", "json", "numpy", "mlflow", "torch", "yaml", "typing", "sitecustomize")
@@ -152,3 +154,25 @@ def test_a_full_disk_is_found_in_the_errors_that_it_led_to(how):
     elif how == "text":
         error = RuntimeError(f"worker: {full}")
     assert no_space(error) == (how != "another")
+
+
+def test_a_trial_that_finds_the_disk_full_is_not_tried_again(monkeypatch):
+    """Ray Tune tries again what fails, so it reports the disk, and the driver ends the sweep."""
+    from tune_jobs import driver, trial  # torch and Ray, which take seconds
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/there/checkpoints/a.pt")
+    reports = []
+    monkeypatch.setattr(driver.tune, "report", reports.append)
+    monkeypatch.setattr(trial, "run_trial", mock.Mock(side_effect=RuntimeError(f"torch: {full}")))
+    driver.train_cell({}, Setup("/there", {}))
+    here = mock.Mock(_root="/there", _scratch="/tmp")
+    for result in reports:
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            driver.Driver.on_trial_result(here, 0, [], None, result)
+        assert raised.value.errno == errno.ENOSPC
+        assert raised.value.filename == "/there/checkpoints/a.pt"
+    assert len(reports) == 1
+    monkeypatch.setattr(trial, "run_trial", mock.Mock(side_effect=OSError("gone")))
+    with pytest.raises(OSError, match="gone"):
+        driver.train_cell({}, Setup("/there", {}))
+    assert len(reports) == 1

@@ -14,6 +14,7 @@ from analysis.results import load
 from scoring import places, storage
 from scoring.tables import MANY, read_table, write_table
 from tune_jobs import cli, folder, lease
+from tune_jobs.cluster import reach
 from tune_jobs.errors import SweepError
 from tune_jobs.mlflow_store import tracking_uri
 
@@ -58,6 +59,64 @@ def test_files_are_written_read_listed_moved_and_deleted(root):
     assert storage.list_files(root, "pending") == []
     assert storage.list_files(root, "never made") == []
     assert everything(root) == ["set-aside/pending-b"]
+
+
+def test_a_folder_is_moved_out_of_the_way_as_a_file_is(root):
+    storage.write_file(root, "sweep.json/a/b", b"1")
+    storage.write_file(root, "sweep.json/c", b"2")
+    assert storage.set_aside(root, "sweep.json") == "set-aside/sweep.json"
+    assert everything(root) == ["set-aside/sweep.json/a/b", "set-aside/sweep.json/c"]
+
+
+def test_what_is_set_aside_is_moved_although_the_store_does_not_answer_at_once(
+    s3, monkeypatch, tmp_path
+):
+    """It does not say that the copy was made, then not that the object was deleted."""
+    storage.write_file(s3, "a", b"1")
+    whole, calls = storage._move, []
+
+    def lost(fs, source, goal):
+        calls.append(source)
+        if len(calls) == 1:
+            fs.copy_file(source, goal)
+        else:
+            whole(fs, source, goal)
+        if len(calls) < 3:
+            raise OSError(f"AWS Error {storage.PASSING[0]}")
+
+    monkeypatch.setattr(storage, "_move", lost)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert storage.set_aside(s3, "a") == "set-aside/a"
+    assert len(calls) == 3
+    assert everything(s3) == ["set-aside/a"]
+    assert storage.read_file(s3, "set-aside/a") == b"1"
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_by_who_lists_or_writes(tmp_path):
+    root = str(tmp_path / "out")
+    for at in ("pending", "results/trials"):
+        storage.write_file(root, at, b"")
+        for must_exist in (False, True):
+            if must_exist:
+                storage.require(root)
+            with pytest.raises(storage.Damaged, match=f"{root}/{at}: torn: a file is in its place"):
+                storage.write_file(root, f"{at}/a/b", b"")
+        with pytest.raises(storage.Damaged, match=f"{root}/{at}: torn: a file is in its place"):
+            storage.list_files(root, at)
+    storage.write_file(root, "x/y", b"")
+    with pytest.raises(storage.Damaged, match=f"{root}/x: torn: a folder is in its place"):
+        storage.write_file(root, "x", b"")
+    assert everything(root) == ["pending", "results/trials", "x/y"]
+    with pytest.raises(storage.StoreError, match=f"{root}/pending: is a file, not a folder"):
+        storage.write_file(f"{root}/pending", "a", b"")
+
+
+def test_a_file_in_the_place_of_the_folder_of_damaged_files_is_moved_into_it(tmp_path):
+    root = str(tmp_path)
+    for name in ("set-aside", "a"):
+        storage.write_file(root, name, name.encode())
+    assert storage.set_aside(root, "a") == "set-aside/a"
+    assert everything(root) == ["set-aside/a", "set-aside/set-aside"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -152,6 +211,7 @@ def test_a_store_that_does_not_answer_is_asked_again_and_then_named(monkeypatch,
     [
         ("nowhere://x/y", "nowhere://x/y: Unrecognized filesystem"),
         ("s3://no-such-bucket/x", "s3://no-such-bucket/x: cannot be reached"),
+        ("s3://me:secret@no-such-bucket/x", "geosweep: s3://no-such-bucket/x: cannot be reached"),
     ],
 )
 def test_a_uri_that_cannot_be_opened_is_named_before_anything_starts(
@@ -164,6 +224,21 @@ def test_a_uri_that_cannot_be_opened_is_named_before_anything_starts(
     assert end.value.code == 2
     assert says in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["50%", "a?b=c#d", "%41", "-x", "it's", "a b", "a+b&c"])
+@pytest.mark.parametrize("kind", ["path", "file", "s3"])
+def test_a_sweep_of_any_name_has_a_folder_of_that_name_in_any_storage(
+    monkeypatch, tmp_path, request, kind, name
+):
+    place = str(tmp_path) if kind == "path" else tmp_path.as_uri()
+    if kind == "s3":
+        place = f"{request.getfixturevalue('object_store')}/{tmp_path.name}"
+    monkeypatch.setenv("GEOSWEEP_STORAGE", place)
+    root = folder.path_of(name)
+    storage.write_file(root, "a", b"1")
+    assert storage.list_files(place, name) == ["a"]
+    assert reach.folder_there(None, None, name) == storage.subfolder(place, name)
 
 
 def test_the_same_folder_is_the_same_sweep_by_its_path_and_by_its_uri(tmp_path):

@@ -183,6 +183,14 @@ def test_exclude_knows_defaults_that_depend_on_other_fields(sweep_of):
     assert [trial.dataset for trial in sweep_of(text).trials] == ["cifar10"]
     text = "points: [100, 500]\nexclude:\n- {m: 100, learning_rate: 1e-3}"
     assert [trial.points for trial in sweep_of(text).trials] == [500]
+    text = "K: [1, 2]\nexclude:\n- {depth: 10}"
+    assert [trial.stages for trial in sweep_of(text).trials] == [2]
+
+
+def test_the_number_of_blocks_is_an_axis_within_bounds(sweep_of):
+    found = sweep_of("depth: [2, 5, 10]\nK: [1, 2]").trials
+    assert {(t.depth, t.stages) for t in found} == {(n, k) for n in (2, 5, 10) for k in (1, 2)}
+    assert {sweep_of(f"K: {k}").trials[0].trial for k in (1, 2)} < {t.trial for t in found}
 
 
 # Keys
@@ -367,7 +375,7 @@ def test_cells_are_counted_after_exclude(sweep_of, monkeypatch):
 @given(
     st.text(max_size=8)
     | st.text("./-a ~\0\n\\%", max_size=6)
-    | st.sampled_from(["..", "...", "con", "NUL.txt", "a" * 300, "\u4e00" * 90, "-", ".a", "a."])
+    | st.sampled_from([".", "..", "...", "con", "a" * 300, "\u4e00" * 90, "-", ".a", "a.", " "])
 )
 def test_a_name_is_that_of_one_folder_or_is_refused(sweep_of, name):
     content = yaml.safe_dump({"name": name}, allow_unicode=True)
@@ -375,15 +383,14 @@ def test_a_name_is_that_of_one_folder_or_is_refused(sweep_of, name):
         found = sweep_of(content).name
     except SweepError:
         refusal(sweep_of, content)
+        assert set("/\0") & set(name) or name in ("", ".", "..") or len(name.encode()) > 200
     else:
         assert found == name
         assert Path("runs", name).resolve().parent == Path("runs").resolve()
-        assert re.fullmatch(r"[\w.-]+", name)
-        assert not name.startswith("-")
         assert len(name.encode()) <= 200
 
 
-@pytest.mark.parametrize("stem", ["..", "...", "-x", "a\nb", "con", "\udce9", "a" * 220])
+@pytest.mark.parametrize("stem", ["\udce9", "a" * 220])
 def test_a_file_whose_name_is_no_name_for_a_folder_needs_a_name_field(tmp_path, stem):
     path = tmp_path / f"{stem}.yaml"
     path.write_text("gamma: 1")
@@ -394,8 +401,9 @@ def test_a_file_whose_name_is_no_name_for_a_folder_needs_a_name_field(tmp_path, 
     assert read(str(path)).name == "fine"
 
 
-def test_file_names_with_spaces_and_letters_of_any_script_are_names(tmp_path):
-    for stem in ("my sweep (2)", "\u00e9t\u00e9", ".hidden", "a'b", "50%"):
+def test_every_file_name_is_a_name(tmp_path):
+    names = ["my sweep (2)", "\u00e9t\u00e9", ".hidden", "a'b", "50%", "-x", "a\nb", "...", "\x1b"]
+    for stem in names:
         path = tmp_path / f"{stem}.yaml"
         path.write_text("gamma: 1")
         assert read(str(path)).name == stem

@@ -61,6 +61,20 @@ def test_nothing_that_controls_a_terminal_is_left_whatever_the_text(text):
     assert terminal.clean(shown) == shown
 
 
+def test_a_password_in_an_address_is_never_shown(geosweep, capsys):
+    address = "http://me:secret@127.0.0.1:9/x"
+    for words in (
+        ["status", "demo", "--address", address],
+        ["run", "demo", "--out", "foo://me:secret@bucket/x"],
+    ):
+        code, said = geosweep(*words)
+        assert code == 2
+        assert "secret" not in said
+    terminal.output().print(address)
+    terminal.say(address)
+    assert capsys.readouterr().out.splitlines() == ["http://127.0.0.1:9/x"] * 2
+
+
 @given(st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"])))
 def test_ordinary_text_is_not_changed(text):
     assert terminal.clean(f"{text}\n\t{text}") == f"{text}\n\t{text}"

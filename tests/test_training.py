@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from models import training
+from models import fits, training
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build, decayed
@@ -53,6 +53,28 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert_close(other[name], one[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("recipe", ["adam", "sgd"])
+@pytest.mark.parametrize("network", ["plain", "resnet"])
+@pytest.mark.parametrize("shape", [CONVOLUTIONAL, CONNECTED])
+@pytest.mark.parametrize("normalisation", ["batch", "none"])
+def test_every_checkpoint_of_a_trial_is_one_of_that_trial(shape, network, recipe, normalisation):
+    data = tiny()
+    fields = shape | {"network": network, "recipe": recipe, "normalisation": normalisation}
+    config = TrialConfig(**fields | {"epochs": 1})
+    for _, _, state in train(config, data):
+        fits.check(config, data, state)
+        moments = {
+            number: {name: value for name, value in of.items() if name != "step"}
+            for number, of in state["optimizer"]["state"].items()
+        }
+        uncounted = state | {"optimizer": {"state": moments, "param_groups": []}}
+        if recipe == "sgd":  # an earlier version saved torch.optim's state
+            fits.check(config, data, uncounted)
+        else:
+            with pytest.raises(ValueError, match="another recipe"):
+                fits.check(config, data, uncounted)
 
 
 def images_of(data, split):

@@ -24,6 +24,7 @@ MEANS = {  # at the edge of every claim with a limit; nothing else makes a diffe
     "ots": OPTIMAL,
     "energy": 5.0,
     "train_accuracy": 0.8,
+    "clean_train_loss": 0.5,
     "test_accuracy": 0.8,
     "relative_std": SPREAD,
     **dict.fromkeys(["lesion_lost", "lesion_top_mean_lost"], FLAT),
@@ -38,14 +39,19 @@ names = pytest.mark.parametrize("name", [claim.name for claim in CLAIMS])
 
 
 def simulated(
-    seeds: int, stages: Sequence[int], gammas: Sequence[float], shift: Shift, later: float = 0
+    seeds: int,
+    stages: Sequence[int],
+    gammas: Sequence[float],
+    shift: Shift,
+    later: float = 0,
+    depths: Sequence[float] = (np.nan,),
 ) -> Evidence:
     """Sweeps of both networks on MNIST, with noise of one size in every number of a trial.
 
     LSS falls by ``later`` from stage to stage.
     """
-    axes = [range(SWEEPS), ["plain", "resnet"], stages, gammas, range(seeds)]
-    columns = ["setting", "network", "stages", "gamma", "seed"]
+    axes = [range(SWEEPS), ["plain", "resnet"], stages, depths, gammas, range(seeds)]
+    columns = ["setting", "network", "stages", "depth", "gamma", "seed"]
     trials = pd.MultiIndex.from_product(axes, names=columns).to_frame(index=False)
     trials = trials.assign(trial=trials.index.astype(str), layers="convolutional", points=1000)
     trials = trials.assign(dataset="mnist", setting=trials.setting.map("sweep {}".format))
@@ -109,6 +115,9 @@ EFFECTS: dict[str, Callable[[pd.Series, pd.Series, pd.Series], dict[str, pd.Seri
         lambda g, r, k: {"curve_speed_variation": -CLEAR * (g > 0)},
     ),
     "decay_lowers_energy": lambda g, r, k: {"energy": -CLEAR * (g > 0)},
+    "plain_degrades": lambda g, r, k: {},
+    "resnet_deepens": lambda g, r, k: {},
+    "decay_against_degradation": lambda g, r, k: {"clean_train_loss": -CLEAR * (g > 0)},
     "straighter_is_better": lambda g, r, k: {
         "lss": -CLEAR * g.rank(method="dense"), "test_accuracy": CLEAR * g.rank(method="dense")
     },
@@ -154,6 +163,10 @@ SWEPT = {  # numbers of stages, and gammas, of the claims that need others than 
 }
 
 
+DEEPER = ("plain_degrades", "resnet_deepens", "decay_against_degradation")
+DEPTHS = dict.fromkeys(DEEPER, (2, 20))
+
+
 def swept(name: str) -> tuple[Sequence[int], Sequence[float]]:
     """The numbers of stages and the gammas that a claim needs."""
     return SWEPT.get(name, ((1,), (0.0, 1e-3, 1e-2)))
@@ -162,7 +175,8 @@ def swept(name: str) -> tuple[Sequence[int], Sequence[float]]:
 @pytest.mark.slow
 @names
 def test_without_an_effect_a_claim_holds_in_at_most_a_twentieth_of_sweeps(name: str) -> None:
-    evidence = simulated(4, *swept(name), without_effect(name))
+    depths = DEPTHS.get(name, (np.nan,))
+    evidence = simulated(4, *swept(name), without_effect(name), depths=depths)
     assert share_that_holds(name, evidence) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / SWEEPS)
 
 
@@ -170,10 +184,15 @@ def test_without_an_effect_a_claim_holds_in_at_most_a_twentieth_of_sweeps(name: 
 @names
 def test_a_difference_of_three_standard_deviations_is_found_with_five_seeds(name: str) -> None:
     def shift(trials: pd.DataFrame) -> dict[str, pd.Series]:
-        return EFFECTS[name](trials.gamma, trials.network == "resnet", trials.stages)
+        resnet = trials.network == "resnet"
+        deeper = CLEAR * (trials.depth > 2) * np.where(resnet, -1, 1)
+        more = {"clean_train_loss": deeper} if name in DEEPER[:2] else {}
+        return more | EFFECTS[name](trials.gamma, resnet, trials.stages)
 
     later = CLEAR if name == "later_straighter" else 0
-    assert share_that_holds(name, simulated(5, *swept(name), shift, later)) >= 0.8
+    depths = DEPTHS.get(name, (np.nan,))
+    evidence = simulated(5, *swept(name), shift, later, depths)
+    assert share_that_holds(name, evidence) >= 0.8
 
 
 def sure_best(random: np.random.Generator, gammas: int = 9, seeds: int = 6) -> bool:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from models.architectures import usual_depth
 from models.config import TrialConfig, completed
 from models.messages import short
 from tune_jobs.errors import SweepError
@@ -97,6 +98,7 @@ DEFAULTS = {name: info.default for name, info in TrialConfig.model_fields.items(
 
 def _is_excluded(cell: dict[str, Any], excluded: list[Axes]) -> bool:
     full = completed(DEFAULTS | cell)
+    full.setdefault("depth", usual_depth(full["layers"], full["stages"]))
     return any(all(full[name] in values for name, values in group.items()) for group in excluded)
 
 

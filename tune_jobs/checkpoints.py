@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,11 +10,19 @@ import torch
 from scoring import places, storage
 
 
-def read(root: str, name: str) -> dict[str, Any] | None:
-    """Read a checkpoint; None if there is none.
+def read(
+    root: str, name: str, check: Callable[[dict[str, Any]], None] = lambda state: None
+) -> dict[str, Any] | None:
+    """Read a checkpoint, with its tensors on the CPU; None if there is none.
+
+    Args:
+        root: the sweep's folder.
+        name: of the checkpoint.
+        check: raises an error if this is the checkpoint of another network.
 
     Raises:
-        storage.Damaged: torch cannot read the file, or a checksum in it does not match.
+        storage.Damaged: torch cannot read the file, a checksum in it does not match, or the check
+            fails.
     """
     content = storage.read_file(root, places.checkpoint(name))
     if content is None:
@@ -22,9 +31,11 @@ def read(root: str, name: str) -> dict[str, Any] | None:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
             if changed := parts.testzip():  # torch writes checksums, but does not compare them
                 raise ValueError(f"the checksum of {changed} does not match")
-        state = torch.load(io.BytesIO(content), weights_only=True)
+        # One that was trained on a GPU may be read on a machine without any.
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(state["epoch"], int) or not isinstance(state["network"], dict):
             raise TypeError("no epoch and no network")
+        check(state)
         return state
 
 

@@ -9,9 +9,9 @@ import typer
 
 from models import messages
 from models.errors import DataError
-from scoring.storage import StoreError
+from scoring.storage import Damaged, StoreError
 from tune_jobs import provenance, surroundings, terminal
-from tune_jobs.commands import cluster, folder, run
+from tune_jobs.commands import cluster, folder, probe, run
 from tune_jobs.errors import SweepError
 
 HELP = """
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for group in (run, folder, cluster):
+for group in (run, folder, probe, cluster):
     app.add_typer(group.app)
 
 
@@ -56,6 +56,9 @@ def main() -> NoReturn:
     except UsageError as error:
         if type(error).__name__ != "NoArgsIsHelpError":  # That one has printed the help already.
             terminal.complain(_usage(error))
+        sys.exit(2)
+    except Damaged as error:
+        terminal.complain(f"{error}; geosweep run sets it aside")
         sys.exit(2)
     except (SweepError, StoreError, DataError) as error:
         terminal.complain(str(error))

@@ -128,6 +128,8 @@ class Driver(NotKept, tune.Callback):
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         # Queue one suggestion at most. A grid may queue more, for a cluster that is growing.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if self._study else "16"
+        # A trial that is only evaluated, or that found the disk full, has no scores to report.
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         tuner = tune.Tuner(
             tune.with_resources(trainable, held),
             param_space={},
@@ -257,6 +259,8 @@ class Driver(NotKept, tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         self._check_folder()
+        if "no_space" in result:
+            raise full_disk(result["no_space"], self._root, self._scratch)
         for line in result.get("set_aside", []):
             self._board.say(line)
         if "epoch" in result:
@@ -300,10 +304,18 @@ class Driver(NotKept, tune.Callback):
 
 
 def train_cell(config: dict[str, Any], setup: Setup) -> None:
-    """Run :func:`tune_jobs.trial.run_trial` in a Ray worker. Only workers import torch."""
+    """Run :func:`tune_jobs.trial.run_trial` in a Ray worker. Only workers import torch.
+
+    A full disk is reported, as Ray Tune would try a trial that failed again, in vain.
+    """
     from tune_jobs.trial import run_trial
 
-    run_trial(config, setup)
+    try:
+        run_trial(config, setup)
+    except Exception as error:
+        if not no_space(error):
+            raise
+        tune.report({"no_space": str(full_disk(error, setup.root))})
 
 
 def _trial_id(trial: Any) -> str:

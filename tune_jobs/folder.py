@@ -2,24 +2,29 @@
 
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from models.config import TrialConfig
 from models.files import given_path
-from models.messages import first_line
+from models.messages import first_line, plain
 from scoring import handover, places, schemas, storage
+from scoring.misplaced import set_all_aside
+from scoring.places import argument
 from scoring.rows import has_all_scores
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import lacking
+from tune_jobs.kept import Description, Progress, wrong
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
+
+LONGEST = 5000  # characters; file systems allow paths of 4,096 bytes
 
 __all__ = ["hold", "holder"]  # re-exported from tune_jobs.lease
 
@@ -86,7 +91,7 @@ def absolute(out: str) -> str:
     """Turn a sweep's folder into a name that holds in every process: absolute path or URI.
 
     Raises:
-        SweepError: the URI cannot be opened, or the path is not UTF-8.
+        SweepError: the URI cannot be opened or reached, or the path is not UTF-8.
     """
     if "://" not in out:
         root = os.path.realpath(given_path(out))
@@ -99,6 +104,11 @@ def absolute(out: str) -> str:
         raise SweepError(
             f"{out}: {error}; a folder is a path or a URI like s3://bucket/sweeps/demo"
         ) from error
+    except OSError as error:  # an object store that does not answer, or does not know the bucket
+        raise SweepError(
+            f"{out}: cannot be reached: {first_line(error)}; name another folder, or set what the "
+            "store needs (AWS_DEFAULT_REGION, AWS_ENDPOINT_URL)"
+        ) from error
 
 
 def path_of(name: str, out: str | None = None) -> str:
@@ -106,7 +116,7 @@ def path_of(name: str, out: str | None = None) -> str:
 
     An empty ``GEOSWEEP_STORAGE`` counts as not set.
     """
-    return absolute(out or f"{os.environ.get('GEOSWEEP_STORAGE') or 'runs'}/{name}")
+    return absolute(out or storage.subfolder(os.environ.get("GEOSWEEP_STORAGE") or "runs", name))
 
 
 def short_path(root: str) -> str:
@@ -115,13 +125,9 @@ def short_path(root: str) -> str:
     return root if relative.startswith("..") else relative
 
 
-def argument(path: str) -> str:
-    """A path as an argument in a command that a message shows, to be pasted into a shell.
-
-    >>> argument("runs/demo"), argument("-a b")
-    ('runs/demo', "'./-a b'")
-    """
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+def shown(path: str) -> str:
+    """A path as a line on the terminal shows it; in quotes if it has invisible characters."""
+    return plain(short_path(path), LONGEST)
 
 
 def identity(root: str) -> tuple[int, int] | None:
@@ -220,14 +226,14 @@ def begun(root: str) -> set[str]:
 
 
 def mend(root: str) -> list[str]:
-    """Set aside files that are torn or foreign: results, and what trials left for scoring.
+    """Set aside what is torn, foreign or misplaced: results, and what trials left for scoring.
 
     Their cells then count as missing. Checkpoints are read by the trials that need them.
 
     Returns:
         A line about each file: its path before it was moved, and what is wrong with it.
     """
-    lines = []
+    lines = set_all_aside(root)
     for trial in handover.waiting(root):
         try:
             handover.check(root, trial)
@@ -315,10 +321,10 @@ def progress(root: str) -> dict[str, Any] | None:
     """The content of ``progress.json``, or None if no driver has written it or it is damaged."""
     try:
         found = json.loads(storage.read_file(root, places.PROGRESS) or b"null")
+        Progress.model_validate(found)
     except (ValueError, RecursionError, storage.Damaged):
         return None
-    whole = isinstance(found, dict) and {"running", "seconds_left"} <= found.keys()
-    return found if whole else None
+    return found
 
 
 def _write(root: str, content: Mapping[str, Any]) -> None:
@@ -340,13 +346,11 @@ def _read(root: str) -> dict[str, Any] | None:
         if content is None:
             return None
         known = json.loads(content)
-        if not isinstance(known, dict) or not isinstance(known.get("name"), str):
-            raise ValueError("not the description of a sweep")
-        for part in ("trials", "extra"):
-            known[part] = [TrialConfig.model_validate(fields) for fields in known[part]]
-        return known
-    except (storage.Damaged, ValueError, KeyError, TypeError, RecursionError) as error:
+        checked = Description.model_validate(known)
+        return {"description": ""} | known | {"trials": checked.trials, "extra": checked.extra}
+    except (storage.Damaged, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, storage.Damaged) else first_line(error)
+        reason = wrong(error) if isinstance(error, ValidationError) else reason
         raise SweepError(
             f"{root}/{places.SWEEP}: torn: {reason}; delete it, geosweep run writes it again"
         ) from error

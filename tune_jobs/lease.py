@@ -50,6 +50,9 @@ def hold(root: str) -> Iterator[None]:
         scoring.storage.StoreError: a link in the folder leads out of it.
     """
     storage.refuse_links(root)
+    for name in (places.LOCK, places.HOLDER) if storage.is_local(root) else ():
+        if Path(root, name).is_dir():
+            raise SweepError(f"{root}/{name}: a folder is in the place of a file; delete it")
     with _locked(root) if storage.is_local(root) else _claimed(root):
         yield
 

@@ -5,10 +5,10 @@ database is updated to the new location when it is next opened. The original is 
 """
 
 import os
-import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from models.datasets import cache_folder
 from scoring import places, storage
+from scoring.places import redact
 
 SWEEP_TAG = "geosweep.sweep"  # tag of a sweep's parent run; its value is the sweep's folder
 SQLITE = "sqlite:///"
@@ -31,8 +32,11 @@ def tracking_uri(root: str) -> str:
     """
     if own := os.environ.get("MLFLOW_TRACKING_URI"):
         return own
-    path = str(here(root) / places.MLFLOW)
-    return SQLITE + path.replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes them
+    return _address(here(root) / places.MLFLOW)
+
+
+def _address(path: Path) -> str:
+    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes them
 
 
 def here(root: str) -> Path:
@@ -43,20 +47,19 @@ def here(root: str) -> Path:
     return cache_folder() / "mlflow" / f"{name}-{sha256(root.encode()).hexdigest()[:8]}"
 
 
-def redact(text: str) -> str:
-    """Remove user names and passwords from the addresses in a text."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
-
-
 def is_there(uri: str) -> bool:
     """Whether MLflow's SQLite database exists; True for any other kind of address."""
     return not uri.startswith(SQLITE) or Path(unquote(uri.removeprefix(SQLITE))).exists()
 
 
-def open_client(root: str) -> Any:
+def open_client(root: str, say: Callable[[str], None] = lambda line: None) -> Any:
     """Open MLflow's client for a sweep, with a database that points at the sweep's folder.
 
     Opts out of the usage statistics that MLflow and other packages send.
+
+    Args:
+        root: the sweep's folder.
+        say: called with a line about a database that was set aside.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -65,37 +68,80 @@ def open_client(root: str) -> Any:
     uri, folder = tracking_uri(root), here(root)
     if not storage.is_local(root):
         folder.mkdir(parents=True, exist_ok=True)
-    adopt(root)
+    is_new = not adopt(root, say)
     # MLflow creates the database's folder under its still encoded name; delete what it created.
     stray = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else folder
     new = [place for place in (stray, *stray.parents) if not place.exists()]
-    client = MlflowClient(uri)
-    client.get_experiment("0")
-    for place in new:
-        with suppress(OSError):
-            place.rmdir()
+    try:
+        if is_new:
+            _create(folder / places.MLFLOW)
+        client = MlflowClient(uri)
+        client.get_experiment("0")
+    finally:
+        for place in new:
+            with suppress(OSError):
+                place.rmdir()
     return client
 
 
-def adopt(root: str) -> None:
+def _create(path: Path) -> None:
+    """Create an MLflow database, which appears when it is complete.
+
+    MLflow makes its tables in many steps, and cannot go on if a kill or a full disk interrupts it.
+    """
+    from mlflow.tracking import MlflowClient
+
+    hidden = f".{path.name}."
+    for left in path.parent.glob(f"{hidden}*"):  # by a process that was killed
+        left.unlink(missing_ok=True)
+    made = path.with_name(f"{hidden}{uuid.uuid4().hex}")
+    try:
+        MlflowClient(_address(made)).get_experiment("0")
+        made.replace(path)
+    except BaseException:
+        for left in path.parent.glob(f"{hidden}*"):  # SQLite adds a journal
+            left.unlink(missing_ok=True)
+        raise
+
+
+def adopt(root: str, say: Callable[[str], None] = lambda line: None) -> bool:
     """Point the database in a sweep's folder at that folder, after a move or a copy.
 
-    A file that is not a database is set aside. Everything is then logged to MLflow again.
+    A file that is not a database is set aside, and so is one that an earlier version left half
+    made. Everything is then logged to MLflow again.
+
+    Args:
+        root: the sweep's folder.
+        say: called with a line about what was set aside.
+
+    Returns:
+        Whether there is a database with tables now, or a server instead.
     """
     path = here(root) / places.MLFLOW
-    if os.environ.get("MLFLOW_TRACKING_URI") or not path.exists():
-        return
-    new = (path.parent / places.ARTIFACTS).as_uri()
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return True
+    if not path.exists():
+        return False
+    why = "a folder is in its place"
     try:
         with closing(sqlite3.connect(path, timeout=10)) as database, database:
-            _point_at(database, new)
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+            if not tables:
+                return False
+            # The first experiment is the last thing that MLflow adds to a new database.
+            if "runs" in tables and database.execute("SELECT 1 FROM experiments").fetchone():
+                _point_at(database, (path.parent / places.ARTIFACTS).as_uri())
+                return True
+            why = "it was left half made"
     except sqlite3.OperationalError as error:
-        if path.is_dir():
-            storage.set_aside(str(path.parent), places.MLFLOW)
-        elif "no such table" not in str(error):  # a new database, which MLflow has yet to fill
+        if not path.is_dir() and "no such table" not in str(error):
             raise
-    except sqlite3.DatabaseError:
-        storage.set_aside(str(path.parent), places.MLFLOW)
+        why = why if path.is_dir() else "it was left half made"
+    except sqlite3.DatabaseError as error:
+        why = str(error)
+    moved = storage.set_aside(str(path.parent), places.MLFLOW)
+    say(f"{path}: torn: {why}; it is in {moved} now, and MLflow gets everything again")
+    return False
 
 
 def _point_at(database: sqlite3.Connection, new: str) -> None:
@@ -150,7 +196,7 @@ def find_parent(client: Any, experiment: str, root: str, earlier: str | None = N
     from mlflow.entities import ViewType
 
     own = not os.environ.get("MLFLOW_TRACKING_URI")
-    names = {root}
+    names = {root, redact(root)}
     if earlier and storage.is_local(earlier) and not Path(earlier).exists():
         names.add(earlier)
     for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
@@ -160,7 +206,7 @@ def find_parent(client: Any, experiment: str, root: str, earlier: str | None = N
                 continue
             if view == ViewType.DELETED_ONLY:
                 client.restore_run(run.info.run_id)
-            if run.data.tags[SWEEP_TAG] != root:
-                client.set_tag(run.info.run_id, SWEEP_TAG, root)
+            if run.data.tags[SWEEP_TAG] != redact(root):
+                client.set_tag(run.info.run_id, SWEEP_TAG, redact(root))
             return run
     return None

@@ -18,6 +18,7 @@ from models.config import TrialConfig
 from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
+from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
 from tune_jobs import folder, processes, signals
 from tune_jobs.cluster.turns import turn
@@ -191,9 +192,9 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
 def _prepare(request: folder.Request, console: Console) -> None:
     """Prepare a folder that this driver holds: set damaged files aside, check the data."""
     root = request.root
-    storage.delete(root, places.PROGRESS)  # written by an earlier driver
     for line in folder.mend(root):
         _say(console, f"{root}/{line}")
+    storage.delete(root, places.PROGRESS)  # written by an earlier driver
     _same_data(request)
 
 
@@ -246,6 +247,8 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
     Returns:
         The trials that were missing there and are now logged, and whether MLflow failed.
     """
+    for line in set_all_aside(root):
+        _say(console, f"{root}/{line}")
     state = folder.inspect(root)
     console.print("bringing MLflow up to date", highlight=False)
     tracker = Tracker(root, state.name, state.description, console.print)
@@ -331,7 +334,7 @@ def _run(
     begun = f" ({len(state.begun)} go on from a checkpoint)" if state.begun else ""
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
     counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
-    name = Text(request.sweep.name, style="bold")
+    name = Text(plain(request.sweep.name), style="bold")
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
     with processes.ray_running(request.address, _is_here(request.address)) as scratch:
         from tune_jobs.driver import Driver

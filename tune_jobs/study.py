@@ -14,13 +14,13 @@ import numpy as np
 
 from models.config import TrialConfig
 from scoring import checked, storage
+from scoring.places import STUDY
 from tune_jobs.errors import SweepError
 from tune_jobs.search import Better, Search, Space, Span
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-STUDY = "study.log"
 AGAIN = 20  # after so many repeated suggestions in a row take any new cell; before, ask again
 TOWARDS: dict[Better, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 

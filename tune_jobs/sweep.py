@@ -6,7 +6,6 @@ With ``search``, Optuna picks from these axes, and from ranges, instead.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -42,31 +41,27 @@ ALIASES = {"K": "stages", "m": "points"}
 ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
 
 LONGEST_NAME = 200  # bytes; file names add to it, and file systems allow 255
-DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names on Windows
 
 
 def check_name(name: str) -> str:
     """Check a sweep's name, which is also the name of its folder.
 
+    Every name that a file system allows is one, also with spaces, line breaks or control
+    characters. Whoever prints it escapes them, with :func:`models.messages.plain`.
+
     Raises:
-        ValueError: it is not a valid or portable name of a folder.
+        ValueError: it is not the name of one folder.
     """
-    if not name.strip(". "):
-        raise ValueError("should have a letter or digit")
-    if name.startswith("-"):
-        raise ValueError("should not start with -, which commands take for an option")
-    if not name.isprintable() or "/" in name:
-        raise ValueError("should have no / and no invisible characters")
-    if len(name.encode()) > LONGEST_NAME:
+    try:
+        length = len(name.encode())
+    except UnicodeError:
+        raise ValueError("should be UTF-8") from None
+    if name in ("", ".", ".."):
+        raise ValueError("should be the name of a folder")
+    if "/" in name or "\0" in name:
+        raise ValueError("should have no / and no NUL")
+    if length > LONGEST_NAME:
         raise ValueError(f"should be at most {LONGEST_NAME} bytes long")
-    if DEVICES.fullmatch(name):
-        raise ValueError("is the name of a device on some systems; choose another one")
-    return name
-
-
-def _word(name: str) -> str:
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError("should be letters, digits, '.', '_' and '-' only")
     return name
 
 
@@ -129,7 +124,7 @@ def _method(value: Any) -> Any:
 class SweepFile(Axes):
     """The fields of a sweep file, besides those of a trial."""
 
-    name: Annotated[Text, AfterValidator(check_name), AfterValidator(_word)] | None = None
+    name: Annotated[Text, AfterValidator(check_name)] | None = None
     description: Annotated[Text, Field(max_length=5000)] = ""
     seeds: Whole | None = Field(
         default=None, ge=1, le=MOST_CELLS, description="replicates: seeds 0, 1, ...; 1 to 10^5"
@@ -268,10 +263,9 @@ def _stem(path: Path, where: str) -> str:
         )
     try:
         return check_name(stem)
-    except ValueError as error:  # includes UnicodeError, for names that are not UTF-8
-        problem = "is not UTF-8" if isinstance(error, UnicodeError) else error
+    except ValueError as error:
         raise SweepError(
-            f"{where}: name = {short(stem)}, from the name of the file: {problem}; "
+            f"{where}: name = {short(stem)}, from the name of the file: {error}; "
             "rename the file, or give it a name: field"
         ) from None
 

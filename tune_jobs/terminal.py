@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from scoring.places import redact
 from tune_jobs.surroundings import NARROWEST, WIDEST
 
 MOST = 10_000  # A message with more characters loses its middle.
@@ -39,13 +40,13 @@ def clean(text: str) -> str:
 
     Returns:
         The text without escape sequences, and with other control characters replaced. Tabs and
-        newlines stay.
+        newlines stay. Addresses lose their user names and passwords.
 
     >>> clean("\x1b[31mred\x1b[0m and \x07bell")
     'red and �bell'
     """
     text = SEQUENCE.sub("", text.replace("\r\n", "\n"))
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    return redact(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 class Terminal(Console):

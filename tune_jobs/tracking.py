@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from models.config import TrialConfig
+from models.messages import plain
 from scoring import places, schemas, storage
 from scoring.handover import ENDED
+from scoring.places import redact
 from scoring.tables import read_rows
 from tune_jobs.mlflow_store import (
     SWEEP_TAG,
@@ -26,7 +28,6 @@ from tune_jobs.mlflow_store import (
     here,
     is_there,
     open_client,
-    redact,
     tracking_uri,
 )
 
@@ -145,7 +146,7 @@ class Tracker:
             )
 
     def _begin(self) -> None:
-        self._client = open_client(self._root)
+        self._client, name = open_client(self._root, self._warn), plain(self._name)
         known = self._client.get_experiment_by_name(self._name)
         if known is None:
             local = tracking_uri(self._root).startswith("sqlite:")
@@ -157,16 +158,16 @@ class Tracker:
             self._experiment = known.experiment_id
             if known.lifecycle_stage == "deleted":
                 self._client.restore_experiment(self._experiment)
-                self._warn(f"MLflow: the experiment {self._name} was deleted there; it is restored")
+                self._warn(f"MLflow: the experiment {name} was deleted there; it is restored")
         earlier = _read_note(self._root).get("root")
         parent = find_parent(self._client, self._experiment, self._root, earlier)
         if parent is not None:
             self._parent = parent.info.run_id
             if parent.info.lifecycle_stage == "deleted":
-                self._warn(f"MLflow: the run of {self._name} was deleted there; it is restored")
+                self._warn(f"MLflow: the run of {name} was deleted there; it is restored")
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {SWEEP_TAG: self._root, "mlflow.note.content": self._description}
+            tags = {SWEEP_TAG: redact(self._root), "mlflow.note.content": self._description}
             run = self._client.create_run(self._experiment, run_name=self._name, tags=tags)
             self._parent = run.info.run_id
         self._runs, has = {}, {}
@@ -207,7 +208,7 @@ class Tracker:
             self._client.update_run(run, status="RUNNING")
             history = self._client.get_metric_history(run, "test_loss")
             self._logged[trial] = {metric.step for metric in history}
-        params = [Param(key, str(value)) for key, value in config.items()]
+        params = [Param(key, str(value)) for key, value in config.items() if value is not None]
         self._client.log_batch(run, params=params)
         self._open.add(trial)
 
@@ -264,7 +265,7 @@ class Tracker:
         self._noted[trial] = str(row["scored_at"])
         content = {
             "uri": _noted_uri(self._root),
-            "root": self._root,
+            "root": redact(self._root),
             "scored_at": self._noted,
         }
         storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())

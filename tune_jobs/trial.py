@@ -6,6 +6,7 @@ import socket
 import time
 import traceback
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from ray import tune
 
+from models import fits
 from models.config import TrialConfig
 from models.network import Network, build, decayed
 from models.training import Epoch, diverged, train, untrained
@@ -46,13 +48,14 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
     if handover.handed_over(setup.root, trial.trial):
         return
     job = _prepare(trial, setup)
-    checkpoint = job.usable(checkpoints.read)
+    checkpoint = job.usable(checkpoints.read, partial(fits.check, trial, job.data))
     row = read_row(job.root, "trials", job.id)
     if row.get("status") == "done":
         _evaluate_only(job, checkpoint, lacks="scores" in job.wanted and not has_all_scores(row))
         return
     history = job.usable(read_history, checkpoint["epoch"]) if checkpoint else None
-    if checkpoint is None or history is None:
+    ended = history is not None and "status" in history["summary"]
+    if checkpoint is None or history is None or not (ended or "optimizer" in checkpoint):
         started = {"started_at": _now()}
         _train(job, None, {"summary": started, "epochs": [], "tracks": []})
     elif "optimizer" in checkpoint:

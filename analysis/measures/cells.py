@@ -71,13 +71,15 @@ def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> 
 
     Returns:
         Frame indexed by ``by``; for each score its mean and ``<score>_ci95``, which is
-        t(0.975, n - 1) s / sqrt(n), and NaN where n < 2.
+        t(0.975, n - 1) s / sqrt(n), and NaN where n < 2 or where all values are equal: no spread
+        between seeds is no evidence.
     """
     group = frame.replace([np.inf, -np.inf], np.nan).groupby(by, observed=True, dropna=False)
     means = frame.groupby(by, observed=True, dropna=False)[list(scores)].mean()
     n, deviation = group[list(scores)].count(), group[list(scores)].std()
     half = deviation * n**-0.5 * stats.t.ppf(0.975, np.where(n > 1, n - 1, np.nan))
-    return means.join(half.where(np.isfinite(means)).add_suffix("_ci95"))
+    spread = deviation > CONSTANT * means.abs()
+    return means.join(half.where(np.isfinite(means) & spread).add_suffix("_ci95"))
 
 
 def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

@@ -168,6 +168,50 @@ def stages_vary(score: str, share: float) -> Check:
     return check
 
 
+def more_blocks(score: str, network: str, sign: int) -> Check:
+    """Compare a network of the most blocks with the same network of the fewest, at equal gamma.
+
+    Args:
+        score: the column to compare.
+        network: which network.
+        sign: +1 if it should be higher with the most blocks, -1 if lower.
+    """
+
+    def check(evidence: Evidence) -> Iterator[Comparison]:
+        for key, trials in evidence.strata("depth"):
+            if key["network"] != network or trials.depth.nunique() < 2:
+                continue
+            for gamma, here in trials.groupby("gamma"):
+                few, most = here.depth.min(), here.depth.max()
+                if few < most:
+                    names = (f"with {few:g} blocks", f"with {most:g}")
+                    a, b = (here[here.depth == n][score] for n in (few, most))
+                    yield from compare(place(key, f"γ = {gamma:g}"), names, a, b, sign)
+
+    return check
+
+
+def decay_helps_deep(score: str, network: str) -> Check:
+    """Compare a network of the most blocks at each gamma in (0, 0.1] with gamma 0.
+
+    Args:
+        score: the column to compare, which weight decay should lower.
+        network: which network.
+    """
+
+    def check(evidence: Evidence) -> Iterator[Comparison]:
+        for key, trials in evidence.strata("depth"):
+            if key["network"] != network or trials.depth.nunique() < 2:
+                continue
+            deep = trials[trials.depth == trials.depth.max()]
+            none, where = _at(deep, 0)[score], place(key, f"{trials.depth.max():g} blocks")
+            for gamma in _decayed(deep):
+                here = _at(deep, gamma)[score]
+                yield from compare(where, ("at γ = 0", f"at {gamma:g}"), none, here, -1)
+
+    return check
+
+
 def with_accuracy(evidence: Evidence) -> Iterator[Comparison]:
     """Check whether test accuracy falls as LSS rises over gammas, for each network separately."""
     for key, trials in evidence.strata():

@@ -25,15 +25,19 @@ COLUMNS = {
 }
 STRAIGHT = 1.25  # Tracks with an LSS up to this count as nearly straight (the paper's: 1.12).
 OPTIMAL = 0.9  # A map with an OTS from this counts as nearly optimal (the paper's: 0.96).
-STRATUM = ["dataset", "layers", "stages", "network", "points", "setting"]
+STRATUM = ["dataset", "layers", "stages", "depth", "network", "points", "setting"]
 
 
 class Evidence(NamedTuple):
     """The trials of a sweep on which claims are checked, and the stages of each."""
 
-    trials: pd.DataFrame  # from robustness.of_trials; ``setting``: other varying columns, as text
-    tracks: pd.DataFrame  # LSS of each stage after training
-    points: pd.DataFrame  # whether each point is ``correct``, by ``trial``; may have no rows
+    trials: pd.DataFrame
+    """From robustness.of_trials. ``depth`` is null if it does not vary. ``setting`` has the other
+    columns that vary, as text."""
+    tracks: pd.DataFrame
+    """LSS of each stage after training."""
+    points: pd.DataFrame
+    """Whether each point is ``correct``, by ``trial``; may have no rows."""
 
     def strata(self, *without: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """Yield each combination of the columns of STRATUM, except some, with its trials."""
@@ -53,7 +57,10 @@ def evidence(results: Results, trials: pd.DataFrame | None = None) -> Evidence:
         trials: from :func:`analysis.measures.robustness.of_trials`, if it is already computed.
     """
     trials = without_collapsed(of_trials(results) if trials is None else trials)
-    others = [name for name in varying(results.trials) if name != "layers"]
+    others = varying(results.trials)
+    if "depth" not in others:
+        trials = trials.assign(depth=np.nan)
+    others = [name for name in others if name not in STRATUM]
     tracks = as_strings(results.tracks[COLUMNS["tracks"]])
     last = tracks[tracks.epoch == tracks.groupby("trial").epoch.transform("max")]
     points = results.samples.loc[results.samples.stage == 1, COLUMNS["samples"]]
@@ -190,6 +197,8 @@ def place(key: Mapping[str, Any], *extra: str, m: bool = False) -> str:
     parts = [str(key["dataset"])]
     if "stages" in key:
         parts.append(f"K = {key['stages']}")
+    if pd.notna(key.get("depth")):
+        parts.append(f"{key['depth']:g} blocks")
     if "network" in key:
         parts.append(network_name(key["network"]))
     if m:

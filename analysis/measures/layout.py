@@ -32,6 +32,7 @@ HEADINGS = {
     "stages": "K",
     "gamma": "γ",
     "points": "m",
+    "depth": "blocks per stage",
     "train_accuracy": "running train accuracy",
     "geodesic_excess_initial": "geodesic excess before training",
     "straightness_factor_initial": "straightness factor before training",
@@ -134,6 +135,7 @@ DECIMALS = {
     "low": 2,
     "high": 2,
     "auc": 3,
+    "clean_train_loss": 3,
     "wrong": 1,
     "mixed_ratio": 2,
     "mixed_ratio_different": 2,
@@ -141,6 +143,12 @@ DECIMALS = {
     "mixed_ratio_different_matched": 2,
     "lss_random": 2,
 }
+
+
+WITHOUT = (
+    "A mean without an interval is of one seed, or of seeds that all gave the same number: no "
+    "spread is no evidence."
+)
 
 
 def heading(name: str) -> str:
@@ -165,7 +173,8 @@ def plural(count: int, noun: str) -> str:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as people read it: texts, plain headings, ``mean ± half-width`` in one column.
 
-    An OTS that is missing because its trials have collapsed reads "collapsed".
+    A mean without an interval stands alone; :func:`reason` says why. An OTS that is missing because
+    its trials have collapsed reads "collapsed".
     """
     shown = {}
     for name in table.columns:
@@ -180,6 +189,15 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             texts = ["collapsed" if c and not t else t for t, c in zip(texts, lost, strict=True)]
         shown[heading(name)] = texts
     return pd.DataFrame(shown, dtype="str")
+
+
+def reason(table: pd.DataFrame) -> str:
+    """Why some means of several seeds have no interval; empty if all have one."""
+    if "seeds" not in table or not (table.seeds > 1).any():
+        return ""
+    names = [name for name in table if f"{name}_ci95" in table]
+    alone = [(table[name].notna() & table[f"{name}_ci95"].isna()).any() for name in names]
+    return WITHOUT if any(alone) else ""
 
 
 def _text(name: str, value: object) -> str:
@@ -234,9 +252,11 @@ def as_text(table: pd.DataFrame, form: str) -> str:
     folded, phrase = fold(table)
     shown = readable(folded)
     if form == "latex":
-        return (latex_comment(f"every row: {phrase}") if phrase else "") + latex(shown)
-    note = f"Every row: {markdown_text(phrase)}\n\n" if phrase else ""
-    return note + markdown(shown)
+        notes = [f"every row: {phrase}" if phrase else "", reason(table)]
+        return "".join(latex_comment(note) for note in notes if note) + latex(shown)
+    phrase, why = f"Every row: {markdown_text(phrase)}" if phrase else "", reason(table)
+    note = f"{phrase}. {why}" if phrase and why else phrase or why
+    return (f"{note}\n\n" if note else "") + markdown(shown)
 
 
 def _csv(table: pd.DataFrame) -> str:

@@ -48,7 +48,7 @@ def missing(cells: Cells | None, results: Results) -> pd.DataFrame | None:
     """The :func:`planned` configurations that have no trial, one per row; None if not known."""
     if cells is None:
         return None
-    known = _known(results)
+    known = _known(cells, results)
     there = {_key(row, known) for row in results.trials[known].to_dict("records")}
     left = [cell for cell in cells if _key(cell, known) not in there]
     return pd.DataFrame(left, columns=CONFIG_FIELDS)
@@ -58,7 +58,7 @@ def extra_sentence(cells: Cells | None, results: Results) -> str:
     """Say how many trials are not :func:`planned`, and how they differ; empty if all are."""
     if not cells:
         return ""
-    known = _known(results)
+    known = _known(cells, results)
     own = {_key(cell, known) for cell in cells}
     rows = results.trials[known].to_dict("records")
     extra = [row for row in rows if _key(row, known) not in own]
@@ -82,9 +82,13 @@ def extra_sentence(cells: Cells | None, results: Results) -> str:
     )
 
 
-def _known(results: Results) -> list[str]:
-    """Fields that every trial has. Older trials may lack a field, so do not compare by it."""
-    return [name for name in CONFIG_FIELDS if results.trials[name].notna().all()]
+def _known(cells: Cells, results: Results) -> list[str]:
+    """Fields that every cell and every trial has. Older ones may lack a field."""
+    return [
+        name
+        for name in CONFIG_FIELDS
+        if results.trials[name].notna().all() and all(cell[name] is not None for cell in cells)
+    ]
 
 
 def _key(cell: dict[Any, Any], names: list[str]) -> tuple[str, ...]:

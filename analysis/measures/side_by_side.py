@@ -14,6 +14,7 @@ from analysis.measures.cells import (
 )
 from analysis.results import Results
 
+DEPTHS = {1: 10, 4: 5}  # K -> blocks of each stage in the paper (Table 1)
 QUANTITIES = {
     "train_accuracy": "Train accuracy",
     "test_accuracy": "Test accuracy",
@@ -70,7 +71,12 @@ def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.Dat
     ]
     table = pd.concat([part.reset_index() for part in [*parts, _shares(results, trials)]])
     table.loc[table.stages == 1, "here_std"] = np.nan
-    whole = pd.concat([_with_paper(key, group) for key, group in table.groupby(KEY, dropna=False)])
+    depth = trials.groupby(
+        KEY, dropna=False
+    ).depth.max()  # NaN: Table 1; in the setting if it varies
+    whole = pd.concat(
+        [_with_paper(key, group, depth[key]) for key, group in table.groupby(KEY, dropna=False)]
+    )
     whole = whole[whole.here.notna() | whole.paper.notna()]
     whole["difference"] = whole.here - whole.paper
     return whole[ORDER].astype({"table": "Int64"}).reset_index(drop=True)
@@ -97,12 +103,12 @@ def _shares(results: Results, trials: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index(["quantity", "segment"])
 
 
-def _with_paper(key: tuple, group: pd.DataFrame) -> pd.DataFrame:
+def _with_paper(key: tuple, group: pd.DataFrame, depth: float) -> pd.DataFrame:
     """Join the numbers measured for one key with those that the paper has for it."""
     dataset, layers, stages, *_ = key
     known = paper.numbers()
     known = known[(known.dataset == dataset) & (known.stages == stages)]
-    if layers != "convolutional":
+    if layers != "convolutional" or (depth > 0 and depth != DEPTHS.get(stages)):
         known = known[:0]
     on = ["network", "gamma", "quantity", "segment"]
     known = known[["table", *on, "gamma_printed", "paper", "paper_std"]]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.measures.cells import done
 from analysis.measures.intervention import any_effects
 from analysis.measures.search import Search, candidates
-from analysis.plots import files
+from analysis.plots import depth, files
 from analysis.plots.curve import any_curve, speed_by_block
 from analysis.plots.intervention import intervention
 from analysis.plots.robustness import (
@@ -149,6 +149,17 @@ FIGURES = {
         "directions.",
         "a trial with a straightness factor",
         _any_factors,
+    ),
+    "scores_against_depth": Spec(
+        depth.scores_against_depth,
+        "Accuracy and scores against the number of blocks",
+        "",
+        "Train loss, accuracies, LSS, geodesic excess and OTS against blocks per stage, by network",
+        "Degradation (section 3.2, eq. 26): whether more blocks fit the train split worse. At the "
+        f"end of training at up to two γ: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS), the "
+        "values at random. n grows along the axis, and so do √n and the excess of a random track.",
+        "trials with several numbers of blocks (depth)",
+        lambda results, _: depth.varies(results),
     ),
     "tracks_by_gamma": Spec(
         tracks_by_gamma,

@@ -22,13 +22,20 @@ from analysis.plots.style import MARKERS
 
 PANEL = ["dataset", "layers", "stages"]
 SPLIT = 3  # Up to so many combinations of other settings get lines of their own; more are averaged.
+APART = ["depth"]  # Networks that differ in these are never averaged.
 MANY = 12  # Up to so many gammas have a legend; more have a colour bar and a logarithmic axis.
 
 
 def splitting(done: pd.DataFrame) -> list[str]:
-    """Other settings that vary, or none if they make more combinations than SPLIT."""
+    """Other settings that vary; those of APART only, if the rest make more combinations than SPLIT.
+
+    Args:
+        done: trials.
+    """
     extra = varying(done)
-    return extra if len(done[extra].drop_duplicates()) <= SPLIT else []
+    rest = [name for name in extra if name not in APART]
+    few = len(done[rest].drop_duplicates()) <= SPLIT
+    return [name for name in extra if few or name in APART]
 
 
 def at(frame: pd.DataFrame, key: Mapping) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from scoring.places import argument
 from tune_jobs.cluster.aws import (
     FORBIDDEN,
     NOTE,
@@ -119,7 +120,7 @@ def key(account: Account) -> Iterator[Finding]:
         return
     known = {pair["KeyName"] for pair in account.ec2.describe_key_pairs()["KeyPairs"]}
     for name in sorted(map(str, names - known)):
-        fix = f"aws ec2 import-key-pair --region {account.region} --key-name {name} ..."
+        fix = f"aws ec2 import-key-pair --region {account.region} --key-name {argument(name)} ..."
         yield Finding(WRONG, f"{name}: AWS has no such key in {account.region}", fix)
         return
     yield Finding(OK, str(file))

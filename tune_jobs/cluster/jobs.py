@@ -18,9 +18,10 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from models.messages import short
+from scoring.places import argument
 from tune_jobs import processes, provenance, signals
 from tune_jobs.cluster.reach import DASHBOARD, folder_there, token, tunnel
 from tune_jobs.errors import SweepError
@@ -68,7 +69,7 @@ def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmission
     token()
     from requests import RequestException
 
-    given = f"--cluster {cluster}" if cluster else f"--address {address}"
+    given = f"--cluster {argument(cluster)}" if cluster else f"--address {address}"
     with tunnel(cluster, DASHBOARD) if cluster else nullcontext() as port:
         url = f"127.0.0.1:{port}" if port else str(address)
         logging.disable(logging.INFO)  # Ray's client logs every upload.
@@ -140,7 +141,7 @@ def submit(
     """
     content = {}
     if not named:
-        content["GEOSWEEP_STORAGE"] = folder.removesuffix(f"/{sweep.name}")
+        content["GEOSWEEP_STORAGE"] = folder.rpartition("/")[0]
     out = ["--out", folder] if named else []
     there = sweep.source in builtin()
     name = sweep.source if there else "-"
@@ -158,12 +159,21 @@ def submit(
         client,
         command,
         content,
-        f"{sweep.name}-{datetime.now():%Y%m%d-%H%M%S}",
+        f"{_word(sweep.name)}-{datetime.now():%Y%m%d-%H%M%S}",
         {
             SWEEP: sweep.name,
             FOLDER: folder,
         },
     )
+
+
+def _word(name: str) -> str:
+    """A name for a job, which is part of addresses and of commands.
+
+    >>> _word("-my sweep?"), _word("---")
+    ('my-sweep-', 'sweep')
+    """
+    return re.sub(r"[^\w.-]", "-", name).lstrip("-") or "sweep"
 
 
 def _send(
@@ -252,6 +262,12 @@ def _folder(job: "JobDetails") -> str:
     return (job.metadata or {}).get(FOLDER, "")
 
 
+def _names(job: "JobDetails") -> tuple[str, str]:
+    """The name of a sweep's folder, as it is in a path and as it may be in a URI."""
+    name = _folder(job).rpartition("/")[2]
+    return name, unquote(name)
+
+
 def sweeps(client: "JobSubmissionClient") -> list["JobDetails"]:
     """The jobs of a cluster that are sweeps, oldest first."""
     jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
@@ -278,7 +294,7 @@ def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) 
         with suppress(SweepError):
             there = folder_there(cluster, which, which)
             found = found or [job for job in known if _folder(job) == there]
-        found = found or [job for job in known if _folder(job).rpartition("/")[2] == which]
+        found = found or [job for job in known if which in _names(job)]
         if found:
             return found[-1]
     have = ", ".join(str(job.submission_id) for job in known[-5:]) or "none"

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from scoring.places import argument
+
 LIMIT = 3  # setups of one type that fail in a row; a third one is no bad luck any more
 LAUNCH = re.compile(r"Failed to launch (\d+) nodes of type (\S+): (.*)")
 STEP = re.compile(r"Update instance (\w+)->(\w+) \(id=([^,]*), type=([^,]*),[^)]*\): (.*)")
@@ -91,14 +93,15 @@ def explain(known: dict[str, Type], cluster: str | None = None) -> list[str]:
         if found.launches:
             said.append(
                 f"{name}: {found.launches} launches failed, the last at {found.when}: {found.why} "
-                f"(geosweep doctor --cluster {file} looks for causes)"
+                f"(geosweep doctor --cluster {argument(file)} looks for causes)"
             )
         if found.setups:
             end = "the head orders no more of them; " if found.stopped else ""
             said.append(
                 f"{name}: {found.setups} setups failed in a row, the last at {found.when}; {end}"
-                f"ray exec {file} 'tail -n 100 /tmp/ray/session_latest/logs/monitor*' says why, "
-                f"ray up {file} starts again"
+                f"ray exec {argument(file)} "
+                "'tail -n 100 /tmp/ray/session_latest/logs/monitor*' says why, "
+                f"ray up {argument(file)} starts again"
             )
     return said
 

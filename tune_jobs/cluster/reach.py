@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from models.files import given_path
 from scoring import places
-from scoring.storage import open_folder, refuse, write_file
+from scoring.storage import open_folder, refuse, subfolder, write_file
 from tune_jobs import processes, signals
 from tune_jobs.cluster.keys import check
 from tune_jobs.errors import SweepError
@@ -92,7 +92,7 @@ def _folder_there(cluster: str | None, out: str | None, name: str) -> str:
             "--out: give an absolute path or a URI that all nodes reach. A name alone needs "
             "GEOSWEEP_STORAGE, which neither the cluster file nor the environment sets"
         )
-    return f"{storage.rstrip('/')}/{(out or name).strip('/')}"
+    return subfolder(storage, (out or name).strip("/"))
 
 
 @contextmanager

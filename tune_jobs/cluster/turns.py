@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from models.messages import plain
 from tune_jobs.errors import SweepError
 
 QUEUE = ".geosweep/queue"  # in the home folder, a folder for each cluster
@@ -80,7 +81,7 @@ def _ahead(place: Path, ticket: Path) -> list[str]:
             continue
         nanoseconds, process, sweep = other.stem.split("-", 2)
         since = datetime.fromtimestamp(int(nanoseconds) / 1e9)
-        found.append(f"{sweep} (process {process}, here since {since:%Y-%m-%d %H:%M:%S})")
+        found.append(f"{plain(sweep)} (process {process}, here since {since:%Y-%m-%d %H:%M:%S})")
     return found
 
 

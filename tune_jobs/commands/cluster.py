@@ -3,16 +3,19 @@
 import time
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import unquote
 
 import typer
 
+from models.messages import plain
 from scoring import places
+from scoring.places import argument
 from tune_jobs import folder, service, sweep
 from tune_jobs.cluster import aws, jobs, leftovers, orders, reach
 from tune_jobs.cluster.doctor import examine
 from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
-from tune_jobs.mlflow_store import redact, tracking_uri
+from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -65,8 +68,10 @@ def submit(
     with jobs.connect(cluster, address) as client:
         ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
         job = jobs.submit(client, found, there, arguments, named=out is not None)
-        where = f"--cluster {cluster}" if cluster else f"--address {address}"
-        say(f"job      {job}\nfolder   {there}")
+        where = (
+            f"--cluster {argument(cluster)}" if cluster else f"--address {argument(address or '')}"
+        )
+        say(f"job      {job}\nfolder   {plain(there, folder.LONGEST)}")
         if ahead:
             say(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
         say(f"log      geosweep logs {job} {where}")
@@ -168,10 +173,10 @@ def fetch(
     if state.rows:
         page, unseen = service.report(root, state.name)
         missed = missed or unseen is not None
-        say(f"report   {page}")
+        say(f"report   {plain(page, folder.LONGEST)}")
     say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
-    new = f"{redact(tracking_uri(root))} ({len(done)} trials new)"
-    say(f"MLflow   {new}; geosweep ui {folder.argument(root)}")
+    new = f"{tracking_uri(root)} ({len(done)} trials new)"
+    say(f"MLflow   {new}; geosweep ui {argument(root)}")
     if missed:
         raise typer.Exit(1)
 
@@ -241,7 +246,7 @@ def _name(uri: str) -> str:
         SweepError: it could not be the name of a sweep.
     """
     try:
-        return sweep.check_name(uri.rpartition("/")[2])
+        return sweep.check_name(unquote(uri.rpartition("/")[2]))
     except ValueError as error:
         raise SweepError(f"{uri}: its last part {error}; name a folder with --out") from None
 

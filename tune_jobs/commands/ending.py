@@ -14,11 +14,12 @@ from rich.text import Text
 from models.config import TrialConfig
 from scoring import places
 from scoring.history import read_history
+from scoring.places import argument
 from scoring.schemas import TABLES
 from scoring.storage import Damaged, list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
-from tune_jobs.folder import Request, State, argument, short_path
+from tune_jobs.folder import Request, State, short_path, shown
 from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.mlflow_store import is_there, tracking_uri
 from tune_jobs.terminal import say
@@ -254,11 +255,11 @@ def _counts(state: State) -> str:
 
 def _places(root: str, page: str | None) -> list[tuple[str, str]]:
     """Where the report, the tables and MLflow's pages are."""
-    lines = [("report", short_path(page))] if page else []
+    lines = [("report", shown(page))] if page else []
     tables = [table for table in TABLES if list_files(root, places.table_folder(table))]
     if tables:
         which = tables[0] if len(tables) == 1 else f"{{{','.join(tables)}}}"
-        lines.append(("tables", f"{short_path(root)}/{places.RESULTS}/{which}/*.parquet"))
+        lines.append(("tables", f"{shown(root)}/{places.RESULTS}/{which}/*.parquet"))
     if is_there(tracking_uri(root)):
         lines.append(("MLflow", f"geosweep ui {argument(short_path(root))}"))
     return lines

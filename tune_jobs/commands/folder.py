@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from models.messages import plain
 from scoring import storage
+from scoring.places import argument
 from tune_jobs import folder, processes, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
@@ -20,7 +22,7 @@ from tune_jobs.commands import options
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration, labels
-from tune_jobs.mlflow_store import adopt, is_there, redact, server, tracking_uri
+from tune_jobs.mlflow_store import adopt, is_there, server, tracking_uri
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -80,7 +82,7 @@ def _show_counts(state: folder.State) -> None:
         "to evaluate": len(state.unevaluated),
         "to evaluate, but kept no weights": len(state.weightless),
     }
-    title = Text.assemble((state.name, "bold"), f": {state.planned} trials")
+    title = Text.assemble((plain(state.name), "bold"), f": {state.planned} trials")
     output().print(title, soft_wrap=True)
     for what, count in counts.items():
         if count or what == "done":
@@ -104,9 +106,7 @@ def _show_driver(state: folder.State) -> None:
     else:
         only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
         names = " ".join(state.evaluations)
-        command = (
-            f"geosweep evaluate {folder.argument(state.root)} {names}" if only else "geosweep run"
-        )
+        command = f"geosweep evaluate {argument(state.root)} {names}" if only else "geosweep run"
         say(f"not running; {command} continues")
 
 
@@ -124,7 +124,7 @@ def sync(directory: options.Folder) -> None:
     folder.inspect(root)
     with folder.hold(root):
         done, missed = service.sync(root, output())
-    say(f"{len(done)} trials logged to {redact(tracking_uri(root))}")
+    say(f"{len(done)} trials logged to {tracking_uri(root)}")
     if missed:
         raise typer.Exit(1)
 
@@ -202,11 +202,11 @@ def ui(
     if not is_there(tracking_uri(root)):
         raise SweepError(
             f"{root}: MLflow on this machine has no results of it yet; "
-            f"geosweep sync {folder.argument(directory)}"
+            f"geosweep sync {argument(directory)}"
         )
-    adopt(root)
+    adopt(root, complain)
     with server(root) as (environment, place):
-        raise typer.Exit(_serve(redact(tracking_uri(root)), host, port, environment, place))
+        raise typer.Exit(_serve(tracking_uri(root), host, port, environment, place))
 
 
 def _check_port(host: str, port: int) -> None:

@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Sequence
 
 from models.config import TrialConfig
+from models.messages import plain
+from scoring.places import argument
 from scoring.tables import read_table
 from tune_jobs import evaluations, folder
 from tune_jobs.commands.ending import some
@@ -36,8 +38,8 @@ def keep_apart(sweep: Sweep, root: str) -> None:
     trials = f"{len(others)} {'trial' if len(others) == 1 else 'trials'}"
     raise SweepError(
         f"{sweep.source}: {here} holds {trials} that this sweep does not have "
-        f"({_difference(others, sweep.trials)}); --out {folder.argument(_free(here))} uses another "
-        f"folder, --out {folder.argument(here)} keeps both sweeps in this one"
+        f"({_difference(others, sweep.trials)}); --out {argument(_free(here))} uses another "
+        f"folder, --out {argument(here)} keeps both sweeps in this one"
     )
 
 
@@ -66,9 +68,9 @@ def show(request: folder.Request) -> None:
     status = {row["trial"]: row["status"] for row in rows if row["trial"] in ids}
     done = sum(word == "done" for word in status.values())
     axes = f", suggested over {', '.join(sweep.space)}" if sweep.search else ""
-    say(f"{sweep.name}: {sweep.search.trials if sweep.search else len(cells)} cells{axes}")
+    say(f"{plain(sweep.name)}: {sweep.search.trials if sweep.search else len(cells)} cells{axes}")
     there = f"{done} of them done" if done else "none done"
-    say(f"folder   {folder.short_path(root)} ({there} there)")
+    say(f"folder   {folder.shown(root)} ({there} there)")
     varying = varying_fields(sweep.trials)
     fixed = [name for name in TrialConfig.model_fields if name not in varying]
     if other := [name for name in fixed if not _is_default(sweep.trials[0], name)]:

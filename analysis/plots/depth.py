@@ -1,0 +1,131 @@
+"""Degradation with depth (section 3.2, eq. 26): accuracies and scores against the blocks."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from analysis.measures import cells
+from analysis.measures.cells import mean_interval, varying, without_collapsed
+from analysis.plots import panels, scales, style
+from analysis.plots.style import INITIAL
+from analysis.results import Results
+
+SHOWN = {
+    "clean_train_loss": "clean train loss (nat)",
+    "clean_train_accuracy": "clean train accuracy (fraction)",
+    "test_accuracy": "test accuracy (fraction)",
+    "lss": "LSS (dimensionless)",
+    "geodesic_excess": "geodesic excess (1: geodesic)",
+    "ots": "OTS (fraction, m = {m})",
+}
+PAPER = [0.0, 1e-1]  # gammas to show if there are many
+
+
+def varies(results: Results) -> bool:
+    """Whether trials that are done have several numbers of blocks."""
+    return "depth" in varying(cells.done(results))
+
+
+def scores_against_depth(results: Results) -> Figure:
+    """Losses, accuracies and scores against the number of blocks: a line per network and gamma.
+
+    Args:
+        results: from :func:`analysis.results.load`; trials that are done are drawn.
+
+    Returns:
+        Figure with two rows of three panels per dataset, layers, K and up to three combinations of
+        other settings, and lines for up to two gammas. Points are means over seeds, bars their 95%
+        t-intervals. Baselines: each network before training (dotted, in its colour), sqrt(n) and
+        1/m (dashed). Both axes are logarithmic where numbers differ by orders of magnitude.
+    """
+    done = without_collapsed(cells.done(results))
+    if not varies(results):
+        return style.nothing("all trials have the same number of blocks")
+    by = [name for name in (*panels.PANEL, *panels.splitting(done)) if name != "depth"]
+    places = done[by].drop_duplicates().sort_values(by).to_dict("records")
+    gammas = panels.chosen(sorted(done.gamma.unique()), PAPER, 2)
+    networks = sorted(done.network.unique())
+    figure, grid = style.sheet(
+        2 * len(places), 3, (2.3, 1.8), gaps=(1.0, 0.75), top=0.55, beside=1.6
+    )
+    for i, place in enumerate(places):
+        here = panels.at(done, place)
+        axes_of = grid[2 * i : 2 * i + 2].ravel()
+        for axes, (score, label) in zip(axes_of, SHOWN.items(), strict=True):
+            seen = [
+                height
+                for network in networks
+                for k, gamma in enumerate(gammas)
+                for height in _line(axes, here, score, network, gamma, k)
+            ]
+            seen += _random(axes, here, score)
+            _bound(axes, score, seen)
+            axes.set_ylabel(label.format(m=panels.sizes(here)))
+            _blocks_axis(axes, sorted(here.depth.unique()))
+        panels.row_title(axes_of[0], panels.row_name(place, by[3:]))
+    style.legend(figure, _handles(networks, gammas))
+    return figure
+
+
+def _look(network: str, k: int) -> dict:
+    """Colour by network; the second gamma has dashes and squares."""
+    return style.line_style(network, 1) | {"linestyle": "-" if k == 0 else "--", "marker": "os"[k]}
+
+
+def _line(
+    axes: Axes, rows: pd.DataFrame, score: str, network: str, gamma: float, k: int
+) -> list[float]:
+    """Draw a network's means at one gamma, and for k = 0 its values before training."""
+    own = rows[(rows.network == network) & (rows.gamma == gamma)]
+    mean = mean_interval(own, ["depth"], [score])
+    x = mean.index.to_numpy("float64") * (1 + 0.03 * k)
+    style.bars(axes, list(x), mean[score], mean[f"{score}_ci95"], _look(network, k))
+    if k or f"{score}_initial" not in own:
+        return [*mean[score]]
+    before = own.groupby("depth")[f"{score}_initial"].mean()
+    colour = style.COLOURS.get(network, "0.2")
+    axes.plot(before.index, before, label=INITIAL, **style.initial_style(colour))
+    return [*mean[score], *before]
+
+
+def _random(axes: Axes, rows: pd.DataFrame, score: str) -> list[float]:
+    """Draw the value at random of a score that has one, at each number of blocks."""
+    column = style.RANDOM.get(score, ("",))[0]
+    if column not in rows:
+        return []
+    random = rows.groupby("depth")[column].mean()
+    axes.plot(random.index, random, linestyle="--", **style.BASELINE)
+    style.name_line(axes, random.iloc[-1], style.RANDOM[score][1])
+    return [*random]
+
+
+def _bound(axes: Axes, score: str, seen: list[float]) -> None:
+    if score in ("lss", "geodesic_excess"):
+        scales.limit(axes, seen, log=True)
+    elif score.endswith("loss"):
+        scales.logarithmic(axes, seen)
+    else:
+        axes.set_ylim(-0.04, 1.04)
+
+
+def _blocks_axis(axes: Axes, blocks: list[int]) -> None:
+    """A logarithmic x axis of numbers of blocks, with a tick at each."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([float(n) for n in blocks]))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(blocks[0] / 1.15, blocks[-1] * 1.15)
+    axes.set_xlabel("blocks per stage")
+
+
+def _handles(networks: list[str], gammas: list[float]) -> list[Line2D]:
+    lines = []
+    for network in networks:
+        for k, gamma in enumerate(gammas):
+            label = f"{panels.network_name(network)}, γ = {gamma:g}"
+            lines.append(Line2D([], [], label=label, **_look(network, k)))
+    lines.append(style.baseline_handle(f"same network\n{INITIAL}", ":"))
+    lines.append(style.baseline_handle("random: √n, 1/m", "--", 1))
+    return lines

@@ -1,0 +1,60 @@
+"""The figures of a probed model, and a command that writes them.
+
+Command: ``python -m analysis.probe runs/probe-resnet18`` reads ``probe.json`` there, which
+``geosweep probe`` wrote, and writes ``depth`` and ``tracks`` as PNG and SVG next to it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from analysis.plots.files import clean, render, save  # before matplotlib
+
+# isort: split
+from analysis.plots import probe
+from scoring.storage import StoreError, read_file
+
+
+def draw(root: str) -> list[str]:
+    """Draw the figures of a folder.
+
+    Args:
+        root: path or URI of the folder.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        ValueError: ``probe.json`` is not what ``geosweep probe`` writes.
+        StoreError: the folder cannot be read or written.
+    """
+    try:
+        results = json.loads(read_file(root, "probe.json") or "null")["results"]
+        figures = {"depth": probe.depth(results), "tracks": probe.tracks(results)}
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{root}/probe.json: not from this version of geosweep probe") from error
+    written = []
+    for name, figure in figures.items():
+        clean(figure)
+        content = render(figure, name)
+        save(content, root, name)
+        written += [f"{name}.{form}" for form in content]
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the figures of a folder and print their names; 2, with one message, after an error."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.probe", description=__doc__)
+    parser.add_argument("folder", metavar="DIR", help="where geosweep probe wrote probe.json")
+    given = parser.parse_args(arguments)
+    try:
+        print(*draw(given.folder), sep="\n")
+    except (ValueError, StoreError, OSError) as error:
+        print(f"analysis.probe: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

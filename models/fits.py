@@ -1,0 +1,62 @@
+"""Whether a checkpoint is one of a trial: names, shapes and types of everything in it."""
+
+from typing import Any
+
+import torch
+
+from models.config import TrialConfig
+from models.datasets import Dataset
+from models.network import build
+from models.training import make_optimizer
+
+
+def check(config: TrialConfig, data: Dataset, checkpoint: dict[str, Any]) -> None:
+    """Check that a checkpoint can go on training a trial, or be evaluated.
+
+    ``load_state_dict`` converts other types of tensors without a word, so training would go on
+    with other numbers; other shapes would fail it.
+
+    Args:
+        config: the trial.
+        data: its data set.
+        checkpoint: its ``epoch``, ``network`` and, unless training has ended, ``optimizer``.
+
+    Raises:
+        ValueError: the checkpoint is of another trial; the message names the first difference.
+    """
+    network = build(config, data.image, data.classes)
+    state, wanted = checkpoint["network"], network.state_dict()
+    if state.keys() != wanted.keys():
+        raise ValueError("its weights are those of another network")
+    for name, value in wanted.items():
+        _compare(name, state[name], value)
+    if "optimizer" in checkpoint:
+        own = make_optimizer(network, config).state_dict()["state"]
+        state = checkpoint["optimizer"]["state"]
+        # Earlier versions saved the states of torch.optim: none before the first step.
+        if state or checkpoint["epoch"] > 0:
+            _check_optimizer(own, state, {"step"} if config.recipe == "sgd" else set())
+
+
+def _check_optimizer(own: dict[int, Any], state: dict[int, Any], spare: set[str]) -> None:
+    """Compare the state of an optimizer, by parameter, with that of this trial's.
+
+    The names in ``spare`` may be missing, as torch.optim counts no steps of SGD.
+    """
+    if state.keys() != own.keys():
+        raise ValueError("its optimizer is that of another network")
+    for number, wanted in own.items():
+        if {*spare, *state[number]} != wanted.keys():
+            raise ValueError("its optimizer is that of another recipe")
+        for name, value in state[number].items():
+            _compare(f"{name} of parameter {number}", value, wanted[name])
+
+
+def _compare(name: str, found: Any, wanted: torch.Tensor) -> None:
+    if not isinstance(found, torch.Tensor):
+        raise TypeError(f"{name} is no tensor")
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        shapes = [" x ".join(map(str, each.shape)) or "1" for each in (found, wanted)]
+        raise ValueError(
+            f"{name} is {found.dtype} {shapes[0]} instead of {wanted.dtype} {shapes[1]}"
+        )

@@ -1,0 +1,38 @@
+"""Files in the place of folders, and folders in the place of files, in a sweep's folder."""
+
+from pyarrow.fs import FileType
+
+from scoring import places, storage
+
+
+def misplaced(root: str) -> list[str]:
+    """Paths in a sweep's folder that are of the wrong kind.
+
+    What :mod:`scoring.places` does not know, such as a user's own notes, is never listed. Nor is
+    what is in the folder of a table or of a trained trial: a damaged file there costs more than
+    itself, so :func:`scoring.tables.broken_files` and :func:`scoring.handover.check` look.
+    """
+    found, folders = [], [""]
+    for folder in folders:  # grows while it is read
+        for info in storage.infos(root, folder, hidden=True):
+            path = f"{folder}/{info.base_name}".lstrip("/")
+            should = places.is_folder(path)
+            if should is not None and should != (info.type == FileType.Directory):
+                found.append(path)
+            elif should and not folder and path not in places.FREE:
+                folders.append(path)
+    return sorted(found)
+
+
+def set_all_aside(root: str) -> list[str]:
+    """Set aside what is :func:`misplaced`, with a line about each.
+
+    A folder in the place of ``sweep.json`` stays, because whoever reads that file refuses it.
+    """
+    lines = []
+    for path in misplaced(root):
+        if path != places.SWEEP:
+            kind = "file" if places.is_folder(path) else "folder"
+            moved = storage.set_aside(root, path)
+            lines.append(f"{path}: torn: a {kind} is in its place; it is in {moved} now")
+    return lines

@@ -1,0 +1,208 @@
+"""How straight is the path of data through any torch model? A probe around ordinary forward passes.
+
+It finds the residual blocks of a model, follows the states between them with hooks, and measures
+each stage (blocks whose states have one shape) as :mod:`scoring.stages` does for the networks of
+this package.
+"""
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from scoring.probing import nulls
+from scoring.probing.blocks import Wanted, bare, choose
+from scoring.probing.errors import ProbeError
+from scoring.probing.follower import Follower, quiet
+from scoring.probing.measured import measured
+from scoring.probing.recorder import Recorder
+from scoring.probing.result import ProbeResult
+from scoring.probing.values import TOKENS, Mask
+
+
+class TrackProbe:
+    """Measure the stages of a model while it runs.
+
+    Every call of the model within the context is a batch of points. When the context ends, all
+    hooks are removed, and :attr:`result` holds the scores. After an exception nothing is kept.
+
+    Memory: per batch two states in their own precision and two in float64, of the stage that is
+    running; about ``24 (n + 2)`` bytes a point and n + 1 sums of d numbers over batches; and with
+    ``transport`` all states of so many points, on the CPU.
+
+    Args:
+        model: any module. A compiled one runs eagerly within the context.
+        blocks: ``auto`` finds repeated blocks by structure and keeps those that keep the shape of
+            their input. Otherwise a regular expression for whole names of modules, a type, or a
+            list of names or types.
+        tokens: what a point is, where states are (b, t, d). ``all``: a sample with all its
+            tokens. ``each``: every token. ``first``, ``last``, ``mean``: one token of a sample, or
+            their mean. Padding is left out, as an attention mask among the arguments says.
+        branches: blocks return what is added to their input, and the model adds it.
+        transport: also solve OTS, the excess and the Wasserstein curve of so many first points.
+        null: other models to run on the same batches: ``reinit``, a copy with new weights;
+            ``shuffle``, a copy with the blocks of each stage in random order; a module of the same
+            structure; or a list of these.
+        batch_first: whether states are (b, t, d) rather than (t, b, d). By default as the
+            blocks' ``nn.MultiheadAttention`` says, and True without one.
+        mask: a function from the arguments of a call, by name, to a mask (b, t) that is True at
+            tokens that are no padding. By default ``attention_mask`` and the like are used.
+
+    Raises:
+        ProbeError: no blocks are found, or the model cannot be followed; a ``ValueError``.
+
+    >>> class Block(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = nn.Linear(4, 4)
+    ...     def forward(self, x):
+    ...         return x + self.layer(x)
+    >>> model = nn.Sequential(Block(), Block(), Block())
+    >>> with TrackProbe(model) as probe:
+    ...     _ = model(torch.randn(8, 4))
+    >>> probe.result.stages[0].blocks, probe.result.stages[0].points.score.shape
+    (('0', '1', '2'), (8,))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Wanted = "auto",
+        *,
+        tokens: str = "all",
+        branches: bool = False,
+        transport: int = 0,
+        null: str | nn.Module | Sequence[str | nn.Module] = (),
+        batch_first: bool | None = None,
+        mask: Mask | None = None,
+    ):
+        if tokens not in TOKENS:
+            raise ProbeError(f"tokens: {tokens!r}; should be one of {', '.join(TOKENS)}")
+        if isinstance(transport, bool) or transport < 0 or transport == 1:
+            raise ProbeError(f"transport: {transport}; should be a number of points, 2 or more")
+        self.model = bare(model)
+        self._groups = choose(self.model, blocks)
+        self._named = blocks != "auto"
+        self._transport = transport
+        self._settings: dict[str, Any] = {
+            "keep": transport,
+            "branches": branches,
+            "tokens": tokens,
+            "batch_first": batch_first,
+            "mask": mask,
+        }
+        self._null = [null] if isinstance(null, str | nn.Module) else list(null)
+        unknown = [n for n in self._null if isinstance(n, str) and n not in ("reinit", "shuffle")]
+        if unknown:
+            raise ProbeError(f"null: {unknown[0]!r}; should be reinit, shuffle or a module")
+        self._result: ProbeResult | None = None
+        self._main: Follower | None = None
+
+    @property
+    def result(self) -> ProbeResult:
+        """The scores, once the context has ended.
+
+        Raises:
+            ProbeError: it has not, or it ended with an exception.
+        """
+        if self._result is None:
+            raise ProbeError("the scores of a probe are there once its context has ended")
+        return self._result
+
+    def __enter__(self) -> "TrackProbe":
+        if self._main is not None:
+            raise ProbeError("this probe is running already")
+        self._result = None
+        self._copies = dict(map(self._copy, self._null))
+        self._others: dict[str, Follower] = {}
+        self._call: Any = None  # arguments of the running call, for the nulls
+        self._main = Follower(self.model, self._groups, self._named, **self._settings)
+        self._stance = None
+        if "torch._dynamo" in sys.modules:  # otherwise nothing can have been compiled
+            self._stance = torch.compiler.set_stance("force_eager")
+        self._main.start()
+        self._handles = []
+        if self._copies:
+            self._handles = [
+                self.model.register_forward_pre_hook(self._before, with_kwargs=True),
+                self.model.register_forward_hook(self._after),
+            ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        main, others = self._main, self._others
+        assert main is not None
+        for handle in self._handles:
+            handle.remove()
+        for follower in (main, *others.values()):
+            follower.stop()
+        if self._stance is not None:
+            self._stance.__exit__(kind, error, trace)
+        self._main, self._others, self._copies, self._call = None, {}, {}, None
+        if kind is None:
+            with quiet():
+                self._result = self._measured(main, others)
+
+    def _copy(self, null: str | nn.Module) -> tuple[str, nn.Module]:
+        if isinstance(null, nn.Module):
+            return "null", bare(null)
+        make = nulls.reinitialised if null == "reinit" else nulls.same_weights
+        return null, make(self.model)
+
+    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._call = nulls.own_inputs((args, kwargs))
+
+    def _after(self, *_: Any) -> None:
+        """Run the other models on what the model took."""
+        main = self._main
+        assert main is not None
+        args, kwargs = self._call
+        for name, model in self._copies.items():
+            if name not in self._others:
+                if name == "shuffle":
+                    nulls.shuffle(model, [stage.calls for stage in main.stages()])
+                self._others[name] = Follower(model, main.groups, True, **self._settings)
+                self._others[name].start()
+            model.train(self.model.training)
+            devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+                model(*args, **kwargs)
+        self._call = None
+
+    def _measured(self, main: Follower, others: dict[str, Follower]) -> ProbeResult:
+        if not main.batches:
+            more = f"; blocks ran {main.outside} times outside of one" if main.outside else ""
+            raise ProbeError(
+                f"{type(self.model).__name__} was not called while the probe watched{more}: call "
+                "the model itself, not its forward or its parts"
+            )
+        found = {name: self._stages(follower.recorders) for name, follower in others.items()}
+        stages = self._stages(main.recorders)
+        for name, other in found.items():
+            if [stage.blocks for stage in other] != [stage.blocks for stage in stages]:
+                raise ProbeError(f"null: {name} has other stages than the model")
+        return ProbeResult(
+            stages=stages,
+            nulls=found,
+            matched=[
+                f"{group.label} x {len(group.names)}: {group.names[0]}, ..., {group.names[-1]}"
+                for group in main.groups
+            ],
+            skipped=[f"{s.call}: {s.reason}" for r in main.recorders for s in r.skipped],
+            batches=main.batches,
+        )
+
+    def _stages(self, recorders: list[Recorder]) -> list[Any]:
+        pairs = [(sums, recorder.points) for recorder in recorders for sums in recorder.stages]
+        return [
+            measured(sums, number, seen, self._transport)
+            for number, (sums, seen) in enumerate(pairs, 1)
+        ]

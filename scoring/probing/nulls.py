@@ -1,0 +1,108 @@
+"""Copies of a model that a probe compares it with: with new weights, or with blocks shuffled."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from scoring.probing.errors import ProbeError
+
+SEED = 0  # of new weights and of the order of shuffled blocks
+
+
+def reinitialised(model: nn.Module) -> nn.Module:
+    """A copy of a model with new weights.
+
+    Every module with ``reset_parameters`` gets torch's default for it, and running statistics
+    start anew; a model of transformers follows its own ``_init_weights``. The entries of
+    parameters that no module resets, such as class tokens, are put in random order: this keeps
+    their distribution and destroys what they learned. The seed is fixed, and the caller's random
+    numbers go on as before.
+
+    Raises:
+        ProbeError: the model cannot be copied.
+    """
+    other = _copied(model, {})
+    with (
+        torch.inference_mode(False),
+        torch.random.fork_rng(devices=_devices(model)),
+        torch.no_grad(),
+    ):
+        torch.manual_seed(SEED)
+        before = {name: value._version for name, value in other.named_parameters()}
+        for module in other.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        fill = getattr(other, "_init_weights", None)
+        if callable(fill) and hasattr(other, "config"):
+            for value in other.parameters():
+                value._is_hf_initialized = False  # type: ignore[attr-defined]
+            for module in other.modules():
+                fill(module)
+        for name, value in other.named_parameters():
+            if value._version == before[name]:  # nothing has written into it
+                place = torch.randperm(value.numel(), device="cpu").to(value.device)
+                value.copy_(value.flatten()[place].view_as(value))
+    return other
+
+
+def same_weights(model: nn.Module) -> nn.Module:
+    """A copy of a model that shares its parameters, to be shuffled; running statistics are copied.
+
+    Raises:
+        ProbeError: the model cannot be copied.
+    """
+    return _copied(model, {id(value): value for value in model.parameters()})
+
+
+def shuffle(model: nn.Module, stages: Sequence[Sequence[str]]) -> None:
+    """Put the blocks of each stage into random order, the same one every time.
+
+    Args:
+        model: a copy from :func:`same_weights`.
+        stages: the names of the blocks of each stage, in order. A stage with a block that is called
+            twice stays as it is.
+    """
+    draw = torch.Generator().manual_seed(SEED)
+    for names in stages:
+        n = len(names)
+        if n < 2 or len(set(names)) < n or any(" (call " in name for name in names):
+            continue
+        order = torch.arange(n)
+        while torch.equal(order, torch.arange(n)):
+            order = torch.randperm(n, generator=draw)
+        blocks = [model.get_submodule(name) for name in names]
+        for name, place in zip(names, order.tolist(), strict=True):
+            parent, _, last = name.rpartition(".")
+            model.get_submodule(parent)._modules[last] = blocks[place]
+
+
+def own_inputs(value: Any) -> Any:
+    """A copy of the arguments of a call: a model may change them, such as its cache."""
+
+    def own(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return part.detach().clone()
+        simple = part is None or isinstance(part, bool | int | float | str | torch.dtype)
+        return part if simple else copy.deepcopy(part)
+
+    return tree_map(own, value)
+
+
+def _copied(model: nn.Module, shared: dict[int, Any]) -> nn.Module:
+    try:
+        with torch.inference_mode(False):  # its tensors can be changed later
+            return copy.deepcopy(model, shared)
+    except (RuntimeError, TypeError) as error:
+        raise ProbeError(
+            f"null: {type(model).__name__} cannot be copied ({error}); pass a model that you "
+            "built again"
+        ) from error
+
+
+def _devices(model: nn.Module) -> list[int]:
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})

@@ -1,0 +1,213 @@
+"""Follow the states of one group of blocks through any number of batches, and add them up."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoring.line_shape import LineShape, Points
+from scoring.probing.errors import ProbeError
+from scoring.probing.scatter import MOST, scatter
+from scoring.projection import SHOWN, project
+
+
+class Skipped(NamedTuple):
+    """A call of a block that is no step of a stage, or a place where a stage had to end."""
+
+    call: str
+    reason: str
+
+
+@dataclass
+class Walk:
+    """One stage in one batch."""
+
+    first: str  # the block that took x^(0)
+    shape: tuple[int, ...]  # of a point
+    kind: torch.dtype
+    track: LineShape = field(default_factory=LineShape)
+    calls: list[str] = field(default_factory=list)
+    squares: list[float] = field(default_factory=list)  # mean |x^(l)|^2 of 16-bit states
+    scatters: list[Tensor] = field(default_factory=list)  # of each state
+    kept: list[Tensor] = field(default_factory=list)  # the first points of each state, on the CPU
+    projected: list[Tensor] = field(default_factory=list)
+    done: tuple[Points, list[Tensor]] | None = None  # and the sum of each step, (d,)
+
+
+@dataclass
+class Sums:
+    """One stage over all batches so far."""
+
+    calls: list[str]
+    shape: tuple[int, ...]
+    kind: torch.dtype
+    steps: list[Tensor]  # the sum over points of each step, (d,)
+    scatters: list[Tensor]
+    scattered: int  # points in each of them
+    points: list[Points] = field(default_factory=list)
+    squares: list[np.ndarray] = field(default_factory=list)  # (n + 1,) for each batch
+    kept: list[list[Tensor]] = field(default_factory=list)
+    projected: list[list[Tensor]] = field(default_factory=list)
+
+
+class Recorder:
+    """Follows one group of blocks.
+
+    A stage is a sequence of calls that keep the shape of their input, each of which takes what the
+    one before it returned. Everything else starts a new stage. A batch counts once it ended, so one
+    that fails on the way leaves nothing.
+
+    Args:
+        keep: so many first points of every state are kept.
+        branches: blocks return what is added to their input.
+    """
+
+    def __init__(self, keep: int, branches: bool):
+        self._keep, self._branches = keep, branches
+        self.stages: list[Sums] = []
+        self.skipped: list[Skipped] = []  # of the first batch
+        self.alike = 0  # calls of the first batch that keep the shape of their input
+        self.added = 0  # places where the input plus the output is what the next block takes
+        self.points = 0  # seen so far
+        self._batches = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A batch begins; what an unfinished one left is dropped."""
+        self._walks: list[Walk] = []
+        self._skipped: list[Skipped] = []
+        self._counts: dict[str, int] = {}
+        self._open: Walk | None = None
+        self._before: Tensor | None = None  # the first point of the last block's input
+        self._input: Tensor | None = None  # what is added to, if blocks return branches
+        self._alike = self._added = 0
+
+    def before(self, name: str, state: Tensor) -> None:
+        """A block is about to take this state, (m, ...)."""
+        walk = self._open
+        if walk is not None and walk.calls:
+            if same(walk.track.last, state):
+                self._take(state)
+                return
+            last = walk.track.last
+            if self._before is not None and last is not None and last.shape == state.shape:
+                self._added += near(self._before + last[:1], state[:1])
+                reason = f"takes another state than {walk.calls[-1]} returned"
+                self._skipped.append(Skipped(name, reason))
+        self._close()
+        self._open = Walk(name, tuple(state.shape[1:]), state.dtype)
+        self._step(self._open, state)
+        self._take(state)
+
+    def _take(self, state: Tensor) -> None:
+        self._before = state[:1].clone()
+        self._input = state.clone() if self._branches else None
+
+    def after(self, name: str, state: Tensor) -> None:
+        """That block returned this state."""
+        walk = self._open
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        call = name if count == 1 else f"{name} (call {count})"
+        if walk is None or walk.shape != tuple(state.shape[1:]) or len(state) != walk_size(walk):
+            shapes = "?" if walk is None else "x".join(map(str, walk.shape))
+            after = "x".join(map(str, state.shape[1:]))
+            self._skipped.append(Skipped(call, f"changes the shape: {shapes} to {after}"))
+            self._close()
+            return
+        self._alike += 1
+        walk.calls.append(call)
+        self._step(walk, state if self._input is None else self._input + state)
+
+    def end(self) -> None:
+        """The batch ended: count it.
+
+        Raises:
+            ProbeError: its stages differ from those of the first batch.
+        """
+        self._close()
+        walks, size = self._walks, 0
+        if self._batches and [w.calls for w in walks] != [s.calls for s in self.stages]:
+            raise ProbeError(
+                f"batch {self._batches + 1} ran blocks {_calls(walks)}; the first one ran "
+                f"{_calls(self.stages)}; layers that are dropped at random need model.eval()"
+            )
+        for place, walk in enumerate(walks):
+            assert walk.done is not None
+            points, steps = walk.done
+            size = points.score.numel()
+            if not self._batches:
+                self.stages.append(
+                    Sums(
+                        calls=walk.calls,
+                        shape=walk.shape,
+                        kind=walk.kind,
+                        steps=[torch.zeros_like(step) for step in steps],
+                        scatters=walk.scatters,
+                        scattered=min(size, MOST),
+                    )
+                )
+            sums = self.stages[place]
+            if sums.shape != walk.shape:
+                raise ProbeError(
+                    f"{walk.calls[0]} has states of shape {walk.shape} in batch "
+                    f"{self._batches + 1}, {sums.shape} in the first one; make samples of one "
+                    "length, or take tokens='each', 'first', 'mean' or 'last'"
+                )
+            for total, step in zip(sums.steps, steps, strict=True):
+                total += step
+            sums.points.append(points)
+            sums.squares.append(np.array(walk.squares))
+            sums.kept.append(walk.kept)
+            sums.projected.append(walk.projected)
+        if not self._batches:
+            self.skipped, self.alike, self.added = self._skipped, self._alike, self._added
+        self.points += size
+        self._batches += 1
+        self.begin()
+
+    def _close(self) -> None:
+        walk, self._open = self._open, None
+        if walk is not None and walk.calls:
+            points, steps = walk.track.finish()
+            walk.done = Points(*(values.cpu() for values in points)), steps
+            self._walks.append(walk)
+
+    def _step(self, walk: Walk, state: Tensor) -> None:
+        walk.track.update(state)
+        left = self._keep - self.points
+        if left > 0:
+            walk.kept.append(state[:left].flatten(1).detach().cpu().clone())
+        if self.points < SHOWN:
+            some = state[: SHOWN - self.points].split(1)
+            walk.projected.append(torch.cat([project(point) for point in some]).cpu())
+        if not self._keep and not self._batches:
+            walk.scatters.append(scatter(state[:MOST]))
+        if state.element_size() < 4:
+            size = torch.linalg.vector_norm(state.flatten(1), dim=1, dtype=torch.float32)
+            walk.squares.append(float(size.double().square().mean()))
+
+
+def same(one: Tensor | None, other: Tensor) -> bool:
+    """Whether two states are equal; a number that is not one is equal to itself."""
+    if one is None or one.shape != other.shape:
+        return False
+    if torch.equal(one, other):
+        return True
+    return torch.allclose(one, other.to(one.dtype), rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def near(one: Tensor, other: Tensor) -> bool:
+    """Whether two states are equal up to rounding of 16-bit numbers."""
+    away = torch.linalg.vector_norm((one - other).double())
+    return bool(away <= 0.01 * torch.linalg.vector_norm(other.double()))
+
+
+def walk_size(walk: Walk) -> int:
+    """Points of a stage in this batch."""
+    return 0 if walk.track.last is None else len(walk.track.last)
+
+
+def _calls(stages: "list[Walk] | list[Sums]") -> str:
+    return "; ".join(", ".join(stage.calls) for stage in stages) or "none"

@@ -1,0 +1,146 @@
+"""What a probe found: a table to read, rows, data frames and JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scoring.probing.measured import MeasuredStage
+
+COMPARED = ("lss", "straightness_factor", "lsr", "cosine", "equispacing", "ots")
+"""Columns that also have a value for each null."""
+
+COLUMNS = {  # of the printed table: heading -> column
+    "stage": "stage",
+    "blocks": "blocks",
+    "m": "m",
+    "d": "dimension",
+    "LSS": "lss",
+    "sqrt(n)": "lss_random",
+    "LSR": "lsr",
+    "straightness": "straightness_factor",
+    "cosine": "cosine",
+    "equispacing": "equispacing",
+    "rank": "effective_rank",
+    "OTS": "ots",
+    "shuffled": "ots_shuffled",
+    "1/m": "ots_random",
+    "excess": "geodesic_excess",
+    "W length": "length_ratio",
+    "at m": "transport_points",
+}
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The scores of every stage that a probe followed.
+
+    Attributes:
+        stages: in the order of their first calls.
+        nulls: the stages of other models on the same batches, by name.
+        matched: a line about each group of blocks.
+        skipped: a line about each call that is no step of a stage.
+        batches: how many forward passes there were.
+    """
+
+    stages: list[MeasuredStage]
+    nulls: Mapping[str, list[MeasuredStage]] = field(default_factory=dict)
+    matched: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+    batches: int = 0
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A mapping for each stage, as :meth:`MeasuredStage.row`, with values of nulls."""
+        rows = [stage.row() for stage in self.stages]
+        for name, stages in self.nulls.items():
+            for row, other in zip(rows, (stage.row() for stage in stages), strict=True):
+                row |= {f"{column}_{name}": other[column] for column in COMPARED if column in other}
+        return rows
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """A mapping for each block: its step, and the state after it.
+
+        ``cosine`` is between its step and the next one, NaN for the last block of a stage.
+        """
+        found = []
+        for stage in self.stages:
+            row = stage.row()
+            cosines = [*row["cosines"], math.nan]
+            speeds = row.get("speeds", [math.nan] * len(stage.blocks))
+            for place, name in enumerate(stage.blocks):
+                found.append(
+                    {
+                        "stage": row["stage"],
+                        "block": place + 1,
+                        "name": name,
+                        "energy": row["energy"][place],
+                        "share": row["shares"][place],
+                        "cosine": cosines[place],
+                        "effective_rank": row["effective_rank"][place + 1],
+                        "rounding": row["rounding"][place],
+                        "speed": speeds[place],
+                    }
+                )
+        return found
+
+    def frame(self) -> Any:
+        """:meth:`rows` as a pandas data frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the values of single points, for JSON."""
+        return {
+            "batches": self.batches,
+            "matched": list(self.matched),
+            "skipped": list(self.skipped),
+            "stages": self.rows(),
+            "blocks": self.blocks(),
+        }
+
+    def table(self) -> list[list[str]]:
+        """The printed table: headings, then a line of cells for each stage."""
+        rows = self.rows()
+        columns: dict[str, str] = {}
+        for heading, column in COLUMNS.items():
+            if any(column in row for row in rows):
+                columns[heading] = column
+                if column in ("lss", "straightness_factor", "ots"):
+                    columns |= {f"{heading} {name}": f"{column}_{name}" for name in self.nulls}
+        return [list(columns), *([_cell(row, c) for c in columns.values()] for row in rows)]
+
+    def notes(self) -> list[str]:
+        """Lines below the table: the blocks of each stage, what was matched and what skipped."""
+        lines = [f"stage {stage.points.stage}: {_range(stage)}" for stage in self.stages]
+        lines += [f"matched {line}" for line in self.matched]
+        return lines + [f"skipped {line}" for line in self.skipped]
+
+    def __str__(self) -> str:
+        cells = self.table()
+        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        lines = [
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            for line in cells
+        ]
+        return "\n".join([*lines, *self.notes()])
+
+    __repr__ = __str__
+
+
+def _range(stage: MeasuredStage) -> str:
+    n = len(stage.blocks)
+    if n == 1:
+        return f"{stage.blocks[0]}; one block: its line shape is not measurable"
+    return f"{stage.blocks[0]} to {stage.blocks[-1]}"
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    if isinstance(value, list):  # the effective rank of the first and of the last state
+        return f"{value[0]:.1f} to {value[-1]:.1f}"
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if column == "ots_random" else f"{value:.3f}"
+    return str(value)

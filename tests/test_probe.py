@@ -1,0 +1,722 @@
+"""The probe for any torch module: its pitfalls, each with a model built to trigger it."""
+
+import gc
+import json
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
+
+from scoring.line_shape import line_shape_score
+from scoring.probe import TrackProbe
+from scoring.probing.blocks import candidates
+from scoring.probing.errors import ProbeError, ProbeWarning
+from scoring.probing.measured import ROUNDING
+from scoring.probing.nulls import reinitialised
+from scoring.stages import measure
+
+WIDTH = 6
+
+
+class Block(nn.Module):
+    def __init__(self, width=WIDTH):
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + torch.tanh(self.layer(x))
+
+
+class Chain(nn.Module):
+    """Blocks between a stem and a head, in a way that a test may change."""
+
+    def __init__(self, *blocks, width=WIDTH):
+        super().__init__()
+        self.stem = nn.Linear(4, width)
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def images(m=7):
+    return torch.randn(m, 4)
+
+
+def probed(model, *batches, **settings):
+    with torch.no_grad(), TrackProbe(model, **settings) as probe:
+        for batch in batches:
+            model(batch)
+    return probe.result
+
+
+def walk_of(model, block=lambda block, x: block(x)):
+    """The states of a chain, as functions of its input."""
+
+    def walk(x):
+        x = model.stem(x)
+        yield 1, x
+        for part in model.blocks:
+            x = block(part, x)
+            yield 1, x
+
+    return walk
+
+
+def wanted_of(model, *batches, **settings):
+    (stage,) = measure(walk_of(model, **settings), batches)
+    return stage
+
+
+def hooks_of(model):
+    return sum(
+        len(hooks)
+        for module in model.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks)
+    )
+
+
+# In-place operations
+
+
+class InPlace(Block):
+    """Adds to its input in place, so that input and output are one tensor."""
+
+    def forward(self, x):
+        return x.add_(torch.tanh(self.layer(x)))
+
+
+def test_a_block_that_overwrites_its_input_is_measured_before_it_does():
+    model, x = Chain(*(InPlace() for _ in range(3))), images()
+    track = [model.stem(x).detach()]
+    for block in model.blocks:
+        track.append(block(track[-1].clone()).detach())
+    result = probed(model, x)
+    assert_allclose(result.stages[0].points.score, line_shape_score(torch.stack(track)))
+
+
+class Spoiled(Chain):
+    """Overwrites every state after the next block took it."""
+
+    def forward(self, x):
+        states = [self.stem(x)]
+        for block in self.blocks:
+            states.append(block(states[-1]))
+            states[-2].zero_()
+        return self.head(states[-1])
+
+
+def test_a_state_that_is_overwritten_later_has_been_reduced_before():
+    model, x = Spoiled(Block(), Block(), Block()), images()
+    result = probed(model, x)
+    assert_array_equal(result.stages[0].points.score, wanted_of(model, x).score)
+
+
+class Rectified(Chain):
+    """Changes the states between its blocks, in place."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = torch.relu_(block(x))
+        return self.head(x)
+
+
+def test_a_state_that_changes_between_two_blocks_ends_a_stage():
+    result = probed(Rectified(Block(), Block(), Block()), images(), blocks=Block)
+    assert [len(stage.blocks) for stage in result.stages] == [1, 1, 1]
+    assert "blocks.1: takes another state than blocks.0 returned" in result.skipped
+    assert result.frame().lss.isna().all()
+    assert "not measurable" in str(result)
+
+
+# Compiled and wrapped models
+
+
+def test_a_compiled_model_is_probed_though_it_was_compiled_before():
+    model, x = Chain(Block(), Block(), Block()), images()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(x)
+        with TrackProbe(compiled) as probe:
+            compiled(x)
+        assert hooks_of(model) == 0
+    assert_array_equal(probe.result.stages[0].points.score, wanted_of(model, x).score)
+
+
+def test_a_model_that_is_never_called_is_an_error():
+    model = Chain(Block(), Block())
+    with (
+        pytest.raises(ProbeError, match="Chain was not called while the probe watched"),
+        TrackProbe(model),
+    ):
+        pass
+    with (
+        pytest.raises(ProbeError, match="blocks ran 2 times outside of one: call the model"),
+        TrackProbe(model),
+    ):
+        model.forward(images())
+    assert hooks_of(model) == 0
+
+
+@pytest.mark.parametrize("name", ["DataParallel", "FullyShardedDataParallel", "FSDPModule"])
+def test_a_model_spread_over_devices_is_refused(name):
+    wrapper = type(name, (nn.Sequential,), {})
+    with pytest.raises(ProbeError, match=f"of type {name}.*plain model on one device"):
+        TrackProbe(wrapper(Chain(Block(), Block())))
+
+
+def test_the_module_inside_distributed_data_parallel_is_probed():
+    class DistributedDataParallel(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return self.module(x)
+
+    model, x = Chain(Block(), Block()), images()
+    result = probed(DistributedDataParallel(model), x)
+    assert_array_equal(result.stages[0].points.score, wanted_of(model, x).score)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning")
+def test_a_scripted_model_is_refused():
+    model = torch.jit.trace(Chain(Block(), Block()), images())
+    with pytest.raises(ProbeError, match="a scripted model: it runs no hooks"):
+        TrackProbe(model)
+
+
+# What blocks take and return
+
+
+class Returns(Block):
+    """Returns its state the way that ``pack`` packs it."""
+
+    def __init__(self, pack):
+        super().__init__()
+        self.pack = pack
+
+    def forward(self, *, hidden_states, scale=1.0):
+        weights = torch.zeros(3)  # another tensor, as attention weights are
+        return self.pack(weights, super().forward(hidden_states))
+
+
+class Packed(Chain):
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(hidden_states=x)
+            if isinstance(x, dict):
+                x = x["state"]
+            elif not isinstance(x, torch.Tensor):
+                x = x[-1]
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda weights, x: x,
+        lambda weights, x: (x,),
+        lambda weights, x: (None, weights, x),
+        lambda weights, x: [weights, x],
+        lambda weights, x: {"weights": weights, "state": x},
+    ],
+)
+def test_a_block_may_return_a_tensor_a_tuple_a_list_or_a_dictionary(pack):
+    model, x = Packed(*(Returns(pack) for _ in range(3))), images()
+    result = probed(model, x)
+    same = Chain()
+    same.stem, same.blocks = model.stem, model.blocks
+    wanted = wanted_of(same, x, block=lambda block, x: Block.forward(block, x))
+    assert_array_equal(result.stages[0].points.score, wanted.score)
+
+
+def test_a_block_that_returns_no_state_is_an_error():
+    class Nothing(Chain):
+        def forward(self, x):
+            for block in self.blocks:
+                block(hidden_states=self.stem(x))
+
+    model = Nothing(*(Returns(lambda weights, x: None) for _ in range(2)))
+    with pytest.raises(ProbeError, match=r"blocks\.0 returns no tensor"):
+        probed(model, images(), blocks=Returns)
+    with pytest.raises(ProbeError, match="no residual blocks in Nothing"):
+        probed(model, images())
+    assert hooks_of(model) == 0
+
+
+def test_a_stage_ends_where_the_shape_changes():
+    class Wider(Block):
+        def __init__(self):
+            super().__init__()
+            self.wider = nn.Linear(WIDTH, 2 * WIDTH)
+
+        def forward(self, x):
+            return self.wider(super().forward(x))
+
+    model = Chain(Block(), Block(), Wider(), *(Block(2 * WIDTH) for _ in range(3)))
+    model.head = nn.Linear(2 * WIDTH, 2)
+    result = probed(model, images())
+    assert [stage.blocks for stage in result.stages] == [
+        ("blocks.0", "blocks.1"),
+        ("blocks.3", "blocks.4", "blocks.5"),
+    ]
+    named = probed(model, images(), blocks=r"blocks\.\d")
+    assert named.skipped == ["blocks.2: changes the shape: 6 to 12"]
+    assert [len(stage.blocks) for stage in named.stages] == [2, 3]
+
+
+class Branches(Chain):
+    """Adds what its blocks return: the ordinary way to write a residual network by hand."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+class Branch(Block):
+    def forward(self, x):
+        return torch.tanh(self.layer(x))
+
+
+@pytest.mark.parametrize("blocks", ["auto", Branch])
+def test_blocks_that_return_what_is_added_are_noticed(blocks):
+    model, x = Branches(Branch(), Branch(), Branch()), images()
+    with pytest.raises(ProbeError, match="what 2 of them return is added to their input: pass "):
+        probed(model, x, blocks=blocks)
+    result = probed(model, x, blocks=blocks, branches=True)
+    wanted = wanted_of(model, x, block=lambda block, x: x + block(x))
+    assert_array_equal(result.stages[0].points.score, wanted.score)
+    assert hooks_of(model) == 0
+
+
+def test_the_state_is_taken_before_a_final_norm():
+    class Normed(Chain):
+        def __init__(self, *blocks):
+            super().__init__(*blocks)
+            self.head = nn.Sequential(nn.LayerNorm(WIDTH), self.head)
+
+    model, x = Normed(Block(), Block()), images()
+    assert_array_equal(probed(model, x).stages[0].points.score, wanted_of(model, x).score)
+
+
+class Wandering(Chain):
+    """Control flow that depends on values, which symbolic tracing cannot follow."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            if float(x.sum()) > -1e9:
+                x = block(x)
+        return self.head(x)
+
+
+def test_control_flow_that_depends_on_values_is_followed():
+    model, x = Wandering(Block(), Block(), Block()), images()
+    assert_array_equal(probed(model, x).stages[0].points.score, wanted_of(model, x).score)
+
+
+def test_a_module_that_is_called_twice_is_two_blocks():
+    block, other = Block(), Block()
+    model, x = Chain(block, other, block, block), images()
+    result = probed(model, x, x)
+    (stage,) = result.stages
+    assert stage.blocks == ("blocks.0", "blocks.1", "blocks.0 (call 2)", "blocks.0 (call 3)")
+    assert_array_equal(stage.points.score, wanted_of(model, x, x).score)
+
+
+def test_a_batch_that_runs_other_blocks_is_an_error():
+    class Dropping(Chain):
+        def forward(self, x):
+            x = self.stem(x)
+            for block in list(self.blocks)[: len(x)]:
+                x = block(x)
+            return self.head(x)
+
+    with pytest.raises(ProbeError, match=r"batch 2 ran blocks blocks\.0, blocks\.1; the first"):
+        probed(Dropping(Block(), Block(), Block()), images(3), images(2))
+
+
+# Nothing stays
+
+
+def test_nothing_stays_after_an_exception():
+    model, x = Chain(Block(), Block(), Block()), images()
+    states = []
+
+    class Fails(Block):
+        def forward(self, x):
+            states.append(weakref.ref(x))
+            raise KeyError("out of memory")
+
+    model.blocks.append(Fails())
+    probe = TrackProbe(model, blocks=r"blocks\.\d", transport=5, null="shuffle")
+    with pytest.raises(KeyError), torch.no_grad(), probe:
+        model(x)
+    gc.collect()
+    assert hooks_of(model) == 0
+    assert states[0]() is None
+    assert not [o for o in gc.get_referents(probe.__dict__) if isinstance(o, torch.Tensor)]
+    with pytest.raises(ProbeError, match="once its context has ended"):
+        _ = probe.result
+
+
+def test_a_batch_that_fails_on_the_way_does_not_count():
+    class Fails(Block):
+        fail = False
+
+        def forward(self, x):
+            if self.fail:
+                raise KeyError
+            return super().forward(x)
+
+    model = Chain(Block(), Fails(), Block())
+    one, two = images(), images()
+    with torch.no_grad(), TrackProbe(model, blocks=r"blocks\.\d") as probe:
+        model(one)
+        model.blocks[1].fail = True
+        with pytest.raises(KeyError):
+            model(two)
+        model.blocks[1].fail = False
+        model(two)
+    assert_array_equal(probe.result.stages[0].points.score, wanted_of(model, one, two).score)
+    assert_allclose(probe.result.stages[0].points.drift, wanted_of(model, one, two).drift)
+
+
+def test_hooks_of_the_user_stay():
+    model = Chain(Block(), Block())
+    model.blocks[0].register_forward_hook(lambda *_: None)
+    probed(model, images())
+    assert hooks_of(model) == 1
+
+
+def test_training_goes_on_as_without_a_probe():
+    def losses(probe):
+        torch.manual_seed(1)
+        model = nn.Sequential(Block(), nn.Dropout(0.5), Block(), nn.Linear(WIDTH, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        found = []
+        for _ in range(3):
+            if probe:
+                with TrackProbe(model, Block, null=["reinit", "shuffle"], transport=3):
+                    loss = model(torch.randn(5, WIDTH)).square().mean()
+            else:
+                loss = model(torch.randn(5, WIDTH)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(float(loss.detach()))
+        return found
+
+    assert losses(True) == losses(False)
+
+
+# Number formats
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_differences_of_16_bit_states_are_not_rounded(kind):
+    model, x = Chain(Block(), Block(), Block()).to(kind), images().to(kind)
+    result = probed(model, x)
+    states = [state.double() for _, state in walk_of(model)(x)]
+    (stage,) = result.stages
+    assert_allclose(stage.points.score, line_shape_score(torch.stack(states).detach()), rtol=1e-12)
+    assert stage.kind == str(kind).removeprefix("torch.")
+    assert max(stage.rounding) < 0.1
+
+
+def test_a_step_that_is_mostly_rounding_gives_a_warning():
+    class Small(Block):
+        def forward(self, x):
+            return x + 2e-3 * torch.tanh(self.layer(x))
+
+    model = Chain(Small(), Small(), Small())
+    exact = probed(model, images(200))
+    assert all(map(np.isnan, exact.stages[0].rounding))
+    with pytest.warns(ProbeWarning, match=r"blocks\.\d: rounding to bfloat16 makes up about \d+%"):
+        probed(model.bfloat16(), images(200).bfloat16())
+
+
+def test_the_size_of_rounding_is_estimated_about_right():
+    exact = torch.randn(50, 200)
+    error = (exact.bfloat16().float() - exact).square().sum() / exact.square().sum()
+    assert_allclose(ROUNDING * torch.finfo(torch.bfloat16).eps ** 2, float(error), rtol=0.2)
+
+
+# Tokens
+
+
+class Attention(nn.Module):
+    """Blocks of states (b, t, d) that mix tokens, behind a mask."""
+
+    def __init__(self, n=3):
+        super().__init__()
+        self.layers = nn.ModuleList(Block() for _ in range(n))
+
+    def forward(self, x, attention_mask=None):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def track(self, x):
+        states = [x]
+        for layer in self.layers:
+            states.append(layer(states[-1]).detach())
+        return torch.stack(states)  # (n + 1, b, t, d)
+
+
+TAKEN = {
+    "all": lambda track: track.flatten(2),
+    "each": lambda track: track.flatten(1, 2),
+    "first": lambda track: track[:, :, 0],
+    "last": lambda track: track[:, :, -1],
+    "mean": lambda track: track.double().mean(2),
+}
+
+
+@pytest.mark.parametrize("tokens", TAKEN)
+def test_a_point_is_a_sample_or_a_token(tokens):
+    model, x = Attention(), torch.randn(5, 4, WIDTH)
+    result = probed(model, *x.split(3), tokens=tokens)
+    track = TAKEN[tokens](model.track(x))
+    assert_allclose(result.stages[0].points.score, line_shape_score(track), rtol=1e-12)
+
+
+LENGTHS = (4, 2, 1)
+
+
+@pytest.mark.parametrize("tokens", TAKEN)
+@pytest.mark.parametrize("left", [False, True])
+def test_padding_changes_no_score(tokens, left):
+    model = Attention()
+    samples = [torch.randn(1, length, WIDTH) for length in LENGTHS]
+    padded, mask = torch.randn(3, 4, WIDTH), torch.zeros(3, 4, dtype=torch.long)
+    for row, sample in enumerate(samples):
+        here = slice(4 - LENGTHS[row], 4) if left else slice(0, LENGTHS[row])
+        padded[row, here], mask[row, here] = sample[0], 1
+    with torch.no_grad(), TrackProbe(model, tokens=tokens) as probe:
+        model(padded, attention_mask=mask)
+    wanted = [line_shape_score(TAKEN[tokens](model.track(sample))) for sample in samples]
+    assert_allclose(probe.result.stages[0].points.score, torch.cat(wanted), rtol=1e-6)
+    with torch.no_grad(), TrackProbe(model, tokens=tokens, mask=lambda given: mask) as other:
+        model(padded)
+    assert_array_equal(other.result.frame().lss, probe.result.frame().lss)
+
+
+def test_samples_of_several_lengths_need_single_tokens():
+    model = Attention()
+    with pytest.raises(ProbeError, match="take tokens='each'"):
+        probed(model, torch.randn(2, 4, WIDTH), torch.randn(2, 3, WIDTH))
+    result = probed(model, torch.randn(2, 4, WIDTH), torch.randn(2, 3, WIDTH), tokens="each")
+    assert len(result.stages[0].points.score) == 14
+    with pytest.raises(ProbeError, match="needs states"):
+        probed(Chain(Block(), Block()), images(), tokens="each")
+
+
+def test_states_with_tokens_first_are_turned_round():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=False, dropout=0.0)
+    model = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).eval()
+    x = torch.randn(4, 5, 8)  # (t, b, d)
+    states = [x]
+    for part in model.layers:
+        states.append(part(states[-1]).detach())
+    track = torch.stack(states).transpose(1, 2).flatten(2)
+    assert_allclose(probed(model, x).stages[0].points.score, line_shape_score(track), rtol=1e-12)
+
+
+# Choosing blocks
+
+
+class Residual(nn.Module):
+    """Stages of blocks as staged vision models have them: an outer type that repeats as well."""
+
+    class Stage(nn.Module):
+        def __init__(self, before, after, n):
+            super().__init__()
+            self.down = nn.Linear(before, after) if before != after else nn.Identity()
+            self.blocks = nn.Sequential(*(Block(after) for _ in range(n)))
+
+        def forward(self, x):
+            return self.blocks(self.down(x))
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.Sequential(self.Stage(4, 6, 2), self.Stage(6, 8, 3), self.Stage(8, 10, 2))
+
+    def forward(self, x):
+        return self.stages(x)
+
+
+class Experts(nn.Module):
+    """A block with repeated parts inside, as mixtures of experts have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(Branchy() for _ in range(4))
+
+    def forward(self, x):
+        return x + sum(expert(x) for expert in self.experts)
+
+
+class Branchy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x))
+
+
+def test_auto_takes_blocks_within_stages_and_not_parts_of_blocks():
+    result = probed(Residual(), images())
+    assert [len(stage.blocks) for stage in result.stages] == [2, 3, 2]
+    assert result.matched == ["Block x 7: stages.0.blocks.0, ..., stages.2.blocks.1"]
+    result = probed(Chain(Experts(), Experts()), images())
+    assert [stage.blocks for stage in result.stages] == [("blocks.0", "blocks.1")]
+
+
+def test_auto_says_what_there_is_where_it_finds_nothing():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU())
+    with pytest.raises(ProbeError, match=r"no repeated blocks.*\n.*\n  Linear x 2: 0, 2\n  ReLU x"):
+        TrackProbe(model)
+    assert "Linear x 2" in candidates(model)
+
+    class Narrowing(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.layer = nn.Linear(width, width - 1)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    model = nn.Sequential(Narrowing(4), Narrowing(3))
+    with pytest.raises(
+        ProbeError, match=r"no residual blocks.*\n.*\n.*0 changes the shape: 4 to 3"
+    ):
+        probed(model, images())
+
+
+@pytest.mark.parametrize(
+    "blocks", [r"blocks\.\d", Block, ["blocks.0", "blocks.1", "blocks.2"], [Block]]
+)
+def test_blocks_are_chosen_by_expression_type_or_name(blocks):
+    model = Chain(Block(), Block(), Block())
+    assert len(probed(model, images(), blocks=blocks).stages[0].blocks) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"blocks": "nowhere"}, "nothing in the model matches 'nowhere'"),
+        ({"blocks": ["blocks.9"]}, "no module is named 'blocks.9'"),
+        ({"blocks": "("}, "no regular expression"),
+        ({"blocks": r"blocks\.0.*"}, r"blocks\.0\.layer is part of blocks\.0"),
+        ({"blocks": nn.Conv2d}, "matches 'Conv2d'"),
+        ({"tokens": "some"}, "tokens: 'some'"),
+        ({"transport": 1}, "transport: 1"),
+        ({"null": "noise"}, "null: 'noise'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(settings, message):
+    with pytest.raises(ProbeError, match=message):
+        TrackProbe(Chain(Block(), Block()), **settings)
+
+
+# Baselines and results
+
+
+def test_each_null_is_measured_on_the_same_batches():
+    model, batches = Chain(Block(), Block(), Block(), Block()), (images(), images(3))
+    fresh = reinitialised(model)
+    assert not torch.equal(fresh.stem.weight, model.stem.weight)
+    result = probed(model, *batches, null=["reinit", "shuffle", fresh])
+    wanted = wanted_of(fresh, *batches)
+    for name in ("reinit", "null"):
+        assert_array_equal(result.nulls[name][0].points.score, wanted.score)
+    assert set(result.nulls["shuffle"][0].blocks) == set(result.stages[0].blocks)
+    row = result.rows()[0]
+    assert_allclose(row["lss_reinit"], wanted.score.mean())
+    assert row["lss_shuffle"] not in (row["lss"], row["lss_reinit"])
+    assert_allclose(row["lss_random"], 2.0)
+
+
+def test_batches_may_run_with_gradients_without_and_in_inference_mode():
+    model, batches = Chain(Block(), Block(), Block()), [images(), images(), images()]
+    with torch.inference_mode(), TrackProbe(model, null=["reinit", "shuffle"]) as probe:
+        model(batches[0])
+        with torch.inference_mode(False), torch.no_grad():
+            model(batches[1])
+        with torch.inference_mode(False):
+            model(batches[2])
+    wanted = wanted_of(model, *batches)
+    assert_array_equal(probe.result.stages[0].points.score, wanted.score)
+    assert_allclose(probe.result.stages[0].points.drift, wanted.drift)
+
+
+def test_weights_that_no_module_resets_lose_their_order_but_no_value():
+    class Token(Chain):
+        def __init__(self, *blocks):
+            super().__init__(*blocks)
+            self.token = nn.Parameter(torch.randn(20))
+
+    model = Token(Block(), Block())
+    state = torch.get_rng_state()
+    other = reinitialised(model)
+    assert_array_equal(torch.get_rng_state(), state)
+    assert not torch.equal(other.token, model.token)
+    assert_array_equal(other.token.detach().sort().values, model.token.detach().sort().values)
+
+
+def test_transport_takes_the_first_points_of_all_batches():
+    model = Chain(Block(), Block(), Block())
+    batches = images(5), images(5)
+    with torch.no_grad():
+        track = torch.stack([state for _, state in walk_of(model)(torch.cat(batches)[:8])])
+    from scoring.geodesic import geodesic_excess, wasserstein_curve
+
+    row = probed(model, *batches, transport=8).rows()[0]
+    excess, curve = geodesic_excess(track), wasserstein_curve(track)
+    assert row["transport_points"] == 8
+    assert row["m"] == 10
+    assert_allclose(row["geodesic_excess"], excess.excess, rtol=1e-5)
+    assert_allclose(row["transport_factor"], excess.transport, rtol=1e-5)
+    assert_allclose(row["speeds"], curve.speeds, rtol=1e-5)
+    assert_allclose(row["length_ratio"], curve.length_ratio, rtol=1e-5)
+    product = row["block_factor"] * row["speed_factor"] * row["length_ratio"] ** 2
+    assert_allclose(product, row["geodesic_excess"], rtol=1e-5)
+
+
+def test_a_result_is_a_table_a_frame_and_json():
+    result = probed(Chain(Block(), Block(), Block()), images(), transport=5, null="reinit")
+    text = str(result)
+    assert text.splitlines()[0].split()[:4] == ["stage", "blocks", "m", "d"]
+    assert "LSS reinit" in text
+    assert "stage 1: blocks.0 to blocks.2" in text
+    assert repr(result) == text
+    assert result.frame().lss[0] == result.rows()[0]["lss"]
+    assert [row["name"] for row in result.blocks()] == ["blocks.0", "blocks.1", "blocks.2"]
+    assert json.loads(json.dumps(result.to_dict()))["stages"][0]["blocks"] == 3
+
+
+def test_a_point_that_is_not_finite_gives_no_transport():
+    model, x = Chain(Block(), Block()), images()
+    x[0, 0] = torch.nan
+    row = probed(model, x, transport=5).rows()[0]
+    assert "ots" not in row
+    assert row["still_points"] >= 1

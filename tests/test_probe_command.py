@@ -1,0 +1,214 @@
+"""``geosweep probe`` as a user sees it, and the examples of its page in the documentation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from analysis import probe as figures
+from scoring.probe import TrackProbe
+
+NET = """
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return x + torch.tanh(self.layer(x))
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), Block(), Block(), Block(), nn.Linear(8, 2))
+
+
+def plain():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+
+
+def number():
+    return 3
+
+
+def fails():
+    raise KeyError("no such key")
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a model's file, its weights, other weights, and points."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NET)
+    names: dict = {}
+    exec(NET, names)
+    model = names["build"]()
+    torch.save(model.state_dict(), "a.pt")
+    with torch.no_grad():
+        for value in model.parameters():
+            value.mul_(2.0)
+    torch.save({"state_dict": {f"module.{n}": v for n, v in model.state_dict().items()}}, "b.pt")
+    x = np.random.default_rng(0).standard_normal((20, 12), dtype=np.float32)
+    np.savez("points.npz", x=x)
+    return tmp_path
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    from tune_jobs.probing import output
+
+    monkeypatch.setattr(output, "draw", lambda root: [])
+
+
+def test_a_model_of_a_file_is_measured_and_written(place, geosweep, undrawn):
+    status, said = geosweep(
+        "probe", "net.py:build", "--weights", "a.pt", "--data", "points.npz", "--transport", "9"
+    )
+    assert status == 0
+    assert "LSS reinit" in said
+    assert "LSS shuffle" in said
+    assert "stage 1: 2 to 4" in said
+    assert "probe.json, stages.parquet, blocks.parquet in runs/probe-net" in said
+    names: dict = {}
+    exec(NET, names)
+    model = names["build"]()
+    with torch.no_grad(), TrackProbe(model) as probe:
+        model(torch.from_numpy(np.load("points.npz")["x"]))
+    (row,) = pd.read_parquet("runs/probe-net/stages.parquet").to_dict("records")
+    assert_allclose(row["lss"], probe.result.frame().lss[0], rtol=1e-6)
+    assert row["transport_points"] == 9
+    assert pd.read_parquet("runs/probe-net/blocks.parquet").name.tolist() == ["2", "3", "4"]
+    content = json.loads(Path("runs/probe-net/probe.json").read_text())
+    tracks = content["results"]["a.pt"]["tracks"]
+    assert np.shape(tracks[0]) == (4, 20, 2)
+
+
+def test_two_checkpoints_stand_side_by_side_with_figures(place, geosweep):
+    status, said = geosweep(
+        *("probe", "net.py:build", "--weights", "a.pt", "--compare", "b.pt"),
+        *("--data", "points.npz", "--no-null", "--out", "out"),
+    )
+    assert status == 0, said
+    assert said.index("a.pt") < said.index("b.pt")
+    frame = pd.read_parquet("out/stages.parquet")
+    assert frame.weights.tolist() == ["a.pt", "b.pt"]
+    assert frame.lss[0] != frame.lss[1]
+    for name in ("depth", "tracks"):
+        assert Path(f"out/{name}.png").stat().st_size > 5000
+        assert b"</svg>" in Path(f"out/{name}.svg").read_bytes()
+
+
+def test_figures_of_a_folder_without_results_are_refused(tmp_path, capsys):
+    assert figures.main([str(tmp_path)]) == 2
+    assert "not from this version of geosweep probe" in capsys.readouterr().err
+    (tmp_path / "probe.json").write_text("{")
+    assert figures.main([str(tmp_path)]) == 2
+
+
+def test_the_users_folder_is_not_searched_for_modules(place, geosweep, undrawn):
+    Path("torchvision.py").write_text("raise SystemExit('wrong')")
+    Path("net.py").write_text("import sys\nassert '' not in sys.path[:1]\n" + NET)
+    assert geosweep("probe", "net.py:build", "--data", "points.npz", "--no-null")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["net.py:build"], "which points? --data FILE.npz, or --text"),
+        (["resnet18", "--data", "points.npz"], "no model; should be torchvision:NAME, timm:NAME"),
+        (["torchvision:resnet19", "--data", "points.npz"], "did you mean resnet1"),
+        (["nowhere.py:build", "--data", "points.npz"], "nowhere.py: no such file"),
+        (["net.py:nothing", "--data", "points.npz"], "it defines no function nothing"),
+        (["net.py:number", "--data", "points.npz"], "returns int; should return a torch.nn.Module"),
+        (["net.py:fails", "--data", "points.npz"], "net.py:fails: KeyError: 'no such key'"),
+        (["net.py:plain", "--data", "points.npz"], "Linear x 2: 1, 3"),
+        (["net.py:build", "--data", "nowhere.npz"], "--data nowhere.npz: cannot be read as .npz"),
+        (["net.py:build", "--data", "other.npz"], "it has no array x_test, x or images"),
+        (["net.py:build", "--data", "labels.npz"], "x is int64 (3,); should be uint8"),
+        (["net.py:build", "--data", "wide.npz"], "the model fails on points of shape (4, 5)"),
+        (["net.py:build", "--data", "points.npz", "--weights", "no.pt"], "no.pt: no such file"),
+        (["net.py:build", "--data", "points.npz", "--weights", "net.py"], "--weights net.py: "),
+        (["net.py:build", "--data", "points.npz", "--weights", "c.pt"], "it lacks 1.bias"),
+        (["net.py:build", "--text", "net.py"], "only transformers:FOLDER has a tokenizer"),
+        (["net.py:build", "--data", "points.npz", "--transport", "1"], "should be 0, or 2"),
+        (["net.py:build", "--data", "points.npz", "--blocks", "none"], "matches 'none'"),
+        (["net.py:build", "--data", "points.npz", "--device", "moon"], "--device moon: "),
+        (["net.py:build", "--data", "points.npz", "--tokens", "each"], "needs states (b, t, d)"),
+    ],
+)
+def test_bad_input_ends_with_one_message_and_status_2(arguments, message, place, geosweep):
+    np.savez("other.npz", y=np.zeros(3))
+    np.savez("labels.npz", x=np.arange(3))
+    np.savez("wide.npz", x=np.zeros((4, 5)))
+    torch.save({"5.weight": torch.zeros(2, 8)}, "c.pt")
+    status, said = geosweep("probe", *arguments)
+    assert status == 2
+    assert message in said
+    assert "Traceback" not in said
+    assert not Path("runs").exists()
+
+
+def test_a_folder_of_transformers_is_measured_on_text(tmp_path, monkeypatch, geosweep, undrawn):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    words = ["<pad>", "<unk>", "a", "short", "line", "and", "longer", "one"]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>"
+    )
+    config = transformers.GPT2Config(vocab_size=8, n_embd=16, n_layer=3, n_head=2, n_positions=16)
+    transformers.GPT2Model(config).save_pretrained("gpt")
+    fast.save_pretrained("gpt")
+    Path("lines.txt").write_text("a short line\n\nand a longer line and one\na line\n")
+    status, said = geosweep("probe", "transformers:gpt", "--text", "lines.txt", "--batch", "2")
+    assert status == 0, said
+    (row,) = pd.read_parquet("runs/probe-gpt/stages.parquet").to_dict("records")
+    assert row["m"] == 3 + 6 + 2  # every token that is no padding
+    assert row["blocks"] == 3
+    status, said = geosweep("probe", "transformers:nowhere", "--text", "lines.txt")
+    assert status == 2
+    assert "no folder with a config.json" in said
+
+
+def test_the_examples_of_the_documentation_run():
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    import re
+
+    page = Path(__file__).parents[1] / "docs/probe.md"
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 5)
+
+        def forward(self, x):
+            return x + self.layer(x)
+
+    torch.manual_seed(0)
+    names = {
+        "model": nn.Sequential(Block(), Block(), Block()),
+        "loader": [(torch.randn(4, 5), torch.zeros(4))] * 2,
+    }
+    printed: list[str] = []
+    names["print"] = lambda value: printed.append(str(value))
+    for code in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(code, str(page), "exec"), names)
+    assert len(printed) == 3
+    assert "stage 1: layers.0 to layers.7" in printed[2]
+    assert names["result"].rows()[0]["m"] == 64 * 17

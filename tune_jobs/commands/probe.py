@@ -1,0 +1,161 @@
+"""The command that measures a model of the user's: geosweep probe."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from scoring.probing.errors import ProbeError
+from scoring.probing.result import ProbeResult
+from tune_jobs import folder
+from tune_jobs.errors import SweepError
+from tune_jobs.terminal import output, say
+
+app = typer.Typer()
+
+Tokens = StrEnum("Tokens", ["all", "each", "first", "mean", "last"])
+Null = StrEnum("Null", ["reinit", "shuffle"])
+
+
+@app.command(rich_help_panel="Your own model")
+def probe(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="torchvision:NAME, timm:NAME, transformers:FOLDER, or FILE.py:CALLABLE, a "
+            "function in your file that returns the model.",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Images: an .npz file with x_test, x or images; uint8, or numbers as the model "
+            "takes them.",
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Text, a sample a line, for transformers:FOLDER."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A state dict of torch or safetensors. Default: random weights."
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Other weights of the same model, measured as well."),
+    ] = None,
+    blocks: Annotated[
+        str,
+        typer.Option(
+            metavar="REGEX", help="Whole names of the blocks. auto finds residual blocks."
+        ),
+    ] = "auto",
+    branches: Annotated[
+        bool,
+        typer.Option("--branches", help="Blocks return what the model adds to their input."),
+    ] = False,
+    tokens: Annotated[
+        Tokens | None,
+        typer.Option(
+            help="What a point is, where states are sequences. Default: all tokens of an image, "
+            "each token of a text."
+        ),
+    ] = None,
+    points: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Take the first N images or lines.")
+    ] = 500,
+    transport: Annotated[
+        int,
+        typer.Option(min=0, metavar="M", help="Solve OTS, excess and curve of the first M points."),
+    ] = 0,
+    null: Annotated[
+        list[Null] | None,
+        typer.Option(
+            "--null",
+            help="Run a copy with new weights, or with shuffled blocks, on the same points. "
+            "Repeatable. Default: both.",
+        ),
+    ] = None,
+    no_null: Annotated[bool, typer.Option("--no-null", help="Run no copies.")] = False,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Samples at a time.")] = 32,
+    longest: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of a line.")] = 128,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder for the results. Default: runs/probe-MODEL."),
+    ] = None,
+) -> None:
+    """Measure how straight the tracks of your own model are, stage by stage.
+
+    It runs the model on images or text, follows the states between its
+    residual blocks, and prints LSS and other scores with their baselines. A
+    folder gets the numbers (JSON, Parquet) and figures. Nothing is downloaded.
+
+    [b]geosweep probe torchvision:resnet18 --weights w.pt --data images.npz[/]
+    [b]geosweep probe timm:vit_tiny_patch16_224 --data images.npz --transport 200[/]
+    [b]geosweep probe transformers:my-gpt2 --text lines.txt[/]
+    [b]geosweep probe net.py:build --weights a.pt --compare b.pt --data mine.npz[/]
+    """
+    if (data is None) == (text is None):
+        raise SweepError("which points? --data FILE.npz, or --text FILE for transformers")
+    if transport == 1:
+        raise SweepError("--transport 1: should be 0, or 2 and more")
+    if no_null and null:
+        raise SweepError("--no-null and --null: give one of them")
+    from tune_jobs.probing import model as models  # torch takes seconds to import
+    from tune_jobs.probing import output as files
+    from tune_jobs.probing.run import run
+
+    loaded = models.load(model, weights)
+    others = None if compare is None else models.load(model, compare)
+    root = folder.absolute(out or f"runs/probe-{_short(model)}")
+    settings: dict[str, Any] = {
+        "blocks": blocks,
+        "branches": branches,
+        "tokens": str(tokens or ("each" if text else "all")),
+        "transport": transport,
+        "null": [] if no_null else [str(name) for name in null or Null],
+    }
+    names = [weights or "random weights", *([compare] if compare else [])]
+    if len(set(names)) < len(names):
+        raise SweepError(f"--compare {compare}: the same file as --weights")
+    results: dict[str, ProbeResult] = {}
+    try:
+        for name, one in zip(names, filter(None, (loaded, others)), strict=True):
+            found, warned = run(one, (data, text), (points, batch, longest), device, settings)
+            results[name] = found
+            if len(names) > 1:
+                say(name)
+            _show(found)
+            for message in warned:
+                say(f"warning: {message}")
+    except ProbeError as error:
+        raise SweepError(str(error)) from error
+    about = {"model": model, "data": data or text, **settings}
+    written = files.write(root, about, results)
+    say(f"{', '.join(written)} in {folder.short_path(root)}")
+
+
+def _show(result: ProbeResult) -> None:
+    """The table of a result, and what was matched and skipped."""
+    headings, *rows = result.table()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    output().print(table)
+    for line in result.notes():
+        say(line)
+
+
+def _short(model: str) -> str:
+    kind, _, name = model.rpartition(":")
+    return Path(name).name if kind in ("torchvision", "timm", "transformers") else Path(kind).stem

@@ -1,0 +1,53 @@
+"""The shapes of what a sweep's folder keeps about its sweep: ``sweep.json``, ``progress.json``.
+
+Files are checked when they are read, so that a changed one is named and costs no traceback.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.config import TrialConfig
+from models.messages import field_name
+from tune_jobs.sweep import Keep, Resources
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Search(_Part):
+    trials: int
+
+
+class Description(_Part):
+    """The content of ``sweep.json``, as far as it is used; earlier versions lack some of it."""
+
+    name: str
+    description: str = ""
+    trials: list[TrialConfig]
+    extra: list[TrialConfig]
+    search: _Search | None = None
+    scheduler: dict[str, Any] | None = None
+    evaluations: dict[str, dict[str, Any]] = {}
+    resources: Resources = Resources()
+    keep: Keep = "final"
+
+
+class _Running(_Part):
+    label: str
+    epoch: int
+    epochs: int
+
+
+class Progress(_Part):
+    """The content of ``progress.json``."""
+
+    running: dict[str, _Running]
+    seconds_left: float | None
+
+
+def wrong(error: ValidationError) -> str:
+    """The first thing that is wrong with a file, in a few words."""
+    first = error.errors(include_url=False)[0]
+    return f"{field_name(first['loc'])}: {first['msg'].lower()}" if first["loc"] else first["msg"]

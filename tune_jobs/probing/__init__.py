@@ -1,0 +1,1 @@
+"""What ``geosweep probe`` loads and writes: models, their inputs, results."""

@@ -1,0 +1,95 @@
+"""Read images or text for a probe, in batches that its model takes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.messages import first_line, plain
+from tune_jobs.errors import SweepError
+
+NAMES = ("x_test", "x", "images")  # of the array, the first of these that there is
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as models expect
+
+
+def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
+    """The first images of an ``.npz`` file.
+
+    Args:
+        file: it holds an array ``x_test``, ``x`` or ``images``: uint8 of shape (count, height,
+            width[, channels]), or floating-point numbers as the model takes them.
+        points: at most so many.
+        batch: at most so many in a batch.
+        standard: the model takes three colours, standardised like ImageNet.
+
+    Raises:
+        SweepError: the file has no such array.
+    """
+    what = f"--data {plain(file)}"
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            name = next((name for name in NAMES if name in archive), None)
+            if name is None:
+                raise SweepError(f"{what}: it has no array {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+            x = archive[name][:points]
+    except SweepError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise many kinds
+        raise SweepError(f"{what}: cannot be read as .npz: {first_line(error)}") from error
+    if x.dtype == np.uint8 and x.ndim in (3, 4):
+        x = x[..., None] if x.ndim == 3 else x
+        x = x.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        if standard:
+            x = np.repeat(x, 3, axis=1) if x.shape[1] == 1 else x
+            if x.shape[1] != 3:
+                raise SweepError(f"{what}: {name} has {x.shape[1]} channels; should be 1 or 3")
+            shape = (1, 3, 1, 1)
+            x = (x - np.reshape(MEAN, shape)) / np.reshape(DEVIATION, shape)
+    elif x.dtype.kind != "f" or x.ndim < 2:
+        raise SweepError(
+            f"{what}: {name} is {x.dtype} {x.shape}; should be uint8 (count, height, width[, "
+            "channels]), or numbers as the model takes them"
+        )
+    if len(x) == 0:
+        raise SweepError(f"{what}: {name} is empty")
+    return list(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).split(batch))
+
+
+def texts(file: str, points: int, batch: int, tokenizer: Any, longest: int) -> list[dict[str, Any]]:
+    """The first lines of a text file that are not empty, as batches of tokens.
+
+    Args:
+        file: UTF-8.
+        points: at most so many lines.
+        batch: at most so many in a batch.
+        tokenizer: of transformers.
+        longest: so many tokens of a line.
+
+    Raises:
+        SweepError: the file cannot be read, or has no text.
+    """
+    what = f"--text {plain(file)}"
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SweepError(f"{what}: cannot be read: {first_line(error)}") from error
+    lines = [line for line in lines if line.strip()][:points]
+    if not lines:
+        raise SweepError(f"{what}: it has no text")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    found = []
+    for some in _groups(lines, batch):
+        tokens = tokenizer(
+            some, return_tensors="pt", padding=True, truncation=True, max_length=longest
+        )
+        found.append(dict(tokens))
+    return found
+
+
+def _groups(lines: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(lines), size):
+        yield lines[start : start + size]

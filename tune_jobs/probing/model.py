@@ -1,0 +1,169 @@
+"""Load a model to probe: of torchvision, timm or transformers, or from a Python file."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from models.messages import did_you_mean, first_line, plain
+from tune_jobs.errors import SweepError
+
+FORMS = "torchvision:NAME, timm:NAME, transformers:FOLDER or FILE.py:CALLABLE"
+
+
+class Loaded(NamedTuple):
+    """A model with what its inputs take."""
+
+    model: nn.Module
+    pictures: bool  # it takes standardised colour images
+    tokenizer: Any = None
+
+
+def load(name: str, weights: str | None) -> Loaded:
+    """The model of a name, in evaluation mode.
+
+    Nothing is downloaded, and no code that comes with weights runs: without ``weights`` networks
+    of torchvision and timm have random ones.
+
+    Args:
+        name: one of the forms of :data:`FORMS`.
+        weights: a file with a state dict, of torch or safetensors.
+
+    Raises:
+        SweepError: there is no such model, or the weights are not its own.
+    """
+    kind, _, rest = name.rpartition(":")
+    makers: dict[str, Callable[[str], Loaded]] = {
+        "torchvision": _torchvision,
+        "timm": _timm,
+        "transformers": _transformers,
+    }
+    if kind in makers and rest:
+        loaded = makers[kind](rest)
+    elif kind.endswith(".py") and rest:
+        loaded = Loaded(_of_file(kind, rest), pictures=False)
+    else:
+        raise SweepError(f"{plain(name)}: no model; should be {FORMS}")
+    if weights is not None:
+        _fill(loaded.model, weights)
+    return loaded._replace(model=loaded.model.eval())
+
+
+def _torchvision(name: str) -> Loaded:
+    from torchvision.models import get_model, list_models
+
+    _known("torchvision", name, list_models())
+    return Loaded(_made(f"torchvision:{name}", lambda: get_model(name, weights=None)), True)
+
+
+def _timm(name: str) -> Loaded:
+    try:
+        import timm
+    except ImportError as error:
+        raise _missing("timm", error) from error
+    _known("timm", name.partition(".")[0], timm.list_models())
+    make = lambda: timm.create_model(name, pretrained=False)  # noqa: E731
+    return Loaded(_made(f"timm:{name}", make), True)
+
+
+def _transformers(folder: str) -> Loaded:
+    try:
+        import transformers
+    except ImportError as error:
+        raise _missing("transformers", error) from error
+    place = Path(folder)
+    if not (place / "config.json").is_file():
+        raise SweepError(
+            f"transformers:{plain(folder)}: no folder with a config.json; save one with "
+            "model.save_pretrained and tokenizer.save_pretrained"
+        )
+    here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    what = f"transformers:{plain(folder)}"
+    model = _made(what, lambda: transformers.AutoModel.from_pretrained(place, **here))
+    tokenizer = _made(
+        f"{what}: its tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(place, **here)
+    )
+    return Loaded(model, False, tokenizer)
+
+
+def _of_file(file: str, name: str) -> nn.Module:
+    """What a callable of a user's file returns. The file runs under a private name."""
+    path = Path(file)
+    if not path.is_file():
+        raise SweepError(f"{plain(file)}: no such file; the model should be {FORMS}")
+    spec = importlib.util.spec_from_file_location("_geosweep_probed", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    _made(plain(file), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    make = getattr(module, name, None)
+    if not callable(make):
+        raise SweepError(f"{plain(file)}: it defines no function {plain(name)}")
+    model = _made(f"{plain(file)}:{plain(name)}", make)
+    if not isinstance(model, nn.Module):
+        raise SweepError(
+            f"{plain(file)}:{plain(name)} returns {plain(type(model).__name__)}; should return a "
+            "torch.nn.Module"
+        )
+    return model
+
+
+def _fill(model: nn.Module, file: str) -> None:
+    """Load weights from a file."""
+    what = f"--weights {plain(file)}"
+    if not Path(file).is_file():
+        raise SweepError(f"{what}: no such file")
+    state = _made(what, lambda: _state(file))
+    for name in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+            break
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise SweepError(f"{what}: should hold a state dict, names with tensors")
+    for start in ("_orig_mod.", "module."):
+        if state and all(name.startswith(start) for name in state):
+            state = {name.removeprefix(start): value for name, value in state.items()}
+    own = model.state_dict()
+    missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    for names, problem in ((missing, "lacks"), (foreign, "has, but the model has not,")):
+        if names:
+            raise SweepError(f"{what}: it {problem} {plain(names[0])} ({len(names)} such names)")
+    if other:
+        name = min(other)
+        raise SweepError(
+            f"{what}: {plain(name)} has shape {tuple(state[name].shape)}, in the model "
+            f"{tuple(own[name].shape)}"
+        )
+    model.load_state_dict(state)
+
+
+def _state(file: str) -> Any:
+    if file.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _made(what: str, make: Callable[[], Any]) -> Any:
+    """What a function of a library or a user returns; its error as one message."""
+    try:
+        return make()
+    except Exception as error:
+        raise SweepError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _known(library: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        hint = did_you_mean(name, names)
+        raise SweepError(f"{library}:{plain(name)}: {library} has no such model{hint}")
+
+
+def _missing(library: str, error: ImportError) -> SweepError:
+    return SweepError(
+        f"{library} cannot be imported ({first_line(error)}); pip install 'geosweep[probe]'"
+    )
