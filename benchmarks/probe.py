@@ -41,12 +41,16 @@ COLUMNS = (
 
 
 class Alive(TorchDispatchMode):
-    """Counts the bytes of storages that operations made and that are still alive."""
+    """Counts the bytes of storages that operations made and that are still alive.
 
-    def __init__(self) -> None:
+    Views of weights and inputs are not counted.
+    """
+
+    def __init__(self, *others: torch.Tensor) -> None:
         super().__init__()
         self.now = self.most = 0
         self._seen: dict[int, int] = {}
+        self._others = {other.untyped_storage().data_ptr() for other in others}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -54,7 +58,7 @@ class Alive(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 key = storage.data_ptr()
-                if storage.nbytes() and key not in self._seen:
+                if storage.nbytes() and key not in self._seen and key not in self._others:
                     self._seen[key] = storage.nbytes()
                     self.now += storage.nbytes()
                     weakref.finalize(storage, self._free, key)
@@ -74,7 +78,7 @@ def peak(model: torch.nn.Module, batches: list[torch.Tensor], probed: bool) -> i
         torch.cuda.reset_peak_memory_stats(device)
         passes(model, batches, probed)
         return torch.cuda.max_memory_allocated(device) - before
-    with Alive() as alive:
+    with Alive(*model.parameters(), *batches) as alive:
         passes(model, batches, probed)
     return alive.most
 

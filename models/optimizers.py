@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch import _foreach_add_ as add_  # type: ignore[attr-defined]
+from torch import _fused_adam_ as fused_adam_  # type: ignore[attr-defined]
+from torch import _fused_sgd_ as fused_sgd_  # type: ignore[attr-defined]
 
 BETAS = (0.9, 0.999)  # Adam's decay rates of both moments (Kingma and Ba 2015)
 EPSILON = 1e-8  # is added to the root of the second moment
@@ -48,14 +51,16 @@ class Optimizer:
     def step(self, rate: float) -> None:
         """Update all parameters with this learning rate."""
         for group, moments, steps in zip(self._groups, self._moments, self._steps, strict=True):
-            parameters = list(group.parameters)
+            parameters: list[Tensor] = list(group.parameters)
             gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_add_(steps, 1)
+            add_(steps, 1)
             if self._recipe == "adam":
-                torch._fused_adam_(
+                means, squares = moments
+                fused_adam_(
                     parameters,
                     gradients,
-                    *moments,
+                    means,
+                    squares,
                     [],
                     steps,
                     lr=rate,
@@ -67,10 +72,10 @@ class Optimizer:
                     maximize=False,
                 )
             else:
-                torch._fused_sgd_(
+                fused_sgd_(
                     parameters,
                     gradients,
-                    *moments,
+                    moments[0],
                     weight_decay=group.decay,
                     momentum=MOMENTUM,
                     lr=rate,

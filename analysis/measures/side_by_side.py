@@ -71,9 +71,8 @@ def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.Dat
     ]
     table = pd.concat([part.reset_index() for part in [*parts, _shares(results, trials)]])
     table.loc[table.stages == 1, "here_std"] = np.nan
-    depth = trials.groupby(
-        KEY, dropna=False
-    ).depth.max()  # NaN: Table 1; in the setting if it varies
+    # NaN means the depth of Table 1. A depth that varies is part of the key's setting.
+    depth = dict(trials.groupby(KEY, dropna=False).depth.max())
     whole = pd.concat(
         [_with_paper(key, group, depth[key]) for key, group in table.groupby(KEY, dropna=False)]
     )

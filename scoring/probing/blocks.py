@@ -85,7 +85,7 @@ def candidates(model: nn.Module) -> str:
     """Types that occur more than once, as the end of a message."""
     found: dict[str, list[str]] = {}
     for name, module in model.named_modules():
-        if name and not isinstance(module, CONTAINERS):
+        if name and not isinstance(module, nn.ModuleList | nn.ModuleDict):
             found.setdefault(type(module).__name__, []).append(name)
     found = {kind: names for kind, names in found.items() if len(names) > 1}
     if not found:
