@@ -219,6 +219,7 @@ def sentences(found: Gathered) -> list[str]:
         *others,
         correlation.correlation_sentence(tables["correlations"]),
         findings.robustness_sentence(results, found.evaluated),
+        findings.mixed_sentence(found.evaluated),
     ]
     if "intervention" in tables:
         said.append(intervention.sentence(tables["intervention"]))
