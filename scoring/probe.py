@@ -193,8 +193,7 @@ class TrackProbe:
             stages=stages,
             nulls=found,
             matched=[
-                f"{group.label} x {len(group.names)}: {group.names[0]}, ..., {group.names[-1]}"
-                for group in main.groups
+                f"{group.label} x {len(group.names)}: {_few(group.names)}" for group in main.groups
             ],
             skipped=[f"{s.call}: {s.reason}" for r in main.recorders for s in r.skipped],
             batches=main.batches,
@@ -203,3 +202,7 @@ class TrackProbe:
     def _stages(self, recorders: list[Recorder]) -> list[Any]:
         stages = [sums for recorder in recorders for sums in recorder.stages]
         return [measured(sums, number, self._transport) for number, sums in enumerate(stages, 1)]
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names if len(names) < 3 else (names[0], "...", names[-1]))

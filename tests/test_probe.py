@@ -16,6 +16,7 @@ from scoring.probing.blocks import candidates
 from scoring.probing.errors import ProbeError, ProbeWarning
 from scoring.probing.measured import ROUNDING
 from scoring.probing.nulls import reinitialised
+from scoring.probing.values import padding
 from scoring.stages import measure
 
 WIDTH = 6
@@ -559,6 +560,13 @@ def test_padding_changes_no_score(tokens, left):
     assert_array_equal(other.result.frame().lss, probe.result.frame().lss)
 
 
+def test_padding_of_a_decoder_has_a_mask_of_its_own():
+    kept = torch.tensor([[True, True, False]])
+    given = {"src_key_padding_mask": ~kept, "tgt_key_padding_mask": kept}
+    assert_array_equal(padding(given, decoder=False)[0], kept)
+    assert_array_equal(padding(given, decoder=True)[0], ~kept)
+
+
 def test_samples_of_several_lengths_need_single_tokens():
     model = Attention()
     with pytest.raises(ProbeError, match="take tokens='each'"):
@@ -763,6 +771,17 @@ def test_attention_is_reset_as_torch_initialises_it():
     assert not attention.out_proj.bias.any()
 
 
+def test_two_probes_may_run_at_once():
+    model, x = Chain(Block(), Block(), Block()), images()
+    one, two = TrackProbe(model, null="reinit"), TrackProbe(model, null="shuffle", transport=4)
+    with torch.no_grad(), one, two:
+        model(x)
+    alone = probed(model, x, null="shuffle", transport=4)
+    assert_array_equal(one.result.frame().lss, alone.frame().lss)
+    assert two.result.rows() == alone.rows()
+    assert hooks_of(model) == 0
+
+
 def test_a_module_that_cannot_be_reset_is_an_error():
     class Needy(Block):
         def reset_parameters(self, gain):
@@ -830,4 +849,5 @@ def test_a_point_that_is_not_finite_gives_no_transport():
     x[0, 0] = torch.nan
     row = probed(model, x, transport=5).rows()[0]
     assert "ots" not in row
+    assert "some states are not finite" in str(probed(model, x))
     assert row["still_points"] >= 1

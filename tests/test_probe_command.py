@@ -142,7 +142,7 @@ def test_weights_of_a_wrapper_or_of_an_old_version_of_torch_are_taken(tmp_path):
     state = wrapper.state_dict() | {"module.weight": torch.tensor([3.0, 4.0])}
     del state["module.num_batches_tracked"]
     torch.save(state, tmp_path / "w.pt")
-    _fill(wrapper, str(tmp_path / "w.pt"))
+    _fill(wrapper, str(tmp_path / "w.pt"), "--weights")
     assert wrapper.module.weight.tolist() == [3.0, 4.0]
 
 
@@ -192,6 +192,7 @@ def test_the_users_folder_is_not_searched_for_modules(place, geosweep, undrawn):
         (["net.py:build", "--data", "points.npz", "--weights", "no.pt"], "no.pt: no such file"),
         (["net.py:build", "--data", "points.npz", "--weights", "net.py"], "--weights net.py: "),
         (["net.py:build", "--data", "points.npz", "--weights", "c.pt"], "it lacks 1.bias"),
+        (["net.py:build", "--data", "points.npz", "--compare", "c.pt"], "--compare c.pt: it lacks"),
         (["net.py:build", "--text", "net.py"], "only transformers:FOLDER has a tokenizer"),
         (["net.py:build", "--data", "points.npz", "--transport", "1"], "should be 0, or 2"),
         (["net.py:build", "--data", "points.npz", "--blocks", "none"], "matches 'none'"),

@@ -98,12 +98,18 @@ def own_inputs(value: Any) -> Any:
 def _copied(model: nn.Module, shared: dict[int, Any]) -> nn.Module:
     try:
         with torch.inference_mode(False):  # its tensors can be changed later
-            return copy.deepcopy(model, shared)
+            other = copy.deepcopy(model, shared)
     except (RuntimeError, TypeError) as error:
         raise ProbeError(
             f"null: {type(model).__name__} cannot be copied ({error}); pass a model that you "
             "built again"
         ) from error
+    for module in other.modules():  # another probe may be running
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for number, hook in list(hooks.items()):
+                if str(getattr(hook, "__module__", "")).startswith("scoring.prob"):
+                    del hooks[number]
+    return other
 
 
 def _reset(module: nn.Module, reset: Callable[[], Any]) -> None:

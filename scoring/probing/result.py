@@ -147,10 +147,11 @@ def _widths(cells: list[list[str]]) -> list[int]:
 
 
 def _range(stage: MeasuredStage) -> str:
-    n = len(stage.blocks)
-    if n == 1:
-        return f"{stage.blocks[0]}; one block: its line shape is not measurable"
-    return f"{stage.blocks[0]} to {stage.blocks[-1]}"
+    if len(stage.blocks) == 1:
+        text = f"{stage.blocks[0]}; one block: its line shape is not measurable"
+    else:
+        text = f"{stage.blocks[0]} to {stage.blocks[-1]}"
+    return text if stage.points.finite else f"{text}; some states are not finite"
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

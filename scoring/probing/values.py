@@ -64,7 +64,8 @@ def padding(given: Mapping[str, Any], decoder: bool) -> list[Tensor]:
     """
     kept = given.get("decoder_attention_mask" if decoder else "attention_mask")
     masks = [kept.bool()] if isinstance(kept, Tensor) and kept.ndim == 2 else []
-    for name in () if decoder else ("src_key_padding_mask", "key_padding_mask"):
+    encoding = ("src_key_padding_mask", "key_padding_mask")
+    for name in ("tgt_key_padding_mask",) if decoder else encoding:
         left_out = given.get(name)
         if isinstance(left_out, Tensor) and left_out.dtype == torch.bool and left_out.ndim == 2:
             masks.append(~left_out)

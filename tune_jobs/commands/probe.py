@@ -114,7 +114,7 @@ def probe(
     from tune_jobs.probing.run import run
 
     loaded = models.load(model, weights)
-    others = None if compare is None else models.load(model, compare)
+    others = None if compare is None else models.load(model, compare, "--compare")
     root = folder.absolute(out or f"runs/probe-{_short(model)}")
     settings: dict[str, Any] = {
         "blocks": blocks,

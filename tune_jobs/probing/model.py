@@ -23,7 +23,7 @@ class Loaded(NamedTuple):
     tokenizer: Any = None
 
 
-def load(name: str, weights: str | None) -> Loaded:
+def load(name: str, weights: str | None, option: str = "--weights") -> Loaded:
     """The model of a name, in evaluation mode.
 
     Nothing is downloaded, and no code that comes with weights runs: without ``weights`` networks
@@ -32,6 +32,7 @@ def load(name: str, weights: str | None) -> Loaded:
     Args:
         name: one of the forms of :data:`FORMS`.
         weights: a file with a state dict, of torch or safetensors.
+        option: what named it, for messages.
 
     Raises:
         SweepError: there is no such model, or the weights are not its own.
@@ -49,7 +50,7 @@ def load(name: str, weights: str | None) -> Loaded:
     else:
         raise SweepError(f"{plain(name)}: no model; should be {FORMS}")
     if weights is not None:
-        _fill(loaded.model, weights)
+        _fill(loaded.model, weights, option)
     return loaded._replace(model=loaded.model.eval())
 
 
@@ -113,9 +114,9 @@ def _of_file(file: str, name: str) -> nn.Module:
     return model
 
 
-def _fill(model: nn.Module, file: str) -> None:
+def _fill(model: nn.Module, file: str, option: str) -> None:
     """Load weights from a file."""
-    what = f"--weights {plain(file)}"
+    what = f"{option} {plain(file)}"
     if not Path(file).is_file():
         raise SweepError(f"{what}: no such file")
     state = _made(what, lambda: _state(file))

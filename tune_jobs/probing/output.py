@@ -68,7 +68,7 @@ def draw(root: str) -> list[str]:
     )
     if done.returncode:
         reason = last_line(done.stderr) if done.stderr.strip() else f"status {done.returncode}"
-        raise SweepError(f"figures: {reason}")
+        raise SweepError(f"figures: {reason}; the numbers are in {root}")
     return done.stdout.split()
 
 
