@@ -168,6 +168,22 @@ def test_figures_of_a_folder_without_results_are_refused(tmp_path, capsys):
     assert figures.main([str(tmp_path)]) == 2
 
 
+def test_new_weights_of_a_torchvision_model_are_drawn_as_torchvision_does(place, geosweep, undrawn):
+    from torchvision.models import resnet18
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
+    np.savez("points.npz", x=x)
+    status, said = geosweep("probe", "torchvision:resnet18", "--data", "points.npz")
+    assert status == 0, said
+    torch.manual_seed(0)
+    model = resnet18().eval()
+    with torch.inference_mode(), TrackProbe(model) as probe:
+        model(torch.from_numpy(x))
+    row = pd.read_parquet("runs/probe-resnet18/stages.parquet").loc[0]
+    assert_allclose(row.lss_reinit, probe.result.frame().lss[0], rtol=1e-5)
+    assert {"lss_shuffle", "straightness_factor_reinit"} <= set(row.index)
+
+
 def test_the_users_folder_is_not_searched_for_modules(place, geosweep, undrawn):
     Path("torchvision.py").write_text("raise SystemExit('wrong')")
     Path("net.py").write_text(NET + "\nimport sys\nassert '' not in sys.path[:1]\n")

@@ -21,6 +21,7 @@ class Loaded(NamedTuple):
     model: nn.Module
     pictures: bool  # it takes standardised colour images
     tokenizer: Any = None
+    again: Callable[[], nn.Module] | None = None  # builds it with the library's own new weights
 
 
 def load(name: str, weights: str | None, option: str = "--weights") -> Loaded:
@@ -58,7 +59,8 @@ def _torchvision(name: str) -> Loaded:
     from torchvision.models import get_model, list_models
 
     _known("torchvision", name, list_models())
-    return Loaded(_made(f"torchvision:{name}", lambda: get_model(name, weights=None)), True)
+    make = lambda: get_model(name, weights=None)  # noqa: E731
+    return Loaded(_made(f"torchvision:{name}", make), True, again=make)
 
 
 def _timm(name: str) -> Loaded:
@@ -68,7 +70,7 @@ def _timm(name: str) -> Loaded:
         raise _missing("timm", error) from error
     _known("timm", name.partition(".")[0], timm.list_models())
     make = lambda: timm.create_model(name, pretrained=False)  # noqa: E731
-    return Loaded(_made(f"timm:{name}", make), True)
+    return Loaded(_made(f"timm:{name}", make), True, again=make)
 
 
 def _transformers(folder: str) -> Loaded:
