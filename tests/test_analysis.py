@@ -16,9 +16,10 @@ from scipy import stats
 
 from analysis import report, tables
 from analysis.claims import claims_sentence
-from analysis.measures.findings import geodesic_sentence, headline, robustness_sentence, sentences
+from analysis.measures.findings import geodesic_sentence, headline, sentences
 from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
 from analysis.measures.planned import extra_sentence, planned
+from analysis.measures.robustness import lost_sentence
 from analysis.measures.summary import summary
 from analysis.results import ResultsError, load
 from scoring.places import table_path
@@ -420,10 +421,10 @@ def test_claims_that_hold_are_told_with_how_surely_and_whether_training_did_it()
 
 
 def test_what_robustness_is_lost_is_told_where_it_was_measured(tmp_path: Path) -> None:
-    assert robustness_sentence(load(made_up_sweep(tmp_path / "none"))) == ""
+    assert lost_sentence(load(made_up_sweep(tmp_path / "none"))) == ""
     made_up_trial(tmp_path, tried=["noise"])
     made_up_trial(tmp_path, "plain", tried=["noise"], fragile=2.0)
-    said = robustness_sentence(load(tmp_path))
+    said = lost_sentence(load(tmp_path))
     assert re.search(r"to random noise plain 0\.\d\d, ResNet 0\.\d\d\.$", said)
     assert "lesions" not in said
 

@@ -11,8 +11,7 @@ import pandas as pd
 
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
-from analysis.measures.layout import heading, network_name, plural, span
-from analysis.measures.robustness import CURVES, of_trials
+from analysis.measures.layout import network_name, plural, span
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
 from analysis.results import Results
@@ -241,29 +240,6 @@ def _range(values: pd.Series, digits: int) -> str:
         return "unknown"
     ends = [f"{end:.{digits}f}" for end in (values.min(), values.max())]
     return " to ".join(dict.fromkeys(ends))
-
-
-def robustness_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
-    """The accuracy that networks lose to lesions, noise and attacks; empty if not evaluated.
-
-    Args:
-        results: as for :func:`analysis.measures.robustness.of_trials`.
-        trials: from that function, if it is already computed.
-    """
-    trials = of_trials(results) if trials is None else trials
-    parts = []
-    for name in CURVES:
-        lost = trials.dropna(subset=f"{name}_lost").groupby("network")[f"{name}_lost"]
-        each = [f"{network_name(k)} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
-        told = heading(f"{name}_lost").removeprefix("lost ")
-        if each:
-            parts.append(f"{told} {', '.join(each)}")
-    if not parts:
-        return ""
-    return (
-        "Share of its accuracy that a network loses, mean over levels and trials: "
-        f"{'; '.join(parts)}."
-    )
 
 
 def _stopped(count: int) -> list[str]:
