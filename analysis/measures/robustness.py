@@ -195,9 +195,8 @@ def mixed_sentence(trials: pd.DataFrame) -> str:
         f"tracks this many times as often as all of them: {after}; before training {before}. "
         "1 says that the distance of tracks adds nothing to that of their ends."
     )
-    lacks = (
-        f"In {plural(few, 'trial')} noise mixes up too few pairs to say if close tracks go first."
-    )
+    what = "noise mixes up too few pairs to say whether close tracks go first."
+    lacks = f"In {plural(few, 'trial')} {what}"
     return " ".join(([told] if len(known) else []) + ([lacks] if few else []))
 
 
