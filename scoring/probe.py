@@ -201,8 +201,5 @@ class TrackProbe:
         )
 
     def _stages(self, recorders: list[Recorder]) -> list[Any]:
-        pairs = [(sums, recorder.points) for recorder in recorders for sums in recorder.stages]
-        return [
-            measured(sums, number, seen, self._transport)
-            for number, (sums, seen) in enumerate(pairs, 1)
-        ]
+        stages = [sums for recorder in recorders for sums in recorder.stages]
+        return [measured(sums, number, self._transport) for number, sums in enumerate(stages, 1)]

@@ -13,6 +13,10 @@ from analysis import probe as figures
 from scoring.probe import TrackProbe
 
 NET = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -33,6 +37,11 @@ def build():
 
 def plain():
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+
+
+@dataclass
+class Settings:
+    width: int = 8
 
 
 def number():
@@ -92,6 +101,51 @@ def test_a_model_of_a_file_is_measured_and_written(place, geosweep, undrawn):
     assert np.shape(tracks[0]) == (4, 20, 2)
 
 
+def test_a_narrow_terminal_gets_a_column_for_each_stage(place, geosweep, undrawn, monkeypatch):
+    monkeypatch.setattr("tune_jobs.terminal.WIDEST", 80)  # of the pipe that takes the place of one
+    status, said = geosweep("probe", "net.py:build", "--data", "points.npz", "--transport", "9")
+    assert status == 0
+    lines = [line.split() for line in said.splitlines()]
+    assert lines[0] == ["stage", "1"]
+    assert ["blocks", "3"] in lines
+    assert "…" not in said
+
+
+def test_the_table_has_columns_that_the_first_stage_lacks(tmp_path, undrawn):
+    from tune_jobs.probing.output import write
+
+    class Result:
+        stages = ()
+
+        def rows(self):
+            return [{"stage": 1}, {"stage": 2, "ots": 0.5}]
+
+        blocks = rows
+
+        def to_dict(self):
+            return {}
+
+    write(str(tmp_path), {}, {"w": Result()})
+    frame = pd.read_parquet(tmp_path / "stages.parquet")
+    assert frame.ots.isna().tolist() == [True, False]
+
+
+def test_weights_of_a_wrapper_or_of_an_old_version_of_torch_are_taken(tmp_path):
+    from tune_jobs.probing.model import _fill
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = torch.nn.BatchNorm1d(2)
+
+    wrapper = Wrapper()
+    state = wrapper.state_dict() | {"module.weight": torch.tensor([3.0, 4.0])}
+    del state["module.num_batches_tracked"]
+    torch.save(state, tmp_path / "w.pt")
+    _fill(wrapper, str(tmp_path / "w.pt"))
+    assert wrapper.module.weight.tolist() == [3.0, 4.0]
+
+
 def test_two_checkpoints_stand_side_by_side_with_figures(place, geosweep):
     status, said = geosweep(
         *("probe", "net.py:build", "--weights", "a.pt", "--compare", "b.pt"),
@@ -116,7 +170,7 @@ def test_figures_of_a_folder_without_results_are_refused(tmp_path, capsys):
 
 def test_the_users_folder_is_not_searched_for_modules(place, geosweep, undrawn):
     Path("torchvision.py").write_text("raise SystemExit('wrong')")
-    Path("net.py").write_text("import sys\nassert '' not in sys.path[:1]\n" + NET)
+    Path("net.py").write_text(NET + "\nimport sys\nassert '' not in sys.path[:1]\n")
     assert geosweep("probe", "net.py:build", "--data", "points.npz", "--no-null")[0] == 0
 
 

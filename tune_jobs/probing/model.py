@@ -1,6 +1,7 @@
 """Load a model to probe: of torchvision, timm or transformers, or from a Python file."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,7 @@ def _of_file(file: str, name: str) -> nn.Module:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it there
     _made(plain(file), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
     make = getattr(module, name, None)
     if not callable(make):
@@ -123,11 +125,13 @@ def _fill(model: nn.Module, file: str) -> None:
             break
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SweepError(f"{what}: should hold a state dict, names with tensors")
-    for start in ("_orig_mod.", "module."):
-        if state and all(name.startswith(start) for name in state):
-            state = {name.removeprefix(start): value for name, value in state.items()}
     own = model.state_dict()
+    for start in ("_orig_mod.", "module."):
+        if all(name.startswith(start) for name in state) and not any(map(own.__contains__, state)):
+            state = {name.removeprefix(start): value for name, value in state.items()}
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    # Files of torch before 0.4.1 lack this count, which no forward pass of a trained model needs.
+    missing = [name for name in missing if not name.endswith(".num_batches_tracked")]
     other = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     for names, problem in ((missing, "lacks"), (foreign, "has, but the model has not,")):
         if names:
@@ -138,7 +142,7 @@ def _fill(model: nn.Module, file: str) -> None:
             f"{what}: {plain(name)} has shape {tuple(state[name].shape)}, in the model "
             f"{tuple(own[name].shape)}"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)
 
 
 def _state(file: str) -> Any:
