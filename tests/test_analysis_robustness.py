@@ -13,12 +13,13 @@ from numpy.testing import assert_allclose
 
 from analysis import figures, report, tables
 from analysis.measures import robustness
-from analysis.measures.findings import mixed_sentence, robustness_sentence
 from analysis.measures.robustness import (
     ALL_AUCS,
     AUCS,
     RATIOS,
     by_cell,
+    lost_sentence,
+    mixed_sentence,
     of_trials,
     settings_sentence,
 )
@@ -285,7 +286,7 @@ def test_nothing_is_said_about_pairs_that_were_not_controlled(tmp_path: Path) ->
 
 
 def test_losses_are_told_for_each_replacement(sweep: Path) -> None:
-    said = robustness_sentence(load(sweep))
+    said = lost_sentence(load(sweep))
     for part in ("to lesions plain", "to lesions by means plain", "to lesions of random units"):
         assert part in said
 

@@ -385,6 +385,14 @@ def test_sweeps_without_a_common_cell_say_so(tmp_path: Path) -> None:
     assert "no finished cell" in sentence(table, "b")
 
 
+def test_a_depth_that_is_not_given_equals_that_of_table_1(tmp_path: Path) -> None:
+    made_up_trial(tmp_path / "old")  # one stage of convolutional layers: 10 blocks
+    for depth in (10, 20):
+        made_up_trial(tmp_path / "new", depth=depth)
+    table = compare(load(tmp_path / "old"), load(tmp_path / "new"))
+    assert table.depth.tolist() == [10] * 3
+
+
 def depth_sweep(root: Path, plain: tuple[float, float], resnet: tuple[float, float]) -> None:
     """Train losses of both networks with 2 and 20 blocks, at two gammas and in three seeds."""
     for network, losses in (("plain", plain), ("resnet", resnet)):

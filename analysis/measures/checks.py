@@ -21,6 +21,7 @@ from analysis.measures.comparisons import (
     place,
     reaches,
 )
+from analysis.measures.layout import span
 from analysis.measures.verdicts import Comparison
 
 HEAVY = 0.1  # The paper says that tracks straighten up to this gamma; above it, accuracy falls.
@@ -65,7 +66,9 @@ def training_lowers(score: str, *only: str) -> Check:
         for key, trials in evidence.strata():
             for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
                 here = _at(trials, gamma)
-                where, names = place(key, f"γ = {gamma:g}"), ("before training", "after it")
+                size = [f"m = {span(here.curve_m)}"] if score.startswith("curve_") else []
+                where = place(key, f"γ = {gamma:g}", *size)
+                names = ("before training", "after it")
                 yield from paired(where, names, here[f"{score}_initial"], here[score], -1)
 
     return check

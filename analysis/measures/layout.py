@@ -170,6 +170,17 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def span(values: pd.Series) -> str:
+    """The smallest and the largest of some counts as a text; empty if there are none.
+
+    >>> span(pd.Series([1000, 500, 700])), span(pd.Series([3.0, np.nan]))
+    ('500 to 1,000', '3')
+    """
+    known = values.dropna()
+    ends = dict.fromkeys((known.min(), known.max())) if len(known) else ()
+    return " to ".join(f"{int(end):,}" for end in ends)
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as people read it: texts, plain headings, ``mean ± half-width`` in one column.
 

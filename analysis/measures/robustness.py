@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
+from analysis.measures.layout import heading, network_name, plural
 from analysis.results import Results
 
 # fmt: off
@@ -150,6 +151,59 @@ def _settings(text: Any, name: str) -> Any:
         return json.loads(text)[name]
     except (TypeError, ValueError, KeyError):
         return None  # unknown
+
+
+def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
+    """The accuracy that networks lose to lesions, noise and attacks; empty if not evaluated.
+
+    Args:
+        results: as for :func:`of_trials`.
+        trials: from that function, if it is already computed.
+    """
+    trials = of_trials(results) if trials is None else trials
+    parts = []
+    for name in (*LESIONS, *CURVES[1:]):
+        each = _by_network(trials, f"{name}_lost")
+        told = heading(f"{name}_lost").removeprefix("lost ")
+        if each:
+            parts.append(f"{told} {', '.join(each)}")
+    if not parts:
+        return ""
+    return (
+        "Share of its accuracy that a network loses, mean over levels and trials: "
+        f"{'; '.join(parts)}."
+    )
+
+
+def mixed_sentence(trials: pd.DataFrame) -> str:
+    """Whether close tracks are mixed up first, beyond the distance of their ends.
+
+    Args:
+        trials: from :func:`of_trials`.
+
+    Returns:
+        The sentence; empty if it was not measured.
+    """
+    name = "mixed_ratio_different_matched"
+    if not trials.mixed_ratio_different_initial.notna().any():
+        return ""
+    known = trials.dropna(subset=[name, f"{name}_initial"])
+    few = len(trials.dropna(subset="mixed_ratio_different_initial")) - len(known)
+    after, before = (", ".join(_by_network(known, f"{name}{when}")) for when in ("", "_initial"))
+    told = (
+        "Of pairs of two classes with equally distant ends, noise mixes up the closest tenth of "
+        f"tracks this many times as often as all of them: {after}; before training {before}. "
+        "1 says that the distance of tracks adds nothing to that of their ends."
+    )
+    what = "noise mixes up too few pairs to say whether close tracks go first."
+    lacks = f"In {plural(few, 'trial')} {what}"
+    return " ".join(([told] if len(known) else []) + ([lacks] if few else []))
+
+
+def _by_network(trials: pd.DataFrame, column: str) -> list[str]:
+    """The mean of a column over the trials of each network: ["plain 0.81", "ResNet 0.02"]."""
+    means = trials.dropna(subset=column).groupby("network")[column].mean()
+    return [f"{network_name(k)} {v:.2f}" for k, v in means.round(2).add(0.0).items()]
 
 
 def settings_sentence(results: Results) -> str:
