@@ -218,7 +218,8 @@ def sentences(found: Gathered) -> list[str]:
         claims_sentence(tables["claims"]),
         *others,
         correlation.correlation_sentence(tables["correlations"]),
-        findings.robustness_sentence(results, found.evaluated),
+        robustness.lost_sentence(results, found.evaluated),
+        robustness.mixed_sentence(found.evaluated),
     ]
     if "intervention" in tables:
         said.append(intervention.sentence(tables["intervention"]))

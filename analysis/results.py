@@ -177,8 +177,13 @@ def _check_key(root: str, trials: pd.DataFrame) -> None:
 def _fill_depth(trials: pd.DataFrame) -> None:
     """Where some trials have a depth of their own, the depth of the others is Table 1's."""
     if {"depth", "layers"} <= {*trials} and trials.depth.notna().any():
-        ten = (trials.layers == "convolutional") & (trials.stages == 1)
-        trials["depth"] = trials.depth.fillna(ten.map({True: 10, False: 5})).astype("int64")
+        trials["depth"] = whole_depth(trials)
+
+
+def whole_depth(trials: pd.DataFrame) -> pd.Series:
+    """The blocks of each stage, also of trials whose ``depth`` is null: they have Table 1's."""
+    ten = (trials.layers == "convolutional") & (trials.stages == 1)
+    return trials.depth.fillna(ten.map({True: 10, False: 5})).astype("int64")
 
 
 def _fill_zeros(trials: pd.DataFrame) -> None:

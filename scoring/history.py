@@ -12,9 +12,12 @@ import pyarrow as pa
 
 from scoring import checked, places, schemas, storage
 
-NEEDED = {  # columns that are in every row
+NEEDED = {  # columns that are in every row of every version; never add one
     "summary": [field.name for field in schemas.KEY] + ["started_at"],
-    "epochs": ["epoch", "seconds", "finished_at"] + [field.name for field in schemas.LOSSES],
+    "epochs": [
+        *("epoch", "seconds", "finished_at", "train_loss", "train_accuracy"),
+        *("clean_train_loss", "clean_train_accuracy", "test_loss", "test_accuracy"),
+    ],
     "tracks": ["epoch", "stage", "m", "lss", "inverse_lss", "lsr", "lss_random"],
 }
 TIMES = ("started_at", "trained_at", "finished_at")  # text in a history

@@ -193,16 +193,16 @@ class TrackProbe:
             stages=stages,
             nulls=found,
             matched=[
-                f"{group.label} x {len(group.names)}: {group.names[0]}, ..., {group.names[-1]}"
-                for group in main.groups
+                f"{group.label} x {len(group.names)}: {_few(group.names)}" for group in main.groups
             ],
             skipped=[f"{s.call}: {s.reason}" for r in main.recorders for s in r.skipped],
             batches=main.batches,
         )
 
     def _stages(self, recorders: list[Recorder]) -> list[Any]:
-        pairs = [(sums, recorder.points) for recorder in recorders for sums in recorder.stages]
-        return [
-            measured(sums, number, seen, self._transport)
-            for number, (sums, seen) in enumerate(pairs, 1)
-        ]
+        stages = [sums for recorder in recorders for sums in recorder.stages]
+        return [measured(sums, number, self._transport) for number, sums in enumerate(stages, 1)]
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names if len(names) < 3 else (names[0], "...", names[-1]))

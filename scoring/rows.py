@@ -149,7 +149,7 @@ def completed(
     """New rows of a table with the values that old ones have, and new values only where those lack.
 
     Args:
-        old: rows that were stored before, with None for what they lack.
+        old: rows that were stored before, with None or NaN for what they lack.
         new: rows of the same trial that were measured again.
         names: the columns that tell rows apart.
 
@@ -158,10 +158,15 @@ def completed(
     [{'stage': 1, 'lss': 2.0, 'ots': 1.0}]
     """
     has = {
-        tuple(row[name] for name in names): {n: v for n, v in row.items() if v is not None}
+        tuple(row[name] for name in names): {n: v for n, v in row.items() if _is_known(v)}
         for row in old
     }
     return [{**row, **has.get(tuple(row[name] for name in names), {})} for row in new]
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a value is neither None nor NaN."""
+    return value is not None and not (isinstance(value, float) and np.isnan(value))
 
 
 def sample_rows(
@@ -237,6 +242,8 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
         summary[f"effective_rank{suffix}"] = _mean(ranks)
         last_stage = max(here, key=lambda row: row["stage"])
         summary[f"nc1{suffix}"] = last_stage.get("nc1", np.nan)
+    if not any(NEWEST in row for row in final):  # an earlier version measured the trial
+        summary[NEWEST] = None
     return summary
 
 

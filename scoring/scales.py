@@ -26,8 +26,9 @@ class Scales:
     """Scale-free scores of one stage, in two passes over its states.
 
     The first pass gives every state of all m points to :meth:`see`. The second gives them again
-    in batches: :meth:`begin` for each batch, then its states to :meth:`update`. Only sums of each
-    state are kept between the passes: its mean, its size, its spread.
+    in batches: the states of a batch to :meth:`update`, then :meth:`end`. Only sums of each state
+    are kept between the passes: its mean, its size, its spread. Of a batch that has ended, only
+    numbers of each point are kept.
 
     Args:
         labels: classes (m,), tensor or array; None leaves the separation of classes out.
@@ -43,7 +44,8 @@ class Scales:
             "participation_ratio": [],
         }
         self._place = 0  # of the next state in the second pass
-        self._shapes: list[tuple[LineShape, LineShape]] = []  # scaled and centred, of each batch
+        self._scaled, self._centred = LineShape(), LineShape()  # of this batch
+        self._points: list[tuple[Points, Points]] = []  # scaled and centred, of each batch
 
     def see(self, state: Tensor, squared: Tensor) -> None:
         """Take the next state of all points, (m, d), with the squared distances of all pairs."""
@@ -61,20 +63,19 @@ class Scales:
         self._spread["effective_rank"].append(effective_rank(scatter))
         self._spread["participation_ratio"].append(participation_ratio(scatter))
 
-    def begin(self) -> None:
-        """Start the next batch of the second pass."""
-        self._place = 0
-        self._shapes.append((LineShape(), LineShape()))
-
     def update(self, state: Tensor) -> None:
         """Take the next state of this batch, (b, ...); dimensions are flattened."""
         state = as_state(state).flatten(1).double()
         mean = self._means[self._place]
         size = (self._variances[self._place] + float(mean.square().sum())) ** 0.5
-        scaled, centred = self._shapes[-1]
-        scaled.update(state / size if size > 0 else state)
-        centred.update(state - mean)
+        self._scaled.update(state / size if size > 0 else state)
+        self._centred.update(state - mean)
         self._place += 1
+
+    def end(self) -> None:
+        """End a batch of the second pass, and free its states."""
+        self._points.append((self._scaled.finish()[0], self._centred.finish()[0]))
+        self._place = 0
 
     def figures(self) -> dict[str, Any]:
         """Columns of the tracks table.
@@ -89,9 +90,7 @@ class Scales:
         """
         scaled, centred = (
             Points(*(torch.cat(parts, dim=-1) for parts in zip(*batches, strict=True)))
-            for batches in zip(
-                *([shape.points() for shape in both] for both in self._shapes), strict=True
-            )
+            for batches in zip(*self._points, strict=True)
         )
         drift = torch.stack(self._means).diff(dim=0).square().sum(1).cpu()
         energy = centred.lengths.square().mean(1).cpu() + drift  # (n,)

@@ -168,7 +168,8 @@ def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[
         :meth:`scoring.scales.Scales.figures`; and ``straight_distance``, the mean over
         points of :func:`scoring.energy.straight_distance` for l = 0, ..., n, in the units of the
         states. NaN where states are not finite. Memory: four states of all m points, the inputs
-        and outputs of every stage, and a few (m, m) matrices for one stage at a time.
+        and outputs of every stage, and a few (m, m) matrices for one stage at a time; then some
+        ten states of a batch, in float64.
     """
     batches = list(batches)
     ends: dict[int, tuple[Tensor, Tensor, int]] = {}
@@ -189,10 +190,10 @@ def geometry(walk: Walk, batches: Iterable[Tensor], labels: Any = None) -> list[
             for stage, states in groupby(walk(batch), itemgetter(0)):
                 first, last, blocks = ends[stage]
                 straight = StraightDistance(first[here], last[here], blocks)
-                scales[stage].begin()
                 for _, state in states:
                     straight.update(state)
                     scales[stage].update(state)
+                scales[stage].end()
                 straying[stage].append(straight.distances())
             start = here.stop
     return [

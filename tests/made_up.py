@@ -202,8 +202,10 @@ def made_up_rows(
     """Rows of evaluations in which accuracy falls from ``clean`` towards chance.
 
     At the highest level, 1 / (1 + 3 fragile) of the accuracy above chance is left. The variation
-    rate at block l is fragile (l + 1) times the level's share of the highest level. The tenths of
-    the pairs are mixed up in shares of 0.145, 0.135, ..., 0.055, and all pairs in a share of 0.1.
+    rate at block l is fragile (l + 1) times the level's share of the highest level. Units set to
+    their means are three times as important. The tenths of the pairs are mixed up in shares of
+    0.145, 0.135, ..., 0.055, and all pairs in a share of 0.1. These shares are 1/2 as far from 0.1
+    in the untrained network, 1/3 among matched pairs, and 0.1 in both.
     The curve of measures is :func:`made_up_curve`.
     """
 
@@ -222,7 +224,16 @@ def made_up_rows(
                     shares = [0.1, *(0.15 - 0.01 * (tenth - 0.5) for tenth in range(1, 11))]
                     what = (kind, "decile of track distance", 300, stage)
                     rows += [
-                        result_row(what[0], k, *what[1:], mixed=v) for k, v in enumerate(shares)
+                        result_row(
+                            what[0],
+                            k,
+                            *what[1:],
+                            mixed=v,
+                            mixed_initial=(v + 0.1) / 2,
+                            mixed_matched=(v + 0.2) / 3,
+                            mixed_matched_initial=0.1,
+                        )
+                        for k, v in enumerate(shares)
                     ]
             continue
         levels = EVALUATIONS[name]["levels"]
@@ -230,10 +241,21 @@ def made_up_rows(
             share = level / max(levels)
             value = accuracy(share)
             if name == "lesion":
-                where = [(k, 3) for k in range(1, stages + 1)]
                 rows += [
-                    result_row(name, level, "share of units", 500, *w, accuracy=value)
-                    for w in where
+                    result_row(
+                        name,
+                        level,
+                        "share of units",
+                        500,
+                        stage,
+                        3,
+                        replacement=replacement,
+                        units=units,
+                        accuracy=accuracy(share * (1 + 2 * (replacement == "mean"))),
+                    )
+                    for stage in range(1, stages + 1)
+                    for replacement in ("previous", "mean")
+                    for units in ("top", "random")
                 ]
                 continue
             rows.append(result_row(name, level, "pixel value", 500, accuracy=value, loss=1 - value))

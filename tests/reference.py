@@ -331,19 +331,50 @@ def variation_rate(states, changed):
     return sum(rates) / len(rates)
 
 
-def eliminated(before, after, labels, k):
-    """Section 7.1: x^(l) with each class's k most active units set to their values in x^(l-1).
+def most_active(after, labels):
+    """Section 7.1: units of x^(l) for each point, the largest mean over its class first.
 
-    >>> eliminated([[0.0, 0.0], [0.0, 0.0]], [[1.0, 5.0], [9.0, 5.0]], [0, 0], 1)
-    [[0.0, 5.0], [0.0, 5.0]]
+    >>> most_active([[1.0, 5.0], [9.0, 5.0], [0.0, 1.0]], [0, 0, 1])
+    [[0, 1], [0, 1], [1, 0]]
     """
-    changed = []
-    for b, a, label in zip(before, after, labels, strict=True):
+    orders = []
+    for label in labels:
         members = [x for x, other in zip(after, labels, strict=True) if other == label]
         means = [sum(column) / len(members) for column in zip(*members, strict=True)]
-        first = sorted(range(len(means)), key=lambda unit: (-means[unit], unit))[:k]
-        changed.append([b[u] if u in first else a[u] for u in range(len(a))])
+        orders.append(sorted(range(len(means)), key=lambda unit: (-means[unit], unit)))
+    return orders
+
+
+def eliminated(before, after, orders, k, replacement="previous"):
+    """x^(l) with each point's first k units replaced: by those of x^(l-1), or by their means.
+
+    >>> eliminated([[0.0, 0.0], [0.0, 0.0]], [[1.0, 5.0], [9.0, 5.0]], [[0, 1], [1, 0]], 1)
+    [[0.0, 5.0], [9.0, 0.0]]
+    >>> eliminated([[0.0, 0.0], [0.0, 0.0]], [[1.0, 5.0], [9.0, 5.0]], [[0, 1], [0, 1]], 1, "mean")
+    [[5.0, 5.0], [5.0, 5.0]]
+    """
+    means = [sum(column) / len(after) for column in zip(*after, strict=True)]
+    changed = []
+    for b, a, order in zip(before, after, orders, strict=True):
+        instead = b if replacement == "previous" else means
+        changed.append([instead[u] if u in order[:k] else a[u] for u in range(len(a))])
     return changed
+
+
+def mixed_pairs(tracks, noisy_ends, kept=None):
+    """Track distance, end distance and mixed-up share of both orders, of each pair of points."""
+    pairs = []
+    for s in range(len(tracks)):
+        for t in range(s):
+            if kept is None or kept(s, t):
+                mixed = [
+                    squared_distance(noisy_ends[p], tracks[q][-1])
+                    < squared_distance(noisy_ends[p], tracks[p][-1])
+                    for p, q in ((s, t), (t, s))
+                ]
+                end = math.sqrt(squared_distance(tracks[s][-1], tracks[t][-1]))
+                pairs.append((track_distance(tracks[s], tracks[t])[0], end, sum(mixed) / 2))
+    return pairs
 
 
 def mixed_by_distance(tracks, noisy_ends, groups, kept=None):
@@ -354,25 +385,32 @@ def mixed_by_distance(tracks, noisy_ends, groups, kept=None):
     >>> mixed_by_distance([[[0.0]], [[1.0]], [[9.0]]], [[0.8], [1.0], [9.0]], 2)
     [(0.25, 4.5), (0.0, 9.0)]
     """
-    pairs = []
-    for s in range(len(tracks)):
-        for t in range(s):
-            if kept is None or kept(s, t):
-                mixed = [
-                    squared_distance(noisy_ends[p], tracks[q][-1])
-                    < squared_distance(noisy_ends[p], tracks[p][-1])
-                    for p, q in ((s, t), (t, s))
-                ]
-                pairs.append((track_distance(tracks[s], tracks[t])[0], sum(mixed) / 2))
-    pairs.sort(key=lambda pair: pair[0])
+    pairs = sorted(mixed_pairs(tracks, noisy_ends, kept), key=lambda pair: pair[0])
     size, more = divmod(len(pairs), groups)
     found = []
     for group in range(groups):
         some, pairs = pairs[: size + (group < more)], pairs[size + (group < more) :]
         found.append(
-            (sum(mixed for _, mixed in some) / len(some), sum(d for d, _ in some) / len(some))
+            (sum(mixed for _, _, mixed in some) / len(some), sum(d for d, _, _ in some) / len(some))
         )
     return found
+
+
+def mixed_at_equal_ends(tracks, noisy_ends, groups, kept=None):
+    """Share of ordered pairs that noise mixes up, by rank among pairs of equally distant ends.
+
+    Sorted by the distance of their ends, each ``groups`` neighbours form a set. Inside it they are
+    ranked by track distance.
+
+    >>> mixed_at_equal_ends([[[0.0]], [[1.0]], [[9.0]]], [[0.8], [1.0], [9.0]], 3)
+    [0.5, 0.0, 0.0]
+    """
+    pairs = sorted(mixed_pairs(tracks, noisy_ends, kept), key=lambda pair: pair[1])
+    sets = []
+    while len(pairs) >= groups:
+        some, pairs = pairs[:groups], pairs[groups:]
+        sets.append([mixed for _, _, mixed in sorted(some, key=lambda pair: pair[0])])
+    return [sum(ranked) / len(sets) for ranked in zip(*sets, strict=True)]
 
 
 def optimal_matchings(x, y):

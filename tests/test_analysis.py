@@ -17,9 +17,10 @@ from scipy import stats
 from analysis import report, tables
 from analysis.claims import claims_sentence
 from analysis.measures.cells import varying
-from analysis.measures.findings import geodesic_sentence, headline, robustness_sentence, sentences
+from analysis.measures.findings import geodesic_sentence, headline, sentences
 from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
 from analysis.measures.planned import extra_sentence, planned
+from analysis.measures.robustness import lost_sentence
 from analysis.measures.summary import summary
 from analysis.results import ResultsError, load
 from scoring.places import table_path
@@ -349,6 +350,7 @@ def test_the_headline_is_the_excess_and_says_which_factor_was_learned_and_which_
     told = headline(summary(load(tmp_path)))
     assert told.number == "Geodesic excess 4.04"
     assert "(geometric mean of 2 cells); before training 10.00" in told.baseline
+    assert told.baseline.endswith("the geodesic has 1; m = 1,000, 1 seed per cell")
     (resnet,) = told.factors
     assert resnet.startswith("ResNet: geodesic excess 10.00 before training, 4.04 after. ")
     assert (
@@ -356,7 +358,7 @@ def test_the_headline_is_the_excess_and_says_which_factor_was_learned_and_which_
         in resnet
     )
     assert "Transport factor was 1.00 before training and is 1.01: free." in resnet
-    assert "before training 1.000, of shuffled displacements 0.800" in resnet
+    assert "(m = 1,000); before training 1.000, of shuffled displacements 0.800" in resnet
     made_up_trial(tmp_path, "plain", **factors((50, 60), (1.2, 1.2)))  # type: ignore[arg-type]
     plain, again = headline(summary(load(tmp_path))).factors
     assert again == resnet
@@ -399,6 +401,20 @@ def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) ->
     said = geodesic_sentence(summary(load(tmp_path)))
     assert "ResNet: 1 of 3 (LSS 1.20, before training 1.10 to 2.50; OTS 0.850 to 0.950" in said
     assert "Plain: 0 of 1 (LSS 3.00, before training 3.00; OTS 0.000, before" in said
+    assert "after training but not before; m = 1,000, 1 seed per cell.)" in said
+
+
+def test_a_geodesic_that_was_there_before_training_is_free(tmp_path: Path) -> None:
+    near = {"lss": 1.2, "ots": 0.95, "ots_initial": 1.0}
+    made_up_trial(tmp_path, gamma=0, **near, lss_initial=1.1)  # type: ignore[arg-type]
+    assert headline(summary(load(tmp_path))).verdict == (
+        "The geodesic was free: the network was near it before training, too."
+    )
+    made_up_trial(tmp_path, gamma=1e-3, **near, lss_initial=2.5)  # type: ignore[arg-type]
+    assert headline(summary(load(tmp_path))).verdict == (
+        "1 of 2 cells learned the geodesic. It was free in 1: that one was near it before "
+        "training, too."
+    )
 
 
 def test_claims_that_hold_are_told_with_how_surely_and_whether_training_did_it() -> None:
@@ -416,10 +432,10 @@ def test_claims_that_hold_are_told_with_how_surely_and_whether_training_did_it()
 
 
 def test_what_robustness_is_lost_is_told_where_it_was_measured(tmp_path: Path) -> None:
-    assert robustness_sentence(load(made_up_sweep(tmp_path / "none"))) == ""
+    assert lost_sentence(load(made_up_sweep(tmp_path / "none"))) == ""
     made_up_trial(tmp_path, tried=["noise"])
     made_up_trial(tmp_path, "plain", tried=["noise"], fragile=2.0)
-    said = robustness_sentence(load(tmp_path))
+    said = lost_sentence(load(tmp_path))
     assert re.search(r"to random noise plain 0\.\d\d, ResNet 0\.\d\d\.$", said)
     assert "lesions" not in said
 

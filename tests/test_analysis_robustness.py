@@ -13,8 +13,18 @@ from numpy.testing import assert_allclose
 
 from analysis import figures, report, tables
 from analysis.measures import robustness
-from analysis.measures.robustness import AUCS, RATIOS, by_cell, of_trials, settings_sentence
+from analysis.measures.robustness import (
+    ALL_AUCS,
+    AUCS,
+    RATIOS,
+    by_cell,
+    lost_sentence,
+    mixed_sentence,
+    of_trials,
+    settings_sentence,
+)
 from analysis.results import load
+from scoring.robustness.subject import MEASURED
 from scoring.tables import read_rows, write_table
 
 EVERY = ("lesion", "noise", "fgsm", "pgd", "separation")
@@ -92,8 +102,8 @@ def test_a_figure_is_there_for_each_evaluation(
 
 
 def test_numbers_that_are_missing_everywhere_are_nothing_measured(tmp_path: Path) -> None:
-    trial = made_up_trial(tmp_path, tried=EVERY, **dict.fromkeys([*AUCS, *RATIOS], np.nan))  # type: ignore[arg-type]
-    nothing = dict.fromkeys(["accuracy", "loss", "variation_rate", "mixed", "distance"], np.nan)
+    trial = made_up_trial(tmp_path, tried=EVERY, **dict.fromkeys([*ALL_AUCS, *RATIOS], np.nan))  # type: ignore[arg-type]
+    nothing = dict.fromkeys(MEASURED, np.nan)
     changed = [row | nothing for row in read_rows(str(tmp_path), "robustness", trial)]
     write_table(str(tmp_path), "robustness", trial, changed)
     results = load(tmp_path)
@@ -116,30 +126,53 @@ def test_a_trial_that_is_not_done_is_in_no_figure(tmp_path: Path) -> None:
 def test_accuracy_against_units_is_the_mean_over_seeds_of_each_network(sweep: Path) -> None:
     figure = draw(sweep, "accuracy_against_units")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["digits, K = 1, γ = 0\nstage 1, block 3", "γ = 0.001"]
-    for place, gamma in enumerate((0.0, 1e-3)):
+    start = "digits, K = 1, γ = 0\nblock 3, "
+    back, mean = f"{start}previous state", f"{start}means"
+    assert titles == [back, "γ = 0.001", mean, "γ = 0.001"]
+    kinds = [(new, gamma) for new in ("previous", "mean") for gamma in (0.0, 1e-3)]
+    for place, (replacement, gamma) in enumerate(kinds):
         drawn = lines(figure, place)
         for network, label in (("plain", "plain"), ("resnet", "ResNet")):
-            own = rows(sweep, network, gamma, evaluation="lesion")
-            assert_allclose(drawn[label], means(own, "level", "accuracy"))
+            for units, more in (("top", ""), ("random", ", random units")):
+                kind = {"replacement": replacement, "units": units}
+                own = rows(sweep, network, gamma, evaluation="lesion", **kind)
+                assert_allclose(drawn[label + more], means(own, "level", "accuracy"))
         nulls = [
             rows(sweep, network, gamma, evaluation="lesion", level=0).accuracy.mean()
             for network in ("plain", "resnet")
         ]
         assert_allclose(heights(figure, place, "baseline"), nulls)
         assert_allclose(heights(figure, place, "chance"), [0.1])
-        assert len(figure.axes[place].collections) == 2  # bands
+        assert len(figure.axes[place].collections) == 4  # bands
     assert "m = 500" in figure.axes[0].get_ylabel()
+
+
+def test_lesions_of_earlier_versions_are_drawn_as_the_paper_s(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path, tried=["lesion"])
+    kept = [
+        row | {"replacement": None, "units": None}
+        for row in read_rows(str(tmp_path), "robustness", trial)
+        if row["replacement"] != "mean" and row["units"] != "random"
+    ]
+    write_table(str(tmp_path), "robustness", trial, kept)
+    figure = draw(tmp_path, "accuracy_against_units")
+    assert len(figure.axes) == 1
+    assert figure.axes[0].get_title().endswith("block 3, previous state")
+    own = rows(tmp_path, "resnet", 0.0, evaluation="lesion")
+    assert_allclose(lines(figure, 0)["ResNet"], means(own, "level", "accuracy"))
+    assert not {label for label in lines(figure, 0) if "random" in label}
 
 
 def test_the_units_are_counted_where_the_shape_is_known(tmp_path: Path) -> None:
     made_up_trial(tmp_path, tried=["lesion"], stages=2, shapes="16 x 8 x 8, 100")
     figure = draw(tmp_path, "accuracy_against_units")
-    assert [axes.get_title().split("\n")[1] for axes in figure.axes] == [
-        "stage 1, block 3",
-        "stage 2, block 3",
+    titles = [" ".join(axes.get_title().split("\n")[1:]) for axes in figure.axes]
+    assert titles == [
+        f"stage {stage}, block 3, {what}"
+        for stage in (1, 2)
+        for what in ("previous state", "means")
     ]
-    assert figure.axes[1].get_xlabel() == "share of the 100 units eliminated"
+    assert figure.axes[3].get_xlabel() == "share of the 100 units eliminated"
 
 
 def test_blocks_stand_beside_each_other_stage_by_stage(tmp_path: Path) -> None:
@@ -176,15 +209,42 @@ def test_variation_is_that_of_the_last_block_of_the_last_stage(tmp_path: Path) -
         assert_allclose(drawn["x⁽⁰⁾"][:, 1], levels / levels.max())  # of the ResNet
 
 
-def test_tenths_of_pairs_stand_beside_the_share_of_all(sweep: Path) -> None:
+def test_tenths_of_pairs_stand_beside_the_untrained_network(sweep: Path) -> None:
     figure = draw(sweep, "mixed_by_distance")
     assert [axes.get_title().split("\n")[-1] for axes in figure.axes] == [
-        *("all pairs", "γ = 0.001", "pairs of two classes", "γ = 0.001")
+        *("any ends", "γ = 0.001", "equally distant ends", "γ = 0.001")
     ]
+    relative = 1.45 - 0.1 * np.arange(10)
     for place in range(4):
-        expected = np.column_stack([np.arange(1, 11), 0.145 - 0.01 * np.arange(10)])
-        assert_allclose(lines(figure, place)["ResNet"], expected)
-        assert_allclose(heights(figure, place, "baseline"), [0.1, 0.1])
+        matched = place > 1
+        expected = (relative + 2) / 3 if matched else relative
+        before = np.ones(10) if matched else (relative + 1) / 2
+        drawn = lines(figure, place)
+        assert_allclose(drawn["ResNet"], np.column_stack([np.arange(1, 11), expected]))
+        assert_allclose(drawn["before training"][:, 1], before)
+        assert heights(figure, place, "all of these pairs") == [1]
+
+
+def test_a_line_of_too_few_mixed_pairs_is_left_out(tmp_path: Path) -> None:
+    for network, whole in (("plain", 0.1), ("resnet", 0.001)):  # of 44,850 pairs
+        trial = made_up_trial(tmp_path, network, tried=["separation"])
+        changed = read_rows(str(tmp_path), "robustness", trial)
+        for row in changed:
+            row["mixed"] = whole
+        write_table(str(tmp_path), "robustness", trial, changed)
+    drawn = lines(draw(tmp_path, "mixed_by_distance"), 0)
+    assert_allclose(drawn["plain"][:, 1], 1)
+    assert np.isnan(drawn["ResNet"][:, 1]).all()
+
+
+def test_pairs_of_earlier_versions_have_no_untrained_network(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path, tried=["separation"])
+    nothing = dict.fromkeys(["mixed_initial", "mixed_matched", "mixed_matched_initial"])
+    old = [row | nothing for row in read_rows(str(tmp_path), "robustness", trial)]
+    write_table(str(tmp_path), "robustness", trial, old)
+    figure = draw(tmp_path, "mixed_by_distance")
+    assert [axes.get_title().split("\n")[-1] for axes in figure.axes] == ["any ends"]
+    assert "before training" not in lines(figure, 0)
 
 
 def test_a_wide_interval_leaves_the_panel(tmp_path: Path) -> None:
@@ -202,6 +262,35 @@ def test_the_command_draws_them_by_name(sweep: Path, capsys) -> None:
     assert "the evaluation lesion" in capsys.readouterr().err
 
 
+def test_mixed_pairs_are_told_next_to_the_untrained_network(sweep: Path) -> None:
+    said = mixed_sentence(of_trials(load(sweep)))
+    assert "plain 1.15, ResNet 1.15; before training plain 1.00, ResNet 1.00" in said
+    assert "too few" not in said
+
+
+def test_trials_with_too_few_mixed_pairs_are_counted(tmp_path: Path) -> None:
+    name = "mixed_ratio_different_matched"
+    made_up_trial(tmp_path, tried=["separation"], **{name: np.nan})
+    few = mixed_sentence(of_trials(load(tmp_path)))
+    assert few == "In 1 trial noise mixes up too few pairs to say whether close tracks go first."
+    made_up_trial(tmp_path, seed=1, tried=["separation"])
+    said = mixed_sentence(of_trials(load(tmp_path)))
+    assert said.startswith("Of pairs of two classes")
+    assert said.endswith(few)
+
+
+def test_nothing_is_said_about_pairs_that_were_not_controlled(tmp_path: Path) -> None:
+    old = {name: np.nan for name in RATIOS if name.endswith(("matched", "initial"))}
+    made_up_trial(tmp_path, tried=["separation"], **old)
+    assert mixed_sentence(of_trials(load(tmp_path))) == ""
+
+
+def test_losses_are_told_for_each_replacement(sweep: Path) -> None:
+    said = lost_sentence(load(sweep))
+    for part in ("to lesions plain", "to lesions by means plain", "to lesions of random units"):
+        assert part in said
+
+
 # Tables
 
 
@@ -215,10 +304,13 @@ def test_a_row_for_each_cell_that_was_evaluated(sweep: Path) -> None:
     assert (row.seeds, row.m, row.separation_m) == (2, 500, 300)  # of three trials
     for score in (*AUCS, *RATIOS):
         assert_allclose(row[score], trials[score].mean())
-        assert np.isfinite(row[f"{score}_ci95"])
+        varies = score in AUCS  # ratios are the same in all seeds, so they have no interval
+        assert np.isfinite(row[f"{score}_ci95"]) == varies
     evaluated = trials[trials.noise_auc.notna()]
     assert_allclose(row.clean_accuracy, evaluated.test_accuracy.mean())
     assert_allclose(row.mixed_ratio, 1.45)
+    assert_allclose(row.mixed_ratio_matched, 1.15)
+    assert row.lesion_top_mean_auc < row.lesion_auc
 
 
 def test_a_trial_with_some_evaluations_has_those_numbers(tmp_path: Path) -> None:
@@ -294,6 +386,7 @@ def test_one_trial_with_evaluations_makes_a_page(tmp_path: Path) -> None:
 def test_what_evaluations_were_run_with_is_told(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=0)
     assert settings_sentence(load(tmp_path)) == ""
+    assert robustness._short(["previous", "mean"]) == "previous and mean"
     for seed, steps in ((1, 10), (2, 40)):
         asked = {"pgd": {"levels": [0.0, 8.0], "steps": steps, "seed": 0}}
         made_up_trial(tmp_path, seed=seed, evaluations=json.dumps(asked))

@@ -16,6 +16,7 @@ from scoring.tables import read_rows, write_table
 SCORES = {"lss_scaled": 2.0, "energy": 50.0, "relative_energy": 3.0, "fuzziness_slope": np.log(0.5)}
 SCORES |= {"fuzziness_fit": 0.95, "nc1": 0.1, "effective_rank": 7.0, "curvature": 80.0}
 BEFORE = {"lss_scaled": 3.0, "energy": 90.0, "relative_energy": 2.0, "fuzziness_slope": 0.1}
+BEFORE |= {"fuzziness_fit": 0.5}
 
 
 def with_states(root: Path, scale: float = 1.0) -> Path:
@@ -58,7 +59,19 @@ def test_the_sentences_give_both_numbers_with_those_before_training(tmp_path):
     assert "relative to the spread of the states 3 (2)" in said[0]
     assert "by 0.50 on average, before training by 1.11" in said[1]
     assert "training improved this in 4 of 4 cells" in said[1]
-    assert "holds in 4." in said[1]
+    assert said[1].endswith("holds in 4 of 4, before training in 0 of 4.")
+    assert said[0].endswith("Means over 4 cells, 2 seeds per cell, m = 1,000.")
+
+
+def test_without_the_network_before_training_the_sentences_say_unknown(tmp_path):
+    table = states(load(with_states(made_up_sweep(tmp_path))))
+    unknown = table.assign(**dict.fromkeys(table.filter(like="_initial"), np.nan))
+    said = sentences(unknown)
+    assert "before training unknown and unknown" in said[0]
+    assert "its value before training is unknown. The law" in said[1]
+    assert not [text for text in said if "nan" in text]
+    without = sentences(unknown.assign(fuzziness_slope=np.nan))
+    assert without == said[::2]  # nothing about classes
 
 
 def test_the_table_of_cells_has_lss_on_states_of_equal_size_beside_lss(tmp_path):

@@ -297,17 +297,45 @@ def test_networks_at_chance_are_not_compared(tmp_path: Path) -> None:
     assert line(tmp_path, "variation")["verdict"] == "not measured"
 
 
-@pytest.mark.parametrize(("ratio", "verdict"), [(1.45, "holds"), (0.9, "does not hold")])
-def test_the_closest_pairs_are_mixed_up_first_or_not(
-    tmp_path: Path, ratio: float, verdict: str
+@pytest.mark.parametrize(
+    ("ratio", "untrained", "verdict", "null"),
+    [
+        (1.45, 1.0, "holds", "0 of 1"),
+        (1.45, 1.4, "holds", "1 of 1"),
+        (1.45, 1.6, "does not hold", "1 of 1"),  # less than it was before anything was learned
+        (0.9, 0.8, "does not hold", "0 of 1"),  # less often than all pairs
+    ],
+)
+def test_close_tracks_are_mixed_up_more_often_than_all_and_than_in_the_untrained_network(
+    tmp_path: Path, ratio: float, untrained: float, verdict: str, null: str
 ) -> None:
+    name = "mixed_ratio_different_matched"
     for seed in range(2):
-        mixed = {"mixed_ratio_different": ratio + 0.001 * seed}
+        mixed = {name: ratio + 0.001 * seed, f"{name}_initial": untrained}
         made_up_trial(tmp_path, seed=seed, tried=["separation"], **mixed)
-    made_up_trial(tmp_path, gamma=0.1, tried=["separation"], mixed_ratio_different=np.nan)
+    made_up_trial(tmp_path, gamma=0.1, tried=["separation"], **{name: np.nan})
     found = line(tmp_path, "mixed_first")
     assert (found["verdict"], found["comparisons"]) == (verdict, 1)
     assert found["sure"] + found["against"] == 1
+    assert found["null"].startswith(null[:1])
+
+
+def test_without_controls_nothing_is_said_about_mixed_pairs(tmp_path: Path) -> None:
+    name = "mixed_ratio_different_matched"
+    for seed in range(2):
+        old = {f"{name}{when}": np.nan for when in ("", "_initial")}
+        made_up_trial(tmp_path, seed=seed, tried=["separation"], **old)
+    assert line(tmp_path, "mixed_first")["verdict"] == "not measured"
+
+
+def test_what_replaces_units_has_a_claim_of_its_own(tmp_path: Path) -> None:
+    """A network may be flat under the paper's lesions and steep where units get their means."""
+    for seed in range(3):
+        for network, lost in (("plain", 0.5), ("resnet", 0.02)):
+            change = {"lesion_auc": 0.9 * (1 - lost) + 0.001 * seed, "lesion_top_mean_auc": 0.45}
+            made_up_trial(tmp_path, network, 1e-3, seed, tried=["lesion"], **change)
+    assert line(tmp_path, "units")["verdict"] == "holds"
+    assert line(tmp_path, "units_to_mean")["verdict"] != "holds"
 
 
 @pytest.mark.parametrize("form", ["csv", "md", "latex", "json"])
@@ -355,6 +383,14 @@ def test_sweeps_without_a_common_cell_say_so(tmp_path: Path) -> None:
     table = compare(load(tmp_path / "a"), load(tmp_path / "b"))
     assert not len(table)
     assert "no finished cell" in sentence(table, "b")
+
+
+def test_a_depth_that_is_not_given_equals_that_of_table_1(tmp_path: Path) -> None:
+    made_up_trial(tmp_path / "old")  # one stage of convolutional layers: 10 blocks
+    for depth in (10, 20):
+        made_up_trial(tmp_path / "new", depth=depth)
+    table = compare(load(tmp_path / "old"), load(tmp_path / "new"))
+    assert table.depth.tolist() == [10] * 3
 
 
 def depth_sweep(root: Path, plain: tuple[float, float], resnet: tuple[float, float]) -> None:

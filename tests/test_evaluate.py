@@ -15,10 +15,11 @@ from small_sweeps import SWEEP, Run
 
 from models import datasets
 from models.config import TrialConfig
-from models.training import standardiser
+from models.training import standardiser, train
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
 from scoring.robustness.areas import summary
+from scoring.robustness.noise import mixing
 from scoring.robustness.subject import draws
 from scoring.tables import read_row, read_rows, read_table
 from tune_jobs import checkpoints, evaluations, folder, measuring, service, sweep, trial
@@ -29,7 +30,14 @@ from tune_jobs.tuning import Setup
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
-FEW = {"lesion": {"levels": [0.0, 1.0], "block": 3}, "noise": {"levels": [0.0, 64.0], "seed": 0}}
+LESION = {
+    "levels": [0.0, 1.0],
+    "block": 3,
+    "replacement": ["previous"],
+    "units": ["top"],
+    "seed": 0,
+}
+FEW = {"lesion": LESION, "noise": {"levels": [0.0, 64.0], "seed": 0}}
 ASKED = f"evaluations: {json.dumps(FEW)}\n"
 CONFIG = TrialConfig(layers="fully_connected", epochs=1, points=30)
 
@@ -260,6 +268,36 @@ def test_a_trial_does_not_go_on_with_other_images_than_it_began_with(run, monkey
     storage.delete(run.root, places.table_path("trials", CONFIG.trial))
     with pytest.raises(datasets.DataError, match=r"began with another digits .*checksum another"):
         trained(run.root, monkeypatch, {})
+
+
+def test_mixed_pairs_are_compared_with_the_network_before_training(run, monkeypatch):
+    settings = {"level": 64.0, "points": 30, "seed": 0, "controls": True}
+    trained(run.root, monkeypatch, {"separation": settings})
+    rows = read_rows(run.root, "robustness", CONFIG.trial)
+    data = datasets.load("digits")
+    first = next(train(CONFIG, data)).network
+    job = measuring.Job(run.root, CONFIG, data, "cpu", {})
+    few = mixing(replace(measuring._subject(job, first), untrained=None), 64, 30)
+    for name in ("mixed", "mixed_matched"):
+        assert [row[f"{name}_initial"] for row in rows] == pytest.approx([r[name] for r in few])
+    assert summary(rows)["mixed_ratio_initial"] == pytest.approx(summary(few)["mixed_ratio"])
+
+
+def test_a_sweep_evaluated_by_an_earlier_version_is_complete_until_more_is_asked_for(
+    run, monkeypatch
+):
+    old = {"lesion": {"levels": [0.0, 1.0], "block": 3}}
+    folder.claim(
+        run.root, sweep.Sweep("tiny", "", [CONFIG], sweep.Resources(), "tiny", evaluations=old)
+    )
+    trained(run.root, monkeypatch, old)
+    handover.finish(run.root, CONFIG.trial)
+    assert json.loads(read_row(run.root, "trials", CONFIG.trial)["evaluations"]) == old
+    assert folder.inspect(run.root).complete
+    assert folder.inspect(run.root, {"lesion": LESION}).complete
+    wanted = evaluations.read(["lesion"], [], folder.as_sweep(run.root).evaluations)
+    assert wanted["lesion"]["levels"] == [0.0, 1.0]
+    assert folder.inspect(run.root, wanted).unevaluated == [CONFIG]
 
 
 def test_a_sweep_with_nothing_done_cannot_be_evaluated(run):

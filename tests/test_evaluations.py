@@ -1,12 +1,13 @@
 """What a sweep file or a command line may ask to be tried on trained networks."""
 
+import json
 import math
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tune_jobs.errors import SweepError
-from tune_jobs.evaluations import NAMES, Listed, read
+from tune_jobs.evaluations import EARLIER, NAMES, Listed, lacking, read, replaced
 
 CHECK = TypeAdapter(Listed).validate_python
 
@@ -69,7 +70,10 @@ def test_a_command_line_that_cannot_be_is_told_what_is_allowed(names, settings, 
         *({"noise": {"levels": x}} for x in (8, [], [0, "8"], [-1], [256], [math.nan])),
         *({"lesion": x} for x in ({"levels": [0, 2]}, {"block": 0}, {"block": 2.5}, [0.1])),
         *({"pgd": x} for x in ({"seed": True}, {"seed": -1}, {"steps": 0}, 3)),
+        *({"lesion": {"replacement": x}} for x in ("mean", [], ["zero"], [1])),
+        *({"lesion": x} for x in ({"units": ["last"]}, {"units": []}, {"seed": -1})),
         *({"separation": x} for x in ({"level": [32]}, {"points": 1}, {"levels": [3]})),
+        *({"separation": {"controls": x}} for x in (1, "yes")),
         *("blur", ["noise", 3], 3, True, {"blur": {}}, {3: {}}),
     ],
 )
@@ -83,3 +87,35 @@ def test_what_was_asked_for_before_is_the_default_of_a_command_line():
     assert read(["noise"], [], known) == known
     assert read(["noise"], ["noise.seed=4"], known)["noise"] == {"levels": [0.0, 8.0], "seed": 4}
     assert read([], [], known) == read([]) | known
+
+
+def test_lesions_are_of_all_kinds_unless_some_are_chosen():
+    whole = read(["lesion"])["lesion"]
+    assert (whole["replacement"], whole["units"]) == (["previous", "mean"], ["top", "random"])
+    some = read(["lesion"], ["lesion.replacement=mean", "lesion.units=random,top,top"])["lesion"]
+    assert (some["replacement"], some["units"]) == (["mean"], ["top", "random"])
+
+
+def earlier(name):
+    """The settings of an evaluation as versions recorded them that had fewer."""
+    return {k: v for k, v in read([name])[name].items() if k not in EARLIER[name]}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_an_evaluation_of_an_earlier_version_is_done_under_what_it_measured(name):
+    old = {name: earlier(name)}
+    assert lacking(old, old) == []
+    assert lacking(old, {name: old[name] | EARLIER[name]}) == []
+    assert lacking({name: old[name] | EARLIER[name]}, old) == []
+    assert lacking(old, read([name])) == [name]
+    assert lacking({}, old) == [name]
+
+
+def test_an_evaluation_of_an_earlier_version_is_replaced_with_a_word_about_what_it_measured():
+    old = {name: earlier(name) for name in EARLIER}
+    row = {"evaluations": json.dumps(old)}
+    assert replaced([row, row], read([])) == [
+        "lesion replaces the earlier one of 2 trials (replacement = previous, units = top)",
+        "separation replaces the earlier one of 2 trials (controls = false)",
+    ]
+    assert replaced([row], old) == []

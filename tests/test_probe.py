@@ -16,6 +16,7 @@ from scoring.probing.blocks import candidates
 from scoring.probing.errors import ProbeError, ProbeWarning
 from scoring.probing.measured import ROUNDING
 from scoring.probing.nulls import reinitialised
+from scoring.probing.values import padding
 from scoring.stages import measure
 
 WIDTH = 6
@@ -242,6 +243,46 @@ def test_a_block_may_return_a_tensor_a_tuple_a_list_or_a_dictionary(pack):
     same = Chain()
     same.stem, same.blocks = model.stem, model.blocks
     wanted = wanted_of(same, x, block=lambda block, x: Block.forward(block, x))
+    assert_array_equal(result.stages[0].points.score, wanted.score)
+
+
+class Pair(Block):
+    """Takes and returns a tuple, as blocks of one argument do that need two."""
+
+    def forward(self, pair):
+        x, scale = pair
+        return super().forward(x * scale), scale
+
+
+def test_a_block_may_take_a_tuple():
+    model, x = nn.Sequential(Pair(), Pair(), Pair()), torch.randn(5, WIDTH)
+    result = probed(model, (x, torch.ones(5, 1)))
+    track = [x]
+    for block in model:
+        track.append(Block.forward(block, track[-1]).detach())
+    assert_allclose(result.stages[0].points.score, line_shape_score(torch.stack(track)))
+
+
+@pytest.mark.parametrize("blocks", ["auto", Block])
+def test_a_sample_without_a_batch_is_an_error(blocks):
+    model = nn.Sequential(Block(), Block())
+    with pytest.raises(ProbeError, match=r"takes no tensor .* of shape \(batch, ...\)"):
+        probed(model, torch.randn(WIDTH), blocks=blocks)
+
+
+def test_blocks_that_are_never_called_are_named_as_such():
+    class Around(Chain):
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = x + block.layer(x)
+            return self.head(x)
+
+    model, x = Around(Block(), Block()), images()
+    with pytest.raises(ProbeError, match=r"Block x 2: blocks.0, ...\n    none of them is called"):
+        probed(model, x)
+    wanted = wanted_of(model, x, block=lambda block, x: x + block.layer(x))
+    result = probed(model, x, blocks=r"blocks\.\d\.layer", branches=True)
     assert_array_equal(result.stages[0].points.score, wanted.score)
 
 
@@ -519,6 +560,13 @@ def test_padding_changes_no_score(tokens, left):
     assert_array_equal(other.result.frame().lss, probe.result.frame().lss)
 
 
+def test_padding_of_a_decoder_has_a_mask_of_its_own():
+    kept = torch.tensor([[True, True, False]])
+    given = {"src_key_padding_mask": ~kept, "tgt_key_padding_mask": kept}
+    assert_array_equal(padding(given, decoder=False)[0], kept)
+    assert_array_equal(padding(given, decoder=True)[0], ~kept)
+
+
 def test_samples_of_several_lengths_need_single_tokens():
     model = Attention()
     with pytest.raises(ProbeError, match="take tokens='each'"):
@@ -538,6 +586,35 @@ def test_states_with_tokens_first_are_turned_round():
         states.append(part(states[-1]).detach())
     track = torch.stack(states).transpose(1, 2).flatten(2)
     assert_allclose(probed(model, x).stages[0].points.score, line_shape_score(track), rtol=1e-12)
+
+
+class Merging(Attention):
+    """Drops half of its tokens after two blocks."""
+
+    def forward(self, x):
+        for layer in self.layers[:2]:
+            x = layer(x)
+        x = x[:, ::2]
+        for layer in self.layers[2:]:
+            x = layer(x)
+        return x
+
+
+def test_stages_may_have_different_numbers_of_points():
+    model, x = Merging(4), torch.randn(5, 4, WIDTH)
+    result = probed(model, *x.split(2), tokens="each", transport=12)
+    assert [row["m"] for row in result.rows()] == [20, 10]
+    assert [row["transport_points"] for row in result.rows()] == [12, 10]
+    steps = model.track(x)[:3].flatten(1, 2).diff(dim=0).mean(1)
+    assert_allclose(result.stages[0].points.drift, steps.square().sum(1), rtol=1e-5)
+
+
+def test_a_mask_of_another_shape_is_an_error():
+    model, x = Attention(), torch.randn(3, 4, WIDTH)
+    with pytest.raises(ProbeError, match=r"mask: of shape \(4,\), but layers.0 has states \(3, 4"):
+        probed(model, x, mask=lambda given: torch.ones(4))
+    with pytest.raises(ProbeError, match=r"should be \(b, t\)"):
+        probed(Chain(Block(), Block()), images(), mask=lambda given: torch.ones(7, 1))
 
 
 # Choosing blocks
@@ -683,6 +760,56 @@ def test_weights_that_no_module_resets_lose_their_order_but_no_value():
     assert_array_equal(other.token.detach().sort().values, model.token.detach().sort().values)
 
 
+def test_attention_is_reset_as_torch_initialises_it():
+    model = nn.TransformerEncoderLayer(8, 2, 16)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.fill_(9.0)
+    attention = reinitialised(model).self_attn
+    assert attention.in_proj_weight.abs().max() < 1
+    assert not attention.in_proj_bias.any()
+    assert not attention.out_proj.bias.any()
+
+
+def test_two_probes_may_run_at_once():
+    model, x = Chain(Block(), Block(), Block()), images()
+    one, two = TrackProbe(model, null="reinit"), TrackProbe(model, null="shuffle", transport=4)
+    with torch.no_grad(), one, two:
+        model(x)
+    alone = probed(model, x, null="shuffle", transport=4)
+    assert_array_equal(one.result.frame().lss, alone.frame().lss)
+    assert two.result.rows() == alone.rows()
+    assert hooks_of(model) == 0
+
+
+def test_a_module_that_cannot_be_reset_is_an_error():
+    class Needy(Block):
+        def reset_parameters(self, gain):
+            pass
+
+    with pytest.raises(ProbeError, match=r"reset_parameters of Needy failed .*built again"):
+        probed(nn.Sequential(Needy(), Needy()), torch.randn(3, WIDTH), null="reinit")
+
+
+def test_stages_are_in_the_order_of_their_first_calls():
+    class Other(Block):
+        pass
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.late = nn.ModuleList([Other(), Other()])
+            self.early = nn.ModuleDict({"deep": nn.ModuleList([Block(), Block()])})
+
+        def forward(self, x):
+            for block in (*self.early["deep"], *self.late):
+                x = block(x)
+            return x
+
+    result = probed(Two(), torch.randn(3, WIDTH), null="shuffle")
+    assert [stage.blocks[0] for stage in result.stages] == ["early.deep.0", "late.0"]
+
+
 def test_transport_takes_the_first_points_of_all_batches():
     model = Chain(Block(), Block(), Block())
     batches = images(5), images(5)
@@ -705,7 +832,10 @@ def test_transport_takes_the_first_points_of_all_batches():
 def test_a_result_is_a_table_a_frame_and_json():
     result = probed(Chain(Block(), Block(), Block()), images(), transport=5, null="reinit")
     text = str(result)
-    assert text.splitlines()[0].split()[:4] == ["stage", "blocks", "m", "d"]
+    assert [line.split()[0] for line in text.splitlines()[:4]] == ["stage", "blocks", "m", "d"]
+    small = str(probed(Chain(Block(), Block(), Block()), images()))
+    assert small.splitlines()[0].split()[:4] == ["stage", "blocks", "m", "d"]
+    assert "rank at m = 7, the first points" in small
     assert "LSS reinit" in text
     assert "stage 1: blocks.0 to blocks.2" in text
     assert repr(result) == text
@@ -719,4 +849,5 @@ def test_a_point_that_is_not_finite_gives_no_transport():
     x[0, 0] = torch.nan
     row = probed(model, x, transport=5).rows()[0]
     assert "ots" not in row
+    assert "some states are not finite" in str(probed(model, x))
     assert row["still_points"] >= 1

@@ -13,6 +13,10 @@ from analysis import probe as figures
 from scoring.probe import TrackProbe
 
 NET = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -33,6 +37,11 @@ def build():
 
 def plain():
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+
+
+@dataclass
+class Settings:
+    width: int = 8
 
 
 def number():
@@ -92,6 +101,51 @@ def test_a_model_of_a_file_is_measured_and_written(place, geosweep, undrawn):
     assert np.shape(tracks[0]) == (4, 20, 2)
 
 
+def test_a_narrow_terminal_gets_a_column_for_each_stage(place, geosweep, undrawn, monkeypatch):
+    monkeypatch.setattr("tune_jobs.terminal.WIDEST", 80)  # of the pipe that takes the place of one
+    status, said = geosweep("probe", "net.py:build", "--data", "points.npz", "--transport", "9")
+    assert status == 0
+    lines = [line.split() for line in said.splitlines()]
+    assert lines[0] == ["stage", "1"]
+    assert ["blocks", "3"] in lines
+    assert "…" not in said
+
+
+def test_the_table_has_columns_that_the_first_stage_lacks(tmp_path, undrawn):
+    from tune_jobs.probing.output import write
+
+    class Result:
+        stages = ()
+
+        def rows(self):
+            return [{"stage": 1}, {"stage": 2, "ots": 0.5}]
+
+        blocks = rows
+
+        def to_dict(self):
+            return {}
+
+    write(str(tmp_path), {}, {"w": Result()})
+    frame = pd.read_parquet(tmp_path / "stages.parquet")
+    assert frame.ots.isna().tolist() == [True, False]
+
+
+def test_weights_of_a_wrapper_or_of_an_old_version_of_torch_are_taken(tmp_path):
+    from tune_jobs.probing.model import _fill
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = torch.nn.BatchNorm1d(2)
+
+    wrapper = Wrapper()
+    state = wrapper.state_dict() | {"module.weight": torch.tensor([3.0, 4.0])}
+    del state["module.num_batches_tracked"]
+    torch.save(state, tmp_path / "w.pt")
+    _fill(wrapper, str(tmp_path / "w.pt"), "--weights")
+    assert wrapper.module.weight.tolist() == [3.0, 4.0]
+
+
 def test_two_checkpoints_stand_side_by_side_with_figures(place, geosweep):
     status, said = geosweep(
         *("probe", "net.py:build", "--weights", "a.pt", "--compare", "b.pt"),
@@ -114,9 +168,25 @@ def test_figures_of_a_folder_without_results_are_refused(tmp_path, capsys):
     assert figures.main([str(tmp_path)]) == 2
 
 
+def test_new_weights_of_a_torchvision_model_are_drawn_as_torchvision_does(place, geosweep, undrawn):
+    from torchvision.models import resnet18
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
+    np.savez("points.npz", x=x)
+    status, said = geosweep("probe", "torchvision:resnet18", "--data", "points.npz")
+    assert status == 0, said
+    torch.manual_seed(0)
+    model = resnet18().eval()
+    with torch.inference_mode(), TrackProbe(model) as probe:
+        model(torch.from_numpy(x))
+    row = pd.read_parquet("runs/probe-resnet18/stages.parquet").loc[0]
+    assert_allclose(row.lss_reinit, probe.result.frame().lss[0], rtol=1e-5)
+    assert {"lss_shuffle", "straightness_factor_reinit"} <= set(row.index)
+
+
 def test_the_users_folder_is_not_searched_for_modules(place, geosweep, undrawn):
     Path("torchvision.py").write_text("raise SystemExit('wrong')")
-    Path("net.py").write_text("import sys\nassert '' not in sys.path[:1]\n" + NET)
+    Path("net.py").write_text(NET + "\nimport sys\nassert '' not in sys.path[:1]\n")
     assert geosweep("probe", "net.py:build", "--data", "points.npz", "--no-null")[0] == 0
 
 
@@ -138,6 +208,7 @@ def test_the_users_folder_is_not_searched_for_modules(place, geosweep, undrawn):
         (["net.py:build", "--data", "points.npz", "--weights", "no.pt"], "no.pt: no such file"),
         (["net.py:build", "--data", "points.npz", "--weights", "net.py"], "--weights net.py: "),
         (["net.py:build", "--data", "points.npz", "--weights", "c.pt"], "it lacks 1.bias"),
+        (["net.py:build", "--data", "points.npz", "--compare", "c.pt"], "--compare c.pt: it lacks"),
         (["net.py:build", "--text", "net.py"], "only transformers:FOLDER has a tokenizer"),
         (["net.py:build", "--data", "points.npz", "--transport", "1"], "should be 0, or 2"),
         (["net.py:build", "--data", "points.npz", "--blocks", "none"], "matches 'none'"),

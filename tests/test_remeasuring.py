@@ -1,5 +1,6 @@
 """Scores that an earlier version did not have are added from the weights that it kept."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -140,9 +141,12 @@ def test_weights_without_their_history_add_nothing(old):
 
 
 def test_values_that_are_there_stay():
-    had = [{"epoch": 1, "stage": 1, "a": 0.0, "b": None}]
-    now = [{"epoch": 1, "stage": 1, "a": 5.0, "b": 6.0}, {"epoch": 2, "stage": 1, "a": 7.0}]
+    had = [{"epoch": 1, "stage": 1, "a": 0.0, "b": None, "c": math.nan}]
+    now = [
+        {"epoch": 1, "stage": 1, "a": 5.0, "b": 6.0, "c": 8.0},
+        {"epoch": 2, "stage": 1, "a": 7.0},
+    ]
     assert completed(had, now, ("epoch", "stage")) == [
-        {"epoch": 1, "stage": 1, "a": 0.0, "b": 6.0},
+        {"epoch": 1, "stage": 1, "a": 0.0, "b": 6.0, "c": 8.0},
         {"epoch": 2, "stage": 1, "a": 7.0},
     ]

@@ -4,8 +4,9 @@ import copy
 import math
 from collections import defaultdict
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
+from models import datasets
 from models.architectures import Architecture
 from models.network import Network
 from scoring.robustness.areas import area, summary
@@ -33,8 +35,9 @@ KINDS = [(network, layers) for network in ("plain", "resnet") for layers in SHAP
 kinds = pytest.mark.parametrize("kind", KINDS, ids=" ".join)
 DEFAULTS = read([])
 COLUMNS = {
-    *("evaluation", "stage", "block", "level", "unit", "m"),
+    *("evaluation", "stage", "block", "replacement", "units", "level", "unit", "m"),
     *("accuracy", "loss", "variation_rate", "mixed", "distance"),
+    *("mixed_initial", "mixed_matched", "mixed_matched_initial"),
 }
 
 
@@ -50,15 +53,19 @@ def points(m=30):
     return images.to(torch.uint8), labels
 
 
-@cache
-def trained(kind):
-    """A network that has learnt a little, and is mostly right about the points."""
+def untrained(kind):
     network_kind, layers = kind
     normalisation = "batch" if layers == "convolutional" else "none"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Network(SHAPES[layers], network_kind, normalisation)
-    network = network.double().to(memory_format=torch.channels_last)
+    return network.double().to(memory_format=torch.channels_last)
+
+
+@cache
+def trained(kind):
+    """A network that has learnt a little, and is mostly right about the points."""
+    network = untrained(kind)
     images, labels = points()
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for _ in range(40):
@@ -72,13 +79,17 @@ def trained(kind):
 def made(kind, dtype=torch.float64, batch=250):
     """Anew for each test, whatever the last one did to its network."""
     network = copy.deepcopy(trained(kind)).to(dtype)
-    return Subject(network, *points(), lambda x: standardise(x.to(dtype)), batch)
+    before = partial(untrained, kind)
+    return Subject(network, *points(), lambda x: standardise(x.to(dtype)), batch, before)
 
 
 def pick(rows, column, **where):
     """Values of a column, of the rows that have it and are as asked for, by stage, block, level."""
     chosen = [r for r in rows if all(r[k] == v for k, v in where.items()) and r[column] is not None]
     return {(r["stage"], r["block"], r["level"]): r[column] for r in chosen}
+
+
+PAPER = {"evaluation": "lesion", "replacement": "previous", "units": "top"}
 
 
 def accuracies(rows):
@@ -381,7 +392,9 @@ def test_eliminating_no_unit_changes_nothing(kind):
 
 @kinds
 @pytest.mark.parametrize("block", [1, 3])
-def test_lesions_eliminate_the_most_active_units_of_each_points_class(kind, block):
+@pytest.mark.parametrize("replacement", ["previous", "mean"])
+@pytest.mark.parametrize("units", ["top", "random"])
+def test_lesions_replace_units_as_plain_loops_do(kind, block, replacement, units):
     subject = made(kind)
     network, labels = subject.network, subject.labels
     levels = [0, 0.05, 0.25, 0.6, 1]
@@ -390,10 +403,13 @@ def test_lesions_eliminate_the_most_active_units_of_each_points_class(kind, bloc
         states = {(k, place): x for k, place, x in subject.walk(subject.images.float())}
         for stage, n in subject.blocks().items():
             before, after = states[stage, block - 1], states[stage, block]
+            lists = [x.flatten(1).tolist() for x in (before, after)]
+            orders = reference.most_active(lists[1], labels.tolist())
+            if units == "random":
+                orders = random_orders(5, stage, after[0].numel(), labels.tolist())
             for level in levels:
-                units = round(level * after[0].numel())
-                lists = (x.flatten(1).tolist() for x in (before, after))
-                changed = reference.eliminated(*lists, labels.tolist(), units)
+                count = round(level * after[0].numel())
+                changed = reference.eliminated(*lists, orders, count, replacement)
                 x = torch.tensor(changed, dtype=torch.float64).view_as(after)
                 for later in network.stages[stage - 1][block:]:
                     x = later(x)
@@ -401,10 +417,43 @@ def test_lesions_eliminate_the_most_active_units_of_each_points_class(kind, bloc
                     x = network.transitions[k - 1](x)
                     for later in network.stages[k]:
                         x = later(x)
-                share = units / after[0].numel()
+                share = count / after[0].numel()
                 wanted[stage, block, share] = accuracy(subject, network.classify(x))
             assert n >= block
-    assert pick(lesion(subject, levels, block), "accuracy") == wanted
+    rows = lesion(subject, levels, block, [replacement], [units], seed=5)
+    assert pick(rows, "accuracy") == wanted
+    assert {(one["replacement"], one["units"]) for one in rows} == {(replacement, units)}
+
+
+def random_orders(seed, stage, d, labels):
+    """Units of each point in the random order of its class, for classes 0, 1, 2."""
+    draw = np.random.Generator(np.random.Philox(key=[seed, stage]))
+    ranks = [draw.permutation(d).tolist() for _ in range(3)]
+    return [sorted(range(d), key=lambda unit: ranks[label][unit]) for label in labels]
+
+
+@kinds
+def test_all_lesions_at_once_are_those_of_each_alone(kind):
+    subject, levels = made(kind), [0, 0.3, 1]
+    both = (["previous", "mean"], ["top", "random"])
+    rows = lesion(subject, levels, 3, *both, seed=2)
+    alone = [
+        one
+        for stage in subject.blocks()
+        for units in both[1]
+        for new in both[0]
+        for one in lesion(subject, levels, 3, [new], [units], seed=2)
+        if one["stage"] == stage
+    ]
+    assert rows == alone
+
+
+def test_the_means_of_units_say_nothing_about_a_point():
+    """With all units at their means, every point gets the same answer: that of one class."""
+    for kind in KINDS:
+        subject = made(kind)
+        (share,) = set(pick(lesion(subject, [1], 3, ["mean"]), "accuracy", stage=1).values())
+        assert share == pytest.approx(1 / 3)
 
 
 def test_a_block_that_a_stage_has_not_is_its_middle_one():
@@ -441,7 +490,8 @@ def test_blocks_are_left_out_and_exchanged_one_at_a_time(kind):
 
 
 @pytest.mark.parametrize("layers", SHAPES)
-def test_where_blocks_are_identities_nothing_depends_on_any_of_them(layers):
+def test_where_blocks_are_identities_only_means_take_anything_away(layers):
+    """By the previous state Fig. 7 is flat, although the blocks have learned nothing."""
     subject = made(("resnet", layers))
     with torch.no_grad():
         for name, parameter in subject.network.named_parameters():
@@ -449,8 +499,12 @@ def test_where_blocks_are_identities_nothing_depends_on_any_of_them(layers):
                 parameter.zero_()
     wanted = accuracy(subject, subject.logits(subject.images.float()))
     rows = evaluate("lesion", subject, DEFAULTS["lesion"])
-    assert set(pick(rows, "accuracy").values()) == {wanted}
-    assert summary(rows)["lesion_auc"] == pytest.approx(wanted)
+    means = [one["accuracy"] for one in rows if one["replacement"] == "mean"]
+    assert {one["accuracy"] for one in rows if one["replacement"] != "mean"} == {wanted}
+    assert min(means) < wanted
+    found = summary(rows)
+    assert found["lesion_auc"] == found["lesion_random_previous_auc"] == pytest.approx(wanted)
+    assert found["lesion_top_mean_auc"] < wanted
 
 
 @kinds
@@ -487,11 +541,65 @@ def test_pairs_are_mixed_up_as_plain_loops_say(kind):
             assert [r["level"] for r in found] == list(range(11))
             wanted = reference.mixed_by_distance(points, noisy, 1, which)
             wanted += reference.mixed_by_distance(points, noisy, 10, which)
+            matched = reference.mixed_at_equal_ends(points, noisy, 10, which)
+            shares = [one["mixed_matched"] for one in found]
+            assert shares == pytest.approx([sum(matched) / 10, *matched], abs=1e-12)
             for one, (mixed, distance) in zip(found, wanted, strict=True):
                 assert one["mixed"] == pytest.approx(mixed, abs=1e-12)
                 assert one["distance"] == pytest.approx(distance, rel=1e-6)
                 assert one["m"] == 30
     assert any(one["mixed"] > 0 for one in rows)
+
+
+@kinds
+def test_the_baseline_of_mixed_pairs_is_the_same_of_the_untrained_network(kind):
+    subject = made(kind)
+    rows = mixing(subject, level=100)
+    initial = mixing(replace(subject, network=untrained(kind), untrained=None), level=100)
+    for name in ("mixed", "mixed_matched"):
+        assert [one[f"{name}_initial"] for one in rows] == [one[name] for one in initial]
+        assert [one[name] for one in rows] != [one[name] for one in initial]
+    assert all(one["mixed_initial"] is None for one in initial)
+    found, before = summary(rows), summary(initial)
+    for name, value in before.items():
+        assert found[f"{name}_initial"] == pytest.approx(value, nan_ok=True)
+
+
+@kinds
+def test_without_controls_pairs_are_neither_matched_nor_compared(kind):
+    subject = made(kind)
+    few = mixing(subject, level=100, controls=False)
+    alike = ("evaluation", "stage", "level", "mixed", "distance")
+    for one, other in zip(few, mixing(subject, level=100), strict=True):
+        assert [one[name] for name in alike] == [other[name] for name in alike]
+        assert one["mixed_matched"] is one["mixed_initial"] is None
+    assert set(summary(few)) == {"mixed_ratio", "mixed_ratio_different"}
+
+
+class Identity:
+    """A network of one block whose tracks never leave their start."""
+
+    @staticmethod
+    def states(images):
+        yield 1, images
+        yield 1, images
+
+    @staticmethod
+    def classify(state):
+        return state.flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize(("sigma", "ratio"), [(4, 10.0), (8, 5.45), (32, 1.31)])  # 4: 23 pairs
+def test_in_the_identity_the_distance_of_tracks_says_nothing_beyond_that_of_their_ends(
+    sigma, ratio
+):
+    """On digits with white at 16. Close tracks are mixed up first, because their ends are close."""
+    data = datasets.load("digits")
+    images, labels = (torch.from_numpy(part[:500]) for part in (data.x_test, data.y_test))
+    found = summary(mixing(Subject(Identity(), images, labels, lambda x: x), sigma))
+    assert found["mixed_ratio"] == pytest.approx(ratio, abs=0.005)
+    matched = found["mixed_ratio_matched"]
+    assert np.isnan(matched) if sigma == 4 else matched == pytest.approx(1, abs=0.07)
 
 
 @kinds
@@ -577,6 +685,25 @@ def by_decile(rows, name):
     return [first / null for first, null in pairs if null > 0]
 
 
+def test_lesions_of_earlier_versions_are_those_of_the_paper():
+    old = [result_row("lesion", k, "", 10, 1, 3, accuracy=v) for k, v in ((0, 1.0), (1, 0.5))]
+    new = [one | {"replacement": "previous", "units": "top"} for one in old]
+    assert summary(old) == summary(new) == {"lesion_auc": 0.75}
+    assert summary(one | {"units": "random"} for one in new) == {"lesion_random_previous_auc": 0.75}
+
+
+def test_matched_ratios_are_of_the_stages_where_enough_pairs_are_mixed_up_in_both_networks():
+    def rows(stage, whole, initial):
+        for level, times in ((0, 1), (1, 2)):
+            shares = {"mixed_matched": times * whole, "mixed_matched_initial": times**2 * initial}
+            yield result_row("separation", level, "", 101, stage, mixed=0.1, **shares)
+
+    enough, few = 0.02, 0.019  # of 5050 pairs
+    found = summary([*rows(1, enough, enough), *rows(2, few, enough), *rows(3, enough, few)])
+    assert (found["mixed_ratio_matched"], found["mixed_ratio_matched_initial"]) == (2, 4)
+    assert math.isnan(summary(rows(1, few, enough))["mixed_ratio_matched_initial"])
+
+
 def test_a_stage_in_which_no_pair_is_mixed_up_is_in_no_ratio():
     def rows(stage, first, null):
         for level, mixed in ((0, null), (1, first)):
@@ -591,14 +718,21 @@ def test_a_summary_has_the_columns_its_rows_allow(kind):
     subject = made(kind)
     rows = everything(subject)
     found = summary(rows)
+    lesions = ("lesion", "lesion_top_mean", "lesion_random_previous", "lesion_random_mean")
+    ratios = ("mixed_ratio", "mixed_ratio_different")
     assert set(found) == {
-        *("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc"),
-        *("mixed_ratio", "mixed_ratio_different"),
+        *(f"{name}_auc" for name in (*lesions, "noise", "fgsm", "pgd")),
+        *(
+            f"{name}{matched}{end}"
+            for name in ratios
+            for matched in ("", "_matched")
+            for end in ("", "_initial")
+        ),
     }
     fast = accuracies(r for r in rows if r["evaluation"] == "fgsm")
     assert found["fgsm_auc"] == pytest.approx(area([*fast], [*fast.values()]))
     by_stage = defaultdict(dict)
-    for (stage, _, level), value in pick(rows, "accuracy", evaluation="lesion").items():
+    for (stage, _, level), value in pick(rows, "accuracy", **PAPER).items():
         by_stage[stage][level] = value
     areas = [area([*curve], [*curve.values()]) for curve in by_stage.values()]
     assert found["lesion_auc"] == pytest.approx(sum(areas) / len(areas))

@@ -198,7 +198,7 @@ def test_a_row_that_does_not_fit_leaves_the_old_table_and_nothing_else(tmp_path)
 
 def test_a_failure_at_the_last_moment_leaves_nothing_behind(tmp_path):
     (tmp_path / "notes/a.txt/in the way").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"a\.txt"):
+    with pytest.raises(storage.Damaged, match=r"a\.txt"):
         write_file(str(tmp_path), "notes/a.txt", b"new")
     assert files_under(tmp_path) == []
 

@@ -16,7 +16,7 @@ from scoring.excess import excess, without_drift
 from scoring.geodesic import action
 from scoring.line_shape import line_shape_ratio, line_shape_score, segment_shares
 from scoring.projection import SHOWN, project, projection
-from scoring.rows import GEOMETRIC
+from scoring.rows import GEOMETRIC, has_all_scores
 from scoring.separation import Separation
 from scoring.stages import geometry, measure
 from scoring.tables import read_row, read_table, write_table
@@ -365,6 +365,7 @@ def test_a_history_from_before_the_geometry_was_measured_can_be_finished(tmp_pat
     for name in ("energy", "turning", "separated", "not_monotone", "geodesic_excess"):
         assert math.isnan(trial[name])
         assert math.isnan(trial[f"{name}_initial"])
+    assert not has_all_scores(trial)  # so that they can be added later
     assert_allclose(trial["lss"], np.mean([stage.score.mean() for stage in stages]))
 
 

@@ -27,8 +27,9 @@ MEANS = {  # at the edge of every claim with a limit; nothing else makes a diffe
     "clean_train_loss": 0.5,
     "test_accuracy": 0.8,
     "relative_std": SPREAD,
-    "lesion_lost": FLAT,
-    "mixed_ratio_different": 1.0,
+    **dict.fromkeys(["lesion_lost", "lesion_top_mean_lost"], FLAT),
+    "mixed_ratio_different_matched": 1.0,
+    "mixed_ratio_different_matched_initial": 1.0,
     **dict.fromkeys(["noise_lost", "fgsm_lost", "pgd_lost"], 0.5),
     **dict.fromkeys(["noise_variation", "fgsm_variation", "pgd_variation"], 0.5),
 }
@@ -143,9 +144,10 @@ EFFECTS: dict[str, Callable[[pd.Series, pd.Series, pd.Series], dict[str, pd.Seri
     "best_gamma": lambda g, r, k: {"test_accuracy": CLEAR * (g == 1e-2)},
     "mnist": lambda g, r, k: {"lss": -CLEAR + 0 * g, "ots": CLEAR + 0 * g},
     "units": lambda g, r, k: {"lesion_lost": -CLEAR * r},
+    "units_to_mean": lambda g, r, k: {"lesion_top_mean_lost": -CLEAR * r},
     "noise": lambda g, r, k: {"noise_lost": -CLEAR * r, "fgsm_lost": -CLEAR * r},
     "variation": lambda g, r, k: {"noise_variation": -CLEAR * r},
-    "mixed_first": lambda g, r, k: {"mixed_ratio_different": CLEAR + 0 * g},
+    "mixed_first": lambda g, r, k: {"mixed_ratio_different_matched": CLEAR + 0 * g},
 }  # fmt: skip
 SWEPT = {  # numbers of stages, and gammas, of the claims that need others than most
     "resnet_nearer_optimal": ((2,), (1e-3,)),
@@ -156,6 +158,7 @@ SWEPT = {  # numbers of stages, and gammas, of the claims that need others than 
     "mnist": ((1,), (5e-4,)),
     "heavy": ((1,), (1e-2, 0.2)),
     "units": ((1,), (1e-3,)),
+    "units_to_mean": ((1,), (1e-3,)),
     "window": ((1,), (1e-3, 1e-2)),
 }
 

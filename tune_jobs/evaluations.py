@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -27,8 +27,22 @@ Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1, max_length=MOST_LE
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+REPLACEMENTS = ("previous", "mean")
+UNITS = ("top", "random")
+Replacements = Annotated[
+    list[Literal["previous", "mean"]],
+    AfterValidator(lambda given: [name for name in REPLACEMENTS if name in given]),
+    Field(min_length=1, max_length=MOST_LEVELS),
+]
+Units = Annotated[
+    list[Literal["top", "random"]],
+    AfterValidator(lambda given: [name for name in UNITS if name in given]),
+    Field(min_length=1, max_length=MOST_LEVELS),
+]
+
+
 class Lesion(_Strict):
-    """Fig. 7: units of a block are reset to its input; blocks are left out and swapped."""
+    """Fig. 7: units of a block are replaced; blocks are left out and swapped."""
 
     levels: Shares = Field(
         default=[0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1],
@@ -37,6 +51,14 @@ class Lesion(_Strict):
     block: int = Field(
         default=3, ge=1, le=1000, description="l, 1 to 1000; the middle one where there are fewer"
     )
+    replacement: Replacements = Field(
+        default=list(REPLACEMENTS),
+        description="what takes a unit's place: its value in the previous state, its mean",
+    )
+    units: Units = Field(
+        default=list(UNITS), description="top: the most active for a point's class; random"
+    )
+    seed: Seed = Field(default=0, description="seed of the random units, 0 to 2^63 - 1")
 
 
 class Noise(_Strict):
@@ -73,6 +95,9 @@ class Separation(_Strict):
         default=1000, ge=2, le=100_000, description="the first test images, at most; 2 to 10^5"
     )
     seed: Seed = Field(default=0, description="seed of the noise, 0 to 2^63 - 1")
+    controls: bool = Field(
+        default=True, description="also among pairs of equally distant ends, and before training"
+    )
 
 
 class Curve(_Strict):
@@ -118,6 +143,36 @@ PARTS: dict[str, Any] = {
     "curve": Curve,
     "scores": Scores,
 }
+
+
+EARLIER: dict[str, dict[str, Any]] = {
+    "lesion": {"replacement": ["previous"], "units": ["top"], "seed": 0},
+    "separation": {"controls": False},
+}
+"""Settings that earlier versions did not have, with the values that say what they measured."""
+
+
+def measured(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of an evaluation that an earlier version may have recorded.
+
+    >>> measured("separation", {"level": 32.0, "points": 500, "seed": 0})["controls"]
+    False
+    """
+    return EARLIER.get(name, {}) | dict(settings)
+
+
+def lacking(done: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The wanted evaluations that are not done, or were done with other settings.
+
+    Args:
+        done: settings of the evaluations of a trial, by name.
+        wanted: settings of those that should be there.
+    """
+    return [
+        name
+        for name, settings in wanted.items()
+        if name not in done or measured(name, done[name]) != measured(name, settings)
+    ]
 
 
 def listed(given: Any) -> Any:
@@ -184,7 +239,7 @@ def read(
         except yaml_file.YamlError as error:
             problem = f"{plain(value)!r} is not a value or v1,v2: {error}"
             raise SweepError(f"{shown}: {problem}") from None
-        many = field == "levels" or len(values) > 1
+        many = field in ("levels", "replacement", "units") or len(values) > 1
         content[name][field] = values if many else values[0]
     try:
         return Evaluations.model_validate(content).asked()
@@ -205,8 +260,9 @@ def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> li
     found: Counter[str] = Counter()
     for row in rows:
         has = json.loads(row["evaluations"] or "{}")
-        for name in (name for name in wanted if has.get(name, wanted[name]) != wanted[name]):
-            old = {n: v for n, v in has[name].items() if wanted[name].get(n) != v}
+        for name in (name for name in lacking(has, wanted) if name in has):
+            before, after = measured(name, has[name]), measured(name, wanted[name])
+            old = {n: v for n, v in before.items() if after.get(n) != v}
             found[f"{name} replaces the earlier one of {{}} ({_told(old)})"] += 1
     return [line.format(f"{n} trial{'s' * (n > 1)}") for line, n in found.items()]
 
@@ -227,9 +283,15 @@ def changed(asked: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _told(settings: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{name} = {', '.join(f'{v:g}' for v in (value if isinstance(value, list) else [value]))}"
+        f"{name} = {', '.join(map(_value, value if isinstance(value, list) else [value]))}"
         for name, value in settings.items()
     )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _line(problem: Any) -> str:

@@ -19,6 +19,7 @@ from scoring.places import argument
 from scoring.rows import has_all_scores
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
+from tune_jobs.evaluations import lacking
 from tune_jobs.kept import Description, Progress, wrong
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
@@ -294,7 +295,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     tried = {Path(name).stem for name in tables}
     for trial in rows.keys() - tried:  # its table may have been deleted
         rows[trial] = rows[trial] | {"evaluations": None}
-    lacking = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
+    lacks = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
     return State(
@@ -309,8 +310,8 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         begun=begun,
         extra=extra,
         to_suggest=to_suggest,
-        unevaluated=[t for t in lacking if t.trial in kept],
-        weightless=[t.trial for t in lacking if t.trial not in kept],
+        unevaluated=[t for t in lacks if t.trial in kept],
+        weightless=[t.trial for t in lacks if t.trial not in kept],
         evaluations=asked,
     )
 
@@ -320,7 +321,7 @@ def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     has = json.loads(row["evaluations"] or "{}")
     if has_all_scores(row):
         has["scores"] = {}
-    return row["status"] == "done" and any(has.get(name) != wanted[name] for name in wanted)
+    return row["status"] == "done" and bool(lacking(has, wanted))
 
 
 def progress(root: str) -> dict[str, Any] | None:

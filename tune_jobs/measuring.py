@@ -20,6 +20,7 @@ from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
 from scoring.stages import Stage, geometry, measure
+from tune_jobs.evaluations import lacking
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
 
@@ -132,13 +133,14 @@ def evaluate_all(job: Job, network: Network) -> None:
     """
     done = (job.usable(recorded_evaluations) if job.wanted else None) or {}
     wanted = {name: settings for name, settings in job.wanted.items() if name in RUN}
-    left = {name: settings for name, settings in wanted.items() if done.get(name) != settings}
+    left = lacking(done, wanted)
     if not left:
         return
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     subject = _subject(job, network)
     key = {"trial": job.id} | job.trial.model_dump(include={f.name for f in schemas.KEY})
-    for name, settings in left.items():
+    for name in left:
+        settings = job.wanted[name]
         if name == CURVE:
             leave_curve(job.root, key, settings, curve_problems(subject, **settings))
             continue

@@ -21,11 +21,13 @@ from analysis.measures.comparisons import (
     place,
     reaches,
 )
+from analysis.measures.layout import span
 from analysis.measures.verdicts import Comparison
 
 HEAVY = 0.1  # The paper says that tracks straighten up to this gamma; above it, accuracy falls.
 LOW = 0.5  # An OTS below this counts as fallen "towards 0"; from this on, it does not.
 EQUAL = 0.01  # Accuracies that differ by less than this count as equal.
+MATCHED = "mixed_ratio_different_matched"  # 1 where close tracks are mixed up as often as others
 
 
 def _at(trials: pd.DataFrame, gamma: Any) -> pd.DataFrame:
@@ -64,7 +66,9 @@ def training_lowers(score: str, *only: str) -> Check:
         for key, trials in evidence.strata():
             for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
                 here = _at(trials, gamma)
-                where, names = place(key, f"γ = {gamma:g}"), ("before training", "after it")
+                size = [f"m = {span(here.curve_m)}"] if score.startswith("curve_") else []
+                where = place(key, f"γ = {gamma:g}", *size)
+                names = ("before training", "after it")
                 yield from paired(where, names, here[f"{score}_initial"], here[score], -1)
 
     return check
@@ -308,15 +312,20 @@ def figure_3(straight: float, optimal: float) -> Check:
     return check
 
 
-def units(flat: float) -> Check:
-    """Check that a ResNet with eliminated units loses less than the plain one, and than a limit."""
+def units(flat: float, lost: str = "lesion_lost") -> Check:
+    """Check that a ResNet with eliminated units loses less than the plain one, and than a limit.
+
+    Args:
+        flat: the limit.
+        lost: the column with the share of its accuracy that a network loses.
+    """
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
-        yield from networks("lesion_lost", -1)(evidence)
+        yield from networks(lost, -1)(evidence)
         for key, trials in evidence.strata("network"):
             for gamma, here in trials[trials.network == "resnet"].groupby("gamma"):
                 where = place(key | {"network": "resnet"}, f"γ = {gamma:g}")
-                yield from reaches(where, here.lesion_lost, flat, -1)
+                yield from reaches(where, here[lost], flat, -1)
 
     return check
 
@@ -332,8 +341,19 @@ def noise(*scores: str) -> Check:
 
 
 def mixed_first(evidence: Evidence) -> Iterator[Comparison]:
-    """Check whether, of pairs of two classes, the closest tenth is mixed up more often than all."""
+    """Compare how often the closest tracks are mixed up with 1 and with the untrained network.
+
+    The larger of the two counts. Pairs are of two classes, matched by the distance of their ends.
+    """
     for key, trials in evidence.strata():
         for gamma, here in trials.groupby("gamma"):
-            where = place(key, f"γ = {gamma:g}")
-            yield from reaches(where, here.mixed_ratio_different, 1, 1)
+            after, before = here[MATCHED], here[f"{MATCHED}_initial"].clip(lower=1)
+            names = ("before training (or 1)", "after it")
+            yield from paired(place(key, f"γ = {gamma:g}"), names, before, after, 1)
+
+
+def mixed_first_untrained(evidence: Evidence) -> Iterator[Comparison]:
+    """Check whether the untrained network mixes up the closest tracks more often than all."""
+    for key, trials in evidence.strata():
+        for gamma, here in trials.groupby("gamma"):
+            yield from reaches(place(key, f"γ = {gamma:g}"), here[f"{MATCHED}_initial"], 1, 1)

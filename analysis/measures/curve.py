@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, done, mean_interval, varying
-from analysis.measures.layout import network_name, plural
+from analysis.measures.layout import network_name, plural, span
 from analysis.results import Results
 
 COLUMNS = ["trial", "evaluation", "stage", "block", "m", "speed"]  # of the robustness table
@@ -81,7 +81,6 @@ def sentences(results: Results) -> list[str]:
         )
         if not len(known):
             continue
-        m = " to ".join(f"{int(v):,}" for v in sorted({known.curve_m.min(), known.curve_m.max()}))
         seeds = plural(known.seed.nunique(), "seed")
         speed, before = _means(known, "curve_speed_variation")
         length, length_before = _means(known, "curve_length_ratio", geometric=True)
@@ -97,7 +96,7 @@ def sentences(results: Results) -> list[str]:
                 f". Single blocks have OTS {ots[0]:.3f}; before training {ots[1]:.3f}, of shuffled "
                 f"displacements {ots[2]:.3f}"
             )
-        said.append(f"{told} ({plural(len(known), 'trial')}, {seeds}, m = {m}).")
+        said.append(f"{told} ({plural(len(known), 'trial')}, {seeds}, m = {span(known.curve_m)}).")
     return said
 
 

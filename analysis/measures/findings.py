@@ -11,8 +11,7 @@ import pandas as pd
 
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
-from analysis.measures.layout import heading, network_name, plural
-from analysis.measures.robustness import CURVES, of_trials
+from analysis.measures.layout import network_name, plural, span
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
 from analysis.results import Results
@@ -21,6 +20,7 @@ STILL = 1e-4  # A stage counts as the identity if its mean squared step is below
 PROVED = 1e-9  # An assignment counts as optimal if its cost exceeds the lower bound by this share.
 CHANGED = 1.05  # A factor of the excess counts as unchanged if it changes by less than 5%.
 FACTORS = {"straightness_factor": "Straightness factor", "transport_factor": "Transport factor"}
+LIMITS = f"LSS ≤ {STRAIGHT} and OTS ≥ {OPTIMAL} after training but not before"
 ENDS = {  # how a trial may end, in words
     "done": "done",
     "stopped": "stopped early by ASHA",
@@ -36,10 +36,11 @@ class Headline(NamedTuple):
     number: str  # with its name; empty if there is none
     baseline: str  # which cells the number is from, and its baselines
     factors: tuple[str, ...] = ()  # for each network, which factor of the number has changed
+    limits: str = LIMITS  # when a cell counts as learned
 
 
 def headline(cells: pd.DataFrame) -> Headline:
-    """Say whether the geodesic was learned, and what the geodesic excess was before training.
+    """Say whether the geodesic was learned or free, and what the excess was before training.
 
     Results of earlier versions have no excess. For them the number is LSS.
 
@@ -58,14 +59,21 @@ def headline(cells: pd.DataFrame) -> Headline:
         verdict = "Whether the geodesic was learned is unknown: no cell has both LSS and OTS."
         return Headline(verdict, number, baseline, factors)
     count, learned = len(scored), int(_learned(scored).sum())
+    free = int(_free(scored).sum())
     if count == 1:
         verdict = f"The network {'learned' if learned else 'did not learn'} the geodesic."
-    elif not learned:
+        if free:
+            verdict = "The geodesic was free: the network was near it before training, too."
+        return Headline(verdict, number, baseline, factors)
+    if not learned:
         verdict = f"None of the {count} cells learned the geodesic."
     elif learned == count:
         verdict = f"All {count} cells learned the geodesic."
     else:
         verdict = f"{learned} of {count} cells learned the geodesic."
+    if free:
+        verdict += f" It was free in {free}: {'that one was' if free == 1 else 'they were'} near "
+        verdict += "it before training, too."
     return Headline(verdict, number, baseline, factors)
 
 
@@ -78,7 +86,8 @@ def _excess(trained: pd.DataFrame) -> tuple[str, str]:
     mean = "of one cell" if len(known) == 1 else f"geometric mean of {len(known)} cells"
     return (
         f"Geodesic excess {after:.2f}",
-        f"after training ({mean}); before training {before:.2f}; the geodesic has 1",
+        f"after training ({mean}); before training {before:.2f}; the geodesic has 1; "
+        f"{_sample(known)}",
     )
 
 
@@ -91,8 +100,14 @@ def _line_shape(trained: pd.DataFrame) -> tuple[str, str]:
     return (
         f"LSS {known.lss.median():.2f}",
         f"after training ({median}); before training {known.lss_initial.median():.2f}; "
-        "a straight line has 1",
+        f"a straight line has 1; {_sample(known)}",
     )
+
+
+def _sample(cells: pd.DataFrame) -> str:
+    """The number of points and of seeds behind the scores of some cells."""
+    seeds = span(cells.seeds)
+    return f"m = {span(cells.m)}, {seeds} {'seed' if seeds == '1' else 'seeds'} per cell"
 
 
 def _factors(trained: pd.DataFrame) -> list[str]:
@@ -110,8 +125,9 @@ def _factors(trained: pd.DataFrame) -> list[str]:
         free = rows.dropna(subset=["ots", "ots_initial", "ots_shuffled"])
         if len(free):
             told += (
-                f" OTS {free.ots.mean():.3f}; before training {free.ots_initial.mean():.3f}, "
-                f"of shuffled displacements {free.ots_shuffled.mean():.3f}."
+                f" OTS {free.ots.mean():.3f} (m = {span(free.m)}); before training "
+                f"{free.ots_initial.mean():.3f}, of shuffled displacements "
+                f"{free.ots_shuffled.mean():.3f}."
             )
         said.append(told)
     return said
@@ -147,12 +163,18 @@ def _typical(cells: pd.DataFrame, factor: str) -> tuple[float, float]:
 
 
 def _learned(cells: pd.DataFrame) -> pd.Series:
-    """Whether tracks are straight and the map optimal, and were not both before training."""
-    near, before = (
-        (cells[f"lss{when}"] <= STRAIGHT) & (cells[f"ots{when}"] >= OPTIMAL)
-        for when in ("", "_initial")
-    )
-    return near & ~before
+    """Whether a network is near the geodesic, and was not before training."""
+    return _near(cells, "") & ~_near(cells, "_initial")
+
+
+def _free(cells: pd.DataFrame) -> pd.Series:
+    """Whether a network is near the geodesic, and was before training, too."""
+    return _near(cells, "") & _near(cells, "_initial")
+
+
+def _near(cells: pd.DataFrame, when: str) -> pd.Series:
+    """Whether tracks are nearly straight and the map is nearly optimal."""
+    return (cells[f"lss{when}"] <= STRAIGHT) & (cells[f"ots{when}"] >= OPTIMAL)
 
 
 def sentences(
@@ -200,7 +222,7 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
         return ""
     said = (
         f"Geodesic learned: {_learned(cells).sum()} of {plural(len(cells), 'cell')}. (A cell "
-        f"counts when LSS ≤ {STRAIGHT} and OTS ≥ {OPTIMAL} after training but not before.)"
+        f"counts when {LIMITS}; {_sample(cells)}.)"
     )
     for network, rows in cells.groupby("network", observed=True):
         name = network_name(network)
@@ -218,29 +240,6 @@ def _range(values: pd.Series, digits: int) -> str:
         return "unknown"
     ends = [f"{end:.{digits}f}" for end in (values.min(), values.max())]
     return " to ".join(dict.fromkeys(ends))
-
-
-def robustness_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
-    """The accuracy that networks lose to lesions, noise and attacks; empty if not evaluated.
-
-    Args:
-        results: as for :func:`analysis.measures.robustness.of_trials`.
-        trials: from that function, if it is already computed.
-    """
-    trials = of_trials(results) if trials is None else trials
-    parts = []
-    for name in CURVES:
-        lost = trials.dropna(subset=f"{name}_lost").groupby("network")[f"{name}_lost"]
-        each = [f"{network_name(k)} {v:.2f}" for k, v in lost.mean().round(2).add(0.0).items()]
-        told = heading(f"{name}_lost").removeprefix("lost ")
-        if each:
-            parts.append(f"{told} {', '.join(each)}")
-    if not parts:
-        return ""
-    return (
-        "Share of its accuracy that a network loses, mean over levels and trials: "
-        f"{'; '.join(parts)}."
-    )
 
 
 def _stopped(count: int) -> list[str]:
@@ -302,7 +301,7 @@ def _certificate(trials: pd.DataFrame) -> list[str]:
     if not len(known):
         return []
     scored = int((trials.ots.notna() | trials.collapsed.eq(True)).sum())
-    worst, m = known.suboptimality.max(), sorted(known.points.unique())
+    worst = known.suboptimality.max()
     every = "Every assignment"
     if len(known) < scored:
         every = f"In {len(known)} of {scored} trials every assignment"
@@ -310,8 +309,7 @@ def _certificate(trials: pd.DataFrame) -> list[str]:
     excess = "equals its lower bound"
     if worst > 0:
         excess = f"exceeds its lower bound by at most a share of {worst:.1g}"
-    sizes = " to ".join(f"{int(points):,}" for points in dict.fromkeys((m[0], m[-1])))
-    return [f"{every} is proved {proved}: W₂² {excess} (m = {sizes})."]
+    return [f"{every} is proved {proved}: W₂² {excess} (m = {span(known.points)})."]
 
 
 def _decay(cells: pd.DataFrame, same: list[str]) -> list[str]:

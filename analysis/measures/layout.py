@@ -19,6 +19,12 @@ LATER = [
     for end in ("", "_initial")
 ]
 LATER += ["ots_shuffled", "suboptimality", "error"]
+LATER += [f"lesion_{kind}_auc" for kind in ("top_mean", "random_previous", "random_mean")]
+LATER += [
+    f"mixed_ratio{pairs}{end}"
+    for pairs in ("", "_different")
+    for end in ("_initial", "_matched", "_matched_initial")
+]
 # Columns that are left out if every row has 0.
 COUNTS = ["stopped", "diverged", "failed", "collapsed", "without_ots", "ties"]
 
@@ -60,12 +66,25 @@ HEADINGS = {
     "ots_random": "1/m",
     "gap_initial": "gap before training",
     "lesion_auc": "lesion AUC",
+    "lesion_top_mean_auc": "lesion AUC, means",
+    "lesion_random_previous_auc": "lesion AUC, random units",
+    "lesion_random_mean_auc": "lesion AUC, random units, means",
     "noise_auc": "noise AUC",
     "fgsm_auc": "FGSM AUC",
     "pgd_auc": "PGD AUC",
+    "mixed_ratio_initial": "mixed ratio before training",
+    "mixed_ratio_matched": "mixed ratio at equal ends",
+    "mixed_ratio_matched_initial": "mixed ratio at equal ends before training",
     "mixed_ratio_different": "mixed ratio, two classes",
+    "mixed_ratio_different_initial": "mixed ratio, two classes before training",
+    "mixed_ratio_different_matched": "mixed ratio, two classes at equal ends",
+    "mixed_ratio_different_matched_initial": "mixed ratio, two classes at equal ends before "
+    "training",
     "separation_m": "m of pairs",
     "lesion_lost": "lost to lesions",
+    "lesion_top_mean_lost": "lost to lesions by means",
+    "lesion_random_previous_lost": "lost to lesions of random units",
+    "lesion_random_mean_lost": "lost to lesions of random units by means",
     "noise_lost": "lost to random noise",
     "fgsm_lost": "lost to FGSM",
     "pgd_lost": "lost to PGD",
@@ -120,6 +139,8 @@ DECIMALS = {
     "wrong": 1,
     "mixed_ratio": 2,
     "mixed_ratio_different": 2,
+    "mixed_ratio_matched": 2,
+    "mixed_ratio_different_matched": 2,
     "lss_random": 2,
 }
 
@@ -147,6 +168,17 @@ def plural(count: int, noun: str) -> str:
     ('1 trial', '2 trials')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def span(values: pd.Series) -> str:
+    """The smallest and the largest of some counts as a text; empty if there are none.
+
+    >>> span(pd.Series([1000, 500, 700])), span(pd.Series([3.0, np.nan]))
+    ('500 to 1,000', '3')
+    """
+    known = values.dropna()
+    ends = dict.fromkeys((known.min(), known.max())) if len(known) else ()
+    return " to ".join(f"{int(end):,}" for end in ends)
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,18 +11,35 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
+from analysis.measures.layout import heading, network_name, plural
 from analysis.results import Results
 
 # fmt: off
 COLUMNS = [  # the columns of the robustness table that are read
-    "trial", "evaluation", "stage", "block", "level", "m", "accuracy", "variation_rate", "mixed",
+    "trial", "evaluation", "stage", "block", "replacement", "units", "level", "m", "accuracy",
+    "variation_rate", "mixed", "mixed_initial", "mixed_matched", "mixed_matched_initial",
     "speed",
 ]
 # fmt: on
 CURVES = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
-AUCS = tuple(f"{name}_auc" for name in CURVES)
-RATIOS = ("mixed_ratio", "mixed_ratio_different")
-MEASURED = ("clean_accuracy", *AUCS, *RATIOS)
+AUCS = tuple(f"{name}_auc" for name in CURVES)  # of lesions, the paper's
+LESIONS = {  # lesions, by the names of their curves: units and what replaces them
+    "lesion": ("top", "previous"),
+    "lesion_top_mean": ("top", "mean"),
+    "lesion_random_previous": ("random", "previous"),
+    "lesion_random_mean": ("random", "mean"),
+}
+REPLACEMENTS = ["previous", "mean"]
+UNITS = ["top", "random"]
+RATIOS = tuple(
+    f"mixed_ratio{pairs}{matched}{when}"
+    for pairs in ("", "_different")
+    for matched in ("", "_matched")
+    for when in ("", "_initial")
+)
+ALL_AUCS = (*(f"{name}_auc" for name in LESIONS), *AUCS[1:])
+MEASURED = ("clean_accuracy", *ALL_AUCS, *RATIOS)
+FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic: not drawn.
 LEARNED = 2  # At or below this multiple of chance, a network has no accuracy to lose: NaN.
 
 
@@ -39,12 +56,13 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
         (trials that are done and have any of these numbers), ``m`` (test points behind the
         accuracies) and ``separation_m`` (points behind the pairs), each the smallest of the cell.
         Then, with the half-width of the 95% t-interval over seeds (``_ci95``): ``clean_accuracy``
-        on the same points, the mean accuracies over levels (``lesion_auc``, ...), and
-        ``mixed_ratio`` and ``mixed_ratio_different``, whose baseline is 1. No rows if nothing was
-        evaluated.
+        on the same points, the mean accuracies over levels (``lesion_auc``, ...), and the ratios
+        of mixed-up pairs (:data:`RATIOS`), each next to its value in the untrained network
+        (``_initial``). Only ``_matched`` ones are 1 where the distance of tracks says nothing.
+        No rows if nothing was evaluated.
     """
     trials = of_trials(results) if trials is None else trials
-    measured = trials[[*AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
+    measured = trials[[*ALL_AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
     trials = trials.loc[measured.notna().any(axis=1)]
     cell = [*CELL, *varying(results.trials)]
     group = trials.groupby(cell, dropna=False)
@@ -59,15 +77,16 @@ def of_trials(results: Results) -> pd.DataFrame:
 
     Returns:
         Their rows of the trials table, with ``clean_accuracy`` (level 0) and its ``m``;
-        ``separation_m``; ``lesion_lost``, ``noise_lost``, ``fgsm_lost`` and ``pgd_lost``: the
-        mean share of its clean accuracy that a network loses over the levels, 1 - AUC / clean;
+        ``separation_m``; ``lesion_lost`` (and those of the other :data:`LESIONS`), ``noise_lost``,
+        ``fgsm_lost`` and ``pgd_lost``: the mean share of its clean accuracy that a network loses
+        over the levels, 1 - AUC / clean;
         ``noise_variation``, ``fgsm_variation`` and ``pgd_variation``: the variation rate at the
         end of the last stage, mean over levels above 0. NaN if it was not measured. Shares and
         rates are also NaN if clean accuracy is at most twice chance, because a network that gives
         the same answer to every input loses nothing.
     """
     trials = done(results)
-    trials = trials.astype(dict.fromkeys([*AUCS, *RATIOS, "classes"], "float64"))
+    trials = trials.astype(dict.fromkeys([*ALL_AUCS, *RATIOS, "classes"], "float64"))
     trials = trials.copy()  # astype leaves a block for each column, and pandas warns of that
     rows = as_strings(results.robustness[COLUMNS])
     curves = rows[rows.evaluation.isin(CURVES)]
@@ -82,11 +101,33 @@ def of_trials(results: Results) -> pd.DataFrame:
     }
     learned = new["clean_accuracy"] > (LEARNED / trials.classes).fillna(0)
     ends = at_the_end(curves[curves.level > 0])
+    for name in LESIONS:
+        new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean.lesion).where(learned)
     for name in CURVES:
-        new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean[name]).where(learned)
+        if name not in LESIONS:
+            new[f"{name}_lost"] = (1 - trials[f"{name}_auc"] / clean[name]).where(learned)
         rates = ends[ends.evaluation == name].groupby("trial").variation_rate.mean()
         new[f"{name}_variation"] = trials.trial.map(rates).where(learned)
-    return trials.assign(**new)
+    added = pd.DataFrame(new, index=trials.index)
+    return pd.concat([trials, added], axis=1).copy()  # one by one, pandas warns of fragments
+
+
+def lesions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a robustness table with ``replacement`` and ``units`` as ordered categories.
+
+    Earlier versions did not write them: their lesions were the paper's.
+    """
+    kinds = {"replacement": REPLACEMENTS, "units": UNITS}
+    old = rows.evaluation.eq("lesion")
+    known = {
+        name: pd.Categorical(
+            rows[name].astype("object").mask(old & rows[name].isna(), kinds[name][0]),
+            kinds[name],
+            ordered=True,
+        )
+        for name in kinds
+    }
+    return rows.assign(**known)
 
 
 def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
@@ -112,6 +153,59 @@ def _settings(text: Any, name: str) -> Any:
         return None  # unknown
 
 
+def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
+    """The accuracy that networks lose to lesions, noise and attacks; empty if not evaluated.
+
+    Args:
+        results: as for :func:`of_trials`.
+        trials: from that function, if it is already computed.
+    """
+    trials = of_trials(results) if trials is None else trials
+    parts = []
+    for name in (*LESIONS, *CURVES[1:]):
+        each = _by_network(trials, f"{name}_lost")
+        told = heading(f"{name}_lost").removeprefix("lost ")
+        if each:
+            parts.append(f"{told} {', '.join(each)}")
+    if not parts:
+        return ""
+    return (
+        "Share of its accuracy that a network loses, mean over levels and trials: "
+        f"{'; '.join(parts)}."
+    )
+
+
+def mixed_sentence(trials: pd.DataFrame) -> str:
+    """Whether close tracks are mixed up first, beyond the distance of their ends.
+
+    Args:
+        trials: from :func:`of_trials`.
+
+    Returns:
+        The sentence; empty if it was not measured.
+    """
+    name = "mixed_ratio_different_matched"
+    if not trials.mixed_ratio_different_initial.notna().any():
+        return ""
+    known = trials.dropna(subset=[name, f"{name}_initial"])
+    few = len(trials.dropna(subset="mixed_ratio_different_initial")) - len(known)
+    after, before = (", ".join(_by_network(known, f"{name}{when}")) for when in ("", "_initial"))
+    told = (
+        "Of pairs of two classes with equally distant ends, noise mixes up the closest tenth of "
+        f"tracks this many times as often as all of them: {after}; before training {before}. "
+        "1 says that the distance of tracks adds nothing to that of their ends."
+    )
+    what = "noise mixes up too few pairs to say whether close tracks go first."
+    lacks = f"In {plural(few, 'trial')} {what}"
+    return " ".join(([told] if len(known) else []) + ([lacks] if few else []))
+
+
+def _by_network(trials: pd.DataFrame, column: str) -> list[str]:
+    """The mean of a column over the trials of each network: ["plain 0.81", "ResNet 0.02"]."""
+    means = trials.dropna(subset=column).groupby("network")[column].mean()
+    return [f"{network_name(k)} {v:.2f}" for k, v in means.round(2).add(0.0).items()]
+
+
 def settings_sentence(results: Results) -> str:
     """The settings of each evaluation, with all variants that occur; empty without evaluations."""
     found: dict[str, set[str]] = {}
@@ -128,5 +222,7 @@ def settings_sentence(results: Results) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(f"{number:g}" for number in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return (" and " if isinstance(value[0], str) else " ").join(map(_short, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
-from analysis.measures.layout import network_name, plural
+from analysis.measures.layout import network_name, plural, span
 from analysis.results import Results
 
 SCORES = [
@@ -31,24 +31,26 @@ def states(results: Results) -> pd.DataFrame:
         results: from :func:`analysis.results.load`.
 
     Returns:
-        Frame with the cell (as in :func:`analysis.measures.summary.summary`) and, for each score,
-        the mean over trials that are done, the half-width of its 95% interval over seeds
-        (``_ci95``) and the mean before training (``_initial``). No rows where no trial has these
-        scores.
+        Frame with the cell (as in :func:`analysis.measures.summary.summary`), ``seeds`` (trials
+        that are done and have these scores) and, for each score, the mean over these trials, the
+        half-width of its 95% interval over seeds (``_ci95``) and the mean before training
+        (``_initial``). Fuzziness, its slope and fit, nc1 and effective rank are of the first
+        min(m, epoch_points) points. No rows where no trial has these scores.
     """
     cell = [*CELL, *varying(results.trials), "points"]
     trials = as_strings(done(results))
     trials = trials[trials.lss_scaled.notna()]
     columns = [*SCORES, *(f"{name}_initial" for name in SCORES)]
-    table = mean_interval(trials, cell, columns)
-    order = [*cell]
+    seeds = trials.groupby(cell, dropna=False).size().rename("seeds")
+    table = mean_interval(trials, cell, columns).join(seeds)
+    order = [*cell, "seeds"]
     for name in SCORES:
         order += [name, f"{name}_ci95", f"{name}_initial"]
     return table.reset_index()[order].rename(columns={"points": "m"})
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """For each network, what the table says: one sentence about scale, one about classes.
+    """For each network, what the table says: about scale, and about classes if they are known.
 
     Args:
         table: from :func:`states`.
@@ -56,25 +58,48 @@ def sentences(table: pd.DataFrame) -> list[str]:
     said = []
     for network, rows in table.groupby("network", observed=True):
         name = network_name(network)
+        name = name[0].upper() + name[1:]
         mean = rows.mean(numeric_only=True)
+        seeds = span(rows.seeds)
         said.append(
-            f"{name[0].upper() + name[1:]}: LSS is {mean.lss:.2f}, and {mean.lss_scaled:.2f} on "
-            f"states of equal size; before training {mean.lss_initial:.2f} and "
-            f"{mean.lss_scaled_initial:.2f}. The energy of all blocks is {mean.energy:,.0f} "
-            f"(before training {mean.energy_initial:,.0f}), relative to the spread of the states "
-            f"{mean.relative_energy:.3g} ({mean.relative_energy_initial:.3g})."
+            f"{name}: LSS is {mean.lss:.2f}, and {mean.lss_scaled:.2f} on states of equal size; "
+            f"before training {_number(mean.lss_initial, '.2f')} and "
+            f"{_number(mean.lss_scaled_initial, '.2f')}. The energy of all blocks is "
+            f"{mean.energy:,.0f} (before training {_number(mean.energy_initial, ',.0f')}), "
+            f"relative to the spread of the states {mean.relative_energy:.3g} "
+            f"({_number(mean.relative_energy_initial, '.3g')}). Means over "
+            f"{plural(len(rows), 'cell')}, {seeds} {'seed' if seeds == '1' else 'seeds'} per cell, "
+            f"m = {span(rows.m)}."
         )
-        falls = int((rows.fuzziness_slope < rows.fuzziness_slope_initial).sum())
-        obey = int(((rows.fuzziness_slope < 0) & (rows.fuzziness_fit >= LAW)).sum())
-        count = plural(len(rows), "cell")
-        said.append(
-            f"{name[0].upper() + name[1:]}: each block multiplies the fuzziness of the classes by "
-            f"{_factor(mean.fuzziness_slope)} on average, before training by "
-            f"{_factor(mean.fuzziness_slope_initial)}; training improved this in {falls} of "
-            f"{count}. The law of separation (equal factors, R² ≥ {LAW:g}) holds in {obey}."
-        )
+        said += _classes(name, rows.dropna(subset=["fuzziness_slope", "fuzziness_fit"]))
     return said
 
 
-def _factor(slope: float) -> str:
-    return f"{math.exp(slope):.2f}"
+def _classes(name: str, rows: pd.DataFrame) -> list[str]:
+    """How the classes of a network come apart, in cells where that is known."""
+    if not len(rows):
+        return []
+    mean = rows.fuzziness_slope.mean()
+    told = f"{name}: each block multiplies the fuzziness of the classes by {math.exp(mean):.2f} "
+    obey = f"The law of separation (equal factors, R² ≥ {LAW:g}) holds in {_obey(rows, '')}"
+    both = rows.dropna(subset=["fuzziness_slope_initial", "fuzziness_fit_initial"])
+    if not len(both):
+        unknown = "on average; its value before training is unknown."
+        return [f"{told}{unknown} {obey} of {plural(len(rows), 'cell')}."]
+    falls = int((both.fuzziness_slope < both.fuzziness_slope_initial).sum())
+    before = math.exp(both.fuzziness_slope_initial.mean())
+    return [
+        f"{told}on average, before training by {before:.2f}; "
+        f"training improved this in {falls} of {plural(len(both), 'cell')}. {obey} of "
+        f"{len(rows)}, before training in {_obey(both, '_initial')} of {len(both)}."
+    ]
+
+
+def _obey(cells: pd.DataFrame, when: str) -> int:
+    falls = cells[f"fuzziness_slope{when}"] < 0
+    return int((falls & (cells[f"fuzziness_fit{when}"] >= LAW)).sum())
+
+
+def _number(value: float, form: str) -> str:
+    """A number as a text; "unknown" where a network before training was not measured."""
+    return format(value, form) if math.isfinite(value) else "unknown"

@@ -228,10 +228,14 @@ FIGURES = {
         "Accuracy as units are eliminated",
         "Fig. 7",
         "Test accuracy against the share of eliminated units of a block, plain against ResNet",
-        f"Test accuracy against the share of a block's units that are set back to their values "
-        "before the block, starting with those that are largest for the point's class; at 1 the "
-        f"whole block is left out. {SIDES}Dotted: nothing eliminated. Dashed: chance; a network "
-        "that has learnt nothing is flat as well.",
+        "Test accuracy against the share of a block's units that are eliminated. Previous state: "
+        "they are set back to their values before the block, as in the paper; at 1 the whole block "
+        "is left out. Means: they are set to their mean over all points, which takes away what "
+        "they say about a point. Lines with markers: the units that are most active for the "
+        "point's class, as in the paper; lines without (dash-dotted): random units. A ResNet adds "
+        "to the previous state, so it can be flat there whatever it has learned; compare both "
+        f"replacements. {SIDES}Dotted: nothing eliminated. Dashed: chance; a network that has "
+        "learnt nothing is flat as well.",
         "the evaluation lesion",
         _measured("lesion"),
     ),
@@ -263,15 +267,18 @@ FIGURES = {
         mixed_by_distance,
         "Pairs mixed up, by the distance between their tracks",
         "",
-        "Share of pairs that noise mixes up, by tenths of track distance, plain against ResNet",
+        "How often noise mixes up pairs, by tenths of track distance, plain against ResNet",
         "Noise mixes up a pair of points when it moves the end of one track closer to the other's "
-        "end than to its own (section 4.2, Fig. 1E). Pairs are sorted into tenths by the distance "
-        f"between their tracks (eq. 35), the closest first. {SIDES}Dotted: the share among all of "
-        "these pairs; each tenth would have it if distance did not matter. Tracks that end close "
-        "together are close in eq. 35 as well, and are easily mixed up for that reason alone. "
-        "Scales differ by panel.",
+        "end than to its own (section 4.2, Fig. 1E). Pairs of two classes are sorted into tenths "
+        "by the distance between their tracks (eq. 35), the closest first; shown is the share of a "
+        "tenth that is mixed up, over that of all of these pairs. Any ends: tracks that end close "
+        "together are close in eq. 35 as well, and are easily mixed up for that reason alone, even "
+        "in the identity. Equally distant ends: each ten pairs whose ends are neighbours in "
+        "distance are sorted by the distance of their tracks, so only what the tracks add is left. "
+        f"{SIDES}Dotted: the untrained network. Dashed: 1, as often as all of these pairs. A line "
+        "is missing where fewer than about 100 pairs are mixed up. Scales differ by panel.",
         "the evaluation separation",
-        _measured("separation", "separation_different"),
+        _measured("separation_different"),
     ),
     "states_by_block": Spec(
         states_by_block,

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval, varying, without_collapsed
+from analysis.measures.cells import mean_interval, without_collapsed
 from analysis.plots import panels, scales, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
@@ -24,8 +24,8 @@ PAPER = [0.0, 1e-1]  # gammas to show if there are many
 
 
 def varies(results: Results) -> bool:
-    """Whether trials that are done have several numbers of blocks."""
-    return "depth" in varying(cells.done(results))
+    """Whether trials of one row of panels that are done have several numbers of blocks."""
+    return bool(cells.done(results).groupby(panels.PANEL).depth.nunique().gt(1).any())
 
 
 def scores_against_depth(results: Results) -> Figure:
@@ -42,7 +42,7 @@ def scores_against_depth(results: Results) -> Figure:
     """
     done = without_collapsed(cells.done(results))
     if not varies(results):
-        return style.nothing("all trials have the same number of blocks")
+        return style.nothing("no two trials differ in their number of blocks alone")
     by = [name for name in (*panels.PANEL, *panels.splitting(done)) if name != "depth"]
     places = done[by].drop_duplicates().sort_values(by).to_dict("records")
     gammas = panels.chosen(sorted(done.gamma.unique()), PAPER, 2)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.plots import style
+from analysis.plots import scales, style
 from analysis.plots.tracks import HUES
 
 Result = Mapping[str, Any]  # of one set of weights in probe.json
@@ -35,18 +35,21 @@ def depth(results: Mapping[str, Result]) -> Figure:
 
     Returns:
         Figure with six panels. Lines of blocks break between stages. The panels of stages also show
-        sqrt(n) or n (dashes), and the copies with new weights (dotted) and with shuffled blocks
-        (dash-dotted).
+        sqrt(n) or n (dashes), and the copies with new weights (dotted, x) and with shuffled blocks
+        (dash-dotted, +).
     """
-    figure, grid = style.sheet(2, 3, (2.7, 1.9), beside=1.9)
+    figure, grid = style.sheet(2, 3, (2.7, 1.9), beside=2.3)
     panels = list(grid.flat)
     handles: dict[str, Line2D] = {}
     for colour, (name, result) in zip(COLOURS, results.items(), strict=False):
-        handles[name] = Line2D([], [], color=colour, marker="o", markersize=4, label=name)
+        handles[name] = Line2D([], [], color=colour, marker="o", markersize=4, label=_end(name))
         for axes, (title, column) in zip(panels, STAGES.items(), strict=False):
             _stages(axes, title, column, result["stages"], colour, handles)
         for axes, (title, (column, chance)) in zip(panels[2:], BLOCKS.items(), strict=True):
             _blocks(axes, title, column, result["blocks"], colour, chance)
+    energies = [block["energy"] for result in results.values() for block in result["blocks"]]
+    if all(energies):  # neither 0 nor unknown
+        scales.logarithmic(panels[-1], energies)
     style.legend(figure, list(handles.values()))
     return figure
 
@@ -96,17 +99,19 @@ def _stages(
     x = [stage["stage"] for stage in known]
     axes.plot(x, _numbers(known, column), color=colour, marker="o", markersize=4)
     lines = {
-        "n, √n: independent directions": (chance[1], "--", "0.35"),
-        "new weights": (f"{column}_reinit", ":", colour),
-        "shuffled blocks": (f"{column}_shuffle", "-.", colour),
+        "n, √n: independent directions": (chance[1], "--", "0.35", "_"),
+        "new weights": (f"{column}_reinit", ":", colour, "x"),
+        "shuffled blocks": (f"{column}_shuffle", "-.", colour, "+"),
     }
-    for label, (other, dashes, own) in lines.items():
+    for label, (other, dashes, own, marker) in lines.items():
         if any(stage.get(other) is not None for stage in known):
             axes.plot(
                 x, _numbers(known, other), color=own, linestyle=dashes, linewidth=1.1,
-                marker="_", markersize=8,
+                marker=marker, markersize=6,
             )  # fmt: skip
-            handles.setdefault(label, style.baseline_handle(label, dashes, 1.1))
+            handle = style.baseline_handle(label, dashes, 1.1)
+            handle.set(marker=marker, markersize=6)  # a model of one stage has no lines
+            handles.setdefault(label, handle)
     axes.set_xticks(x)
     axes.set_xlabel("stage")
     style.title(axes, title)
@@ -131,10 +136,13 @@ def _blocks(
     axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.2)
     if chance is not None:
         axes.axhline(chance, linestyle="--", **style.BASELINE)
-    if column == "energy" and np.nanmin(y) > 0:
-        axes.set_yscale("log")
     axes.set_xlabel("block")
     style.title(axes, title)
+
+
+def _end(name: str) -> str:
+    """The end of a long path, which fits the margin."""
+    return name if len(name) <= 32 else f"…{name[-31:]}"
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from analysis.measures import cells
 from analysis.measures.cells import mean_interval
 from analysis.measures.layout import network_name
-from analysis.measures.robustness import COLUMNS, at_the_end
+from analysis.measures.robustness import COLUMNS, FEW, UNITS, at_the_end, lesions
 from analysis.plots import panels, scales, style
 from analysis.results import Results
 from scoring.schemas import CONFIG
@@ -28,7 +28,9 @@ TESTED = {
     "fgsm": ("FGSM", "ε (pixel values)"),
     "pgd": ("PGD", "ε (pixel values)"),
 }
-PAIRS = {"separation": "all pairs", "separation_different": "pairs of two classes"}
+PAIRS = {"mixed": "any ends", "mixed_matched": "equally distant ends"}  # of two classes
+INSTEAD = {"previous": "previous state", "mean": "means"}
+RANDOM: dict[str, Any] = {"linestyle": "-.", "marker": "", "linewidth": 1.2}
 NOTHING = "no trial that is done was evaluated"
 
 
@@ -45,23 +47,31 @@ def accuracy_against_units(results: Results) -> Figure:
         results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
-        Figure with a row per dataset, K, stage and block, a column per gamma (up to four), and a
-        line per network: the mean over seeds, with the 95% t-interval as a band where there are
-        several. Baselines: accuracy with no unit eliminated (dotted, in the network's colour),
-        and chance (dashed).
+        Figure with a row per dataset, K, stage, block and replacement, a column per gamma (up to
+        four), and a line per network and choice of units: the most active ones with markers,
+        random ones without. A line is the mean over seeds, with the 95% t-interval as a band
+        where there are several. Baselines: accuracy with no unit eliminated (dotted, in the
+        network's colour), and chance (dashed).
     """
-    rows = _rows(results, ["lesion"])
+    rows = lesions(_rows(results, ["lesion"]))
     if not len(rows):
         return style.nothing(NOTHING)
-    places, by = _places(rows, "stage", "block")
+    places, by = _places(rows, "stage", "block", "replacement")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
-        _lines(axes, here, "level", "accuracy")
+        top, random = (here[here.units == name] for name in UNITS)
+        _lines(axes, top, "level", "accuracy")
+        _lines(axes, random, "level", "accuracy", ", random units", **RANDOM)
         _baselines(axes, here[here.level == 0], "accuracy")
         _accuracy_axis(axes, here)
         panels.name_lowest(axes, f"share of {_units(here, key)} eliminated")
-        _name(axes, key, by, f"stage {key['stage']:.0f}, block {key['block']:.0f}")
-    _legend(figure, rows, "nothing eliminated")
+        stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
+        instead = INSTEAD[str(key["replacement"])]
+        _name(axes, key, by, f"{stage}block {key['block']:.0f}, {instead}")
+    handles = _handles(rows, "nothing eliminated")
+    if rows.units.nunique() > 1:
+        handles.append(Line2D([], [], color="0.35", label="random units", **RANDOM))
+    style.legend(figure, handles)
     return figure
 
 
@@ -154,36 +164,63 @@ def accuracy_against_noise(results: Results) -> Figure:
 
 
 def mixed_by_distance(results: Results) -> Figure:
-    """Share of pairs that noise mixes up, by the distance between tracks (section 4.2, Fig. 1E).
+    """How often noise mixes up pairs, by the distance between tracks (section 4.2, Fig. 1E).
 
     Args:
         results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
-        Figure with two rows per dataset, K and stage, one for all pairs and one for pairs of two
-        classes, and a column per gamma; the x axis has tenths of the pairs, the closest first.
-        Lines and bands are as in :func:`accuracy_against_units`. Baseline: the share among all
-        of these pairs (dotted, in the network's colour), which every tenth would have if
-        distance did not matter.
+        Figure about pairs of two classes, with two rows per dataset, K and stage: pairs with any
+        ends, and pairs matched by the distance of their ends, if that was measured. A column per
+        gamma; the x axis has tenths of the pairs, the closest tracks first, and the y axis the
+        share that is mixed up over that among all of these pairs. Lines and bands are as in
+        :func:`accuracy_against_units`. Baselines: the untrained network (dotted, in the network's
+        colour), and 1 (dashed), which every tenth would have if distance did not matter. A line is
+        left out where fewer than about a hundred pairs are mixed up.
     """
-    rows = _rows(results, list(PAIRS)).dropna(subset="mixed")
-    if not len(rows):
+    every = _rows(results, ["separation_different"])
+    found = [_relative(every, column) for column in PAIRS if every[column].notna().any()]
+    if not found:
         return style.nothing(NOTHING)
-    places, by = _places(rows, "stage", "evaluation")
+    rows = pd.concat(found)
+    places, by = _places(rows, "stage", "pairs")
     figure, grid = _sheet(places, rows)
     for axes, key, here in _panels(grid, places, rows):
-        _lines(axes, here[here.level > 0], "level", "mixed")
-        _baselines(axes, here[here.level == 0], "mixed")
+        _lines(axes, here, "level", "relative")
+        for network, own in here.dropna(subset="initial").groupby("network"):
+            before = own.groupby("level").initial.mean()
+            look = _baseline_style(str(network))
+            axes.plot(before.index, before, label=style.INITIAL, **look)
+        axes.axhline(1, linestyle="--", label="all of these pairs", **style.BASELINE)
         _from_zero(axes)
         scales.whole_axis(axes, 1, 10, pad=0.05)
         axes.set_xticks([1, 4, 7, 10])
         if panels.is_first(axes):
-            axes.set_ylabel(f"mixed up (fraction{_points(here)})")
+            axes.set_ylabel(f"mixed up (1: as all{_points(here)})")
         panels.name_lowest(axes, "tenth of pairs, closest tracks first")
         stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
-        _name(axes, key, by, stage + PAIRS[key["evaluation"]])
-    _legend(figure, rows, "all of these pairs", chance=False)
+        _name(axes, key, by, stage + PAIRS[key["pairs"]])
+    handles = [*panels.network_handles(rows), style.baseline_handle(style.INITIAL, ":", 1.2)]
+    style.legend(figure, [*handles, style.baseline_handle("all of these pairs", "--", 1.2)])
     return figure
+
+
+def _relative(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Shares of mixed-up pairs over that among all pairs, in ``relative``, by tenth.
+
+    ``initial`` is the same before training, and ``pairs`` the name of the column. Shares are NaN
+    where fewer than about :data:`analysis.measures.robustness.FEW` pairs are mixed up.
+    """
+    key = ["trial", "stage"]
+    names = {column: "relative", f"{column}_initial": "initial"}
+    whole = rows.loc[rows.level == 0, [*key, *names]]
+    joined = rows[rows.level > 0].merge(whole, on=key, suffixes=("", "_whole"))
+    number = joined.m * (joined.m - 1) / 2  # of pairs of all classes, so an upper bound
+    ratios = {}
+    for old, new in names.items():
+        share = joined[f"{old}_whole"].astype("float64")
+        ratios[new] = joined[old].astype("float64") / share.where(share * number >= FEW)
+    return joined.assign(pairs=column, **ratios)
 
 
 def _rows(results: Results, names: Sequence[str]) -> pd.DataFrame:
@@ -235,14 +272,23 @@ def _baseline_style(network: str) -> dict[str, Any]:
     return style.initial_style(style.COLOURS.get(network, "0.2"))
 
 
-def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
-    """Draw a line per network: means over seeds, with their intervals as bands."""
+def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **changed: Any) -> None:
+    """Draw a line per network: means over seeds, with their intervals as bands.
+
+    Args:
+        axes: the panel.
+        rows: the results of one panel.
+        x: column along the axis.
+        y: column to average.
+        more: text to add to the name of each line.
+        changed: what differs from the usual style of lines.
+    """
     for network, own in rows.groupby("network"):
         means = mean_interval(own, [x], [y])
         along, height = means.index.to_numpy("float64"), means[y].to_numpy("float64")
         half = means[f"{y}_ci95"].to_numpy("float64")
-        look = style.line_style(str(network), int(own.stages.iloc[0]))
-        axes.plot(along, height, label=network_name(network), **look)
+        look = style.line_style(str(network), int(own.stages.iloc[0])) | changed
+        axes.plot(along, height, label=network_name(network) + more, **look)
         band: Any = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
         axes.fill_between(along, height - half, height + half, **band)
 

@@ -246,6 +246,8 @@ def _line(
     if score == "ots":
         means = trials.groupby("gamma").ots_shuffled.mean().reindex(mean.index)
         own = style.shuffled_style(look["color"])
+        if len(gammas) > panels.MANY:
+            own |= {"linestyle": "none", "marker": "_", "markersize": 4}
         axes.plot(x, means.to_numpy("float64"), label=SHUFFLED, **own)
     before = trials[f"{score}_initial"].mean() if f"{score}_initial" in trials else np.nan
     if np.isfinite(before):

@@ -12,6 +12,8 @@ from scoring.probing.blocks import Group, candidates, nested
 from scoring.probing.errors import ProbeError
 from scoring.probing.recorder import Recorder
 
+NO_STATE = "no tensor of floating-point numbers of shape (batch, ...)"
+
 
 class Follower:
     """Follows forward passes of one model, without tracing it.
@@ -52,6 +54,7 @@ class Follower:
         self._inside = False
         self._shapes: dict[str, torch.Size] = {}  # of what running blocks have taken
         self._given: dict[str, Any] = {}  # the arguments of the running call
+        self._called: dict[Recorder, None] = {}  # whose blocks ran, in the order of first calls
         names = [name for group in groups for name in group.names]
         both = any("encoder" in name for name in names)
         self._decoders = {name for name in names if both and "decoder" in name}
@@ -91,9 +94,10 @@ class Follower:
             if not self._inside:
                 self.outside += 1
                 return
+            self._called.setdefault(recorder)
             state = values.taken(args, kwargs)
             if state is None:
-                self._refuse(f"{name} takes no tensor of floating-point numbers")
+                self._refuse(recorder, name, f"takes {NO_STATE}")
                 return
             self._shapes[name] = state.shape
             with quiet():
@@ -104,7 +108,7 @@ class Follower:
                 return
             state = values.returned(output, self._shapes.pop(name))
             if state is None:
-                self._refuse(f"{name} returns no tensor of floating-point numbers")
+                self._refuse(recorder, name, f"returns {NO_STATE}")
                 return
             with quiet():
                 recorder.after(name, self._points(name, state, sequence_first))
@@ -114,10 +118,11 @@ class Follower:
             block.register_forward_hook(after),
         ]
 
-    def _refuse(self, problem: str) -> None:
+    def _refuse(self, recorder: Recorder, name: str, problem: str) -> None:
         """A user's block has to have states; among those that ``auto`` tries, some have none."""
         if self._named or self.batches:
-            raise ProbeError(f"blocks: {problem}")
+            raise ProbeError(f"blocks: {name} {problem}")
+        recorder.refuse(name, problem)
 
     def _unwatch(self, name: str) -> None:
         for handle in self._handles.pop(name):
@@ -129,10 +134,12 @@ class Follower:
         if state.is_sparse or state.device.type == "meta":
             raise ProbeError(f"blocks: {name} has a state without values in memory")
         state = state.detach()
+        if state.device.type == "mps":  # it has no float64
+            state = state.cpu()
         if sequence_first and state.ndim == 3:
             state = state.transpose(0, 1)
         if self._mask is not None:
-            masks = [torch.as_tensor(self._mask(self._given)).bool()]
+            masks = [values.own_mask(self._mask(self._given), state, name)]
         else:
             masks = values.padding(self._given, name in self._decoders)
         return values.points(state, self._tokens, masks)
@@ -170,6 +177,8 @@ class Follower:
                 chosen.append(place)
         if not chosen:
             raise ProbeError(self._nothing())
+        order = list(self._called)
+        chosen.sort(key=lambda place: order.index(self.recorders[place]))
         self.groups = [self.groups[place] for place in chosen]
         self.recorders = [self.recorders[place] for place in chosen]
         kept = {name for group in self.groups for name in group.names} | {""}
@@ -181,6 +190,8 @@ class Follower:
         lines = [f"blocks: no residual blocks in {type(self.model).__name__}"]
         for group, recorder in zip(self.groups, self.recorders, strict=True):
             lines.append(f"  {group.label} x {len(group.names)}: {group.names[0]}, ...")
+            if recorder not in self._called:
+                lines.append("    none of them is called")
             if recorder.added:
                 lines.append(
                     f"    what {recorder.added} of them return is added to their input: pass "

@@ -35,8 +35,9 @@ LINE_SHAPE = (
     "lss_random",
     "straightness_factor",
     "straightness_factor_without_drift",
+    "spacing",
 )
-"""Scores that are 1 by definition where a stage has a single block."""
+"""Scores that say nothing where a stage has a single block: 1 or 0 by definition."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,13 @@ class MeasuredStage:
     def row(self) -> dict[str, Any]:
         """The scores of the stage, under the names of the tracks table.
 
-        ``cosine`` is the mean of ``cosines``. ``equispacing`` is the mean over points of the
-        coefficient of variation of segment lengths: 0 at constant speed. With ``transport``, OTS,
-        the excess and the curve are of the first ``transport_points`` points. The line shape of a
-        single block is NaN: it is not measurable.
+        ``cosine`` is the mean of ``cosines``. With ``transport``, OTS, the excess and the curve are
+        of the first ``transport_points`` points. The line shape of a single block is NaN: it is not
+        measurable.
         """
         row = self.points.row()
         row.pop("projected", None)
-        lengths = self.points.lengths
-        with np.errstate(invalid="ignore", divide="ignore"):
-            variation = lengths.std(0) / lengths.mean(0)
-        single = len(self.blocks) == 1
-        if single:
+        if len(self.blocks) == 1:
             row |= dict.fromkeys(LINE_SHAPE, np.nan)
         return {
             "first_block": self.blocks[0],
@@ -86,7 +82,6 @@ class MeasuredStage:
             **row,
             "kind": self.kind,
             "cosine": _mean(row["cosines"]),
-            "equispacing": np.nan if single else _mean(variation),
             "effective_rank": self.effective_rank,
             "rank_points": self.rank_points,
             "rounding": self.rounding,
@@ -94,18 +89,22 @@ class MeasuredStage:
         }
 
 
-def measured(sums: Sums, number: int, seen: int, transport: int) -> MeasuredStage:
+def measured(sums: Sums, number: int, transport: int) -> MeasuredStage:
     """The scores of a stage.
 
     Args:
         sums: of the stage.
         number: k, from 1.
-        seen: points in all batches.
         transport: so many first points were kept, and their optimal transport is wanted.
     """
     dimension = math.prod(sums.shape)
     stage = joined_stage(
-        (number, dimension), sums.points, torch.stack(sums.steps) / seen, None, None, sums.projected
+        (number, dimension),
+        sums.points,
+        torch.stack(sums.steps) / sums.seen,
+        None,
+        None,
+        sums.projected,
     )
     states = _joined(sums.kept) if transport else []
     scatters = [scatter(state[:MOST]) for state in states] if transport else sums.scatters

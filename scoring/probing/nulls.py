@@ -1,7 +1,7 @@
 """Copies of a model that a probe compares it with: with new weights, or with blocks shuffled."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,14 +16,14 @@ SEED = 0  # of new weights and of the order of shuffled blocks
 def reinitialised(model: nn.Module) -> nn.Module:
     """A copy of a model with new weights.
 
-    Every module with ``reset_parameters`` gets torch's default for it, and running statistics
-    start anew; a model of transformers follows its own ``_init_weights``. The entries of
-    parameters that no module resets, such as class tokens, are put in random order: this keeps
-    their distribution and destroys what they learned. The seed is fixed, and the caller's random
-    numbers go on as before.
+    Every module with ``reset_parameters`` gets torch's default for it, parts before the whole, and
+    running statistics start anew; a model of transformers follows its own ``_init_weights``. The
+    entries of parameters that no module resets, such as class tokens, are put in random order:
+    this keeps their distribution and destroys what they learned. The seed is fixed, and the
+    caller's random numbers go on as before.
 
     Raises:
-        ProbeError: the model cannot be copied.
+        ProbeError: the model cannot be copied, or one of its modules cannot be reset.
     """
     other = _copied(model, {})
     with (
@@ -33,10 +33,12 @@ def reinitialised(model: nn.Module) -> nn.Module:
     ):
         torch.manual_seed(SEED)
         before = {name: value._version for name, value in other.named_parameters()}
-        for module in other.modules():
+        for module in reversed(list(other.modules())):  # attention also sets what its parts have
             reset = getattr(module, "reset_parameters", None)
+            if reset is None and isinstance(module, nn.MultiheadAttention):
+                reset = module._reset_parameters
             if callable(reset):
-                reset()
+                _reset(module, reset)
         fill = getattr(other, "_init_weights", None)
         if callable(fill) and hasattr(other, "config"):
             for value in other.parameters():
@@ -96,11 +98,27 @@ def own_inputs(value: Any) -> Any:
 def _copied(model: nn.Module, shared: dict[int, Any]) -> nn.Module:
     try:
         with torch.inference_mode(False):  # its tensors can be changed later
-            return copy.deepcopy(model, shared)
+            other = copy.deepcopy(model, shared)
     except (RuntimeError, TypeError) as error:
         raise ProbeError(
             f"null: {type(model).__name__} cannot be copied ({error}); pass a model that you "
             "built again"
+        ) from error
+    for module in other.modules():  # another probe may be running
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for number, hook in list(hooks.items()):
+                if str(getattr(hook, "__module__", "")).startswith("scoring.prob"):
+                    del hooks[number]
+    return other
+
+
+def _reset(module: nn.Module, reset: Callable[[], Any]) -> None:
+    try:
+        reset()
+    except Exception as error:  # whatever the user's module raises
+        raise ProbeError(
+            f"null: reset_parameters of {type(module).__name__} failed ({error}); pass a model "
+            "that you built again"
         ) from error
 
 

@@ -46,6 +46,7 @@ class Sums:
     steps: list[Tensor]  # the sum over points of each step, (d,)
     scatters: list[Tensor]
     scattered: int  # points in each of them
+    seen: int = 0  # points
     points: list[Points] = field(default_factory=list)
     squares: list[np.ndarray] = field(default_factory=list)  # (n + 1,) for each batch
     kept: list[list[Tensor]] = field(default_factory=list)
@@ -70,7 +71,6 @@ class Recorder:
         self.skipped: list[Skipped] = []  # of the first batch
         self.alike = 0  # calls of the first batch that keep the shape of their input
         self.added = 0  # places where the input plus the output is what the next block takes
-        self.points = 0  # seen so far
         self._batches = 0
         self.begin()
 
@@ -105,6 +105,10 @@ class Recorder:
         self._before = state[:1].clone()
         self._input = state.clone() if self._branches else None
 
+    def refuse(self, name: str, reason: str) -> None:
+        """That block has no state."""
+        self._skipped.append(Skipped(name, reason))
+
     def after(self, name: str, state: Tensor) -> None:
         """That block returned this state."""
         walk = self._open
@@ -127,7 +131,7 @@ class Recorder:
             ProbeError: its stages differ from those of the first batch.
         """
         self._close()
-        walks, size = self._walks, 0
+        walks = self._walks
         if self._batches and [w.calls for w in walks] != [s.calls for s in self.stages]:
             raise ProbeError(
                 f"batch {self._batches + 1} ran blocks {_calls(walks)}; the first one ran "
@@ -157,13 +161,13 @@ class Recorder:
                 )
             for total, step in zip(sums.steps, steps, strict=True):
                 total += step
+            sums.seen += size
             sums.points.append(points)
             sums.squares.append(np.array(walk.squares))
             sums.kept.append(walk.kept)
             sums.projected.append(walk.projected)
         if not self._batches:
             self.skipped, self.alike, self.added = self._skipped, self._alike, self._added
-        self.points += size
         self._batches += 1
         self.begin()
 
@@ -176,11 +180,13 @@ class Recorder:
 
     def _step(self, walk: Walk, state: Tensor) -> None:
         walk.track.update(state)
-        left = self._keep - self.points
+        place = len(self._walks)  # of this stage; stages may have different numbers of points
+        seen = self.stages[place].seen if place < len(self.stages) else 0
+        left = self._keep - seen
         if left > 0:
             walk.kept.append(state[:left].flatten(1).detach().cpu().clone())
-        if self.points < SHOWN:
-            some = state[: SHOWN - self.points].split(1)
+        if seen < SHOWN:
+            some = state[: SHOWN - seen].split(1)
             walk.projected.append(torch.cat([project(point) for point in some]).cpu())
         if not self._keep and not self._batches:
             walk.scatters.append(scatter(state[:MOST]))

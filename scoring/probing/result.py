@@ -7,7 +7,7 @@ from typing import Any
 
 from scoring.probing.measured import MeasuredStage
 
-COMPARED = ("lss", "straightness_factor", "lsr", "cosine", "equispacing", "ots")
+COMPARED = ("lss", "straightness_factor", "lsr", "cosine", "spacing", "ots")
 """Columns that also have a value for each null."""
 
 COLUMNS = {  # of the printed table: heading -> column
@@ -20,7 +20,7 @@ COLUMNS = {  # of the printed table: heading -> column
     "LSR": "lsr",
     "straightness": "straightness_factor",
     "cosine": "cosine",
-    "equispacing": "equispacing",
+    "spacing": "spacing",
     "rank": "effective_rank",
     "OTS": "ots",
     "shuffled": "ots_shuffled",
@@ -30,10 +30,15 @@ COLUMNS = {  # of the printed table: heading -> column
     "at m": "transport_points",
 }
 
+WIDTH = 100  # of a printed table, in characters
+
 
 @dataclass(frozen=True)
 class ProbeResult:
     """The scores of every stage that a probe followed.
+
+    Printed, it is a table with a line for each stage, or with a column for each where that would
+    be too wide.
 
     Attributes:
         stages: in the order of their first calls.
@@ -113,12 +118,14 @@ class ProbeResult:
     def notes(self) -> list[str]:
         """Lines below the table: the blocks of each stage, what was matched and what skipped."""
         lines = [f"stage {stage.points.stage}: {_range(stage)}" for stage in self.stages]
+        points = ", ".join(map(str, dict.fromkeys(stage.rank_points for stage in self.stages)))
+        lines.append(f"rank at m = {points}, the first points")
         lines += [f"matched {line}" for line in self.matched]
         return lines + [f"skipped {line}" for line in self.skipped]
 
     def __str__(self) -> str:
-        cells = self.table()
-        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        cells = fitting(self.table(), WIDTH)
+        widths = _widths(cells)
         lines = [
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
             for line in cells
@@ -128,17 +135,29 @@ class ProbeResult:
     __repr__ = __str__
 
 
+def fitting(cells: list[list[str]], width: int) -> list[list[str]]:
+    """A table, or, where it is wider than so many characters, one with rows for its columns."""
+    turned = list(map(list, zip(*cells, strict=True)))
+    wide, high = (sum(_widths(some)) + 2 * len(some[0]) - 2 for some in (cells, turned))
+    return turned if high < wide > width else cells
+
+
+def _widths(cells: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
 def _range(stage: MeasuredStage) -> str:
-    n = len(stage.blocks)
-    if n == 1:
-        return f"{stage.blocks[0]}; one block: its line shape is not measurable"
-    return f"{stage.blocks[0]} to {stage.blocks[-1]}"
+    if len(stage.blocks) == 1:
+        text = f"{stage.blocks[0]}; one block: its line shape is not measurable"
+    else:
+        text = f"{stage.blocks[0]} to {stage.blocks[-1]}"
+    return text if stage.points.finite else f"{text}; some states are not finite"
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
     if isinstance(value, list):  # the effective rank of the first and of the last state
-        return f"{value[0]:.1f} to {value[-1]:.1f}"
+        value = "-" if math.isnan(value[0] + value[-1]) else f"{value[0]:.1f} to {value[-1]:.1f}"
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):

@@ -16,9 +16,14 @@ Mask = Callable[[Mapping[str, Any]], Tensor]
 
 
 def taken(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The state that a block takes: its first floating-point tensor, by position, then by name."""
+    """The state that a block takes: its first floating-point tensor, by position, then by name.
+
+    If no argument is one, the first tensor inside of a tuple, a list or a mapping.
+    """
     named = [kwargs[name] for name in NAMES if name in kwargs]
-    return next(filter(_is_state, [*args, *named, *kwargs.values()]), None)
+    given = [*args, *named, *kwargs.values()]
+    inside = [part for value in given for part in _parts(value)]
+    return next(filter(_is_state, given + inside), None)
 
 
 def returned(value: Any, shape: torch.Size | None) -> Tensor | None:
@@ -26,16 +31,19 @@ def returned(value: Any, shape: torch.Size | None) -> Tensor | None:
 
     The first tensor of the shape of the block's input; if there is none, the first one at all.
     """
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    values = value if isinstance(value, tuple | list) else [value]
-    states = list(filter(_is_state, values))
+    states = list(filter(_is_state, [value, *_parts(value)]))
     alike = [state for state in states if state.shape == shape]
     return next(iter(alike + states), None)
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, tuple | list) else []
 
 
 def arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,11 +64,28 @@ def padding(given: Mapping[str, Any], decoder: bool) -> list[Tensor]:
     """
     kept = given.get("decoder_attention_mask" if decoder else "attention_mask")
     masks = [kept.bool()] if isinstance(kept, Tensor) and kept.ndim == 2 else []
-    for name in () if decoder else ("src_key_padding_mask", "key_padding_mask"):
+    encoding = ("src_key_padding_mask", "key_padding_mask")
+    for name in ("tgt_key_padding_mask",) if decoder else encoding:
         left_out = given.get(name)
         if isinstance(left_out, Tensor) and left_out.dtype == torch.bool and left_out.ndim == 2:
             masks.append(~left_out)
     return masks
+
+
+def own_mask(mask: Any, state: Tensor, name: str) -> Tensor:
+    """What a user's function says of the tokens of a block's state, (b, t).
+
+    Raises:
+        ProbeError: it is no mask of this state.
+    """
+    mask = torch.as_tensor(mask).bool()
+    tokens = state.shape[1:-1].numel() if state.ndim > 2 else 0
+    if tuple(mask.shape) not in {tuple(state.shape[:2]), (len(state), tokens)} or not tokens:
+        raise ProbeError(
+            f"mask: of shape {tuple(mask.shape)}, but {name} has states {tuple(state.shape)}; "
+            "should be (b, t) for states (b, t, d)"
+        )
+    return mask
 
 
 def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:

@@ -11,6 +11,9 @@ from typing import Any
 
 from scoring.rows import geometric_mean
 
+LEVELS = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
+FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic.
+MIXED = ("", "_initial", "_matched", "_matched_initial")  # ends of the columns of mixed-up shares
 CURVES = {"": "curve", "_initial": "curve_initial", "_shuffled": "curve_shuffled"}  # by suffix
 FACTORS = ("length_ratio", "block_factor", "speed_factor")  # of the geodesic excess
 
@@ -37,31 +40,55 @@ def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
     return sum(parts) / span
 
 
+def curve_name(row: Mapping[str, Any]) -> str:
+    """The name of the curve of accuracy that a row of an evaluation belongs to.
+
+    It is the evaluation's name, except for lesions that are not the paper's: their curves are
+    ``lesion_top_mean``, ``lesion_random_previous`` and ``lesion_random_mean``. Rows of earlier
+    versions have neither a replacement nor units; theirs were the paper's.
+    """
+    kind = (row["units"] or "top", row["replacement"] or "previous")
+    paper = row["evaluation"] != "lesion" or kind == ("top", "previous")
+    return row["evaluation"] if paper else "_".join(("lesion", *kind))
+
+
 def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Columns of the trials table from the rows of some evaluations.
 
     Returns:
-        ``lesion_auc``, ``noise_auc``, ``fgsm_auc``, ``pgd_auc``: the :func:`area` under
-        accuracy, in [0, 1], for lesions over the share of units. ``mixed_ratio`` and
-        ``mixed_ratio_different``: the share of mixed-up pairs in the closest decile over that in
-        all pairs, from 0 to 10; it would be 1 if track distance did not matter. Values of stages
-        are averaged over the stages. Ratios are averaged over the stages where a pair is mixed
-        up; NaN if there is none. Those of the curve of measures are in :func:`curve_summary`.
-        Columns without rows are left out.
+        ``lesion_auc``, ``lesion_top_mean_auc``, ``lesion_random_previous_auc``,
+        ``lesion_random_mean_auc`` (see :func:`curve_name`), ``noise_auc``, ``fgsm_auc``,
+        ``pgd_auc``: the :func:`area` under accuracy, in [0, 1], for lesions over the share of
+        units. ``mixed_ratio`` and ``mixed_ratio_different``: the share of mixed-up pairs in the
+        closest decile over that in all pairs, from 0 to 10. The same with ``_matched``: among
+        pairs matched by the distance of their ends, where it is 1 if track distance did not
+        matter; and with ``_initial``: in the untrained network. Values of stages are averaged
+        over the stages. Ratios are averaged over the stages where a pair is mixed up, matched ones
+        over those where about :data:`FEW` pairs are, in the untrained network as well, so that both
+        are about the same stages. NaN if there is no such stage. Those of the curve of measures are
+        in :func:`curve_summary`. Columns without rows are left out.
     """
     rows = list(rows)
     curves: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
+    pairs: dict[tuple[str, int | None], dict[str, dict[float, float]]] = defaultdict(dict)
+    number: dict[tuple[str, int | None], float] = {}
     for one in rows:
-        value = one["mixed"] if one["accuracy"] is None else one["accuracy"]
-        if value is not None:  # rows of variation rates have neither
-            curves[one["evaluation"], one["stage"]][one["level"]] = value
+        if one["evaluation"] in LEVELS and one["accuracy"] is not None:  # not a variation rate
+            curves[f"{curve_name(one)}_auc", one["stage"]][one["level"]] = one["accuracy"]
+        for end in MIXED if one["evaluation"].startswith("separation") else ():
+            if (share := one[f"mixed{end}"]) is not None:
+                place = (one["evaluation"].replace("separation", "mixed_ratio"), one["stage"])
+                pairs[place].setdefault(end, {})[one["level"]] = share
+                number[place] = one["m"] * (one["m"] - 1) / 2  # of all classes, so an upper bound
     figures: dict[str, list[float]] = defaultdict(list)
     for (name, _), curve in curves.items():
-        if name in ("lesion", "noise", "fgsm", "pgd"):
-            figures[f"{name}_auc"].append(area(list(curve), list(curve.values())))
-        elif name in ("separation", "separation_different"):
-            ratios = figures[name.replace("separation", "mixed_ratio")]
-            ratios += [curve[1] / curve[0]] if curve[0] != 0 else []
+        figures[name].append(area(list(curve), list(curve.values())))
+    for place, ends in pairs.items():
+        matched = [shares[0] for end, shares in ends.items() if "matched" in end]
+        few = any(share * number[place] < FEW for share in matched)
+        for end, shares in ends.items():
+            unknown = few if "matched" in end else shares[0] == 0
+            figures[f"{place[0]}{end}"] += [] if unknown else [shares[1] / shares[0]]
     means = {k: sum(v) / len(v) if v else math.nan for k, v in figures.items()}
     return means | curve_summary(rows)
 

@@ -18,6 +18,13 @@ from torch.nn.functional import cross_entropy
 from scoring.stages import full_precision
 
 PIXELS = 255.0  # the largest value of a pixel; the smallest is 0
+MEASURED = (
+    *("accuracy", "loss", "variation_rate", "mixed", "distance"),
+    *("mixed_initial", "mixed_matched", "mixed_matched_initial"),
+)
+"""What a row may hold: ``accuracy``, a fraction; ``loss``, the mean cross-entropy in nats;
+``variation_rate``, eq. (49); ``mixed``, a share of pairs; ``distance``, in the units of the states;
+and more shares, see :func:`scoring.robustness.noise.mixing`."""
 
 
 class Layered(Protocol):
@@ -53,7 +60,8 @@ class Subject:
         standardise: from pixel values of some points, float (b, ...), to the input of the
             network; differentiable.
         batch: points at a time. It changes results only by rounding.
-        untrained: makes the same network as it was before training; only the curve needs it.
+        untrained: makes the same network as it was before training, for baselines; None where
+            that is not possible.
     """
 
     network: Layered
@@ -114,6 +122,8 @@ def result_row(
     m: int,
     stage: int | None = None,
     block: int | None = None,
+    replacement: str | None = None,
+    units: str | None = None,
     **measured: float,
 ) -> dict[str, Any]:
     """A row of the robustness table for one result.
@@ -125,12 +135,13 @@ def result_row(
         m: number of points.
         stage: k, or None for the whole network.
         block: l, or None for the whole stage.
-        measured: any of ``accuracy``, a fraction; ``loss``, the mean cross-entropy in nats;
-            ``variation_rate``, eq. (49); ``mixed``, a share of pairs; ``distance``, in the units
-            of the states. Values that are not given are None.
+        replacement: what takes the place of eliminated units; None if there are none.
+        units: which units are eliminated; None if there are none.
+        measured: any of :data:`MEASURED`. Values that are not given are None.
     """
-    nothing = dict.fromkeys(("accuracy", "loss", "variation_rate", "mixed", "distance"))
+    nothing = dict.fromkeys(MEASURED)
     where = {"evaluation": evaluation, "stage": stage, "block": block}
+    where |= {"replacement": replacement, "units": units}
     return where | {"level": float(level), "unit": unit, "m": m} | nothing | measured
 
 

@@ -60,8 +60,10 @@ ROBUSTNESS: tuple[tuple[str, str], ...] = (
     ("noise", "noise_auc"),
     ("FGSM", "fgsm_auc"),
     ("PGD", "pgd_auc"),
-    ("mixed", "mixed_ratio"),
+    ("mixed", "mixed_ratio_matched"),
+    ("initial", "mixed_ratio_matched_initial"),
 )
+MIXED = ("mixed", "initial")  # headings of the columns that are no areas
 
 
 # Heading, column and digits: the curve of measures, each number next to its baselines.
@@ -98,7 +100,8 @@ def curve_table(state: State) -> Group | None:
 def robustness_table(state: State) -> Group | None:
     """Each trial's mean accuracy over the levels of each evaluation; None without evaluations.
 
-    ``mixed``: how much more often noise mixes up the closest tenth of pairs than all pairs.
+    ``mixed``: how much more often noise mixes up the closest tenth of tracks than all pairs with
+    equally distant ends; ``initial``: the same before training.
     """
     there = [
         (head, name)
@@ -119,12 +122,15 @@ def robustness_table(state: State) -> Group | None:
         table.add_row(names[trial], number(row["test_accuracy"]), *figures, str(row["points"]))
     if len(rows) > MOST:
         table.add_row(f"... and {len(rows) - MOST} more, in the report")
-    areas = ", ".join(head for head, _ in there if head != "mixed")
+    areas = ", ".join(head for head, _ in there if head not in MIXED)
     notes = []
     if areas:
         notes.append(f"mean accuracy over the levels of {areas} (area under the curve)")
-    if there[-1][0] == "mixed":
-        notes.append("mixed: how much more often noise mixes up the closest tenth of pairs")
+    if there[-1][0] in MIXED:
+        notes.append(
+            "mixed: how much more often noise mixes up the closest tenth of tracks, of pairs with "
+            "equally distant ends; initial: before training"
+        )
     return Group(Text(f"robustness: {'; '.join(notes)}"), table)
 
 

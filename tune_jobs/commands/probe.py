@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from scoring.probing.errors import ProbeError
-from scoring.probing.result import ProbeResult
+from scoring.probing.result import ProbeResult, fitting
 from tune_jobs import folder
 from tune_jobs.errors import SweepError
 from tune_jobs.terminal import output, say
@@ -114,7 +114,7 @@ def probe(
     from tune_jobs.probing.run import run
 
     loaded = models.load(model, weights)
-    others = None if compare is None else models.load(model, compare)
+    others = None if compare is None else models.load(model, compare, "--compare")
     root = folder.absolute(out or f"runs/probe-{_short(model)}")
     settings: dict[str, Any] = {
         "blocks": blocks,
@@ -145,7 +145,7 @@ def probe(
 
 def _show(result: ProbeResult) -> None:
     """The table of a result, and what was matched and skipped."""
-    headings, *rows = result.table()
+    headings, *rows = fitting(result.table(), output().width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="right")

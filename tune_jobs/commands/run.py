@@ -110,11 +110,13 @@ def evaluate(
     and kept their weights. Evaluations that are done are not repeated, so the
     same command continues after a kill. New settings replace earlier results.
 
-    [b]lesion[/]      units of a block keep its input (Fig. 7); skip, swap blocks
+    [b]lesion[/]      units of a block are replaced (Fig. 7); skip, swap blocks.
+                [b]lesion.replacement[/] previous,mean; [b]lesion.units[/] top,random
     [b]noise[/]       Gaussian noise (Fig. 8); [b]noise.levels[/] are pixel values, 0-255
     [b]fgsm[/]        fast gradient sign method (Fig. 8); [b]fgsm.levels[/], likewise
     [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
-    [b]separation[/]  does noise mix up close tracks first? [b]separation.level[/]
+    [b]separation[/]  does noise mix up close tracks first, at equal ends and against
+                the untrained network? [b]separation.level[/]
     [b]curve[/]       the curve of measures in Wasserstein space; [b]curve.points[/] is m
     [b]scores[/]      scores that an earlier version did not have; no settings
 

@@ -81,6 +81,11 @@ def texts(file: str, points: int, batch: int, tokenizer: Any, longest: int) -> l
         raise SweepError(f"{what}: it has no text")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise SweepError(
+            "--text: the model's tokenizer has no pad_token and no eos_token; set one and save it "
+            "with tokenizer.save_pretrained"
+        )
     found = []
     for some in _groups(lines, batch):
         tokens = tokenizer(

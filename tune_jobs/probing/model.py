@@ -1,6 +1,7 @@
 """Load a model to probe: of torchvision, timm or transformers, or from a Python file."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,10 @@ class Loaded(NamedTuple):
     model: nn.Module
     pictures: bool  # it takes standardised colour images
     tokenizer: Any = None
+    again: Callable[[], nn.Module] | None = None  # builds it with the library's own new weights
 
 
-def load(name: str, weights: str | None) -> Loaded:
+def load(name: str, weights: str | None, option: str = "--weights") -> Loaded:
     """The model of a name, in evaluation mode.
 
     Nothing is downloaded, and no code that comes with weights runs: without ``weights`` networks
@@ -31,6 +33,7 @@ def load(name: str, weights: str | None) -> Loaded:
     Args:
         name: one of the forms of :data:`FORMS`.
         weights: a file with a state dict, of torch or safetensors.
+        option: what named it, for messages.
 
     Raises:
         SweepError: there is no such model, or the weights are not its own.
@@ -48,7 +51,7 @@ def load(name: str, weights: str | None) -> Loaded:
     else:
         raise SweepError(f"{plain(name)}: no model; should be {FORMS}")
     if weights is not None:
-        _fill(loaded.model, weights)
+        _fill(loaded.model, weights, option)
     return loaded._replace(model=loaded.model.eval())
 
 
@@ -56,7 +59,8 @@ def _torchvision(name: str) -> Loaded:
     from torchvision.models import get_model, list_models
 
     _known("torchvision", name, list_models())
-    return Loaded(_made(f"torchvision:{name}", lambda: get_model(name, weights=None)), True)
+    make = lambda: get_model(name, weights=None)  # noqa: E731
+    return Loaded(_made(f"torchvision:{name}", make), True, again=make)
 
 
 def _timm(name: str) -> Loaded:
@@ -66,7 +70,7 @@ def _timm(name: str) -> Loaded:
         raise _missing("timm", error) from error
     _known("timm", name.partition(".")[0], timm.list_models())
     make = lambda: timm.create_model(name, pretrained=False)  # noqa: E731
-    return Loaded(_made(f"timm:{name}", make), True)
+    return Loaded(_made(f"timm:{name}", make), True, again=make)
 
 
 def _transformers(folder: str) -> Loaded:
@@ -98,6 +102,7 @@ def _of_file(file: str, name: str) -> nn.Module:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it there
     _made(plain(file), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
     make = getattr(module, name, None)
     if not callable(make):
@@ -111,9 +116,9 @@ def _of_file(file: str, name: str) -> nn.Module:
     return model
 
 
-def _fill(model: nn.Module, file: str) -> None:
+def _fill(model: nn.Module, file: str, option: str) -> None:
     """Load weights from a file."""
-    what = f"--weights {plain(file)}"
+    what = f"{option} {plain(file)}"
     if not Path(file).is_file():
         raise SweepError(f"{what}: no such file")
     state = _made(what, lambda: _state(file))
@@ -123,11 +128,13 @@ def _fill(model: nn.Module, file: str) -> None:
             break
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SweepError(f"{what}: should hold a state dict, names with tensors")
-    for start in ("_orig_mod.", "module."):
-        if state and all(name.startswith(start) for name in state):
-            state = {name.removeprefix(start): value for name, value in state.items()}
     own = model.state_dict()
+    for start in ("_orig_mod.", "module."):
+        if all(name.startswith(start) for name in state) and not any(map(own.__contains__, state)):
+            state = {name.removeprefix(start): value for name, value in state.items()}
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    # Files of torch before 0.4.1 lack this count, which no forward pass of a trained model needs.
+    missing = [name for name in missing if not name.endswith(".num_batches_tracked")]
     other = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     for names, problem in ((missing, "lacks"), (foreign, "has, but the model has not,")):
         if names:
@@ -138,7 +145,7 @@ def _fill(model: nn.Module, file: str) -> None:
             f"{what}: {plain(name)} has shape {tuple(state[name].shape)}, in the model "
             f"{tuple(own[name].shape)}"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)
 
 
 def _state(file: str) -> Any:

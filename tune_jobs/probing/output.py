@@ -49,8 +49,10 @@ def write(root: str, about: Mapping[str, Any], results: Mapping[str, ProbeResult
             for weights, result in results.items()
             for row in (result.rows() if name == "stages" else result.blocks())
         ]
+        names = dict.fromkeys(column for row in rows for column in row)  # some rows lack some
+        columns = {column: [row.get(column) for row in rows] for column in names}
         stream = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows), stream)
+        pq.write_table(pa.table(columns), stream)
         write_file(root, f"{name}.parquet", stream.getvalue())
     return [FILE, "stages.parquet", "blocks.parquet", *draw(root)]
 
@@ -66,7 +68,7 @@ def draw(root: str) -> list[str]:
     )
     if done.returncode:
         reason = last_line(done.stderr) if done.stderr.strip() else f"status {done.returncode}"
-        raise SweepError(f"figures: {reason}")
+        raise SweepError(f"figures: {reason}; the numbers are in {root}")
     return done.stdout.split()
 
 

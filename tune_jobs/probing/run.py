@@ -1,6 +1,8 @@
 """Probe a model that was loaded, on images or text."""
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ import torch
 from models.messages import first_line, plain
 from scoring.probe import TrackProbe
 from scoring.probing.errors import ProbeError, ProbeWarning
+from scoring.probing.nulls import SEED
 from scoring.probing.result import ProbeResult
 from tune_jobs.errors import SweepError
 from tune_jobs.probing import inputs
@@ -54,13 +57,24 @@ def run(
     else:
         assert data is not None
         batches = inputs.images(data, points, batch, loaded.pictures)
+    if loaded.again is not None and "reinit" in settings["null"]:
+        settings = settings | {"null": [_again(loaded.again, device), *settings["null"]]}
+        settings["null"].remove("reinit")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ProbeWarning)
         with torch.inference_mode(), TrackProbe(model, **settings) as probe:
             for one in batches:
                 _call(model, one, device)
     found = [str(one.message) for one in caught if issubclass(one.category, ProbeWarning)]
-    return probe.result, found
+    nulls = {"reinit" if name == "null" else name: s for name, s in probe.result.nulls.items()}
+    return replace(probe.result, nulls=nulls), found
+
+
+def _again(build: Callable[[], torch.nn.Module], device: str) -> torch.nn.Module:
+    """A model with new weights, the same ones every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return build().to(device)
 
 
 def _call(model: torch.nn.Module, batch: Any, device: str) -> None:
