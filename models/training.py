@@ -75,7 +75,7 @@ def train(
         running means over the (augmented) training images, NaN in epoch 0;
         ``clean_train_loss`` and ``clean_train_accuracy`` over the first images of the train
         split without augmentation, as many as the test split has; ``validation_loss`` and
-        ``validation_accuracy`` over the images that are held out of training, NaN if none are;
+        ``validation_accuracy`` over the images that are held out of training, if some are;
         ``test_loss``, ``test_accuracy``; ``learning_rate`` of the last step; ``seconds`` of the
         pass with its evaluation. Losses are mean cross-entropies in nats without any penalty
         (gamma's, or those of :mod:`models.penalties`), accuracies are fractions. Training ends
@@ -85,7 +85,8 @@ def train(
     rows, held = validation.divided(config, data)
     train_split, held_split = (place(data, "train", device, part) for part in (rows, held))
     test_split = place(data, "test", device)
-    clean = Split(*(part[: len(test_split.y)] for part in train_split))
+    splits = {"clean_train": Split(*(part[: len(test_split.y)] for part in train_split))}
+    splits |= ({"validation": held_split} if len(held) else {}) | {"test": test_split}
     standardise = standardiser(data, device)
     network = untrained(config, data, device, settled=checkpoint is None)
     optimizer = make_optimizer(network, config)
@@ -101,11 +102,8 @@ def train(
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
             record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
-        splits = {"clean_train": clean, "validation": held_split, "test": test_split}
         for prefix, split in splits.items():
-            loss, accuracy = math.nan, math.nan
-            if len(split.y):
-                loss, accuracy = loss_and_accuracy(network, split, standardise)
+            loss, accuracy = loss_and_accuracy(network, split, standardise)
             record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
         record["seconds"] = time.perf_counter() - start
         state = {

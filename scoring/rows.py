@@ -214,7 +214,7 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
     """
     final = [row for row in rows if row["epoch"] == last["epoch"]]
     first = [row for row in rows if row["epoch"] == rows[0]["epoch"]]
-    summary = {field.name: last.get(field.name, np.nan) for field in LOSSES}
+    summary = {field.name: last.get(field.name) for field in LOSSES}
     summary["epochs_done"] = last["epoch"]
     for name in ("lss", "lsr", "ots"):
         values = [row.get(name, np.nan) for row in final]

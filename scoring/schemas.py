@@ -60,8 +60,8 @@ LOSSES = _fields(
     ("train_accuracy", REAL, "fraction", "running mean over the (augmented) training images"),
     ("clean_train_loss", REAL, "nat", "first train images, not augmented, as many as test has"),
     ("clean_train_accuracy", REAL, "fraction", "on the same images as clean_train_loss"),
-    ("validation_loss", REAL, "nat", "on the images held out of training; NaN without any"),
-    ("validation_accuracy", REAL, "fraction", "on the images held out of training; NaN without"),
+    ("validation_loss", REAL, "nat", "on the images held out of training; null without any"),
+    ("validation_accuracy", REAL, "fraction", "on the images held out of training; null without"),
     ("test_loss", REAL, "nat", "on the test split"),
     ("test_accuracy", REAL, "fraction", "on the test split"),
 )

@@ -254,7 +254,7 @@ def test_in_a_pipe_no_line_is_broken_and_on_a_narrow_terminal_columns_go_first()
     row |= dict.fromkeys(("lss_random", "lsr", "ots", "ots_initial", "ots_random"), 0.5)
     row |= dict.fromkeys(("geodesic_excess", "geodesic_excess_initial", "ots_shuffled"), 0.5)
     row |= {"collapsed": False, "points": 60, "epochs_done": 12, "seconds": 1.0, "status": "done"}
-    row["validation_accuracy"] = math.nan  # no such split
+    row["validation_accuracy"] = None  # no such split
     nothing = {"name": "x", "description": "", "extra": [], "to_suggest": 0, "unevaluated": []}
     nothing |= {"scoring": [], "leftover": [], "missing": trials[1:], "weightless": []}
     rows = {trials[0].trial: row}
