@@ -19,7 +19,7 @@ from analysis.claims import claims_sentence
 from analysis.measures.cells import varying
 from analysis.measures.findings import geodesic_sentence, headline, sentences
 from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
-from analysis.measures.planned import extra_sentence, planned
+from analysis.measures.planned import extra_sentence, missing, planned
 from analysis.measures.robustness import lost_sentence
 from analysis.measures.summary import summary
 from analysis.results import ResultsError, load
@@ -455,6 +455,19 @@ def test_trials_of_another_sweep_in_the_folder_are_counted_and_told_apart(tmp_pa
     assert extra_sentence(planned(tmp_path), results).startswith(
         "1 of these trials belongs to another sweep"
     )
+
+
+def test_a_planned_depth_is_missing_where_old_trials_have_none(tmp_path: Path) -> None:
+    made_up_trial(tmp_path)  # no depth, so Table 1's: 10
+    results = load(tmp_path)
+    fields = [field.name for field in (*KEY, *CONFIG) if field.name != "trial"]
+    (cell,) = json.loads(results.trials[fields].to_json(orient="records"))
+    cells = [cell | {"depth": depth} for depth in (None, 10, 20)]
+    left = missing(cells, results)
+    assert left is not None
+    assert left.depth.tolist() == [20]
+    assert extra_sentence(cells[:1], results) == extra_sentence(cells[1:], results) == ""
+    assert extra_sentence(cells[2:], results).startswith("1 of these trials belongs")
 
 
 def test_a_script_whose_output_is_not_wanted_any_more_ends_quietly(sweep: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_sentences_give_both_numbers_with_those_before_training(tmp_path):
     assert "by 0.50 on average, before training by 1.11" in said[1]
     assert "training improved this in 4 of 4 cells" in said[1]
     assert said[1].endswith("holds in 4 of 4, before training in 0 of 4.")
-    assert said[0].endswith("Means over 4 cells, 2 seeds per cell, m = 1,000.")
+    assert said[0].endswith("Means over 4 cells, m = 1,000, 2 seeds per cell.")
 
 
 def test_without_the_network_before_training_the_sentences_say_unknown(tmp_path):

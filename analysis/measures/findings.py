@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
-from analysis.measures.layout import network_name, plural, span
+from analysis.measures.layout import network_name, plural, sample, span
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
 from analysis.results import Results
@@ -87,7 +87,7 @@ def _excess(trained: pd.DataFrame) -> tuple[str, str]:
     return (
         f"Geodesic excess {after:.2f}",
         f"after training ({mean}); before training {before:.2f}; the geodesic has 1; "
-        f"{_sample(known)}",
+        f"{sample(known)}",
     )
 
 
@@ -100,14 +100,8 @@ def _line_shape(trained: pd.DataFrame) -> tuple[str, str]:
     return (
         f"LSS {known.lss.median():.2f}",
         f"after training ({median}); before training {known.lss_initial.median():.2f}; "
-        f"a straight line has 1; {_sample(known)}",
+        f"a straight line has 1; {sample(known)}",
     )
-
-
-def _sample(cells: pd.DataFrame) -> str:
-    """The number of points and of seeds behind the scores of some cells."""
-    seeds = span(cells.seeds)
-    return f"m = {span(cells.m)}, {seeds} {'seed' if seeds == '1' else 'seeds'} per cell"
 
 
 def _factors(trained: pd.DataFrame) -> list[str]:
@@ -222,7 +216,7 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
         return ""
     said = (
         f"Geodesic learned: {_learned(cells).sum()} of {plural(len(cells), 'cell')}. (A cell "
-        f"counts when {LIMITS}; {_sample(cells)}.)"
+        f"counts when {LIMITS}; {sample(cells)}.)"
     )
     for network, rows in cells.groupby("network", observed=True):
         name = network_name(network)

@@ -181,6 +181,12 @@ def span(values: pd.Series) -> str:
     return " to ".join(f"{int(end):,}" for end in ends)
 
 
+def sample(cells: pd.DataFrame) -> str:
+    """The ``m`` and the ``seeds`` behind the scores of some cells, in words."""
+    seeds = span(cells.seeds)
+    return f"m = {span(cells.m)}, {seeds} {'seed' if seeds == '1' else 'seeds'} per cell"
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as people read it: texts, plain headings, ``mean ± half-width`` in one column.
 

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.measures.layout import network_name
 from analysis.measures.markup import utf8
 from analysis.measures.search import Search
-from analysis.results import Results
+from analysis.results import Results, whole_depth
 from scoring import places, schemas, storage
 
 CONFIG_FIELDS = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
@@ -48,9 +48,11 @@ def missing(cells: Cells | None, results: Results) -> pd.DataFrame | None:
     """The :func:`planned` configurations that have no trial, one per row; None if not known."""
     if cells is None:
         return None
-    known = _known(cells, results)
-    there = {_key(row, known) for row in results.trials[known].to_dict("records")}
-    left = [cell for cell in cells if _key(cell, known) not in there]
+    whole, trials = _with_depth(cells), _trials(results)
+    known = _known(whole, trials)
+    there = {_key(row, known) for row in trials}
+    pairs = zip(cells, whole, strict=True)
+    left = [cell for cell, full in pairs if _key(full, known) not in there]
     return pd.DataFrame(left, columns=CONFIG_FIELDS)
 
 
@@ -58,9 +60,9 @@ def extra_sentence(cells: Cells | None, results: Results) -> str:
     """Say how many trials are not :func:`planned`, and how they differ; empty if all are."""
     if not cells:
         return ""
-    known = _known(cells, results)
+    cells, rows = _with_depth(cells), _trials(results)
+    known = _known(cells, rows)
     own = {_key(cell, known) for cell in cells}
-    rows = results.trials[known].to_dict("records")
     extra = [row for row in rows if _key(row, known) not in own]
     if not extra:
         return ""
@@ -82,13 +84,23 @@ def extra_sentence(cells: Cells | None, results: Results) -> str:
     )
 
 
-def _known(cells: Cells, results: Results) -> list[str]:
-    """Fields that every cell and every trial has. Older ones may lack a field."""
+def _trials(results: Results) -> list[dict[Any, Any]]:
+    return _with_depth(results.trials[CONFIG_FIELDS].to_dict("records"))
+
+
+def _with_depth(rows: list[dict[Any, Any]]) -> list[dict[Any, Any]]:
+    """The configurations with the depth of Table 1 where none is given."""
+    frame = pd.DataFrame(rows, columns=["layers", "stages", "depth"]).astype({"depth": "float64"})
     return [
-        name
-        for name in CONFIG_FIELDS
-        if results.trials[name].notna().all() and all(cell[name] is not None for cell in cells)
+        row | {"depth": None if pd.isna(row["layers"]) else depth}
+        for row, depth in zip(rows, whole_depth(frame), strict=True)
     ]
+
+
+def _known(cells: list[dict[Any, Any]], trials: list[dict[Any, Any]]) -> list[str]:
+    """Fields that every cell and every trial has. Older ones may lack a field."""
+    rows = [*cells, *trials]
+    return [name for name in CONFIG_FIELDS if not any(pd.isna(row[name]) for row in rows)]
 
 
 def _key(cell: dict[Any, Any], names: list[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
-from analysis.measures.layout import network_name, plural, span
+from analysis.measures.layout import network_name, plural, sample
 from analysis.results import Results
 
 SCORES = [
@@ -60,7 +60,6 @@ def sentences(table: pd.DataFrame) -> list[str]:
         name = network_name(network)
         name = name[0].upper() + name[1:]
         mean = rows.mean(numeric_only=True)
-        seeds = span(rows.seeds)
         said.append(
             f"{name}: LSS is {mean.lss:.2f}, and {mean.lss_scaled:.2f} on states of equal size; "
             f"before training {_number(mean.lss_initial, '.2f')} and "
@@ -68,8 +67,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
             f"{mean.energy:,.0f} (before training {_number(mean.energy_initial, ',.0f')}), "
             f"relative to the spread of the states {mean.relative_energy:.3g} "
             f"({_number(mean.relative_energy_initial, '.3g')}). Means over "
-            f"{plural(len(rows), 'cell')}, {seeds} {'seed' if seeds == '1' else 'seeds'} per cell, "
-            f"m = {span(rows.m)}."
+            f"{plural(len(rows), 'cell')}, {sample(rows)}."
         )
         said += _classes(name, rows.dropna(subset=["fuzziness_slope", "fuzziness_fit"]))
     return said
