@@ -243,7 +243,6 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         "search": found.search is not None,
         "compare": found.other is not None and any_done,
     }
-    lost = [f"{n} {reason}" for reason, n in left_out(results).items() if n]
     changed = intervention.sentence(tables["intervention"]) if "intervention" in tables else ""
     return _template().render(
         title=found.name,
@@ -255,7 +254,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         paper_tables=found.paper_tables,
         figures=pictures,
         other=found.other,
-        left_out=", ".join(lost),
+        left_out=", ".join(f"{n} {reason}" for reason, n in left_out(results).items() if n),
         any_done=any_done,
         robust=robust,
         changed=changed,
