@@ -143,8 +143,9 @@ def test_no_argument_name_or_key_reaches_the_terminal_as_it_is(geosweep, tmp_pat
         "command": [bad],
     }
     code, said = geosweep(*arguments.get(place, ["run", "my.yaml", "--dry-run"]))
-    assert code == 2
-    assert "geosweep: " in said
+    accepted = place == "name" and "/" not in bad  # a folder may have such a name
+    assert code == (0 if accepted else 2)
+    assert accepted or "geosweep: " in said
     assert is_harmless(said)
 
 
