@@ -170,7 +170,7 @@ def curve(tracks):
     the length of the curve over the W2 of its ends. Only where one matching alone is best.
 
     >>> curve([[[0.0], [1.0], [3.0]], [[4.0], [3.0], [4.0]]])
-    ([(1.0, 1.0, 1.0, 0.0), (1.58113883..., 2.5, 1.0, 0.0)], ...)
+    ([(1.0, 1.0, 1.0, 0.0), (1.5811388300841898, 2.5, 1.0, 0.0)], 1.2167605132909618)
     """
     blocks = []
     for k, energy in enumerate(kinetic_energy(tracks)):

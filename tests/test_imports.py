@@ -130,6 +130,7 @@ def test_the_wheel_holds_every_file_that_is_not_python() -> None:
         ("scoring.transport", {"torch", "ray", "mlflow", "pandas"}),
         ("models.config", {"torch", "ray", "mlflow", "numpy", "models.network"}),
         ("models.datasets", {"torch", "torchvision", "ray", "sklearn"}),
+        ("tune_jobs.cli", {"torch", "ray", "mlflow", "numba", "scipy", "pandas", "optuna"}),
     ],
 )
 def test_a_module_loads_no_more_than_it_needs(name: str, unwanted: set[str]) -> None:

@@ -88,6 +88,7 @@ def test_trials_share_a_gpu_and_scorers_stay_off_its_node(cluster, tmp_path, mon
 
     monkeypatch.setattr(driver.Driver, "_collect", watched)
     two = SWEEP.replace("[1e-3, 1e-2]", "1e-3") + "resources: {cpus: 1, gpus: 0.5}"
+    two = two.replace("epochs: 1", "epochs: 60")  # The first must not end before the second starts.
     state, seen = run(tmp_path, two, monkeypatch)
     assert [row["status"] for row in state.rows.values()] == ["done"] * 2
     assert {node for node, *_ in seen} == ids(gpu=True)

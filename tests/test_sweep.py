@@ -117,7 +117,10 @@ def test_set_reaches_into_resources(sweep):
         ("", ["mapping"]),
         ("gamma: [1", ["line 1", "not YAML"]),
         ("gamma: {a: 1}", ["gamma.low: is missing", "gamma.a"]),
-        ("evaluations: blur", ["evaluations.blur: no such field (fields: curve, fgsm, lesion, noise"]),
+        (
+            "evaluations: blur",
+            ["evaluations.blur: no such field (fields: curve, fgsm, lesion, noise"],
+        ),
         ("evaluations: 3", ["evaluations = 3: should be all, or names of lesion"]),
         ("evaluations: {noise: {step: 3}}", ["noise.step: no such field (fields: levels, seed)"]),
         ("evaluations: {pgd: {levels: [300]}}", ["levels[0] = 300: should be less than or equal"]),

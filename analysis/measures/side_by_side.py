@@ -72,10 +72,9 @@ def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.Dat
     table = pd.concat([part.reset_index() for part in [*parts, _shares(results, trials)]])
     table.loc[table.stages == 1, "here_std"] = np.nan
     # NaN means the depth of Table 1. A depth that varies is part of the key's setting.
-    depth = dict(trials.groupby(KEY, dropna=False).depth.max())
-    whole = pd.concat(
-        [_with_paper(key, group, depth[key]) for key, group in table.groupby(KEY, dropna=False)]
-    )
+    depth = trials.groupby(KEY, dropna=False).depth.max().reset_index()
+    table = table.merge(depth, on=KEY, how="left")
+    whole = pd.concat([_with_paper(key, group) for key, group in table.groupby(KEY, dropna=False)])
     whole = whole[whole.here.notna() | whole.paper.notna()]
     whole["difference"] = whole.here - whole.paper
     return whole[ORDER].astype({"table": "Int64"}).reset_index(drop=True)
@@ -102,9 +101,9 @@ def _shares(results: Results, trials: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index(["quantity", "segment"])
 
 
-def _with_paper(key: tuple, group: pd.DataFrame, depth: float) -> pd.DataFrame:
+def _with_paper(key: tuple, group: pd.DataFrame) -> pd.DataFrame:
     """Join the numbers measured for one key with those that the paper has for it."""
-    dataset, layers, stages, *_ = key
+    (dataset, layers, stages, *_), depth = key, group.depth.iloc[0]
     known = paper.numbers()
     known = known[(known.dataset == dataset) & (known.stages == stages)]
     if layers != "convolutional" or (depth > 0 and depth != DEPTHS.get(stages)):
@@ -112,5 +111,5 @@ def _with_paper(key: tuple, group: pd.DataFrame, depth: float) -> pd.DataFrame:
     on = ["network", "gamma", "quantity", "segment"]
     known = known[["table", *on, "gamma_printed", "paper", "paper_std"]]
     group, known = (frame.astype({"segment": "Int64"}) for frame in (group, known))
-    joined = group.drop(columns=KEY).merge(known, on=on, how="outer", sort=True)
+    joined = group.drop(columns=[*KEY, "depth"]).merge(known, on=on, how="outer", sort=True)
     return joined.assign(**dict(zip(KEY, key, strict=True)))

@@ -64,6 +64,8 @@ def has_states(results: Results) -> bool:
 def _states(tracks: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
     """A row per trial, epoch, stage and state, numbered through all stages of its network."""
     rows = tracks[["trial", "epoch", "stage", *SHOWN]].dropna(subset=[*SHOWN])
+    lengths = rows[[*SHOWN]].map(len)
+    rows = rows[(lengths.nunique(axis=1) == 1) & (lengths.fuzziness > 0)]  # else not ours
     rows = rows.astype({"trial": "str"}).sort_values(["trial", "epoch", "stage"])
     if not len(rows):
         return rows

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoring.excess import Action
-from scoring.geodesic import curve_from_costs
+from scoring.excess import Action, curve_from_costs
 from scoring.probing.errors import ProbeWarning
 from scoring.probing.recorder import Sums
 from scoring.probing.scatter import MOST, scatter

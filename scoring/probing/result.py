@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scoring.probing.measured import MeasuredStage
+if TYPE_CHECKING:  # torch and numba need not load to show a result
+    from scoring.probing.measured import MeasuredStage
 
 COMPARED = ("lss", "straightness_factor", "lsr", "cosine", "spacing", "ots")
 """Columns that also have a value for each null."""
@@ -48,8 +49,8 @@ class ProbeResult:
         batches: how many forward passes there were.
     """
 
-    stages: list[MeasuredStage]
-    nulls: Mapping[str, list[MeasuredStage]] = field(default_factory=dict)
+    stages: "list[MeasuredStage]"
+    nulls: "Mapping[str, list[MeasuredStage]]" = field(default_factory=dict)
     matched: Sequence[str] = ()
     skipped: Sequence[str] = ()
     batches: int = 0
@@ -146,7 +147,7 @@ def _widths(cells: list[list[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(*cells, strict=True)]
 
 
-def _range(stage: MeasuredStage) -> str:
+def _range(stage: "MeasuredStage") -> str:
     if len(stage.blocks) == 1:
         text = f"{stage.blocks[0]}; one block: its line shape is not measurable"
     else:
