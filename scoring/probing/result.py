@@ -56,7 +56,7 @@ class ProbeResult:
     batches: int = 0
 
     def rows(self) -> list[dict[str, Any]]:
-        """A mapping for each stage, as :meth:`MeasuredStage.row`, with values of nulls."""
+        """A mapping for each stage, with its row as measured and the values of nulls."""
         rows = [stage.row() for stage in self.stages]
         for name, stages in self.nulls.items():
             for row, other in zip(rows, (stage.row() for stage in stages), strict=True):
