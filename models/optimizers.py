@@ -2,8 +2,8 @@
 
 The kernels are those of ``torch.optim.Adam`` and ``torch.optim.SGD`` with ``fused=True``, so the
 numbers are equal bit for bit, and so is the form of the saved state. The classes of
-``torch.optim`` import torch's compiler when they are made, which takes every process more than a
-second, and around the kernel they do more than a small network's update takes.
+``torch.optim`` import torch's compiler when they are made. No trial needs it, and importing it is
+a large part of what a worker does before its first epoch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,22 +98,28 @@ class Optimizer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue from a state that was saved, also by ``torch.optim``.
 
+        A state without any parameter, as ``torch.optim`` has it before the first step, changes
+        nothing.
+
         Raises:
             ValueError: it belongs to another recipe, or to other parameters.
         """
-        states, own = saved["state"], list(self._states())
-        if not states:  # no step was taken yet
-            return
-        if sorted(states) != list(range(len(own))):
-            raise ValueError(f"the optimizer's state is of {len(states)} tensors, not {len(own)}")
-        for number, into in enumerate(own):
-            for name, tensor in into.items():
-                value = states[number].get(name)
-                if value is None and name == "step":  # torch.optim.SGD counts none
-                    continue
-                if not isinstance(value, Tensor) or value.shape != tensor.shape:
-                    raise ValueError(f"the optimizer's state has no {name} like ours")
-                tensor.copy_(value)
+        states, own = saved["state"], self._states()
+        if states and states.keys() != set(range(len(own))):
+            raise ValueError("the optimizer's state is that of another network")
+        # torch.optim.SGD counts no steps.
+        spare = {"step"} if self._recipe == "sgd" else set()
+        for number, state in states.items():
+            if {*spare, *state} != own[number].keys():
+                raise ValueError("the optimizer's state is that of another recipe")
+            for name, value in state.items():
+                into = own[number][name]
+                if not isinstance(value, Tensor) or (value.shape, value.dtype) != (
+                    into.shape,
+                    into.dtype,
+                ):
+                    raise ValueError(f"the optimizer's state has {name} of another shape or type")
+                into.copy_(value)
 
     def _states(self) -> list[dict[str, Tensor]]:
         """The state of each parameter, by name, in the order of the groups."""

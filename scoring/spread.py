@@ -1,11 +1,12 @@
 """How a cloud of points is spread out: between its classes, and over its dimensions.
 
-All functions take products of centred points, (m, m), or distances of pairs. So they cost little
+All scores take products of centred points, (m, m), or distances of pairs. So they cost little
 in high dimension. They need a few hundred to a thousand points, and compute in float64.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from scoring import arrays
 
+AT_ONCE = 2**20  # numbers in float64 while products are added up
 ROUNDING = 2.0**-52  # An eigenvalue below this share of the largest one, times m, is rounding.
 
 
@@ -39,6 +41,31 @@ def products(squared: Tensor) -> Tensor:
     squared = squared.double()
     rows = squared.mean(1, keepdim=True)
     return (squared - rows - rows.T + rows.mean()).mul_(-0.5)
+
+
+def scatter(state: Tensor) -> Tensor:
+    """Products of the centred points of a state, or its scatter matrix if that is smaller.
+
+    Args:
+        state: (m, ...).
+
+    Returns:
+        Float64 tensor (m, m) or (d, d) on the CPU. Both have the squares of the singular values
+        of the centred points as eigenvalues.
+    """
+    state = state.flatten(1)
+    m, d = state.shape
+    if d < m:
+        centred = state.double()
+        centred = centred - centred.mean(0)
+        return (centred.T @ centred).cpu()
+    products = state.new_zeros(m, m, dtype=torch.float64)
+    size = max(1, AT_ONCE // m)
+    for start, stop in pairwise([*range(0, d, size), d]):
+        part = state[:, start:stop].double()
+        part -= part.mean(0)
+        products += part @ part.T
+    return products.cpu()
 
 
 def effective_rank(scatter: Tensor) -> float:

@@ -464,7 +464,7 @@ def test_a_planned_depth_is_missing_where_old_trials_have_none(tmp_path: Path) -
     (cell,) = json.loads(results.trials[fields].to_json(orient="records"))
     cells = [cell | {"depth": depth} for depth in (None, 10, 20)]
     left = missing(cells, results)
-    assert left is not None
+    assert isinstance(left, pd.DataFrame)
     assert left.depth.tolist() == [20]
     assert extra_sentence(cells[:1], results) == extra_sentence(cells[1:], results) == ""
     assert extra_sentence(cells[2:], results).startswith("1 of these trials belongs")

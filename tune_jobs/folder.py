@@ -223,7 +223,7 @@ def objectives(root: str) -> Mapping[str, str] | None:
     """The objectives of the search in a folder; None if there is none."""
     known = _read(root)
     search = known.get("search") if known else None
-    return search["objectives"] if search else None
+    return search.get("objectives") if search else None
 
 
 def begun(root: str) -> set[str]:

@@ -18,6 +18,7 @@ class _Part(BaseModel):
 
 class _Search(_Part):
     trials: int
+    objectives: dict[str, str] | None = None
 
 
 class Description(_Part):

@@ -160,9 +160,7 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
-    implied: bool = (
-        False  # objectives and validation split are those of a search without objectives
-    )
+    implied: bool = False  # the search named neither objectives nor a validation split
     text: str = ""  # content of the file, which can be read once only if it is a pipe
 
 

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from scoring.excess import Action, curve_from_costs
 from scoring.probing.errors import ProbeWarning
-from scoring.probing.recorder import Sums
-from scoring.probing.scatter import MOST, scatter
+from scoring.probing.recorder import MOST, Sums
 from scoring.rows import Solved, track_row
 from scoring.shuffled import shuffled
-from scoring.spread import effective_rank
+from scoring.spread import effective_rank, scatter
 from scoring.stages import Stage, full_precision, joined_stage
 from scoring.transport import assignment_problem, solve
 

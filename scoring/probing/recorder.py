@@ -9,8 +9,10 @@ from torch import Tensor
 
 from scoring.line_shape import LineShape, Points
 from scoring.probing.errors import ProbeError
-from scoring.probing.scatter import MOST, scatter
 from scoring.projection import SHOWN, project
+from scoring.spread import scatter
+
+MOST = 1000  # points of an effective rank: eigenvalues of (m, m) cost m^3
 
 
 class Skipped(NamedTuple):
