@@ -127,7 +127,22 @@ def load(code: Code) -> Callable[..., Any]:
     return found
 
 
-def call(function: Callable[..., Any], what: str, offered: Mapping[str, Any], **given: Any) -> Any:
+def loaded(identity: str) -> Callable[..., Any]:
+    """The callable of an :attr:`Code.identity` whose file this process has run with :func:`load`.
+
+    Raises:
+        CodeError: it has not.
+    """
+    found = FORM.fullmatch(identity)
+    module = sys.modules.get(f"_geosweep_{found['checksum']}") if found else None
+    if found is None or module is None:
+        raise CodeError(f"{plain(identity)}: this process has not loaded it")
+    return getattr(module, found["name"])
+
+
+def call(
+    function: Callable[..., Any], what: str, offered: Mapping[str, Any], /, **given: Any
+) -> Any:
     """What a callable returns.
 
     Args:

@@ -23,11 +23,12 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from models.config import TrialConfig
+from models.callables import Code
+from models.config import ARGUMENT, NOT_TOGETHER, OWN, Argument, Scalar, TrialConfig
 from models.fields import Real, Text, Whole
 from models.files import given_path, is_there, stream_number
 from models.messages import did_you_mean, plain, several, short
-from tune_jobs import overrides, yaml_file
+from tune_jobs import code, overrides, yaml_file
 from tune_jobs.cells import MOST_CELLS, cells, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
@@ -97,12 +98,16 @@ class _Base(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def given(self) -> dict[str, list[Any]]:
-        """The axes that the file gives, by field of the trial."""
-        return {
-            name: getattr(self, name)
-            for name in TrialConfig.model_fields
-            if name in self.model_fields_set
-        }
+        """The axes that the file gives, by field of the trial or ``model.NAME``."""
+        axes = {}
+        for name in TrialConfig.model_fields:
+            if name not in self.model_fields_set:
+                continue
+            if name == "model":
+                axes |= {f"{ARGUMENT}{one}": values for one, values in self.model.items()}  # type: ignore[attr-defined]
+            else:
+                axes[name] = getattr(self, name)
+        return axes
 
 
 def _axis(info: FieldInfo) -> Any:
@@ -115,6 +120,8 @@ def _axis(info: FieldInfo) -> Any:
 
 
 _FIELDS: dict[str, Any] = {n: (_axis(info), None) for n, info in TrialConfig.model_fields.items()}
+_VALUES = Annotated[list[Scalar], BeforeValidator(_listed), Field(min_length=1)]
+_FIELDS["model"] = (Annotated[dict[Argument, _VALUES], Field(min_length=1)], None)
 Axes: Any = create_model("Axes", __base__=_Base, **_FIELDS)
 
 
@@ -160,6 +167,7 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
+    code: Mapping[str, Code] = field(default_factory=dict)  # callables, by the text in the file
     implied: bool = False  # the search named neither objectives nor a validation split
     text: str = ""  # content of the file, which can be read once only if it is a pipe
 
@@ -185,6 +193,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
     source = "standard input" if source == "-" else source
     where = plain(source)
     text, content, places = _content(path, where)
+    content, places = overrides.gathered(where, content, places)
     content, places = overrides.apply(content, places, settings, ONE_FIELD)
     ranges = {n: content[n] for n in Spans.model_fields if isinstance(content.get(n), dict)}
     try:
@@ -193,6 +202,9 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         file = SweepFile.model_validate(content)
     except ValidationError as error:
         raise SweepError(explain(where, error, places, SECTIONS, ALIASES)) from None
+    folder = "." if source in builtin() or stream_number(path) is not None else path.parent
+    files = code.resolve(where, file, places, folder)
+    _of_one_kind(where, file, places)
     implied = _hold_out(where, file, places)
     name = file.name or _stem(path, where)
     axes, fixed = space(where, file, places, spans)
@@ -209,11 +221,27 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         search=search,
         scheduler=file.scheduler,
         implied=implied,
+        code=files,
         space=axes,
         fixed=fixed,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
     )
+
+
+def _of_one_kind(where: str, file: Any, places: Places) -> None:
+    """Refuse an architecture together with fields of Table 1's networks, naming their lines.
+
+    Raises:
+        SweepError: some are given.
+    """
+    groups = [((), file), *((("zip", n), group) for n, group in enumerate(file.zip))]
+    if not any("architecture" in group.given() for _, group in groups):
+        return
+    for way, group in groups:
+        for name in group.given():
+            if name in OWN:
+                raise SweepError(f"{at(where, places, *way, name)}: {name}: {NOT_TOGETHER}")
 
 
 def _hold_out(where: str, file: Any, places: Places) -> bool:

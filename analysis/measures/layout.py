@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.measures.cells import CELL
 from analysis.measures.markup import csv_cell, latex_comment, latex_text, markdown_text, utf8
 from scoring.schemas import CONFIG
+from scoring.tables import ARGUMENT
 
 # Columns that are left out if no row has a value: earlier versions did not write them.
 LATER = [
@@ -153,7 +154,7 @@ WITHOUT = (
 
 def heading(name: str) -> str:
     """The heading of a column, or the name of a score, as people read it."""
-    return HEADINGS.get(name, name.replace("_", " "))
+    return HEADINGS.get(name, name if name.startswith(ARGUMENT) else name.replace("_", " "))
 
 
 def network_name(network: object) -> str:
@@ -245,7 +246,8 @@ def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     Returns:
         The narrower table, and the removed values as a phrase ("dataset = digits, K = 1").
     """
-    names = [n for n in (*CELL, *(f.name for f in CONFIG), "m") if n in table]
+    arguments = [n for n in table if str(n).startswith(ARGUMENT)]
+    names = [n for n in (*CELL, *(f.name for f in CONFIG), *arguments, "m") if n in table]
     same = [n for n in dict.fromkeys(names) if len(table) and table[n].nunique(dropna=False) == 1]
     first = readable(table[same].head(1))
     phrase = ", ".join(f"{n} = {first[n].iloc[0]}" for n in first if first[n].iloc[0])
