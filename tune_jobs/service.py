@@ -184,11 +184,9 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
             raise SweepError(f"{root}: no trial is done yet; geosweep run trains them")
-        if state.weightless and not (state.unevaluated or state.scoring):
-            raise SweepError(
-                f"{root}: {len(state.weightless)} trials are done and kept no weights "
-                "(keep: none), so they can no longer be evaluated"
-            )
+        if state.unreachable and not (state.unevaluated or state.scoring):
+            told = "; ".join(state.unreachable)
+            raise SweepError(f"{root}: no weights were kept (keep: none): {told}")
         folder.request_evaluations(root, wanted)
         if state.unevaluated or state.scoring:
             state = replace(state, missing=[], begun=[], to_suggest=0)

@@ -297,8 +297,7 @@ def _left(state: State) -> list[tuple[str, str]]:
         error = (read_file(state.root, places.error(trial)) or b"").decode(errors="replace")
         why = f": {last_line(error)} ({places.error(trial)})" if error else ""
         lines.append(("to do", f"{trial} is not evaluated yet{why}"))
-    if state.weightless:
-        lines.append(("no weights", f"{some(state.weightless)}: cannot be evaluated"))
+    lines += [("no weights", told) for told in state.unreachable]
     if failed or state.unfinished or state.unevaluated:
         lines.append(("continue", "run the same command again for what is missing"))
     return lines
