@@ -353,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.json:
             print(json.dumps({"error": said}))
         else:
-            print(f"analysis.report: {said}", file=sys.stderr)
+            print(f"analysis.report: {visible(said)}", file=sys.stderr)
         return 2
     print(json.dumps({"page": str(page)}) if given.json else page)
     return 0

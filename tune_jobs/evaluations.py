@@ -283,7 +283,7 @@ def read(
     try:
         return Evaluations.model_validate(content).asked()
     except ValidationError as error:
-        raise SweepError("\n".join(map(_line, error.errors(include_url=False)))) from None
+        raise SweepError(*map(_line, error.errors(include_url=False))) from None
 
 
 def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:

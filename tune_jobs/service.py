@@ -27,6 +27,7 @@ from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
+from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
 
 
@@ -206,7 +207,7 @@ def _prepare(request: folder.Request, console: Console) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _same_data(request: folder.Request) -> None:

@@ -192,7 +192,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         content |= {name: [span.low, span.high] for name, span in spans.items()}
         file = SweepFile.model_validate(content)
     except ValidationError as error:
-        raise SweepError(explain(where, error, places, SECTIONS, ALIASES)) from None
+        raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
     implied = _hold_out(where, file, places)
     name = file.name or _stem(path, where)
     axes, fixed = space(where, file, places, spans)
@@ -337,8 +337,8 @@ def _trials(where: str, file: Any, places: Places) -> list[TrialConfig]:
         try:
             config = TrialConfig.model_validate(cell)
         except ValidationError as error:
-            told = explain(where, error, places, SECTIONS, ALIASES)
-            raise SweepError(f"{told} (in the cell {short(cell)})") from None
+            *lines, last = explain(where, error, places, SECTIONS, ALIASES)
+            raise SweepError(*lines, f"{last} (in the cell {short(cell)})") from None
         trials.setdefault(config.trial, config)
     if not trials:
         start = at(where, places, "exclude")
