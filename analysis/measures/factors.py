@@ -83,7 +83,7 @@ def _times(trials: pd.DataFrame) -> str:
 def _logarithm(trials: pd.DataFrame, factor: str) -> pd.Series:
     """The logarithm of a factor after training over its value before."""
     after, before = (trials[f"{factor}{when}"].astype("float64") for when in ("", "_initial"))
-    return np.log(after / before)
+    return pd.Series(np.log(after / before))
 
 
 def _change(cells: pd.DataFrame, trials: pd.DataFrame, cell: list[str], factor: str) -> str:
