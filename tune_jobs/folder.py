@@ -178,6 +178,7 @@ def claim(
         "scheduler": sweep.scheduler and sweep.scheduler.model_dump(),
         "evaluations": sweep.evaluations,
         "keep": sweep.keep,
+        "precision": sweep.precision or (known or {}).get("precision", ""),
         "resources": sweep.resources.model_dump(),
         "notes": list(notes),
         "trials": cells,
@@ -231,6 +232,11 @@ def objectives(root: str) -> Mapping[str, str] | None:
     known = _read(root)
     search = known.get("search") if known else None
     return search.get("objectives") if search else None
+
+
+def precision(root: str) -> str:
+    """What ``precision: auto`` stands for in a folder; empty if it was never asked for there."""
+    return (_read(root) or {}).get("precision", "")
 
 
 def begun(root: str) -> set[str]:

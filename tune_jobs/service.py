@@ -25,6 +25,7 @@ from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
+from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
@@ -60,7 +61,7 @@ def check(
     if data is not None and not os.path.isdir(given_path(data)):
         raise SweepError(f"--data {plain(data)}: no such folder")
     root = folder.path_of(sweep.name, out)
-    sweep = as_begun(sweep, folder.objectives(root) if sweep.implied else None)
+    sweep = resolved(as_begun(sweep, folder.objectives(root) if sweep.implied else None), root)
     processes.expected_gpus()
     here = _is_here(address)
     if here:
