@@ -46,6 +46,7 @@ def check(
                     load(files[trial.architecture])
                 known[kind] = blocks.check(trial, data.image, data.classes)
             except CodeError as error:
-                raise SweepError(f"{file}: architecture: {error}") from error
+                first, *more = str(error).splitlines()
+                raise SweepError(f"{file}: architecture: {first}", *more) from error
         found[trial.trial] = known[kind]
     return found

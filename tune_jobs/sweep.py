@@ -19,16 +19,15 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    create_model,
 )
-from pydantic.fields import FieldInfo
 
 from models.callables import Code
-from models.config import ARGUMENT, NOT_TOGETHER, OWN, Argument, Scalar, TrialConfig
+from models.config import NOT_TOGETHER, OWN, TrialConfig
 from models.fields import Real, Text, Whole
 from models.files import given_path, is_there, stream_number
 from models.messages import did_you_mean, plain, several, short
 from tune_jobs import code, overrides, yaml_file
+from tune_jobs.axes import Axes, listed
 from tune_jobs.cells import MOST_CELLS, cells, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
@@ -37,6 +36,7 @@ from tune_jobs.explain import Places, at, explain
 from tune_jobs.search import OF_VALIDATION, Asha, Search, Space, Span, Spans, size
 
 Keep = Literal["final", "best", "none"]  # weights of a trial that is done
+AUTO = "auto"  # a precision: see tune_jobs.precision
 
 ALIASES = {"K": "stages", "m": "points"}
 ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
@@ -90,41 +90,6 @@ class Resources(BaseModel):
     )
 
 
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-class _Base(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    def given(self) -> dict[str, list[Any]]:
-        """The axes that the file gives, by field of the trial or ``model.NAME``."""
-        axes = {}
-        for name in TrialConfig.model_fields:
-            if name not in self.model_fields_set:
-                continue
-            if name == "model":
-                axes |= {f"{ARGUMENT}{one}": values for one, values in self.model.items()}  # type: ignore[attr-defined]
-            else:
-                axes[name] = getattr(self, name)
-        return axes
-
-
-def _axis(info: FieldInfo) -> Any:
-    """The type of a field in a sweep file: one or more values of the type in the trial."""
-    item: Any = info.annotation
-    for rule in info.metadata:
-        item = Annotated[item, rule]
-    least = Field(min_length=1, validation_alias=info.validation_alias)
-    return Annotated[list[item], BeforeValidator(_listed), least]
-
-
-_FIELDS: dict[str, Any] = {n: (_axis(info), None) for n, info in TrialConfig.model_fields.items()}
-_VALUES = Annotated[list[Scalar], BeforeValidator(_listed), Field(min_length=1)]
-_FIELDS["model"] = (Annotated[dict[Argument, _VALUES], Field(min_length=1)], None)
-Axes: Any = create_model("Axes", __base__=_Base, **_FIELDS)
-
-
 def _method(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
@@ -140,6 +105,11 @@ class SweepFile(Axes):
     zip: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     exclude: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     resources: Resources = Resources()
+    precision: Annotated[
+        list[Literal["float32", "bfloat16", "auto"]],
+        BeforeValidator(listed),
+        Field(min_length=1, default_factory=lambda: ["float32"]),
+    ]
     search: Annotated[Search, BeforeValidator(_method)] | None = None
     scheduler: Annotated[Asha, BeforeValidator(_method)] | None = None
     evaluations: Listed = Evaluations()
@@ -168,6 +138,7 @@ class Sweep:
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
     code: Mapping[str, Code] = field(default_factory=dict)  # callables, by the text in the file
+    precision: str = ""  # of all trials if it was auto, which it is until it is resolved
     implied: bool = False  # the search named neither objectives nor a validation split
     text: str = ""  # content of the file, which can be read once only if it is a pipe
 
@@ -201,11 +172,12 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         content |= {name: [span.low, span.high] for name, span in spans.items()}
         file = SweepFile.model_validate(content)
     except ValidationError as error:
-        raise SweepError(explain(where, error, places, SECTIONS, ALIASES)) from None
+        raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
     folder = "." if source in builtin() or stream_number(path) is not None else path.parent
     files = code.resolve(where, file, places, folder)
     _of_one_kind(where, file, places)
     implied = _hold_out(where, file, places)
+    precision = _taken_out(where, file, places)
     name = file.name or _stem(path, where)
     axes, fixed = space(where, file, places, spans)
     search = file.search
@@ -226,6 +198,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         fixed=fixed,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
+        precision=precision,
     )
 
 
@@ -273,6 +246,26 @@ def _hold_out(where: str, file: Any, places: Places) -> bool:
                 f"every cell; add validation: {HELD_OUT}"
             )
     return added
+
+
+def _taken_out(where: str, file: Any, places: Places) -> str:
+    """Take ``precision: auto`` out of a file; :func:`tune_jobs.precision.resolved` puts it back.
+
+    Returns:
+        ``auto``, or nothing if the file does not have it.
+
+    Raises:
+        SweepError: there are other precisions beside it.
+    """
+    if AUTO not in file.given().get("precision", []):
+        return ""
+    if len(file.precision) > 1 or any("precision" in group.given() for group in file.exclude):
+        raise SweepError(
+            f"{at(where, places, 'precision')}: precision: auto stands alone, as a sweep with it "
+            "has one precision; give auto, or float32 and bfloat16"
+        )
+    file.precision = ["float32"]
+    return AUTO
 
 
 def as_begun(sweep: Sweep, objectives: Mapping[str, str] | None) -> Sweep:
@@ -365,8 +358,8 @@ def _trials(where: str, file: Any, places: Places) -> list[TrialConfig]:
         try:
             config = TrialConfig.model_validate(cell)
         except ValidationError as error:
-            told = explain(where, error, places, SECTIONS, ALIASES)
-            raise SweepError(f"{told} (in the cell {short(cell)})") from None
+            *lines, last = explain(where, error, places, SECTIONS, ALIASES)
+            raise SweepError(*lines, f"{last} (in the cell {short(cell)})") from None
         trials.setdefault(config.trial, config)
     if not trials:
         start = at(where, places, "exclude")
