@@ -96,7 +96,7 @@ def find(text: str, folder: str | os.PathLike[str] = ".") -> Code:
         ) from error
     if len(content) > LARGEST:
         raise CodeError(f"{shown}: is larger than {LARGEST:,} bytes; import data and weights")
-    code = Code(str(path), found["name"], content)
+    code = Code(found["file"] if sent else str(path), found["name"], content)
     if found["checksum"] not in (None, code.checksum):
         raise CodeError(
             f"{shown}: has changed: its checksum is {code.checksum}, not {found['checksum']}"

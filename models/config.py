@@ -260,11 +260,10 @@ class TrialConfig(BaseModel):
         Args:
             stages: how many the architecture has; 0 if that is not known.
         """
-        row = {"trial": self.trial, **self.model_dump()}
-        if self.architecture is not None:
-            arguments = json.dumps(self.arguments, sort_keys=True) if self.model else None
-            row |= {"network": self.architecture, "stages": stages, "model": arguments}
-        return row
+        arguments = json.dumps(self.arguments, sort_keys=True) if self.model else None
+        row = {"trial": self.trial, **self.model_dump(), "model": arguments}
+        named = {"network": self.architecture, "stages": stages}
+        return row if self.architecture is None else row | named
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> "TrialConfig":

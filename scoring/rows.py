@@ -242,7 +242,9 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
     for name in ("lss", "lsr", "ots"):
         values = [row.get(name, np.nan) for row in (measurable(final) if name != "ots" else final)]
         with np.errstate(invalid="ignore"):  # an infinite LSS has no deviation
-            summary |= {name: float(np.mean(values)), f"{name}_std": float(np.std(values))}
+            # One of several stages has a line shape: it has no deviation.
+            spread = np.std(values) if len(values) > 1 or len(final) == 1 else np.nan
+            summary |= {name: float(np.mean(values)), f"{name}_std": float(spread)}
     baselines = [f"{name}_initial" for name in ("lss", "inverse_lss", "lsr", "ots", "gap")]
     for name in ["inverse_lss", "gap", *baselines, "lss_random", "ots_random"]:
         of_lines = name.startswith(("inverse", "lss", "lsr"))

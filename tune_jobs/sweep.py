@@ -214,7 +214,9 @@ def _of_one_kind(where: str, file: Any, places: Places) -> None:
     for way, group in groups:
         for name in group.given():
             if name in OWN:
-                raise SweepError(f"{at(where, places, *way, name)}: {name}: {NOT_TOGETHER}")
+                short_names = [one for one, full in ALIASES.items() if full == name]
+                said = next((n for n in short_names if (*way, n) in places), name)
+                raise SweepError(f"{at(where, places, *way, said)}: {said}: {NOT_TOGETHER}")
 
 
 def _hold_out(where: str, file: Any, places: Places) -> bool:

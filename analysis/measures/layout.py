@@ -162,6 +162,15 @@ def network_name(network: object) -> str:
     return "ResNet" if network == "resnet" else str(network)
 
 
+def first_word(name: str) -> str:
+    """A network's name at the start of a sentence; names with a colon stay as they are.
+
+    >>> first_word("plain"), first_word("torchvision:resnet18")
+    ('Plain', 'torchvision:resnet18')
+    """
+    return name if ":" in name else name[0].upper() + name[1:]
+
+
 def plural(count: int, noun: str) -> str:
     """A count with its noun.
 

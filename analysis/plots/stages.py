@@ -68,6 +68,8 @@ def lss_by_stage(results: Results) -> Figure:
                 scales.limit(axes, seen, log=False)
                 scales.whole_axis(axes, 0, tracks.epoch.max())
                 title = f"stage {stage}{_shape(trials, stage)}"
+                if not np.isfinite(seen).any():
+                    style.say(axes, "a single block:\nno line shape")
                 if stage == 1:
                     dataset = panels.data_name(cell["dataset"])
                     title = f"{dataset}, {panels.name(key, columns[3:])}\n{title}"

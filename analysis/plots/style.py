@@ -159,6 +159,14 @@ def colour_bar(figure: Figure, values: Sequence[float], title: str, top: float) 
     place.set_title(title + zero, fontsize=8.5, loc="left", y=1)
 
 
+def say(axes: Axes, text: str) -> None:
+    """Say in the middle of a panel why it is empty."""
+    axes.text(
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.35",
+        fontsize=8.5,
+    )  # fmt: skip
+
+
 def name_line(axes: Axes, height: float, text: str, align: str = "center") -> None:
     """Name a horizontal line at its right end, outside the axes."""
     axes.annotate(
