@@ -11,7 +11,9 @@ from models.network import build
 from models.training import make_optimizer
 
 
-def check(config: TrialConfig, data: Dataset, blocks: Blocks, checkpoint: dict[str, Any]) -> None:
+def check(
+    config: TrialConfig, data: Dataset, checkpoint: dict[str, Any], blocks: Blocks = ()
+) -> None:
     """Check that a checkpoint can go on training a trial, or be evaluated.
 
     ``load_state_dict`` converts other types of tensors without a word, so training would go on

@@ -214,6 +214,7 @@ def swept(tmp_path_factory):
         kept = service.check(folder.as_sweep(str(place / "out")), str(place / "out"), None, None)
         assert {Path(c.file).parent.name for c in kept.code.values()} == {places.CODE}
         run_here(kept, monkeypatch)
+    assert not (place / "out" / places.ASIDE).exists()  # it went on from its checkpoint
     return str(place / "out")
 
 
