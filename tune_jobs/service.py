@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
+from tune_jobs.mlflow_store import prepare
 from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
@@ -333,8 +334,10 @@ def _run(
 ) -> bool:
     """Train and score; return whether Ctrl-C ended the run."""
     processes.be_quiet()
-    # Importing MLflow takes seconds, so do it while Ray's processes start.
-    early = threading.Thread(target=load_mlflow, daemon=True)
+    # What the driver needs takes seconds to load, so do it while Ray's processes start.
+    if _is_here(request.address):
+        processes.keep_private()
+    early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
     early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
     for line in replaced(rows, request.sweep.evaluations):
@@ -353,6 +356,13 @@ def _run(
             driver = Driver(request, state, study, console, scratch)
             driver.run()
             return driver.interrupted
+
+
+def _load_early(root: str) -> None:
+    """Load MLflow and Ray Tune, and create MLflow's database. The driver meets what fails here."""
+    with suppress(Exception):
+        prepare(root)
+    import tune_jobs.driver  # noqa: F401
 
 
 def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:

@@ -15,11 +15,12 @@ from torch import Tensor
 from scoring.excess import Action, curve_from_costs
 from scoring.probing.errors import ProbeWarning
 from scoring.probing.recorder import MOST, Sums
+from scoring.problems import assignment_problem
 from scoring.rows import Solved, track_row
 from scoring.shuffled import shuffled
 from scoring.spread import effective_rank, scatter
 from scoring.stages import Stage, full_precision, joined_stage
-from scoring.transport import assignment_problem, solve
+from scoring.transport import solve
 
 SEED = 0  # of the order of shuffled displacements
 DOMINATES = 0.1  # Warn where rounding makes up more than this share of a squared step.
