@@ -50,7 +50,7 @@ class Job:
     data: Dataset
     device: str
     wanted: Mapping[str, Mapping[str, Any]]
-    keep: str = "final"
+    keep: str | Mapping[str, int] = "final"
     revision: str = ""
     held: bool = False
     blocks: Blocks = ()
