@@ -16,6 +16,7 @@ from scoring.probing.errors import ProbeError
 from scoring.probing.follower import Follower
 
 PATTERN = "block_pattern"  # the field that names blocks
+BRANCHES = "pass branches=True with their names or type"  # what only the probe can do
 POINTS = 3  # random images that are sent through
 
 
@@ -94,7 +95,8 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
         finally:
             follower.stop()
     except ProbeError as error:
-        said, *more = str(error).removeprefix("blocks: ").replace("blocks=", PATTERN).splitlines()
+        text = str(error).removeprefix("blocks: ").replace("blocks=", PATTERN)
+        said, *more = text.replace(BRANCHES, "in a sweep a block returns the sum").splitlines()
         hint = "" if trial.block_pattern else f"; name them with {PATTERN}: REGEX"
         raise CodeError("\n".join([f"{name}: {said}{hint}", *more])) from error
     stages = follower.stages()

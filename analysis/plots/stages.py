@@ -4,6 +4,8 @@ Each stage is measured between its own ends, so each has its own baselines: its 
 training, sqrt(n) and 1/m.
 """
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -223,7 +225,8 @@ def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
     handles = []
     for key in done[["network", "stages"]].drop_duplicates().to_dict("records"):
         look = _style(key["network"], key["stages"])
-        handles.append(Line2D([], [], label=panels.name(key, []), **look))
+        label = textwrap.fill(panels.name(key, []), 22, break_long_words=False)
+        handles.append(Line2D([], [], label=label, **look))
     handles.sort(key=lambda line: str(line.get_label()).lower())
     handles.append(style.baseline_handle(f"same network\n{INITIAL}", ":"))
     handles.append(style.baseline_handle("random: √n, 1/m", "--"))
