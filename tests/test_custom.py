@@ -240,7 +240,8 @@ def test_a_weight_without_a_part_in_the_loss_is_named():
 
 def test_blocks_that_return_what_is_added_are_refused_with_the_field_that_names_others():
     with pytest.raises(
-        CodeError, match="no residual blocks in Whole; name them with block_pattern"
+        CodeError,
+        match=r"no residual blocks in Whole; name them with block_pattern[^$]*returns the sum",
     ):
         find(config("branches"), DIGITS, 10)
     with pytest.raises(CodeError, match="nothing in the model matches"):

@@ -215,7 +215,7 @@ def _leave_lost_initial(job: Job, history: dict[str, Any]) -> None:
 
 def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
     """Leave a trained trial for scoring if it was killed before that, or its files were lost."""
-    network = next(train(job.trial, job.data, job.device, blocks=job.blocks)).network
+    network = next(train(job.trial, job.data, job.device, None, job.blocks)).network
     network.load_state_dict(checkpoint["network"])
     record, done = history["epochs"][-1], history["summary"]["status"] == "done"
     stages = score(network, job.data, job.device, job.trial.points, transport=done)

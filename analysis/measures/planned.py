@@ -45,7 +45,8 @@ def _configuration(trial: dict[str, Any]) -> dict[str, Any]:
     row = {name: _whole(trial.get(name)) for name in CONFIG_FIELDS}
     given = {n.removeprefix(ARGUMENT): v for n, v in trial.items() if n.startswith(ARGUMENT)}
     row["model"] = json.dumps(given, sort_keys=True) if given else ""
-    return row if row["architecture"] is None else row | {"network": row["architecture"]}
+    named = isinstance(row["architecture"], str)
+    return row | {"network": row["architecture"]} if named else row
 
 
 def _whole(value: Any) -> Any:
