@@ -3,6 +3,7 @@
 Many sweeps are checked at once: they differ in ``setting``, which comparisons never mix.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from analysis.measures.comparisons import OPTIMAL, STRAIGHT, Evidence, halves
 from analysis.measures.means import welch
 from analysis.measures.verdicts import Comparison, judge
 
-SWEEPS = 150
+SWEEPS = 150 if "CI" in os.environ else 50  # fewer while somebody waits
 MEANS = {  # at the edge of every claim with a limit; nothing else makes a difference
     "lss": STRAIGHT,
     "lss_initial": STRAIGHT,
