@@ -31,6 +31,7 @@ from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
+from tune_jobs.weights import best_of
 
 
 def check(
@@ -187,7 +188,8 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
             raise SweepError(f"{root}: no trial is done yet; geosweep run trains them")
-        if state.unreachable and not (state.unevaluated or state.scoring):
+        some = best_of(request.sweep.keep)  # of the best trials only
+        if state.unreachable and not (some or state.unevaluated or state.scoring):
             told = "; ".join(state.unreachable)
             raise SweepError(f"{root}: no weights were kept (keep: none): {told}")
         folder.request_evaluations(root, wanted)

@@ -138,7 +138,7 @@ def sentences(
     if not len(trials):
         said[0] += " No trial is done yet, so there is no score to show."
         return said
-    said += _collapsed(trials) + _still(trials) + _lowered(trials)
+    said += _decoupled(trials) + _collapsed(trials) + _still(trials) + _lowered(trials)
     cells = summary(results) if cells is None else cells
     same = [*CELL, *varying(results.trials), "m"]
     said += _decay(cells, [n for n in same if n != "gamma"])
@@ -190,6 +190,19 @@ def _stopped(count: int) -> list[str]:
         f"{plural(count, 'trial')} {'was' if one else 'were'} stopped early and "
         f"{'is' if one else 'are'} in no mean and no correlation. The trials that continued were "
         "selected by their early results, so they are not a fair sample."
+    ]
+
+
+def _decoupled(trials: pd.DataFrame) -> list[str]:
+    """Say where gamma is no penalty: its strength then depends on the learning rate alone."""
+    some = trials[trials.decoupled.eq(True) & (trials.gamma > 0)]
+    if not len(some):
+        return []
+    recipes = " and ".join(sorted(some.recipe.unique()))
+    return [
+        f"In {plural(len(some), 'trial')} ({recipes}) γ is decoupled weight decay: each step takes "
+        "the share γ times the learning rate off the weights, and there is no L2 penalty in the "
+        "loss."
     ]
 
 
