@@ -5,7 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.measures.cells import as_strings, configuration, without_collapsed
+from analysis.measures.cells import (
+    as_strings,
+    configuration,
+    gamma_meaning,
+    without_collapsed,
+)
 from analysis.results import Results
 
 KEY = ["dataset", "network", "stages", "gamma", "seed"]
@@ -54,6 +59,8 @@ def provenance(results: Results) -> pd.DataFrame:
         ("peak memory of a process, largest", _gigabytes(trials.peak_memory.max())),
         ("peak GPU memory of a process, largest", _gigabytes(trials.peak_gpu_memory.max())),
         ("recipe", _distinct(trials.recipe + ", learning rate " + rates)),
+        ("warm-up, epochs", _distinct(trials.warmup) if trials.warmup.gt(0).any() else ""),
+        ("γ is", gamma_meaning(trials)),
         ("batch size", _distinct(trials.batch_size)),
         ("epochs", _distinct(trials.epochs)),
         ("γ applies to", _distinct(trials.decay)),
