@@ -44,9 +44,9 @@ def table_path(table: str, trial: str) -> str:
     return f"{RESULTS}/{table}/{trial}.parquet"
 
 
-def merged_table(table: str) -> str:
+def merged(table: str, name: str) -> str:
     """Hidden file that holds the rows of many trials; it can be deleted at any time."""
-    return f"{RESULTS}/.{table}.arrow"
+    return f"{RESULTS}/.{table}.{name}.merged"
 
 
 def checkpoint(trial: str) -> str:
