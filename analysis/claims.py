@@ -21,6 +21,7 @@ from analysis.measures import checks, comparisons, paper
 from analysis.measures.checks import EQUAL
 from analysis.measures.comparisons import COLUMNS, OPTIMAL, STRAIGHT, Check
 from analysis.measures.layout import as_text
+from analysis.measures.markup import visible
 from analysis.measures.verdicts import FAILS, HOLDS, MIXED, NOT_MEASURED, UNDECIDED, judge
 from analysis.results import Results, ResultsError, load, script
 
@@ -362,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = load(given.folder, given.tracking_uri, ("trials", *COLUMNS), COLUMNS)
     except ResultsError as error:
-        print(f"analysis.claims: {error}", file=sys.stderr)
+        print(f"analysis.claims: {visible(str(error))}", file=sys.stderr)
         return 2
     print(as_text(claims(results), given.format), end="")
     return 0

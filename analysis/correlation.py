@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.measures.correlations import GIVEN, SCORES, SMALL, STRATUM, correlations, left_out
 from analysis.measures.layout import as_text, fold, heading, network_name, readable
-from analysis.measures.markup import latex_comment, markdown_text
+from analysis.measures.markup import latex_comment, markdown_text, visible
 from analysis.measures.points import COLUMNS, points
 from analysis.results import ResultsError, load, script
 
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = load(given.folder, given.tracking_uri, wanted, {"samples": COLUMNS})
     except ResultsError as error:
-        print(f"analysis.correlation: {error}", file=sys.stderr)
+        print(f"analysis.correlation: {visible(str(error))}", file=sys.stderr)
         return 2
     lost = [f"{n} {reason}" for reason, n in left_out(results).items() if n]
     if read and lost:

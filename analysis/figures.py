@@ -17,6 +17,7 @@ from analysis.plots.catalogue import FIGURES, Spec  # before matplotlib, which i
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.measures.markup import visible
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.search import Search, read_search
 from analysis.plots import files
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if figure.error:
                 failed.append(figure)
     except (ResultsError, StoreError, OSError) as error:
-        print(f"analysis.figures: {error}", file=sys.stderr)
+        print(f"analysis.figures: {visible(str(error))}", file=sys.stderr)
         return 2
     if failed:
         print(f"analysis.figures: {failed_sentence(failed)}", file=sys.stderr)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from analysis.plots.files import clean, render, save  # before matplotlib
 
 # isort: split
+from analysis.measures.markup import visible
 from analysis.plots import probe
 from scoring.storage import StoreError, read_file
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(*draw(given.folder), sep="\n")
     except (ValueError, StoreError, OSError) as error:
-        print(f"analysis.probe: {error}", file=sys.stderr)
+        print(f"analysis.probe: {visible(str(error))}", file=sys.stderr)
         return 2
     return 0
 

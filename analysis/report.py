@@ -25,7 +25,6 @@ from analysis.measures import (
     curve,
     findings,
     intervention,
-    paper_layout,
     planned,
     points,
     robustness,
@@ -34,11 +33,13 @@ from analysis.measures import (
     two_sweeps,
 )
 from analysis.measures.cells import done
-from analysis.measures.correlations import OUTCOMES, correlations, left_out
-from analysis.measures.layout import WITHOUT, as_text, fold, heading, readable
+from analysis.measures.correlations import correlations, left_out
+from analysis.measures.factors import factor_sentences
+from analysis.measures.layout import WITHOUT
 from analysis.measures.markup import visible
 from analysis.measures.paper_layout import PaperTable, paper_tables
 from analysis.measures.search import Search, by_validation, read_search, search_table
+from analysis.measures.shown import shown, write_tables
 from analysis.measures.summary import summary
 from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, ResultsError, load
@@ -87,14 +88,6 @@ CONTENTS = {
     "trials": "Trials",
     "provenance": "Provenance",
 }
-
-
-class Shown(NamedTuple):
-    """A table as the page shows it."""
-
-    name: str  # of its CSV and LaTeX files, without the suffix
-    rows: pd.DataFrame  # texts
-    same: str  # what all rows have in common
 
 
 class Picture(NamedTuple):
@@ -154,7 +147,7 @@ def build(
     """
     folder = _folder(str(path), out, tracking_uri)
     found = gather(path, tracking_uri, other)
-    _write_tables(found, folder)
+    write_tables(found.tables, found.paper_tables, folder)
     pictures, lost = _pictures(found, folder)
     said = sentences(found)
     if lost:
@@ -247,10 +240,11 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     return _template().render(
         title=found.name,
         headline=findings.headline(tables["summary"]),
+        factors=factor_sentences(results, tables["summary"]),
         sentences=said,
         contents=[(id, text) for id, text in CONTENTS.items() if sections[id]],
         claims=tables["claims"].to_dict("records"),
-        tables=_shown(tables),
+        tables=shown(tables),
         paper_tables=found.paper_tables,
         figures=pictures,
         other=found.other,
@@ -290,19 +284,6 @@ def _plain(value: Any) -> Any:
 
 def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2] or "sweep"
-
-
-def _write_tables(found: Gathered, folder: str) -> None:
-    """Write every table as CSV and LaTeX."""
-    texts = {}
-    for name, table in found.tables.items():
-        read = intervention.shown(table) if name == "intervention" else table
-        texts[name] = (as_text(table, "csv"), as_text(read, "latex"))
-    for table in found.paper_tables:
-        texts[table.name] = tuple(paper_layout.as_text(table, form) for form in ("csv", "latex"))
-    for name, (csv, latex) in texts.items():
-        write_file(folder, f"{name}.csv", csv.encode())
-        write_file(folder, f"{name}.tex", latex.encode())
 
 
 def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:
@@ -350,24 +331,6 @@ def _pictures(found: Gathered, folder: str) -> tuple[dict[str, Picture], str]:
     return pictures, figures.failed_sentence(failed)
 
 
-def _shown(tables: dict[str, pd.DataFrame]) -> dict[str, Shown]:
-    """All tables as the page shows them."""
-    shown = {}
-    for name, table in tables.items():
-        folded, same = fold(intervention.shown(table) if name == "intervention" else table)
-        shown[name] = Shown(name, readable(folded), same)
-    ranks = tables["correlations"]
-    of_accuracy = ranks.outcome == OUTCOMES[0]
-    rows = ranks.assign(known=ranks.value.notna()).groupby(correlation.SCOPE, dropna=False)
-    known = rows.known.transform("any").astype("bool")
-    for name, chosen in (("correlations", of_accuracy), ("robust_ranks", ~of_accuracy & known)):
-        shown[name] = Shown("correlations", *correlation.ranks(ranks[chosen]))
-    points = shown["points"].rows.rename(columns={"auc": "AUC"})
-    points["score"] = points.score.map(heading)
-    shown["points"] = shown["points"]._replace(rows=points)
-    return shown
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build a sweep's report and print its path.
 
@@ -390,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.json:
             print(json.dumps({"error": said}))
         else:
-            print(f"analysis.report: {said}", file=sys.stderr)
+            print(f"analysis.report: {visible(said)}", file=sys.stderr)
         return 2
     print(json.dumps({"page": str(page)}) if given.json else page)
     return 0

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from analysis.measures import curve, intervention, paper_layout, robustness, side_by_side, states
 from analysis.measures.layout import as_text
+from analysis.measures.markup import visible
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load, script
 from scoring.places import argument
@@ -59,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = ("trials", *READ.get(given.table, ("tracks",)))
         results = load(given.folder, given.tracking_uri, wanted, columns)
     except ResultsError as error:
-        print(f"analysis.tables: {error}", file=sys.stderr)
+        print(f"analysis.tables: {visible(str(error))}", file=sys.stderr)
         return 2
     text, lacks = _asked(results, given.table, given.format, given.folder)
     if not text:
-        print(f"analysis.tables: {given.folder}: {lacks}", file=sys.stderr)
+        print(f"analysis.tables: {visible(given.folder)}: {lacks}", file=sys.stderr)
         return 2
     print(text, end="")
     return 0

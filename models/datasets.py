@@ -145,7 +145,7 @@ def _prepared(
             data = _mapped(place, verify)
             if data is None:
                 if is_there(place):
-                    print(f"{place}: damaged; preparing it again", file=sys.stderr)
+                    print(f"{plain(place)}: damaged; preparing it again", file=sys.stderr)
                 try:
                     _prepare(place, prepare())
                 except BaseException:
@@ -326,8 +326,8 @@ def _from_torchvision(name: str) -> dict[str, np.ndarray]:
     }[name]
     root = cache_folder() / "downloads"
     for path in delete_damaged(root, name, getattr(kind, "resources", ())):
-        print(f"{path}: damaged; unpacking or downloading it again", file=sys.stderr)
-    print(f"{name}: downloading to {root}", file=sys.stderr)
+        print(f"{plain(path)}: damaged; unpacking or downloading it again", file=sys.stderr)
+    print(f"{plain(name)}: downloading to {plain(root)}", file=sys.stderr)
     try:
         train, test = (kind(str(root), train=train, download=True) for train in (True, False))
     except Exception as error:  # torchvision raises errors of urllib, http, ssl, tarfile, ...

@@ -46,11 +46,11 @@ def curve_rows(
         and ``gap`` of its map; and ``polar_share``: the mean of |x_i^(l) - x_sigma(i)^(l)|^2, the
         part of a step that its optimal matching does without (eq. 15), over ``energy``, from 0 to
         4. A stage has the same of the whole (``energy`` and ``polar_share``: of the sums over
-        blocks) and the fields of :class:`scoring.excess.WassersteinCurve`, with
-        ``geodesic_excess = block_factor * speed_factor * length_ratio**2``. Rows
-        ``curve_shuffled`` are a baseline of single blocks: the trained network's displacements,
-        each given to another point. NaN where a block or stage has collapsed, but for speeds and
-        energies.
+        blocks, the share over those that have not collapsed) and the fields of
+        :class:`scoring.excess.WassersteinCurve`, with ``geodesic_excess = block_factor *
+        speed_factor * length_ratio**2``. Rows ``curve_shuffled`` are a baseline of single blocks:
+        the trained network's displacements, each given to another point. NaN where a block or
+        stage has collapsed, but for speeds and energies.
     """
     rows: list[dict[str, Any]] = []
     for (evaluation, stage), group in groupby(problems, lambda one: one[0][:2]):
@@ -89,7 +89,7 @@ def _rows(
     )
     curve = curve_from_costs(action, np.array([block.optimal_cost for block in blocks]))
     found = {
-        "polar_share": _share(math.fsum(polar), math.fsum(energy)),
+        "polar_share": _polar_share(blocks, polar),
         "length_ratio": curve.length_ratio,
         "speed_variation": curve.speed_variation,
         "block_factor": curve.block_factor,
@@ -99,6 +99,15 @@ def _rows(
     if whole.collapsed:  # any map would be optimal
         found = dict.fromkeys(found, math.nan)
     yield _row(evaluation, stage, None, whole, math.fsum(energy)) | found
+
+
+def _polar_share(blocks: list[Transport], polar: list[float]) -> float:
+    """The polar share of the blocks that have not collapsed; NaN if all have.
+
+    A collapsed block has no share: its matchings all cost the same, so any part could be polar.
+    """
+    known = [(b.network_cost, p) for b, p in zip(blocks, polar, strict=True) if not b.collapsed]
+    return _share(math.fsum(p for _, p in known), math.fsum(cost for cost, _ in known))
 
 
 def _shuffled_rows(stage: int, blocks: list[Transport]) -> Iterator[dict[str, Any]]:

@@ -166,6 +166,8 @@ TRIALS = [
         *_curve("block_factor", "sum E_l / sum W2^2 of blocks: geometric mean over stages", True),
         *_curve("block_ots", "OTS of single blocks: mean over blocks and stages", True),
         *_curve("polar_share", "|own - matched step|^2 over the action (eq. 15): mean over stages"),
+        ("curve_blocks", WHOLE, "", "blocks behind the OTS and polar share: not collapsed"),
+        ("curve_blocks_initial", WHOLE, "", "the same before training"),
         ("image", TEXT, "", "channels x height x width of an image"),
         ("classes", WHOLE, "", "number of classes of the data set"),
         ("shapes", TEXT, "", "shape of a state in each stage (Table 1)"),

@@ -17,6 +17,7 @@ from scipy import stats
 from analysis import report, tables
 from analysis.claims import claims_sentence
 from analysis.measures.cells import varying
+from analysis.measures.factors import factor_sentences
 from analysis.measures.findings import geodesic_sentence, headline, sentences
 from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
 from analysis.measures.planned import extra_sentence, missing, planned
@@ -342,7 +343,12 @@ def factors(straightness: tuple[float, float], transport: tuple[float, float]) -
     return columns
 
 
-def test_the_headline_is_the_excess_and_says_which_factor_was_learned_and_which_was_free(
+def of_factors(folder: Path) -> list[str]:
+    results = load(folder)
+    return factor_sentences(results, summary(results))
+
+
+def test_the_headline_is_the_excess_and_one_seed_decides_nothing_about_its_factors(
     tmp_path: Path,
 ) -> None:
     made_up_trial(tmp_path, gamma=0, **factors((10, 8), (1.0, 1.01)))  # type: ignore[arg-type]
@@ -351,19 +357,55 @@ def test_the_headline_is_the_excess_and_says_which_factor_was_learned_and_which_
     assert told.number == "Geodesic excess 4.04"
     assert "(geometric mean of 2 cells); before training 10.00" in told.baseline
     assert told.baseline.endswith("the geodesic has 1; m = 1,000, 1 seed per cell")
-    (resnet,) = told.factors
-    assert resnet.startswith("ResNet: geodesic excess 10.00 before training, 4.04 after. ")
-    assert (
-        "Straightness factor fell from 10.00 to 4.00 (lower in 2 of 2 cells): learned in part."
-        in resnet
+    (resnet,) = of_factors(tmp_path)
+    assert resnet.startswith(
+        "ResNet: geodesic excess 10.00 before training, 4.04 after (m = 1,000, 1 seed per cell). "
+        "Straightness factor went from 10.00 to 4.00 (lower in 2 of 2 cells, surely in 0): "
+        "undecided. Transport factor was 1.00 before training and is 1.01: free. OTS 0."
     )
-    assert "Transport factor was 1.00 before training and is 1.01: free." in resnet
     assert "(m = 1,000); before training 1.000, of shuffled displacements 0.800" in resnet
-    made_up_trial(tmp_path, "plain", **factors((50, 60), (1.2, 1.2)))  # type: ignore[arg-type]
-    plain, again = headline(summary(load(tmp_path))).factors
-    assert again == resnet
-    assert "Straightness factor rose from 50.00 to 60.00 (lower in 0 of 1 cell): away" in plain
-    assert "Transport factor was 1.20 before training and is 1.20: hardly changed." in plain
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ([8, 7, 8.5], "from 10.00 to 7.83 (lower in 1 of 1 cell, surely in 1): learned in part."),
+        ([1, 1.04, 1], "from 10.00 to 1.01 (lower in 1 of 1 cell, surely in 1): learned."),
+        ([9.7, 9.8, 9.75], "(lower in 1 of 1 cell, surely in 1): hardly changed."),
+        ([12, 13, 12], "(lower in 0 of 1 cell, surely in 0, surely higher in 1): away from the"),
+        ([4, 9, 14], "from 10.00 to 9.00 (lower in 1 of 1 cell, surely in 0): undecided."),
+        ([8, 8, 8], "from 10.00 to 8.00 (lower in 1 of 1 cell, surely in 0): undecided."),
+    ],
+)
+def test_a_factor_is_learned_if_its_fall_is_sure_over_seeds(
+    tmp_path: Path, ends: list[float], told: str
+) -> None:
+    for seed, end in enumerate(ends):
+        made_up_trial(tmp_path, seed=seed, **factors((10, end), (1.2, 1.2)))  # type: ignore[arg-type]
+    (said,) = of_factors(tmp_path)
+    assert told in said
+    assert "m = 1,000, 3 seeds per cell" in said
+    assert "Transport factor went from 1.20 to 1.20 (lower in 0 of 1 cell, surely in 0): un" in said
+
+
+def test_a_factor_is_free_only_if_every_trial_had_and_has_it(tmp_path: Path) -> None:
+    for seed, end in enumerate((1.0, 1.0, 1.1)):
+        made_up_trial(tmp_path, seed=seed, **factors((10, 10), (1.0, end)))  # type: ignore[arg-type]
+    assert "Transport factor went from 1.00 to 1.03" in of_factors(tmp_path)[0]
+    made_up_trial(tmp_path, seed=2, **factors((10, 10), (1.0, 1.05)))  # type: ignore[arg-type]
+    assert "Transport factor was 1.00 before training and is 1.02: free." in of_factors(tmp_path)[0]
+
+
+def test_a_factor_that_falls_in_one_cell_and_rises_in_another_is_told_as_both(
+    tmp_path: Path,
+) -> None:
+    for gamma, ends in ((0, (8, 7, 8)), (0.1, (12, 13, 12))):
+        for seed, end in enumerate(ends):
+            made_up_trial(tmp_path, "plain", gamma, seed, **factors((10, end), (1, 1)))  # type: ignore[arg-type]
+    (said,) = of_factors(tmp_path)
+    assert (
+        "(lower in 1 of 2 cells, surely in 1, surely higher in 1): learned in some cells, " in said
+    )
 
 
 def test_without_an_excess_the_headline_is_the_line_shape_as_before(tmp_path: Path) -> None:
@@ -374,7 +416,7 @@ def test_without_an_excess_the_headline_is_the_line_shape_as_before(tmp_path: Pa
     results = load(tmp_path)
     told = headline(summary(results))
     assert told.number.startswith("LSS ")
-    assert told.factors == ()
+    assert factor_sentences(results, summary(results)) == []
     shown = set(readable(fold(summary(results))[0]))
     assert not {text for text in shown if re.search("factor|excess|share|shuffled", text)}
     html = report.build(tmp_path).read_text()
@@ -436,7 +478,12 @@ def test_what_robustness_is_lost_is_told_where_it_was_measured(tmp_path: Path) -
     made_up_trial(tmp_path, tried=["noise"])
     made_up_trial(tmp_path, "plain", tried=["noise"], fragile=2.0)
     said = lost_sentence(load(tmp_path))
-    assert re.search(r"to random noise plain 0\.\d\d, ResNet 0\.\d\d\.$", said)
+    size = r"\(m = 500, 1 seed, 2 trials\)"
+    assert re.search(rf"to random noise plain 0\.\d\d, ResNet 0\.\d\d {size}\.$", said)
+    made_up_trial(tmp_path, seed=1, tried=["noise"])
+    assert re.search(
+        r"ResNet 0\.\d\d ± 0\.\d\d \(m = 500, 2 seeds, 3 trials\)", lost_sentence(load(tmp_path))
+    )
     assert "lesions" not in said
 
 

@@ -227,7 +227,7 @@ def test_a_resnet_that_lesions_hardly_change_and_a_steep_plain_network(tmp_path:
     pair_of_networks(tmp_path, plain=4.0, resnet=0.01)
     found = line(tmp_path, "units")
     assert (found["verdict"], found["comparisons"], found["sure"]) == ("holds", 2, 2)
-    assert found["numbers"].startswith("digits, K = 1, γ = 0.001: lost to lesions 0.7")
+    assert found["numbers"].startswith("digits, K = 1, γ = 0.001, m = 500: lost to lesions 0.7")
     assert "(limit 0.05)" in found["numbers"]
 
 
@@ -235,7 +235,8 @@ def test_a_resnet_that_is_less_steep_but_not_flat_is_mixed(tmp_path: Path) -> No
     pair_of_networks(tmp_path, plain=4.0, resnet=1.0)
     found = line(tmp_path, "units")
     assert (found["verdict"], found["agree"], found["against"]) == ("mixed", 1, 1)
-    assert found["numbers"].startswith("digits, K = 1, ResNet, γ = 0.001: lost to lesions 0.4")
+    place = "digits, K = 1, ResNet, γ = 0.001, m = 500"
+    assert found["numbers"].startswith(f"{place}: lost to lesions 0.4")
 
 
 @pytest.mark.parametrize(("plain", "verdict"), [(4.0, "holds"), (0.2, "does not hold")])
@@ -318,6 +319,8 @@ def test_close_tracks_are_mixed_up_more_often_than_all_and_than_in_the_untrained
     assert (found["verdict"], found["comparisons"]) == (verdict, 1)
     assert found["sure"] + found["against"] == 1
     assert found["null"].startswith(null[:1])
+    assert ", m = 300: " in found["numbers"]
+    assert found["numbers"].endswith(", 2 seeds)")
 
 
 def test_without_controls_nothing_is_said_about_mixed_pairs(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tune_jobs import cli, folder, service, sweep
 from tune_jobs.board import Board
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands.ending import results_table
+from tune_jobs.evaluations import EARLIER
 from tune_jobs.terminal import output
 
 
@@ -282,6 +283,43 @@ def test_status_counts_without_ray(geosweep, tmp_path):
     assert code == 0
     assert "16 missing" in out
     assert "not running" in out
+
+
+def test_what_was_measured_stays_and_what_is_new_is_out_of_reach_without_weights(
+    geosweep, tmp_path
+):
+    root, file = str(tmp_path / "out"), tmp_path / "old.yaml"
+    file.write_text("dataset: digits\nkeep: none\nevaluations: [lesion, separation, noise]\n")
+    found = sweep.read(str(file), ["seeds=2", "epochs=1", "points=60"])
+    had = {name: dict(settings) for name, settings in found.evaluations.items()}
+    for name, new in EARLIER.items():  # as a version recorded them that had fewer settings
+        had[name] = {k: v for k, v in had[name].items() if k not in new}
+
+    def record(evaluations: dict) -> folder.State:
+        folder.claim(root, found)
+        for one in found.trials:
+            row = {"trial": one.trial, **one.model_dump(), "status": "done"}
+            row["evaluations"] = json.dumps(evaluations)
+            write_table(root, "trials", one.trial, [row])
+            write_table(root, "robustness", one.trial, [{"trial": one.trial, "of": "lesion"}])
+        return folder.inspect(root)
+
+    state = record(had)
+    assert (state.weightless, state.unevaluated, state.complete) == ([], [], True)
+    assert state.older == [one.trial for one in found.trials]
+    words = (
+        "lesion of 2 trials stays as measured (replacement = previous, units = top); "
+        "replacement = previous, mean, units = top, random cannot be added"
+    )
+    code, out, _ = geosweep("status", "out")
+    assert code == 0
+    assert f"  no weights: {words}\n" in out
+    assert "to evaluate" not in out
+    code, _, err = geosweep("evaluate", "out", "lesion")
+    assert (code, err) == (2, f"geosweep: {root}: no weights were kept (keep: none): {words}\n")
+    state = record({name: had[name] for name in ("lesion", "separation")})
+    assert (len(state.weightless), state.older) == (2, [])
+    assert "noise of 2 trials cannot be added" in geosweep("status", "out")[1]
 
 
 @pytest.mark.parametrize(

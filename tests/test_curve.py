@@ -130,6 +130,27 @@ def test_a_collapsed_stage_has_speeds_but_no_factors():
     assert all(math.isnan(whole[name]) for name in (*FACTORS, "geodesic_excess", "polar_share"))
 
 
+def test_a_collapsed_block_is_in_no_mean_and_the_others_are_counted():
+    """Block 1 swaps two points, block 2 collapses all, block 3 draws them apart again."""
+    swap = torch.tensor([[[0.0, 0], [1, 0]], [[1, 0], [0, 0]], [[0, 0], [0, 0]], [[0, 0], [0, 9]]])
+    rows = curve_rows(problems(swap.double()), threads=1)
+    blocks, whole = of(rows)
+    assert blocks[0]["polar_share"] == 1
+    assert all(math.isnan(b[name]) for b in blocks[1:] for name in ("polar_share", "ots"))
+    assert whole["polar_share"] == 1  # not diluted by the energy of the other two
+    found = curve_summary(rows)
+    assert (found["curve_blocks"], found["curve_polar_share"], found["curve_block_ots"]) == (
+        1,
+        1,
+        0,
+    )
+    still = curve_rows(problems(torch.zeros(3, 2, 2, dtype=torch.float64)), threads=1)
+    found = curve_summary(still)
+    assert found["curve_blocks"] == 0
+    assert math.isnan(found["curve_polar_share"])
+    assert math.isnan(found["curve_block_ots"])
+
+
 @pytest.mark.parametrize("layers", ["fully connected", "convolutional"])
 def test_a_network_is_measured_at_its_own_states_next_to_the_untrained_one(layers):
     subject, other = made(("resnet", layers), batch=7), made(("plain", layers))

@@ -236,7 +236,9 @@ def test_without_weights_nothing_can_be_evaluated_and_nothing_is_kept(run):
     assert [row["status"] for row in state.rows.values()] == ["done"]
     assert names(run.root) == ["noise"]
     assert state.complete
-    with pytest.raises(SweepError, match="1 trials are done and kept no weights"):
+    with pytest.raises(
+        SweepError, match=r"no weights were kept .*: fgsm of 1 trial cannot be added"
+    ):
         evaluate(run, {"fgsm": {"levels": [0.0, 1.0]}})
     assert folder.inspect(run.root).weightless == []  # it was not written down either
 

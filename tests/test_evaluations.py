@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tune_jobs.errors import SweepError
-from tune_jobs.evaluations import EARLIER, NAMES, Listed, lacking, read, replaced
+from tune_jobs.evaluations import EARLIER, NAMES, Listed, beyond, earlier, lacking, read, replaced
 
 CHECK = TypeAdapter(Listed).validate_python
 
@@ -96,14 +96,14 @@ def test_lesions_are_of_all_kinds_unless_some_are_chosen():
     assert (some["replacement"], some["units"]) == (["mean"], ["top", "random"])
 
 
-def earlier(name):
+def older(name):
     """The settings of an evaluation as versions recorded them that had fewer."""
-    return {k: v for k, v in read([name])[name].items() if k not in EARLIER[name]}
+    return {k: v for k, v in read([name])[name].items() if k not in EARLIER.get(name, {})}
 
 
 @pytest.mark.parametrize("name", EARLIER)
 def test_an_evaluation_of_an_earlier_version_is_done_under_what_it_measured(name):
-    old = {name: earlier(name)}
+    old = {name: older(name)}
     assert lacking(old, old) == []
     assert lacking(old, {name: old[name] | EARLIER[name]}) == []
     assert lacking({name: old[name] | EARLIER[name]}, old) == []
@@ -111,11 +111,36 @@ def test_an_evaluation_of_an_earlier_version_is_done_under_what_it_measured(name
     assert lacking({}, old) == [name]
 
 
+@pytest.mark.parametrize("name", EARLIER)
+def test_an_evaluation_lacks_only_what_is_new_if_an_earlier_version_made_it(name):
+    old, now = older(name), read([name])[name]
+    assert earlier(name, old, now)
+    assert not earlier(
+        name, old | EARLIER[name], now
+    )  # this version made it: the rest was left out
+    assert not earlier(name, old, now | {("levels" if "levels" in now else "level"): [1.0]})
+    assert not earlier("noise", read(["noise"])["noise"], {"levels": [1.0]})
+
+
 def test_an_evaluation_of_an_earlier_version_is_replaced_with_a_word_about_what_it_measured():
-    old = {name: earlier(name) for name in EARLIER}
+    old = {name: older(name) for name in EARLIER}
     row = {"evaluations": json.dumps(old)}
     assert replaced([row, row], read([])) == [
         "lesion replaces the earlier one of 2 trials (replacement = previous, units = top)",
         "separation replaces the earlier one of 2 trials (controls = false)",
     ]
     assert replaced([row], old) == []
+
+
+def test_what_cannot_be_added_without_weights_is_told_with_what_is_there():
+    old = {name: older(name) for name in ("lesion", "separation", "noise")}
+    assert beyond([old, old, {}], read(["lesion", "separation"])) == [
+        "lesion of 2 trials stays as measured (replacement = previous, units = top); "
+        "replacement = previous, mean, units = top, random cannot be added",
+        "separation of 2 trials stays as measured (controls = false); controls = true cannot be "
+        "added",
+        "lesion of 1 trial cannot be added",
+        "separation of 1 trial cannot be added",
+    ]
+    assert beyond([old], old) == []
+    assert beyond([], read([])) == []

@@ -11,7 +11,7 @@ from unittest import mock
 from urllib.parse import unquote
 
 import pytest
-from made_up import made_up_trial
+from made_up import EVALUATIONS, made_up_trial
 from small_sweeps import add_database
 
 from scoring import places
@@ -20,7 +20,7 @@ from scoring.tables import read_rows, read_table, write_table
 from tune_jobs import mlflow_store
 from tune_jobs.commands import folder as commands
 from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, tracking_uri
-from tune_jobs.tracking import Tracker, is_behind
+from tune_jobs.tracking import METRICS, ROBUSTNESS, TRIAL_TAG, Tracker, is_behind
 
 pytestmark = pytest.mark.ray  # for the warnings that MLflow causes
 
@@ -170,6 +170,31 @@ def test_what_mlflow_has_in_full_is_not_logged_again_in_another_place(tmp_path, 
         assert sync(root) == []
         assert len(runs(root)[2]) == 3
     assert said == []
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.1])
+@pytest.mark.parametrize("tried", [(), ("noise",), ("curve",), tuple(EVALUATIONS)])
+def test_mlflow_gets_at_most_sixteen_keys_whatever_was_measured(
+    tmp_path, logged, tried, validation
+):
+    root = tmp_path / "sweep"
+    shutil.copytree(logged, root)
+    split = {"validation": validation, "validation_accuracy": 0.5} if validation else {}
+    trial = made_up_trial(root, epochs=2, tried=tried, **split)
+    known = {name: 0.5 for name in METRICS if split or name != "validation_accuracy"}
+    epochs = read_rows(str(root), "epochs", trial)
+    write_table(str(root), "epochs", trial, [r | known | {"finished_at": MOMENT} for r in epochs])
+    (row,) = read_table(str(root), "trials").to_pylist()
+    said = []
+    assert Tracker(str(root), "tiny", "", said.append).sync({trial: row}, {trial: "x"}) == [trial]
+    assert said == []
+    (data,) = [run.data for run in runs(root)[2] if run.data.tags.get(TRIAL_TAG) == trial]
+    assert len(data.metrics) <= 16
+    measured = [f"{name}_auc" for name in tried if f"{name}_auc" in ROBUSTNESS]
+    assert data.metrics.keys() == {*known, *measured}
+    for name in ("curve_length_ratio", "curve_speed_variation"):
+        for tag in (name, f"{name}_initial"):
+            assert (f"geosweep.{tag}" in data.tags) == ("curve" in tried)
 
 
 @pytest.mark.parametrize("deleted", ["experiment", "parent", "trial"])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_sweeps import add_database, geosweep
 
+from analysis import claims, correlation, figures, report, tables
 from models import datasets
 from models.config import TrialConfig
 from models.files import given_path
@@ -139,6 +140,71 @@ def test_a_path_in_a_command_that_a_message_shows_is_one_argument_on_one_line(na
     assert text.isprintable()
     said = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True).stdout
     assert said in (f"{name}\0".encode(), f"./{name}\0".encode())
+
+
+BREAKING = [
+    "two\nlines",
+    "tab\there",
+    "\x1b[31mred",
+    "clear\x1b[2J\n",
+    "cr\rhere",
+    "\u2028",
+    "\u202e",
+]
+WAYS = {  # what a user may name -> a command that fails and quotes it
+    "a folder that is not there": ["status", "{0}"],
+    "a folder to evaluate": ["evaluate", "{0}"],
+    "a folder to serve": ["ui", "{0}"],
+    "a folder to bring up to date": ["sync", "{0}"],
+    "--out, a file": ["run", "demo", "--out", "{0}.npz"],
+    "--out, of a sweep that is not there": ["run", "{0}", "--out", "{0}"],
+    "a sweep file": ["run", "{0}.yaml"],
+    "a value": ["run", "demo", "--set", "gamma={0}"],
+    "a field": ["run", "demo", "--set", "{0}=1"],
+    "an unknown data set": ["run", "demo", "--set", "dataset={0}"],
+    "a data set": ["run", "demo", "--set", "dataset={0}.npz"],
+    "an evaluation": ["evaluate", "there", "{0}"],
+    "a setting of an evaluation": ["evaluate", "there", "--set", "noise.levels={0}"],
+    "a folder of data": ["run", "demo", "--data", "{0}"],
+    "a model": ["probe", "{0}", "--data", "{0}.npz"],
+    "data of a model": ["probe", "torchvision:resnet18", "--data", "{0}.npz"],
+    "a cluster": ["status", "{0}", "--cluster", "{0}"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", BREAKING, ids=ascii)
+def test_an_error_is_one_printable_line_whatever_the_name_it_quotes(
+    tmp_path, monkeypatch, capsys, way, name
+):
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}.yaml").write_text("gama: 1")
+    Path(f"{name}.npz").write_bytes(b"no arrays")
+    code, said = geosweep(*(word.format(name) for word in WAYS[way]))
+    assert code == 2, said
+    assert said.startswith("geosweep: ")
+    assert said.endswith("\n")
+    (line,) = said[:-1].split("\n")
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("name", BREAKING, ids=ascii)
+@pytest.mark.parametrize("script", [report, tables, claims, figures, correlation])
+def test_an_error_of_a_script_is_one_printable_line_too(capsys, name, script):
+    assert script.main([f"/nowhere/{name}"]) == 2
+    (line,) = capsys.readouterr().err[:-1].split("\n")
+    assert line.isprintable()
+    assert line.startswith(f"{script.__name__}: /nowhere/")
+
+
+def test_each_problem_of_a_sweep_file_has_a_line_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("two\nlines.yaml").write_text("gamma: -1\nepochs: many\n")
+    code, said = geosweep("run", "two\nlines.yaml")
+    assert code == 2
+    assert len(said.splitlines()) == 2
+    assert "gamma = -1" in said
+    assert "epochs = 'many'" in said
 
 
 COMMAND = re.compile(

@@ -24,7 +24,7 @@ from tune_jobs import checkpoints, folder, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.commands.ending import results_table
 from tune_jobs.errors import SweepError
-from tune_jobs.tracking import CURVE, METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
+from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
 from tune_jobs.tuning import Setup, Stop
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
@@ -137,7 +137,7 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(finished):
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.params["gamma"] == "0.001"
         assert set(child.data.metrics) <= {*METRICS, *ROBUSTNESS}
-        assert len({*METRICS, *ROBUSTNESS, *CURVE}) <= 18
+        assert len({*METRICS, *ROBUSTNESS}) <= 16
         assert float(child.data.tags["geosweep.ots_random"]) == pytest.approx(1 / 60, rel=1e-5)
         steps = [m.step for m in client.get_metric_history(child.info.run_id, "lss")]
         assert steps == [0, 1, 2]

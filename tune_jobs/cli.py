@@ -60,7 +60,10 @@ def main() -> NoReturn:
     except Damaged as error:
         terminal.complain(f"{error}; geosweep run sets it aside")
         sys.exit(2)
-    except (SweepError, StoreError, DataError) as error:
+    except SweepError as error:
+        terminal.complain(*map(str, error.args))
+        sys.exit(2)
+    except (StoreError, DataError) as error:
         terminal.complain(str(error))
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):

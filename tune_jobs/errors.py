@@ -11,7 +11,18 @@ NAMED = re.compile(rf"{FULL}: '([^']+)'")
 
 
 class SweepError(ValueError):
-    """A sweep cannot be run; the message names the file, the field and what is allowed."""
+    """A sweep cannot be run; the message names the file, the field and what is allowed.
+
+    Args:
+        lines: of the message, one for each problem. A line break within one of them is part of a
+            name or a value, and is shown as such.
+    """
+
+    def __init__(self, *lines: str):
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 def no_space(error: BaseException) -> bool:

@@ -175,6 +175,45 @@ def lacking(done: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def earlier(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an evaluation lacks only what the version that made it did not have.
+
+    Args:
+        name: of the evaluation.
+        done: its recorded settings.
+        wanted: the settings it should have.
+
+    >>> earlier("separation", {"level": 32.0}, {"level": 32.0, "controls": True})
+    True
+    """
+    new = EARLIER.get(name, {}).keys()
+    known = {field: value for field, value in wanted.items() if field not in new}
+    return bool(new) and not new & done.keys() and dict(done) == known
+
+
+def beyond(done: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:
+    """Describe what trials without weights lack of the wanted evaluations, and what they have.
+
+    Args:
+        done: settings of the evaluations of each trial, by name.
+        wanted: settings of those that should be there.
+
+    >>> beyond([{"pgd": {"steps": 5}}] * 2, {"pgd": {"steps": 9}, "noise": {"seed": 0}})
+    ['pgd of 2 trials stays as measured (steps = 5); steps = 9 cannot be added', \
+'noise of 2 trials cannot be added']
+    """
+    found: Counter[str] = Counter()
+    for has in done:
+        for name in lacking(has, wanted):
+            if name in has:
+                old, new = _differences(name, has[name], wanted[name])
+                rest = f"stays as measured ({old}); {new} cannot be added"
+            else:
+                rest = "cannot be added"
+            found[f"{name} of {{}} {rest}"] += 1
+    return [line.format(_trials(n)) for line, n in found.items()]
+
+
 def listed(given: Any) -> Any:
     """Turn ``all``, a name, a list of names or a mapping into a mapping from names to settings."""
     if given is None:
@@ -244,7 +283,7 @@ def read(
     try:
         return Evaluations.model_validate(content).asked()
     except ValidationError as error:
-        raise SweepError("\n".join(map(_line, error.errors(include_url=False)))) from None
+        raise SweepError(*map(_line, error.errors(include_url=False))) from None
 
 
 def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:
@@ -261,10 +300,20 @@ def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> li
     for row in rows:
         has = json.loads(row["evaluations"] or "{}")
         for name in (name for name in lacking(has, wanted) if name in has):
-            before, after = measured(name, has[name]), measured(name, wanted[name])
-            old = {n: v for n, v in before.items() if after.get(n) != v}
-            found[f"{name} replaces the earlier one of {{}} ({_told(old)})"] += 1
-    return [line.format(f"{n} trial{'s' * (n > 1)}") for line, n in found.items()]
+            old, _ = _differences(name, has[name], wanted[name])
+            found[f"{name} replaces the earlier one of {{}} ({old})"] += 1
+    return [line.format(_trials(n)) for line, n in found.items()]
+
+
+def _differences(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, str]:
+    """The settings in which an evaluation differs from the wanted one: what it has, what not."""
+    before, after = measured(name, done), measured(name, wanted)
+    other = [field for field, value in before.items() if after.get(field) != value]
+    return _told({f: before[f] for f in other}), _told({f: after[f] for f in other if f in after})
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count > 1)}"
 
 
 def changed(asked: Mapping[str, Mapping[str, Any]]) -> str:

@@ -49,7 +49,7 @@ def explain(
     places: Places,
     models: Mapping[str, Any],
     aliases: Mapping[str, str],
-) -> str:
+) -> list[str]:
     """Explain errors in lines that name the file, the field, its value and what it should be.
 
     Args:
@@ -63,7 +63,7 @@ def explain(
     lines = [_line(source, problem, places, models, aliases) for problem in problems[:MOST_LINES]]
     if len(problems) > MOST_LINES:
         lines.append(f"{source}: and {len(problems) - MOST_LINES} more problems like these")
-    return "\n".join(lines)
+    return lines
 
 
 def _line(

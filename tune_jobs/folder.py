@@ -19,7 +19,7 @@ from scoring.places import argument
 from scoring.rows import has_all_scores
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
-from tune_jobs.evaluations import lacking
+from tune_jobs.evaluations import beyond, earlier, lacking
 from tune_jobs.kept import Description, Progress, wrong
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
@@ -61,6 +61,7 @@ class State:
     to_suggest: int  # number of cells that a search has not suggested yet
     unevaluated: list[TrialConfig]  # done, lack an evaluation, and have weights for it
     weightless: list[str]  # done and lack an evaluation, but kept no weights for it
+    older: list[str] = field(default_factory=list)  # likewise, but lack only parts that are new
     evaluations: Mapping[str, Any] = field(default_factory=dict)  # wanted ones, by name
     worked: bool = False  # whether this run had something to do
     interrupted: bool = False  # whether Ctrl-C ended the run
@@ -85,6 +86,12 @@ class State:
     def complete(self) -> bool:
         """Whether nothing is left to train, to score, to suggest or to evaluate."""
         return not (self.missing or self.scoring or self.to_suggest or self.unevaluated)
+
+    @property
+    def unreachable(self) -> list[str]:
+        """What cannot be evaluated because weights were not kept, in words."""
+        rows = [self.rows[trial] for trial in (*self.weightless, *self.older)]
+        return beyond(map(_evaluations, rows), self.evaluations)
 
 
 def absolute(out: str) -> str:
@@ -171,6 +178,7 @@ def claim(
         "scheduler": sweep.scheduler and sweep.scheduler.model_dump(),
         "evaluations": sweep.evaluations,
         "keep": sweep.keep,
+        "precision": sweep.precision or (known or {}).get("precision", ""),
         "resources": sweep.resources.model_dump(),
         "notes": list(notes),
         "trials": cells,
@@ -224,6 +232,11 @@ def objectives(root: str) -> Mapping[str, str] | None:
     known = _read(root)
     search = known.get("search") if known else None
     return search.get("objectives") if search else None
+
+
+def precision(root: str) -> str:
+    """What ``precision: auto`` stands for in a folder; empty if it was never asked for there."""
+    return (_read(root) or {}).get("precision", "")
 
 
 def begun(root: str) -> set[str]:
@@ -296,6 +309,8 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     for trial in rows.keys() - tried:  # its table may have been deleted
         rows[trial] = rows[trial] | {"evaluations": None}
     lacks = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
+    weightless = [t.trial for t in lacks if t.trial not in kept]
+    older = [trial for trial in weightless if _is_earlier(rows[trial], asked)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
     return State(
@@ -311,17 +326,28 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         extra=extra,
         to_suggest=to_suggest,
         unevaluated=[t for t in lacks if t.trial in kept],
-        weightless=[t.trial for t in lacks if t.trial not in kept],
+        weightless=[trial for trial in weightless if trial not in older],
+        older=older,
         evaluations=asked,
     )
 
 
+def _evaluations(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a trial's evaluations, by name."""
+    has = json.loads(row["evaluations"] or "{}")
+    return has | {"scores": {}} if has_all_scores(row) else has
+
+
 def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a trial is done but lacks a wanted evaluation, or has it with other settings."""
-    has = json.loads(row["evaluations"] or "{}")
-    if has_all_scores(row):
-        has["scores"] = {}
-    return row["status"] == "done" and bool(lacking(has, wanted))
+    return row["status"] == "done" and bool(lacking(_evaluations(row), wanted))
+
+
+def _is_earlier(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether all that a trial lacks are parts that earlier versions did not measure."""
+    has = _evaluations(row)
+    lacks = lacking(has, wanted)
+    return all(name in has and earlier(name, has[name], wanted[name]) for name in lacks)
 
 
 def progress(root: str) -> dict[str, Any] | None:

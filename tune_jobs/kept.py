@@ -3,7 +3,7 @@
 Files are checked when they are read, so that a changed one is named and costs no traceback.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,6 +33,7 @@ class Description(_Part):
     evaluations: dict[str, dict[str, Any]] = {}
     resources: Resources = Resources()
     keep: Keep = "final"
+    precision: Literal["", "float32", "bfloat16"] = ""
 
 
 class _Running(_Part):

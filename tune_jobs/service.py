@@ -25,8 +25,10 @@ from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
+from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
+from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
 
 
@@ -59,7 +61,7 @@ def check(
     if data is not None and not os.path.isdir(given_path(data)):
         raise SweepError(f"--data {plain(data)}: no such folder")
     root = folder.path_of(sweep.name, out)
-    sweep = as_begun(sweep, folder.objectives(root) if sweep.implied else None)
+    sweep = resolved(as_begun(sweep, folder.objectives(root) if sweep.implied else None), root)
     processes.expected_gpus()
     here = _is_here(address)
     if here:
@@ -184,11 +186,9 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
             raise SweepError(f"{root}: no trial is done yet; geosweep run trains them")
-        if state.weightless and not (state.unevaluated or state.scoring):
-            raise SweepError(
-                f"{root}: {len(state.weightless)} trials are done and kept no weights "
-                "(keep: none), so they can no longer be evaluated"
-            )
+        if state.unreachable and not (state.unevaluated or state.scoring):
+            told = "; ".join(state.unreachable)
+            raise SweepError(f"{root}: no weights were kept (keep: none): {told}")
         folder.request_evaluations(root, wanted)
         if state.unevaluated or state.scoring:
             state = replace(state, missing=[], begun=[], to_suggest=0)
@@ -208,7 +208,7 @@ def _prepare(request: folder.Request, console: Console) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _same_data(request: folder.Request) -> None:

@@ -36,6 +36,7 @@ from tune_jobs.explain import Places, at, explain
 from tune_jobs.search import OF_VALIDATION, Asha, Search, Space, Span, Spans, size
 
 Keep = Literal["final", "best", "none"]  # weights of a trial that is done
+AUTO = "auto"  # a precision: see tune_jobs.precision
 
 ALIASES = {"K": "stages", "m": "points"}
 ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
@@ -133,6 +134,11 @@ class SweepFile(Axes):
     zip: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     exclude: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     resources: Resources = Resources()
+    precision: Annotated[
+        list[Literal["float32", "bfloat16", "auto"]],
+        BeforeValidator(_listed),
+        Field(min_length=1, default_factory=lambda: ["float32"]),
+    ]
     search: Annotated[Search, BeforeValidator(_method)] | None = None
     scheduler: Annotated[Asha, BeforeValidator(_method)] | None = None
     evaluations: Listed = Evaluations()
@@ -160,6 +166,7 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
+    precision: str = ""  # of all trials if it was auto, which it is until it is resolved
     implied: bool = False  # the search named neither objectives nor a validation split
     text: str = ""  # content of the file, which can be read once only if it is a pipe
 
@@ -192,8 +199,9 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         content |= {name: [span.low, span.high] for name, span in spans.items()}
         file = SweepFile.model_validate(content)
     except ValidationError as error:
-        raise SweepError(explain(where, error, places, SECTIONS, ALIASES)) from None
+        raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
     implied = _hold_out(where, file, places)
+    precision = _taken_out(where, file, places)
     name = file.name or _stem(path, where)
     axes, fixed = space(where, file, places, spans)
     search = file.search
@@ -213,6 +221,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         fixed=fixed,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
+        precision=precision,
     )
 
 
@@ -245,6 +254,26 @@ def _hold_out(where: str, file: Any, places: Places) -> bool:
                 f"every cell; add validation: {HELD_OUT}"
             )
     return added
+
+
+def _taken_out(where: str, file: Any, places: Places) -> str:
+    """Take ``precision: auto`` out of a file; :func:`tune_jobs.precision.resolved` puts it back.
+
+    Returns:
+        ``auto``, or nothing if the file does not have it.
+
+    Raises:
+        SweepError: there are other precisions beside it.
+    """
+    if AUTO not in file.given().get("precision", []):
+        return ""
+    if len(file.precision) > 1 or any("precision" in group.given() for group in file.exclude):
+        raise SweepError(
+            f"{at(where, places, 'precision')}: precision: auto stands alone, as a sweep with it "
+            "has one precision; give auto, or float32 and bfloat16"
+        )
+    file.precision = ["float32"]
+    return AUTO
 
 
 def as_begun(sweep: Sweep, objectives: Mapping[str, str] | None) -> Sweep:
@@ -337,8 +366,8 @@ def _trials(where: str, file: Any, places: Places) -> list[TrialConfig]:
         try:
             config = TrialConfig.model_validate(cell)
         except ValidationError as error:
-            told = explain(where, error, places, SECTIONS, ALIASES)
-            raise SweepError(f"{told} (in the cell {short(cell)})") from None
+            *lines, last = explain(where, error, places, SECTIONS, ALIASES)
+            raise SweepError(*lines, f"{last} (in the cell {short(cell)})") from None
         trials.setdefault(config.trial, config)
     if not trials:
         start = at(where, places, "exclude")

@@ -26,6 +26,7 @@ SEQUENCE = re.compile(
 )
 # Single characters: C0 and C1 controls except tab and newline, line separators, direction controls,
 # and the surrogates that stand for bytes of a file name that are not UTF-8.
+BREAKS = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\u2028": r"\u2028", "\u2029": r"\u2029"}
 CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
     r"\ud800-\udfff]"
@@ -76,11 +77,23 @@ def say(text: str, end: str = "\n") -> None:
     print(clean(text), end=end, flush=True)
 
 
-def complain(text: str) -> None:
-    """Print an error or a warning on standard error."""
+def one_line(text: str) -> str:
+    r"""A message on one line, whatever is in the names and paths that it quotes.
+
+    >>> one_line("runs/two\nlines: no results in it")
+    'runs/two\\nlines: no results in it'
+    """
+    for letter, shown in BREAKS.items():
+        text = text.replace(letter, shown)
+    return clean(text)
+
+
+def complain(*lines: str) -> None:
+    """Print an error or a warning on standard error: each problem on a line of its own."""
+    text = "\n".join(map(one_line, lines))
     if len(text) > MOST:
         text = f"{text[: MOST // 2]} ... {text[-MOST // 2 :]}"
-    print(f"geosweep: {clean(text)}", file=sys.stderr, flush=True)
+    print(f"geosweep: {text}", file=sys.stderr, flush=True)
 
 
 def never_fail_to_encode() -> None:

@@ -34,7 +34,7 @@ from tune_jobs.mlflow_store import (
 TRIAL_TAG = "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
 PAUSE = 60.0  # seconds to wait after a failure before trying MLflow again
-METRICS = (  # kept short, 18 with all evaluations: many keys make MLflow's pages slow
+METRICS = (  # at most 16 with all evaluations: many keys make MLflow's pages slow
     "train_loss",
     "train_accuracy",
     "clean_train_accuracy",
@@ -50,10 +50,11 @@ METRICS = (  # kept short, 18 with all evaluations: many keys make MLflow's page
 )
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc")  # if measured
-CURVE = ("curve_length_ratio", "curve_speed_variation")  # likewise; before training, too
-TAGS = (  # scores beside the metrics, and random baselines: OTS 1/m, LSS sqrt(n)
+TAGS = (  # scores beside the metrics, and their baselines: OTS 1/m, LSS sqrt(n), before training
     *("suboptimality", "ots_random", "lss_random", "lss_scaled", "relative_energy", "nc1"),
     *("effective_rank", "fuzziness_slope"),
+    *("curve_length_ratio", "curve_length_ratio_initial"),  # if measured
+    *("curve_speed_variation", "curve_speed_variation_initial"),
 )
 
 
@@ -251,10 +252,9 @@ class Tracker:
                     file.parent.mkdir(parents=True)
                     file.write_bytes(content)
             self._client.log_artifacts(run, folder)
-        initial = {name: row[f"{name}_initial"] for name in (*ENDS, *CURVE)}
+        initial = {name: row[f"{name}_initial"] for name in ENDS}
         self._log(trial, initial, 0, initial, row["trained_at"])
-        measured = (*ENDS, *ROBUSTNESS, *CURVE)
-        self._log(trial, row, row["epochs_done"], measured, row["trained_at"])
+        self._log(trial, row, row["epochs_done"], (*ENDS, *ROBUSTNESS), row["trained_at"])
         for name in TAGS:
             if row.get(name) is not None:
                 self._client.set_tag(run, f"geosweep.{name}", f"{row[name]:.6g}")

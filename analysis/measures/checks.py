@@ -38,6 +38,15 @@ def _gammas(trials: pd.DataFrame) -> list[float]:
     return sorted(trials.gamma.unique())
 
 
+def _sizes(trials: pd.DataFrame, score: str) -> list[str]:
+    """The number of points behind a score of an evaluation, which has its own; else nothing."""
+    if score.startswith("mixed_ratio"):
+        return [f"m = {span(trials.separation_m)}"]
+    if score.startswith("curve_"):
+        return [f"m = {span(trials.curve_m)}"]
+    return [f"m = {span(trials.m)}"] if score.endswith(("_lost", "_variation")) else []
+
+
 def decay_lowers(score: str, *only: str) -> Check:
     """Compare a score at each gamma in (0, 0.1] with that of the same network at gamma 0.
 
@@ -66,8 +75,7 @@ def training_lowers(score: str, *only: str) -> Check:
         for key, trials in evidence.strata():
             for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
                 here = _at(trials, gamma)
-                size = [f"m = {span(here.curve_m)}"] if score.startswith("curve_") else []
-                where = place(key, f"γ = {gamma:g}", *size)
+                where = place(key, f"γ = {gamma:g}", *_sizes(here, score))
                 names = ("before training", "after it")
                 yield from paired(where, names, here[f"{score}_initial"], here[score], -1)
 
@@ -120,7 +128,7 @@ def networks(score: str, sign: int, least: float = 0, several: bool = False) -> 
             for gamma in _gammas(trials):
                 here = _at(trials, gamma)
                 plain, resnet = (here[here.network == n][score] for n in ("plain", "resnet"))
-                where = place(key, f"γ = {gamma:g}", m="ots" in score)
+                where = place(key, f"γ = {gamma:g}", *_sizes(here, score), m="ots" in score)
                 yield from compare(where, ("plain", "ResNet"), plain, resnet, sign, least)
 
     return check
@@ -324,7 +332,8 @@ def units(flat: float, lost: str = "lesion_lost") -> Check:
         yield from networks(lost, -1)(evidence)
         for key, trials in evidence.strata("network"):
             for gamma, here in trials[trials.network == "resnet"].groupby("gamma"):
-                where = place(key | {"network": "resnet"}, f"γ = {gamma:g}")
+                sizes = _sizes(here, lost)
+                where = place(key | {"network": "resnet"}, f"γ = {gamma:g}", *sizes)
                 yield from reaches(where, here[lost], flat, -1)
 
     return check
@@ -349,11 +358,13 @@ def mixed_first(evidence: Evidence) -> Iterator[Comparison]:
         for gamma, here in trials.groupby("gamma"):
             after, before = here[MATCHED], here[f"{MATCHED}_initial"].clip(lower=1)
             names = ("before training (or 1)", "after it")
-            yield from paired(place(key, f"γ = {gamma:g}"), names, before, after, 1)
+            where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
+            yield from paired(where, names, before, after, 1)
 
 
 def mixed_first_untrained(evidence: Evidence) -> Iterator[Comparison]:
     """Check whether the untrained network mixes up the closest tracks more often than all."""
     for key, trials in evidence.strata():
         for gamma, here in trials.groupby("gamma"):
-            yield from reaches(place(key, f"γ = {gamma:g}"), here[f"{MATCHED}_initial"], 1, 1)
+            where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
+            yield from reaches(where, here[f"{MATCHED}_initial"], 1, 1)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.measures.association import association
 from analysis.measures.cells import as_strings, other_settings, varying, without_collapsed
-from analysis.measures.layout import heading, network_name
+from analysis.measures.layout import heading, network_name, plural
 from analysis.measures.means import student, welch
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.robustness import of_trials
@@ -86,7 +86,8 @@ def compare(
         The comparison; nothing if a side has no finite value.
     """
     for told, x, y in _sides(names, a, b):
-        change, _, p = welch(x, y, sign * least)
+        change, half, p = welch(x, y, sign * least)
+        told += f" ({_difference(change, half)}, {_seeds(x, y)})"
         yield Comparison(where, told, sign * change > least, p)
 
 
@@ -99,9 +100,10 @@ def equal(
     tests (Schuirmann 1987, J. Pharmacokin. Biopharm. 15, 657), each at 0.025.
     """
     for told, x, y in _sides(names, a, b):
-        change = abs(float(y.mean() - x.mean()))
+        change, half, _ = welch(x, y)
         p = float(np.max([welch(x, y, edge)[2] for edge in (-margin, margin)]))
-        yield Comparison(where, f"{told} (margin {margin:g})", change < margin, p)
+        told += f" ({_difference(change, half)}, margin {margin:g}, {_seeds(x, y)})"
+        yield Comparison(where, told, abs(change) < margin, p)
 
 
 def paired(
@@ -118,7 +120,8 @@ def paired(
     """
     both = np.isfinite(a.to_numpy("float64")) & np.isfinite(b.to_numpy("float64"))
     for told, x, y in _sides(names, a[both], b[both]):
-        change, _, p = student(y - x, scale=max(abs(x).max(), abs(y).max()))
+        change, half, p = student(y - x, scale=max(abs(x).max(), abs(y).max()))
+        told += f" ({_difference(change, half)}, {_seeds(x)})"
         yield Comparison(where, told, sign * change > 0, p)
 
 
@@ -126,8 +129,8 @@ def reaches(where: str, values: pd.Series, limit: float, sign: int) -> Iterator[
     """Compare a mean over seeds with a limit: it should be above (+1) or below (-1)."""
     x = values[np.isfinite(values)].to_numpy("float64")
     if len(x):
-        mean, _, p = student(x, limit)
-        told = f"{_number(values, mean)} (limit {limit:g})"
+        mean, half, p = student(x, limit)
+        told = f"{_number(values, mean)}{_around(half)} (limit {limit:g}), {_seeds(x)}"
         yield Comparison(where, told, sign * (mean - limit) > 0, p)
 
 
@@ -143,7 +146,7 @@ def falls(where: str, trials: pd.DataFrame, x: str, y: str) -> Iterator[Comparis
     if np.isnan(value):
         return
     p = found["p"] if seeds > 1 else np.nan
-    told = f"Spearman ρ {value:+.2f} over γ (n = {found['n']}"
+    told = f"Spearman ρ {value:+.2f} over γ (n = {found['n']}, {plural(seeds, 'seed')}"
     told += f", p = {p:.2g})" if np.isfinite(p) else ")"
     yield Comparison(where, told, value < 0, p)
 
@@ -180,6 +183,23 @@ def _sides(
     x, y = (side[np.isfinite(side)].to_numpy("float64") for side in (a, b))
     if len(x) and len(y):
         yield f"{_number(a, x.mean())} {names[0]}, {y.mean():.3g} {names[1]}", x, y
+
+
+def _difference(change: float, half: float) -> str:
+    """A difference of means with the half-width of its 95% interval, if it has one."""
+    return f"difference {change:+.2g}{_around(half)}"
+
+
+def _around(half: float) -> str:
+    return f" ± {half:.2g}" if np.isfinite(half) else ""
+
+
+def _seeds(x: np.ndarray, *other: np.ndarray) -> str:
+    """How many seeds each side has: ``5 seeds``, ``5 and 4 seeds``."""
+    counts = list(dict.fromkeys(len(side) for side in (x, *other)))
+    if len(counts) == 1:
+        return plural(counts[0], "seed")
+    return f"{' and '.join(map(str, counts))} seeds"
 
 
 def _number(values: pd.Series, mean: float) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.measures.cells import CELL, done, mean_interval, varying
 from analysis.measures.layout import network_name, plural, span
+from analysis.measures.means import over_seeds
 from analysis.results import Results
 
 COLUMNS = ["trial", "evaluation", "stage", "block", "m", "speed"]  # of the robustness table
@@ -82,29 +83,33 @@ def sentences(results: Results) -> list[str]:
         if not len(known):
             continue
         seeds = plural(known.seed.nunique(), "seed")
-        speed, before = _means(known, "curve_speed_variation")
-        length, length_before = _means(known, "curve_length_ratio", geometric=True)
-        name = network_name(network)
+        name, speed = network_name(network), "curve_speed_variation"
         told = (
-            f"{name[0].upper() + name[1:]}: the curve of measures is {length:.2f} times as long as "
-            f"the geodesic (before training {length_before:.2f}), and its speed varies by "
-            f"{speed:.0%} over blocks (before training {before:.0%}; the geodesic has 0%)"
+            f"{name[0].upper() + name[1:]}: the curve of measures is {_ratio(known)} times as long "
+            f"as the geodesic (before training {_ratio(known, '_initial')}), and its speed varies "
+            f"by {_mean(known, speed, '.0%')} over blocks (before training "
+            f"{_mean(known, f'{speed}_initial', '.0%')}; the geodesic has 0%)"
         )
-        ots = [known[f"curve_block_ots{end}"].mean() for end in ("", "_initial", "_shuffled")]
-        if np.isfinite(ots).all():
+        ots = [f"curve_block_ots{end}" for end in ("", "_initial", "_shuffled")]
+        if np.isfinite(known[ots].astype("float64").mean()).all():
+            after, before, shuffled = (_mean(known, column, ".3f") for column in ots)
             told += (
-                f". Single blocks have OTS {ots[0]:.3f}; before training {ots[1]:.3f}, of shuffled "
-                f"displacements {ots[2]:.3f}"
+                f". Single blocks have OTS {after}; before training {before}, of shuffled "
+                f"displacements {shuffled}"
             )
         said.append(f"{told} ({plural(len(known), 'trial')}, {seeds}, m = {span(known.curve_m)}).")
     return said
 
 
-def _means(trials: pd.DataFrame, score: str, geometric: bool = False) -> tuple[float, float]:
-    """The means over trials of a number after training and before."""
-    numbers = [trials[f"{score}{end}"].astype("float64") for end in ("", "_initial")]
-    if geometric:
-        after, before = (float(np.exp(np.log(x).mean())) for x in numbers)
-    else:
-        after, before = (float(x.mean()) for x in numbers)
-    return after, before
+def _mean(trials: pd.DataFrame, column: str, form: str) -> str:
+    """The mean over trials of a column as a text, with its interval over seeds if it has one."""
+    mean, half = over_seeds(trials.dropna(subset=column), column)
+    return f"{mean:{form}}" + (f" ± {half:{form}}" if np.isfinite(half) else "")
+
+
+def _ratio(trials: pd.DataFrame, end: str = "") -> str:
+    """The geometric mean of the length ratio as a text, with the ends of its interval."""
+    logarithm = np.log(trials[f"curve_length_ratio{end}"].astype("float64"))
+    mean, half = over_seeds(trials.assign(logarithm=logarithm), "logarithm")
+    ends = f" ({np.exp(mean - half):.2f} to {np.exp(mean + half):.2f})"
+    return f"{np.exp(mean):.2f}{ends if np.isfinite(half) else ''}"

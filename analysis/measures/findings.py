@@ -6,11 +6,11 @@ than an untrained plain network, so "lower than plain" alone shows nothing about
 
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
+from analysis.measures.factors import finite, typical
 from analysis.measures.layout import network_name, plural, sample, span
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
@@ -18,8 +18,6 @@ from analysis.results import Results
 
 STILL = 1e-4  # A stage counts as the identity if its mean squared step is below this x its spread.
 PROVED = 1e-9  # An assignment counts as optimal if its cost exceeds the lower bound by this share.
-CHANGED = 1.05  # A factor of the excess counts as unchanged if it changes by less than 5%.
-FACTORS = {"straightness_factor": "Straightness factor", "transport_factor": "Transport factor"}
 LIMITS = f"LSS ≤ {STRAIGHT} and OTS ≥ {OPTIMAL} after training but not before"
 ENDS = {  # how a trial may end, in words
     "done": "done",
@@ -35,7 +33,6 @@ class Headline(NamedTuple):
     verdict: str
     number: str  # with its name; empty if there is none
     baseline: str  # which cells the number is from, and its baselines
-    factors: tuple[str, ...] = ()  # for each network, which factor of the number has changed
     limits: str = LIMITS  # when a cell counts as learned
 
 
@@ -53,18 +50,17 @@ def headline(cells: pd.DataFrame) -> Headline:
     number, baseline = _excess(trained)
     if not number:
         number, baseline = _line_shape(trained)
-    factors = tuple(_factors(trained))
     scored = trained[trained.lss.notna() & trained.ots.notna()]
     if not len(scored):
         verdict = "Whether the geodesic was learned is unknown: no cell has both LSS and OTS."
-        return Headline(verdict, number, baseline, factors)
+        return Headline(verdict, number, baseline)
     count, learned = len(scored), int(_learned(scored).sum())
     free = int(_free(scored).sum())
     if count == 1:
         verdict = f"The network {'learned' if learned else 'did not learn'} the geodesic."
         if free:
             verdict = "The geodesic was free: the network was near it before training, too."
-        return Headline(verdict, number, baseline, factors)
+        return Headline(verdict, number, baseline)
     if not learned:
         verdict = f"None of the {count} cells learned the geodesic."
     elif learned == count:
@@ -74,15 +70,15 @@ def headline(cells: pd.DataFrame) -> Headline:
     if free:
         verdict += f" It was free in {free}: {'that one was' if free == 1 else 'they were'} near "
         verdict += "it before training, too."
-    return Headline(verdict, number, baseline, factors)
+    return Headline(verdict, number, baseline)
 
 
 def _excess(trained: pd.DataFrame) -> tuple[str, str]:
     """The geodesic excess after training, and its baselines; empty where it is unknown."""
-    known = _finite(trained, ["geodesic_excess"])
+    known = finite(trained, ["geodesic_excess"])
     if not len(known):
         return "", ""
-    after, before = _typical(known, "geodesic_excess")
+    after, before = typical(known, "geodesic_excess")
     mean = "of one cell" if len(known) == 1 else f"geometric mean of {len(known)} cells"
     return (
         f"Geodesic excess {after:.2f}",
@@ -93,7 +89,7 @@ def _excess(trained: pd.DataFrame) -> tuple[str, str]:
 
 def _line_shape(trained: pd.DataFrame) -> tuple[str, str]:
     """LSS after training, and its baselines; empty where it is unknown."""
-    known = _finite(trained, ["lss"])
+    known = finite(trained, ["lss"])
     if not len(known):
         return "", ""
     median = "of one cell" if len(known) == 1 else f"median of {len(known)} cells"
@@ -102,58 +98,6 @@ def _line_shape(trained: pd.DataFrame) -> tuple[str, str]:
         f"after training ({median}); before training {known.lss_initial.median():.2f}; "
         f"a straight line has 1; {sample(known)}",
     )
-
-
-def _factors(trained: pd.DataFrame) -> list[str]:
-    """For each network, which factor of its excess was there before training and which changed."""
-    said = []
-    known = _finite(trained, ["geodesic_excess", *FACTORS])
-    for network, rows in known.groupby("network", observed=True):
-        after, before = _typical(rows, "geodesic_excess")
-        name = network_name(network)
-        parts = [_change(rows, column) for column in FACTORS]
-        told = (
-            f"{name[0].upper() + name[1:]}: geodesic excess {before:.2f} before training, "
-            f"{after:.2f} after. {parts[0]} {parts[1]}"
-        )
-        free = rows.dropna(subset=["ots", "ots_initial", "ots_shuffled"])
-        if len(free):
-            told += (
-                f" OTS {free.ots.mean():.3f} (m = {span(free.m)}); before training "
-                f"{free.ots_initial.mean():.3f}, of shuffled displacements "
-                f"{free.ots_shuffled.mean():.3f}."
-            )
-        said.append(told)
-    return said
-
-
-def _change(cells: pd.DataFrame, column: str) -> str:
-    """How training changed a factor, and whether it was near 1 all along."""
-    factor, (after, before) = FACTORS[column], _typical(cells, column)
-    fell = int((cells[column] < cells[f"{column}_initial"]).sum())
-    ends = f"from {before:.2f} to {after:.2f} (lower in {fell} of {plural(len(cells), 'cell')})"
-    if after < before / CHANGED:
-        return f"{factor} fell {ends}: learned{'' if after <= CHANGED else ' in part'}."
-    if after > before * CHANGED:
-        return f"{factor} rose {ends}: away from the geodesic."
-    if before <= CHANGED:
-        return f"{factor} was {before:.2f} before training and is {after:.2f}: free."
-    return f"{factor} was {before:.2f} before training and is {after:.2f}: hardly changed."
-
-
-def _finite(cells: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
-    """The cells where these scores are finite, after training and before."""
-    both = [*scores, *(f"{score}_initial" for score in scores)]
-    return cells.replace([np.inf, -np.inf], np.nan).dropna(subset=both)
-
-
-def _typical(cells: pd.DataFrame, factor: str) -> tuple[float, float]:
-    """The geometric means over cells of a factor, after training and before."""
-    after, before = (
-        float(np.exp(np.log(cells[f"{factor}{when}"].astype("float64")).mean()))
-        for when in ("", "_initial")
-    )
-    return after, before
 
 
 def _learned(cells: pd.DataFrame) -> pd.Series:

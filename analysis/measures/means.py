@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from analysis.measures.cells import CONSTANT
@@ -58,3 +59,26 @@ def welch(x: np.ndarray, y: np.ndarray, least: float = 0) -> Tested:
         test = stats.ttest_ind(y - least, x, equal_var=False)
     low, high = test.confidence_interval(0.95)
     return change, float(high - low) / 2, float(np.asarray(test)[1])
+
+
+def over_seeds(trials: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Mean of a column over trials, with the half-width of its 95% interval over seeds.
+
+    Trials of one seed share weights and order of data. So each seed gives one number, the mean over
+    its trials, and the interval is Student's over these.
+
+    Args:
+        trials: with ``seed``; cells of a sweep, each with the same seeds.
+        column: finite numbers.
+
+    Returns:
+        The mean, and the half-width: NaN with one seed, if all seeds give the same, or if seeds
+        have different numbers of trials, because then their means are of different cells.
+
+    >>> frame = pd.DataFrame({"seed": [0, 0, 1, 1], "x": [1.0, 2.0, 2.0, 3.0]})
+    >>> [round(number, 2) for number in over_seeds(frame, "x")]
+    [2.0, 6.35]
+    """
+    group = trials.groupby("seed")[column]
+    _, half, _ = student(group.mean().to_numpy("float64"))
+    return float(trials[column].mean()), half if group.size().nunique() == 1 else np.nan

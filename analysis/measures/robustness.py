@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
-from analysis.measures.layout import heading, network_name, plural
+from analysis.measures.layout import heading, network_name, plural, span
+from analysis.measures.means import over_seeds
 from analysis.results import Results
 
 # fmt: off
@@ -162,16 +163,18 @@ def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
     """
     trials = of_trials(results) if trials is None else trials
     parts = []
-    for name in (*LESIONS, *CURVES[1:]):
-        each = _by_network(trials, f"{name}_lost")
-        told = heading(f"{name}_lost").removeprefix("lost ")
+    names = [f"{name}_lost" for name in (*LESIONS, *CURVES[1:])]
+    for name in names:
+        each = _by_network(trials, name)
+        told = heading(name).removeprefix("lost ")
         if each:
             parts.append(f"{told} {', '.join(each)}")
     if not parts:
         return ""
+    known = trials[trials[names].notna().any(axis=1)]
     return (
         "Share of its accuracy that a network loses, mean over levels and trials: "
-        f"{'; '.join(parts)}."
+        f"{'; '.join(parts)} {_sample(known, 'm')}."
     )
 
 
@@ -192,8 +195,9 @@ def mixed_sentence(trials: pd.DataFrame) -> str:
     after, before = (", ".join(_by_network(known, f"{name}{when}")) for when in ("", "_initial"))
     told = (
         "Of pairs of two classes with equally distant ends, noise mixes up the closest tenth of "
-        f"tracks this many times as often as all of them: {after}; before training {before}. "
-        "1 says that the distance of tracks adds nothing to that of their ends."
+        f"tracks this many times as often as all of them: {after}; before training {before} "
+        f"{_sample(known, 'separation_m')}. 1 says that the distance of tracks adds nothing to "
+        "that of their ends."
     )
     what = "noise mixes up too few pairs to say whether close tracks go first."
     lacks = f"In {plural(few, 'trial')} {what}"
@@ -201,9 +205,19 @@ def mixed_sentence(trials: pd.DataFrame) -> str:
 
 
 def _by_network(trials: pd.DataFrame, column: str) -> list[str]:
-    """The mean of a column over the trials of each network: ["plain 0.81", "ResNet 0.02"]."""
-    means = trials.dropna(subset=column).groupby("network")[column].mean()
-    return [f"{network_name(k)} {v:.2f}" for k, v in means.round(2).add(0.0).items()]
+    """The mean of a column for each network, with its interval: ["plain 0.81 ± 0.03"]."""
+    told = []
+    for network, rows in trials.dropna(subset=column).groupby("network"):
+        mean, half = over_seeds(rows, column)
+        around = f" ± {half:.2f}" if np.isfinite(half) else ""
+        told.append(f"{network_name(network)} {round(mean, 2) + 0.0:.2f}{around}")
+    return told
+
+
+def _sample(trials: pd.DataFrame, m: str) -> str:
+    """The points, seeds and trials behind some means, in words."""
+    seeds = plural(trials.seed.nunique(), "seed")
+    return f"(m = {span(trials[m])}, {seeds}, {plural(len(trials), 'trial')})"
 
 
 def settings_sentence(results: Results) -> str:

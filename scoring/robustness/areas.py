@@ -101,7 +101,9 @@ def curve_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         geometric means over stages of ``curve_length_ratio``, ``curve_block_factor`` and
         ``curve_speed_factor``, and the means of ``curve_speed_variation``, ``curve_polar_share``
         and ``curve_block_ots`` (over the blocks of all stages). Those of single blocks also have
-        ``_shuffled``: of displacements shuffled between points.
+        ``_shuffled``: of displacements shuffled between points. ``curve_blocks`` counts the blocks
+        that have not collapsed. Only they are in the means of OTS and polar share, and only stages
+        that have not collapsed; NaN if there are none.
     """
     found: dict[str, float] = {}
     for end, name in CURVES.items():
@@ -110,13 +112,20 @@ def curve_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         if not here:
             continue
         found["curve_m"] = here[0]["m"]
-        means = {"block_ots": [row["ots"] for row in here if row["block"] is not None]}
+        blocks = [row["ots"] for row in here if row["block"] is not None]
+        means = {"block_ots": _known(blocks)}
         if end == "_shuffled":
             factors = ("block_factor",)
         else:
             factors = FACTORS
-            means |= {n: [row[n] for row in stages] for n in ("speed_variation", "polar_share")}
+            means["speed_variation"] = [row["speed_variation"] for row in stages]
+            means["polar_share"] = _known(row["polar_share"] for row in stages)
+            found[f"curve_blocks{end}"] = len(means["block_ots"])
         for factor in factors:
             found[f"curve_{factor}{end}"] = geometric_mean(row[factor] for row in stages)
-        found |= {f"curve_{n}{end}": sum(v) / len(v) for n, v in means.items()}
+        found |= {f"curve_{n}{end}": sum(v) / len(v) if v else math.nan for n, v in means.items()}
     return found
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]

@@ -174,7 +174,8 @@ def fetch(
         page, unseen = service.report(root, state.name)
         missed = missed or unseen is not None
         say(f"report   {plain(page, folder.LONGEST)}")
-    say(f"trials   {len(state.rows)} of {state.planned}\ntables   {root}/results")
+    say(f"trials   {len(state.rows)} of {state.planned}")
+    say(f"tables   {plain(root, folder.LONGEST)}/results")
     new = f"{tracking_uri(root)} ({len(done)} trials new)"
     say(f"MLflow   {new}; geosweep ui {argument(root)}")
     if missed:
@@ -272,7 +273,7 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             failed = orders.explain(orders.read(jobs.autoscaler_log(client)), cluster)
         except SweepError as error:
             failed = []
-            complain(str(error))
+            complain(*map(str, error.args))
     if len(rows) == 1:
         say("no sweep was submitted to this cluster yet")
     else:

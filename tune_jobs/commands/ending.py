@@ -22,7 +22,7 @@ from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request, State, short_path, shown
 from tune_jobs.labels import duration, labels, last_line, number
 from tune_jobs.mlflow_store import is_there, tracking_uri
-from tune_jobs.terminal import say
+from tune_jobs.terminal import one_line, say
 
 Row = dict[str, Any]
 MOST = 200  # Tables on the terminal show this many trials; the report shows all of them.
@@ -220,7 +220,7 @@ def end(
     if unwritten:
         lines.append(("no report", unwritten))
     for what, text in lines + _left(state):
-        say(f"{what:8} {text}")
+        say(one_line(f"{what:8} {text}"))
     if state.interrupted:
         return 130
     return int(lacking or bool(state.unevaluated or state.weightless or unwritten))
@@ -297,8 +297,7 @@ def _left(state: State) -> list[tuple[str, str]]:
         error = (read_file(state.root, places.error(trial)) or b"").decode(errors="replace")
         why = f": {last_line(error)} ({places.error(trial)})" if error else ""
         lines.append(("to do", f"{trial} is not evaluated yet{why}"))
-    if state.weightless:
-        lines.append(("no weights", f"{some(state.weightless)}: cannot be evaluated"))
+    lines += [("no weights", told) for told in state.unreachable]
     if failed or state.unfinished or state.unevaluated:
         lines.append(("continue", "run the same command again for what is missing"))
     return lines

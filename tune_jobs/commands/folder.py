@@ -87,6 +87,8 @@ def _show_counts(state: folder.State) -> None:
     for what, count in counts.items():
         if count or what == "done":
             say(f"  {count:5} {what}")
+    for told in state.unreachable:
+        say(f"  no weights: {told}")
     if state.extra:
         say(f"  extra, of another sweep: {some(state.extra)}")
 

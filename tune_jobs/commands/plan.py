@@ -75,6 +75,8 @@ def show(request: folder.Request) -> None:
     fixed = [name for name in TrialConfig.model_fields if name not in varying]
     if other := [name for name in fixed if not _is_default(sweep.trials[0], name)]:
         say(f"fixed    {label(sweep.trials[0], other)}")
+    if sweep.precision:
+        say(f"auto     precision is {sweep.precision} here")
     if sweep.search:
         aims = [f"{name} ({way})" for name, way in sweep.search.objectives.items()]
         say(f"search   by {', '.join(aims)}")

@@ -137,10 +137,10 @@ def probe(
             for message in warned:
                 say(f"warning: {message}")
     except ProbeError as error:
-        raise SweepError(str(error)) from error
+        raise SweepError(*str(error).splitlines()) from error
     about = {"model": model, "data": data or text, **settings}
     written = files.write(root, about, results)
-    say(f"{', '.join(written)} in {folder.short_path(root)}")
+    say(f"{', '.join(written)} in {folder.shown(root)}")
 
 
 def _show(result: ProbeResult) -> None:

@@ -13,6 +13,7 @@ from tune_jobs.commands import options, plan
 from tune_jobs.commands.ending import end, results_table
 from tune_jobs.evaluations import NAMES
 from tune_jobs.evaluations import read as read_evaluations
+from tune_jobs.precision import resolved
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -59,6 +60,7 @@ def run(
     console = output()
     begun = time.monotonic()
     found = sweep.read(name, settings or [])
+    found = resolved(found, folder.path_of(found.name, out))
     if out is None:
         plan.keep_apart(found, folder.path_of(found.name))
     request = service.check(
