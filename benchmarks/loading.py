@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from functools import cache, partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,7 @@ print("\\n", seconds, int(peak.split()[1]) * 1024 / 1e9)
 def templates(epochs: int) -> list[dict[str, pa.Table]]:
     """The tables of 20 made-up trials, two seeds for each network and gamma."""
     sys.path.insert(0, str(TESTS))
-    from made_up import made_up_trial
-
+    made_up_trial = import_module("made_up").made_up_trial
     found, rng = [], np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as temporary:
         for number, (seed, network, gamma) in enumerate(product(range(2), NETWORKS, GAMMAS)):
@@ -120,7 +120,8 @@ def configuration(number: int, epochs: int) -> TrialConfig:
     """The configuration of a trial: seeds of ten cells."""
     seed, cell = divmod(number, len(NETWORKS) * len(GAMMAS))
     network, gamma = list(product(NETWORKS, GAMMAS))[cell]
-    return TrialConfig(network=network, gamma=gamma, seed=seed, epochs=epochs, points=500)
+    fields = {"network": network, "gamma": gamma, "seed": seed, "epochs": epochs, "points": 500}
+    return TrialConfig.model_validate(fields)
 
 
 def write(root: str, epochs: int, number: int) -> tuple[str, str]:

@@ -5,8 +5,9 @@ larger one as soon as those that are smaller hold as many trials as that one doe
 written again only a few times, however large a sweep becomes, and there are few files.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +16,10 @@ import pyarrow as pa
 from scoring.pieces import Files, Piece, pieces, remove, sweep_up, write_piece
 from scoring.schemas import TABLES
 from scoring.storage import Damaged, StoreError
-from scoring.trial_files import marks, read_files
+from scoring.trial_files import SETTLED, TICK, marks, read_files
 
 MANY = 50  # A table with so many files is merged; fewer new ones are read beside it.
-TOGETHER = 500  # trials whose rows are in memory at a time
+TOGETHER, LARGE = 500, 2**26  # files, and bytes of files, whose rows are in memory at a time
 SHORT = 16  # Copy rows one by one where fewer than this many on average follow each other.
 
 _Columns = Callable[[str], pa.ChunkedArray]  # makes a column of a merged file
@@ -66,37 +67,50 @@ def positions(found: Sequence[Run], sizes: Sequence[int]) -> np.ndarray | None:
     return np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
 
-def merge(root: str, table: str, finish: bool = False) -> bool:
+def merge(root: str, table: str, finish: bool = False) -> None:
     """Put the rows of files that are in no merged file into one.
 
     Any number of processes may do this at once, and be killed. What they leave is right, and at
-    worst some rows are in two merged files for a while.
+    worst some rows are in two merged files for a while. Where nothing can be written, nothing
+    happens, because the trials' files are enough; a damaged one of them is left out.
 
     Args:
         root: the sweep's folder.
         table: the name of the table.
         finish: put everything into a single merged file, which is the fastest to read.
-
-    Returns:
-        Whether the merged files are up to date. They are not where nothing can be written; a
-        damaged trial's file is left out.
     """
-    now = marks(root, table)
-    if len(now) < MANY:
-        return True
     try:
+        now = marks(root, table)
+        end = time.monotonic() + SETTLED
+        while finish and len(now) >= MANY and not all(now.values()) and time.monotonic() < end:
+            time.sleep(5 * TICK)  # the last files are too young to tell whether they change
+            now = marks(root, table)
+        if len(now) < MANY:
+            return
         sweep_up(root, table)
         there = located(pieces(root, table), now)
         new = sorted(name for name, mark in now.items() if mark and name not in there)
-        for start in range(0, len(new), TOGETHER):
-            _add(root, table, {name: now[name] for name in new[start : start + TOGETHER]})
+        for some in _portions(new, now):
+            _add(root, table, {name: now[name] for name in some})
         _join(root, table, now, finish)
     except Damaged as error:
-        remove(root, error.path)
-        return True
+        remove(root, error.path)  # the next one to merge makes it again
     except (OSError, pa.ArrowException, StoreError):
-        return False  # a read-only folder or a full disk; the files of the trials are enough
-    return True
+        return
+
+
+def _portions(names: Iterable[str], now: Mapping[str, str]) -> Iterator[list[str]]:
+    """Files that are read at a time; the first part of a mark is a file's size."""
+    some: list[str] = []
+    size = 0
+    for name in names:
+        some.append(name)
+        size += int(now[name].split()[0])
+        if len(some) == TOGETHER or size > LARGE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _add(root: str, table: str, now: Mapping[str, str]) -> None:

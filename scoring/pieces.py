@@ -126,7 +126,7 @@ def checksum(content: pa.Buffer | bytes) -> int:
     numbers = np.frombuffer(content, np.uint8)
     words = numbers[: len(numbers) // 8 * 8].view(np.uint64)
     sums = np.add.reduceat(words, np.arange(0, len(words), BLOCK)) if len(words) else words
-    return zlib.crc32(numbers[words.nbytes :], zlib.crc32(np.ascontiguousarray(sums)))
+    return zlib.crc32(numbers[words.nbytes :].tobytes(), zlib.crc32(sums.tobytes()))
 
 
 def write_piece(
@@ -226,9 +226,13 @@ def _opened(root: str, table: str, path: str, size: int) -> Piece:
 
 
 def remove(root: str, path: str) -> None:
-    """Delete a merged file, where that is possible; another process may do it at once."""
-    with suppress(OSError, StoreError):
-        delete(root, path)
+    """Delete a merged file, where that is possible; another process may do it at once.
+
+    Whatever is no hidden file among the results is left alone.
+    """
+    if path.startswith(f"{RESULTS}/."):
+        with suppress(OSError, StoreError):
+            delete(root, path)
 
 
 def sweep_up(root: str, table: str) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from scoring.merging import MANY, Run, located, merge, positions, runs
+from scoring.merging import MANY, Run, in_one_piece, located, merge, positions, runs
 from scoring.pieces import Piece, pieces, remove
 from scoring.places import table_folder, table_path
 from scoring.schemas import TABLES
@@ -103,7 +103,16 @@ def _together(
     if order is not None:
         return pa.concat_tables(sources).take(pa.array(order))
     slices = [sources[run.source].slice(run.row, run.count) for run in parts]
-    return pa.concat_tables(slices or [wanted.empty_table()])
+    rows = pa.concat_tables(slices or [wanted.empty_table()])
+    if len(parts) < 2:
+        return rows
+    columns = []
+    for field in wanted:  # lists stay where they are; they are large and seldom used
+        nested = pa.types.is_list(field.type)
+        columns.append(rows[field.name] if nested else in_one_piece(rows[field.name]))
+        for piece in known:
+            piece.forget(field.name)
+    return pa.Table.from_arrays(columns, schema=wanted)
 
 
 def broken_files(root: str, table: str) -> list[str]:

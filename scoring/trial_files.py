@@ -82,8 +82,8 @@ def read_files(root: str, table: str, names: Iterable[str], wanted: pa.Schema) -
             some = names[start : start + TOGETHER]
             done = list(decoding.map(read, some, [fetching.submit(fetch, name) for name in some]))
             found.broken.extend(one for one in done if isinstance(one, Damaged))
-            whole = {n: one for n, one in zip(some, done, strict=True) if isinstance(one, pa.Table)}
-            found.counts.update({name: one.num_rows for name, one in whole.items()})
+            whole = {n: r for n, r in zip(some, done, strict=True) if not isinstance(r, Damaged)}
+            found.counts.update({name: rows.num_rows for name, rows in whole.items()})
             parts.append(pa.concat_tables([parts[0], *whole.values()]).combine_chunks())
     return found._replace(rows=pa.concat_tables(parts))
 

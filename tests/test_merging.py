@@ -86,7 +86,7 @@ class Sweep:
 
     def torn(self, share: float, flip: bool) -> None:
         """A byte of a merged file changes, or its end is lost."""
-        for path in self.merged()[:1]:
+        for path in [path for path in self.merged() if path.stat().st_size][:1]:
             content = bytearray(path.read_bytes())
             at = int(share * len(content))
             content[at] ^= 0x10
@@ -100,8 +100,9 @@ class Sweep:
 
     def doubled(self) -> None:
         """Two processes have merged the same files."""
-        for number, path in enumerate(self.merged()):
-            shutil.copy(path, path.with_name(f".{TABLE}.{number + 10**11:012x}.merged"))
+        for path in self.merged():
+            self.clock += 1
+            shutil.copy(path, path.with_name(f".{TABLE}.{self.clock:012x}.merged"))
 
 
 NAME = st.sampled_from(NAMES)
@@ -220,7 +221,7 @@ def test_where_a_table_has_a_damaged_file_the_others_are_merged(many):
     torn = many.root / places.table_path(TABLE, "0" * 12)
     torn.write_bytes(b"PAR1 torn")
     time.sleep(2 * trial_files.TICK)
-    assert merge(str(many.root), TABLE)
+    merge(str(many.root), TABLE)
     (piece,) = pieces.pieces(str(many.root), TABLE)
     assert len(piece.files) == merging.MANY + 9
     with pytest.raises(BrokenFiles, match="0" * 12):
@@ -274,3 +275,25 @@ def test_the_more_trials_a_sweep_has_the_more_are_merged_at_a_time():
     assert is_due(100, 100)
     assert not is_due(100, 10_000)
     assert is_due(200, 10_000)
+
+
+def test_merging_deletes_nothing_of_the_users(tmp_path):
+    (tmp_path / "results").write_text("mine")
+    merge(str(tmp_path), TABLE)
+    (tmp_path / "results").rename(tmp_path / "notes")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / TABLE).write_text("mine")
+    merge(str(tmp_path), TABLE, finish=True)
+    pieces.remove(str(tmp_path), "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
+    assert (tmp_path / "results" / TABLE).read_text() == "mine"
+
+
+def test_where_nothing_can_be_written_the_files_are_read(many, monkeypatch):
+    def refused(*where):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pieces, "writing", refused)
+    merge(str(many.root), TABLE, finish=True)
+    many.check()
+    assert many.merged() == []
