@@ -188,7 +188,7 @@ def whole_depth(trials: pd.DataFrame) -> pd.Series:
 
 def _fill_zeros(trials: pd.DataFrame) -> None:
     """Trials from before a field had none of it, so they do not differ from those with 0."""
-    for name in ("transport_penalty", "straightness_penalty", "validation"):
+    for name in ("transport_penalty", "straightness_penalty", "validation", "warmup"):
         if name in trials and trials[name].notna().any():
             trials[name] = trials[name].fillna(0.0)
 

@@ -228,6 +228,23 @@ def test_provenance_names_source_data_and_the_largest_peak_of_memory(tmp_path: P
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    ("recipe", "meaning"),
+    [
+        ("adam", "the weight of the L2 penalty (weight decay)"),
+        ("adamw", "the decoupled weight decay"),
+    ],
+)
+def test_the_page_says_what_gamma_is(tmp_path: Path, recipe: str, meaning: str) -> None:
+    made_up_trial(tmp_path, recipe=recipe, decoupled=recipe == "adamw", warmup=3.0)
+    page = report.build(tmp_path)
+    assert f"γ is {meaning}. K is" in Path(page).read_text()
+    found = provenance(page)
+    assert found["warm-up, epochs"] == "3"
+    assert found["γ is"] in meaning
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_provenance_leaves_out_what_is_not_known(tmp_path: Path) -> None:
     unknown = dict.fromkeys(["revision", "data_checksum", "peak_memory"])
     made_up_trial(tmp_path, **unknown)  # type: ignore[arg-type]
