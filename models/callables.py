@@ -91,9 +91,7 @@ def find(text: str, folder: str | os.PathLike[str] = ".") -> Code:
             content = file.read(LARGEST + 1)
     except OSError as error:
         reason = plain(error.strerror or error)
-        raise CodeError(
-            f"{shown}: cannot be read: {reason}; a path is relative to the sweep file"
-        ) from error
+        raise CodeError(f"{shown}: cannot be read: {reason}") from error
     if len(content) > LARGEST:
         raise CodeError(f"{shown}: is larger than {LARGEST:,} bytes; import data and weights")
     code = Code(found["file"] if sent else str(path), found["name"], content)

@@ -43,6 +43,28 @@ def two(classes, shape, width=8):
     return Net(classes, shape, width, (2, 1))
 
 
+def grouped(classes, shape, width_per_group=64):
+    """Takes an argument that torchvision's ResNets have, too."""
+    return Net(classes, shape, width_per_group, (2, 1))
+
+
+def in_place(classes, shape):
+    """Its blocks overwrite what they take."""
+
+    class Part(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(8, 8)
+
+        def forward(self, x):
+            kept = x.clone()
+            return kept + self.one(x.mul_(2).relu())
+
+    net = Net(classes, shape, 8, (3,))
+    net.parts = nn.ModuleList([nn.ModuleList(Part() for _ in range(3))])
+    return net
+
+
 def uneven(classes, shape):
     return Net(7, shape)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -150,6 +151,24 @@ def test_a_row_of_the_table_leads_back_to_its_configuration():
     assert TrialConfig.of_row(trial.row(3)) == trial
     own = TrialConfig(network="plain")
     assert TrialConfig.of_row(own.row()) == own
+
+
+def test_a_search_picks_arguments(place):
+    text = "architecture: own_net.py:one\nmodel.width: [8, 6]\nmodel.drop: 0\nsearch: optuna\n"
+    found = read(place, text)
+    assert found.space == {"model.width": {"8": {"model.width": 8}, "6": {"model.width": 6}}}
+    assert found.fixed["model.drop"] == 0
+
+
+def test_the_documented_examples_are_built_and_followed(place):
+    page = (Path(__file__).parents[1] / "docs/architectures.md").read_text()
+    (net,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    (place / "net.py").write_text(net)
+    examples = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert len(examples) == 3
+    for text in examples:
+        request = check(place, text)
+        assert {trial.trial for trial in request.sweep.trials} == request.found.keys()
 
 
 def test_submit_sends_the_file_and_the_head_finds_it_by_the_path_in_the_sweep(place, monkeypatch):
@@ -314,8 +333,9 @@ def test_a_copy_of_the_file_that_is_gone_or_changed_is_named(swept, tmp_path):
 def test_a_sweep_of_two_architectures_is_killed_goes_on_and_ends_with_a_report(place, ray_here):
     root, file = str(place / "out"), place / "two.yaml"
     file.write_text(
-        "dataset: digits\narchitecture: [own_net.py:two, torchvision:resnet34]\n"
-        "gamma: [0, 1e-2]\nepochs: 2\npoints: 30\nepoch_points: 20\nbatch_size: 512\n"
+        "dataset: digits\narchitecture: [own_net.py:grouped, torchvision:resnet34]\n"
+        "model.width_per_group: 64\ngamma: [0, 1e-2]\n"
+        "epochs: 2\npoints: 30\nepoch_points: 20\nbatch_size: 512\n"
     )
     add_database(root)
     words = ("run", str(file), "--out", root)
@@ -338,8 +358,11 @@ def test_a_sweep_of_two_architectures_is_killed_goes_on_and_ends_with_a_report(p
     assert status == 0, said
     trials = load(root).trials
     assert sorted(trials.network.astype(str).str.partition("#")[0].unique()) == [
-        "own_net.py:two",
+        "own_net.py:grouped",
         "torchvision:resnet34",
     ]
+    assert set(trials["model.width_per_group"]) == {64}
+    known = load("two", tracking_uri=f"sqlite:///{root}/{places.MLFLOW}").trials
+    assert sorted(known.trial) == sorted(trials.trial)
     assert trials.groupby("network", observed=True).stages.first().to_list() == [2, 4]
     assert (Path(root) / places.PAGE).stat().st_size > 10_000

@@ -96,6 +96,14 @@ def test_a_walk_holds_one_state_and_one_that_is_left_early_leaves_no_thread():
             assert [ref() is not None for ref in seen] == [False] * (len(seen) - 1) + [True]
 
 
+def test_a_state_that_its_block_overwrites_is_yielded_as_it_was():
+    made, x = network("in_place"), images()
+    with torch.no_grad():
+        states = [state for _, state in made.states(x)]
+        for state, wanted, part in zip(states[:-1], states[1:], made.model.parts[0], strict=True):
+            same(wanted, part(state.clone()))
+
+
 def test_gradients_pass_through_a_walk_or_not_as_where_it_is_asked_for():
     made, x = network("one"), images().requires_grad_()
     *_, (_, last) = made.states(x)

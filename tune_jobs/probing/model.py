@@ -1,7 +1,5 @@
 """Load a model to probe: of torchvision, timm or transformers, or from a Python file."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from models import callables
+from models.errors import CodeError
 from models.messages import did_you_mean, first_line, plain
 from tune_jobs.errors import SweepError
 
@@ -95,23 +95,14 @@ def _transformers(folder: str) -> Loaded:
 
 def _of_file(file: str, name: str) -> nn.Module:
     """What a callable of a user's file returns. The file runs under a private name."""
-    path = Path(file)
-    if not path.is_file():
-        raise SweepError(f"{plain(file)}: no such file; the model should be {FORMS}")
-    spec = importlib.util.spec_from_file_location("_geosweep_probed", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for it there
-    _made(plain(file), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
-    make = getattr(module, name, None)
-    if not callable(make):
-        raise SweepError(f"{plain(file)}: it defines no function {plain(name)}")
-    model = _made(f"{plain(file)}:{plain(name)}", make)
+    what = f"{file}:{name}"
+    try:
+        model = callables.call(callables.load(callables.find(what)), plain(what), {})
+    except CodeError as error:
+        raise SweepError(str(error)) from error
     if not isinstance(model, nn.Module):
         raise SweepError(
-            f"{plain(file)}:{plain(name)} returns {plain(type(model).__name__)}; should return a "
-            "torch.nn.Module"
+            f"{plain(what)} returns {plain(type(model).__name__)}; should return a torch.nn.Module"
         )
     return model
 
