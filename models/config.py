@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from models.architectures import usual_depth
+from models.callables import is_code
 from models.fields import Real, Text, Whole
 
 CIFAR = ("cifar10", "cifar100")
 MNIST = ("mnist", "fashion_mnist")
-DATASETS = ("digits", *MNIST, *CIFAR)  # by name; any .npz file by its path
+DATASETS = ("digits", *MNIST, *CIFAR)  # by name; others by the path of a file
 LONGEST_PATH = 4096  # characters; Linux takes no longer one
 MOST = 10_000_000  # images of a batch, or points: more than any data set here has
 DEEPEST = 1000  # blocks of a stage; He et al. (2016) went to 500 blocks in all
@@ -39,9 +40,11 @@ LEARNING_RATE = {
 DECOUPLED = ("adamw", "adafactor")  # Their gamma shrinks weights apart from the loss.
 
 
-def _named_or_npz(dataset: str) -> str:
-    if dataset not in DATASETS and not dataset.endswith(".npz"):
-        raise ValueError(f"should be one of {', '.join(DATASETS)}, or the path of an .npz file")
+def _named_or_file(dataset: str) -> str:
+    if dataset not in DATASETS and not dataset.endswith(".npz") and not is_code(dataset):
+        raise ValueError(
+            f"should be one of {', '.join(DATASETS)}, the path of an .npz file, or FILE.py:CALLABLE"
+        )
     if len(dataset) > LONGEST_PATH:
         raise ValueError(f"should be a path of at most {LONGEST_PATH} characters")
     return dataset
@@ -62,8 +65,11 @@ class TrialConfig(BaseModel):
 
     dataset: Annotated[
         Text,
-        AfterValidator(_named_or_npz),
-        Field(description="digits, mnist, fashion_mnist, cifar10, cifar100, or an .npz file"),
+        AfterValidator(_named_or_file),
+        Field(
+            description="digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file, or "
+            "FILE.py:CALLABLE"
+        ),
     ] = "digits"
     network: Literal["plain", "resnet"] = Field(
         default="resnet", description="without and with identity maps"
