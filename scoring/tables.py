@@ -35,6 +35,7 @@ from scoring.storage import (
 )
 
 OF_A_TRIAL = re.compile(r"[0-9a-f]{12}\.parquet")  # name of a trial's file
+ARGUMENT = "model."  # starts the names of columns that a trial's file has in addition
 SMALL = ("trials", "robustness")  # tables that are read before a run
 MANY = 50  # With this many files, a table also keeps all rows in a merged file.
 TOGETHER = 200  # Concatenate columns after reading this many files.
@@ -44,11 +45,20 @@ KEPT = b"files"  # metadata of a merged file: size, time and number of rows of e
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a trial's rows of a table; columns that a row does not have are null.
 
+    Keyword arguments of an architecture have columns of their own, which other readers find: here
+    their values are in the column ``model``.
+
     It writes plain values with snappy, a checksum for each page, and no statistics. Dictionaries,
     statistics and zstd make files with few rows larger, and more than twice as slow to read.
     """
+    rows = list(rows)
+    schema = TABLES[table]
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(ARGUMENT)):
+        meaning = {"unit": "", "meaning": "keyword argument of the architecture"}
+        kind = pa.array([row.get(name) for row in rows]).type
+        schema = schema.append(pa.field(name, kind, metadata=meaning))
     with writing(root, table_path(table, trial)) as stream:
-        content = pa.Table.from_pylist(list(rows), TABLES[table])
+        content = pa.Table.from_pylist(rows, schema)
         pq.write_table(
             content, stream, use_dictionary=False, write_statistics=False, write_page_checksum=True
         )

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from analysis.plots import panels
 from models import datasets
 from models.callables import find
 from models.datasets import ARRAYS, DataError
+from scoring import handover
+from scoring.tables import read_row
+from tune_jobs import service, sweep, trial
+from tune_jobs.tuning import Setup
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -225,3 +230,87 @@ def test_a_torch_data_set_that_is_too_large_is_refused_before_it_is_read(tmp_pat
 def test_without_a_terminal_there_is_no_progress_bar(tmp_path, capfd):
     loaded(tmp_path, "return TensorDataset(x, y), TensorDataset(x, y)")
     assert capfd.readouterr() == ("", "")
+
+
+SWEEP = """
+dataset: [mine.py:made, digits]
+layers: fully_connected
+epochs: 1
+points: 5
+epoch_points: 5
+"""
+
+
+def test_a_sweep_names_it_by_its_content_and_trials_train_on_it(tmp_path, monkeypatch):
+    code = code_of(tmp_path, PAIRS)
+    (tmp_path / "own.yaml").write_text(SWEEP)
+    found = sweep.read(str(tmp_path / "own.yaml"))
+    own, digits = found.trials
+    assert (own.dataset, digits.dataset) == (code.identity, "digits")
+    assert re.fullmatch(r"mine\.py:made#[0-9a-f]{12}", own.dataset)
+    request = service.check(found, str(tmp_path / "out"), None, None)
+    assert request.sources[own.dataset] == f"prepared:{request.checksums[own.dataset]}"
+    (tmp_path / "mine.py").unlink()
+    monkeypatch.setattr(trial.tune, "report", lambda record: None)
+    root = str(tmp_path / "out")
+    trial.run_trial(own.model_dump(), Setup(root, request.sources))
+    handover.finish(root, own.trial)
+    row = read_row(root, "trials", own.trial)
+    assert (row["dataset"], row["classes"], row["image"]) == (own.dataset, 3, "1 x 5 x 4")
+    assert row["data_checksum"] == request.checksums[own.dataset]
+    assert row["status"] == "done"
+
+
+def test_a_change_of_the_file_makes_other_trials(tmp_path):
+    (tmp_path / "own.yaml").write_text(SWEEP)
+    found = []
+    for body in (PAIRS, f"pass\n{PAIRS}", PAIRS):
+        code_of(tmp_path, body)
+        found.append([one.trial for one in sweep.read(str(tmp_path / "own.yaml")).trials])
+    one, two, three = found
+    assert one == three
+    assert (one[0] != two[0], one[1] == two[1]) == (True, True)
+
+
+def test_a_dry_run_calls_it_once(tmp_path, geosweep):
+    calls = tmp_path / "calls"
+    code_of(tmp_path, f"with open({str(calls)!r}, 'a') as file: file.write('x')\n{PAIRS}")
+    (tmp_path / "own.yaml").write_text(SWEEP + "seeds: 3\n")
+    status, said = geosweep(
+        "run", str(tmp_path / "own.yaml"), "--dry-run", "--out", f"{tmp_path}/o"
+    )
+    assert (status, calls.read_text()) == (0, "x")
+    assert "mine.py:made#" in said
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise OSError('no disk')", "dataset: {folder}/mine.py, line 10: OSError: no disk"),
+        ("return 1", "dataset: {folder}/mine.py:made: returns a int; should return"),
+        ("return (x_train, y_train), (x_test[:3], y_test[:3])", "has 3 test images, so give"),
+    ],
+)
+def test_nothing_starts_with_what_is_no_data_set(tmp_path, geosweep, body, told):
+    code_of(tmp_path, body)
+    (tmp_path / "own.yaml").write_text(SWEEP)
+    status, said = geosweep("run", str(tmp_path / "own.yaml"), "--out", f"{tmp_path}/out")
+    flat = " ".join(said.split())
+    assert status == 2
+    assert f"{tmp_path}/own.yaml: " in flat
+    assert told.format(folder=tmp_path) in flat
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_missing_is_named_with_the_line_of_the_sweep(tmp_path, geosweep):
+    (tmp_path / "own.yaml").write_text(SWEEP)
+    status, said = geosweep("run", str(tmp_path / "own.yaml"), "--dry-run")
+    assert status == 2
+    told = f"own.yaml, line 2: dataset: {tmp_path}/mine.py: cannot be read: No such file"
+    assert told in " ".join(said.split())
+
+
+def test_a_user_s_data_set_has_a_short_name_in_figures(tmp_path):
+    identity = code_of(tmp_path, PAIRS).identity
+    assert panels.data_name(identity) == "mine:made"
