@@ -186,6 +186,8 @@ def _levels(x: np.ndarray, what: str, where: str) -> np.ndarray:
 
 def _kind(value: Any) -> str:
     """What something is, for a message."""
+    if value is None:
+        return "nothing"
     kind = type(value).__name__
-    counted = isinstance(value, tuple | list)
-    return f"a {kind} of {len(value)}" if counted else "nothing" if value is None else f"a {kind}"
+    article = "an" if kind[0] in "aeiou" else "a"
+    return f"{article} {kind}{f' of {len(value)}' if isinstance(value, tuple | list) else ''}"

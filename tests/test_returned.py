@@ -287,7 +287,7 @@ def test_a_dry_run_calls_it_once(tmp_path, geosweep):
     ("body", "told"),
     [
         ("raise OSError('no disk')", "dataset: {folder}/mine.py, line 10: OSError: no disk"),
-        ("return 1", "dataset: {folder}/mine.py:made: returns a int; should return"),
+        ("return 1", "dataset: {folder}/mine.py:made: returns an int; should return"),
         ("return (x_train, y_train), (x_test[:3], y_test[:3])", "has 3 test images, so give"),
     ],
 )
