@@ -226,7 +226,9 @@ def _fill_zeros(trials: pd.DataFrame) -> None:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    columns = {name: _values(name, table[name]) for name in table.column_names}
+    names, left = table.column_names, table.columns
+    del table  # so that a column that was copied is freed
+    columns = {name: _values(name, left.pop(0)) for name in names}
     frame = pd.DataFrame(columns, copy=False)
     return frame.copy() if len(frame) < LARGE else frame  # a copy has few blocks, so it is faster
 

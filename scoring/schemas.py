@@ -177,12 +177,7 @@ TRIALS = [
         ("shapes", TEXT, "", "shape of a state in each stage"),
         ("blocks", WHOLE, "", "n, the number of blocks in each stage; null if they differ"),
         ("weight_decay", REAL, "", "weight_decay of the optimizer, which is gamma"),
-        (
-            "decoupled",
-            pa.bool_(),
-            "",
-            "gamma is decoupled decay, not an L2 penalty; null: it is not",
-        ),
+        ("decoupled", pa.bool_(), "", "gamma is decoupled decay, no L2 penalty; null: it is one"),
         ("parameters", WHOLE, "", "number of trainable parameters"),
         ("seconds", REAL, "s", "time of all epochs, with evaluation and line shape"),
         ("scoring_seconds", REAL, "s", "time to solve the assignment problems"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from analysis.plots.scores import (
     scores_against_gamma,
 )
 from analysis.results import load
+from scoring import merging, trial_files
 from scoring import tables as stored
 from scoring.places import SWEEP, table_path
 from scoring.schemas import CONFIG, KEY, TABLES
@@ -308,7 +310,9 @@ def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_figures")
 def test_who_loads_a_sweep_after_its_report_opens_no_trial_s_file(sweep: Path, monkeypatch) -> None:
-    monkeypatch.setattr(stored, "MANY", 3)
+    for module in (stored, merging):
+        monkeypatch.setattr(module, "MANY", 3)
+    time.sleep(2 * trial_files.TICK)
     report.build(sweep)
-    monkeypatch.setattr(stored, "_read_content", lambda *file: pytest.fail("opened a file"))
+    monkeypatch.setattr(trial_files, "read_content", lambda *file: pytest.fail("opened a file"))
     assert len(load(sweep).trials) == 18

@@ -151,7 +151,7 @@ def evaluate_all(job: Job, network: AnyNetwork) -> None:
         return
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     subject = _subject(job, network)
-    row = job.trial.row(len(network.layout()))
+    row = job.trial.row(len(job.blocks))
     key = {field.name: row[field.name] for field in schemas.KEY}
     for name in left:
         settings = job.wanted[name]

@@ -95,7 +95,9 @@ def _show_counts(state: folder.State) -> None:
     there = disk.sizes(state.root)
     size = sum(each for each, _ in there.values())
     weights = sum(n for path, (n, _) in there.items() if path.startswith(f"{places.CHECKPOINTS}/"))
-    say(f"size: {decimal(size)}, of which {decimal(weights)} are checkpoints")
+    merged = sum(each for path, (each, _) in there.items() if path.endswith(places.MERGED))
+    told = f" and {decimal(merged)} merged files, which may be deleted" if merged else ""
+    say(f"size: {decimal(size)}, of which {decimal(weights)} are checkpoints{told}")
 
 
 def _show_driver(state: folder.State) -> None:
