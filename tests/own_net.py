@@ -43,11 +43,6 @@ def two(classes, shape, width=8):
     return Net(classes, shape, width, (2, 1))
 
 
-def grouped(classes, shape, width_per_group=64):
-    """Takes an argument that torchvision's ResNets have, too."""
-    return Net(classes, shape, width_per_group, (2, 1))
-
-
 def in_place(classes, shape):
     """Its blocks overwrite what they take."""
 
