@@ -10,6 +10,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -70,6 +71,9 @@ def be_quiet() -> None:
         os.environ.setdefault(name, value)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own handler
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
+    # In a notebook, Ray and tqdm each ask for widgets, which nothing here needs.
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "IProgress not found")
 
 
 @contextmanager

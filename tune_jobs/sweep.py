@@ -351,8 +351,10 @@ def _stem(given: Path | Mapping[str, Any], where: str) -> str:
 
     One that comes through a pipe, or is a mapping, is named by ``GEOSWEEP_NAME``, if that is set.
     """
-    is_file = isinstance(given, Path) and stream_number(given) is None
-    stem = given.stem if is_file else os.environ.get("GEOSWEEP_NAME")
+    if isinstance(given, Path) and stream_number(given) is None:
+        stem = given.stem
+    else:
+        stem = os.environ.get("GEOSWEEP_NAME")
     if not stem:
         raise SweepError(
             f"{where}: the sweep has no name; give it a name: field, or --set name=NAME"
