@@ -22,6 +22,7 @@ from tune_jobs.cluster.demand import Demand
 from tune_jobs.cluster.spot import Spared
 from tune_jobs.errors import FULL, SweepError, full_disk, no_space
 from tune_jobs.labels import label, labels, last_line
+from tune_jobs.merging import Merger
 from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Setup, Stop, scheduler
@@ -67,6 +68,7 @@ class Driver(NotKept, tune.Callback):
         self._stop = Stop(request.max_failures, self._board.say)
         sweep = request.sweep
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
+        self._merger = Merger(self._root, len(state.rows))
 
     def run(self) -> None:
         """Train what is missing and score what is trained, until nothing is left."""
@@ -100,6 +102,8 @@ class Driver(NotKept, tune.Callback):
         while self._pool.left and not self._stop.asked:
             self._collect(timeout=0.5)
         self._board.refresh()
+        if not self._stop.asked:
+            self._merger.finish()
         counts = self._board.snapshot()["counts"]
         if self._tracker.failed:
             self._sync(folder.inspect(self._root))
@@ -219,6 +223,7 @@ class Driver(NotKept, tune.Callback):
             self._board.cells[trial].record = row
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
+            self._merger.add()
             if self._study:
                 self._study.tell(trial, row)
             self._weights[trial] = row
@@ -252,7 +257,7 @@ class Driver(NotKept, tune.Callback):
             return
         if record:
             config = self._board.cells[trial].config
-            row = {"trial": trial, **config.model_dump(), "status": "failed", "error": last}
+            row = config.row() | {"status": "failed", "error": last}
             write_table(self._root, "trials", trial, [row])
         self._start(trial)
         self._tracker.fail(trial, error)

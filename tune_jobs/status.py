@@ -49,7 +49,9 @@ def status(folder_: str) -> Status:
     lines += [f"  no weights: {told}" for told in state.unreachable]
     if state.extra:
         lines.append(f"  extra, of another sweep: {some(state.extra)}")
-    lines.append(f"size: {decimal(size)}, of which {decimal(weights)} are checkpoints")
+    merged = sum(each for path, (each, _) in there.items() if path.endswith(places.MERGED))
+    told = f" and {decimal(merged)} merged files, which may be deleted" if merged else ""
+    lines.append(f"size: {decimal(size)}, of which {decimal(weights)} are checkpoints{told}")
     lines += [f"  failed {trial} ({names[trial]}): {error}" for trial, error in errors.items()]
     holder = None if state.complete else folder.holder(state.root)
     live = folder.progress(state.root) if holder else None
