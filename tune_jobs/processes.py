@@ -12,7 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -98,8 +98,11 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
         if ray.is_initialized():
             yield folder
             return
-        _start(address, here, folder)
         try:
+            # Interrupted half-way, Ray would leave its first processes to the end of this one,
+            # which in a notebook may be days away.
+            with signals.deferred() if here else nullcontext():
+                _start(address, here, folder)
             with signals.as_interrupt():  # instead of Ray's own handler of SIGTERM
                 yield folder
         finally:
