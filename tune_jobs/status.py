@@ -108,10 +108,16 @@ def _driver(state: folder.State, holder: str | None, live: Mapping | None) -> li
 
 
 def below(parent: str) -> list[str]:
-    """The sweeps' folders in a folder that is no sweep's itself, by name; empty otherwise."""
-    if storage.read_file(parent, places.SWEEP) is not None:
+    """The sweeps' folders in a folder that is no sweep's itself, by name; empty otherwise.
+
+    It is also empty for a folder that cannot be read; :func:`status` says why.
+    """
+    try:
+        if storage.read_file(parent, places.SWEEP) is not None:
+            return []
+        found = storage.infos(parent, "")
+    except (OSError, storage.StoreError):
         return []
-    found = storage.infos(parent, "")
     names = sorted(info.base_name for info in found if info.type == FileType.Directory)
     folders = [storage.subfolder(parent, name) for name in names]
     return [each for each in folders if storage.read_file(each, places.SWEEP) is not None]
