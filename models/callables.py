@@ -96,7 +96,7 @@ def find(text: str, folder: str | os.PathLike[str] = ".") -> Code:
         ) from error
     if len(content) > LARGEST:
         raise CodeError(f"{shown}: is larger than {LARGEST:,} bytes; import data and weights")
-    code = Code(str(path), found["name"], content)
+    code = Code(found["file"] if sent else str(path), found["name"], content)
     if found["checksum"] not in (None, code.checksum):
         raise CodeError(
             f"{shown}: has changed: its checksum is {code.checksum}, not {found['checksum']}"
@@ -127,7 +127,22 @@ def load(code: Code) -> Callable[..., Any]:
     return found
 
 
-def call(function: Callable[..., Any], what: str, offered: Mapping[str, Any], **given: Any) -> Any:
+def loaded(identity: str) -> Callable[..., Any]:
+    """The callable of an :attr:`Code.identity` whose file this process has run with :func:`load`.
+
+    Raises:
+        CodeError: it has not.
+    """
+    found = FORM.fullmatch(identity)
+    module = sys.modules.get(f"_geosweep_{found['checksum']}") if found else None
+    if found is None or module is None:
+        raise CodeError(f"{plain(identity)}: this process has not loaded it")
+    return getattr(module, found["name"])
+
+
+def call(
+    function: Callable[..., Any], what: str, offered: Mapping[str, Any], /, **given: Any
+) -> Any:
     """What a callable returns.
 
     Args:
@@ -180,7 +195,7 @@ def _module(code: Code) -> ModuleType:
         if not isinstance(error, Exception | SystemExit):
             raise
         raise CodeError(
-            f"{plain(code.file)}{_line(error, code.file)}: {type(error).__name__}: "
+            f"{plain(code.file)}{line(error, code.file)}: {type(error).__name__}: "
             f"{first_line(error)}{_neighbour(error, code.file)}"
         ) from error
     lines = code.content.decode(errors="replace").splitlines(keepends=True)
@@ -188,16 +203,16 @@ def _module(code: Code) -> ModuleType:
     return module
 
 
-def _line(error: BaseException, file: str) -> str:
+def line(error: BaseException, file: str) -> str:
     """The line of the file where an error arose, as part of a message."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return f", line {error.lineno}"
-    place, line = error.__traceback__, ""
+    place, found = error.__traceback__, ""
     while place is not None:
         if place.tb_frame.f_code.co_filename == file:
-            line = f", line {place.tb_lineno}"
+            found = f", line {place.tb_lineno}"
         place = place.tb_next
-    return line
+    return found
 
 
 def _neighbour(error: BaseException, file: str) -> str:
