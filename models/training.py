@@ -8,6 +8,7 @@ a checkpoint sees the same batches as one that was not interrupted, on any devic
 import math
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn.functional import cross_entropy, pad
 from models import validation
 from models.config import TrialConfig
 from models.datasets import Dataset
+from models.halved import Halved
 from models.network import Network, build, decayed
 from models.optimizers import Group, Optimizer
 from models.penalties import penalty
@@ -57,6 +59,7 @@ def train(
     data: Dataset,
     device: str = "cpu",
     checkpoint: dict[str, Any] | None = None,
+    test: bool = True,
 ) -> Iterator[Epoch]:
     """Train one trial, epoch by epoch.
 
@@ -68,13 +71,16 @@ def train(
         data: its data set.
         device: ``cpu`` or a CUDA device.
         checkpoint: :attr:`Epoch.checkpoint` of an earlier run; training continues after it.
+        test: False leaves the test split to the caller, who adds ``test_loss`` and
+            ``test_accuracy`` to the record before asking for the next epoch.
 
     Yields:
         Epoch 0, the network before training, then one :class:`Epoch` after each pass over
         the train split. A record has ``epoch``; ``train_loss`` and ``train_accuracy``, the
         running means over the (augmented) training images, NaN in epoch 0;
         ``clean_train_loss`` and ``clean_train_accuracy`` over the first images of the train
-        split without augmentation, as many as the test split has; ``validation_loss`` and
+        split without augmentation, as many as the test split has, NaN in epochs that
+        ``clean_train_every`` leaves out; ``validation_loss`` and
         ``validation_accuracy`` over the images that are held out of training, if some are;
         ``test_loss``, ``test_accuracy``; ``learning_rate`` of the last step; ``seconds`` of the
         pass with its evaluation. Losses are mean cross-entropies in nats without any penalty
@@ -86,7 +92,8 @@ def train(
     train_split, held_split = (place(data, "train", device, part) for part in (rows, held))
     test_split = place(data, "test", device)
     splits = {"clean_train": Split(*(part[: len(test_split.y)] for part in train_split))}
-    splits |= ({"validation": held_split} if len(held) else {}) | {"test": test_split}
+    splits |= {"validation": held_split} if len(held) else {}
+    splits |= {"test": test_split} if test else {}
     standardise = standardiser(data, device)
     network = untrained(config, data, device, settled=checkpoint is None)
     optimizer = make_optimizer(network, config)
@@ -103,7 +110,9 @@ def train(
         if epoch > 0:
             record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
         for prefix, split in splits.items():
-            loss, accuracy = loss_and_accuracy(network, split, standardise)
+            loss = accuracy = math.nan
+            if prefix != "clean_train" or sees_clean_train(config, epoch):
+                loss, accuracy = loss_and_accuracy(network, split, standardise)
             record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
         record["seconds"] = time.perf_counter() - start
         state = {
@@ -112,7 +121,7 @@ def train(
             "optimizer": optimizer.state_dict(),
         }
         yield Epoch(record, network, state)
-        if diverged(record):
+        if diverged(record, config):
             return
 
 
@@ -159,9 +168,16 @@ def settle(network: Network, split: Split, standardise: Standardise, points: int
         norm.momentum = MOMENTUM
 
 
-def diverged(record: dict[str, Any]) -> bool:
+def sees_clean_train(config: TrialConfig, epoch: int) -> bool:
+    """Whether clean train images are evaluated after this epoch; always at both ends."""
+    return epoch % config.clean_train_every == 0 or epoch == config.epochs
+
+
+def diverged(record: dict[str, Any], config: TrialConfig) -> bool:
     """Whether a loss of this epoch is not finite (epoch 0 has no train loss)."""
-    losses = [record["clean_train_loss"], record["test_loss"]]
+    losses = [record["test_loss"]]
+    if sees_clean_train(config, record["epoch"]):
+        losses.append(record["clean_train_loss"])
     if record["epoch"] > 0:
         losses.append(record["train_loss"])
     return not all(math.isfinite(loss) for loss in losses)
@@ -212,14 +228,18 @@ def one_pass(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
-    network.train()
+    half = Halved(network) if config.precision == "bfloat16" else None
+    trained = half.copy if half else network
+    trained.train()
     for step, batch in enumerate(draws.batches):
         done = ((epoch - 1) * steps + step) / (config.epochs * steps)
         rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            states = list(network.states(x)) if penalised else []
-            logits = network.classify(states[-1][1]) if penalised else network(x)
+        if half:
+            half.take_weights()
+        with torch.autocast(device.type, torch.bfloat16, enabled=half is not None):
+            states = list(trained.states(x)) if penalised else []
+            logits = trained.classify(states[-1][1]) if penalised else trained(x)
         loss = objective = cross_entropy(logits.float(), y)
         if penalised:
             objective = loss + penalty(
@@ -227,6 +247,8 @@ def one_pass(
             )
         optimizer.zero_grad()
         objective.backward()
+        if half:
+            half.give_gradients()
         optimizer.step(rate)
         total_loss += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
@@ -271,14 +293,31 @@ class Draws:
 
 @torch.no_grad()
 def loss_and_accuracy(
-    network: Network, split: Split, standardise: Standardise, batch: int = 500
+    network: Network,
+    split: Split,
+    standardise: Standardise,
+    batch: int = 500,
+    first: Tensor | None = None,
 ) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and accuracy as a fraction, in evaluation mode."""
+    """Mean cross-entropy in nats, and accuracy as a fraction, in evaluation mode.
+
+    Args:
+        network: the network.
+        split: the images and their labels.
+        standardise: what the network expects.
+        batch: images at a time.
+        first: logits of the first images (some, classes), if they are known already.
+    """
     network.eval()
     loss = torch.zeros((), dtype=torch.float64, device=split.y.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.y.device)
-    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-        logits = network(standardise(x))
+    known = 0 if first is None else len(first)
+    parts = [] if first is None else [*first.split(batch)]
+    images = [*split.x[known:].split(batch)] if known < len(split.y) else []
+    seen = 0
+    for logits in chain(parts, (network(standardise(x)) for x in images)):
+        y = split.y[seen : seen + len(logits)]
         loss += cross_entropy(logits, y, reduction="sum")
         correct += (logits.argmax(1) == y).sum()
+        seen += len(y)
     return loss.item() / len(split.y), correct.item() / len(split.y)

@@ -16,7 +16,7 @@ from scoring.storage import StoreError, write_file
 from scoring.tables import MANY, read_row, read_rows, read_table, write_table
 
 UNITS = {"degree", "dimensions", "", "1", "fraction", "nat", "s", "images", "points", "segments"}
-UNITS |= {"distance", "squared distance", "GB"}
+UNITS |= {"distance", "squared distance", "GB", "epochs"}
 
 
 def row(trial="a", **values):

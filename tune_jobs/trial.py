@@ -18,7 +18,16 @@ from models import fits
 from models.config import TrialConfig
 from models.errors import DataError
 from models.network import Network, build, decayed
-from models.training import Epoch, diverged, train, untrained
+from models.training import (
+    Epoch,
+    Split,
+    diverged,
+    loss_and_accuracy,
+    place,
+    standardiser,
+    train,
+    untrained,
+)
 from models.validation import of_trained
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
@@ -27,10 +36,11 @@ from scoring.stages import Stage
 from scoring.tables import read_row
 from tune_jobs import checkpoints, provenance
 from tune_jobs.cluster import nodes
-from tune_jobs.measuring import Job, evaluate_all, measure_epoch, predict, score
+from tune_jobs.measuring import Job, Walk, evaluate_all, measure_epoch, predict, score
 from tune_jobs.remeasuring import measure_again
 from tune_jobs.tuning import Setup
 
+Row = dict[str, Any]
 SCORES = ("lss", "inverse_lss", "lsr")  # means over the stages are reported after every epoch
 
 
@@ -102,10 +112,11 @@ def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None, lacks: bool) -> 
 def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any]) -> None:
     """Train from a checkpoint, or from the start, and add every epoch to the history."""
     trial, summary = job.trial, history["summary"]
-    for epoch in train(trial, job.data, job.device, checkpoint):
+    test = place(job.data, "test", job.device)
+    for epoch in train(trial, job.data, job.device, checkpoint, test=False):
         start = time.perf_counter()
         number = epoch.record["epoch"]
-        stages, rows, failed = _measured(job, epoch)
+        stages, rows, failed = _measured(job, epoch, test)
         last = failed or number == trial.epochs
         _check_folder(job)
         if number == 0:
@@ -134,19 +145,22 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
             return
 
 
-def _measured(job: Job, epoch: Epoch) -> tuple[list[Stage], list[dict[str, Any]], bool]:
+def _measured(job: Job, epoch: Epoch, test: Split) -> tuple[list[Stage], list[Row], bool]:
     """Measure an epoch; also whether the trial diverged: a loss or a state is not finite.
 
-    An epoch that diverged is the last one, so all points are measured. It has no assignments,
-    not even of stages that are still finite.
+    The test images that are scored are evaluated in the same pass, and the figures of the whole
+    test split are added to the record. An epoch that diverged is the last one, so all points are
+    measured. It has no assignments, not even of stages that are still finite.
     """
-    number = epoch.record["epoch"]
-    if not diverged(epoch.record):
-        ends = number in (0, job.trial.epochs)
-        stages, rows = measure_epoch(job, epoch.network, number, ends, transport=ends)
-        if all(stage.finite for stage in stages):
-            return stages, rows, False
-    return *measure_epoch(job, epoch.network, number, ends=True, transport=False), True
+    network, number, walk = epoch.network, epoch.record["epoch"], Walk(epoch.network)
+    ends = number in (0, job.trial.epochs)
+    stages, rows = measure_epoch(job, network, number, ends, transport=ends, walk=walk)
+    standardise = standardiser(job.data, job.device)
+    loss, accuracy = loss_and_accuracy(network, test, standardise, first=walk.logits())
+    epoch.record.update(test_loss=loss, test_accuracy=accuracy)
+    if not diverged(epoch.record, job.trial) and all(stage.finite for stage in stages):
+        return stages, rows, False
+    return *measure_epoch(job, network, number, ends=True, transport=False), True
 
 
 def _check_data(job: Job, history: dict[str, Any]) -> None:
@@ -209,7 +223,7 @@ def _leave_lost_initial(job: Job, history: dict[str, Any]) -> None:
 
 def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
     """Leave a trained trial for scoring if it was killed before that, or its files were lost."""
-    network = next(train(job.trial, job.data, job.device)).network
+    network = next(train(job.trial, job.data, job.device, test=False)).network
     network.load_state_dict(checkpoint["network"])
     record, done = history["epochs"][-1], history["summary"]["status"] == "done"
     stages = score(network, job.data, job.device, job.trial.points, transport=done)
