@@ -9,6 +9,8 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch import _foreach_copy_ as copy_  # type: ignore[attr-defined]
+from torch.nn.modules.batchnorm import _NormBase
 
 from models.network import Network
 
@@ -23,28 +25,27 @@ class Halved:
     """
 
     def __init__(self, network: Network):
-        shared = {
-            id(m): m for m in network.modules() if isinstance(m, nn.modules.batchnorm._NormBase)
-        }
+        shared = {id(m): m for m in network.modules() if isinstance(m, _NormBase)}
         self.copy = copy.deepcopy(network, shared)
         for module in self.copy.modules():
             if isinstance(module, WEIGHTED):
                 module.to(torch.bfloat16)
         pairs = zip(network.parameters(), self.copy.parameters(), strict=True)
         both = [(w, h) for w, h in pairs if w is not h and w.requires_grad]
-        self._weights, self._halves = [w for w, _ in both], [h for _, h in both]
+        self._weights: list[Tensor] = [w for w, _ in both]
+        self._halves: list[Tensor] = [h for _, h in both]
         self._gradients = [torch.empty_like(w) for w in self._weights]
 
     @torch.no_grad()
     def take_weights(self) -> None:
         """Round the network's weights into the copy, and forget the copy's gradients."""
-        torch._foreach_copy_(self._halves, self._weights)
+        copy_(self._halves, self._weights)
         for half in self._halves:
             half.grad = None
 
     def give_gradients(self) -> None:
         """Hand the copy's gradients to the weights, in float32."""
         halves: list[Tensor] = [h.grad for h in self._halves if h.grad is not None]
-        torch._foreach_copy_(self._gradients, halves)
+        copy_(self._gradients, halves)
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
             weight.grad = gradient
