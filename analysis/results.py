@@ -188,13 +188,15 @@ def whole_depth(trials: pd.DataFrame) -> pd.Series:
 
 def _fill_zeros(trials: pd.DataFrame) -> None:
     """Trials from before a field had none of it, so they do not differ from those with 0."""
-    for name in ("transport_penalty", "straightness_penalty", "validation"):
+    for name in ("transport_penalty", "straightness_penalty", "validation", "warmup"):
         if name in trials and trials[name].notna().any():
             trials[name] = trials[name].fillna(0.0)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    columns = {name: _values(name, table[name]) for name in table.column_names}
+    names, left = table.column_names, table.columns
+    del table  # so that a column that was copied is freed
+    columns = {name: _values(name, left.pop(0)) for name in names}
     frame = pd.DataFrame(columns, copy=False)
     return frame.copy() if len(frame) < LARGE else frame  # a copy has few blocks, so it is faster
 

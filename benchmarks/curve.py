@@ -27,7 +27,8 @@ import torch
 from benchmarks.training import machine, report
 from models.config import TrialConfig
 from models.network import build
-from scoring.curve import CURVE, curve_rows
+from scoring.curve import curve_rows
+from scoring.problems import CURVE
 from scoring.robustness.curve import curve, curve_problems
 from scoring.robustness.subject import Subject
 

@@ -22,7 +22,21 @@ DEEPEST = 1000  # blocks of a stage; He et al. (2016) went to 500 blocks in all
 MOST_HELD_OUT = 0.9  # of the train split; the rest is trained on
 LARGEST = 1e6  # weight or learning rate; no training survives one that comes near this
 
-LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a final normalisation
+# Those of torch, but for SGD and RMSprop: without a final normalisation SGD diverges at 1e-2, and
+# RMSprop hardly learns.
+LEARNING_RATE = {
+    "adam": 1e-3,
+    "sgd": 1e-3,
+    "adamw": 1e-3,
+    "nadam": 2e-3,
+    "radam": 1e-3,
+    "adamax": 2e-3,
+    "adagrad": 1e-2,
+    "adadelta": 1.0,
+    "rmsprop": 1e-3,
+    "adafactor": 1e-2,
+}
+DECOUPLED = ("adamw", "adafactor")  # Their gamma shrinks weights apart from the loss.
 
 
 def _named_or_npz(dataset: str) -> str:
@@ -77,7 +91,8 @@ class TrialConfig(BaseModel):
         default=0.0,
         ge=0,
         le=LARGEST,
-        description="weight of the L2 penalty, 0 to 1e6: the optimizer's coupled weight_decay",
+        description="weight of the L2 penalty, 0 to 1e6: the optimizer's coupled weight_decay; "
+        "decoupled weight decay for adamw and adafactor",
     )
     decay: Literal["all", "blocks"] = Field(
         default="all", description="weight matrices under gamma: all of F (eq. 17) or blocks (14)"
@@ -109,15 +124,26 @@ class TrialConfig(BaseModel):
         default=200, ge=1, le=1_000_000, description="passes over the train split, 1 to 10^6"
     )
     batch_size: Whole = Field(default=128, ge=2, le=MOST, description="images a step, 2 to 10^7")
-    recipe: Literal["adam", "sgd"] = Field(
-        default="adam", description="optimizer; SGD has momentum 0.9; both decay to 0 on a cosine"
+    recipe: Literal[tuple(LEARNING_RATE)] = Field(  # type: ignore[valid-type]
+        default="adam",
+        description=f"optimizer: {', '.join(LEARNING_RATE)}; SGD has momentum 0.9, all else is "
+        "torch's default; the learning rate falls to 0 on a cosine",
     )
     learning_rate: Real = Field(
         default=None,
         gt=0,
         le=LARGEST,
-        description="at the first step, above 0 and at most 1e6; 1e-3",
+        description="the highest: at the first step, or after the warm-up; above 0 and at most "
+        "1e6; 1e-3 for adam, adamw, sgd, radam and rmsprop, 2e-3 for nadam and adamax, 1e-2 for "
+        "adagrad and adafactor, 1 for adadelta",
     )  # type: ignore[assignment]
+    warmup: Real = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="epochs, also parts of one, in which the learning rate rises evenly from near "
+        "0; 0 to 10^6, and below epochs",
+    )
     normalisation: Literal["batch", "none"] = Field(
         default=None, description="N in a block; batch for convolutional layers, else none"
     )  # type: ignore[assignment]
@@ -158,6 +184,11 @@ class TrialConfig(BaseModel):
             raise ValueError(
                 f"K = {self.stages} needs layers: convolutional; Table 1's fully connected "
                 "network has one stage (K = 1)"
+            )
+        if self.warmup > 0 and self.warmup >= self.epochs:
+            raise ValueError(
+                f"warmup = {self.warmup:g} should be below epochs = {self.epochs}, or there is "
+                "nothing after it"
             )
         return self
 

@@ -21,8 +21,9 @@ from models.config import TrialConfig
 from models.datasets import Dataset
 from models.halved import Halved
 from models.network import Network, build, decayed
-from models.optimizers import Group, Optimizer
+from models.optimizers import Optimizer, optimizer_of
 from models.penalties import penalty
+from models.torch_optimizers import Group, TorchOptimizer
 
 MOMENTUM = 0.1  # of the running statistics of BatchNorm; the default of torch
 PAD = 4  # Crops are taken from images with so many pixels added on each side.
@@ -202,19 +203,39 @@ def standardiser(data: Dataset, device: str) -> Standardise:
     )
 
 
-def make_optimizer(network: Network, config: TrialConfig) -> Optimizer:
-    """Adam, or SGD with momentum 0.9. Gamma is the weight decay of the weight matrices.
+def make_optimizer(network: Network, config: TrialConfig) -> Optimizer | TorchOptimizer:
+    """The optimizer of a trial's recipe. Gamma is the weight decay of the weight matrices.
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
-    gamma times the squared norm, has the gradient 2 gamma W.
+    gamma times the squared norm, has the gradient 2 gamma W. Recipes in
+    :data:`models.config.DECOUPLED` take the learning rate times gamma W from W instead.
     """
     under, free = decayed(network, config.decay)
-    return Optimizer([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
+    return optimizer_of([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
+
+
+def rate_at(config: TrialConfig, taken: int, steps: int) -> float:
+    """The learning rate of a step: it rises evenly in the warm-up, then falls to 0 on a cosine.
+
+    Args:
+        config: the trial.
+        taken: steps before this one.
+        steps: steps of an epoch.
+
+    >>> config = TrialConfig(epochs=10, warmup=0.3, learning_rate=1.0)
+    >>> [rate_at(config, taken, steps=10) for taken in range(4)]
+    [0.25, 0.5, 0.75, 1.0]
+    """
+    warm = round(config.warmup * steps)
+    if taken < warm:
+        return config.learning_rate * (taken + 1) / (warm + 1)
+    done = (taken - warm) / (config.epochs * steps - warm)
+    return 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
 
 
 def one_pass(
     network: Network,
-    optimizer: Optimizer,
+    optimizer: Optimizer | TorchOptimizer,
     split: Split,
     standardise: Standardise,
     config: TrialConfig,
@@ -232,8 +253,7 @@ def one_pass(
     trained = half.copy if half else network
     trained.train()
     for step, batch in enumerate(draws.batches):
-        done = ((epoch - 1) * steps + step) / (config.epochs * steps)
-        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
+        rate = rate_at(config, (epoch - 1) * steps + step, steps)
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
         if half:
             half.take_weights()

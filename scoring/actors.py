@@ -16,17 +16,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from scoring.handover import finish
 from scoring.storage import require
 
-NO_DEVICE = {"CUDA_VISIBLE_DEVICES": ""}  # without this, Ray unsets the variable
-
 MOST = 8  # A node has at most this many scorers.
 PATIENCE = 3.0  # Start another scorer when a trial has waited longer than this, in seconds.
 IDLE = 60.0  # Stop a scorer that was idle for longer, in seconds, so that its node can be released.
 RETRIES = 2  # Give up on a trial when it has lost more scorers (or their nodes) than this.
 
 
-@ray.remote(num_cpus=0, runtime_env={"env_vars": NO_DEVICE})
+@ray.remote(num_cpus=0)
 class Scorer:
-    """Finishes one trial at a time."""
+    """Finishes one trial at a time. It loads no torch, so it cannot take memory of a GPU."""
 
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
         """Finish a trial with 1/share of the cores of this machine."""

@@ -3,14 +3,12 @@
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from scoring import storage
-
-if TYPE_CHECKING:  # it loads numba
-    from scoring.transport import Problem
+from scoring.problems import Problem
 
 OF_A_STAGE = re.compile(r"([a-z_]+)([0-9]+)")  # name of an array in the file, such as own1
 PIECE = 2**20  # bytes that are read at a time
@@ -53,10 +51,8 @@ class Archive:
         """An array of a stage, as :meth:`shared` gives it."""
         return self.shared(f"{name}{stage}", *shape)
 
-    def problem(self, stage: int, m: int) -> "Problem":
+    def problem(self, stage: int, m: int) -> Problem:
         """The assignment problem of m points whose arrays belong to a stage, or have its number."""
-        from scoring.transport import Problem
-
         names = [name for name in Problem._fields if name in self.stages.get(stage, [])]
         arrays: dict[str, Any] = {name: self.array(stage, name, *_shape(name, m)) for name in names}
         with storage.reading(*self._at):

@@ -4,7 +4,7 @@ The functions here do not import torch, so that scoring without tensors does not
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,27 @@ def safe_scale(*parts: Any) -> float:
         return 1.0
     limit = 120 if any(part.dtype.itemsize <= 4 for part in parts) else 1000
     return 2.0 ** -max(-limit, min(exponent, limit))
+
+
+def on_cpu(x: Any) -> Any:
+    """A tensor as a NumPy array; an array as it is."""
+    return x.cpu().numpy() if hasattr(x, "cpu") else x
+
+
+def double(x: Any) -> Any:
+    """float64 of an array, or of a tensor where it is."""
+    return x.double() if hasattr(x, "double") else np.asarray(x, dtype=np.float64)
+
+
+def precision(x: Any) -> float:
+    """The rounding error of 1 in the precision of an array or tensor of at least one row."""
+    return float(np.finfo(on_cpu(x[:1]).dtype).eps)
+
+
+def slices(x: Any, count: int) -> Iterator[slice]:
+    """Some rows at a time: on a CPU so few that float64 copies of them stay in its cache."""
+    rows = 1024 if getattr(x, "is_cuda", False) else max(1, 2**18 // max(1, x.shape[1]))
+    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
 
 
 def _stacked(parts: list[Any]) -> Any:

@@ -9,23 +9,16 @@ the numbers mean is in :class:`scoring.excess.WassersteinCurve`.
 import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from scoring.excess import Action, curve_from_costs
+from scoring.problems import CURVE, Place, Problem
 from scoring.shuffled import shuffled
-from scoring.transport import Problem, Transport, solve
+from scoring.transport import Transport, solve
 
-CURVE, INITIAL, SHUFFLED = "curve", "curve_initial", "curve_shuffled"  # names in the tables
-
-
-class Place(NamedTuple):
-    """Where an assignment problem is."""
-
-    evaluation: str  # CURVE: the trained network, or INITIAL: the network before training
-    stage: int  # k, from 1
-    block: int  # l, from 1: from x^(l-1) to x^(l); 0: the whole stage, from x^(n) back to x^(0)
+SHUFFLED = "curve_shuffled"  # name in the tables
 
 
 def curve_rows(

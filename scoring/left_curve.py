@@ -7,18 +7,15 @@ is lost, the next run leaves it again from the trial's weights. This needs neith
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from scoring import places, storage
 from scoring.archive import open_archive, write_arrays
+from scoring.problems import Place, Problem
 from scoring.robustness.record import add_evaluation
 from scoring.schemas import KEY
-
-if TYPE_CHECKING:  # it loads numba
-    from scoring.curve import Place
-    from scoring.transport import Problem
 
 NAME = "curve"  # of the evaluation
 
@@ -27,7 +24,7 @@ def leave_curve(
     root: str,
     key: Mapping[str, Any],
     settings: Mapping[str, Any],
-    problems: Iterable[tuple["Place", "Problem"]],
+    problems: Iterable[tuple[Place, Problem]],
 ) -> None:
     """Keep the assignment problems along the curves of a trial, one at a time in memory.
 
@@ -69,7 +66,7 @@ def finish_curve(root: str, trial: str, threads: int | None = None) -> None:
         key = {field.name: about["key"][field.name] for field in KEY}
         left = [(str(name), int(stage), int(block)) for name, stage, block in about["places"]]
 
-    from scoring.curve import Place, curve_rows  # loads numba
+    from scoring.curve import curve_rows  # loads numba
 
     problems = (
         (Place(*place), archive.problem(number, about["m"])) for number, place in enumerate(left)

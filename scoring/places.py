@@ -20,6 +20,7 @@ LOCK = ".lock"  # lock of the driver that runs the sweep, on a disk
 HOLDER = ".holder"  # names the process that has the lock
 SWEEP = "sweep.json"  # the cells of the sweep, and the settings of its search
 PROGRESS = "progress.json"  # what a running sweep is doing
+MERGED = ".merged"  # ends the names of merged files
 PAGE = f"{REPORT}/index.html"
 MLFLOW = "mlflow.db"  # MLflow's database
 ARTIFACTS = "mlartifacts"  # the files that MLflow keeps
@@ -44,9 +45,9 @@ def table_path(table: str, trial: str) -> str:
     return f"{RESULTS}/{table}/{trial}.parquet"
 
 
-def merged_table(table: str) -> str:
+def merged(table: str, name: str) -> str:
     """Hidden file that holds the rows of many trials; it can be deleted at any time."""
-    return f"{RESULTS}/.{table}.arrow"
+    return f"{RESULTS}/.{table}.{name}{MERGED}"
 
 
 def checkpoint(trial: str) -> str:

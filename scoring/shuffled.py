@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from scoring.transport import Problem, assignment_problem, solve
+from scoring.problems import Problem, assignment_problem
+from scoring.transport import solve
 
 
 def shuffled_score(x: Any, y: Any, order: np.ndarray, threads: int | None = None) -> float:
@@ -39,7 +40,7 @@ def shuffled(problem: Problem, order: np.ndarray) -> Problem | None:
     """The assignment problem of the map x_i -> x_i + v_order(i), where v_i = y_i - x_i.
 
     Args:
-        problem: of the map x_i -> y_i, from :func:`scoring.transport.assignment_problem` with
+        problem: of the map x_i -> y_i, from :func:`scoring.problems.assignment_problem` with
             ``baseline``.
         order: a permutation (m,) of the points.
 

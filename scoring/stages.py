@@ -19,10 +19,10 @@ from torch import Tensor
 from scoring.energy import StraightDistance
 from scoring.excess import Action, excess, without_drift
 from scoring.line_shape import LineShape, Points, as_state
+from scoring.problems import Problem, assignment_problem
 from scoring.projection import SHOWN, project
 from scoring.scales import Scales
 from scoring.separation import Separation
-from scoring.transport import Problem, assignment_problem
 
 Walk = Callable[[Tensor], Iterable[tuple[int, Tensor]]]
 

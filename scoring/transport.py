@@ -6,9 +6,7 @@ there is less to round. The functions take NumPy arrays or torch tensors, on any
 import neither torch nor Ray.
 """
 
-import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,44 +16,12 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from scoring import arrays
+from scoring.arrays import double, on_cpu, precision, slices
 from scoring.assignment import ROUNDING, TIED, Matching, Rows, match
+from scoring.problems import Problem, assignment_problem, prefixes
 
-# A cloud is a single point if its spread is at most this share of its scale; by bytes of a number.
-COLLAPSED = {4: 1e-6, 8: 1e-14}
 FLOOR = 1e-6  # Below this share of the spread, W2^2 is too small to measure suboptimality against.
-PREFIXES = (100, 300, 1000, 3000, 10_000)  # OTS is also given for so many first points.
 HELD = 2**30  # Keep a matrix of products while solving if it has at most this many bytes.
-DIMENSIONS = 4096  # Add up products over this many dimensions at a time.
-
-
-class Problem(NamedTuple):
-    """The assignment problem between m inputs x_i and outputs y_j of a stage.
-
-    |x_i - y_j|^2 = own[i] + columns[j] - columns[i] - 2 unit (inner[i, j] - inner[i, i]), where
-    inner[i, j] is the product of centred points, each scaled by a power of two so that nothing
-    overflows. It keeps these products, or the points if those are smaller.
-    """
-
-    own: np.ndarray  # (m,) float64: |x_i - y_i|^2
-    columns: np.ndarray  # (m,) float64: |y_j - mean x|^2
-    rows: np.ndarray  # (m,) float64: |x_i - mean x|^2 / s, where s is spread of x / spread of y
-    shift: float  # |mean y - mean x|^2: what a common shift of all points costs
-    collapsed: Any  # (prefixes,) bool: inputs or outputs are all equal within rounding
-    unit: float  # the power of two that undoes the scaling of products
-    inner: Any = None  # (m, m)
-    x: Any = None  # centred and scaled points (m, d), if the products are not kept
-    y: Any = None
-    scale: float = 1.0  # the points were multiplied by this power of two before all else
-    # Only for scoring.shuffled; earlier versions did not write them.
-    random_cost: float = math.nan  # mean of |x_i - y_j|^2 over all i and j
-    along: Any = None  # (m,) float64: product of x_i - mean x with mean y - mean x
-    relative: float = math.nan  # the scale of y over that of x, a power of two
-    gram: Any = None  # products of centred and scaled x with itself: row i from column i on
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All fields with a value, as arrays for a file; ``Problem(**arrays)`` restores them."""
-        values = self._asdict().items()
-        return {name: np.asarray(_numpy(value)) for name, value in values if value is not None}
 
 
 class Prefix(NamedTuple):
@@ -123,62 +89,6 @@ def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Trans
     return solve(assignment_problem(x, y), threads)
 
 
-def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
-    """The assignment problem between inputs and outputs, (m, d) each.
-
-    With ``baseline`` it holds all that :func:`scoring.shuffled.shuffled` takes: half a matrix more.
-
-    It is computed on the device of the points and in their precision (own costs: float64). The
-    caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and keeps
-    products or points, whichever are smaller. ValueError like :func:`optimal_transport_score`.
-    """
-    x, y = arrays.together(arrays.floats(x), arrays.floats(y))
-    x, y = _flat(x), _flat(y)
-    if tuple(x.shape) != tuple(y.shape) or len(x) < 2:
-        raise ValueError(
-            f"inputs {tuple(x.shape)} and outputs {tuple(y.shape)}; should be (m, d) both, m >= 2"
-        )
-    scale = arrays.safe_scale(x, y)
-    if scale != 1:
-        x, y = x * scale, y * scale
-    own = _squared_distances(y, x)
-    columns = _squared_distances(y, x.mean(0)[None])
-    if not (np.isfinite(own).all() and np.isfinite(columns).all()):
-        raise ValueError("a state holds values that are not finite")
-    m, d = x.shape
-    centres = x.mean(0), y.mean(0)
-    around = [_squared_distances(p, c[None]) for p, c in zip((x, y), centres, strict=True)]
-    sizes = [_power_below(float(distances.max()) ** 0.5) for distances in around]
-    spreads = [float(distances.mean()) ** 0.5 for distances in around]
-    collapsed = np.array([_collapsed(x[:n], y[:n]) for n in _prefixes(m)])
-    rows = around[0] if collapsed[-1] else around[0] * spreads[1] / spreads[0]
-
-    def centred(here: slice) -> tuple[Any, Any]:
-        return tuple(
-            (p[:, here] - c[here]) * s for p, c, s in zip((x, y), centres, sizes, strict=True)
-        )
-
-    shift = _shift(x, y)
-    problem = Problem(
-        *(own, columns, rows, shift, collapsed, 1 / sizes[0] / sizes[1]),
-        scale=scale,
-        random_cost=float(around[0].mean() + around[1].mean()) + shift,
-        along=_along(x, centres),
-        relative=sizes[1] / sizes[0],
-    )
-    if m * (1.5 if baseline else 1.0) > 2 * d:  # the points are smaller
-        a, b = centred(slice(None))
-        return problem._replace(x=a, y=b)
-    inner: Any = 0
-    gram: Any = 0
-    for start in range(0, d, DIMENSIONS):
-        a, b = centred(slice(start, start + DIMENSIONS))
-        inner += a @ b.T
-        gram += a @ a.T if baseline else 0
-    half = [row[i:] for i, row in enumerate(_numpy(gram))] if baseline else []
-    return problem._replace(inner=inner, gram=np.concatenate(half) if half else None)
-
-
 def solve(problem: Problem, threads: int | None = None) -> Transport:
     """The optimal matching of eq. (46), its proof, and OTS, for all points and for prefixes.
 
@@ -190,18 +100,18 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
     m = len(own)
     problem = _with_products(problem, threads)
     rows = _rows(problem)
-    sizes = _prefixes(m)
+    sizes = prefixes(m)
     diagonal = _products(problem, np.arange(m))
     constants = own - columns + 2 * unit * diagonal  # the part of |x_i - y_j|^2 of row i alone
     matchings = match(rows, sizes, -closeness / (2 * unit), threads)
-    prefixes = []
+    scores = []
     for n, matching, lost in zip(sizes, matchings, problem.collapsed, strict=True):
         sigma, saved = _own_where_equal(problem, matching.permutation, diagonal[:n])
         network_cost = float(own[:n].mean())
         optimal_cost = max(network_cost - float(saved.mean()), 0.0)
         ots = float((sigma == np.arange(n)).mean())
         gap = optimal_cost / network_cost if network_cost > 0 else 1.0
-        prefixes.append(
+        scores.append(
             Prefix(
                 n,
                 float("nan") if lost else ots,
@@ -218,19 +128,19 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
             return np.float64(1) * costs / scale / scale
 
     return Transport(
-        ots=prefixes[-1].ots,
+        ots=scores[-1].ots,
         permutation=sigma,
         own_cost=in_units(own),
         matched_cost=in_units(np.maximum(own + columns[sigma] - columns - saved, 0.0)),
         network_cost=float(in_units(network_cost)),
         optimal_cost=float(in_units(optimal_cost)),
-        gap=prefixes[-1].gap,
+        gap=scores[-1].gap,
         movement=_movement(network_cost - shift, float(closeness.mean()), collapsed),
-        suboptimality=prefixes[-1].suboptimality,
+        suboptimality=scores[-1].suboptimality,
         ties=_ties(last),
         phi=in_units(2 * unit * last.u + constants),
         psi=in_units(2 * unit * last.v + columns),
-        prefixes=tuple(prefixes),
+        prefixes=tuple(scores),
         m=m,
         collapsed=collapsed,
         rounds=last.rounds,
@@ -274,14 +184,14 @@ def _with_products(problem: Problem, threads: int | None) -> Problem:
     if inner is None and len(x) ** 2 * x.itemsize > HELD:
         return problem
     with threadpool_limits(threads or os.cpu_count(), "blas"):
-        return problem._replace(inner=_numpy(x @ y.T if inner is None else inner))
+        return problem._replace(inner=on_cpu(x @ y.T if inner is None else inner))
 
 
 def _rows(problem: Problem) -> Rows:
     inner, x, y = problem.inner, problem.x, problem.y
     if inner is not None:
         return lambda start, stop, m: inner[start:stop]
-    return lambda start, stop, m: _numpy(x[start:stop] @ y[:m].T)
+    return lambda start, stop, m: on_cpu(x[start:stop] @ y[:m].T)
 
 
 def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
@@ -289,8 +199,8 @@ def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
     if problem.inner is not None:
         return problem.inner[np.arange(len(columns)), columns].astype(np.float64)
     x, y = problem.x, problem.y
-    some = _slices(x, len(columns))
-    return np.concatenate([_numpy((_double(x[s]) * _double(y[columns[s]])).sum(1)) for s in some])
+    some = slices(x, len(columns))
+    return np.concatenate([on_cpu((double(x[s]) * double(y[columns[s]])).sum(1)) for s in some])
 
 
 def _own_where_equal(
@@ -306,7 +216,7 @@ def _own_where_equal(
     cycle = connected_components(coo_array((np.ones(len(sigma)), (here, sigma))))[1]
     saved = np.bincount(cycle, products - own)
     kind = problem.inner if problem.inner is not None else problem.x
-    rounding = TIED * _precision(kind) * np.bincount(cycle, np.abs(own))
+    rounding = TIED * precision(kind) * np.bincount(cycle, np.abs(own))
     undone = (saved <= rounding)[cycle]
     savings = 2 * problem.unit * (products - own)
     return np.where(undone, here, sigma), np.where(undone, 0.0, savings)
@@ -331,70 +241,3 @@ def _ties(matching: Matching) -> int:
     graph = coo_array((np.ones(len(ends[0])), ends), shape=(m, m))
     component = connected_components(graph, connection="strong")[1]
     return int((np.bincount(component)[component] > 1).sum())
-
-
-def _flat(x: Any) -> Any:
-    """Points (m, ...) -> (m, d)."""
-    return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim else x.reshape(1, 1)
-
-
-def _double(x: Any) -> Any:
-    """float64 of an array, or of a tensor where it is."""
-    return x.double() if hasattr(x, "double") else np.asarray(x, dtype=np.float64)
-
-
-def _numpy(x: Any) -> np.ndarray:
-    return x.cpu().numpy() if hasattr(x, "cpu") else x
-
-
-def _precision(x: Any) -> float:
-    return float(np.finfo(_numpy(x[:1]).dtype).eps)
-
-
-def _power_below(size: float) -> float:
-    """A power of two that brings a size to at most one; it is representable in float32 as well."""
-    return 2.0 ** -min(max(math.frexp(size)[1], -120), 140)
-
-
-def _squared_distances(a: Any, b: Any) -> np.ndarray:
-    """|a_i - b_i|^2 in float64, (m,), a few rows at a time; b may have one row for all."""
-    parts = [
-        _numpy(((_double(a[here]) - _double(b if len(b) == 1 else b[here])) ** 2).sum(1))
-        for here in _slices(a, len(a))
-    ]
-    return np.concatenate(parts)
-
-
-def _shift(x: Any, y: Any) -> float:
-    """|mean of y_i - x_i|^2 in float64."""
-    here = _slices(x, len(x))
-    total: Any = sum(_numpy((_double(y[some]) - _double(x[some])).sum(0)) for some in here)
-    return float(((total / len(x)) ** 2).sum())
-
-
-def _along(x: Any, centres: tuple[Any, Any]) -> np.ndarray:
-    """(x_i - mean x) (mean y - mean x) in float64, (m,)."""
-    first, way = _double(centres[0]), _double(centres[1]) - _double(centres[0])
-    return np.concatenate([_numpy((_double(x[s]) - first) @ way) for s in _slices(x, len(x))])
-
-
-def _prefixes(m: int) -> list[int]:
-    return [*(n for n in PREFIXES if n < m), m]
-
-
-def _collapsed(x: Any, y: Any) -> bool:
-    """Whether all inputs or all outputs are one point, up to rounding in their precision."""
-    least = COLLAPSED[max(4, y.dtype.itemsize)]
-    around = [float(_squared_distances(p, p.mean(0)[None]).mean()) ** 0.5 for p in (x, y)]
-    return around[0] <= least * _spread(x) or around[1] <= least * max(around[0], _spread(y))
-
-
-def _spread(x: Any) -> float:
-    """Root mean square distance from the origin."""
-    return float(_squared_distances(x, 0 * x[:1]).mean()) ** 0.5
-
-
-def _slices(x: Any, count: int) -> Iterator[slice]:
-    """Some rows at a time: on a CPU so few that float64 copies of them stay in its cache."""
-    rows = 1024 if getattr(x, "is_cuda", False) else max(1, 2**18 // max(1, x.shape[1]))
-    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from tune_jobs.processes import be_quiet
+from tune_jobs.processes import LEAN, be_quiet
 
 settings.register_profile(
     "geosweep",
@@ -102,15 +102,32 @@ def without_figures(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def ray_here():
-    """Ray with one CPU for the tests of a module; sweeps that run in this process use it."""
+def ray_here(object_store_server):
+    """Ray with one CPU; sweeps that run in this process use it. Modules in a row share it.
+
+    Ray's workers learn where the object store is when Ray starts, so the store comes first.
+    """
     import ray
 
-    ray.init(
-        "local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
-    yield
-    ray.shutdown()
+    if not ray.is_initialized():
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in LEAN.items():
+                environment.setenv(name, value)
+            ray.init(
+                "local",
+                num_cpus=1,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Stop the Ray of :func:`ray_here` before a test that does not use it."""
+    this, other = (getattr(test, "fixturenames", ()) for test in (item, nextitem))
+    if "ray_here" in this and "ray_here" not in other and "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 @pytest.fixture(scope="module")

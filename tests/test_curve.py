@@ -19,9 +19,10 @@ from test_robustness import made
 
 from models.config import TrialConfig
 from scoring import handover, places, storage
-from scoring.curve import CURVE, INITIAL, SHUFFLED, Place, curve_rows
+from scoring.curve import SHUFFLED, curve_rows
 from scoring.geodesic import geodesic_excess, wasserstein_curve
 from scoring.left_curve import finish_curve, leave_curve
+from scoring.problems import CURVE, INITIAL, Place
 from scoring.robustness.areas import curve_summary, summary
 from scoring.robustness.curve import curve, curve_problems
 from scoring.tables import read_row, read_rows

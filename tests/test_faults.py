@@ -8,11 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
+from typing import TypeVar
 from unittest import mock
 
 import numpy as np
@@ -35,8 +38,7 @@ from tune_jobs.tracking import TRIAL_TAG
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.faults,
-    # Ray's workers learn where the object store is when Ray starts, so the store comes first.
-    pytest.mark.usefixtures("object_store_server", "ray_here"),
+    pytest.mark.usefixtures("ray_here"),
 ]
 
 SWEEP = """
@@ -48,6 +50,7 @@ epochs: {epochs}
 points: {points}
 epoch_points: 50
 """
+T = TypeVar("T")
 SPLITS = {"train": 256, "test": 4000}
 SCORER, TRIAL = "ray::Scorer.finish", "ray::ImplicitFunc.train"
 
@@ -56,7 +59,8 @@ class Sweep:
     """A sweep to run in this process, or in its own one, whose parts can be found and killed.
 
     In ``with``, the driver is a child process with its own Ray. Starting Python and Ray takes
-    seconds, so :meth:`again` runs the command in this process, which has Ray already.
+    seconds, so :meth:`again` runs the command in this process, which has Ray already, and
+    :meth:`meanwhile` does so while a thread kills something of it.
 
     Args:
         folder: where the sweep file is.
@@ -87,6 +91,7 @@ class Sweep:
         self.environment: dict[str, str] = {}
         self.started: list[psutil.Process] = []
         self.driver: subprocess.Popen | None = None
+        self.here = threading.Event()  # set while the driver is this process
         if root is None:
             add_database(self.root)
 
@@ -114,9 +119,12 @@ class Sweep:
         """Wait for a process of this sweep with this name; the first one."""
         end = time.monotonic() + 120
         while time.monotonic() < end:
-            assert self.driver.poll() is None, self.driver.communicate()[0]
-            self.started = psutil.Process(self.driver.pid).children(recursive=True)
-            for process in self.started:
+            self.check_running()
+            pid = os.getpid() if self.here.is_set() else self.driver.pid
+            found = psutil.Process(pid).children(recursive=True)
+            if not self.here.is_set():
+                self.started = found
+            for process in found:
                 try:
                     if process.cmdline()[:1] == [name]:
                         return process
@@ -128,8 +136,14 @@ class Sweep:
     def wait_for_checkpoint(self) -> None:
         """Wait until some trial has an epoch to continue from."""
         while not storage.list_files(self.root, places.CHECKPOINTS):
-            assert self.driver.poll() is None, self.driver.communicate()[0]
+            self.check_running()
             time.sleep(0.05)
+
+    def check_running(self) -> None:
+        """Check that the driver has not ended."""
+        if not self.here.is_set():
+            assert self.driver is not None, "the sweep in this process has ended"
+            assert self.driver.poll() is None, self.driver.communicate()[0]
 
     def end(self, status: int = 0) -> str:
         """Wait for the driver's end; returns its output."""
@@ -143,6 +157,21 @@ class Sweep:
             found, output = geosweep(*self.words, *options)
         assert found == status, output
         return output
+
+    def meanwhile(self, fault: Callable[[], T], status: int = 0) -> tuple[str, T]:
+        """Run the command in this process while ``fault`` runs in a thread.
+
+        Returns:
+            The command's output, and what ``fault`` returned.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            self.here.set()
+            done = thread.submit(fault)
+            try:
+                output = self.again(status=status)
+            finally:
+                self.here.clear()
+            return output, done.result()
 
     def epochs(self) -> dict[str, int]:
         """The epoch that each trial would continue from."""
@@ -246,12 +275,16 @@ def wait_until_trained(sweep: Sweep) -> str:
 
 
 def test_a_killed_scorer_costs_nothing_but_time(tmp_path):
-    with Sweep(tmp_path, epochs=1, points=4000) as sweep:
+    sweep = Sweep(tmp_path, epochs=1, points=4000)
+
+    def kill() -> tuple[str, float]:
         trial = wait_until_trained(sweep)
         trained_at = os.path.getmtime(f"{sweep.root}/pending/{trial}/{places.FINAL}")
         sweep.find(SCORER).send_signal(signal.SIGKILL)
-        sweep.end()
-        rows = sweep.check()
+        return trial, trained_at
+
+    _, (trial, trained_at) = sweep.meanwhile(kill)
+    rows = sweep.check()
     assert rows[trial]["trained_at"].replace(tzinfo=UTC).timestamp() <= trained_at
     assert rows[trial]["released_at"] < rows[trial]["scored_at"]
 
@@ -259,12 +292,15 @@ def test_a_killed_scorer_costs_nothing_but_time(tmp_path):
 def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_an_undisturbed_one(
     tmp_path, place, undisturbed
 ):
-    with Sweep(tmp_path, epochs=40, root=place) as sweep:
+    sweep = Sweep(tmp_path, epochs=40, root=place)
+
+    def kill() -> None:
         process = sweep.find(TRIAL)
         sweep.wait_for_checkpoint()
         process.send_signal(signal.SIGKILL)
-        sweep.end()
-        rows = sweep.check()
+
+    sweep.meanwhile(kill)
+    rows = sweep.check()
     both = (rows, undisturbed.rows())
     by_network = [{r["network"]: r for r in found.values()} for found in both]
     assert numbers(by_network[0]) == numbers(by_network[1])
@@ -364,11 +400,14 @@ def test_sigterm_and_sighup_end_a_sweep_as_ctrl_c_does_and_leave_nothing(tmp_pat
 
 
 def test_a_sweep_whose_folder_is_deleted_stops_and_does_not_create_it_again(tmp_path):
-    with Sweep(tmp_path, epochs=1500) as sweep:
+    sweep = Sweep(tmp_path, epochs=1500)
+
+    def delete() -> None:
         sweep.wait_for_checkpoint()
         while os.path.exists(sweep.root):  # a file may appear while the others are deleted
             shutil.rmtree(sweep.root, ignore_errors=True)
-        said = sweep.end(status=2)
+
+    said, _ = sweep.meanwhile(delete, status=2)
     assert "the folder was deleted or replaced; the sweep has stopped" in said
     assert "Traceback" not in said
     assert not os.path.exists(sweep.root)
@@ -436,30 +475,38 @@ def small_disk():
         return lambda: subprocess.run(["mount", "-o", "remount,size=200m", place], check=True)
 
     yield mount
-    for place in mounted:
+    for place in reversed(mounted):
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-# Place of the small disk in the sweep's folder, its size, and m.
-FULL = [(".", "4m", 4000), ("checkpoints", "16k", 100), ("results/trials", "8k", 100)]
+# Small disks in the sweep's folder in the order in which they fill, their sizes, and the folder
+# that has files by then.
+FULL = [
+    ("checkpoints", "16k", "pending"),
+    (".", "6m", "checkpoints"),
+    ("results/trials", "8k", "results/samples"),
+]
 
 
-@pytest.mark.parametrize(("place", "size", "points"), FULL)
 def test_a_full_disk_is_named_nothing_is_half_written_and_it_goes_on_with_room(
-    tmp_path, small_disk, place, size, points
+    tmp_path, small_disk
 ):
-    grow = small_disk(tmp_path / "out" / place, size)
-    sweep = Sweep(tmp_path, epochs=3, points=points, root=tmp_path / "out")
-    said = sweep.again(status=1)
-    told = [line for line in said.splitlines() if "geosweep: " in line]
-    assert len(told) == 1
-    assert "no space left on the disk (" in told[0]
-    assert str(tmp_path) in told[0]
-    assert "Traceback" not in said
-    assert not any(row["status"] == "failed" for row in sweep.rows().values())
-    for table in schemas.TABLES:
-        assert broken_files(sweep.root, table) == []
-    grow()
+    root = tmp_path / "out"
+    grow = {place: small_disk(root / place, size) for place, size, _ in sorted(FULL)}
+    sweep = Sweep(tmp_path, epochs=3, points=4000, root=root)
+    for place, _, filled in FULL:
+        said = sweep.again(status=1)
+        told = [line for line in said.splitlines() if "geosweep: " in line]
+        assert len(told) == 1
+        assert "no space left on the disk (" in told[0]
+        assert str(tmp_path) in told[0]
+        assert "Traceback" not in said
+        assert not any(row["status"] == "failed" for row in sweep.rows().values())
+        for table in schemas.TABLES:
+            assert broken_files(sweep.root, table) == []
+        assert any((root / filled).rglob("*.*"))
+        assert place == "." or not [*(root / place).glob("*.pt*"), *(root / place).glob("*.par*")]
+        grow[place]()
     sweep.again()
     sweep.check()
 

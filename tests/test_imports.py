@@ -128,6 +128,8 @@ def test_the_wheel_holds_every_file_that_is_not_python() -> None:
         ("scoring.storage", {"torch", "ray", "mlflow"}),
         ("scoring.handover", {"torch", "ray", "mlflow", "numba"}),
         ("scoring.transport", {"torch", "ray", "mlflow", "pandas"}),
+        ("scoring.actors", {"torch", "mlflow", "numba", "ray.tune"}),
+        ("tune_jobs.trial", {"mlflow", "numba", "scipy", "sklearn", "torchvision", "optuna"}),
         ("models.config", {"torch", "ray", "mlflow", "numpy", "models.network"}),
         ("models.datasets", {"torch", "torchvision", "ray", "sklearn"}),
         ("tune_jobs.cli", {"torch", "ray", "mlflow", "numba", "scipy", "pandas", "optuna"}),

@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
@@ -316,24 +316,38 @@ def test_the_server_gets_a_password_in_its_environment_alone(tmp_path, monkeypat
 
 
 SERVED = """
-import sys
+import os, sys
 from mlflow.server import handlers
-store = handlers._get_tracking_store(sys.argv[1])
-print([experiment.name for experiment in store.search_experiments()])
+for place in sys.stdin.read().split("\\0"):
+    if not os.fork():  # a server for each of them, without importing MLflow again
+        os.chdir(place)
+        store = handlers._get_tracking_store(sys.argv[1])
+        print([experiment.name for experiment in store.search_experiments()])
+        sys.exit()
+    os.wait()
 """
 
 
-@pytest.mark.parametrize("name", ["a?b", "%41", "50%/?x", "two\nlines", "a#b", "[a]*{}'\""])
-def test_the_server_opens_the_database_and_makes_no_folder_beside_it(tmp_path, logged, name):
-    root = tmp_path / "place" / name
-    shutil.copytree(logged, root)
+def test_the_server_opens_the_database_and_makes_no_folder_beside_it(tmp_path, logged):
+    names = ["a?b", "%41", "50%/?x", "two\nlines", "a#b", "[a]*{}'\""]
+    roots = [tmp_path / f"{number}/{name}" for number, name in enumerate(names)]
+    for root in roots:
+        shutil.copytree(logged, root)
     before = sorted(tmp_path.rglob("*"))
-    with mlflow_store.server(str(root)) as (environment, place):
-        uri = environment["MLFLOW_BACKEND_STORE_URI"]
+    with ExitStack() as servers:
+        opened = [servers.enter_context(mlflow_store.server(str(root))) for root in roots]
+        folders = [Path(place) for _, place in opened]
+        (uri,) = {environment["MLFLOW_BACKEND_STORE_URI"] for environment, _ in opened}
         done = subprocess.run(
-            [sys.executable, "-c", SERVED, uri], cwd=place, capture_output=True, text=True
+            [sys.executable, "-c", SERVED, uri],
+            input="\0".join(map(str, folders)),
+            capture_output=True,
+            text=True,
         )
-        assert "tiny" in done.stdout, done.stderr
-        assert [path.name for path in Path(place).iterdir()] == ["sweep"]
+        served = done.stdout.splitlines()
+        assert len(served) == len(names), done.stderr
+        assert all("tiny" in line for line in served)
+        for place in folders:
+            assert [path.name for path in place.iterdir()] == ["sweep"]
     assert sorted(tmp_path.rglob("*")) == before
-    assert not Path(place).exists()
+    assert not any(place.exists() for place in folders)

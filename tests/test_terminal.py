@@ -203,27 +203,48 @@ ENCODINGS = {
 }
 
 
+SEVERAL = """
+import os, sys
+from tune_jobs import cli
+words, number = sys.argv[1:], 0
+while words:
+    end = words.index("then")
+    if not os.fork():  # a process for each command, all with the streams of a new one
+        file = os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.argv = ["geosweep", *words[:end]]
+        cli.main()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+    words, number = words[end + 1 :], number + 1
+"""  # importing the command once for all of them saves most of the time
+
+
 @pytest.mark.parametrize("kind", ENCODINGS)
 def test_a_terminal_that_cannot_write_a_letter_gets_another_one(tmp_path, kind):
     (tmp_path / "κ.yaml").write_text("layers: fully_connected")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
     environment |= ENCODINGS[kind]
     unnameable = "PYTHONUTF8" in environment  # No path may have that letter then.
-    for arguments, status in (
+    commands = [
         (["run", "κ.yaml", "--dry-run"], 2 if unnameable else 0),
         (["run", "λ.yaml"], 2),
         (["status", "γ"], 2),
         (["run", "--help"], 0),
         (["sweeps"], 0),
         (["--γ"], 2),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "tune_jobs.cli", *arguments],
-            cwd=tmp_path,
-            env=environment | {"PYTHONPATH": os.getcwd()},
-            capture_output=True,
-            timeout=120,
-        )
-        assert done.returncode == status, done.stderr
-        assert b"Traceback" not in done.stderr
-        assert done.stdout + done.stderr
+    ]
+    words = [word for arguments, _ in commands for word in (*arguments, "then")]
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, *words],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    said = [(tmp_path / f"{number}.txt").read_bytes() for number in range(len(commands))]
+    assert done.stdout.split() == [b"%d" % status for _, status in commands], said
+    for text in said:
+        assert text
+        assert b"Traceback" not in text

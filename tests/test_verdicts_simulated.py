@@ -3,6 +3,7 @@
 Many sweeps are checked at once: they differ in ``setting``, which comparisons never mix.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from analysis.measures.comparisons import OPTIMAL, STRAIGHT, Evidence, halves
 from analysis.measures.means import welch
 from analysis.measures.verdicts import Comparison, judge
 
-SWEEPS = 150
+SWEEPS = 150 if "CI" in os.environ else 50  # fewer while somebody waits
 MEANS = {  # at the edge of every claim with a limit; nothing else makes a difference
     "lss": STRAIGHT,
     "lss_initial": STRAIGHT,
@@ -54,7 +55,8 @@ def simulated(
     columns = ["setting", "network", "stages", "depth", "gamma", "seed"]
     trials = pd.MultiIndex.from_product(axes, names=columns).to_frame(index=False)
     trials = trials.assign(trial=trials.index.astype(str), layers="convolutional", points=1000)
-    trials["curve_m"] = 1000
+    for size in ("m", "separation_m", "curve_m"):
+        trials[size] = 1000
     trials = trials.assign(dataset="mnist", setting=trials.setting.map("sweep {}".format))
     random = np.random.default_rng(0)
     noise = random.normal(0, STEP, (len(trials), len(MEANS)))

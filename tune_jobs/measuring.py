@@ -46,7 +46,7 @@ class Job:
     data: Dataset
     device: str
     wanted: Mapping[str, Mapping[str, Any]]
-    keep: str = "final"
+    keep: str | Mapping[str, int] = "final"
     revision: str = ""
     held: bool = False
     set_aside: list[str] = field(default_factory=list)

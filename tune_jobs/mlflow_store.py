@@ -84,6 +84,18 @@ def open_client(root: str, say: Callable[[str], None] = lambda line: None) -> An
     return client
 
 
+def prepare(root: str) -> None:
+    """Load MLflow, and create the database of a sweep that has none. Both take seconds.
+
+    Raises:
+        Exception: whatever MLflow raises; :func:`open_client` raises it again.
+    """
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    if not is_there(tracking_uri(root)):
+        open_client(root)
+
+
 def _create(path: Path) -> None:
     """Create an MLflow database, which appears when it is complete.
 

@@ -26,6 +26,10 @@ LOCK = "in-use"
 LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 characters at most
 SLOW = "timed out during startup"  # Ray gives up after 30 s, too soon for a busy machine: retry
 ATTEMPTS = 3
+LEAN = {  # Ray here starts a process when it is needed, not one for each core at once
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
+}
 QUIET = {  # defaults, which the user's environment overrides
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints boxes even when told to be silent
@@ -83,7 +87,7 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
         SweepError: Ray did not start, or cannot be reached.
     """
     if here:
-        _keep_private()
+        keep_private()
     import ray
 
     with scratch() as folder:
@@ -98,8 +102,8 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
             ray.shutdown()
 
 
-def _keep_private() -> None:
-    """Keep a Ray of our own to this machine, and to this sweep.
+def keep_private() -> None:
+    """Keep a Ray of our own to this machine, and to this sweep. Call this before it is imported.
 
     Ray reads these variables when it is imported, so nothing changes if it is imported already. By
     default it listens on all networks and has one token for all clusters, in the home folder.
@@ -121,7 +125,7 @@ def _start(address: str | None, here: bool, folder: str) -> None:
     for attempt in range(ATTEMPTS):
         try:
             # Ray puts the current folder first on every worker's import path.
-            with chdir(empty), _environment(environment() | torch):
+            with chdir(empty), _environment(environment() | torch | (LEAN if here else {})):
                 ray.init(
                     address="local" if here else address,  # None would join any running cluster
                     include_dashboard=False if here else None,

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,13 @@ from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
+from tune_jobs.mlflow_store import prepare
 from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
+from tune_jobs.weights import best_of
 
 
 def check(
@@ -186,7 +188,8 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
             raise SweepError(f"{root}: no trial is done yet; geosweep run trains them")
-        if state.unreachable and not (state.unevaluated or state.scoring):
+        some = best_of(request.sweep.keep)  # of the best trials only
+        if state.unreachable and not (some or state.unevaluated or state.scoring):
             told = "; ".join(state.unreachable)
             raise SweepError(f"{root}: no weights were kept (keep: none): {told}")
         folder.request_evaluations(root, wanted)
@@ -333,8 +336,10 @@ def _run(
 ) -> bool:
     """Train and score; return whether Ctrl-C ended the run."""
     processes.be_quiet()
-    # Importing MLflow takes seconds, so do it while Ray's processes start.
-    early = threading.Thread(target=load_mlflow, daemon=True)
+    # What the driver needs takes seconds to load, so do it while Ray's processes start.
+    if _is_here(request.address):
+        processes.keep_private()
+    early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
     early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
     for line in replaced(rows, request.sweep.evaluations):
@@ -353,6 +358,13 @@ def _run(
             driver = Driver(request, state, study, console, scratch)
             driver.run()
             return driver.interrupted
+
+
+def _load_early(root: str) -> None:
+    """Load MLflow and Ray Tune, and create MLflow's database. The driver meets what fails here."""
+    with suppress(Exception):
+        prepare(root)
+    import tune_jobs.driver  # noqa: F401
 
 
 def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:

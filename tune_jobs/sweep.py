@@ -34,8 +34,8 @@ from tune_jobs.evaluations import PARTS as EVALUATIONS
 from tune_jobs.evaluations import Evaluations, Listed
 from tune_jobs.explain import Places, at, explain
 from tune_jobs.search import OF_VALIDATION, Asha, Search, Space, Span, Spans, size
+from tune_jobs.weights import Keep
 
-Keep = Literal["final", "best", "none"]  # weights of a trial that is done
 AUTO = "auto"  # a precision: see tune_jobs.precision
 
 ALIASES = {"K": "stages", "m": "points"}

@@ -51,7 +51,15 @@ METRICS = (  # at most 16 with all evaluations: many keys make MLflow's pages sl
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc")  # if measured
 TAGS = (  # scores beside the metrics, and their baselines: OTS 1/m, LSS sqrt(n), before training
-    *("suboptimality", "ots_random", "lss_random", "lss_scaled", "relative_energy", "nc1"),
+    *(
+        "suboptimality",
+        "ots_random",
+        "ots_shuffled",
+        "lss_random",
+        "lss_scaled",
+        "relative_energy",
+        "nc1",
+    ),
     *("effective_rank", "fuzziness_slope"),
     *("curve_length_ratio", "curve_length_ratio_initial"),  # if measured
     *("curve_speed_variation", "curve_speed_variation_initial"),

@@ -46,6 +46,14 @@ def varying(trials: pd.DataFrame) -> list[str]:
     return [name for name in names if trials[name].nunique(dropna=False) > 1]
 
 
+def gamma_meaning(trials: pd.DataFrame) -> str:
+    """What gamma is: a coupled decay is an L2 penalty in the loss, a decoupled one is not."""
+    decoupled = trials.decoupled.eq(True)
+    if not decoupled.any():
+        return "weight of the L2 penalty"
+    return "decoupled weight decay" if decoupled.all() else "L2 penalty or decoupled decay"
+
+
 def other_settings(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """For each trial the values of some columns as one text: ``epochs = 20, batch_size = 64``."""
     rows = trials.to_dict("records")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.measures.cells import as_strings, without_collapsed
+from analysis.measures.cells import as_strings, gamma_meaning, without_collapsed
 from analysis.results import Results
 from scoring.schemas import CONFIG
 
@@ -55,6 +55,8 @@ def provenance(results: Results) -> pd.DataFrame:
         ("peak memory of a process, largest", _gigabytes(trials.peak_memory.max())),
         ("peak GPU memory of a process, largest", _gigabytes(trials.peak_gpu_memory.max())),
         ("recipe", _distinct(trials.recipe + ", learning rate " + rates)),
+        ("warm-up, epochs", _distinct(trials.warmup) if trials.warmup.gt(0).any() else ""),
+        ("γ is", gamma_meaning(trials)),
         ("batch size", _distinct(trials.batch_size)),
         ("epochs", _distinct(trials.epochs)),
         ("γ applies to", _distinct(trials.decay)),

@@ -76,7 +76,7 @@ def lss_by_stage(results: Results) -> Figure:
                     axes.set_ylabel("LSS (dimensionless)")
                 if stage == last and (stage < height or band is bands[-1]):
                     axes.set_xlabel("epoch (passes over the train split)")
-    panels.gamma_legend(figure, gammas)
+    panels.gamma_legend(figure, done, gammas)
     return figure
 
 
@@ -181,6 +181,7 @@ def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
         style.bars(axes, x, mean.test_accuracy, mean.test_accuracy_ci95, look)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 1.01))
+    axes.set_xlabel(f"γ ({cells.gamma_meaning(trials)})")
     scales.gamma_axis(axes, gammas)
     axes.set_ylabel("test accuracy (fraction)")
 

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -15,11 +15,12 @@ from torch import Tensor
 from scoring.excess import Action, curve_from_costs
 from scoring.probing.errors import ProbeWarning
 from scoring.probing.recorder import MOST, Sums
+from scoring.problems import assignment_problem
 from scoring.rows import Solved, track_row
 from scoring.shuffled import shuffled
 from scoring.spread import effective_rank, scatter
 from scoring.stages import Stage, full_precision, joined_stage
-from scoring.transport import assignment_problem, solve
+from scoring.transport import solve
 
 SEED = 0  # of the order of shuffled displacements
 DOMINATES = 0.1  # Warn where rounding makes up more than this share of a squared step.
@@ -52,6 +53,9 @@ class MeasuredStage:
         rounding: of each block, the share of rounding in its mean squared step; NaN where
             numbers have 32 bits or more.
         transport: columns of the tracks table and of the Wasserstein curve, if requested.
+        sum_error: of each block, if blocks return branches, how far input plus output is from the
+            state that the model goes on with, over the size of the output, in the first batch; NaN
+            where nothing shows that state.
     """
 
     blocks: tuple[str, ...]
@@ -62,6 +66,7 @@ class MeasuredStage:
     rank_points: int
     rounding: list[float]
     transport: dict[str, Any] = field(default_factory=dict)
+    sum_error: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
         """The scores of the stage, under the names of the tracks table.
@@ -87,13 +92,16 @@ class MeasuredStage:
         }
 
 
-def measured(sums: Sums, number: int, transport: int) -> MeasuredStage:
+def measured(
+    sums: Sums, number: int, transport: int, off: Mapping[str, float] | None = None
+) -> MeasuredStage:
     """The scores of a stage.
 
     Args:
         sums: of the stage.
         number: k, from 1.
         transport: so many first points were kept, and their optimal transport is wanted.
+        off: see :class:`scoring.probing.recorder.Recorder`.
     """
     dimension = math.prod(sums.shape)
     stage = joined_stage(
@@ -114,6 +122,7 @@ def measured(sums: Sums, number: int, transport: int) -> MeasuredStage:
         effective_rank=[effective_rank(products) for products in scatters],
         rank_points=min(len(states[0]), MOST) if transport else sums.scattered,
         rounding=_rounding(sums, stage),
+        sum_error=[(off or {}).get(call, math.nan) for call in sums.calls],
     )
     if transport and len(states[0]) > 1 and stage.finite:
         found = replace(found, transport=_transport(stage, states))

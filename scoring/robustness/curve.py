@@ -6,9 +6,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from scoring.curve import CURVE, INITIAL, Place, curve_rows
+from scoring.problems import CURVE, INITIAL, Place, Problem, assignment_problem
 from scoring.robustness.subject import Subject, evaluating, joined
-from scoring.transport import Problem, assignment_problem
 
 
 def curve(
@@ -26,6 +25,8 @@ def curve(
     Returns:
         The rows of :func:`scoring.curve.curve_rows`.
     """
+    from scoring.curve import curve_rows  # loads numba
+
     return curve_rows(curve_problems(subject, points), seed, threads)
 
 
