@@ -45,7 +45,6 @@ class Halved:
 
     def give_gradients(self) -> None:
         """Hand the copy's gradients to the weights, in float32."""
-        halves: list[Tensor] = [h.grad for h in self._halves if h.grad is not None]
-        copy_(self._gradients, halves)
+        copy_(self._gradients, [half.grad for half in self._halves if half.grad is not None])
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
             weight.grad = gradient

@@ -8,6 +8,7 @@ a checkpoint sees the same batches as one that was not interrupted, on any devic
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -18,14 +19,14 @@ from torch.nn.functional import cross_entropy, pad
 
 from models import validation
 from models.config import TrialConfig
+from models.custom import Blocks
 from models.datasets import Dataset
 from models.halved import Halved
-from models.network import Network, build, decayed
+from models.network import AnyNetwork, Network, build, decayed
 from models.optimizers import Optimizer, optimizer_of
 from models.penalties import penalty
 from models.torch_optimizers import Group, TorchOptimizer
 
-MOMENTUM = 0.1  # of the running statistics of BatchNorm; the default of torch
 PAD = 4  # Crops are taken from images with so many pixels added on each side.
 
 
@@ -40,7 +41,7 @@ class Epoch(NamedTuple):
     """The record of an epoch, the network after it, and a checkpoint of both."""
 
     record: dict[str, Any]
-    network: Network
+    network: AnyNetwork
     checkpoint: dict[str, Any]  # tensors, numbers and strings, for torch.load(weights_only=True)
 
 
@@ -60,6 +61,7 @@ def train(
     data: Dataset,
     device: str = "cpu",
     checkpoint: dict[str, Any] | None = None,
+    blocks: Blocks = (),
     test: bool = True,
 ) -> Iterator[Epoch]:
     """Train one trial, epoch by epoch.
@@ -72,6 +74,7 @@ def train(
         data: its data set.
         device: ``cpu`` or a CUDA device.
         checkpoint: :attr:`Epoch.checkpoint` of an earlier run; training continues after it.
+        blocks: as for :func:`models.network.build`.
         test: False leaves the test split to the caller, who adds ``test_loss`` and
             ``test_accuracy`` to the record before asking for the next epoch.
 
@@ -96,7 +99,7 @@ def train(
     splits |= {"validation": held_split} if len(held) else {}
     splits |= {"test": test_split} if test else {}
     standardise = standardiser(data, device)
-    network = untrained(config, data, device, settled=checkpoint is None)
+    network = untrained(config, data, device, settled=checkpoint is None, blocks=blocks)
     optimizer = make_optimizer(network, config)
     first = 0
     if checkpoint is not None:
@@ -109,7 +112,8 @@ def train(
         record: dict[str, Any] = {"epoch": epoch}
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
-            record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
+            with drawing(config.seed, epoch, device):
+                record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
         for prefix, split in splits.items():
             loss = accuracy = math.nan
             if prefix != "clean_train" or sees_clean_train(config, epoch):
@@ -127,8 +131,12 @@ def train(
 
 
 def untrained(
-    config: TrialConfig, data: Dataset, device: str = "cpu", settled: bool = True
-) -> Network:
+    config: TrialConfig,
+    data: Dataset,
+    device: str = "cpu",
+    settled: bool = True,
+    blocks: Blocks = (),
+) -> AnyNetwork:
     """The network of a trial before training, as :func:`train` yields it in epoch 0.
 
     The configuration and the data determine it. On a CPU, it is the same bit for bit with the
@@ -139,19 +147,34 @@ def untrained(
         data: its data set.
         device: ``cpu`` or a CUDA device.
         settled: let the normalisations see data, see :func:`settle`.
+        blocks: as for :func:`models.network.build`.
     """
-    network = build(config, data.image, data.classes).to(device)
+    network = build(config, data.image, data.classes, blocks).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settled:
         data = validation.of_trained(config, data)
         rows, _ = validation.divided(config, data)
         first = np.arange(len(data.y_train))[rows][: len(data.y_test)]
-        settle(network, place(data, "train", device, first), standardiser(data, device))
+        with drawing(config.seed, 0, device):
+            settle(network, place(data, "train", device, first), standardiser(data, device))
     return network
 
 
+@contextmanager
+def drawing(seed: int, epoch: int, device: str) -> Iterator[None]:
+    """Let layers such as dropout draw the same numbers whenever an epoch is trained.
+
+    Table 1's networks have no such layers. The caller's random numbers go on as before.
+    """
+    devices = [torch.cuda.current_device()] if torch.device(device).type == "cuda" else []
+    mixed = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(mixed[0]) >> 1)
+        yield
+
+
 @torch.no_grad()
-def settle(network: Network, split: Split, standardise: Standardise, points: int = 1000) -> None:
+def settle(network: AnyNetwork, split: Split, standardise: Standardise, points: int = 1000) -> None:
     """Let the normalisations of an untrained network see data once, without changing weights.
 
     BatchNorm starts with running statistics of mean 0 and variance 1, which match no data. Until
@@ -159,14 +182,15 @@ def settle(network: Network, split: Split, standardise: Standardise, points: int
     its scores would be no baseline for training.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the plain mean over batches
     network.train()
     images = split.x[:points]
     for x in images.tensor_split(max(1, len(images) // 250)):
         network(standardise(x))
-    for norm in norms:
-        norm.momentum = MOMENTUM
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def sees_clean_train(config: TrialConfig, epoch: int) -> bool:
@@ -203,7 +227,7 @@ def standardiser(data: Dataset, device: str) -> Standardise:
     )
 
 
-def make_optimizer(network: Network, config: TrialConfig) -> Optimizer | TorchOptimizer:
+def make_optimizer(network: AnyNetwork, config: TrialConfig) -> Optimizer | TorchOptimizer:
     """The optimizer of a trial's recipe. Gamma is the weight decay of the weight matrices.
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
@@ -234,7 +258,7 @@ def rate_at(config: TrialConfig, taken: int, steps: int) -> float:
 
 
 def one_pass(
-    network: Network,
+    network: AnyNetwork,
     optimizer: Optimizer | TorchOptimizer,
     split: Split,
     standardise: Standardise,
@@ -249,7 +273,8 @@ def one_pass(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
-    half = Halved(network) if config.precision == "bfloat16" else None
+    ours = isinstance(network, Network)  # an own one may compute with its weights in any way
+    half = Halved(network) if config.precision == "bfloat16" and ours else None
     trained = half.copy if half else network
     trained.train()
     for step, batch in enumerate(draws.batches):
@@ -257,9 +282,8 @@ def one_pass(
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
         if half:
             half.take_weights()
-        with torch.autocast(device.type, torch.bfloat16, enabled=half is not None):
-            states = list(trained.states(x)) if penalised else []
-            logits = trained.classify(states[-1][1]) if penalised else trained(x)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            states, logits = trained.tracked(x) if penalised else ([], trained(x))
         loss = objective = cross_entropy(logits.float(), y)
         if penalised:
             objective = loss + penalty(
@@ -313,7 +337,7 @@ class Draws:
 
 @torch.no_grad()
 def loss_and_accuracy(
-    network: Network,
+    network: AnyNetwork,
     split: Split,
     standardise: Standardise,
     batch: int = 500,

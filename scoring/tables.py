@@ -28,11 +28,23 @@ from scoring.storage import (
 )
 from scoring.trial_files import OF_A_TRIAL, SMALL, BrokenFiles, marks, read_content, read_files
 
+ARGUMENT = "model."  # starts the names of columns that a trial's file has in addition
+
 
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a trial's rows of a table; columns that a row does not have are null."""
+    """Write a trial's rows of a table; columns that a row does not have are null.
+
+    Keyword arguments of an architecture have columns of their own, which other readers find: here
+    their values are in the column ``model``.
+    """
+    rows = list(rows)
+    schema = TABLES[table]
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(ARGUMENT)):
+        meaning = {"unit": "", "meaning": "keyword argument of the architecture"}
+        kind = pa.array([row.get(name) for row in rows]).type
+        schema = schema.append(pa.field(name, kind, metadata=meaning))
     with writing(root, table_path(table, trial)) as stream:
-        write_content(stream, pa.Table.from_pylist(list(rows), TABLES[table]))
+        write_content(stream, pa.Table.from_pylist(rows, schema))
 
 
 def write_content(stream: Any, content: pa.Table) -> None:

@@ -64,10 +64,13 @@ def test_writing_a_default_out_does_not_change_the_id(names):
         *(("depth", 3), ("validation", 0.1)),
         *(("points", 50), ("epoch_points", 50), ("clean_train_every", 5)),
         *(("transport_penalty", 1e-3), ("straightness_penalty", 0.1)),
+        *(("architecture", "net.py:f#0123456789ab"), ("model", (("width", 8),))),
+        ("block_pattern", "a.*"),
     ],
 )
 def test_every_field_has_a_part_in_the_id(field, value):
-    assert TrialConfig(**{field: value}).trial != TrialConfig().trial
+    others = {"architecture": "timm:x"} if field in ("model", "block_pattern") else {}
+    assert TrialConfig(**others, **{field: value}).trial != TrialConfig(**others).trial
 
 
 def test_every_field_is_in_the_test_above():
@@ -101,7 +104,8 @@ def test_the_papers_letters_are_understood():
 def test_what_is_left_out_suits_the_data_set(dataset, layers, normalisation, augment):
     config = TrialConfig(dataset=dataset)
     assert (config.layers, config.normalisation, config.augment) == (layers, normalisation, augment)
-    assert [name for name, value in config.model_dump().items() if value is None] == ["depth"]
+    none = {name for name, value in config.model_dump().items() if value is None}
+    assert none == {"architecture", "block_pattern", "depth"}
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ class Driver(NotKept, tune.Callback):
             return
         if record:
             config = self._board.cells[trial].config
-            row = {"trial": trial, **config.model_dump(), "status": "failed", "error": last}
+            row = config.row() | {"status": "failed", "error": last}
             write_table(self._root, "trials", trial, [row])
         self._start(trial)
         self._tracker.fail(trial, error)

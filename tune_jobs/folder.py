@@ -5,11 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pydantic import ValidationError
 
+from models.callables import Code
 from models.config import TrialConfig
 from models.files import given_path
 from models.messages import first_line, plain
@@ -23,6 +24,9 @@ from tune_jobs.kept import Description, Progress, wrong
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
 from tune_jobs.weights import best_of, evaluations, is_earlier, lacks
+
+if TYPE_CHECKING:  # torch need not load to look at a sweep's folder
+    from tune_jobs.blocks import Found
 
 LONGEST = 5000  # characters; file systems allow paths of 4,096 bytes
 
@@ -42,6 +46,8 @@ class Request:
     retry: bool | None = None  # True: train only failed cells; False: all but those; None: all
     max_failures: int | None = None  # the sweep stops when this many cells have failed
     notes: Sequence[str] = ()  # warnings about the data sets
+    code: Mapping[str, Code] = field(default_factory=dict)  # files of users, by identity
+    found: Mapping[str, "Found"] = field(default_factory=dict)  # blocks of architectures, by trial
 
 
 @dataclass(frozen=True)

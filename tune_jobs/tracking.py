@@ -280,8 +280,7 @@ class Tracker:
         storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
-        known = {name: row[name] for name in TrialConfig.model_fields}  # null in an older version
-        self._start(trial, TrialConfig.model_validate(known).model_dump(), label)
+        self._start(trial, TrialConfig.of_row(row).model_dump(), label)
         self._finish(trial, row)
 
     def _fail(self, trial: str, error: str) -> None:

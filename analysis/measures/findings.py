@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
 from analysis.measures.factors import finite, typical
-from analysis.measures.layout import network_name, plural, sample, span
+from analysis.measures.layout import first_word, network_name, plural, sample, span
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
 from analysis.results import Results
@@ -167,7 +167,7 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
         known = rows.ots_shuffled.notna().any()  # not in results of earlier versions
         shuffled = f", of shuffled displacements {_range(rows.ots_shuffled, 3)}" if known else ""
         said += (
-            f" {name[0].upper() + name[1:]}: {_learned(rows).sum()} of {len(rows)} (LSS "
+            f" {first_word(name)}: {_learned(rows).sum()} of {len(rows)} (LSS "
             f"{_range(rows.lss, 2)}, before training {_range(rows.lss_initial, 2)}; OTS "
             f"{_range(rows.ots, 3)}, before training {_range(rows.ots_initial, 3)}{shuffled})."
         )

@@ -5,9 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.measures.cells import as_strings, gamma_meaning, without_collapsed
+from analysis.measures.cells import (
+    as_strings,
+    configuration,
+    gamma_meaning,
+    without_collapsed,
+)
 from analysis.results import Results
-from scoring.schemas import CONFIG
 
 KEY = ["dataset", "network", "stages", "gamma", "seed"]
 # fmt: off
@@ -21,7 +25,7 @@ OUTCOME = [
 
 def trials_table(results: Results) -> pd.DataFrame:
     """One row per trial: its configuration, how it ended, its scores, and how long it took."""
-    columns = ["trial", *KEY, *(field.name for field in CONFIG), *OUTCOME]
+    columns = ["trial", *KEY, *configuration(results.trials), *OUTCOME]
     table = without_collapsed(as_strings(results.trials))[columns]
     order = ["dataset", "stages", "layers", "network", "gamma", "seed"]
     return table.rename(columns={"points": "m"}).sort_values(order, ignore_index=True)

@@ -20,6 +20,7 @@ from analysis.measures.cells import gamma_meaning, varying
 from analysis.measures.layout import network_name
 from analysis.plots import style
 from analysis.plots.style import MARKERS
+from scoring.tables import ARGUMENT
 
 PANEL = ["dataset", "layers", "stages"]
 SPLIT = 3  # Up to so many combinations of other settings get lines of their own; more are averaged.
@@ -30,13 +31,15 @@ MANY = 12  # Up to so many gammas have a legend; more have a colour bar and a lo
 def splitting(done: pd.DataFrame) -> list[str]:
     """Other settings that vary; those of APART only, if the rest make more combinations than SPLIT.
 
+    Arguments of architectures are as in APART.
+
     Args:
         done: trials.
     """
     extra = varying(done)
-    rest = [name for name in extra if name not in APART]
-    few = len(done[rest].drop_duplicates()) <= SPLIT
-    return [name for name in extra if few or name in APART]
+    apart = [name for name in extra if name in APART or name.startswith(ARGUMENT)]
+    few = len(done[[n for n in extra if n not in apart]].drop_duplicates()) <= SPLIT
+    return extra if few else apart
 
 
 def at(frame: pd.DataFrame, key: Mapping) -> pd.DataFrame:

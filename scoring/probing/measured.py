@@ -25,18 +25,6 @@ from scoring.transport import solve
 SEED = 0  # of the order of shuffled displacements
 DOMINATES = 0.1  # Warn where rounding makes up more than this share of a squared step.
 ROUNDING = 0.045  # mean squared error of a rounded number, in (machine epsilon x number)^2
-LINE_SHAPE = (
-    "lss",
-    "lss_std",
-    "inverse_lss",
-    "lsr",
-    "lsr_std",
-    "lss_random",
-    "straightness_factor",
-    "straightness_factor_without_drift",
-    "spacing",
-)
-"""Scores that say nothing where a stage has a single block: 1 or 0 by definition."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +65,6 @@ class MeasuredStage:
         """
         row = self.points.row()
         row.pop("projected", None)
-        if len(self.blocks) == 1:
-            row |= dict.fromkeys(LINE_SHAPE, np.nan)
         return {
             "first_block": self.blocks[0],
             "last_block": self.blocks[-1],
@@ -112,6 +98,7 @@ def measured(
         None,
         sums.projected,
     )
+    stage = replace(stage, measurable=len(sums.calls) > 1)
     states = _joined(sums.kept) if transport else []
     scatters = [scatter(state[:MOST]) for state in states] if transport else sums.scatters
     found = MeasuredStage(
