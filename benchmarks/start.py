@@ -2,12 +2,12 @@
 
     python -m benchmarks.start [--against CHECKOUT] [--rounds N]
 
-Each round runs a sweep of two small trials (digits, fully connected, two epochs, m = 60) in a fresh
-folder, without a report, and looks at its processes ten times a second. CPU seconds are those of the
-driver, of the workers that train, of the scorers, and of Ray's own processes. Wall seconds are those
-to the first checkpoint, which is written before training, and to the end. All are the least of all
-rounds. Run it on a quiet machine: wall seconds are those of two cores that do nothing else. Expect half
-a minute a round and checkout. Rows are appended to ``benchmarks/RESULTS.md``.
+Each round runs a sweep of two small trials (digits, fully connected, two epochs, m = 60) in a
+fresh folder, without a report, and looks at its processes ten times a second. CPU seconds are those
+of the driver, of the workers that train, of the scorers, and of Ray's own processes. Wall seconds
+are those to the first checkpoint, which is written before training, and to the end. All are the
+least of all rounds; wall seconds need a quiet machine. Expect half a minute a round and checkout.
+Rows are appended to ``benchmarks/RESULTS.md``.
 """
 
 import argparse
