@@ -32,7 +32,7 @@ from analysis.measures import (
     states,
     two_sweeps,
 )
-from analysis.measures.cells import done
+from analysis.measures.cells import done, gamma_meaning
 from analysis.measures.correlations import correlations, left_out
 from analysis.measures.factors import factor_sentences
 from analysis.measures.layout import WITHOUT
@@ -236,7 +236,6 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         "search": found.search is not None,
         "compare": found.other is not None and any_done,
     }
-    changed = intervention.sentence(tables["intervention"]) if "intervention" in tables else ""
     return _template().render(
         title=found.name,
         headline=findings.headline(tables["summary"]),
@@ -251,7 +250,8 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         left_out=", ".join(f"{n} {reason}" for reason, n in left_out(results).items() if n),
         any_done=any_done,
         robust=robust,
-        changed=changed,
+        changed=intervention.sentence(tables["intervention"]) if "intervention" in tables else "",
+        gamma=gamma_meaning(results.trials),
         curved=curve.sentences(results),
         of_states=states.sentences(tables["states"]) if "states" in tables else [],
         evaluated=robustness.settings_sentence(results),

@@ -6,6 +6,7 @@ documents the columns of every table.
 """
 
 import io
+import json
 import os
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from scoring import places, schemas, storage
-from scoring.tables import read_table
+from scoring.tables import ARGUMENT, read_table
 
 CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # values that repeat
 COMMAND = "python -m analysis.results > docs/columns.md"
@@ -152,6 +153,7 @@ def _read(
         raise ResultsError(f"{error}; move that file away to read the others") from error
     if "trials" in read:
         _check_key(root, read["trials"])
+        read["trials"] = _with_arguments(read["trials"])
         _fill_depth(read["trials"])
         _fill_zeros(read["trials"])
     return Results(
@@ -174,6 +176,31 @@ def _check_key(root: str, trials: pd.DataFrame) -> None:
         )
 
 
+def _with_arguments(trials: pd.DataFrame) -> pd.DataFrame:
+    """Add a column ``model.NAME`` for each keyword argument of the architectures.
+
+    Trials of an architecture have no layers; an empty text keeps them in groups.
+    """
+    if "architecture" not in trials or not trials.architecture.notna().any():
+        return trials
+    if "layers" in trials:
+        trials["layers"] = trials.layers.fillna("")
+    if "model" not in trials:
+        return trials
+    given = [json.loads(text) if isinstance(text, str) else {} for text in trials.model]
+    names = sorted({name for one in given for name in one})
+    columns = {
+        f"{ARGUMENT}{name}": _of_one_type([one.get(name) for one in given]) for name in names
+    }
+    return trials.join(pd.DataFrame(columns, trials.index))
+
+
+def _of_one_type(values: list) -> list:
+    """Values that can be sorted: all as texts if they are of several types."""
+    number = {type(v) if isinstance(v, str | bool) else float for v in values if v is not None}
+    return values if len(number) < 2 else [None if v is None else str(v) for v in values]
+
+
 def _fill_depth(trials: pd.DataFrame) -> None:
     """Where some trials have a depth of their own, the depth of the others is Table 1's."""
     if {"depth", "layers"} <= {*trials} and trials.depth.notna().any():
@@ -181,20 +208,27 @@ def _fill_depth(trials: pd.DataFrame) -> None:
 
 
 def whole_depth(trials: pd.DataFrame) -> pd.Series:
-    """The blocks of each stage, also of trials whose ``depth`` is null: they have Table 1's."""
+    """The blocks of each stage, also of trials whose ``depth`` is null: they have Table 1's.
+
+    NaN for architectures, whose stages may differ.
+    """
     ten = (trials.layers == "convolutional") & (trials.stages == 1)
-    return trials.depth.fillna(ten.map({True: 10, False: 5})).astype("int64")
+    whole = trials.depth.fillna(ten.map({True: 10, False: 5}))
+    own = trials.architecture.isna() if "architecture" in trials else whole.notna()
+    return whole.astype("int64") if own.all() else whole.where(own)
 
 
 def _fill_zeros(trials: pd.DataFrame) -> None:
     """Trials from before a field had none of it, so they do not differ from those with 0."""
-    for name in ("transport_penalty", "straightness_penalty", "validation"):
+    for name in ("transport_penalty", "straightness_penalty", "validation", "warmup"):
         if name in trials and trials[name].notna().any():
             trials[name] = trials[name].fillna(0.0)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    columns = {name: _values(name, table[name]) for name in table.column_names}
+    names, left = table.column_names, table.columns
+    del table  # so that a column that was copied is freed
+    columns = {name: _values(name, left.pop(0)) for name in names}
     frame = pd.DataFrame(columns, copy=False)
     return frame.copy() if len(frame) < LARGE else frame  # a copy has few blocks, so it is faster
 

@@ -96,7 +96,7 @@ def find(text: str, folder: str | os.PathLike[str] = ".") -> Code:
         ) from error
     if len(content) > LARGEST:
         raise CodeError(f"{shown}: is larger than {LARGEST:,} bytes; import data and weights")
-    code = Code(str(path), found["name"], content)
+    code = Code(found["file"] if sent else str(path), found["name"], content)
     if found["checksum"] not in (None, code.checksum):
         raise CodeError(
             f"{shown}: has changed: its checksum is {code.checksum}, not {found['checksum']}"
@@ -127,7 +127,22 @@ def load(code: Code) -> Callable[..., Any]:
     return found
 
 
-def call(function: Callable[..., Any], what: str, offered: Mapping[str, Any], **given: Any) -> Any:
+def loaded(identity: str) -> Callable[..., Any]:
+    """The callable of an :attr:`Code.identity` whose file this process has run with :func:`load`.
+
+    Raises:
+        CodeError: it has not.
+    """
+    found = FORM.fullmatch(identity)
+    module = sys.modules.get(f"_geosweep_{found['checksum']}") if found else None
+    if found is None or module is None:
+        raise CodeError(f"{plain(identity)}: this process has not loaded it")
+    return getattr(module, found["name"])
+
+
+def call(
+    function: Callable[..., Any], what: str, offered: Mapping[str, Any], /, **given: Any
+) -> Any:
     """What a callable returns.
 
     Args:

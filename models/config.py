@@ -6,12 +6,24 @@ trials table, so there is no conversion layer.
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_serializer,
+    model_validator,
+)
 
 from models.architectures import usual_depth
-from models.fields import Real, Text, Whole
+from models.callables import is_code
+from models.fields import Real, Text, Whole, scalar
 
 CIFAR = ("cifar10", "cifar100")
 MNIST = ("mnist", "fashion_mnist")
@@ -22,7 +34,28 @@ DEEPEST = 1000  # blocks of a stage; He et al. (2016) went to 500 blocks in all
 MOST_HELD_OUT = 0.9  # of the train split; the rest is trained on
 LARGEST = 1e6  # weight or learning rate; no training survives one that comes near this
 
-LEARNING_RATE = {"adam": 1e-3, "sgd": 1e-3}  # SGD at 1e-2 diverges without a final normalisation
+LIBRARIES = ("torchvision", "timm")  # whose networks an architecture can name
+OWN = ("network", "layers", "stages", "depth", "normalisation")  # fields of Table 1's networks
+ARGUMENT = "model."  # starts the name of a keyword argument of an architecture
+
+USUAL = {"network": "resnet", "stages": 1}  # of Table 1's networks, unless they are given
+NOT_TOGETHER = "belongs to the networks of Table 1, so leave it out together with architecture"
+
+# Those of torch, but for SGD and RMSprop: without a final normalisation SGD diverges at 1e-2, and
+# RMSprop hardly learns.
+LEARNING_RATE = {
+    "adam": 1e-3,
+    "sgd": 1e-3,
+    "adamw": 1e-3,
+    "nadam": 2e-3,
+    "radam": 1e-3,
+    "adamax": 2e-3,
+    "adagrad": 1e-2,
+    "adadelta": 1.0,
+    "rmsprop": 1e-3,
+    "adafactor": 1e-2,
+}
+DECOUPLED = ("adamw", "adafactor")  # Their gamma shrinks weights apart from the loss.
 
 
 def _named_or_npz(dataset: str) -> str:
@@ -33,12 +66,40 @@ def _named_or_npz(dataset: str) -> str:
     return dataset
 
 
+def _named_or_code(architecture: str) -> str:
+    library, _, name = architecture.partition(":")
+    if not (library in LIBRARIES and name.strip()) and not is_code(architecture):
+        raise ValueError("should be torchvision:NAME, timm:NAME or FILE.py:CALLABLE")
+    if len(architecture) > LONGEST_PATH:
+        raise ValueError(f"should be at most {LONGEST_PATH} characters long")
+    return architecture
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"should be a regular expression ({error})") from None
+    return text
+
+
+def _identifier(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError("should be the name of a keyword argument, like width")
+    return name
+
+
+Argument = Annotated[Text, AfterValidator(_identifier)]
+Scalar = Annotated[Any, PlainValidator(scalar)]
+
+
 class TrialConfig(BaseModel):
     """Everything that decides the numbers of one trial.
 
     Fields left at None take the value that suits the data set and the recipe, so a
     constructed configuration is complete, except for ``depth``: None stays, and stands for
-    Table 1's number of blocks. Unknown fields are refused.
+    Table 1's number of blocks. With an ``architecture`` the fields in :data:`OWN` stay None, and
+    keyword arguments ``model.NAME`` are gathered in ``model``. Unknown fields are refused.
 
     >>> TrialConfig(dataset="mnist", network="plain", gamma=5e-4).layers
     'fully_connected'
@@ -51,21 +112,35 @@ class TrialConfig(BaseModel):
         AfterValidator(_named_or_npz),
         Field(description="digits, mnist, fashion_mnist, cifar10, cifar100, or an .npz file"),
     ] = "digits"
+    architecture: Annotated[
+        Text,
+        AfterValidator(_named_or_code),
+        Field(description="another network: torchvision:NAME, timm:NAME or FILE.py:CALLABLE"),
+    ] = None  # type: ignore[assignment]
+    model: tuple[tuple[Argument, Scalar], ...] = Field(
+        default=None,
+        description="keyword arguments of the architecture, each as model.NAME",
+    )  # type: ignore[assignment]
+    block_pattern: Annotated[
+        Text,
+        AfterValidator(_expression),
+        Field(max_length=1000, description="regular expression for the names of its blocks"),
+    ] = None  # type: ignore[assignment]
     network: Literal["plain", "resnet"] = Field(
-        default="resnet", description="without and with identity maps"
-    )
+        default=None, description="without and with identity maps; resnet"
+    )  # type: ignore[assignment]
     layers: Literal["fully_connected", "convolutional"] = Field(
         default=None,
         description="Table 1's layer type; fully connected for MNIST",
         validate_default=False,
     )  # type: ignore[assignment]
     stages: Whole = Field(
-        default=1,
+        default=None,
         ge=1,
         le=4,
-        description="the paper's K: parts of equal dimension, 1 to 4",
+        description="the paper's K: parts of equal dimension, 1 to 4; 1",
         validation_alias=AliasChoices("stages", "K"),
-    )
+    )  # type: ignore[assignment]
     depth: Whole = Field(
         default=None,
         ge=1,
@@ -77,7 +152,8 @@ class TrialConfig(BaseModel):
         default=0.0,
         ge=0,
         le=LARGEST,
-        description="weight of the L2 penalty, 0 to 1e6: the optimizer's coupled weight_decay",
+        description="weight of the L2 penalty, 0 to 1e6: the optimizer's coupled weight_decay; "
+        "decoupled weight decay for adamw and adafactor",
     )
     decay: Literal["all", "blocks"] = Field(
         default="all", description="weight matrices under gamma: all of F (eq. 17) or blocks (14)"
@@ -109,15 +185,26 @@ class TrialConfig(BaseModel):
         default=200, ge=1, le=1_000_000, description="passes over the train split, 1 to 10^6"
     )
     batch_size: Whole = Field(default=128, ge=2, le=MOST, description="images a step, 2 to 10^7")
-    recipe: Literal["adam", "sgd"] = Field(
-        default="adam", description="optimizer; SGD has momentum 0.9; both decay to 0 on a cosine"
+    recipe: Literal[tuple(LEARNING_RATE)] = Field(  # type: ignore[valid-type]
+        default="adam",
+        description=f"optimizer: {', '.join(LEARNING_RATE)}; SGD has momentum 0.9, all else is "
+        "torch's default; the learning rate falls to 0 on a cosine",
     )
     learning_rate: Real = Field(
         default=None,
         gt=0,
         le=LARGEST,
-        description="at the first step, above 0 and at most 1e6; 1e-3",
+        description="the highest: at the first step, or after the warm-up; above 0 and at most "
+        "1e6; 1e-3 for adam, adamw, sgd, radam and rmsprop, 2e-3 for nadam and adamax, 1e-2 for "
+        "adagrad and adafactor, 1 for adadelta",
     )  # type: ignore[assignment]
+    warmup: Real = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="epochs, also parts of one, in which the learning rate rises evenly from near "
+        "0; 0 to 10^6, and below epochs",
+    )
     normalisation: Literal["batch", "none"] = Field(
         default=None, description="N in a block; batch for convolutional layers, else none"
     )  # type: ignore[assignment]
@@ -143,14 +230,34 @@ class TrialConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: object) -> object:
-        return completed(given) if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        flat = {name: v for name, v in given.items() if str(name).startswith(ARGUMENT)}
+        filled = completed({name: v for name, v in given.items() if name not in flat})
+        if flat and "model" not in filled:
+            filled["model"] = tuple(sorted((n.removeprefix(ARGUMENT), v) for n, v in flat.items()))
+        elif flat:
+            filled |= flat  # which is an error
+        return filled
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrialConfig":
+        if self.architecture is None:
+            for name in ("model", "block_pattern"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} belongs to an architecture, so give that as well")
+        for name in OWN if self.architecture is not None else ():
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(f"{name} = {value} {NOT_TOGETHER}")
         if self.layers == "fully_connected" and self.stages > 1:
             raise ValueError(
                 f"K = {self.stages} needs layers: convolutional; Table 1's fully connected "
                 "network has one stage (K = 1)"
+            )
+        if self.warmup > 0 and self.warmup >= self.epochs:
+            raise ValueError(
+                f"warmup = {self.warmup:g} should be below epochs = {self.epochs}, or there is "
+                "nothing after it"
             )
         return self
 
@@ -160,12 +267,50 @@ class TrialConfig(BaseModel):
 
         Fields at their default are left out of the hash, so a field that later work adds does
         not rename what is already done. For the same reason a default must never change. A depth
-        is left out if it is Table 1's, which trials without one have.
+        is left out if it is Table 1's, which trials without one have, and so are values in
+        :data:`USUAL`.
         """
-        usual = {"depth"} if self.depth == usual_depth(self.layers, self.stages) else None
+        usual = {name for name, value in USUAL.items() if getattr(self, name) == value}
+        if self.depth == usual_depth(self.layers, self.stages):
+            usual.add("depth")
         given = self.model_dump(exclude_defaults=True, exclude=usual)
         canonical = json.dumps(given, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the architecture, by name."""
+        return dict(self.model or ())
+
+    def row(self, stages: int = 0) -> dict[str, Any]:
+        """The columns of a trial's row that the configuration gives.
+
+        The name of an architecture is also in the column ``network``, by which tables and figures
+        are grouped.
+
+        Args:
+            stages: how many the architecture has; 0 if that is not known.
+        """
+        arguments = json.dumps(self.arguments, sort_keys=True) if self.model else None
+        row = {"trial": self.trial, **self.model_dump(), "model": arguments}
+        named = {"network": self.architecture, "stages": stages}
+        return row if self.architecture is None else row | named
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "TrialConfig":
+        """The configuration of a row of the trials table."""
+        known = {name: row[name] for name in cls.model_fields}  # null in an older version
+        if known["architecture"] is not None:
+            known |= dict.fromkeys(OWN)
+            arguments = json.loads(known.pop("model") or "{}")
+            known |= {f"{ARGUMENT}{name}": value for name, value in arguments.items()}
+        return cls.model_validate(known)
+
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: Any) -> dict[str, Any]:
+        fields = dump(self)
+        arguments = fields.pop("model", None) or ()
+        return fields | {f"{ARGUMENT}{name}": value for name, value in arguments}
 
 
 def completed(given: dict[str, Any]) -> dict[str, Any]:
@@ -178,8 +323,13 @@ def completed(given: dict[str, Any]) -> dict[str, Any]:
     """
     filled = {name: value for name, value in given.items() if value is not None}
     dataset, recipe = filled.get("dataset", "digits"), filled.get("recipe", "adam")
-    filled.setdefault("layers", "fully_connected" if dataset in MNIST else "convolutional")
-    filled.setdefault("normalisation", "none" if filled["layers"] == "fully_connected" else "batch")
+    if "architecture" not in filled:
+        filled.setdefault("network", USUAL["network"])
+        if "K" not in filled:
+            filled.setdefault("stages", USUAL["stages"])
+        filled.setdefault("layers", "fully_connected" if dataset in MNIST else "convolutional")
+        flat = filled["layers"] == "fully_connected"
+        filled.setdefault("normalisation", "none" if flat else "batch")
     filled.setdefault("augment", dataset in CIFAR)
     if "m" not in filled:
         filled.setdefault("points", 500 if dataset == "digits" else 1000)

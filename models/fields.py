@@ -113,6 +113,22 @@ def _real(value: Any) -> Any:
         raise ValueError("is outside of the range of a 64-bit float") from None
 
 
+def scalar(value: Any) -> bool | int | float | str:
+    """A single value that is passed on as it is; a text that is a number becomes that number.
+
+    Raises:
+        ValueError: it is a list, a mapping or nothing, or not finite.
+    """
+    if isinstance(value, str):
+        found = read_number(value.strip())
+        value = value if found is None else found
+    if not isinstance(value, bool | int | float | str) or value in (math.inf, -math.inf):
+        raise ValueError("should be one number or text, or true or false")
+    if value != value:
+        raise ValueError("should be a number")
+    return value
+
+
 def _text(value: Any) -> Any:
     if isinstance(value, (bool, int, float)):
         raise ValueError("should be a string; put it in quotes")

@@ -5,12 +5,15 @@ from typing import Any
 import torch
 
 from models.config import TrialConfig
+from models.custom import Blocks
 from models.datasets import Dataset
 from models.network import build
 from models.training import make_optimizer
 
 
-def check(config: TrialConfig, data: Dataset, checkpoint: dict[str, Any]) -> None:
+def check(
+    config: TrialConfig, data: Dataset, checkpoint: dict[str, Any], blocks: Blocks = ()
+) -> None:
     """Check that a checkpoint can go on training a trial, or be evaluated.
 
     ``load_state_dict`` converts other types of tensors without a word, so training would go on
@@ -20,11 +23,12 @@ def check(config: TrialConfig, data: Dataset, checkpoint: dict[str, Any]) -> Non
         config: the trial.
         data: its data set.
         checkpoint: its ``epoch``, ``network`` and, unless training has ended, ``optimizer``.
+        blocks: as for :func:`models.network.build`.
 
     Raises:
         ValueError: the checkpoint is of another trial; the message names the first difference.
     """
-    network = build(config, data.image, data.classes)
+    network = build(config, data.image, data.classes, blocks)
     state, wanted = checkpoint["network"], network.state_dict()
     if state.keys() != wanted.keys():
         raise ValueError("its weights are those of another network")

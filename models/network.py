@@ -8,6 +8,7 @@ network has no identity maps.
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import prod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn.functional import relu
 
 from models.architectures import Architecture, architecture
 from models.config import TrialConfig
+from models.custom import Blocks, Custom, build_custom
 
 
 class Block(nn.Module):
@@ -132,6 +134,19 @@ class Network(nn.Module):
                 state = self.stages[k - 1][block - 1](state)  # type: ignore[index]
                 yield k, state
 
+    def tracked(self, images: Tensor) -> tuple[list[tuple[int, Tensor]], Tensor]:
+        """All states of a batch, as :meth:`states` yields them, with its logits (m, classes)."""
+        states = list(self.states(images))
+        return states, self.classify(states[-1][1])
+
+    def penalised(self, name: str, parameter: Tensor, decay: str) -> bool:
+        """Whether gamma penalises a parameter, by its name: see :func:`decayed`."""
+        return parameter.ndim > 1 and (decay == "all" or name.startswith("stages."))
+
+    def layout(self) -> list[tuple[tuple[int, ...], int]]:
+        """The shape of a state and the number of blocks of each stage."""
+        return [(shape, self.shape.blocks) for shape in self.shape.shapes]
+
     @torch.no_grad()
     def weight_norms(self) -> list[list[float]]:
         """|W1|_F^2 + |W2|_F^2 of each block: the right side of eq. (11), which gamma penalises.
@@ -172,11 +187,28 @@ class Network(nn.Module):
             raise ValueError(f"states of shape {seen} where Table 1 has {wanted}")
 
 
-def build(config: TrialConfig, image: tuple[int, int, int], classes: int) -> Network:
-    """The network of a trial with its initial weights (He normal, biases 0), on the CPU.
+AnyNetwork: TypeAlias = Network | Custom
 
-    The weights depend only on the seed, not on the device, gamma or the kind of network.
+
+def build(
+    config: TrialConfig, image: tuple[int, int, int], classes: int, blocks: Blocks = ()
+) -> AnyNetwork:
+    """The network of a trial with its initial weights, on the CPU.
+
+    Those of Table 1 start from He normal weights and biases 0. The weights depend only on the
+    seed, not on the device, gamma or the kind of network.
+
+    Args:
+        config: the trial.
+        image: channels, height and width of the images.
+        classes: the number of classes.
+        blocks: the names of the blocks of each stage, if the trial has an architecture.
+
+    Raises:
+        models.errors.CodeError: the architecture of the trial cannot be built.
     """
+    if config.architecture is not None:
+        return build_custom(config, image, classes, blocks)
     shape = architecture(config.layers, image, config.stages, classes, config.depth)
     network = Network(shape, config.network, config.normalisation)
     draw = torch.Generator().manual_seed(config.seed)
@@ -188,7 +220,7 @@ def build(config: TrialConfig, image: tuple[int, int, int], classes: int) -> Net
     return network
 
 
-def decayed(network: Network, decay: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def decayed(network: AnyNetwork, decay: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The trainable parameters that gamma penalises, and the others.
 
     Gamma penalises the weight matrices of convolutional and linear layers, never biases or
@@ -197,9 +229,8 @@ def decayed(network: Network, decay: str) -> tuple[list[nn.Parameter], list[nn.P
     """
     under, free = [], []
     for name, parameter in network.named_parameters():
-        matrix = parameter.ndim > 1 and (decay == "all" or name.startswith("stages."))
         if parameter.requires_grad:
-            (under if matrix else free).append(parameter)
+            (under if network.penalised(name, parameter, decay) else free).append(parameter)
     return under, free
 
 

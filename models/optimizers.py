@@ -1,39 +1,42 @@
-"""Adam and SGD, with one call of torch's fused kernel per group of parameters and step.
+"""Adam, AdamW and SGD, with one call of torch's fused kernel per group of parameters and step.
 
-The kernels are those of ``torch.optim.Adam`` and ``torch.optim.SGD`` with ``fused=True``, so the
+The kernels are those of ``torch.optim.Adam``, ``AdamW`` and ``SGD`` with ``fused=True``, so the
 numbers are equal bit for bit, and so is the form of the saved state. The classes of
-``torch.optim`` import torch's compiler when they are made. No trial needs it, and importing it is
-a large part of what a worker does before its first epoch.
+``torch.optim`` import torch's compiler when they are made. Few trials need it, and importing it is
+a large part of what a worker does before its first epoch. Other recipes are in
+:mod:`models.torch_optimizers`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import _foreach_add_ as add_  # type: ignore[attr-defined]
 from torch import _fused_adam_ as fused_adam_  # type: ignore[attr-defined]
+from torch import _fused_adamw_ as fused_adamw_  # type: ignore[attr-defined]
 from torch import _fused_sgd_ as fused_sgd_  # type: ignore[attr-defined]
+
+from models.torch_optimizers import Group, TorchOptimizer, continued
 
 BETAS = (0.9, 0.999)  # Adam's decay rates of both moments (Kingma and Ba 2015)
 EPSILON = 1e-8  # is added to the root of the second moment
 MOMENTUM = 0.9  # of SGD
-MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
+ADAM = ("exp_avg", "exp_avg_sq")
+MOMENTS = {"adam": ADAM, "adamw": ADAM, "sgd": ("momentum_buffer",)}
 
 
-class Group(NamedTuple):
-    """Parameters with the same decay."""
-
-    parameters: Sequence[nn.Parameter]
-    decay: float  # decay times the parameter is added to its gradient: a coupled L2 penalty
+def optimizer_of(groups: Sequence[Group], recipe: str) -> "Optimizer | TorchOptimizer":
+    """The optimizer of a recipe, one of ``models.config.LEARNING_RATE``."""
+    return (Optimizer if recipe in MOMENTS else TorchOptimizer)(groups, recipe)
 
 
 class Optimizer:
     """Updates parameters from their gradients.
 
     Args:
-        groups: all parameters, on one device. Each has a gradient when :meth:`step` is called.
-        recipe: ``adam``, or ``sgd`` with momentum 0.9.
+        groups: all parameters, on one device. One without a gradient has the gradient 0.
+        recipe: ``adam``, ``adamw``, or ``sgd`` with momentum 0.9.
     """
 
     def __init__(self, groups: Sequence[Group], recipe: str):
@@ -52,11 +55,25 @@ class Optimizer:
         """Update all parameters with this learning rate."""
         for group, moments, steps in zip(self._groups, self._moments, self._steps, strict=True):
             parameters: list[Tensor] = list(group.parameters)
-            gradients = [p.grad for p in parameters if p.grad is not None]
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             add_(steps, 1)
-            if self._recipe == "adam":
+            if self._recipe == "sgd":
+                fused_sgd_(
+                    parameters,
+                    gradients,
+                    moments[0],
+                    weight_decay=group.decay,
+                    momentum=MOMENTUM,
+                    lr=rate,
+                    dampening=0.0,
+                    nesterov=False,
+                    maximize=False,
+                    is_first_step=False,  # the momentum starts at 0
+                )
+            else:
                 means, squares = moments
-                fused_adam_(
+                update = fused_adam_ if self._recipe == "adam" else fused_adamw_
+                update(
                     parameters,
                     gradients,
                     means,
@@ -70,19 +87,6 @@ class Optimizer:
                     eps=EPSILON,
                     amsgrad=False,
                     maximize=False,
-                )
-            else:
-                fused_sgd_(
-                    parameters,
-                    gradients,
-                    moments[0],
-                    weight_decay=group.decay,
-                    momentum=MOMENTUM,
-                    lr=rate,
-                    dampening=0.0,
-                    nesterov=False,
-                    maximize=False,
-                    is_first_step=False,  # the momentum starts at 0
                 )
 
     def zero_grad(self) -> None:
@@ -104,22 +108,8 @@ class Optimizer:
         Raises:
             ValueError: it belongs to another recipe, or to other parameters.
         """
-        states, own = saved["state"], self._states()
-        if states and states.keys() != set(range(len(own))):
-            raise ValueError("the optimizer's state is that of another network")
         # torch.optim.SGD counts no steps.
-        spare = {"step"} if self._recipe == "sgd" else set()
-        for number, state in states.items():
-            if {*spare, *state} != own[number].keys():
-                raise ValueError("the optimizer's state is that of another recipe")
-            for name, value in state.items():
-                into = own[number][name]
-                if not isinstance(value, Tensor) or (value.shape, value.dtype) != (
-                    into.shape,
-                    into.dtype,
-                ):
-                    raise ValueError(f"the optimizer's state has {name} of another shape or type")
-                into.copy_(value)
+        continued(saved["state"], self._states(), {"step"} if self._recipe == "sgd" else set())
 
     def _states(self) -> list[dict[str, Tensor]]:
         """The state of each parameter, by name, in the order of the groups."""

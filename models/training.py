@@ -8,6 +8,7 @@ a checkpoint sees the same batches as one that was not interrupted, on any devic
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,13 @@ from torch.nn.functional import cross_entropy, pad
 
 from models import validation
 from models.config import TrialConfig
+from models.custom import Blocks
 from models.datasets import Dataset
-from models.network import Network, build, decayed
-from models.optimizers import Group, Optimizer
+from models.network import AnyNetwork, build, decayed
+from models.optimizers import Optimizer, optimizer_of
 from models.penalties import penalty
+from models.torch_optimizers import Group, TorchOptimizer
 
-MOMENTUM = 0.1  # of the running statistics of BatchNorm; the default of torch
 PAD = 4  # Crops are taken from images with so many pixels added on each side.
 
 
@@ -37,7 +39,7 @@ class Epoch(NamedTuple):
     """The record of an epoch, the network after it, and a checkpoint of both."""
 
     record: dict[str, Any]
-    network: Network
+    network: AnyNetwork
     checkpoint: dict[str, Any]  # tensors, numbers and strings, for torch.load(weights_only=True)
 
 
@@ -57,6 +59,7 @@ def train(
     data: Dataset,
     device: str = "cpu",
     checkpoint: dict[str, Any] | None = None,
+    blocks: Blocks = (),
 ) -> Iterator[Epoch]:
     """Train one trial, epoch by epoch.
 
@@ -68,6 +71,7 @@ def train(
         data: its data set.
         device: ``cpu`` or a CUDA device.
         checkpoint: :attr:`Epoch.checkpoint` of an earlier run; training continues after it.
+        blocks: as for :func:`models.network.build`.
 
     Yields:
         Epoch 0, the network before training, then one :class:`Epoch` after each pass over
@@ -88,7 +92,7 @@ def train(
     splits = {"clean_train": Split(*(part[: len(test_split.y)] for part in train_split))}
     splits |= ({"validation": held_split} if len(held) else {}) | {"test": test_split}
     standardise = standardiser(data, device)
-    network = untrained(config, data, device, settled=checkpoint is None)
+    network = untrained(config, data, device, settled=checkpoint is None, blocks=blocks)
     optimizer = make_optimizer(network, config)
     first = 0
     if checkpoint is not None:
@@ -101,7 +105,8 @@ def train(
         record: dict[str, Any] = {"epoch": epoch}
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
-            record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
+            with drawing(config.seed, epoch, device):
+                record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
         for prefix, split in splits.items():
             loss, accuracy = loss_and_accuracy(network, split, standardise)
             record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
@@ -117,8 +122,12 @@ def train(
 
 
 def untrained(
-    config: TrialConfig, data: Dataset, device: str = "cpu", settled: bool = True
-) -> Network:
+    config: TrialConfig,
+    data: Dataset,
+    device: str = "cpu",
+    settled: bool = True,
+    blocks: Blocks = (),
+) -> AnyNetwork:
     """The network of a trial before training, as :func:`train` yields it in epoch 0.
 
     The configuration and the data determine it. On a CPU, it is the same bit for bit with the
@@ -129,19 +138,34 @@ def untrained(
         data: its data set.
         device: ``cpu`` or a CUDA device.
         settled: let the normalisations see data, see :func:`settle`.
+        blocks: as for :func:`models.network.build`.
     """
-    network = build(config, data.image, data.classes).to(device)
+    network = build(config, data.image, data.classes, blocks).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settled:
         data = validation.of_trained(config, data)
         rows, _ = validation.divided(config, data)
         first = np.arange(len(data.y_train))[rows][: len(data.y_test)]
-        settle(network, place(data, "train", device, first), standardiser(data, device))
+        with drawing(config.seed, 0, device):
+            settle(network, place(data, "train", device, first), standardiser(data, device))
     return network
 
 
+@contextmanager
+def drawing(seed: int, epoch: int, device: str) -> Iterator[None]:
+    """Let layers such as dropout draw the same numbers whenever an epoch is trained.
+
+    Table 1's networks have no such layers. The caller's random numbers go on as before.
+    """
+    devices = [torch.cuda.current_device()] if torch.device(device).type == "cuda" else []
+    mixed = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(mixed[0]) >> 1)
+        yield
+
+
 @torch.no_grad()
-def settle(network: Network, split: Split, standardise: Standardise, points: int = 1000) -> None:
+def settle(network: AnyNetwork, split: Split, standardise: Standardise, points: int = 1000) -> None:
     """Let the normalisations of an untrained network see data once, without changing weights.
 
     BatchNorm starts with running statistics of mean 0 and variance 1, which match no data. Until
@@ -149,14 +173,15 @@ def settle(network: Network, split: Split, standardise: Standardise, points: int
     its scores would be no baseline for training.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the plain mean over batches
     network.train()
     images = split.x[:points]
     for x in images.tensor_split(max(1, len(images) // 250)):
         network(standardise(x))
-    for norm in norms:
-        norm.momentum = MOMENTUM
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def diverged(record: dict[str, Any]) -> bool:
@@ -186,19 +211,39 @@ def standardiser(data: Dataset, device: str) -> Standardise:
     )
 
 
-def make_optimizer(network: Network, config: TrialConfig) -> Optimizer:
-    """Adam, or SGD with momentum 0.9. Gamma is the weight decay of the weight matrices.
+def make_optimizer(network: AnyNetwork, config: TrialConfig) -> Optimizer | TorchOptimizer:
+    """The optimizer of a trial's recipe. Gamma is the weight decay of the weight matrices.
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
-    gamma times the squared norm, has the gradient 2 gamma W.
+    gamma times the squared norm, has the gradient 2 gamma W. Recipes in
+    :data:`models.config.DECOUPLED` take the learning rate times gamma W from W instead.
     """
     under, free = decayed(network, config.decay)
-    return Optimizer([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
+    return optimizer_of([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
+
+
+def rate_at(config: TrialConfig, taken: int, steps: int) -> float:
+    """The learning rate of a step: it rises evenly in the warm-up, then falls to 0 on a cosine.
+
+    Args:
+        config: the trial.
+        taken: steps before this one.
+        steps: steps of an epoch.
+
+    >>> config = TrialConfig(epochs=10, warmup=0.3, learning_rate=1.0)
+    >>> [rate_at(config, taken, steps=10) for taken in range(4)]
+    [0.25, 0.5, 0.75, 1.0]
+    """
+    warm = round(config.warmup * steps)
+    if taken < warm:
+        return config.learning_rate * (taken + 1) / (warm + 1)
+    done = (taken - warm) / (config.epochs * steps - warm)
+    return 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
 
 
 def one_pass(
-    network: Network,
-    optimizer: Optimizer,
+    network: AnyNetwork,
+    optimizer: Optimizer | TorchOptimizer,
     split: Split,
     standardise: Standardise,
     config: TrialConfig,
@@ -214,12 +259,10 @@ def one_pass(
     penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
     network.train()
     for step, batch in enumerate(draws.batches):
-        done = ((epoch - 1) * steps + step) / (config.epochs * steps)
-        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
+        rate = rate_at(config, (epoch - 1) * steps + step, steps)
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            states = list(network.states(x)) if penalised else []
-            logits = network.classify(states[-1][1]) if penalised else network(x)
+            states, logits = network.tracked(x) if penalised else ([], network(x))
         loss = objective = cross_entropy(logits.float(), y)
         if penalised:
             objective = loss + penalty(
@@ -271,7 +314,7 @@ class Draws:
 
 @torch.no_grad()
 def loss_and_accuracy(
-    network: Network, split: Split, standardise: Standardise, batch: int = 500
+    network: AnyNetwork, split: Split, standardise: Standardise, batch: int = 500
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats, and accuracy as a fraction, in evaluation mode."""
     network.eval()

@@ -68,10 +68,7 @@ def leave_final(
         "seconds": math.fsum(record["seconds"] for record in epochs),
         "trained_at": epochs[-1]["finished_at"],
     }
-    arrays = {
-        stage.stage: _problem_arrays(stage) | {"score": stage.score, "ratio": stage.ratio}
-        for stage in stages
-    }
+    arrays = {stage.stage: _problem_arrays(stage) | _line_shape(stage) for stage in stages}
     write_archive(
         root,
         places.final(trial),
@@ -274,6 +271,11 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
         write_table(root, name, trial, content)
     write_table(root, "trials", trial, [row | {"scored_at": datetime.now(UTC)} for row in trials])
     discard(root, trial)
+
+
+def _line_shape(stage: "Stage") -> dict[str, Any]:
+    shape = {"score": stage.score, "ratio": stage.ratio}
+    return shape if stage.measurable else {n: np.full_like(v, np.nan) for n, v in shape.items()}
 
 
 def _problem_arrays(stage: "Stage") -> dict[str, Any]:

@@ -14,19 +14,22 @@ ASIDE = "set-aside"  # damaged files, and files that geosweep did not write
 ERRORS = "errors"  # tracebacks of failed trials
 REPORT = "report"  # the page, its tables and its figures
 DATA = "data"  # data sets for the nodes of a cluster, by checksum
+CODE = "code"  # Python files of users, by checksum
 NODES = "nodes"  # a token that the driver writes, so that nodes can recognise the folder
 HOLDERS = "holders"  # says which driver runs the sweep, in an object store
 LOCK = ".lock"  # lock of the driver that runs the sweep, on a disk
 HOLDER = ".holder"  # names the process that has the lock
 SWEEP = "sweep.json"  # the cells of the sweep, and the settings of its search
 PROGRESS = "progress.json"  # what a running sweep is doing
+MERGED = ".merged"  # ends the names of merged files
 PAGE = f"{REPORT}/index.html"
 MLFLOW = "mlflow.db"  # MLflow's database
 ARTIFACTS = "mlartifacts"  # the files that MLflow keeps
 MLFLOW_NOTE = "mlflow.json"  # which trials MLflow has
 STUDY = "study.log"  # the study of a search, in the format of Optuna's journal files
 
-FOLDERS = (RESULTS, CHECKPOINTS, PENDING, ASIDE, ERRORS, REPORT, DATA, NODES, HOLDERS, ARTIFACTS)
+FOLDERS = (RESULTS, CHECKPOINTS, PENDING, ASIDE, ERRORS, REPORT, DATA, CODE, NODES, HOLDERS)
+FOLDERS += (ARTIFACTS,)
 FILES = (LOCK, HOLDER, SWEEP, PROGRESS, MLFLOW, MLFLOW_NOTE, STUDY)
 FREE = (ASIDE, ARTIFACTS)  # anything may be in them
 
@@ -44,9 +47,9 @@ def table_path(table: str, trial: str) -> str:
     return f"{RESULTS}/{table}/{trial}.parquet"
 
 
-def merged_table(table: str) -> str:
+def merged(table: str, name: str) -> str:
     """Hidden file that holds the rows of many trials; it can be deleted at any time."""
-    return f"{RESULTS}/.{table}.arrow"
+    return f"{RESULTS}/.{table}.{name}{MERGED}"
 
 
 def checkpoint(trial: str) -> str:
@@ -92,6 +95,11 @@ def error(trial: str) -> str:
 def dataset(checksum: str) -> str:
     """A data set for the nodes of a cluster."""
     return f"{DATA}/{checksum}.npz"
+
+
+def code(checksum: str) -> str:
+    """A Python file of a user that trials need."""
+    return f"{CODE}/{checksum}.py"
 
 
 def is_folder(path: str) -> bool | None:

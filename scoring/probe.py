@@ -6,7 +6,8 @@ this package.
 """
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,12 +16,14 @@ from torch import nn
 
 from scoring.probing import nulls
 from scoring.probing.blocks import Wanted, bare, choose
-from scoring.probing.errors import ProbeError
+from scoring.probing.errors import ProbeError, ProbeWarning
 from scoring.probing.follower import Follower, quiet
 from scoring.probing.measured import measured
 from scoring.probing.recorder import Recorder
 from scoring.probing.result import ProbeResult
 from scoring.probing.values import TOKENS, Mask
+
+ADDED = 0.01  # Warn if input plus output is further than this share of the output from the state.
 
 
 class TrackProbe:
@@ -184,6 +187,7 @@ class TrackProbe:
                 f"{type(self.model).__name__} was not called while the probe watched{more}: call "
                 "the model itself, not its forward or its parts"
             )
+        _warn_of_sums([recorder.off for recorder in main.recorders])
         found = {name: self._stages(follower.recorders) for name, follower in others.items()}
         stages = self._stages(main.recorders)
         for name, other in found.items():
@@ -200,8 +204,27 @@ class TrackProbe:
         )
 
     def _stages(self, recorders: list[Recorder]) -> list[Any]:
-        stages = [sums for recorder in recorders for sums in recorder.stages]
-        return [measured(sums, number, self._transport) for number, sums in enumerate(stages, 1)]
+        stages = [(sums, recorder.off) for recorder in recorders for sums in recorder.stages]
+        return [
+            measured(sums, number, self._transport, off)
+            for number, (sums, off) in enumerate(stages, 1)
+        ]
+
+
+def _warn_of_sums(found: Sequence[Mapping[str, float]]) -> None:
+    """Warn of branches that are not added as they are to what the block took."""
+    wrong = {call: off for each in found for call, off in each.items() if off > ADDED}
+    if wrong:
+        call, off = next(iter(wrong.items()))
+        more = f", and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
+        warnings.warn(
+            f"branches: the model does not go on with the input of {call} plus what it returned: "
+            f"the difference has {off:.0%} of the size of what it returned{more}. The branch is "
+            "scaled, dropped or normalised, or its input is not what it is added to; name modules "
+            "that take and return whole states",
+            ProbeWarning,
+            stacklevel=4,
+        )
 
 
 def _few(names: tuple[str, ...]) -> str:

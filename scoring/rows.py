@@ -38,6 +38,12 @@ GEOMETRIC = [name + end for name in FACTORS for end in ("", DRIFTLESS)]
 """Columns of which stages have a geometric mean, so that the mean excess is still the product."""
 
 
+LINE_SHAPE = (
+    *("lss", "lss_std", "inverse_lss", "lsr", "lsr_std", "lss_random", *STRAIGHTNESS, "spacing"),
+    *("lss_scaled", "lss_without_drift", "fuzziness_fit"),
+)
+"""Scores that say nothing of a stage of a single block: 1 or 0 by definition."""
+
 NEWEST = "lss_scaled"  # the column of the trials table that was added last
 
 
@@ -102,6 +108,8 @@ def track_row(
         "solve_seconds": solved.seconds,
         **_excess(row, transport),
     }
+    if not _is_measurable(row):
+        row |= dict.fromkeys(STRAIGHTNESS, np.nan)
     if solved.shuffled is not None:
         row |= {"ots_shuffled": solved.shuffled.ots, "gap_shuffled": solved.shuffled.gap}
         row["shuffled_seconds"] = solved.shuffled_seconds
@@ -136,6 +144,21 @@ def _excess(row: Mapping[str, Any], transport: "Transport") -> dict[str, Any]:
         kept = (*STRAIGHTNESS, "shift")
         columns = {name: value if name in kept else np.nan for name, value in columns.items()}
     return columns
+
+
+def measurable(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The stages whose line shape says something; all of them if there are none.
+
+    A stage of a single block in an architecture of a user has no line shape: sqrt(n) is NaN there.
+
+    >>> measurable([{"stage": 1, "lss_random": 2.0}, {"stage": 2, "lss_random": float("nan")}])
+    [{'stage': 1, 'lss_random': 2.0}]
+    """
+    return [row for row in rows if _is_measurable(row)] or rows
+
+
+def _is_measurable(row: Mapping[str, Any]) -> bool:
+    return not np.isnan(row.get("lss_random", 1.0))
 
 
 def has_all_scores(row: Mapping[str, Any]) -> bool:
@@ -217,12 +240,16 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
     summary = {field.name: last.get(field.name) for field in LOSSES}
     summary["epochs_done"] = last["epoch"]
     for name in ("lss", "lsr", "ots"):
-        values = [row.get(name, np.nan) for row in final]
+        values = [row.get(name, np.nan) for row in (measurable(final) if name != "ots" else final)]
         with np.errstate(invalid="ignore"):  # an infinite LSS has no deviation
-            summary |= {name: float(np.mean(values)), f"{name}_std": float(np.std(values))}
+            # One of several stages has a line shape: it has no deviation.
+            spread = np.std(values) if len(values) > 1 or len(final) == 1 else np.nan
+            summary |= {name: float(np.mean(values)), f"{name}_std": float(spread)}
     baselines = [f"{name}_initial" for name in ("lss", "inverse_lss", "lsr", "ots", "gap")]
     for name in ["inverse_lss", "gap", *baselines, "lss_random", "ots_random"]:
-        summary[name] = float(np.mean([row.get(name, np.nan) for row in final]))
+        of_lines = name.startswith(("inverse", "lss", "lsr"))
+        here = measurable(final) if of_lines else final
+        summary[name] = float(np.mean([row.get(name, np.nan) for row in here]))
     solved = [row for row in final if "ots" in row]
     if solved:
         summary["suboptimality"] = max(row["suboptimality"] for row in solved)
@@ -230,12 +257,14 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
         summary["ties"] = sum(row["ties"] for row in solved)
         summary["collapsed"] = any(row["collapsed"] for row in solved)
     for suffix, here in (("", final), ("_initial", first)):
+        lines = measurable(here)
         for name in GEOMETRIC:
-            summary[name + suffix] = geometric_mean(row.get(name, np.nan) for row in here)
+            summary[name + suffix] = geometric_mean(row.get(name, np.nan) for row in lines)
         for name in BY_STAGE:
-            summary[name + suffix] = _mean(row.get(name, np.nan) for row in here)
+            some = lines if name in (*LINE_SHAPE, "curvature") else here
+            summary[name + suffix] = _mean(row.get(name, np.nan) for row in some)
         summary[f"energy{suffix}"] = _mean(sum(row.get("energy", [np.nan])) for row in here)
-        summary[f"turning{suffix}"] = _mean(_mean(row.get("cosines", [])) for row in here)
+        summary[f"turning{suffix}"] = _mean(_mean(row.get("cosines", [])) for row in lines)
         relative = (sum(row.get("relative_energy", [np.nan])) for row in here)
         summary[f"relative_energy{suffix}"] = _mean(relative)
         ranks = (row.get("effective_rank", [np.nan])[-1] for row in here)

@@ -21,6 +21,7 @@ from scoring.excess import Action, excess, without_drift
 from scoring.line_shape import LineShape, Points, as_state
 from scoring.problems import Problem, assignment_problem
 from scoring.projection import SHOWN, project
+from scoring.rows import LINE_SHAPE
 from scoring.scales import Scales
 from scoring.separation import Separation
 
@@ -45,6 +46,7 @@ class Stage:
     shift: float  # squared length of the mean over points of the way from first to last state
     problem: Problem | None  # between inputs and outputs, if requested and the states are finite
     projected: np.ndarray | None  # (n + 1, p, 2): the first points in 2-d, if requested
+    measurable: bool = True  # False: of a single block, a straight line by definition
 
     @property
     def finite(self) -> bool:
@@ -62,7 +64,7 @@ class Stage:
         ):  # inf - inf, if steps cancel; 0 / 0, if a point is still
             energy, cost = np.square(self.lengths).mean(1), float(np.square(self.distances).mean())
             action = Action(energy, self.drift, cost, self.shift)
-            return seen | {
+            row = seen | {
                 "stage": self.stage,
                 "blocks": len(self.shares),
                 "dimension": self.dimension,
@@ -86,6 +88,8 @@ class Stage:
                 "curvature": _mean(np.degrees(np.arccos(self.cosines))),
                 "spacing": _mean(self.lengths.std(0) / self.lengths.mean(0)),
             }
+            lacking = () if self.measurable else LINE_SHAPE
+            return row | {name: np.nan for name in lacking if name in row}
 
 
 @torch.no_grad()

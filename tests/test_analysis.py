@@ -301,6 +301,29 @@ def test_trials_that_hardly_move_their_points_are_not_praised_for_their_ots(tmp_
     assert sentences(load(tmp_path))[1].startswith("Hardly moving: 1 of 2 trials (at γ = 10).")
 
 
+def test_decoupled_weight_decay_is_said_to_be_no_penalty_and_has_cells_of_its_own(
+    tmp_path: Path,
+) -> None:
+    for seed, recipe in enumerate(("adam", "adam", "adamw", "adamw")):
+        for gamma in (0.0, 0.1):
+            given = {"recipe": recipe, "decoupled": recipe == "adamw"}
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, **given)
+    results = load(tmp_path)
+    assert len(summary(results)) == 4
+    (said,) = [one for one in sentences(results) if "decoupled" in one]
+    assert said.startswith("In 2 trials (adamw) γ is decoupled weight decay: each step takes")
+    earlier = results.trials[results.trials.recipe == "adam"].assign(decoupled=None)
+    assert not [one for one in sentences(results._replace(trials=earlier)) if "decoupled" in one]
+
+
+def test_trials_from_before_there_was_a_warm_up_had_none(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, seed=0)
+    made_up_trial(tmp_path, seed=1, warmup=0.0)
+    assert "warmup" not in varying(load(tmp_path).trials)
+    made_up_trial(tmp_path, seed=2, warmup=5.0)
+    assert load(tmp_path).trials.warmup.tolist() == [0.0, 0.0, 5.0]
+
+
 def test_collapsed_trials_are_named_and_said_to_have_no_ots(tmp_path: Path) -> None:
     for gamma in (0.0, 0.5, 1.0):
         made_up_trial(tmp_path, "plain", gamma, collapsed=gamma > 0, lss=2 - gamma)

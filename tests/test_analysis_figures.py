@@ -318,6 +318,26 @@ def test_networks_of_several_depths_have_a_line_each_and_are_never_averaged(tmp_
     assert all(f"depth {depth}" in named for depth in (2, 5, 10, 20))
 
 
+def test_optimizers_have_lines_of_their_own_and_gamma_is_called_what_it_is(tmp_path: Path) -> None:
+    for seed, recipe in enumerate(("adam", "sgd", "nadam", "adamw")):
+        for gamma in (0.0, 0.1):
+            given = {"recipe": recipe, "decoupled": recipe == "adamw"}
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, **given)
+    results = load(tmp_path, columns=figures.COLUMNS)
+    drawn = figures.draw(results, only=["scores_against_gamma", "lss_against_epoch"])
+    axes = drawn["scores_against_gamma"].axes[0]
+    assert axes.get_xlabel() == "γ (L2 penalty or decoupled decay)"
+    (key,) = drawn["scores_against_gamma"].legends
+    named = " ".join(text.get_text() for text in key.get_texts())
+    assert all(f"recipe {recipe}" in named for recipe in ("adam", "sgd", "nadam", "adamw"))
+    assert "recipe adamw" in " ".join(titles(drawn["lss_against_epoch"]))
+    (key,) = drawn["lss_against_epoch"].legends
+    assert key.get_title().get_text() == "γ, L2 penalty or\ndecoupled decay"
+    one = results._replace(trials=results.trials[results.trials.recipe == "adamw"])
+    axes = figures.draw(one, only=["scores_against_gamma"])["scores_against_gamma"].axes[0]
+    assert axes.get_xlabel() == "γ (decoupled weight decay)"
+
+
 def nothing_finite(root: Path) -> None:
     for stages in (1, 2):
         trial = made_up_trial(root, stages=stages)

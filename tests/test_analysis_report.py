@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from analysis.plots.scores import (
     scores_against_gamma,
 )
 from analysis.results import load
+from scoring import merging, trial_files
 from scoring import tables as stored
 from scoring.places import SWEEP, table_path
 from scoring.schemas import CONFIG, KEY, TABLES
@@ -228,6 +230,23 @@ def test_provenance_names_source_data_and_the_largest_peak_of_memory(tmp_path: P
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    ("recipe", "meaning"),
+    [
+        ("adam", "the weight of the L2 penalty (weight decay)"),
+        ("adamw", "the decoupled weight decay"),
+    ],
+)
+def test_the_page_says_what_gamma_is(tmp_path: Path, recipe: str, meaning: str) -> None:
+    made_up_trial(tmp_path, recipe=recipe, decoupled=recipe == "adamw", warmup=3.0)
+    page = report.build(tmp_path)
+    assert f"γ is {meaning}. K is" in Path(page).read_text()
+    found = provenance(page)
+    assert found["warm-up, epochs"] == "3"
+    assert found["γ is"] in meaning
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_provenance_leaves_out_what_is_not_known(tmp_path: Path) -> None:
     unknown = dict.fromkeys(["revision", "data_checksum", "peak_memory"])
     made_up_trial(tmp_path, **unknown)  # type: ignore[arg-type]
@@ -291,7 +310,9 @@ def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_figures")
 def test_who_loads_a_sweep_after_its_report_opens_no_trial_s_file(sweep: Path, monkeypatch) -> None:
-    monkeypatch.setattr(stored, "MANY", 3)
+    for module in (stored, merging):
+        monkeypatch.setattr(module, "MANY", 3)
+    time.sleep(2 * trial_files.TICK)
     report.build(sweep)
-    monkeypatch.setattr(stored, "_read_content", lambda *file: pytest.fail("opened a file"))
+    monkeypatch.setattr(trial_files, "read_content", lambda *file: pytest.fail("opened a file"))
     assert len(load(sweep).trials) == 18

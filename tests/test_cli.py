@@ -306,7 +306,7 @@ def test_what_was_measured_stays_and_what_is_new_is_out_of_reach_without_weights
 
     state = record(had)
     assert (state.weightless, state.unevaluated, state.complete) == ([], [], True)
-    assert state.older == [one.trial for one in found.trials]
+    assert state.excused == [one.trial for one in found.trials]
     words = (
         "lesion of 2 trials stays as measured (replacement = previous, units = top); "
         "replacement = previous, mean, units = top, random cannot be added"
@@ -318,7 +318,7 @@ def test_what_was_measured_stays_and_what_is_new_is_out_of_reach_without_weights
     code, _, err = geosweep("evaluate", "out", "lesion")
     assert (code, err) == (2, f"geosweep: {root}: no weights were kept (keep: none): {words}\n")
     state = record({name: had[name] for name in ("lesion", "separation")})
-    assert (len(state.weightless), state.older) == (2, [])
+    assert (len(state.weightless), state.excused) == (2, [])
     assert "noise of 2 trials cannot be added" in geosweep("status", "out")[1]
 
 

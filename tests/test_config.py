@@ -60,14 +60,17 @@ def test_writing_a_default_out_does_not_change_the_id(names):
         *(("dataset", "mnist"), ("network", "plain"), ("layers", "fully_connected")),
         *(("stages", 2), ("gamma", 1e-3), ("decay", "blocks"), ("seed", 1), ("epochs", 3)),
         *(("batch_size", 64), ("recipe", "sgd"), ("learning_rate", 0.1), ("augment", True)),
-        *(("normalisation", "none"), ("precision", "bfloat16")),
+        *(("normalisation", "none"), ("precision", "bfloat16"), ("warmup", 1.5)),
         *(("depth", 3), ("validation", 0.1)),
         *(("points", 50), ("epoch_points", 50)),
         *(("transport_penalty", 1e-3), ("straightness_penalty", 0.1)),
+        *(("architecture", "net.py:f#0123456789ab"), ("model", (("width", 8),))),
+        ("block_pattern", "a.*"),
     ],
 )
 def test_every_field_has_a_part_in_the_id(field, value):
-    assert TrialConfig(**{field: value}).trial != TrialConfig().trial
+    others = {"architecture": "timm:x"} if field in ("model", "block_pattern") else {}
+    assert TrialConfig(**others, **{field: value}).trial != TrialConfig(**others).trial
 
 
 def test_every_field_is_in_the_test_above():
@@ -101,7 +104,8 @@ def test_the_papers_letters_are_understood():
 def test_what_is_left_out_suits_the_data_set(dataset, layers, normalisation, augment):
     config = TrialConfig(dataset=dataset)
     assert (config.layers, config.normalisation, config.augment) == (layers, normalisation, augment)
-    assert [name for name, value in config.model_dump().items() if value is None] == ["depth"]
+    none = {name for name, value in config.model_dump().items() if value is None}
+    assert none == {"architecture", "block_pattern", "depth"}
 
 
 @pytest.mark.parametrize(
@@ -131,10 +135,12 @@ def test_null_in_a_sweep_file_means_the_default():
         ({"dataset": "imagenet"}, "one of digits, mnist, fashion_mnist, cifar10, cifar100"),
         ({"dataset": ["mnist"]}, "string"),
         ({"network": "transformer"}, "'plain' or 'resnet'"),
-        ({"recipe": "lion"}, "'adam' or 'sgd'"),
-        ({"recipe": ["adam"]}, "'adam' or 'sgd'"),
-        ({"recipe": {"adam": 1}}, "'adam' or 'sgd'"),
+        ({"recipe": "lion"}, "'adam', 'sgd', .* or 'adafactor'"),
+        ({"recipe": ["adam"]}, "'adam', 'sgd', .* or 'adafactor'"),
+        ({"recipe": {"adam": 1}}, "'adam', 'sgd', .* or 'adafactor'"),
         ({"learning_rate": 0}, "greater than 0"),
+        ({"warmup": -1}, "greater than or equal to 0"),
+        ({"warmup": 2, "epochs": 2}, "warmup = 2 should be below epochs = 2"),
         ({"transport_penalty": -1}, "greater than or equal to 0"),
         ({"straightness_penalty": -1e-9}, "greater than or equal to 0"),
         ({"validation": 0.95}, "less than or equal to 0.9"),

@@ -270,7 +270,7 @@ INSIDE = [
     *(places.initial(LEFT.trial), places.final(LEFT.trial)),
     *(places.checkpoint(BEGUN.trial), places.best_checkpoint(BEGUN.trial)),
     *(places.history(BEGUN.trial), places.error(DONE.trial), places.PAGE),
-    *(places.dataset("x"), places.merged_table("trials")),
+    *(places.dataset("x"), places.merged("trials", "0123456789ab")),
     *(places.table_path(table, DONE.trial) for table in ("trials", "samples")),
 ]
 REFUSED = (places.LOCK, places.HOLDER, places.SWEEP)

@@ -273,6 +273,7 @@ def test_sweep_files_in_documents_can_be_read(page: Path, tmp_path: Path) -> Non
         if language != "yaml":
             continue
         file = tmp_path / "example.yaml"
+        (tmp_path / "net.py").write_text("")  # a file of the user that an example names
         axes = "" if "gamma" in block else "gamma: [0, 1e-3]\n"  # a search needs something to pick
         file.write_text(axes + block)
         assert sweeps.read(str(file)).trials

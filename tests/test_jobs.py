@@ -271,6 +271,7 @@ def test_links_that_lead_out_of_a_folder_are_not_fetched(tmp_path, home, monkeyp
     config = {"cluster_name": name, "provider": provider, "auth": {"ssh_user": "me"}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     (there / "results/a.txt").write_text("a")
+    (there / "results/.trials.0123456789ab.merged").write_text("made again here")
     (there / "results/same").symlink_to("a.txt")
     (there / "results/out").symlink_to("../../secret")
     (there / "whole").symlink_to("/etc/passwd")
@@ -310,7 +311,9 @@ def test_what_is_sent_is_the_code_and_nothing_that_was_made_of_it():
 
 def test_of_a_folder_in_a_store_comes_home_what_is_of_use_there(tmp_path):
     there, here = tmp_path / "there", tmp_path / "here"
-    for name in ("results/trials/a.parquet", "report/index.html", "checkpoints/a.pt", ".ray/x"):
+    merged = "results/.trials.0123456789ab.merged"
+    names = ("results/trials/a.parquet", "report/index.html", "checkpoints/a.pt", ".ray/x", merged)
+    for name in names:
         (there / name).parent.mkdir(parents=True, exist_ok=True)
         (there / name).write_text(name)
     (there / "sweep.json").write_text("{}")

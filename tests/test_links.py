@@ -22,7 +22,7 @@ FILES = [
     places.PAGE,
     places.MLFLOW,
     places.MLFLOW_NOTE,
-    places.merged_table("trials"),
+    places.merged("trials", "0123456789ab"),
     f"{places.REPORT}/trials.csv",
 ]
 FOLDERS = [

@@ -168,6 +168,16 @@ def test_figures_of_a_folder_without_results_are_refused(tmp_path, capsys):
     assert figures.main([str(tmp_path)]) == 2
 
 
+def test_figures_of_nothing_are_drawn_all_the_same(tmp_path):
+    one = {"stage": 1, "blocks": 1, "lss": None, "straightness_factor": None, "lss_random": 1.0}
+    for results in ({}, {"x": {"stages": [], "blocks": [], "tracks": []}}):
+        (tmp_path / "probe.json").write_text(json.dumps({"results": results}))
+        assert figures.draw(str(tmp_path))[0] == "depth.png"
+    alone = {"x": {"stages": [one], "blocks": [], "tracks": [[[[0.0, 1.0]], [[1.0, 2.0]]]]}}
+    (tmp_path / "probe.json").write_text(json.dumps({"results": alone}))
+    assert "tracks.png" in figures.draw(str(tmp_path))
+
+
 def test_new_weights_of_a_torchvision_model_are_drawn_as_torchvision_does(place, geosweep, undrawn):
     from torchvision.models import resnet18
 

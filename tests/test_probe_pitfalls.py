@@ -111,6 +111,25 @@ def test_a_model_spread_over_devices_is_refused(name):
         TrackProbe(wrapper(Chain(Block(), Block())))
 
 
+def test_a_model_that_is_really_sharded_is_refused(tmp_path):
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", f"file://{tmp_path}/store", world_size=1, rank=0)
+    try:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        model = Chain(Block(), Block())
+        mesh = init_device_mesh("cpu", (1,))
+        fully_shard(model.blocks[1], mesh=mesh)  # changes the class of this part in place
+        with pytest.raises(ProbeError, match=r"in blocks\.1 of type FSDPModule: its"):
+            TrackProbe(model)
+        fully_shard(model, mesh=mesh)
+        with pytest.raises(ProbeError, match="a model of type FSDPModule"):
+            TrackProbe(model)
+    finally:
+        distributed.destroy_process_group()
+
+
 def test_the_module_inside_distributed_data_parallel_is_probed():
     class DistributedDataParallel(nn.Module):
         def __init__(self, module):
@@ -277,6 +296,48 @@ def test_blocks_that_return_what_is_added_are_noticed(blocks):
     wanted = wanted_of(model, x, block=lambda block, x: x + block(x))
     assert_array_equal(result.stages[0].points.score, wanted.score)
     assert hooks_of(model) == 0
+
+
+class Added(nn.Module):
+    """Adds what its part returns, times a scale; norms may come before it or after the sum."""
+
+    def __init__(self, scale=1.0, before=None, after=None):
+        super().__init__()
+        self.part, self.scale = Branch(), scale
+        self.before, self.after = before or nn.Identity(), after or nn.Identity()
+
+    def forward(self, x):
+        return self.after(x + self.scale * self.part(self.before(x)))
+
+
+def test_the_sum_of_a_branch_and_its_input_is_checked_also_after_the_last_block():
+    model, x = Chain(*(Added() for _ in range(3))), images()
+    result = probed(model, x, blocks=r"blocks\.\d\.part", branches=True)
+    assert [block["sum_error"] for block in result.blocks()] == [0, 0, 0]
+    assert np.isnan([block["sum_error"] for block in probed(model, x).blocks()]).all()
+    free = Branches(Branch(), Branch(), Branch())  # only the next block shows the sum
+    errors = [b["sum_error"] for b in probed(free, x, blocks=Branch, branches=True).blocks()]
+    assert errors[:2] == [0, 0]
+    assert np.isnan(errors[2])
+
+
+@pytest.mark.parametrize(
+    ("how", "least", "most"),
+    [
+        ({"scale": 0.5}, 0.49, 0.51),
+        ({"before": nn.LayerNorm(WIDTH)}, 0.1, 99),
+        ({"after": nn.LayerNorm(WIDTH)}, 0.1, 99),
+        ({"scale": 0.0}, 0.99, 1.01),
+    ],
+    ids=["layer scale", "norm before", "norm after", "dropped"],
+)
+def test_a_branch_that_is_not_simply_added_gives_a_warning(how, least, most):
+    model, x = Chain(*(Added(**how) for _ in range(3))), images()
+    with pytest.warns(ProbeWarning, match=r"input of blocks\.0\.part plus .* and 2 more like it"):
+        result = probed(model, x, blocks=r"blocks\.\d\.part", branches=True)
+    errors = [block["sum_error"] for block in result.blocks()]
+    assert len(errors) == 3
+    assert least <= min(errors) <= max(errors) <= most
 
 
 def test_the_state_is_taken_before_a_final_norm():

@@ -1,5 +1,7 @@
 """The four tables of a sweep: what their columns mean, how they lie on disk and are read."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -9,14 +11,14 @@ import pytest
 from analysis import results
 from analysis.results import ResultsError, load
 from models.config import TrialConfig
-from scoring import places, schemas, storage
+from scoring import pieces, places, schemas, storage, trial_files
 from scoring import tables as stored
 from scoring.places import table_path
 from scoring.storage import StoreError, write_file
 from scoring.tables import MANY, read_row, read_rows, read_table, write_table
 
 UNITS = {"degree", "dimensions", "", "1", "fraction", "nat", "s", "images", "points", "segments"}
-UNITS |= {"distance", "squared distance", "GB"}
+UNITS |= {"distance", "squared distance", "GB", "epochs"}
 
 
 def row(trial="a", **values):
@@ -232,6 +234,7 @@ def test_many_files_are_kept_together_and_every_change_to_one_is_seen(tmp_path):
         write(name, 2)
     for change in (lambda: None, lambda: write(names[0], 3), lambda: write(names[7], 1)):
         change()
+        time.sleep(2 * trial_files.TICK)
         counts = dict.fromkeys(names[1:], 2)
         if read_rows(root, "epochs", names[0]):
             counts[names[0]] = 3
@@ -239,8 +242,7 @@ def test_many_files_are_kept_together_and_every_change_to_one_is_seen(tmp_path):
         wanted = [(name, epoch) for name in sorted(counts) for epoch in range(counts[name])]
         assert told() == wanted
         assert told() == wanted  # from the file that keeps them
-    kept = tmp_path / "results" / ".epochs.arrow"
-    assert kept.exists()
+    (kept,) = (tmp_path / "results").glob(".epochs.*.merged")
     storage.delete(root, places.table_path("epochs", names[3]))
     assert names[3] not in {trial for trial, _ in told()}
     before = told()
@@ -263,7 +265,12 @@ def many(tmp_path):
         rows[1] |= {"shares": [0.25, 0.75 + i], "ots": 0.5, "ties": i, "collapsed": False}
         write_table(str(tmp_path), "tracks", name, rows)
         write_table(str(tmp_path), "samples", name, [])
+    time.sleep(2 * trial_files.TICK)
     return tmp_path
+
+
+def merged(folder, table="tracks"):
+    return list((folder / "results").glob(f".{table}.*.merged"))
 
 
 def tracks_of(folder):
@@ -273,7 +280,7 @@ def tracks_of(folder):
 @pytest.mark.parametrize("mapped", [True, False])
 @pytest.mark.parametrize("large", [0, 10**6])
 def test_what_was_kept_reads_as_the_files_do(many, monkeypatch, mapped, large):
-    monkeypatch.setattr(stored, "_is_on_disk", lambda path: mapped)
+    monkeypatch.setattr(pieces, "is_on_disk", lambda path: mapped)
     monkeypatch.setattr(results, "LARGE", large)
     first, later = tracks_of(many), tracks_of(many)
     monkeypatch.setattr(stored, "MANY", 10**6)
@@ -285,17 +292,18 @@ def test_what_was_kept_reads_as_the_files_do(many, monkeypatch, mapped, large):
 
 @pytest.mark.parametrize("mapped", [True, False])
 def test_a_frame_can_be_written_into_and_nobody_else_sees_it(many, monkeypatch, mapped):
-    monkeypatch.setattr(stored, "_is_on_disk", lambda path: mapped)
+    monkeypatch.setattr(pieces, "is_on_disk", lambda path: mapped)
     monkeypatch.setattr(results, "LARGE", 0)
     tracks_of(many)
-    content = (many / "results/.tracks.arrow").read_bytes()
+    (kept,) = merged(many)
+    content = kept.read_bytes()
     mine, yours = tracks_of(many), tracks_of(many)
     for column, value in (("lss", -1.0), ("epoch", 7), ("ots", 0.1), ("collapsed", True)):
         before = yours.loc[1, column]
         mine.loc[1, column] = value
         assert mine.loc[1, column] == value
         np.testing.assert_equal(yours.loc[1, column], before)
-    assert (many / "results/.tracks.arrow").read_bytes() == content
+    assert kept.read_bytes() == content
 
 
 def test_lists_explode_and_come_one_by_one_as_lists(many):
@@ -307,11 +315,10 @@ def test_lists_explode_and_come_one_by_one_as_lists(many):
 
 
 def test_what_is_kept_is_written_again_when_much_has_changed(many):
-    kept = many / "results/.tracks.arrow"
     tracks_of(many)
-    before = kept.stat().st_mtime_ns
+    before = merged(many)
     tracks_of(many)
-    assert kept.stat().st_mtime_ns == before
+    assert merged(many) == before
     names = sorted(path.stem for path in (many / "results/tracks").iterdir())
     for name in names[::3]:
         write_table(str(many), "tracks", name, [row(name, epoch=9)])
@@ -321,11 +328,13 @@ def test_what_is_kept_is_written_again_when_much_has_changed(many):
     assert changed.groupby("trial", observed=True).size().tolist()[:4] == [1, 3, 1, 3]
     assert names[1] not in set(changed.trial)
     pd.testing.assert_frame_equal(changed, again)
-    assert kept.stat().st_mtime_ns == before  # a third is read beside it
+    assert merged(many) == before  # a third is read beside it
     for name in names:
         write_table(str(many), "tracks", name, [row(name, epoch=7)])
+    time.sleep(2 * trial_files.TICK)
     assert tracks_of(many).epoch.tolist() == [7] * COUNT
-    assert kept.stat().st_mtime_ns != before
+    (now,) = merged(many)
+    assert now not in before
 
 
 def test_what_was_kept_before_a_column_was_added_is_read_anew(many, monkeypatch):
@@ -341,9 +350,9 @@ def test_where_nothing_can_be_kept_the_files_are_read(many, monkeypatch):
     def full_disk(*where):
         raise OSError("no space left")
 
-    monkeypatch.setattr(stored, "writing", full_disk)
+    monkeypatch.setattr(pieces, "writing", full_disk)
     assert len(tracks_of(many)) == 3 * COUNT
-    assert not (many / "results/.tracks.arrow").exists()
+    assert merged(many) == []
 
 
 def test_a_table_in_the_folder_of_another_is_named(tmp_path):

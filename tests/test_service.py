@@ -2,6 +2,7 @@
 
 import io
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from analysis.measures.findings import sentences
 from analysis.results import load
 from models import datasets, training
 from models.config import TrialConfig
-from scoring import handover, places, schemas, storage
+from scoring import handover, merging, pieces, places, schemas, storage, tables
 from scoring.tables import read_row, read_rows, read_table
 from scoring.transport import optimal_transport_score
 from tune_jobs import checkpoints, folder, service, sweep, trial
@@ -46,7 +47,8 @@ def plain(tmp_path, plain_finished):
 def finished(tmp_path_factory, plain_finished):
     """The sweep of one trial after it has grown to two."""
     run = Run(tmp_path_factory.mktemp("finished"), plain_finished)
-    state = run()
+    with mock.patch.object(merging, "MANY", 2):
+        state = run()
     assert len(state.rows) == 2, run.output.getvalue()
     return run, state
 
@@ -63,6 +65,18 @@ def test_a_two_trial_sweep_fills_the_four_tables(finished):
         assert TrialConfig.model_validate({n: row[n] for n in TrialConfig.model_fields}).trial == (
             trial_id
         )
+
+
+def test_the_driver_leaves_merged_files_that_read_as_the_files_do(finished, monkeypatch):
+    run, _ = finished
+    for table in set(schemas.TABLES) - {"robustness"}:
+        (merged,) = pieces.pieces(run.root, table)
+        assert len(merged.files) == 2
+        plain = read_table(run.root, table)
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "MANY", 2)
+            read = read_table(run.root, table)
+        pd.testing.assert_frame_equal(read.to_pandas(), plain.to_pandas())
 
 
 def test_every_score_has_its_nulls_beside_it(finished):

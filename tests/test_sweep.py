@@ -124,7 +124,7 @@ def test_set_reaches_into_resources(sweep):
         ("evaluations: 3", ["evaluations = 3: should be all, or names of lesion"]),
         ("evaluations: {noise: {step: 3}}", ["noise.step: no such field (fields: levels, seed)"]),
         ("evaluations: {pgd: {levels: [300]}}", ["levels[0] = 300: should be less than or equal"]),
-        ("keep: all", ["keep = 'all': should be 'final', 'best' or 'none'"]),
+        ("keep: all", ["keep = 'all': should be 'final', 'best', 'none' or {best: k}"]),
     ],
 )
 def test_a_bad_sweep_file_is_named_with_its_field_and_what_is_allowed(sweep, text, words):

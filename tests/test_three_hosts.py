@@ -6,6 +6,7 @@ machines: ``ray up clusters/onprem.yaml``, with addresses, key and storage of th
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,7 @@ epochs: 100
 points: 60
 epoch_points: 40
 """
-SECOND = "dataset: digits\nlayers: fully_connected\nepochs: 1\npoints: 60\n"
+SECOND = "dataset: digits\narchitecture: own_net.py:one\nepochs: 1\npoints: 60\n"
 SCORES = ["lss", "lsr", "ots", "gap", "train_loss", "test_loss", "test_accuracy"]
 
 
@@ -103,6 +104,7 @@ class Cluster:
     def submit(self, name: str, text: str) -> None:
         file = self.folder / f"{name}.yaml"
         file.write_text(text)
+        shutil.copy(ROOT / "tests/own_net.py", self.folder)
         assert f"folder   {self.storage}/{name}\n" in self.geosweep("submit", str(file))
 
     def histories(self, name: str) -> dict[str, dict]:
@@ -237,6 +239,8 @@ def test_a_second_sweep_queues_and_says_behind_which(cluster, swept):
     first, second = (cluster.histories(name).values() for name in ("sweep", "second"))
     ended = max(history["epochs"][-1]["finished_at"] for history in first)
     assert ended < min(history["summary"]["started_at"] for history in second)
+    # Its network comes from a Python file that was sent along.
+    assert [h["summary"]["network"].partition("#")[0] for h in second] == ["own_net.py:one"]
 
 
 def test_a_stopped_sweep_keeps_its_epochs(cluster, swept):

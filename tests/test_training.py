@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import reference
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from models import fits, training
-from models.config import TrialConfig
+from models.config import LEARNING_RATE, TrialConfig
 from models.datasets import Dataset, load
 from models.network import build, decayed
 from models.penalties import straightness_penalty, transport_penalty
@@ -32,6 +34,7 @@ def tiny(side=16, channels=3, train=40, test=16, classes=3):
 
 
 CONVOLUTIONAL = {"dataset": "tiny.npz", "batch_size": 16, "epochs": 3, "seed": 7}
+OTHERS = [recipe for recipe in LEARNING_RATE if recipe not in ("adam", "sgd")]
 CONNECTED = {"dataset": "tiny.npz", "layers": "fully_connected", "batch_size": 16, "epochs": 3}
 
 
@@ -77,6 +80,21 @@ def test_every_checkpoint_of_a_trial_is_one_of_that_trial(shape, network, recipe
                 fits.check(config, data, uncounted)
 
 
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_a_checkpoint_of_another_optimizer_is_not_one_of_that_trial(recipe):
+    data = tiny(side=8)
+    config = TrialConfig(**CONNECTED | {"epochs": 1, "recipe": recipe})
+    *_, (_, _, state) = train(config, data)
+    fits.check(config, data, state)
+    for other in {"adam", "sgd", *OTHERS} - {recipe}:
+        own = config.model_copy(update={"recipe": other})
+        if {recipe, other} <= {"adam", "adamw", "radam"}:  # they keep the same moments
+            fits.check(own, data, state)
+        else:
+            with pytest.raises(ValueError, match="another recipe"):
+                fits.check(own, data, state)
+
+
 def images_of(data, split):
     """Standardised images (m, c, h, w), by the book."""
     x = torch.from_numpy(getattr(data, f"x_{split}")).double().permute(0, 3, 1, 2)
@@ -104,9 +122,10 @@ def test_training_again_gives_the_same_numbers_bit_for_bit():
         CONVOLUTIONAL | {"recipe": "adam", "augment": True, "gamma": 1e-2},
         CONVOLUTIONAL | {"recipe": "sgd", "augment": True, "gamma": 1e-2},
         CONVOLUTIONAL | {"network": "plain", "stages": 2, "epochs": 2},
-        CONNECTED | {"recipe": "adam", "gamma": 1e-2},
+        CONNECTED | {"recipe": "adam", "gamma": 1e-2, "warmup": 1.5},
+        *(CONNECTED | {"recipe": other, "gamma": 1e-2, "epochs": 2} for other in OTHERS),
     ],
-    ids=["adam", "sgd", "plain in two stages", "fully connected"],
+    ids=["adam", "sgd", "plain in two stages", "fully connected", *OTHERS],
 )
 def test_a_trial_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(config):
     data = tiny(side=16 if config.get("augment") else 8)
@@ -173,7 +192,7 @@ def test_images_are_standardised_channel_by_channel():
     assert_close(standard[:, 2], (x[..., 2].float() - 3) / 6)
 
 
-@pytest.mark.parametrize("recipe", ["adam", "sgd"])
+@pytest.mark.parametrize("recipe", ["adam", "sgd", "adagrad"])
 def test_the_learning_rate_falls_to_zero_on_a_cosine(recipe):
     config = CONNECTED | {"epochs": 4, "recipe": recipe, "learning_rate": 0.01}
     records, _, _ = run(tiny(side=8), **config)
@@ -182,6 +201,28 @@ def test_the_learning_rate_falls_to_zero_on_a_cosine(recipe):
         done = (record["epoch"] * steps - 1) / (4 * steps)  # before the epoch's last step
         wanted = 0.01 * (1 + math.cos(math.pi * done)) / 2
         assert_close(record["learning_rate"], wanted, rtol=1e-12, atol=0)
+
+
+def test_a_warm_up_rises_evenly_and_leaves_the_rest_to_the_cosine():
+    """40 images in batches of 16: 3 steps an epoch, 6 of the warm-up, 6 after it."""
+    config = TrialConfig(**CONNECTED | {"epochs": 4, "warmup": 2, "learning_rate": 0.07})
+    rates = [training.rate_at(config, step, 3) for step in range(12)]
+    assert_close(rates[:7], [0.01 * step for step in range(1, 8)])
+    assert_close(rates[6:], [0.07 * (1 + math.cos(math.pi * n / 6)) / 2 for n in range(6)])
+    records, _, _ = run(tiny(side=8), **config.model_dump())
+    assert [record["learning_rate"] for record in records[1:]] == rates[2::3]
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 9), st.floats(0, 1, exclude_max=True), st.floats(1e-6, 1e6)
+)
+def test_no_learning_rate_is_above_the_given_one_or_below_zero(epochs, steps, share, rate):
+    config = TrialConfig(
+        **CONNECTED | {"epochs": epochs}, warmup=share * epochs, learning_rate=rate
+    )
+    rates = [training.rate_at(config, step, steps) for step in range(epochs * steps)]
+    assert all(0 < each <= rate for each in rates)
+    assert np.diff(np.sign(np.diff(rates))).max(initial=0) <= 0  # up, then down
 
 
 @pytest.mark.parametrize("decay", ["all", "blocks"])

@@ -55,7 +55,8 @@ def simulated(
     columns = ["setting", "network", "stages", "depth", "gamma", "seed"]
     trials = pd.MultiIndex.from_product(axes, names=columns).to_frame(index=False)
     trials = trials.assign(trial=trials.index.astype(str), layers="convolutional", points=1000)
-    trials["curve_m"] = 1000
+    for size in ("m", "separation_m", "curve_m"):
+        trials[size] = 1000
     trials = trials.assign(dataset="mnist", setting=trials.setting.map("sweep {}".format))
     random = np.random.default_rng(0)
     noise = random.normal(0, STEP, (len(trials), len(MEANS)))

@@ -243,4 +243,5 @@ def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
 
 
 def _kind(config: TrialConfig) -> tuple[Any, ...]:
-    return config.dataset, config.network, config.layers, config.stages
+    own = config.network, config.layers, config.stages
+    return config.dataset, config.architecture, config.model, *own

@@ -98,8 +98,11 @@ DEFAULTS = {name: info.default for name, info in TrialConfig.model_fields.items(
 
 def _is_excluded(cell: dict[str, Any], excluded: list[Axes]) -> bool:
     full = completed(DEFAULTS | cell)
-    full.setdefault("depth", usual_depth(full["layers"], full["stages"]))
-    return any(all(full[name] in values for name, values in group.items()) for group in excluded)
+    if full.get("architecture") is None:
+        full.setdefault("depth", usual_depth(full["layers"], full["stages"]))
+    return any(
+        all(full.get(name) in values for name, values in group.items()) for group in excluded
+    )
 
 
 def space(

@@ -11,7 +11,7 @@ from models import messages
 from models.errors import DataError
 from scoring.storage import Damaged, StoreError
 from tune_jobs import provenance, surroundings, terminal
-from tune_jobs.commands import cluster, folder, probe, run
+from tune_jobs.commands import clean, cluster, folder, probe, run
 from tune_jobs.errors import SweepError
 
 HELP = """
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for group in (run, folder, probe, cluster):
+for group in (run, folder, clean, probe, cluster):
     app.add_typer(group.app)
 
 

@@ -22,9 +22,11 @@ from tune_jobs.cluster.demand import Demand
 from tune_jobs.cluster.spot import Spared
 from tune_jobs.errors import FULL, SweepError, full_disk, no_space
 from tune_jobs.labels import label, labels, last_line
+from tune_jobs.merging import Merger
 from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Setup, Stop, scheduler
+from tune_jobs.weights import aim, best_of, spare
 
 RETRIES = 2  # restarts of a trial that failed, each from its last epoch; then it counts as failed
 
@@ -55,6 +57,10 @@ class Driver(NotKept, tune.Callback):
         self._pool = Pool(self._root)
         self._demand, self._spared = Demand(), Spared()
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done; only to evaluate
+        there = {n.partition(".")[0] for n in storage.list_files(self._root, places.CHECKPOINTS)}
+        self._weights = {t: row for t, row in state.rows.items() if t in there}
+        self._wanted = folder.wanted_evaluations(self._root)
+        self._best_in = aim(folder.objectives(self._root), request.sweep.trials)
         axes = (names.split(", ") for names in request.sweep.space)  # empty without a search
         self._varying = [name for names in axes for name in names] or None
         known = cells(state, self._varying)
@@ -62,14 +68,13 @@ class Driver(NotKept, tune.Callback):
         self._stop = Stop(request.max_failures, self._board.say)
         sweep = request.sweep
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
+        self._merger = Merger(self._root, len(state.rows))
 
     def run(self) -> None:
         """Train what is missing and score what is trained, until nothing is left."""
         for trial in self._state.leftover:
             handover.discard(self._root, trial)
-        if self._request.sweep.keep == "none":
-            for trial in {*self._state.ids("done", "diverged")} - self._evaluating:
-                forget_weights(self._root, trial)
+        self._forget()
         storage.require(self._root)
         with self._board, self._stop.on_interrupt():
             try:
@@ -97,6 +102,8 @@ class Driver(NotKept, tune.Callback):
         while self._pool.left and not self._stop.asked:
             self._collect(timeout=0.5)
         self._board.refresh()
+        if not self._stop.asked:
+            self._merger.finish()
         counts = self._board.snapshot()["counts"]
         if self._tracker.failed:
             self._sync(folder.inspect(self._root))
@@ -215,11 +222,22 @@ class Driver(NotKept, tune.Callback):
             self._board.cells[trial].record = row
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
-            if self._request.sweep.keep == "none" and row["status"] in ("done", "diverged"):
-                forget_weights(self._root, trial)
+            self._merger.add()
             if self._study:
                 self._study.tell(trial, row)
+            self._weights[trial] = row
+            self._forget()
         self._board.refresh()
+
+    def _forget(self) -> None:
+        """Delete the weights that the sweep does not keep and nothing needs any more."""
+        sweep = self._request.sweep
+        ended = ["done", "diverged"]
+        if sweep.scheduler and best_of(sweep.keep):  # without it they would go on
+            ended.append("stopped")
+        for trial in spare(self._weights, sweep.keep, self._best_in, self._wanted, ended):
+            forget_weights(self._root, trial)
+            del self._weights[trial]
 
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
         """Write the traceback to the folder and the failure to the trials table.
@@ -238,7 +256,7 @@ class Driver(NotKept, tune.Callback):
             return
         if record:
             config = self._board.cells[trial].config
-            row = {"trial": trial, **config.model_dump(), "status": "failed", "error": last}
+            row = config.row() | {"status": "failed", "error": last}
             write_table(self._root, "trials", trial, [row])
         self._start(trial)
         self._tracker.fail(trial, error)

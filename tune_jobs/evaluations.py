@@ -145,6 +145,9 @@ PARTS: dict[str, Any] = {
 }
 
 
+WITHIN = ("lesion",)  # evaluations that continue from a state inside a network
+
+
 EARLIER: dict[str, dict[str, Any]] = {
     "lesion": {"replacement": ["previous"], "units": ["top"], "seed": 0},
     "separation": {"controls": False},

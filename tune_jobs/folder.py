@@ -5,24 +5,28 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pydantic import ValidationError
 
+from models.callables import Code
 from models.config import TrialConfig
 from models.files import given_path
 from models.messages import first_line, plain
 from scoring import handover, places, schemas, storage
 from scoring.misplaced import set_all_aside
 from scoring.places import argument
-from scoring.rows import has_all_scores
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
-from tune_jobs.evaluations import beyond, earlier, lacking
+from tune_jobs.evaluations import beyond
 from tune_jobs.kept import Description, Progress, wrong
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
+from tune_jobs.weights import best_of, evaluations, is_earlier, lacks
+
+if TYPE_CHECKING:  # torch need not load to look at a sweep's folder
+    from tune_jobs.blocks import Found
 
 LONGEST = 5000  # characters; file systems allow paths of 4,096 bytes
 
@@ -42,6 +46,8 @@ class Request:
     retry: bool | None = None  # True: train only failed cells; False: all but those; None: all
     max_failures: int | None = None  # the sweep stops when this many cells have failed
     notes: Sequence[str] = ()  # warnings about the data sets
+    code: Mapping[str, Code] = field(default_factory=dict)  # files of users, by identity
+    found: Mapping[str, "Found"] = field(default_factory=dict)  # blocks of architectures, by trial
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class State:
     to_suggest: int  # number of cells that a search has not suggested yet
     unevaluated: list[TrialConfig]  # done, lack an evaluation, and have weights for it
     weightless: list[str]  # done and lack an evaluation, but kept no weights for it
-    older: list[str] = field(default_factory=list)  # likewise, but lack only parts that are new
+    # Likewise, but nothing is amiss: they lack only parts that are new, or are not among the best.
+    excused: list[str] = field(default_factory=list)
     evaluations: Mapping[str, Any] = field(default_factory=dict)  # wanted ones, by name
     worked: bool = False  # whether this run had something to do
     interrupted: bool = False  # whether Ctrl-C ended the run
@@ -90,8 +97,8 @@ class State:
     @property
     def unreachable(self) -> list[str]:
         """What cannot be evaluated because weights were not kept, in words."""
-        rows = [self.rows[trial] for trial in (*self.weightless, *self.older)]
-        return beyond(map(_evaluations, rows), self.evaluations)
+        rows = [self.rows[trial] for trial in (*self.weightless, *self.excused)]
+        return beyond(map(evaluations, rows), self.evaluations)
 
 
 def absolute(out: str) -> str:
@@ -234,6 +241,11 @@ def objectives(root: str) -> Mapping[str, str] | None:
     return search.get("objectives") if search else None
 
 
+def wanted_evaluations(root: str) -> Mapping[str, Any]:
+    """The evaluations that the sweep in a folder asks for, with their settings."""
+    return (_read(root) or {}).get("evaluations", {})
+
+
 def precision(root: str) -> str:
     """What ``precision: auto`` stands for in a folder; empty if it was never asked for there."""
     return (_read(root) or {}).get("precision", "")
@@ -287,8 +299,8 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     known = _read(root)
     if known is None:
         there = "://" in root or Path(root).is_dir()
-        lacks = f"no sweep here (no {places.SWEEP})" if there else "no such folder"
-        raise SweepError(f"{root}: {lacks}; geosweep run SWEEP --out {argument(root)}")
+        why = f"no sweep here (no {places.SWEEP})" if there else "no such folder"
+        raise SweepError(f"{root}: {why}; geosweep run SWEEP --out {argument(root)}")
     trials = known["trials"]
     asked: Mapping[str, Any] = known.get("evaluations", {}) if wanted is None else wanted
     ids = {trial.trial for trial in trials}
@@ -308,9 +320,10 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     tried = {Path(name).stem for name in tables}
     for trial in rows.keys() - tried:  # its table may have been deleted
         rows[trial] = rows[trial] | {"evaluations": None}
-    lacks = [t for t in trials if t.trial in finished and _lacks(rows[t.trial], asked)]
-    weightless = [t.trial for t in lacks if t.trial not in kept]
-    older = [trial for trial in weightless if _is_earlier(rows[trial], asked)]
+    lacking = [t for t in trials if t.trial in finished and lacks(rows[t.trial], asked)]
+    weightless = [t.trial for t in lacking if t.trial not in kept]
+    chosen = best_of(known.get("keep", "final"))
+    excused = [trial for trial in weightless if chosen or is_earlier(rows[trial], asked)]
     search = known.get("search")
     to_suggest = max(0, search["trials"] - len(trials)) if search else 0
     return State(
@@ -325,29 +338,11 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         begun=begun,
         extra=extra,
         to_suggest=to_suggest,
-        unevaluated=[t for t in lacks if t.trial in kept],
-        weightless=[trial for trial in weightless if trial not in older],
-        older=older,
+        unevaluated=[t for t in lacking if t.trial in kept],
+        weightless=[trial for trial in weightless if trial not in excused],
+        excused=excused,
         evaluations=asked,
     )
-
-
-def _evaluations(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a trial's evaluations, by name."""
-    has = json.loads(row["evaluations"] or "{}")
-    return has | {"scores": {}} if has_all_scores(row) else has
-
-
-def _lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a trial is done but lacks a wanted evaluation, or has it with other settings."""
-    return row["status"] == "done" and bool(lacking(_evaluations(row), wanted))
-
-
-def _is_earlier(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether all that a trial lacks are parts that earlier versions did not measure."""
-    has = _evaluations(row)
-    lacks = lacking(has, wanted)
-    return all(name in has and earlier(name, has[name], wanted[name]) for name in lacks)
 
 
 def progress(root: str) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.config import TrialConfig
 from models.messages import field_name
-from tune_jobs.sweep import Keep, Resources
+from tune_jobs.sweep import Resources
+from tune_jobs.weights import Keep
 
 
 class _Part(BaseModel):

@@ -1,12 +1,18 @@
 """Text for people: trial labels, numbers, durations, and the telling line of a traceback."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from models.config import TrialConfig
+from models.config import ARGUMENT, TrialConfig
 
-SHORT = {"network": "", "dataset": "", "stages": "K=", "layers": ""}  # prefixes; else "field="
+SHORT = {
+    "network": "",
+    "architecture": "",
+    "dataset": "",
+    "stages": "K=",
+    "layers": "",
+}  # prefixes; else "field="
 ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # start of a traceback's last line
 
 
@@ -15,19 +21,35 @@ def labels(trials: Sequence[TrialConfig], names: Sequence[str] | None = None) ->
 
     Without given fields it shows those in which the trials differ, or else the network.
     """
-    varying = names or varying_fields(trials) or ["network"]
+    varying = names or varying_fields(trials) or [_kind(trials[0])] if trials else []
     return {trial.trial: label(trial, varying) for trial in trials}
+
+
+def _kind(trial: TrialConfig) -> str:
+    return "network" if trial.architecture is None else "architecture"
 
 
 def label(trial: TrialConfig, names: Sequence[str]) -> str:
     """A label for a trial, made of the given fields."""
-    return " ".join(f"{SHORT.get(n, n + '=')}{_value(getattr(trial, n))}" for n in names)
+    return " ".join(f"{SHORT.get(n, n + '=')}{_value(value(trial, n))}" for n in names)
 
 
-def varying_fields(trials: Iterable[TrialConfig]) -> list[str]:
+def value(trial: TrialConfig, name: str) -> Any:
+    """The value of a field, or of an argument ``model.NAME``; None if the trial has no such one."""
+    if name.startswith(ARGUMENT):
+        return trial.arguments.get(name.removeprefix(ARGUMENT))
+    return getattr(trial, name)
+
+
+def varying_fields(trials: Sequence[TrialConfig]) -> list[str]:
     """The fields in which the trials differ, in the order of the configuration."""
-    rows = [trial.model_dump() for trial in trials]
-    return [n for n in TrialConfig.model_fields if len({str(row[n]) for row in rows}) > 1]
+    return [n for n in fields(trials) if len({str(value(trial, n)) for trial in trials}) > 1]
+
+
+def fields(trials: Sequence[TrialConfig]) -> list[str]:
+    """The fields of these trials, with the arguments of their architectures as ``model.NAME``."""
+    given = {f"{ARGUMENT}{name}" for trial in trials for name in trial.arguments}
+    return [*(name for name in TrialConfig.model_fields if name != "model"), *sorted(given)]
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -1,15 +1,17 @@
 """Measurements of a trial's network: scores, geometry, predictions and evaluations."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from models.config import TrialConfig
+from models.custom import Blocks, Custom
 from models.datasets import Dataset
-from models.network import Network
+from models.network import AnyNetwork
 from models.training import standardiser, untrained
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
@@ -19,6 +21,7 @@ from scoring.robustness.curve import curve_problems
 from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
+from scoring.rows import LINE_SHAPE
 from scoring.stages import Stage, geometry, measure
 from tune_jobs.evaluations import lacking
 
@@ -39,6 +42,7 @@ class Job:
             test accuracy without a validation split.
         revision: git revision of the source; kept with the results.
         held: a driver holds the sweep's folder, so do not create it again if it disappears.
+        blocks: as for :func:`models.network.build`.
     """
 
     root: str
@@ -46,9 +50,10 @@ class Job:
     data: Dataset
     device: str
     wanted: Mapping[str, Mapping[str, Any]]
-    keep: str = "final"
+    keep: str | Mapping[str, int] = "final"
     revision: str = ""
     held: bool = False
+    blocks: Blocks = ()
     set_aside: list[str] = field(default_factory=list)
     """Lines for the next report: about damaged files, and about what could not be measured."""
 
@@ -71,7 +76,7 @@ class Job:
 
 
 def measure_epoch(
-    job: Job, network: Network, epoch: int, ends: bool, transport: bool
+    job: Job, network: AnyNetwork, epoch: int, ends: bool, transport: bool
 ) -> tuple[list[Stage], list[dict[str, Any]]]:
     """Measure the network after an epoch.
 
@@ -98,32 +103,40 @@ def measure_epoch(
         pairs = min(m, trial.epoch_points)
         for row, more in zip(rows, apart(network, data, job.device, pairs), strict=True):
             row |= more
+    for stage, row in zip(stages, rows, strict=True):
+        if not stage.measurable:
+            row |= {name: math.nan for name in LINE_SHAPE if name in row}
     return stages, rows
 
 
 def score(
-    network: Network, data: Dataset, device: str, m: int, transport: bool = False
+    network: AnyNetwork, data: Dataset, device: str, m: int, transport: bool = False
 ) -> list[Stage]:
     """Line shape, and assignment problems if wanted, of every stage on the first m test images."""
     network.eval()
-    return measure(network.states, _batches(data, device, m), transport)
+    stages = measure(network.states, _batches(data, device, m), transport)
+    if not isinstance(network, Custom):
+        return stages
+    return [replace(stage, measurable=len(stage.shares) > 1) for stage in stages]
 
 
-def apart(network: Network, data: Dataset, device: str, m: int) -> list[dict[str, Any]]:
+def apart(network: AnyNetwork, data: Dataset, device: str, m: int) -> list[dict[str, Any]]:
     """Scores of every stage that need two passes over the first m test images."""
     network.eval()
     return geometry(network.states, _batches(data, device, m), data.y_test[:m])
 
 
 @torch.no_grad()
-def predict(network: Network, data: Dataset, device: str, m: int) -> tuple[np.ndarray, np.ndarray]:
+def predict(
+    network: AnyNetwork, data: Dataset, device: str, m: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Classes and predicted classes of the first m test images, (m,) each."""
     network.eval()
     classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
     return data.y_test[:m], torch.cat(classes).numpy()
 
 
-def evaluate_all(job: Job, network: Network) -> None:
+def evaluate_all(job: Job, network: AnyNetwork) -> None:
     """Run those evaluations that are not yet in the trial's robustness table with these settings.
 
     Each one is written when it ends; one that is killed starts again from its beginning. Of the
@@ -138,7 +151,8 @@ def evaluate_all(job: Job, network: Network) -> None:
         return
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     subject = _subject(job, network)
-    key = {"trial": job.id} | job.trial.model_dump(include={f.name for f in schemas.KEY})
+    row = job.trial.row(len(job.blocks))
+    key = {field.name: row[field.name] for field in schemas.KEY}
     for name in left:
         settings = job.wanted[name]
         if name == CURVE:
@@ -148,14 +162,14 @@ def evaluate_all(job: Job, network: Network) -> None:
         add_evaluation(job.root, key, name, settings, rows)
 
 
-def _subject(job: Job, network: Network) -> Subject:
+def _subject(job: Job, network: AnyNetwork) -> Subject:
     """Prepare the network for evaluations, which need images in which white is 255."""
     data, m = job.data, job.trial.points
     x, y = (torch.from_numpy(part[:m]).to(job.device) for part in (data.x_test, data.y_test))
     standardise, white = standardiser(data, job.device), float(data.x_train.max())
 
-    def before() -> Network:
-        return untrained(job.trial, data, job.device)
+    def before() -> AnyNetwork:
+        return untrained(job.trial, data, job.device, blocks=job.blocks)
 
     if white in (0, 255):
         return Subject(network, x, y, standardise, BATCH, before)

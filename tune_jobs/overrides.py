@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from models.config import ARGUMENT
 from models.messages import plain
 from tune_jobs import yaml_file
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import listed
-from tune_jobs.explain import Places
+from tune_jobs.explain import Places, Way, at
 
 
 def split(setting: str) -> tuple[str, list[Any]]:
@@ -27,6 +28,45 @@ def split(setting: str) -> tuple[str, list[Any]]:
         return name.strip(), yaml_file.values(text)
     except yaml_file.YamlError as error:
         raise SweepError(f"{shown}: {error}; should be field=value or field=v1,v2") from None
+
+
+def gathered(
+    where: str, content: Mapping[str, Any], places: Places
+) -> tuple[dict[str, Any], Places]:
+    """Gather ``model.NAME`` in a mapping ``model``, at the top level and in groups.
+
+    Raises:
+        SweepError: an argument is given in both forms.
+    """
+    content, places = _gather(where, dict(content), dict(places), ())
+    for section in ("zip", "exclude"):
+        groups = content.get(section)
+        for number, group in enumerate(groups if isinstance(groups, list) else []):
+            if isinstance(group, dict):
+                groups = list(content[section])
+                groups[number], places = _gather(where, dict(group), places, (section, number))
+                content[section] = groups
+    return content, places
+
+
+def _gather(
+    where: str, content: dict[str, Any], places: Places, way: Way
+) -> tuple[dict[str, Any], Places]:
+    flat = [name for name in content if isinstance(name, str) and name.startswith(ARGUMENT)]
+    if not flat:
+        return content, places
+    whole = content.get("model", {})
+    for name in flat:
+        inner = name.removeprefix(ARGUMENT)
+        if not isinstance(whole, dict) or inner in whole:
+            raise SweepError(f"{at(where, places, *way, name)}: {name}: model has it, too")
+        whole = whole | {inner: content.pop(name)}
+        start = (*way, name)
+        places = {
+            (*way, "model", inner, *key[len(start) :]) if key[: len(start)] == start else key: line
+            for key, line in places.items()
+        }
+    return content | {"model": whole}, places
 
 
 def apply(

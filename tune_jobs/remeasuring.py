@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.network import Network
+from models.network import AnyNetwork
 from models.training import untrained
 from scoring import handover, places
 from scoring.history import read_history
-from scoring.rows import STRAIGHTNESS, geometric_mean
+from scoring.rows import STRAIGHTNESS, geometric_mean, measurable
 from scoring.stages import Stage
 from tune_jobs.measuring import Job, measure_epoch, predict
 
@@ -17,7 +17,7 @@ SAME = 1e-3  # 1/LSS of the same weights differs by less, even between a CPU and
 Rows = list[dict[str, Any]]
 
 
-def measure_again(job: Job, network: Network) -> None:
+def measure_again(job: Job, network: AnyNetwork) -> None:
     """Measure a trial that is done before training and at the end, and leave it for scoring.
 
     The scorer then adds the columns that the trial's tables lack; values that are there stay.
@@ -57,7 +57,7 @@ def measure_again(job: Job, network: Network) -> None:
 
 
 def _before_training(job: Job, epoch: int) -> tuple[list[Stage], Rows]:
-    network = untrained(job.trial, job.data, job.device)
+    network = untrained(job.trial, job.data, job.device, blocks=job.blocks)
     return measure_epoch(job, network, epoch, ends=True, transport=True)
 
 
@@ -71,7 +71,8 @@ def _add(history: Mapping[str, Any], rows: Rows) -> bool:
         had |= {name: value for name, value in found.items() if name not in had}
     for record in history["epochs"]:
         if record["epoch"] == epoch:
-            means = {n: geometric_mean(row[n] for row in rows) for n in STRAIGHTNESS}
+            lines = measurable(rows)
+            means = {n: geometric_mean(row[n] for row in lines) for n in STRAIGHTNESS}
             record |= {name: mean for name, mean in means.items() if name not in record}
     return True
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +21,7 @@ from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import folder, processes, signals
+from tune_jobs import code, folder, networks, processes, signals
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
@@ -31,6 +32,10 @@ from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
+from tune_jobs.weights import best_of
+
+if TYPE_CHECKING:
+    from tune_jobs.blocks import Found
 
 
 def check(
@@ -92,11 +97,18 @@ def check(
             validation.count(trial.validation, len(loaded[name].y_train))
         except datasets.DataError as error:
             raise SweepError(f"{file}: {plain(name)}: {error}") from error
-        if here and (needed := memory(trial, loaded[name])) > _memory_here():
+    files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
+    found = networks.check(sweep, files, loaded)
+    for trial in sweep.trials if here else ():
+        if trial.dataset not in loaded:
+            continue
+        needed = memory(trial, loaded[trial.dataset], found.get(trial.trial))
+        if needed > _memory_here():
+            what = f"K = {trial.stages} {trial.layers}" if trial.layers else trial.architecture
             raise SweepError(
-                f"{file}: points = {trial.points}: the states of K = {trial.stages} "
-                f"{trial.layers} stages take {needed / 1e9:.1f} GB, this machine has "
-                f"{_memory_here() / 1e9:.1f} GB; take fewer points"
+                f"{file}: points = {trial.points}: the states of {what} stages take "
+                f"{needed / 1e9:.1f} GB, this machine has {_memory_here() / 1e9:.1f} GB; take "
+                "fewer points"
             )
     return folder.Request(
         sweep=sweep,
@@ -107,6 +119,8 @@ def check(
         checksums={name: data.checksum for name, data in loaded.items()},
         retry=retry,
         max_failures=max_failures,
+        code=files,
+        found=found,
         notes=[
             note
             for name, kept in loaded.items()
@@ -142,9 +156,10 @@ def _fits(sweep: Sweep) -> None:
         )
 
 
-def memory(trial: TrialConfig, data: datasets.Dataset) -> float:
+def memory(trial: TrialConfig, data: datasets.Dataset, found: "Found | None" = None) -> float:
     """Least memory of a trial at hand-over, in bytes: every stage's points, or their products."""
-    row = architecture(trial.layers, data.image, trial.stages, data.classes)
+    own = found is None
+    row = architecture(trial.layers, data.image, trial.stages, data.classes) if own else found
     m = trial.points
     return sum(4.0 * min(1.5 * m * m, 2 * m * d) for d in row.dimensions)
 
@@ -159,6 +174,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
     with signals.as_interrupt(), folder.hold(root):
         _prepare(request, console)
         study = _study(request, console)
+        code.put(root, request.code)
         folder.claim(root, sweep, study.cells if study else None, request.notes)
         for note in request.notes:
             _say(console, note)
@@ -187,7 +203,8 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
             raise SweepError(f"{root}: no trial is done yet; geosweep run trains them")
-        if state.unreachable and not (state.unevaluated or state.scoring):
+        some = best_of(request.sweep.keep)  # of the best trials only
+        if state.unreachable and not (some or state.unevaluated or state.scoring):
             told = "; ".join(state.unreachable)
             raise SweepError(f"{root}: no weights were kept (keep: none): {told}")
         folder.request_evaluations(root, wanted)

@@ -19,23 +19,23 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    create_model,
 )
-from pydantic.fields import FieldInfo
 
-from models.config import TrialConfig
+from models.callables import Code
+from models.config import NOT_TOGETHER, OWN, TrialConfig
 from models.fields import Real, Text, Whole
 from models.files import given_path, is_there, stream_number
 from models.messages import did_you_mean, plain, several, short
-from tune_jobs import overrides, yaml_file
+from tune_jobs import code, overrides, yaml_file
+from tune_jobs.axes import Axes, listed
 from tune_jobs.cells import MOST_CELLS, cells, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
 from tune_jobs.evaluations import Evaluations, Listed
 from tune_jobs.explain import Places, at, explain
 from tune_jobs.search import OF_VALIDATION, Asha, Search, Space, Span, Spans, size
+from tune_jobs.weights import Keep
 
-Keep = Literal["final", "best", "none"]  # weights of a trial that is done
 AUTO = "auto"  # a precision: see tune_jobs.precision
 
 ALIASES = {"K": "stages", "m": "points"}
@@ -90,35 +90,6 @@ class Resources(BaseModel):
     )
 
 
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-class _Base(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    def given(self) -> dict[str, list[Any]]:
-        """The axes that the file gives, by field of the trial."""
-        return {
-            name: getattr(self, name)
-            for name in TrialConfig.model_fields
-            if name in self.model_fields_set
-        }
-
-
-def _axis(info: FieldInfo) -> Any:
-    """The type of a field in a sweep file: one or more values of the type in the trial."""
-    item: Any = info.annotation
-    for rule in info.metadata:
-        item = Annotated[item, rule]
-    least = Field(min_length=1, validation_alias=info.validation_alias)
-    return Annotated[list[item], BeforeValidator(_listed), least]
-
-
-_FIELDS: dict[str, Any] = {n: (_axis(info), None) for n, info in TrialConfig.model_fields.items()}
-Axes: Any = create_model("Axes", __base__=_Base, **_FIELDS)
-
-
 def _method(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
@@ -136,7 +107,7 @@ class SweepFile(Axes):
     resources: Resources = Resources()
     precision: Annotated[
         list[Literal["float32", "bfloat16", "auto"]],
-        BeforeValidator(_listed),
+        BeforeValidator(listed),
         Field(min_length=1, default_factory=lambda: ["float32"]),
     ]
     search: Annotated[Search, BeforeValidator(_method)] | None = None
@@ -166,6 +137,7 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
+    code: Mapping[str, Code] = field(default_factory=dict)  # callables, by the text in the file
     precision: str = ""  # of all trials if it was auto, which it is until it is resolved
     implied: bool = False  # the search named neither objectives nor a validation split
     text: str = ""  # content of the file, which can be read once only if it is a pipe
@@ -192,6 +164,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
     source = "standard input" if source == "-" else source
     where = plain(source)
     text, content, places = _content(path, where)
+    content, places = overrides.gathered(where, content, places)
     content, places = overrides.apply(content, places, settings, ONE_FIELD)
     ranges = {n: content[n] for n in Spans.model_fields if isinstance(content.get(n), dict)}
     try:
@@ -200,6 +173,9 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         file = SweepFile.model_validate(content)
     except ValidationError as error:
         raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
+    folder = "." if source in builtin() or stream_number(path) is not None else path.parent
+    files = code.resolve(where, file, places, folder)
+    _of_one_kind(where, file, places)
     implied = _hold_out(where, file, places)
     precision = _taken_out(where, file, places)
     name = file.name or _stem(path, where)
@@ -217,12 +193,30 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         search=search,
         scheduler=file.scheduler,
         implied=implied,
+        code=files,
         space=axes,
         fixed=fixed,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
         precision=precision,
     )
+
+
+def _of_one_kind(where: str, file: Any, places: Places) -> None:
+    """Refuse an architecture together with fields of Table 1's networks, naming their lines.
+
+    Raises:
+        SweepError: some are given.
+    """
+    groups = [((), file), *((("zip", n), group) for n, group in enumerate(file.zip))]
+    if not any("architecture" in group.given() for _, group in groups):
+        return
+    for way, group in groups:
+        for name in group.given():
+            if name in OWN:
+                short_names = [one for one, full in ALIASES.items() if full == name]
+                said = next((n for n in short_names if (*way, n) in places), name)
+                raise SweepError(f"{at(where, places, *way, said)}: {said}: {NOT_TOGETHER}")
 
 
 def _hold_out(where: str, file: Any, places: Places) -> bool:

@@ -51,7 +51,15 @@ METRICS = (  # at most 16 with all evaluations: many keys make MLflow's pages sl
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc")  # if measured
 TAGS = (  # scores beside the metrics, and their baselines: OTS 1/m, LSS sqrt(n), before training
-    *("suboptimality", "ots_random", "lss_random", "lss_scaled", "relative_energy", "nc1"),
+    *(
+        "suboptimality",
+        "ots_random",
+        "ots_shuffled",
+        "lss_random",
+        "lss_scaled",
+        "relative_energy",
+        "nc1",
+    ),
     *("effective_rank", "fuzziness_slope"),
     *("curve_length_ratio", "curve_length_ratio_initial"),  # if measured
     *("curve_speed_variation", "curve_speed_variation_initial"),
@@ -272,8 +280,7 @@ class Tracker:
         storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
-        known = {name: row[name] for name in TrialConfig.model_fields}  # null in an older version
-        self._start(trial, TrialConfig.model_validate(known).model_dump(), label)
+        self._start(trial, TrialConfig.of_row(row).model_dump(), label)
         self._finish(trial, row)
 
     def _fail(self, trial: str, error: str) -> None:

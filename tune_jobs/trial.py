@@ -15,17 +15,18 @@ import torch
 from ray import tune
 
 from models import fits
-from models.config import TrialConfig
+from models.config import DECOUPLED, TrialConfig
 from models.errors import DataError
-from models.network import Network, build, decayed
+from models.network import AnyNetwork, build, decayed
 from models.training import Epoch, diverged, train, untrained
 from models.validation import of_trained
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
-from scoring.rows import STRAIGHTNESS, geometric_mean, has_all_scores
+from scoring.rows import STRAIGHTNESS, geometric_mean, has_all_scores, measurable
 from scoring.stages import Stage
 from scoring.tables import read_row
-from tune_jobs import checkpoints, provenance
+from tune_jobs import checkpoints, code, provenance
+from tune_jobs.blocks import find
 from tune_jobs.cluster import nodes
 from tune_jobs.measuring import Job, evaluate_all, measure_epoch, predict, score
 from tune_jobs.remeasuring import measure_again
@@ -50,7 +51,8 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
     if handover.handed_over(setup.root, trial.trial):
         return
     job = _prepare(trial, setup)
-    checkpoint = job.usable(checkpoints.read, partial(fits.check, trial, job.data))
+    check = partial(fits.check, trial, job.data, blocks=job.blocks)
+    checkpoint = job.usable(checkpoints.read, check)
     row = read_row(job.root, "trials", job.id)
     if row.get("status") == "done":
         _evaluate_only(job, checkpoint, lacks="scores" in job.wanted and not has_all_scores(row))
@@ -74,6 +76,8 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
     device = "cuda" if setup.gpus > 0 else "cpu"
     data = nodes.load(setup.root, trial.dataset, setup.sources, setup.folder, setup.shared)
     provenance.reset_peaks(device)
+    code.load_kept(setup.root, trial)
+    own = trial.architecture is None
     return Job(
         root=setup.root,
         trial=trial,
@@ -83,6 +87,7 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
         keep=setup.keep,
         revision=setup.revision,
         held=setup.held,
+        blocks=() if own else find(trial, data.image, data.classes).blocks,
     )
 
 
@@ -91,7 +96,7 @@ def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None, lacks: bool) -> 
     if checkpoint is None:
         damaged = "".join(job.set_aside)
         raise FileNotFoundError(damaged or f"{job.root}/{places.checkpoint(job.id)}: no weights")
-    network = build(job.trial, job.data.image, job.data.classes).to(job.device)
+    network = build(job.trial, job.data.image, job.data.classes, job.blocks).to(job.device)
     network.load_state_dict(checkpoint["network"])
     evaluate_all(job, network)
     if lacks:
@@ -102,7 +107,7 @@ def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None, lacks: bool) -> 
 def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any]) -> None:
     """Train from a checkpoint, or from the start, and add every epoch to the history."""
     trial, summary = job.trial, history["summary"]
-    for epoch in train(trial, job.data, job.device, checkpoint):
+    for epoch in train(trial, job.data, job.device, checkpoint, job.blocks):
         start = time.perf_counter()
         number = epoch.record["epoch"]
         stages, rows, failed = _measured(job, epoch)
@@ -112,8 +117,9 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
             if not failed:
                 handover.leave_initial(job.root, job.id, stages)
             summary |= _summary(job, epoch.network)
-        means = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
-        means |= {name: geometric_mean(row[name] for row in rows) for name in STRAIGHTNESS}
+        lines = measurable(rows)
+        means = {name: float(np.mean([row[name] for row in lines])) for name in SCORES}
+        means |= {name: geometric_mean(row[name] for row in lines) for name in STRAIGHTNESS}
         seconds = epoch.record["seconds"] + time.perf_counter() - start
         record = epoch.record | means | {"seconds": seconds, "finished_at": _now()}
         if job.keep == "best" and not failed:
@@ -180,7 +186,7 @@ def _keep_best(job: Job, epoch: Epoch, history: dict[str, Any]) -> None:
         checkpoints.write(job.root, f"{job.id}.best", best)
 
 
-def _hand_over(job: Job, network: Network, stages: list[Stage], history: dict[str, Any]) -> None:
+def _hand_over(job: Job, network: AnyNetwork, stages: list[Stage], history: dict[str, Any]) -> None:
     """Evaluate a trained network and leave it for scoring, even if an evaluation fails."""
     if history["summary"]["status"] == "done":
         try:
@@ -202,14 +208,14 @@ def _leave_lost_initial(job: Job, history: dict[str, Any]) -> None:
     left = storage.list_files(job.root, places.pending(job.id))
     if diverged_at_once or places.INITIAL in left:
         return
-    network = untrained(job.trial, job.data, job.device)
+    network = untrained(job.trial, job.data, job.device, blocks=job.blocks)
     stages = score(network, job.data, job.device, job.trial.points, transport=True)
     handover.leave_initial(job.root, job.id, stages)
 
 
 def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
     """Leave a trained trial for scoring if it was killed before that, or its files were lost."""
-    network = next(train(job.trial, job.data, job.device)).network
+    network = next(train(job.trial, job.data, job.device, None, job.blocks)).network
     network.load_state_dict(checkpoint["network"])
     record, done = history["epochs"][-1], history["summary"]["status"] == "done"
     stages = score(network, job.data, job.device, job.trial.points, transport=done)
@@ -224,17 +230,19 @@ def _report(job: Job, result: dict[str, Any]) -> None:
     tune.report({**result, **told, "trial": job.id})
 
 
-def _summary(job: Job, network: Network) -> dict[str, Any]:
+def _summary(job: Job, network: AnyNetwork) -> dict[str, Any]:
     """The columns of the trials table that are known before training, as JSON values."""
     gpu = job.device == "cuda"
+    stages = network.layout()
+    counts = {blocks for _, blocks in stages}
     return {
-        "trial": job.id,
-        **job.trial.model_dump(),
-        "image": _shape(network.shape.image),
-        "classes": network.shape.classes,
-        "shapes": ", ".join(_shape(shape) for shape in network.shape.shapes),
-        "blocks": network.shape.blocks,
+        **job.trial.row(len(stages)),
+        "image": _shape(job.data.image),
+        "classes": job.data.classes,
+        "shapes": ", ".join(_shape(shape) for shape, _ in stages),
+        "blocks": counts.pop() if len(counts) == 1 else None,
         "weight_decay": job.trial.gamma,
+        "decoupled": job.trial.recipe in DECOUPLED,
         "parameters": sum(p.numel() for group in decayed(network, job.trial.decay) for p in group),
         "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),

@@ -44,7 +44,7 @@ class Setup:
     cpus: float = 1
     gpus: float = 0
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    keep: str = "final"
+    keep: str | Mapping[str, int] = "final"
     revision: str = ""
     shared: Shared = field(default_factory=Shared)
     held: bool = False

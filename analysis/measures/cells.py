@@ -12,6 +12,7 @@ from scipy import stats
 
 from analysis.results import Results
 from scoring.schemas import CONFIG
+from scoring.tables import ARGUMENT
 
 CELL = ["dataset", "stages", "layers", "network", "gamma"]
 CONSTANT = 1e-12  # Treat values as constant when they vary by less than this share of the largest.
@@ -41,9 +42,23 @@ def varying(trials: pd.DataFrame) -> list[str]:
 
     The columns of :data:`CELL`, the seed and m are not among them: tables always show those.
     """
-    names = [field.name for field in CONFIG]
-    names = [n for n in names if n not in CELL and n != "points"]
+    left = {*CELL, "points", "architecture"}  # an architecture's name is that of its network
+    names = [name for name in configuration(trials) if name not in left]
     return [name for name in names if trials[name].nunique(dropna=False) > 1]
+
+
+def configuration(trials: pd.DataFrame) -> list[str]:
+    """The columns of the configuration, with those of keyword arguments of architectures."""
+    arguments = [name for name in trials if str(name).startswith(ARGUMENT)]
+    return [*(field.name for field in CONFIG if field.name != "model"), *arguments]
+
+
+def gamma_meaning(trials: pd.DataFrame) -> str:
+    """What gamma is: a coupled decay is an L2 penalty in the loss, a decoupled one is not."""
+    decoupled = trials.decoupled.eq(True)
+    if not decoupled.any():
+        return "weight of the L2 penalty"
+    return "decoupled weight decay" if decoupled.all() else "L2 penalty or decoupled decay"
 
 
 def other_settings(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, done, mean_interval, varying
-from analysis.measures.layout import network_name, plural, span
+from analysis.measures.layout import first_word, network_name, plural, span
 from analysis.measures.means import over_seeds
 from analysis.results import Results
 
@@ -85,7 +85,7 @@ def sentences(results: Results) -> list[str]:
         seeds = plural(known.seed.nunique(), "seed")
         name, speed = network_name(network), "curve_speed_variation"
         told = (
-            f"{name[0].upper() + name[1:]}: the curve of measures is {_ratio(known)} times as long "
+            f"{first_word(name)}: the curve of measures is {_ratio(known)} times as long "
             f"as the geodesic (before training {_ratio(known, '_initial')}), and its speed varies "
             f"by {_mean(known, speed, '.0%')} over blocks (before training "
             f"{_mean(known, f'{speed}_initial', '.0%')}; the geodesic has 0%)"

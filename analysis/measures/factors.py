@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.cells import CELL, done, varying
-from analysis.measures.layout import network_name, plural, sample, span
+from analysis.measures.layout import first_word, network_name, plural, sample, span
 from analysis.measures.means import over_seeds, student
 from analysis.measures.verdicts import FAILS, HOLDS, MIXED, Comparison, Verdict, judge
 from analysis.results import Results
@@ -40,7 +40,7 @@ def factor_sentences(results: Results, cells: pd.DataFrame) -> list[str]:
         after, before = typical(rows, "geodesic_excess")
         name, own = network_name(network), trials[trials.network == network]
         told = (
-            f"{name[0].upper() + name[1:]}: geodesic excess {before:.2f} before training, "
+            f"{first_word(name)}: geodesic excess {before:.2f} before training, "
             f"{after:.2f} after ({_times(own)}{sample(rows)})."
         )
         for factor in FACTORS:

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
 from analysis.measures.factors import finite, typical
-from analysis.measures.layout import network_name, plural, sample, span
+from analysis.measures.layout import first_word, network_name, plural, sample, span
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
 from analysis.results import Results
@@ -138,7 +138,7 @@ def sentences(
     if not len(trials):
         said[0] += " No trial is done yet, so there is no score to show."
         return said
-    said += _collapsed(trials) + _still(trials) + _lowered(trials)
+    said += _decoupled(trials) + _collapsed(trials) + _still(trials) + _lowered(trials)
     cells = summary(results) if cells is None else cells
     same = [*CELL, *varying(results.trials), "m"]
     said += _decay(cells, [n for n in same if n != "gamma"])
@@ -164,10 +164,12 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
     )
     for network, rows in cells.groupby("network", observed=True):
         name = network_name(network)
+        known = rows.ots_shuffled.notna().any()  # not in results of earlier versions
+        shuffled = f", of shuffled displacements {_range(rows.ots_shuffled, 3)}" if known else ""
         said += (
-            f" {name[0].upper() + name[1:]}: {_learned(rows).sum()} of {len(rows)} (LSS "
+            f" {first_word(name)}: {_learned(rows).sum()} of {len(rows)} (LSS "
             f"{_range(rows.lss, 2)}, before training {_range(rows.lss_initial, 2)}; OTS "
-            f"{_range(rows.ots, 3)}, before training {_range(rows.ots_initial, 3)})."
+            f"{_range(rows.ots, 3)}, before training {_range(rows.ots_initial, 3)}{shuffled})."
         )
     return said
 
@@ -188,6 +190,19 @@ def _stopped(count: int) -> list[str]:
         f"{plural(count, 'trial')} {'was' if one else 'were'} stopped early and "
         f"{'is' if one else 'are'} in no mean and no correlation. The trials that continued were "
         "selected by their early results, so they are not a fair sample."
+    ]
+
+
+def _decoupled(trials: pd.DataFrame) -> list[str]:
+    """Say where gamma is no penalty: its strength then depends on the learning rate alone."""
+    some = trials[trials.decoupled.eq(True) & (trials.gamma > 0)]
+    if not len(some):
+        return []
+    recipes = " and ".join(sorted(some.recipe.unique()))
+    return [
+        f"In {plural(len(some), 'trial')} ({recipes}) γ is decoupled weight decay: each step takes "
+        "the share γ times the learning rate off the weights, and there is no L2 penalty in the "
+        "loss."
     ]
 
 
@@ -281,7 +296,7 @@ def _networks(cells: pd.DataFrame, same: list[str]) -> list[str]:
         )
         told = (
             f"ResNet {score.upper()} is {word} than plain {score.upper()} in {after} of "
-            f"{len(both)} paired cells"
+            f"{len(both)} paired cells ({sample(both)})"
         )
         if both[[f"{score}_initial", f"{score}_initial_plain"]].notna().all(axis=1).any():
             told += (

@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.measures.cells import CELL
 from analysis.measures.markup import csv_cell, latex_comment, latex_text, markdown_text, utf8
 from scoring.schemas import CONFIG
+from scoring.tables import ARGUMENT
 
 # Columns that are left out if no row has a value: earlier versions did not write them.
 LATER = [
@@ -153,12 +154,21 @@ WITHOUT = (
 
 def heading(name: str) -> str:
     """The heading of a column, or the name of a score, as people read it."""
-    return HEADINGS.get(name, name.replace("_", " "))
+    return HEADINGS.get(name, name if name.startswith(ARGUMENT) else name.replace("_", " "))
 
 
 def network_name(network: object) -> str:
     """A network's name as people read it."""
     return "ResNet" if network == "resnet" else str(network)
+
+
+def first_word(name: str) -> str:
+    """A network's name at the start of a sentence; names with a colon stay as they are.
+
+    >>> first_word("plain"), first_word("torchvision:resnet18")
+    ('Plain', 'torchvision:resnet18')
+    """
+    return name if ":" in name else name[0].upper() + name[1:]
 
 
 def plural(count: int, noun: str) -> str:
@@ -245,7 +255,8 @@ def fold(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     Returns:
         The narrower table, and the removed values as a phrase ("dataset = digits, K = 1").
     """
-    names = [n for n in (*CELL, *(f.name for f in CONFIG), "m") if n in table]
+    arguments = [n for n in table if str(n).startswith(ARGUMENT)]
+    names = [n for n in (*CELL, *(f.name for f in CONFIG), *arguments, "m") if n in table]
     same = [n for n in dict.fromkeys(names) if len(table) and table[n].nunique(dropna=False) == 1]
     first = readable(table[same].head(1))
     phrase = ", ".join(f"{n} = {first[n].iloc[0]}" for n in first if first[n].iloc[0])

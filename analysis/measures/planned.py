@@ -11,6 +11,7 @@ from analysis.measures.markup import utf8
 from analysis.measures.search import Search
 from analysis.results import Results, whole_depth
 from scoring import places, schemas, storage
+from scoring.tables import ARGUMENT
 
 CONFIG_FIELDS = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
 
@@ -34,9 +35,18 @@ def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
         return None
     try:
         trials = json.loads(content)["trials"]
-        return [{name: _whole(trial.get(name)) for name in CONFIG_FIELDS} for trial in trials]
+        return [_configuration(trial) for trial in trials]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _configuration(trial: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a trial that is yet to be trained; those of an architecture as in its row."""
+    row = {name: _whole(trial.get(name)) for name in CONFIG_FIELDS}
+    given = {n.removeprefix(ARGUMENT): v for n, v in trial.items() if n.startswith(ARGUMENT)}
+    row["model"] = json.dumps(given, sort_keys=True) if given else ""
+    named = isinstance(row["architecture"], str)
+    return row | {"network": row["architecture"]} if named else row
 
 
 def _whole(value: Any) -> Any:
@@ -85,7 +95,8 @@ def extra_sentence(cells: Cells | None, results: Results) -> str:
 
 
 def _trials(results: Results) -> list[dict[Any, Any]]:
-    return _with_depth(results.trials[CONFIG_FIELDS].to_dict("records"))
+    trials = results.trials[CONFIG_FIELDS]
+    return _with_depth(trials.assign(model=trials.model.fillna("")).to_dict("records"))
 
 
 def _with_depth(rows: list[dict[Any, Any]]) -> list[dict[Any, Any]]:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
-from analysis.measures.layout import network_name, plural, sample
+from analysis.measures.layout import first_word, network_name, plural, sample
 from analysis.results import Results
 
 SCORES = [
@@ -58,7 +58,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
     said = []
     for network, rows in table.groupby("network", observed=True):
         name = network_name(network)
-        name = name[0].upper() + name[1:]
+        name = first_word(name)
         mean = rows.mean(numeric_only=True)
         said.append(
             f"{name}: LSS is {mean.lss:.2f}, and {mean.lss_scaled:.2f} on states of equal size; "

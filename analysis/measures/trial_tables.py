@@ -5,9 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.measures.cells import as_strings, without_collapsed
+from analysis.measures.cells import (
+    as_strings,
+    configuration,
+    gamma_meaning,
+    without_collapsed,
+)
 from analysis.results import Results
-from scoring.schemas import CONFIG
 
 KEY = ["dataset", "network", "stages", "gamma", "seed"]
 # fmt: off
@@ -21,7 +25,7 @@ OUTCOME = [
 
 def trials_table(results: Results) -> pd.DataFrame:
     """One row per trial: its configuration, how it ended, its scores, and how long it took."""
-    columns = ["trial", *KEY, *(field.name for field in CONFIG), *OUTCOME]
+    columns = ["trial", *KEY, *configuration(results.trials), *OUTCOME]
     table = without_collapsed(as_strings(results.trials))[columns]
     order = ["dataset", "stages", "layers", "network", "gamma", "seed"]
     return table.rename(columns={"points": "m"}).sort_values(order, ignore_index=True)
@@ -55,6 +59,8 @@ def provenance(results: Results) -> pd.DataFrame:
         ("peak memory of a process, largest", _gigabytes(trials.peak_memory.max())),
         ("peak GPU memory of a process, largest", _gigabytes(trials.peak_gpu_memory.max())),
         ("recipe", _distinct(trials.recipe + ", learning rate " + rates)),
+        ("warm-up, epochs", _distinct(trials.warmup) if trials.warmup.gt(0).any() else ""),
+        ("γ is", gamma_meaning(trials)),
         ("batch size", _distinct(trials.batch_size)),
         ("epochs", _distinct(trials.epochs)),
         ("γ applies to", _distinct(trials.decay)),

@@ -63,5 +63,5 @@ def speed_by_block(results: Results) -> Figure:
             if panels.is_first(axes):
                 axes.set_ylabel("speed over the geodesic's")
     baselines = {f"same network\n{style.INITIAL}": ":", "1: geodesic at\nconstant speed": "--"}
-    panels.gamma_legend(figure, gammas, baselines)
+    panels.gamma_legend(figure, done, gammas, baselines)
     return figure

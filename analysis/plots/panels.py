@@ -3,6 +3,7 @@
 A panel shows one dataset, K and network, and one value of each other setting that varies.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,27 +16,30 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.measures.cells import varying
+from analysis.measures.cells import gamma_meaning, varying
 from analysis.measures.layout import network_name
 from analysis.plots import style
 from analysis.plots.style import MARKERS
+from scoring.tables import ARGUMENT
 
 PANEL = ["dataset", "layers", "stages"]
 SPLIT = 3  # Up to so many combinations of other settings get lines of their own; more are averaged.
-APART = ["depth"]  # Networks that differ in these are never averaged.
+APART = ["depth", "recipe"]  # Networks that differ in these are never averaged.
 MANY = 12  # Up to so many gammas have a legend; more have a colour bar and a logarithmic axis.
 
 
 def splitting(done: pd.DataFrame) -> list[str]:
     """Other settings that vary; those of APART only, if the rest make more combinations than SPLIT.
 
+    Arguments of architectures are as in APART.
+
     Args:
         done: trials.
     """
     extra = varying(done)
-    rest = [name for name in extra if name not in APART]
-    few = len(done[rest].drop_duplicates()) <= SPLIT
-    return [name for name in extra if few or name in APART]
+    apart = [name for name in extra if name in APART or name.startswith(ARGUMENT)]
+    few = len(done[[n for n in extra if n not in apart]].drop_duplicates()) <= SPLIT
+    return extra if few else apart
 
 
 def at(frame: pd.DataFrame, key: Mapping) -> pd.DataFrame:
@@ -206,16 +210,20 @@ def network_handles(rows: pd.DataFrame) -> list[Line2D]:
 
 
 def gamma_legend(
-    figure: Figure, gammas: list[float], baselines: Mapping[str, Any] | None = None
+    figure: Figure,
+    done: pd.DataFrame,
+    gammas: list[float],
+    baselines: Mapping[str, Any] | None = None,
 ) -> None:
     """The legend of a figure with a line per gamma: a colour bar if there are many.
 
     Args:
         figure: the figure.
+        done: its trials, which tell what gamma is.
         gammas: all gammas of the figure.
         baselines: line styles of further lines to explain, by their labels.
     """
-    title = "γ, weight of\nthe L2 penalty"
+    title = textwrap.fill(f"γ, {gamma_meaning(done)}", 16)
     handles = []
     if len(gammas) > MANY:
         style.colour_bar(figure, gammas, title, top=0.45 * len(baselines or {}) + 0.1)

@@ -48,7 +48,7 @@ def depth(results: Mapping[str, Result]) -> Figure:
         for axes, (title, (column, chance)) in zip(panels[2:], BLOCKS.items(), strict=True):
             _blocks(axes, title, column, result["blocks"], colour, chance)
     energies = [block["energy"] for result in results.values() for block in result["blocks"]]
-    if all(energies):  # neither 0 nor unknown
+    if energies and all(energies):  # neither 0 nor unknown
         scales.logarithmic(panels[-1], energies)
     style.legend(figure, list(handles.values()))
     return figure
@@ -67,7 +67,7 @@ def tracks(results: Mapping[str, Result]) -> Figure:
         ]
         for name, result in results.items()
     }
-    columns = max(map(len, some.values()))
+    columns = max(map(len, some.values()), default=0)
     if not columns:
         return style.nothing("no stage has two blocks")
     figure, grid = style.sheet(len(some), columns, (2.3, 2.3), beside=0.3)

@@ -19,7 +19,6 @@ from analysis.measures.layout import network_name
 from analysis.measures.robustness import COLUMNS, FEW, UNITS, at_the_end, lesions
 from analysis.plots import panels, scales, style
 from analysis.results import Results
-from scoring.schemas import CONFIG
 
 PAPER = [5e-4, 1e-3, 5e-3, 1e-2]  # gammas that are shown if they exist
 ACROSS = 4  # most gammas that are shown
@@ -226,8 +225,8 @@ def _relative(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 def _rows(results: Results, names: Sequence[str]) -> pd.DataFrame:
     """Results of some evaluations of trials that are done, with the columns of their panels."""
     done = cells.done(results)
-    config = [field.name for field in CONFIG]
-    columns = list(dict.fromkeys([*panels.key_columns(done), *config, "classes", "shapes"]))
+    more = [*cells.configuration(done), "classes", "shapes"]
+    columns = list(dict.fromkeys([*panels.key_columns(done), *more]))
     rows = results.robustness[COLUMNS].astype({"trial": "str", "evaluation": "str"})
     rows = rows[rows.evaluation.isin(names)].replace([np.inf, -np.inf], np.nan)
     return rows.merge(done[columns], on="trial")

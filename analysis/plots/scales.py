@@ -75,7 +75,6 @@ def limit_share(axes: Axes, seen: Iterable[float], to: int) -> None:
 
 def gamma_axis(axes: Axes, gammas: Sequence[float], log: bool = False) -> None:
     """An x axis of gammas: evenly spaced with a tick at each, or on a logarithmic scale."""
-    axes.set_xlabel("γ (weight of the L2 penalty)")
     known = [gamma for gamma in gammas if gamma > 0] or [1.0]
     if log:
         axes.set_xscale("symlog", linthresh=min(known))

@@ -64,7 +64,7 @@ def _against_epoch(results: Results, score: str, label: str) -> Figure:
         scales.limit(axes, seen, log=False)
         scales.whole_axis(axes, 0, epochs.epoch.max())
         panels.name_lowest(axes, "epoch (passes over the train split)")
-    panels.gamma_legend(figure, gammas)
+    panels.gamma_legend(figure, done, gammas)
     return figure
 
 
@@ -115,7 +115,7 @@ def ots_against_m(results: Results) -> Figure:
             names += ", …" if len(lost) > 4 else ""
             style.title(axes, f"{axes.get_title()}\ncollapsed: γ = {names}")
     baselines = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
-    panels.gamma_legend(figure, gammas, baselines)
+    panels.gamma_legend(figure, done, gammas, baselines)
     return figure
 
 
@@ -199,6 +199,7 @@ def _against_gamma(
             axes.set_ylabel(label.format(m=panels.sizes(trials)))
             title = panels.data_name(dataset) if wide or j == 0 else ""
             style.title(axes, title, "left")
+            axes.set_xlabel(f"γ ({cells.gamma_meaning(done)})")
             scales.gamma_axis(axes, gammas, log=len(gammas) > panels.MANY)
             if score in ("lss", *FACTORS):
                 scales.limit(axes, seen, log=True)

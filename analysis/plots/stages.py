@@ -4,6 +4,8 @@ Each stage is measured between its own ends, so each has its own baselines: its 
 training, sqrt(n) and 1/m.
 """
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -68,6 +70,8 @@ def lss_by_stage(results: Results) -> Figure:
                 scales.limit(axes, seen, log=False)
                 scales.whole_axis(axes, 0, tracks.epoch.max())
                 title = f"stage {stage}{_shape(trials, stage)}"
+                if not np.isfinite(seen).any():
+                    style.say(axes, "a single block:\nno line shape")
                 if stage == 1:
                     dataset = panels.data_name(cell["dataset"])
                     title = f"{dataset}, {panels.name(key, columns[3:])}\n{title}"
@@ -76,7 +80,7 @@ def lss_by_stage(results: Results) -> Figure:
                     axes.set_ylabel("LSS (dimensionless)")
                 if stage == last and (stage < height or band is bands[-1]):
                     axes.set_xlabel("epoch (passes over the train split)")
-    panels.gamma_legend(figure, gammas)
+    panels.gamma_legend(figure, done, gammas)
     return figure
 
 
@@ -181,6 +185,7 @@ def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
         style.bars(axes, x, mean.test_accuracy, mean.test_accuracy_ci95, look)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 1.01))
+    axes.set_xlabel(f"γ ({cells.gamma_meaning(trials)})")
     scales.gamma_axis(axes, gammas)
     axes.set_ylabel("test accuracy (fraction)")
 
@@ -221,7 +226,8 @@ def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
     handles = []
     for key in done[["network", "stages"]].drop_duplicates().to_dict("records"):
         look = _style(key["network"], key["stages"])
-        handles.append(Line2D([], [], label=panels.name(key, []), **look))
+        label = textwrap.fill(panels.name(key, []), 22, break_long_words=False)
+        handles.append(Line2D([], [], label=label, **look))
     handles.sort(key=lambda line: str(line.get_label()).lower())
     handles.append(style.baseline_handle(f"same network\n{INITIAL}", ":"))
     handles.append(style.baseline_handle("random: √n, 1/m", "--"))

@@ -51,7 +51,7 @@ def states_by_block(results: Results) -> Figure:
         if len(here):
             scales.whole_axis(axes, 0, here.state.max())
         panels.name_lowest(axes, "state, through all stages")
-    panels.gamma_legend(figure, gammas, {f"same network\n{INITIAL}": ":"})
+    panels.gamma_legend(figure, done, gammas, {f"same network\n{INITIAL}": ":"})
     return figure
 
 

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
+from zlib import crc32
 
 from analysis.plots.settings import mpl  # before matplotlib
 
@@ -23,6 +24,7 @@ from analysis.plots import scales
 MARKERS = "osD^vPX<>"
 DASHES = ["-", (0, (5, 1)), "-.", (0, (3, 1, 1, 1))]
 COLOURS = {"plain": "#D55E00", "resnet": "#0072B2"}  # Okabe and Ito's, safe for the colour-blind
+OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # of theirs too, for architectures
 BASELINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "zorder": 1.5}
 INITIAL = "before training"
 SHUFFLED = "of shuffled displacements"  # a baseline of OTS
@@ -157,6 +159,14 @@ def colour_bar(figure: Figure, values: Sequence[float], title: str, top: float) 
     place.set_title(title + zero, fontsize=8.5, loc="left", y=1)
 
 
+def say(axes: Axes, text: str) -> None:
+    """Say in the middle of a panel why it is empty."""
+    axes.text(
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.35",
+        fontsize=8.5,
+    )  # fmt: skip
+
+
 def name_line(axes: Axes, height: float, text: str, align: str = "center") -> None:
     """Name a horizontal line at its right end, outside the axes."""
     axes.annotate(
@@ -209,7 +219,7 @@ def random_baselines(
 
 def network_style(network: str, stages: int) -> dict:
     """Style of a line: colour and marker filling by network, marker and dashes by K."""
-    colour = COLOURS.get(network, "0.2")
+    colour = COLOURS.get(network) or OTHERS[crc32(network.encode()) % len(OTHERS)]
     return {
         "color": colour,
         "marker": MARKERS[(stages - 1) % len(MARKERS)],

@@ -50,9 +50,11 @@ class Follower:
         self.batches = 0
         self.outside = 0  # calls of blocks outside a call of the model
         self._tokens, self._mask, self._batch_first = tokens, mask, batch_first
+        self._branches = branches
         self._handles: dict[str, list[Any]] = {}  # by name of the module; "" is the model
         self._inside = False
         self._shapes: dict[str, torch.Size] = {}  # of what running blocks have taken
+        self._sizes: dict[str, torch.Size] = {}  # of what any block has taken last
         self._given: dict[str, Any] = {}  # the arguments of the running call
         self._called: dict[Recorder, None] = {}  # whose blocks ran, in the order of first calls
         names = [name for group in groups for name in group.names]
@@ -99,7 +101,7 @@ class Follower:
             if state is None:
                 self._refuse(recorder, name, f"takes {NO_STATE}")
                 return
-            self._shapes[name] = state.shape
+            self._shapes[name] = self._sizes[name] = state.shape
             with quiet():
                 recorder.before(name, self._points(name, state, sequence_first))
 
@@ -117,6 +119,29 @@ class Follower:
             block.register_forward_pre_hook(before, with_kwargs=True),
             block.register_forward_hook(after),
         ]
+        around = self._around(name)
+        if self._branches and around is not None:
+
+            def sum_of(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+                call = recorder.last if self._inside else None
+                if call is None or call.partition(" (call ")[0] != name:
+                    return  # another block ran in it, too
+                state = values.returned(output, self._sizes[name])
+                if state is not None:
+                    with quiet():
+                        recorder.compare(call, self._points(name, state, sequence_first))
+
+            self._handles[name].append(around.register_forward_hook(sum_of))
+
+    def _around(self, name: str) -> nn.Module | None:
+        """The nearest module around a block that is called; None if that is the model."""
+        parent = name.rpartition(".")[0]
+        while parent:
+            module = self.model.get_submodule(parent)
+            if not isinstance(module, nn.ModuleList | nn.ModuleDict):
+                return module
+            parent = parent.rpartition(".")[0]
+        return None
 
     def _refuse(self, recorder: Recorder, name: str, problem: str) -> None:
         """A user's block has to have states; among those that ``auto`` tries, some have none."""

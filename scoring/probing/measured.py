@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -25,18 +25,6 @@ from scoring.transport import solve
 SEED = 0  # of the order of shuffled displacements
 DOMINATES = 0.1  # Warn where rounding makes up more than this share of a squared step.
 ROUNDING = 0.045  # mean squared error of a rounded number, in (machine epsilon x number)^2
-LINE_SHAPE = (
-    "lss",
-    "lss_std",
-    "inverse_lss",
-    "lsr",
-    "lsr_std",
-    "lss_random",
-    "straightness_factor",
-    "straightness_factor_without_drift",
-    "spacing",
-)
-"""Scores that say nothing where a stage has a single block: 1 or 0 by definition."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +41,9 @@ class MeasuredStage:
         rounding: of each block, the share of rounding in its mean squared step; NaN where
             numbers have 32 bits or more.
         transport: columns of the tracks table and of the Wasserstein curve, if requested.
+        sum_error: of each block, if blocks return branches, how far input plus output is from the
+            state that the model goes on with, over the size of the output, in the first batch; NaN
+            where nothing shows that state.
     """
 
     blocks: tuple[str, ...]
@@ -63,6 +54,7 @@ class MeasuredStage:
     rank_points: int
     rounding: list[float]
     transport: dict[str, Any] = field(default_factory=dict)
+    sum_error: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
         """The scores of the stage, under the names of the tracks table.
@@ -73,8 +65,6 @@ class MeasuredStage:
         """
         row = self.points.row()
         row.pop("projected", None)
-        if len(self.blocks) == 1:
-            row |= dict.fromkeys(LINE_SHAPE, np.nan)
         return {
             "first_block": self.blocks[0],
             "last_block": self.blocks[-1],
@@ -88,13 +78,16 @@ class MeasuredStage:
         }
 
 
-def measured(sums: Sums, number: int, transport: int) -> MeasuredStage:
+def measured(
+    sums: Sums, number: int, transport: int, off: Mapping[str, float] | None = None
+) -> MeasuredStage:
     """The scores of a stage.
 
     Args:
         sums: of the stage.
         number: k, from 1.
         transport: so many first points were kept, and their optimal transport is wanted.
+        off: see :class:`scoring.probing.recorder.Recorder`.
     """
     dimension = math.prod(sums.shape)
     stage = joined_stage(
@@ -105,6 +98,7 @@ def measured(sums: Sums, number: int, transport: int) -> MeasuredStage:
         None,
         sums.projected,
     )
+    stage = replace(stage, measurable=len(sums.calls) > 1)
     states = _joined(sums.kept) if transport else []
     scatters = [scatter(state[:MOST]) for state in states] if transport else sums.scatters
     found = MeasuredStage(
@@ -115,6 +109,7 @@ def measured(sums: Sums, number: int, transport: int) -> MeasuredStage:
         effective_rank=[effective_rank(products) for products in scatters],
         rank_points=min(len(states[0]), MOST) if transport else sums.scattered,
         rounding=_rounding(sums, stage),
+        sum_error=[(off or {}).get(call, math.nan) for call in sums.calls],
     )
     if transport and len(states[0]) > 1 and stage.finite:
         found = replace(found, transport=_transport(stage, states))

@@ -1,5 +1,6 @@
 """Follow the states of one group of blocks through any number of batches, and add them up."""
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,6 +74,9 @@ class Recorder:
         self.skipped: list[Skipped] = []  # of the first batch
         self.alike = 0  # calls of the first batch that keep the shape of their input
         self.added = 0  # places where the input plus the output is what the next block takes
+        self.off: dict[str, float] = {}
+        """With branches: by call of the first batch, how far the input plus the output is from what
+        the model goes on with, as a share of the output. Calls that nothing shows are not in it."""
         self._batches = 0
         self.begin()
 
@@ -85,11 +89,14 @@ class Recorder:
         self._before: Tensor | None = None  # the first point of the last block's input
         self._input: Tensor | None = None  # what is added to, if blocks return branches
         self._alike = self._added = 0
+        self._off: dict[str, float] = {}
+        self._step_size = 0.0  # of the last branch
 
     def before(self, name: str, state: Tensor) -> None:
         """A block is about to take this state, (m, ...)."""
         walk = self._open
         if walk is not None and walk.calls:
+            self.compare(walk.calls[-1], state)
             if same(walk.track.last, state):
                 self._take(state)
                 return
@@ -106,6 +113,29 @@ class Recorder:
     def _take(self, state: Tensor) -> None:
         self._before = state[:1].clone()
         self._input = state.clone() if self._branches else None
+
+    def compare(self, call: str, state: Tensor) -> None:
+        """The model went on with this state: is it the sum of the input and of what it returned?
+
+        It matters only if blocks return branches. A later state that is the sum decides; of several
+        that are not, the nearest.
+
+        Args:
+            call: of the last block, by :attr:`last`.
+            state: what the next block takes, or what the module around the last one returns.
+        """
+        walk = self._open
+        total = None if walk is None else walk.track.last
+        if not self._branches or total is None or total.shape != state.shape:
+            return
+        away = float(torch.linalg.vector_norm((state - total).double()))
+        share = away / self._step_size if self._step_size else math.inf if away else 0.0
+        self._off[call] = min(share, self._off.get(call, math.inf))
+
+    @property
+    def last(self) -> str | None:
+        """The last call of the open stage."""
+        return self._open.calls[-1] if self._open is not None and self._open.calls else None
 
     def refuse(self, name: str, reason: str) -> None:
         """That block has no state."""
@@ -124,7 +154,10 @@ class Recorder:
             return
         self._alike += 1
         walk.calls.append(call)
-        self._step(walk, state if self._input is None else self._input + state)
+        if self._input is not None:
+            self._step_size = float(torch.linalg.vector_norm(state.double()))
+            state = self._input + state
+        self._step(walk, state)
 
     def end(self) -> None:
         """The batch ended: count it.
@@ -170,6 +203,7 @@ class Recorder:
             sums.projected.append(walk.projected)
         if not self._batches:
             self.skipped, self.alike, self.added = self._skipped, self._alike, self._added
+            self.off = self._off
         self._batches += 1
         self.begin()
 

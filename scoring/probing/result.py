@@ -67,6 +67,9 @@ class ProbeResult:
         """A mapping for each block: its step, and the state after it.
 
         ``cosine`` is between its step and the next one, NaN for the last block of a stage.
+        ``sum_error`` is how far input plus output is from the state that the model goes on with,
+        over the size of the output: 0 where blocks return what is added to their input; NaN where
+        that is not known, as without ``branches``.
         """
         found = []
         for stage in self.stages:
@@ -85,6 +88,7 @@ class ProbeResult:
                         "effective_rank": row["effective_rank"][place + 1],
                         "rounding": row["rounding"][place],
                         "speed": speeds[place],
+                        "sum_error": stage.sum_error[place],
                     }
                 )
         return found
@@ -121,6 +125,9 @@ class ProbeResult:
         lines = [f"stage {stage.points.stage}: {_range(stage)}" for stage in self.stages]
         points = ", ".join(map(str, dict.fromkeys(stage.rank_points for stage in self.stages)))
         lines.append(f"rank at m = {points}, the first points")
+        drawn = [name for name in self.nulls if name in ("reinit", "shuffle")]
+        if drawn:
+            lines.append(f"{' and '.join(drawn)}: one draw, seed 0")
         lines += [f"matched {line}" for line in self.matched]
         return lines + [f"skipped {line}" for line in self.skipped]
 

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from importlib import resources
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode
 
+from models.callables import SENT, sent_name
 from models.messages import short
 from scoring.places import argument
 from tune_jobs import processes, provenance, signals
@@ -30,6 +31,7 @@ from tune_jobs.sweep import Sweep, builtin, check_name
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+OF_USERS = "sent"  # folder in the package for files of the user
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
 MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
@@ -98,17 +100,23 @@ def _client(url: str, given: str) -> "JobSubmissionClient":
 
 
 @contextmanager
-def package() -> Iterator[str]:
-    """A temporary folder with a copy of the code and nothing else.
+def package(files: Mapping[str, bytes] | None = None) -> Iterator[str]:
+    """A temporary folder with a copy of the code, and nothing else but files of the user.
 
     Ray uploads and unpacks equal folders only once. Until the context ends, its own temporary
     files are next to the copy, so that they are deleted with it.
+
+    Args:
+        files: their content by name; they come into a folder of their own.
     """
     with signals.as_interrupt(), processes.scratch() as parent:
         folder, before = Path(parent, "code"), tempfile.tempdir
         hidden = shutil.ignore_patterns("__pycache__", ".*")
         for name in PACKAGES:
             shutil.copytree(str(resources.files(name)), folder / name, ignore=hidden)
+        for name, content in (files or {}).items():
+            (folder / OF_USERS).mkdir(exist_ok=True)
+            (folder / OF_USERS / name).write_bytes(content)
         tempfile.tempdir = parent
         try:
             yield str(folder)
@@ -127,7 +135,7 @@ def submit(
 
     Args:
         client: from :func:`connect`.
-        sweep: checked; its file is sent with the job.
+        sweep: checked; its file is sent with the job, and so are Python files that it names.
         folder: for the results, as the nodes see it.
         options: further options for ``geosweep run``.
         named: whether the user named the folder. If not, the job does not name it either, and so
@@ -155,6 +163,9 @@ def submit(
     if not there:  # The file travels in the environment: all sweeps then send the same code.
         content |= {"GEOSWEEP_SWEEP": sweep.text, "GEOSWEEP_NAME": sweep.name}
         command += " <<END\n$GEOSWEEP_SWEEP\nEND\n"
+    files = {sent_name(text.rpartition(":")[0]): one.content for text, one in sweep.code.items()}
+    if files:
+        content[SENT] = OF_USERS
     return _send(
         client,
         command,
@@ -164,6 +175,7 @@ def submit(
             SWEEP: sweep.name,
             FOLDER: folder,
         },
+        files,
     )
 
 
@@ -182,9 +194,10 @@ def _send(
     variables: dict[str, str],
     job: str,
     metadata: dict[str, str],
+    files: Mapping[str, bytes] | None = None,
 ) -> str:
     variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
-    with package() as code:
+    with package(files) as code:
         environment = {"working_dir": code, "env_vars": variables}
         try:
             return client.submit_job(

@@ -211,7 +211,10 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
             raise SweepError(
                 f"{folder}: a path on the cluster's nodes; --cluster FILE says how to reach them"
             )
-        config = cluster_file(cluster) | {"rsync_exclude": [f"/{name}" for name in (*left, ".*")]}
+        hidden = (".*", f"{places.RESULTS}/.*")  # merged files are made again here
+        config = cluster_file(cluster) | {
+            "rsync_exclude": [f"/{name}" for name in (*left, *hidden)]
+        }
         done = subprocess.run(  # in another process, because Ray prints a lot
             processes.python("-c", RSYNC, f"{folder}/", f"{Path(to)}/"),
             env=os.environ | processes.environment(),
@@ -242,7 +245,7 @@ def _copy(uri: str, to: str, left: Sequence[str]) -> None:
     for folder in wanted:
         if not folder.is_file:
             inside = source.get_file_info(fs.FileSelector(folder.path, recursive=True))
-            files += [info for info in inside if info.is_file]
+            files += [i for i in inside if i.is_file and not i.base_name.startswith(".")]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(copy, [info.path for info in files]))
 

@@ -46,9 +46,10 @@ def submit(
 ) -> None:
     """Run a sweep on a Ray cluster, without waiting for its end.
 
-    The sweep file and this code are sent to the cluster, so you can switch
-    this machine off. The cluster runs one sweep at a time; others wait in a
-    queue. Submit a sweep again to continue it after it was stopped.
+    The sweep file, Python files that it names, and this code are sent to
+    the cluster, so you can switch this machine off. The cluster runs one
+    sweep at a time; others wait in a queue. Submit a sweep again to continue
+    it after it was stopped.
 
     [b]geosweep submit demo --cluster ray_cluster.yaml --follow[/]
     [b]geosweep submit my.yaml --cluster ray_cluster.yaml --out try-2 --set seeds=5[/]

@@ -10,12 +10,13 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 from rich.text import Text
 
 from models.messages import plain
-from scoring import storage
+from scoring import places, storage
 from scoring.places import argument
-from tune_jobs import folder, processes, service
+from tune_jobs import disk, folder, processes, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options
@@ -91,6 +92,12 @@ def _show_counts(state: folder.State) -> None:
         say(f"  no weights: {told}")
     if state.extra:
         say(f"  extra, of another sweep: {some(state.extra)}")
+    there = disk.sizes(state.root)
+    size = sum(each for each, _ in there.values())
+    weights = sum(n for path, (n, _) in there.items() if path.startswith(f"{places.CHECKPOINTS}/"))
+    merged = sum(each for path, (each, _) in there.items() if path.endswith(places.MERGED))
+    told = f" and {decimal(merged)} merged files, which may be deleted" if merged else ""
+    say(f"size: {decimal(size)}, of which {decimal(weights)} are checkpoints{told}")
 
 
 def _show_driver(state: folder.State) -> None:

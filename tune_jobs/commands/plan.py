@@ -3,14 +3,14 @@
 import itertools
 from collections.abc import Sequence
 
-from models.config import TrialConfig
+from models.config import ARGUMENT, TrialConfig
 from models.messages import plain
 from scoring.places import argument
 from scoring.tables import read_table
 from tune_jobs import evaluations, folder
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
-from tune_jobs.labels import label, labels, varying_fields
+from tune_jobs.labels import fields, label, labels, value, varying_fields
 from tune_jobs.sweep import Sweep
 from tune_jobs.terminal import say
 
@@ -46,9 +46,9 @@ def keep_apart(sweep: Sweep, root: str) -> None:
 def _difference(others: Sequence[TrialConfig], trials: Sequence[TrialConfig]) -> str:
     """How other trials differ: the values that only they have, or else their labels."""
     found = []
-    for name in TrialConfig.model_fields:
-        ours = {getattr(trial, name) for trial in trials}
-        found += [label(trial, [name]) for trial in others if getattr(trial, name) not in ours]
+    for name in fields([*trials, *others]):
+        ours = {value(trial, name) for trial in trials}
+        found += [label(trial, [name]) for trial in others if value(trial, name) not in ours]
     names = labels([*trials, *others])
     return some(list(dict.fromkeys(found or [names[trial.trial] for trial in others])))
 
@@ -72,7 +72,7 @@ def show(request: folder.Request) -> None:
     there = f"{done} of them done" if done else "none done"
     say(f"folder   {folder.shown(root)} ({there} there)")
     varying = varying_fields(sweep.trials)
-    fixed = [name for name in TrialConfig.model_fields if name not in varying]
+    fixed = [name for name in fields(sweep.trials) if name not in varying]
     if other := [name for name in fixed if not _is_default(sweep.trials[0], name)]:
         say(f"fixed    {label(sweep.trials[0], other)}")
     if sweep.precision:
@@ -84,6 +84,8 @@ def show(request: folder.Request) -> None:
         say(f"evaluate {evaluations.changed(sweep.evaluations)}")
     for name in sorted({trial.dataset for trial in sweep.trials} - request.checksums.keys()):
         say(f"data     {name} is not on this machine yet; geosweep run will download it")
+    for line in _networks(request):
+        say(line)
     for note in request.notes:
         say(f"warning  {note}")
     if sweep.search:
@@ -95,10 +97,25 @@ def show(request: folder.Request) -> None:
     say("\n".join(lines))
 
 
+def _networks(request: folder.Request) -> list[str]:
+    """What was found in each architecture of a sweep."""
+    trials = {trial.trial: trial for trial in request.sweep.trials}
+    told: dict[str, list[str]] = {}
+    for trial, found in request.found.items():
+        own = [name for name in fields([trials[trial]]) if name.startswith(ARGUMENT)]
+        told.setdefault(label(trials[trial], ["architecture", *own]), found.lines())
+    return [
+        f"{'' if number else 'network':9}{line}"
+        for name, lines in told.items()
+        for number, line in enumerate([f"{name}: {lines[0]}", *lines[1:]])
+    ]
+
+
 def _is_default(trial: TrialConfig, name: str) -> bool:
     """Whether a field has the value that it would have if the sweep did not set it."""
-    fields = trial.model_dump(exclude={name})
+    given = trial.model_dump()
+    value = given.pop(name, None)
     try:
-        return getattr(TrialConfig.model_validate(fields), name) == getattr(trial, name)
+        return TrialConfig.model_validate(given).model_dump().get(name) == value
     except ValueError:  # The other fields are only valid together with this one.
         return False

@@ -40,7 +40,9 @@ def run(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check the sweep and list its trials; start and download nothing."
+            "--dry-run",
+            help="Check the sweep, list its trials and the blocks of its architectures; start and "
+            "download nothing.",
         ),
     ] = False,
 ) -> None:
@@ -121,6 +123,8 @@ def evaluate(
                 the untrained network? [b]separation.level[/]
     [b]curve[/]       the curve of measures in Wasserstein space; [b]curve.points[/] is m
     [b]scores[/]      scores that an earlier version did not have; no settings
+
+    Architectures of libraries and users have no [b]lesion[/]: name the others.
 
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]

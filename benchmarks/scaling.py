@@ -1,0 +1,178 @@
+"""How time and memory grow with the number of points, their dimension and the depth of a network.
+
+    python -m benchmarks.scaling --measure
+    python -m benchmarks.scaling
+
+With ``--measure``, each row in a fresh process with one thread:
+
+- the assignment of two unrelated Gaussian clouds, from the points to the certificate, for m = 1,000
+  to 20,000 points of dimension 100, and for m = 2,000 of dimension 100 to 10,000;
+- a digits ResNet, fully connected, d = 100, with 5 to 80 blocks: an epoch of training, and the
+  measurement of its tracks on 500 points before training or at the end, without assignments.
+
+It takes some three minutes; rows are appended to ``benchmarks/RESULTS.md``. Without ``--measure``
+the script draws the last rows there, and those of ``python -m benchmarks.loading`` and
+``python -m benchmarks.transport --large``, into ``docs/scaling.png``.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PICTURE = ROOT / "docs/scaling.png"
+POINTS = [(m, 100) for m in (1000, 2000, 5000, 10_000, 20_000)]
+WIDTHS = [(2000, d) for d in (100, 1000, 10_000)]
+DEPTHS = [5, 10, 20, 40, 80]
+ASSIGN = """
+import json, sys, time
+import numpy as np
+from scoring.transport import optimal_transport_score
+m, d = map(int, sys.argv[1:])
+rng = np.random.default_rng(0)
+optimal_transport_score(*rng.normal(size=(2, 100, 5)), threads=1)  # compiles
+x, y = rng.normal(size=(2, m, d)).astype(np.float32)
+start = time.perf_counter()
+found = optimal_transport_score(x, y, threads=1)
+row = {"m": m, "d": d, "seconds": time.perf_counter() - start, "edges": found.edges}
+"""
+TRAIN = """
+import json, sys, time
+import torch
+from models.config import TrialConfig
+from models.datasets import load
+from models.training import train
+from tune_jobs.measuring import Job, measure_epoch
+torch.set_num_threads(1)
+depth = int(sys.argv[1])
+trial = TrialConfig(layers="fully_connected", depth=depth, points=500)
+data, row = load("digits"), {"blocks": depth}
+epochs = train(trial, data)
+next(epochs)
+next(epochs)
+start = time.perf_counter()
+epoch = next(epochs)
+row["epoch, s"] = time.perf_counter() - start
+job = Job("nowhere", trial, data, "cpu", {})
+for _ in range(2):
+    start = time.perf_counter()
+    measure_epoch(job, epoch.network, 2, True, False)
+    row["measuring, s"] = time.perf_counter() - start
+"""
+PEAK = """
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps(row | {"peak, GB": int(peak.split()[1]) * 1024 / 1e9}))
+"""
+
+
+def child(code: str, *arguments: int) -> dict[str, float]:
+    """The row that a fresh process measures."""
+    command = [sys.executable, "-c", code + PEAK, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=environment)
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
+def table(title: str, rows: list[dict[str, float]]) -> list[str]:
+    """A section of the results in Markdown."""
+    heads = list(rows[0])
+    cells = [[f"{v:,}" if isinstance(v, int) else f"{v:.3f}" for v in row.values()] for row in rows]
+    lines = ["| " + " | ".join(line) + " |" for line in [heads, ["---"] * len(heads), *cells]]
+    return [f"\n## {title}, {date.today()}\n", "`python -m benchmarks.scaling --measure`\n", *lines]
+
+
+def measure() -> None:
+    """Measure all rows and append them to the results."""
+    lines = table(
+        "Assignments of unrelated points, one thread", [child(ASSIGN, *p) for p in POINTS]
+    )
+    lines += table("Assignments by dimension, one thread", [child(ASSIGN, *p) for p in WIDTHS])
+    lines += table("Depth of a digits ResNet, one thread", [child(TRAIN, n) for n in DEPTHS])
+    print(*lines, sep="\n")
+    with RESULTS.open("a") as file:
+        print(*lines, sep="\n", file=file)
+
+
+def last(title: str) -> list[dict[str, float]]:
+    """The rows of the last section of the results with this title."""
+    sections = re.split(r"^## ", RESULTS.read_text(), flags=re.MULTILINE)
+    text = [section for section in sections if section.startswith(f"{title}, 2")][-1]
+    heads, _, *rows = [
+        [cell.strip() for cell in line.strip("|\n").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    numbers = [dict(zip(heads, row, strict=True)) for row in rows]
+    return [{n: _number(text) for n, text in row.items()} for row in numbers]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return float("nan")
+
+
+def draw() -> None:
+    """Draw the last rows, time above memory."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 4, figsize=(15, 6.4), layout="constrained", sharex="col")
+    trials, points = (
+        last("Results of many trials"),
+        last("Assignments of unrelated points, one thread"),
+    )
+    width = last("Assignments by dimension, one thread")
+    depth = last("Depth of a digits ResNet, one thread")
+    many = ("start", "status", "first load", "report", "merging")
+    panels = [
+        ("trials of 200 epochs", trials, "trials", [f"{n}, s" for n in many], many),
+        ("m, unrelated points, d = 100", points, "m", ["seconds"], ["peak"]),
+        ("d, 2,000 unrelated points", width, "d", ["seconds"], ["peak"]),
+        ("blocks, digits ResNet", depth, "blocks", ["epoch, s", "measuring, s"], ["peak"]),
+    ]
+    for (above, below), (label, rows, x, times, memory) in zip(axes.T, panels, strict=True):
+        at = [row[x] for row in rows]
+        for name in times:
+            short = name.removesuffix(", s").replace("seconds", "assignment")
+            short = short.replace("merging", "merging, in all").replace("epoch", "training epoch")
+            above.plot(at, [row.get(name, float("nan")) for row in rows], "o-", label=short)
+        for name in memory:
+            below.plot(at, [row.get(f"{name}, GB", float("nan")) for row in rows], "o-", label=name)
+        above.set(xscale="log", yscale="log")
+        below.set(xscale="log", xlabel=label, ylim=(0, None))
+        above.legend(fontsize=8)
+        if len(memory) > 1:
+            below.legend(fontsize=8)
+    (large,) = last("Assignment of 50,000 points")
+    axes[0, 1].plot(large["m"], large["seconds"], "s", color="tab:gray", label="MNIST, 2 threads")
+    axes[1, 1].plot(large["m"], large["peak_GB"], "s", color="tab:gray")
+    axes[0, 1].legend(fontsize=8)
+    axes[0, 0].set_ylabel("seconds")
+    axes[1, 0].set_ylabel("peak memory, GB")
+    for row in axes:
+        for one in row:
+            one.grid(alpha=0.3)
+    figure.savefig(PICTURE, dpi=90)
+    print(PICTURE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--measure", action="store_true", help="measure; otherwise draw")
+    measure() if parser.parse_args().measure else draw()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Which modules of an architecture are blocks, found by running it once with the probe's hooks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.config import TrialConfig
+from models.custom import Blocks, Custom, check_custom
+from models.errors import CodeError
+from models.messages import plain
+from models.network import build
+from scoring.probing.blocks import choose
+from scoring.probing.errors import ProbeError
+from scoring.probing.follower import Follower
+
+PATTERN = "block_pattern"  # the field that names blocks
+BRANCHES = "pass branches=True with their names or type"  # what only the probe can do
+POINTS = 3  # random images that are sent through
+
+
+@dataclass(frozen=True)
+class Found:
+    """The stages of a network: sequences of blocks whose states have one shape.
+
+    Attributes:
+        blocks: the names of the blocks of each stage, in the order of their calls.
+        shapes: of the state of a point in each stage.
+        skipped: a line about each call that is no step of a stage.
+        parameters: how many can be trained.
+        taken: channels, height and width of the images that the network takes.
+    """
+
+    blocks: Blocks
+    shapes: Sequence[tuple[int, ...]]
+    skipped: Sequence[str]
+    parameters: int
+    taken: tuple[int, int, int]
+
+    @property
+    def dimensions(self) -> list[int]:
+        """d_k of each stage."""
+        return [math.prod(shape) for shape in self.shapes]
+
+    def lines(self) -> list[str]:
+        """What a dry run says."""
+        said = [f"{self.parameters:,} parameters; takes images {_by(self.taken)}"]
+        for stage, (names, shape) in enumerate(zip(self.blocks, self.shapes, strict=True), 1):
+            alone = "; a single block, so its line shape is not measurable"
+            few = names if len(names) < 3 else [names[0], "...", names[-1]]
+            text = f"stage {stage}: {len(names)} x {_by(shape)}: {', '.join(few)}"
+            said.append(text + (alone if len(names) == 1 else ""))
+        return said + [f"skipped {line}" for line in self.skipped]
+
+
+def check(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found:
+    """The blocks of a trial's architecture, after checking that it can be trained.
+
+    The arguments and errors are those of :func:`find`.
+    """
+    network = build(trial, image, classes)
+    assert isinstance(network, Custom)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        check_custom(network)
+    return find(trial, image, classes)
+
+
+def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found:
+    """The blocks of a trial's architecture.
+
+    It is built with its initial weights and sent a few random images, in evaluation mode. The same
+    trial has the same blocks in every process.
+
+    Args:
+        trial: a trial with an architecture; the file of a user's callable is loaded.
+        image: channels, height and width of the images.
+        classes: the number of classes.
+
+    Raises:
+        CodeError: the network cannot be built, or its blocks cannot be found or followed.
+    """
+    network = build(trial, image, classes)
+    assert isinstance(network, Custom)
+    name = plain(trial.architecture)
+    try:
+        groups = choose(network.model, trial.block_pattern or "auto")
+        follower = Follower(network.model, groups, trial.block_pattern is not None)
+        follower.start()
+        try:
+            draw = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                network.eval()(torch.randn(POINTS, *image, generator=draw))
+        finally:
+            follower.stop()
+    except ProbeError as error:
+        text = str(error).removeprefix("blocks: ").replace("blocks=", PATTERN)
+        said, *more = text.replace(BRANCHES, "in a sweep a block returns the sum").splitlines()
+        hint = "" if trial.block_pattern else f"; name them with {PATTERN}: REGEX"
+        raise CodeError("\n".join([f"{name}: {said}{hint}", *more])) from error
+    stages = follower.stages()
+    found = Found(
+        blocks=[tuple(stage.calls) for stage in stages],
+        shapes=[stage.shape for stage in stages],
+        skipped=[f"{s.call}: {s.reason}" for r in follower.recorders for s in r.skipped],
+        parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        taken=network.taken,
+    )
+    _check_followed(build(trial, image, classes, found.blocks), found, name)
+    return found
+
+
+@torch.no_grad()
+def _check_followed(network: object, found: Found, name: str) -> None:
+    """Check that a network that knows its blocks yields their states, points first."""
+    assert isinstance(network, Custom)
+    images = torch.randn(POINTS, *network.image, generator=torch.Generator().manual_seed(0))
+    seen = [(k, tuple(state.shape)) for k, state in network.eval().states(images)]
+    wanted = [
+        (k, (POINTS, *shape))
+        for k, (names, shape) in enumerate(zip(found.blocks, found.shapes, strict=True), 1)
+        for _ in range(len(names) + 1)
+    ]
+    if seen != wanted:
+        raise CodeError(
+            f"{name}: its blocks have states of shapes {[shape for _, shape in seen]} for "
+            f"{POINTS} images, so they are not (images, ...); points should come first"
+        )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,100 @@
+"""The command that frees disk space: geosweep clean."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+
+from tune_jobs import disk, folder
+from tune_jobs.commands import options
+from tune_jobs.errors import SweepError
+from tune_jobs.terminal import output, say
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel="Results")
+def clean(
+    directory: options.Folder,
+    checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoints",
+            help="The weights of finished trials. They cannot be evaluated again then.",
+        ),
+    ] = False,
+    mlflow: Annotated[
+        bool,
+        typer.Option("--mlflow", help="MLflow's database and files; geosweep sync fills it again."),
+    ] = False,
+    leftover: Annotated[
+        bool,
+        typer.Option(
+            "--leftover",
+            help="What nothing needs: damaged files that were set aside, temporary files, copies "
+            "of data sets for the nodes of a cluster. The default.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking, in a script.")] = False,
+) -> None:
+    """Free disk space in a sweep's folder; say first how much, and ask.
+
+    The results and the report always stay, and so does what a trial needs that
+    is not finished or not evaluated. Nothing is deleted while the sweep runs.
+
+    [b]geosweep clean runs/demo[/]                  what nothing needs
+    [b]geosweep clean runs/demo --checkpoints[/]    the weights of finished trials
+    [b]geosweep clean runs/demo --mlflow --yes[/]   in a script
+    """
+    root = folder.absolute(directory)
+    folder.inspect(root)
+    with folder.hold(root):
+        state, there = folder.inspect(root), disk.sizes(root)
+        parts = {
+            "--checkpoints": (checkpoints, disk.checkpoints(state, there)),
+            "--mlflow": (mlflow, disk.mlflow(root)),
+            "--leftover": (leftover or not (checkpoints or mlflow), disk.leftover(state, there)),
+        }
+        chosen = [part for wanted, part in parts.values() if wanted and part.files]
+        rest = {option: part for option, (wanted, part) in parts.items() if not wanted}
+        if chosen:
+            output().print(_table(chosen))
+        else:
+            say("nothing to delete")
+        for option, part in rest.items():
+            if part.files:
+                say(f"{option} would free {decimal(part.size)}: {part.what}")
+        if not chosen or not _agreed(yes):
+            return
+        for part in chosen:
+            disk.delete(part)
+    say(f"freed {decimal(sum(part.size for part in chosen))}")
+
+
+def _table(parts: list[disk.Part]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("to delete")
+    table.add_column("files", justify="right")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("")
+    for part in parts:
+        table.add_row(part.what, str(part.files), decimal(part.size), part.lost)
+    return table
+
+
+def _agreed(yes: bool) -> bool:
+    """Whether the user wants it.
+
+    Raises:
+        SweepError: nobody can be asked.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise SweepError("nothing was deleted: no terminal to ask on; --yes deletes without asking")
+    agreed = typer.confirm("Delete?")
+    if not agreed:
+        say("nothing was deleted")
+    return agreed
