@@ -101,24 +101,6 @@ def without_figures(monkeypatch):
     monkeypatch.setattr(figures, "FIGURES", {})
 
 
-@pytest.fixture
-def figures_once(monkeypatch):
-    """Draw the figures of a folder's results once, for a report and for the command of figures."""
-    from analysis import figures
-
-    draw, drawn = figures.write, {}
-
-    def write(results, folder, *arguments, forms=("png", "svg"), **settings):
-        if "all" not in drawn:
-            drawn["all"] = list(draw(results, folder, *arguments, **settings))
-        for one in drawn["all"]:
-            kept = {form: one.files[form] for form in forms if form in one.files}
-            figures.files.save(kept, folder, one.name)
-            yield one._replace(files=kept)
-
-    monkeypatch.setattr(figures, "write", write)
-
-
 @pytest.fixture(scope="module")
 def ray_here(object_store_server):
     """Ray with one CPU; sweeps that run in this process use it. Modules in a row share it.

@@ -161,7 +161,6 @@ def test_losses_that_are_not_finite_before_training_leave_no_initial_problems(
     assert finished(root) == wanted
 
 
-@pytest.mark.usefixtures("figures_once")
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with done trials"])
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_trial_that_diverged_costs_no_report_figure_table_or_claim(

@@ -97,7 +97,6 @@ NAMED = {
 }
 
 
-@pytest.mark.usefixtures("figures_once")
 @pytest.mark.parametrize("case", ANSWERED)
 def test_poor_results_have_an_answer(case: str, tmp_path: Path, capsys: Any) -> None:
     tmp_path = tmp_path / "demo"
