@@ -75,7 +75,7 @@ def read_archive(file: IO[bytes], where: str) -> dict[str, np.ndarray]:
             members = _members(archive.infolist(), where)
             forms = {key: _form(archive, member, where) for key, member in members.items()}
             check_forms(forms, where)
-            _check_memory(forms, where)
+            check_memory(forms, where)
             labels = {key: _array(archive, members[key]) for key in ("y_train", "y_test")}
             check_labels(labels["y_train"], labels["y_test"], where)
             images = {key: _array(archive, members[key]) for key in ("x_train", "x_test")}
@@ -199,8 +199,12 @@ def check_labels(train: np.ndarray, test: np.ndarray, where: str) -> None:
         raise DataError(f"{where}: y_test has labels that y_train has not: {unseen[:5].tolist()}")
 
 
-def _check_memory(forms: Mapping[str, Form], where: str) -> None:
-    """Check that memory is enough for the arrays, and for the train images as float64."""
+def check_memory(forms: Mapping[str, Form], where: str) -> None:
+    """Check that memory is enough for the arrays, and for the train images as float64.
+
+    Raises:
+        DataError: it is not.
+    """
     unpacked = sum(form.bytes for form in forms.values())
     needed = unpacked + 8 * forms["x_train"].bytes
     if needed > (memory := _memory()):

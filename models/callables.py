@@ -195,7 +195,7 @@ def _module(code: Code) -> ModuleType:
         if not isinstance(error, Exception | SystemExit):
             raise
         raise CodeError(
-            f"{plain(code.file)}{_line(error, code.file)}: {type(error).__name__}: "
+            f"{plain(code.file)}{line(error, code.file)}: {type(error).__name__}: "
             f"{first_line(error)}{_neighbour(error, code.file)}"
         ) from error
     lines = code.content.decode(errors="replace").splitlines(keepends=True)
@@ -203,16 +203,16 @@ def _module(code: Code) -> ModuleType:
     return module
 
 
-def _line(error: BaseException, file: str) -> str:
+def line(error: BaseException, file: str) -> str:
     """The line of the file where an error arose, as part of a message."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return f", line {error.lineno}"
-    place, line = error.__traceback__, ""
+    place, found = error.__traceback__, ""
     while place is not None:
         if place.tb_frame.f_code.co_filename == file:
-            line = f", line {place.tb_lineno}"
+            found = f", line {place.tb_lineno}"
         place = place.tb_next
-    return line
+    return found
 
 
 def _neighbour(error: BaseException, file: str) -> str:

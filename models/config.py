@@ -27,7 +27,7 @@ from models.fields import Real, Text, Whole, scalar
 
 CIFAR = ("cifar10", "cifar100")
 MNIST = ("mnist", "fashion_mnist")
-DATASETS = ("digits", *MNIST, *CIFAR)  # by name; any .npz file by its path
+DATASETS = ("digits", *MNIST, *CIFAR)  # by name; others by the path of a file
 LONGEST_PATH = 4096  # characters; Linux takes no longer one
 MOST = 10_000_000  # images of a batch, or points: more than any data set here has
 DEEPEST = 1000  # blocks of a stage; He et al. (2016) went to 500 blocks in all
@@ -58,9 +58,11 @@ LEARNING_RATE = {
 DECOUPLED = ("adamw", "adafactor")  # Their gamma shrinks weights apart from the loss.
 
 
-def _named_or_npz(dataset: str) -> str:
-    if dataset not in DATASETS and not dataset.endswith(".npz"):
-        raise ValueError(f"should be one of {', '.join(DATASETS)}, or the path of an .npz file")
+def _named_or_file(dataset: str) -> str:
+    if dataset not in DATASETS and not dataset.endswith(".npz") and not is_code(dataset):
+        raise ValueError(
+            f"should be one of {', '.join(DATASETS)}, the path of an .npz file, or FILE.py:CALLABLE"
+        )
     if len(dataset) > LONGEST_PATH:
         raise ValueError(f"should be a path of at most {LONGEST_PATH} characters")
     return dataset
@@ -109,8 +111,11 @@ class TrialConfig(BaseModel):
 
     dataset: Annotated[
         Text,
-        AfterValidator(_named_or_npz),
-        Field(description="digits, mnist, fashion_mnist, cifar10, cifar100, or an .npz file"),
+        AfterValidator(_named_or_file),
+        Field(
+            description="digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file, or "
+            "FILE.py:CALLABLE"
+        ),
     ] = "digits"
     architecture: Annotated[
         Text,

@@ -1,8 +1,9 @@
 """Data sets as plain uint8 arrays, prepared once on a node and memory-mapped by its trials.
 
-``digits`` comes with scikit-learn. The others are read from ``NAME.npz`` in the data folder if it
-exists; otherwise torchvision downloads and verifies them at first use. Prepared arrays are kept in
-the cache folder. A file lock keeps two processes of a node from preparing the same data set.
+``digits`` comes with scikit-learn, and functions of users return others (:mod:`models.returned`).
+The rest is read from ``NAME.npz`` in the data folder if it exists; otherwise torchvision downloads
+and verifies it at first use. Prepared arrays are kept in the cache folder. A file lock keeps two
+processes of a node from preparing the same data set.
 """
 
 import glob
@@ -20,7 +21,9 @@ from typing import IO
 import numpy as np
 from filelock import FileLock
 
+from models import returned
 from models.archives import ARRAYS, SPLITS, Form, check_forms, check_labels, read, read_archive
+from models.callables import Code
 from models.config import DATASETS
 from models.downloads import delete_damaged
 from models.errors import DataError
@@ -30,6 +33,7 @@ from models.order import spread
 
 __all__ = ["ARRAYS", "DataError"]  # re-exported from models.archives and models.errors
 
+PREPARED = "prepared:"  # starts what stands for a data set that is in the cache already
 DIGITS_TEST = 500  # test images among the 1,797
 
 
@@ -83,7 +87,7 @@ def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
     Args:
         name: one of ``models.config.DATASETS``, or the path of an ``.npz`` file with uint8
             images ``x_train``, ``x_test`` of shape (count, height, width[, channels]) and
-            integer labels ``y_train``, ``y_test``.
+            integer labels ``y_train``, ``y_test``; or from :func:`source_of`.
         folder: the data folder; see :func:`data_folder`.
         verify: compare the arrays in the cache with their checksum, and prepare them again if
             they differ. This takes about a second for a few hundred megabytes.
@@ -95,10 +99,30 @@ def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
     Raises:
         DataError: the data set is unknown, unreadable, malformed, or cannot be downloaded.
     """
+    if name.startswith(PREPARED):
+        return keep(name.removeprefix(PREPARED), _gone)
     source = _source(name, data_folder(folder))
     place = _arrays() / _key(name, source)
     where = plain(source or name)
     return _prepared(place, lambda: _checked(_raw(name, source), where), verify)
+
+
+def from_code(code: Code) -> Dataset:
+    """Call a user's function, and keep what it returns in the cache, under its content.
+
+    Nothing is replaced there, so trials that are running keep the data they began with.
+
+    Raises:
+        DataError: the function fails, or returns something that is no data set.
+    """
+    arrays = _checked(returned.read(code), returned.name(code))
+    place = _arrays() / f"{returned.short_name(code.identity)[:100]}-{_checksum(arrays)}"
+    return _prepared(place, lambda: arrays, verify=True)
+
+
+def source_of(data: Dataset) -> str:
+    """What :func:`load` takes to find a data set from :func:`from_code` again in the cache."""
+    return PREPARED + data.checksum
 
 
 def keep(checksum: str, fetch: Callable[[], IO[bytes]]) -> Dataset:
@@ -125,6 +149,13 @@ def keep(checksum: str, fetch: Callable[[], IO[bytes]]) -> Dataset:
         if data is not None and data.checksum == checksum:
             return data
     return _prepared(_arrays() / checksum, fetched)
+
+
+def _gone() -> IO[bytes]:
+    raise DataError(
+        f"{plain(_arrays())}: the data set is no longer there; run the sweep again, which calls "
+        "its function"
+    )
 
 
 def _arrays() -> Path:

@@ -30,7 +30,7 @@ def _curve(
 
 KEY = _fields(
     ("trial", TEXT, "", "the trial's id, a hash of its configuration"),
-    ("dataset", TEXT, "", "name of the data set, or path of an .npz file"),
+    ("dataset", TEXT, "", "name, path of an .npz file, or a user's function with a checksum"),
     ("network", TEXT, "", "plain or resnet, or the name of an architecture"),
     ("stages", WHOLE, "", "K, the number of stages: parts of equal dimension; 0: not known"),
     ("gamma", REAL, "", "weight of the L2 penalty; see decoupled in the trials table"),

@@ -99,6 +99,7 @@ def test_the_papers_letters_are_understood():
         ("cifar10", "convolutional", "batch", True),
         ("cifar100", "convolutional", "batch", True),
         ("mine.npz", "convolutional", "batch", False),
+        ("mine.py:made", "convolutional", "batch", False),
     ],
 )
 def test_what_is_left_out_suits_the_data_set(dataset, layers, normalisation, augment):
@@ -134,6 +135,8 @@ def test_null_in_a_sweep_file_means_the_default():
         ({"layers": "fully_connected", "stages": 2}, "needs layers: convolutional"),
         ({"dataset": "imagenet"}, "one of digits, mnist, fashion_mnist, cifar10, cifar100"),
         ({"dataset": ["mnist"]}, "string"),
+        ({"dataset": "mine.py"}, r"the path of an .npz file, or FILE\.py:CALLABLE"),
+        ({"dataset": "torchvision:made"}, r"or FILE\.py:CALLABLE"),
         ({"network": "transformer"}, "'plain' or 'resnet'"),
         ({"recipe": "lion"}, "'adam', 'sgd', .* or 'adafactor'"),
         ({"recipe": ["adam"]}, "'adam', 'sgd', .* or 'adafactor'"),

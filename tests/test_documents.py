@@ -28,6 +28,7 @@ from torch import nn
 from analysis import results
 from analysis.results import ResultsError, describe, load
 from models import datasets
+from models.callables import find
 from models.config import TrialConfig
 from scoring.schemas import TABLES
 from scoring.tables import read_rows, write_table
@@ -143,6 +144,17 @@ def test_a_dataset_made_as_documented_can_be_loaded(tmp_path: Path, monkeypatch)
     data = datasets.load(str(tmp_path / "runs/mine.npz"))
     assert data.image == (1, 8, 8)
     assert len(data.y_test) == 597
+
+
+def test_functions_that_make_datasets_as_documented_make_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "cache"))
+    write_files(ROOT / "docs/datasets.md", tmp_path)
+    plain, noisy = (
+        datasets.from_code(find(f"mydata.py:{name}", tmp_path)) for name in ("digits", "noisy")
+    )
+    assert plain.image == noisy.image == (1, 8, 8)
+    assert np.array_equal(plain.x_test, noisy.x_test)
+    assert (noisy.x_train >= plain.x_train).mean() == 1
 
 
 def test_no_documented_reader_takes_a_column_from_the_path(sweep: Path) -> None:
@@ -267,8 +279,16 @@ def test_the_table_of_a_sweeps_own_fields_is_complete() -> None:
     assert set(documented) == set(sweeps.SweepFile.model_fields) - set(TrialConfig.model_fields)
 
 
+def write_files(page: Path, folder: Path) -> None:
+    """Write the Python files of a page: blocks that begin with a comment like ``# net.py``."""
+    for _, language, block in FENCE.findall(page.read_text()):
+        if language == "python" and (name := re.match(r"# (\w+\.py)\n", block)):
+            (folder / name[1]).write_text(block)
+
+
 @each_page
 def test_sweep_files_in_documents_can_be_read(page: Path, tmp_path: Path) -> None:
+    write_files(page, tmp_path)
     for _, language, block in FENCE.findall(page.read_text()):
         if language != "yaml":
             continue

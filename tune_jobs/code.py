@@ -15,7 +15,7 @@ from scoring import places, storage
 from tune_jobs.errors import SweepError
 from tune_jobs.explain import Places, at
 
-FIELDS = ("architecture",)  # of a trial, which can name a callable
+FIELDS = ("dataset", "architecture")  # of a trial, which can name a callable
 
 
 def resolve(
@@ -70,14 +70,16 @@ def identities(trials: Iterable[TrialConfig]) -> list[str]:
 
 
 def load_kept(root: str, trial: TrialConfig) -> None:
-    """Load what a trial needs from a sweep's folder, unless this process has loaded it.
+    """Load the network of a trial from a sweep's folder, unless this process has loaded it.
+
+    The function that made its data is not called again.
 
     Raises:
         SweepError: a file is missing.
         CodeError: a file fails.
     """
-    for text in identities([trial]):
-        load(_kept(root, text))
+    if trial.architecture is not None and is_code(trial.architecture):
+        load(_kept(root, trial.architecture))
 
 
 def put(root: str, files: Mapping[str, Code]) -> None:

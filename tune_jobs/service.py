@@ -73,6 +73,7 @@ def check(
     if here:
         _fits(sweep)
         processes.temporary_folders()
+    files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
     loaded: dict[str, datasets.Dataset] = {}
     sources, smallest = {}, {}
     file = plain(sweep.source)
@@ -80,10 +81,14 @@ def check(
         name = trial.dataset
         if name not in loaded:
             try:
-                if not (download or datasets.is_here(name, data)):
+                if name in files:
+                    loaded[name] = datasets.from_code(files[name])
+                    sources[name] = datasets.source_of(loaded[name])
+                elif download or datasets.is_here(name, data):
+                    sources[name] = datasets.locate(name, data)
+                    loaded[name] = datasets.load(name, data, verify=True)
+                else:
                     continue
-                sources[name] = datasets.locate(name, data)
-                loaded[name] = datasets.load(name, data, verify=True)
             except datasets.DataError as error:
                 raise SweepError(f"{file}: dataset: {error}") from error
         most = len(loaded[name].y_test)
@@ -97,7 +102,6 @@ def check(
             validation.count(trial.validation, len(loaded[name].y_train))
         except datasets.DataError as error:
             raise SweepError(f"{file}: {plain(name)}: {error}") from error
-    files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
     found = networks.check(sweep, files, loaded)
     for trial in sweep.trials if here else ():
         if trial.dataset not in loaded:

@@ -3,6 +3,7 @@
 A panel shows one dataset, K and network, and one value of each other setting that varies.
 """
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,13 @@ def settings(key: Mapping, names: list[str]) -> list[str]:
 
 
 def data_name(dataset: str) -> str:
-    """The name of a dataset, for a file its name without folder and ending."""
+    """The name of a dataset, for a file its name without folder and ending.
+
+    >>> data_name("/data/mine.npz"), data_name("mine.py:noisy#0123456789ab")
+    ('mine', 'mine:noisy')
+    """
+    if found := re.fullmatch(r"(.+)\.py:(\w+)#[0-9a-f]{12}", dataset, re.DOTALL):
+        return one_line(f"{found[1]}:{found[2]}")
     return one_line(Path(dataset).stem if dataset.endswith(".npz") else dataset)
 
 
