@@ -132,7 +132,8 @@ def build(
 
     Args:
         path: the sweep's folder, or an MLflow experiment: see :func:`analysis.results.load`.
-        out: folder to write to, a path or a URI; by default ``report`` in the sweep's folder.
+        out: folder to write to, a path or a URI; by default ``report`` in the sweep's folder, and
+            ``report/against-NAME`` for a comparison with the sweep NAME.
         tracking_uri: MLflow's address, to read an experiment.
         other: folder of a sweep to compare with.
 
@@ -146,6 +147,8 @@ def build(
         scoring.storage.StoreError: without ``out``, a link in the report leads out of the folder.
     """
     folder = _folder(str(path), out, tracking_uri)
+    if other is not None and out is None:
+        folder = f"{folder.removesuffix(places.REPORT)}{places.comparison(_absolute(str(other)))}"
     found = gather(path, tracking_uri, other)
     write_tables(found.tables, found.paper_tables, folder)
     pictures, lost = _pictures(found, folder)

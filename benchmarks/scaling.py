@@ -11,7 +11,7 @@ With ``--measure``, each row in a fresh process with one thread:
   measurement of its tracks on 500 points before training or at the end, without assignments.
 
 It takes some three minutes; rows are appended to ``benchmarks/RESULTS.md``. Without ``--measure``
-the script draws the last rows there, and those of ``python -m benchmarks.loading`` and
+the script draws the newest rows there, and those of ``python -m benchmarks.loading`` and
 ``python -m benchmarks.transport --large``, into ``docs/scaling.png``.
 """
 
@@ -101,17 +101,21 @@ def measure() -> None:
         print(*lines, sep="\n", file=file)
 
 
-def last(title: str) -> list[dict[str, float]]:
-    """The rows of the last section of the results with this title."""
-    sections = re.split(r"^## ", RESULTS.read_text(), flags=re.MULTILINE)
-    text = [section for section in sections if section.startswith(f"{title}, 2")][-1]
-    heads, _, *rows = [
-        [cell.strip() for cell in line.strip("|\n").split("|")]
-        for line in text.splitlines()
-        if line.startswith("|")
-    ]
-    numbers = [dict(zip(heads, row, strict=True)) for row in rows]
-    return [{n: _number(text) for n, text in row.items()} for row in numbers]
+def sections(title: str) -> list[list[dict[str, float]]]:
+    """The rows of each section of the results with this title, the oldest first."""
+    found = []
+    for section in re.split(r"^## ", RESULTS.read_text(), flags=re.MULTILINE):
+        if section.startswith(f"{title}, 2"):
+            lines = [line for line in section.splitlines() if line.startswith("|")]
+            heads, _, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
+            found.append([dict(zip(heads, map(_number, row), strict=True)) for row in rows])
+    return found
+
+
+def newest(title: str, by: str) -> list[dict[str, float]]:
+    """The newest row for each value of a column, in its order."""
+    rows = {row[by]: row for section in sections(title) for row in section}
+    return [rows[value] for value in sorted(rows)]
 
 
 def _number(text: str) -> float:
@@ -126,15 +130,13 @@ def draw() -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, 4, figsize=(15, 6.4), layout="constrained", sharex="col")
-    trials, points = (
-        last("Results of many trials"),
-        last("Assignments of unrelated points, one thread"),
-    )
-    width = last("Assignments by dimension, one thread")
-    depth = last("Depth of a digits ResNet, one thread")
+    trials = newest("Results of many trials", "trials")
+    points = newest("Assignments of unrelated points, one thread", "m")
+    width = newest("Assignments by dimension, one thread", "d")
+    depth = newest("Depth of a digits ResNet, one thread", "blocks")
     many = ("start", "status", "first load", "report", "merging")
     panels = [
         ("trials of 200 epochs", trials, "trials", [f"{n}, s" for n in many], many),
@@ -147,15 +149,17 @@ def draw() -> None:
         for name in times:
             short = name.removesuffix(", s").replace("seconds", "assignment")
             short = short.replace("merging", "merging, in all").replace("epoch", "training epoch")
-            above.plot(at, [row.get(name, float("nan")) for row in rows], "o-", label=short)
+            above.plot(at, [row.get(name) or float("nan") for row in rows], "o-", label=short)
         for name in memory:
             below.plot(at, [row.get(f"{name}, GB", float("nan")) for row in rows], "o-", label=name)
         above.set(xscale="log", yscale="log")
-        below.set(xscale="log", xlabel=label, ylim=(0, None))
+        below.set(xscale="log", xlabel=label, xticks=at, xticklabels=[f"{n:,.0f}" for n in at])
+        for axis in (above.xaxis, above.yaxis):
+            axis.set_minor_formatter(ticker.NullFormatter())
         above.legend(fontsize=8)
         if len(memory) > 1:
             below.legend(fontsize=8)
-    (large,) = last("Assignment of 50,000 points")
+    (large,) = newest("Assignment of 50,000 points", "m")
     axes[0, 1].plot(large["m"], large["seconds"], "s", color="tab:gray", label="MNIST, 2 threads")
     axes[1, 1].plot(large["m"], large["peak_GB"], "s", color="tab:gray")
     axes[0, 1].legend(fontsize=8)
@@ -164,6 +168,8 @@ def draw() -> None:
     for row in axes:
         for one in row:
             one.grid(alpha=0.3)
+    for one in axes[1]:
+        one.set_ylim(bottom=0)
     figure.savefig(PICTURE, dpi=90)
     print(PICTURE)
 

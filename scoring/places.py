@@ -92,6 +92,16 @@ def error(trial: str) -> str:
     return f"{ERRORS}/{trial}.txt"
 
 
+def comparison(other: str) -> str:
+    """Folder of the report that compares a sweep with another one, named after that one's folder.
+
+    >>> comparison("s3://bucket/runs/my.sweep/")
+    'report/against-my-sweep'
+    """
+    name = other.rstrip("/").rpartition("/")[2]
+    return f"{REPORT}/against-{''.join(c if c.isalnum() else '-' for c in name)}"
+
+
 def dataset(checksum: str) -> str:
     """A data set for the nodes of a cluster."""
     return f"{DATA}/{checksum}.npz"

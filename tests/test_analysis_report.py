@@ -24,6 +24,7 @@ from analysis.plots.scores import (
 from analysis.results import load
 from scoring import merging, trial_files
 from scoring import tables as stored
+from scoring.misplaced import misplaced
 from scoring.places import SWEEP, table_path
 from scoring.schemas import CONFIG, KEY, TABLES
 from scoring.storage import write_file
@@ -37,6 +38,18 @@ def sweep(tmp_path: Path) -> Path:
 
 def labels(figure: Figure) -> list[list[str]]:
     return [[str(line.get_label()) for line in axes.lines] for axes in figure.axes]
+
+
+def test_a_comparison_has_a_page_of_its_own(sweep: Path, tmp_path: Path, without_figures) -> None:
+    other = tmp_path / "other.seeds"
+    made_up_trial(other, seed=7)
+    page = Path(report.build(sweep))
+    before = page.read_bytes()
+    compared = Path(report.build(sweep, other=other))
+    assert compared == sweep / "report/against-other-seeds/index.html"
+    assert 'id="compare"' in compared.read_text()
+    assert page.read_bytes() == before
+    assert misplaced(str(sweep)) == []
 
 
 def test_the_nulls_are_drawn_into_every_lss_panel(sweep: Path) -> None:

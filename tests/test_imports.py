@@ -132,6 +132,7 @@ def test_the_wheel_holds_every_file_that_is_not_python() -> None:
         ("tune_jobs.trial", {"mlflow", "numba", "scipy", "sklearn", "torchvision", "optuna"}),
         ("models.config", {"torch", "ray", "mlflow", "numpy", "models.network"}),
         ("models.datasets", {"torch", "torchvision", "ray", "sklearn"}),
+        ("tune_jobs.api", {"torch", "ray", "mlflow", "numba", "scipy", "pandas", "optuna"}),
         ("tune_jobs.cli", {"torch", "ray", "mlflow", "numba", "scipy", "pandas", "optuna"}),
     ],
 )

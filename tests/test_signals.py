@@ -27,6 +27,22 @@ def test_a_hangup_that_is_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_what_must_not_be_left_half_done_is_ended_before_the_first_signal_interrupts(number):
+    done = []
+
+    def start(times: int) -> None:
+        for each in range(times):
+            os.kill(os.getpid(), number)
+            done.append(each)
+
+    with pytest.raises(KeyboardInterrupt), signals.deferred():
+        start(1)
+    with pytest.raises(KeyboardInterrupt), signals.deferred():
+        start(2)
+    assert done == [0, 0]
+
+
 @pytest.mark.parametrize("first", signals.STOPPING)
 @pytest.mark.parametrize("second", signals.STOPPING)
 def test_the_first_signal_asks_and_any_second_one_interrupts(first, second):

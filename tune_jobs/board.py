@@ -17,6 +17,7 @@ from rich.text import Text
 from models.config import TrialConfig
 from scoring import places, storage
 from scoring.handover import ENDED
+from tune_jobs import notebook
 from tune_jobs.folder import State
 from tune_jobs.labels import duration, labels, number
 
@@ -73,10 +74,12 @@ class Board:
         self._ends: list[float] = []  # seconds per trial after its last epoch, e.g. evaluations
         self._started = time.time()
         self._said = self._written = time.monotonic()
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._draws = console.is_terminal or console.is_jupyter
+        terminal = Live(console=console, auto_refresh=False, transient=True)
+        self._live = notebook.Live() if console.is_jupyter else terminal
 
     def __enter__(self) -> "Board":
-        if self.console.is_terminal:
+        if self._draws:
             self._live.start()
         return self
 
@@ -107,7 +110,7 @@ class Board:
         elif cell.status == "evaluating":
             self._evaluated.append(time.monotonic() - cell.evaluating_since)
         cell.status = status
-        if not self.console.is_terminal and status not in QUIET:
+        if not self._draws and status not in QUIET:
             record = cell.record
             scores = "  ".join(
                 f"{short} {record[name]:.3f}"
@@ -130,7 +133,7 @@ class Board:
         if now - self._written >= 1:
             self._written = now
             storage.write_file(self.root, places.PROGRESS, json.dumps(self.snapshot()).encode())
-        if self.console.is_terminal:
+        if self._draws:
             self._live.update(self._table(), refresh=True)
         elif now - self._said >= EVERY:
             self.say(self._line())

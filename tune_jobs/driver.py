@@ -152,6 +152,7 @@ class Driver(NotKept, tune.Callback):
                 name=place,
                 storage_path=f"{self._scratch}/tune",  # Ray needs it to restore; we never do
                 callbacks=[self],
+                progress_reporter=tune.CLIReporter(),  # in a notebook another one clears the cell
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 stop=self._stop,
                 verbose=0,

@@ -20,7 +20,9 @@ KINDS = {  # type of a pydantic error -> its message here
 }
 
 Way = tuple[str | int, ...]  # keys and indices from the root of the content to a value
-Places = dict[Way, int | str]  # where a value comes from: a line of the file, or a --set
+Places = dict[
+    Way, int | str
+]  # where a value comes from: line of a file, 0 without file, or a --set
 
 
 def at(source: str, places: Places, *way: str | int) -> str:
@@ -30,10 +32,9 @@ def at(source: str, places: Places, *way: str | int) -> str:
     >>> at("my.yaml", places, "gamma", 1), at("my.yaml", places, "K"), at("my.yaml", places)
     ('my.yaml, line 3', 'my.yaml, --set K=7', 'my.yaml')
     """
-    known = _known(places, way)
-    if not known:
+    place = places.get(_known(places, way))
+    if not place:
         return source
-    place = places[known]
     return f"{source}, line {place}" if isinstance(place, int) else f"{source}, {plain(place)}"
 
 

@@ -10,8 +10,9 @@ import secrets
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -70,6 +71,9 @@ def be_quiet() -> None:
         os.environ.setdefault(name, value)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own handler
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
+    # In a notebook, Ray and tqdm each ask for widgets, which nothing here needs.
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "IProgress not found")
 
 
 @contextmanager
@@ -94,8 +98,11 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
         if ray.is_initialized():
             yield folder
             return
-        _start(address, here, folder)
         try:
+            # Interrupted half-way, Ray would leave its first processes to the end of this one,
+            # which in a notebook may be days away.
+            with signals.deferred() if here else nullcontext():
+                _start(address, here, folder)
             with signals.as_interrupt():  # instead of Ray's own handler of SIGTERM
                 yield folder
         finally:

@@ -44,6 +44,25 @@ def as_interrupt() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Raise KeyboardInterrupt for the first signal only at the end; for a second one at once."""
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if number == signal.SIGHUP:
+            forget_terminal()
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    with handled(note):
+        yield
+    if asked:
+        raise KeyboardInterrupt
+
+
 def name(number: int) -> str:
     """The name of a signal in messages."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

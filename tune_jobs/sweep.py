@@ -150,20 +150,22 @@ def builtin() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
-def read(source: str, settings: Sequence[str] = ()) -> Sweep:
+def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep:
     """Read a sweep from a file, or a built-in one by its name.
 
     Args:
-        source: path of a YAML file, ``-`` for standard input, or a name from :func:`builtin`.
+        source: path of a YAML file, ``-`` for standard input, or a name from :func:`builtin`; or
+            the content of such a file, of which ``name`` is a part.
         settings: ``field=value`` or ``field=v1,v2``; each replaces the field in the file.
 
     Raises:
         SweepError: the sweep is not valid. The message lists what is wrong, one problem per line.
     """
-    path = _find(source)
-    source = "standard input" if source == "-" else source
-    where = plain(source)
-    text, content, places = _content(path, where)
+    given = _find(source) if isinstance(source, str) else source
+    called = source if isinstance(source, str) else "the mapping"
+    called = "standard input" if called == "-" else called
+    where = plain(called)
+    text, content, places = _content(given, where)
     content, places = overrides.gathered(where, content, places)
     content, places = overrides.apply(content, places, settings, ONE_FIELD)
     ranges = {n: content[n] for n in Spans.model_fields if isinstance(content.get(n), dict)}
@@ -173,12 +175,13 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         file = SweepFile.model_validate(content)
     except ValidationError as error:
         raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
-    folder = "." if source in builtin() or stream_number(path) is not None else path.parent
+    own = given if isinstance(given, Path) and called not in builtin() else None
+    folder = own.parent if own and stream_number(own) is None else "."
     files = code.resolve(where, file, places, folder)
     _of_one_kind(where, file, places)
     implied = _hold_out(where, file, places)
     precision = _taken_out(where, file, places)
-    name = file.name or _stem(path, where)
+    name = file.name or _stem(given, where)
     axes, fixed = space(where, file, places, spans)
     search = file.search
     if search and size(axes) < search.trials:
@@ -188,7 +191,7 @@ def read(source: str, settings: Sequence[str] = ()) -> Sweep:
         description=file.description.strip(),
         trials=_trials(where, file, places),
         resources=file.resources,
-        source=source,
+        source=called,
         text=text,
         search=search,
         scheduler=file.scheduler,
@@ -315,11 +318,15 @@ def _find(source: str) -> Path:
     )
 
 
-def _content(path: Path, where: str) -> tuple[str, dict[str, Any], Places]:
-    """Read a file: its text, the mapping in it, and the line of each of its values."""
+def _content(given: Path | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any], Places]:
+    """Read a file: its text, the mapping in it, and the line of each of its values.
+
+    A given mapping is written as text first, so that all rules for files hold for it, too.
+    """
     try:
-        text = yaml_file.read_text(path)
+        text = yaml_file.read_text(given) if isinstance(given, Path) else yaml_file.dump(given)
         content, lines = yaml_file.parse(text)
+        lines = lines if isinstance(given, Path) else dict.fromkeys(lines, 0)
     except yaml_file.YamlError as error:
         start = f"{where}, line {error.line}" if error.line else where
         raise SweepError(f"{start}: {error}") from error
@@ -334,12 +341,15 @@ def _content(path: Path, where: str) -> tuple[str, dict[str, Any], Places]:
     return text, content, {**lines}
 
 
-def _stem(path: Path, where: str) -> str:
+def _stem(given: Path | Mapping[str, Any], where: str) -> str:
     """Name a sweep after its file, if the file has no ``name`` field.
 
-    A sweep that comes through a pipe is named by ``GEOSWEEP_NAME``, if that is set.
+    One that comes through a pipe, or is a mapping, is named by ``GEOSWEEP_NAME``, if that is set.
     """
-    stem = path.stem if stream_number(path) is None else os.environ.get("GEOSWEEP_NAME")
+    if isinstance(given, Path) and stream_number(given) is None:
+        stem = given.stem
+    else:
+        stem = os.environ.get("GEOSWEEP_NAME")
     if not stem:
         raise SweepError(
             f"{where}: the sweep has no name; give it a name: field, or --set name=NAME"

@@ -9,6 +9,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -51,10 +52,14 @@ def clean(text: str) -> str:
 
 
 class Terminal(Console):
-    """A rich console that cleans all text, and takes ``[red]`` in it for text."""
+    """A rich console that cleans all text, and takes ``[red]`` in it for text.
 
-    def __init__(self) -> None:
-        super().__init__(markup=False, highlight=False, emoji=False)
+    Args:
+        options: further options of :class:`rich.console.Console`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
         if not self.is_terminal:
             self.width = WIDEST  # no wrapping in a pipe or a file
         self.width = max(self.width, NARROWEST)

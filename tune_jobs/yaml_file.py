@@ -5,6 +5,9 @@ numbers of :mod:`models.fields`. Everything else stays text, such as ``yes``, ``
 date, and its field accepts or refuses it. Keys are always text.
 """
 
+import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,35 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise YamlError("cannot be read: it is not UTF-8; save it as UTF-8", line) from error
+
+
+def dump(content: Mapping[str, Any]) -> str:
+    """Write a mapping of Python values, as a sweep of a program or a notebook, as such a text.
+
+    Arrays, tensors, ranges, sets and tuples become lists.
+
+    >>> dump({"gamma": (0, 1e-5), "seed": range(2)})
+    '{"gamma": [0, 1e-05], "seed": [0, 1]}'
+
+    Raises:
+        YamlError: a value is of a type that no file holds.
+    """
+    try:
+        return json.dumps(dict(content), default=_as_plain, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise YamlError(f"has what no file holds: {first_line(error)}") from error
+
+
+def _as_plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, range | set | frozenset):
+        return sorted(value) if isinstance(value, set | frozenset) else list(value)
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def parse(text: str) -> tuple[Any, Lines]:

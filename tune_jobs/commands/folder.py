@@ -11,20 +11,21 @@ from typing import Annotated
 
 import typer
 from rich.filesize import decimal
+from rich.table import Table
 from rich.text import Text
 
 from models.messages import plain
-from scoring import places, storage
+from scoring import storage
 from scoring.places import argument
-from tune_jobs import disk, folder, processes, service
+from tune_jobs import folder, processes, service
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options
-from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
-from tune_jobs.labels import duration, labels
 from tune_jobs.mlflow_store import adopt, is_there, server, tracking_uri
-from tune_jobs.terminal import complain, output, say
+from tune_jobs.status import below, in_words
+from tune_jobs.status import status as status_of
+from tune_jobs.terminal import complain, one_line, output, say
 
 app = typer.Typer()
 
@@ -35,7 +36,8 @@ def status(
         str | None,
         typer.Argument(
             metavar="[DIR]",
-            help="A sweep's folder. On a cluster also a job id, or the folder's name, like table4.",
+            help="A sweep's folder, or one with many sweeps. On a cluster also a job id, or the "
+            "folder's name, like table4.",
         ),
     ] = None,
     cluster: options.Cluster = None,
@@ -46,10 +48,12 @@ def status(
     """Show which trials of a sweep are done, running, failed or missing.
 
     It reads the folder alone, so it works while the sweep runs and without
-    Ray or MLflow. With --cluster it lists the sweeps that run, wait or have
-    ended there, or shows one of them.
+    Ray or MLflow. Of a folder with many sweeps it shows a line for each. With
+    --cluster it lists the sweeps that run, wait or have ended there, or shows
+    one of them.
 
     [b]geosweep status runs/demo[/]
+    [b]geosweep status runs[/]                                    all sweeps there
     [b]geosweep status --cluster ray_cluster.yaml[/]
     [b]geosweep status table4 --cluster ray_cluster.yaml[/]
     """
@@ -59,64 +63,34 @@ def status(
     if directory is None:
         raise SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
     root = folder.absolute(directory)
-    state = folder.inspect(root)
-    _show_counts(state)
-    names = labels(state.trials)
-    for trial in state.ids("failed"):
-        say(f"  failed {trial} ({names[trial]}): {state.rows[trial]['error']}")
-    if not state.complete:
-        _show_driver(state)
-
-
-def _show_counts(state: folder.State) -> None:
-    """How many trials there are of each kind."""
-    failed = state.ids("failed")
-    counts = {
-        "done": len(state.ids("done")),
-        "stopped early": len(state.ids("stopped")),
-        "diverged": len(state.ids("diverged")),
-        "failed": len(failed),
-        "to score": len(state.scoring),
-        "begun, go on from a checkpoint": len(set(state.begun) - set(failed)),
-        "missing": len({t.trial for t in state.missing} - {*state.begun, *failed}),
-        "to be suggested by the search": state.to_suggest,
-        "to evaluate": len(state.unevaluated),
-        "to evaluate, but kept no weights": len(state.weightless),
-    }
-    title = Text.assemble((plain(state.name), "bold"), f": {state.planned} trials")
+    if sweeps := below(root):
+        output().print(_overview(sweeps))
+        return
+    found = status_of(root)
+    name = plain(found.name)
+    title = Text.assemble((name, "bold"), found.lines[0].removeprefix(name))
     output().print(title, soft_wrap=True)
-    for what, count in counts.items():
-        if count or what == "done":
-            say(f"  {count:5} {what}")
-    for told in state.unreachable:
-        say(f"  no weights: {told}")
-    if state.extra:
-        say(f"  extra, of another sweep: {some(state.extra)}")
-    there = disk.sizes(state.root)
-    size = sum(each for each, _ in there.values())
-    weights = sum(n for path, (n, _) in there.items() if path.startswith(f"{places.CHECKPOINTS}/"))
-    merged = sum(each for path, (each, _) in there.items() if path.endswith(places.MERGED))
-    told = f" and {decimal(merged)} merged files, which may be deleted" if merged else ""
-    say(f"size: {decimal(size)}, of which {decimal(weights)} are checkpoints{told}")
+    for line in found.lines[1:]:
+        say(line)
 
 
-def _show_driver(state: folder.State) -> None:
-    """Who trains what is missing now, or how to continue."""
-    holder, live = folder.holder(state.root), folder.progress(state.root)
-    if holder and live:
-        left = live["seconds_left"]
-        words = f"about {duration(left)} left" if left is not None else "just begun"
-        placed = ":" if live["running"] else "; no trial has its place yet"
-        say(f"running now, {words}{placed}")
-        for cell in live["running"].values():
-            say(f"  {cell['label']}: epoch {max(cell['epoch'], 0)} of {cell['epochs']}")
-    elif holder:
-        say(f"starting ({holder} holds the folder)")
-    else:
-        only = state.unevaluated and not (state.missing or state.scoring or state.to_suggest)
-        names = " ".join(state.evaluations)
-        command = f"geosweep evaluate {argument(state.root)} {names}" if only else "geosweep run"
-        say(f"not running; {command} continues")
+def _overview(sweeps: list[str]) -> Table:
+    """A line for each sweep, also for one whose folder is damaged."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("sweep", overflow="fold")
+    for head in ("done", "failed", "size"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for root in sweeps:
+        try:
+            found = status_of(root)
+        except (SweepError, storage.StoreError) as error:
+            table.add_row(folder.shown(root), "", "", "", one_line(str(error)))
+            continue
+        done, failed = found.counts["done"], len(found.errors)
+        counts = [f"{done} of {found.planned}", str(failed or ""), decimal(found.size)]
+        table.add_row(folder.shown(root), *counts, in_words(found))
+    return table
 
 
 @app.command(rich_help_panel="Results")
@@ -150,14 +124,18 @@ def report(
     ] = None,
     compare: Annotated[
         str | None,
-        typer.Option(metavar="DIR2", help="Compare with another sweep, on the cells of both."),
+        typer.Option(
+            metavar="DIR2",
+            help="Compare with another sweep, on the cells of both; the "
+            "page is report/against-DIR2/index.html.",
+        ),
     ] = None,
 ) -> None:
     """Write report/index.html: the answer, the paper's claims, tables, figures and correlations.
 
     Every sweep gets a report when it ends; this command writes it again, or
     early, while the sweep is half done. The sweep's run in MLflow gets the
-    same pages.
+    same pages. A comparison has a page of its own, in report/against-DIR2.
 
     [b]geosweep report runs/demo[/]
     [b]geosweep report runs/demo --compare runs/other-seeds[/]
@@ -165,7 +143,8 @@ def report(
     """
     root = folder.absolute(directory)
     storage.refuse_links(root)
-    name = None if mlflow else folder.inspect(root).name
+    state = None if mlflow else folder.inspect(root)
+    name = state.name if state and not compare else None  # a comparison is not the sweep's report
     page, missed = service.report(root, name, mlflow, compare)
     say(page)
     if missed:

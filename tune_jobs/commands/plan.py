@@ -1,7 +1,9 @@
 """What a sweep would train and where, before anything starts."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from models.config import ARGUMENT, TrialConfig
 from models.messages import plain
@@ -12,7 +14,6 @@ from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import fields, label, labels, value, varying_fields
 from tune_jobs.sweep import Sweep
-from tune_jobs.terminal import say
 
 
 def keep_apart(sweep: Sweep, root: str) -> None:
@@ -59,42 +60,72 @@ def _free(root: str) -> str:
     return next(n for n in names if not folder.listed(folder.absolute(n)))
 
 
-def show(request: folder.Request) -> None:
-    """List the trials of a sweep, and how far each of them is in its folder."""
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What a sweep would train. As text, it is what ``geosweep run --dry-run`` prints."""
+
+    name: str  # of the sweep
+    folder: str  # absolute path or URI
+    trials: Sequence[Mapping[str, Any]]  # id, label, status (empty if not begun) and fields of each
+    notes: Sequence[str]  # warnings about the data sets
+    lines: Sequence[str]  # of the text
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    __repr__ = __str__
+
+
+def plan(request: folder.Request) -> Plan:
+    """The trials of a sweep, and how far each of them is in its folder."""
     sweep, root = request.sweep, request.root
     rows = read_table(root, "trials", ["trial", "status"]).to_pylist()
     cells = folder.listed(root) if sweep.search else sweep.trials
     ids, begun = {trial.trial for trial in cells}, folder.begun(root)
     status = {row["trial"]: row["status"] for row in rows if row["trial"] in ids}
-    done = sum(word == "done" for word in status.values())
+    called = labels(cells)
+    trials = [
+        {"trial": each.trial, "label": called[each.trial], "status": word, **each.model_dump()}
+        for each in cells
+        for word in [status.get(each.trial) or ("begun" if each.trial in begun else "")]
+    ]
+    lines = _lines(request, len(cells), sum(word == "done" for word in status.values()))
+    for each in trials if not sweep.search else ():
+        word = f"  ({each['status']})" if each["status"] else ""
+        lines.append(f"  {each['trial']}  {each['label']}{word}")
+    return Plan(sweep.name, root, trials, list(request.notes), lines)
+
+
+def _lines(request: folder.Request, cells: int, done: int) -> list[str]:
+    """What is said of a sweep as a whole: cells, folder, fixed fields, search, evaluations, data.
+
+    Args:
+        request: of the sweep.
+        cells: how many it has so far.
+        done: how many of them are done.
+    """
+    sweep, root = request.sweep, request.root
     axes = f", suggested over {', '.join(sweep.space)}" if sweep.search else ""
-    say(f"{plain(sweep.name)}: {sweep.search.trials if sweep.search else len(cells)} cells{axes}")
     there = f"{done} of them done" if done else "none done"
-    say(f"folder   {folder.shown(root)} ({there} there)")
+    lines = [
+        f"{plain(sweep.name)}: {sweep.search.trials if sweep.search else cells} cells{axes}",
+        f"folder   {folder.shown(root)} ({there} there)",
+    ]
     varying = varying_fields(sweep.trials)
     fixed = [name for name in fields(sweep.trials) if name not in varying]
     if other := [name for name in fixed if not _is_default(sweep.trials[0], name)]:
-        say(f"fixed    {label(sweep.trials[0], other)}")
+        lines.append(f"fixed    {label(sweep.trials[0], other)}")
     if sweep.precision:
-        say(f"auto     precision is {sweep.precision} here")
+        lines.append(f"auto     precision is {sweep.precision} here")
     if sweep.search:
         aims = [f"{name} ({way})" for name, way in sweep.search.objectives.items()]
-        say(f"search   by {', '.join(aims)}")
+        lines.append(f"search   by {', '.join(aims)}")
     if sweep.evaluations:
-        say(f"evaluate {evaluations.changed(sweep.evaluations)}")
+        lines.append(f"evaluate {evaluations.changed(sweep.evaluations)}")
     for name in sorted({trial.dataset for trial in sweep.trials} - request.checksums.keys()):
-        say(f"data     {name} is not on this machine yet; geosweep run will download it")
-    for line in _networks(request):
-        say(line)
-    for note in request.notes:
-        say(f"warning  {note}")
-    if sweep.search:
-        return
-    lines = []
-    for trial, called in labels(sweep.trials).items():
-        word = status.get(trial) or ("begun" if trial in begun else "")
-        lines.append(f"  {trial}  {called}{f'  ({word})' if word else ''}")
-    say("\n".join(lines))
+        lines.append(f"data     {name} is not on this machine yet; geosweep run will download it")
+    lines += _networks(request)
+    return lines + [f"warning  {note}" for note in request.notes]
 
 
 def _networks(request: folder.Request) -> list[str]:

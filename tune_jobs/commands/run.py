@@ -2,18 +2,14 @@
 
 import os
 import time
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from tune_jobs import folder, service, sweep
-from tune_jobs.commands import options, plan
-from tune_jobs.commands.ending import end, results_table
+from tune_jobs import sweep
+from tune_jobs.commands import options, plan, work
 from tune_jobs.evaluations import NAMES
-from tune_jobs.evaluations import read as read_evaluations
-from tune_jobs.precision import resolved
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -59,34 +55,19 @@ def run(
     [b]geosweep run demo --set seeds=5[/]         means and intervals over 5 seeds
     [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
     """
-    console = output()
     begun = time.monotonic()
-    found = sweep.read(name, settings or [])
-    found = resolved(found, folder.path_of(found.name, out))
-    if out is None:
-        plan.keep_apart(found, folder.path_of(found.name))
-    request = service.check(
-        found,
-        out,
-        data,
-        address,
-        retry=retry,
-        max_failures=1 if fail_fast else max_failures,
-        download=not dry_run,
-    )
+    most = 1 if fail_fast else max_failures
+    asked = (name, settings or [], out, data, address)
+    request = work.request_run(*asked, retry, most, download=not dry_run)
     if dry_run:
-        plan.show(request)
+        say(str(plan.plan(request)))
         return
     try:
-        state = service.run(request, console)
+        status = work.run(request, report, begun)
     except KeyboardInterrupt:  # the second one
         complain("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
-    console.print(results_table(state, console.width))
-    failed, unfinished = len(state.ids("failed")), state.unfinished
-    left_out = failed if retry is False else unfinished if retry else 0
-    lacking = failed + unfinished > left_out or bool(state.ids("diverged"))
-    raise typer.Exit(end(request, state, console, begun, lacking, report))
+    raise typer.Exit(status)
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -129,18 +110,14 @@ def evaluate(
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
     """
-    console = output()
     begun = time.monotonic()
-    root = folder.absolute(directory)
-    known = folder.as_sweep(root)
-    wanted = read_evaluations(names or [], settings or [], known.evaluations)
-    request = service.check(replace(known, evaluations=wanted), root, data, address)
+    request = work.request_evaluation(directory, names or [], settings or [], data, address)
     try:
-        state = service.evaluate(request, console)
+        status = work.evaluate(request, report, begun)
     except KeyboardInterrupt:  # the second one
         complain("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
-    raise typer.Exit(end(request, state, console, begun, report=report))
+    raise typer.Exit(status)
 
 
 @app.command(rich_help_panel="Sweeps")

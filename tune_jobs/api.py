@@ -1,0 +1,150 @@
+"""Sweeps from Python and from notebooks: the commands of geosweep as functions.
+
+They have the defaults and checks of the commands, and do the same in the same folders, so a sweep
+that one of them began the other continues. Ray and torch are imported when a sweep starts.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tune_jobs import folder, surroundings
+from tune_jobs import status as standing
+from tune_jobs.commands import plan as planning
+from tune_jobs.commands import work
+from tune_jobs.commands.plan import Plan
+from tune_jobs.status import Status
+
+__all__ = ["Plan", "Status", "evaluate", "plan", "run", "status"]
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+STOPPED = "stopped; the same call continues the sweep"
+
+
+def run(
+    sweep: Source,
+    settings: Sequence[str] = (),
+    *,
+    out: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    address: str | None = None,
+    retry_failed: bool | None = None,
+    max_failures: int | None = None,
+    report: bool = True,
+) -> str:
+    """Train and score the trials of a sweep that are missing, and write its report.
+
+    It is ``geosweep run``: trials that are done are not trained again, and the same call continues
+    a sweep that was stopped. A live table shows the progress, in a notebook, too. Interrupting it
+    (Ctrl-C, or the kernel's interrupt) lets the epochs end that are running; a second interrupt
+    stops at once. No finished epoch is lost, and no process of the sweep stays behind.
+
+    Args:
+        sweep: path of a YAML file, the name of a built-in sweep, or a mapping with the fields of
+            such a file, ``name`` among them.
+        settings: ``field=value`` or ``field=v1,v2``; each replaces a field of the sweep.
+        out: folder for the results, a path or a URI. By default the sweep's name in
+            ``GEOSWEEP_STORAGE``, or in ``runs``.
+        data: folder with ``NAME.npz`` data sets. By default ``GEOSWEEP_DATA``, if that is set.
+        address: address of a running Ray cluster. By default Ray is started on this machine, or
+            the process's own Ray is used.
+        retry_failed: True trains only the trials that failed before, False all others.
+        max_failures: stop once so many trials have failed; each is tried three times.
+        report: whether to write the report.
+
+    Returns:
+        The sweep's folder, an absolute path or a URI, for :func:`status`, :func:`evaluate` and
+        ``analysis.results.load``. :func:`status` tells whether trials have failed.
+
+    Raises:
+        SweepError: the sweep cannot be run; the message is that of the command.
+        DataError: a data set cannot be read.
+        scoring.storage.StoreError: a file in the folder is damaged or foreign.
+        KeyboardInterrupt: the sweep was interrupted. The same call continues it.
+    """
+    surroundings.prepare()
+    request = work.request_run(
+        _source(sweep), settings, _path(out), _path(data), address, retry_failed, max_failures
+    )
+    if work.run(request, report) == work.INTERRUPTED:
+        raise KeyboardInterrupt(STOPPED)
+    return request.root
+
+
+def plan(
+    sweep: Source,
+    settings: Sequence[str] = (),
+    *,
+    out: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+) -> Plan:
+    """Check a sweep and list its trials, as ``geosweep run --dry-run``; start nothing.
+
+    Args:
+        sweep: as for :func:`run`.
+        settings: as for :func:`run`.
+        out: as for :func:`run`.
+        data: as for :func:`run`. Data sets that are not here are not downloaded.
+
+    Raises:
+        SweepError: the sweep cannot be run; the message is that of the command.
+    """
+    surroundings.prepare()
+    asked = (_source(sweep), settings, _path(out), _path(data), None)
+    return planning.plan(work.request_run(*asked, download=False))
+
+
+def status(directory: str | os.PathLike[str]) -> Status:
+    """How far the sweep in a folder is, as ``geosweep status``; also while it runs.
+
+    Args:
+        directory: the sweep's folder, a path or a URI.
+
+    Raises:
+        SweepError: there is no sweep in the folder.
+        scoring.storage.StoreError: a file in the folder is damaged or foreign.
+    """
+    return standing.status(folder.absolute(os.fspath(directory)))
+
+
+def evaluate(
+    directory: str | os.PathLike[str],
+    names: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    *,
+    data: str | os.PathLike[str] | None = None,
+    address: str | None = None,
+    report: bool = True,
+) -> str:
+    """Measure more of the trained networks of a sweep, as ``geosweep evaluate``.
+
+    Args:
+        directory: the sweep's folder, a path or a URI.
+        names: evaluations, like ``noise``; by default all of them.
+        settings: ``name.setting=v1,v2``, like ``noise.levels=0,8,16``.
+        data: as for :func:`run`.
+        address: as for :func:`run`.
+        report: whether to write the report.
+
+    Returns:
+        The sweep's folder, an absolute path or a URI.
+
+    Raises:
+        SweepError: there is no such evaluation, or nothing to evaluate.
+        KeyboardInterrupt: it was interrupted. The same call continues it.
+    """
+    surroundings.prepare()
+    names = [names] if isinstance(names, str) else names
+    asked = (os.fspath(directory), names, settings, _path(data), address)
+    request = work.request_evaluation(*asked)
+    if work.evaluate(request, report) == work.INTERRUPTED:
+        raise KeyboardInterrupt(STOPPED)
+    return request.root
+
+
+def _source(sweep: Source) -> str | Mapping[str, Any]:
+    return sweep if isinstance(sweep, Mapping) else os.fspath(sweep)
+
+
+def _path(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.fspath(path)

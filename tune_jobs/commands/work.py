@@ -1,0 +1,83 @@
+"""What the command line and :mod:`tune_jobs.api` share: a request, and what is done with it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tune_jobs import evaluations, folder, service, sweep
+from tune_jobs.commands import plan
+from tune_jobs.commands.ending import end, results_table
+from tune_jobs.precision import resolved
+from tune_jobs.terminal import output
+
+INTERRUPTED = 130  # the exit status after Ctrl-C
+
+
+def request_run(
+    source: str | Mapping[str, Any],
+    settings: Sequence[str],
+    out: str | None,
+    data: str | None,
+    address: str | None,
+    retry: bool | None = None,
+    max_failures: int | None = None,
+    download: bool = True,
+) -> folder.Request:
+    """A checked request to run a sweep; the arguments are those of :func:`service.check`.
+
+    Raises:
+        SweepError: the message names the file, the field and what is allowed.
+    """
+    found = sweep.read(source, settings)
+    found = resolved(found, folder.path_of(found.name, out))
+    if out is None:
+        plan.keep_apart(found, folder.path_of(found.name))
+    return service.check(
+        found, out, data, address, retry=retry, max_failures=max_failures, download=download
+    )
+
+
+def run(request: folder.Request, report: bool, begun: float | None = None) -> int:
+    """Train and score what is missing, print the results, and return the exit status.
+
+    Args:
+        request: from :func:`request_run`.
+        report: whether to write the report.
+        begun: when the command began, by the monotonic clock.
+
+    Raises:
+        KeyboardInterrupt: a second Ctrl-C.
+    """
+    console, begun = output(), begun or time.monotonic()
+    state = service.run(request, console)
+    console.print(results_table(state, console.width))
+    failed, unfinished, retry = len(state.ids("failed")), state.unfinished, request.retry
+    left_out = failed if retry is False else unfinished if retry else 0
+    lacking = failed + unfinished > left_out or bool(state.ids("diverged"))
+    return end(request, state, console, begun, lacking, report)
+
+
+def request_evaluation(
+    directory: str,
+    names: Sequence[str],
+    settings: Sequence[str],
+    data: str | None,
+    address: str | None,
+) -> folder.Request:
+    """A checked request to evaluate a sweep's trained networks.
+
+    Raises:
+        SweepError: the message names what is wrong, and what is allowed.
+    """
+    root = folder.absolute(directory)
+    known = folder.as_sweep(root)
+    wanted = evaluations.read(names, settings, known.evaluations)
+    return service.check(replace(known, evaluations=wanted), root, data, address)
+
+
+def evaluate(request: folder.Request, report: bool, begun: float | None = None) -> int:
+    """Evaluate trained networks, print the results, and return the exit status, as :func:`run`."""
+    console, begun = output(), begun or time.monotonic()
+    state = service.evaluate(request, console)
+    return end(request, state, console, begun, report=report)
