@@ -155,7 +155,7 @@ class Custom(nn.Module):
         """
         if decay == "blocks" and self._block_of(name) is None:
             return False
-        skipped = getattr(self.model, "no_weight_decay", set)
+        skipped: Any = getattr(self.model, "no_weight_decay", set)
         inner = name.removeprefix("model.")
         named = inner.rpartition(".")[2] in FREE or inner in (
             skipped() if callable(skipped) else ()

@@ -253,7 +253,10 @@ def test_provenance_names_source_data_and_the_largest_peak_of_memory(tmp_path: P
 def test_the_page_says_what_gamma_is(tmp_path: Path, recipe: str, meaning: str) -> None:
     made_up_trial(tmp_path, recipe=recipe, decoupled=recipe == "adamw", warmup=3.0)
     page = report.build(tmp_path)
-    assert f"γ is {meaning}. K is" in Path(page).read_text()
+    text = Path(page).read_text()
+    assert f"γ is {meaning}. K is" in text
+    assert ("coupled <code>weight_decay</code>. The penalty as" in text) == (recipe == "adam")
+    assert ("decoupled <code>weight_decay</code>, and no" in text) == (recipe == "adamw")
     found = provenance(page)
     assert found["warm-up, epochs"] == "3"
     assert found["γ is"] in meaning

@@ -49,7 +49,7 @@ def varying(trials: pd.DataFrame) -> list[str]:
 
 def configuration(trials: pd.DataFrame) -> list[str]:
     """The columns of the configuration, with those of keyword arguments of architectures."""
-    arguments = [name for name in trials if str(name).startswith(ARGUMENT)]
+    arguments = [str(name) for name in trials if str(name).startswith(ARGUMENT)]
     return [*(field.name for field in CONFIG if field.name != "model"), *arguments]
 
 
