@@ -231,6 +231,13 @@ class TrialConfig(BaseModel):
         le=MOST,
         description="test images scored after every other epoch, at most; 1 to 10^7",
     )
+    clean_train_every: Whole = Field(
+        default=1,
+        ge=1,
+        le=1_000_000,
+        description="clean train images are evaluated every so many epochs, 1 to 10^6, and at the "
+        "ends",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ from models import validation
 from models.config import TrialConfig
 from models.custom import Blocks
 from models.datasets import Dataset
-from models.network import AnyNetwork, build, decayed
+from models.halved import Halved
+from models.network import AnyNetwork, Network, build, decayed
 from models.optimizers import Optimizer, optimizer_of
 from models.penalties import penalty
 from models.torch_optimizers import Group, TorchOptimizer
@@ -60,6 +62,7 @@ def train(
     device: str = "cpu",
     checkpoint: dict[str, Any] | None = None,
     blocks: Blocks = (),
+    test: bool = True,
 ) -> Iterator[Epoch]:
     """Train one trial, epoch by epoch.
 
@@ -72,13 +75,16 @@ def train(
         device: ``cpu`` or a CUDA device.
         checkpoint: :attr:`Epoch.checkpoint` of an earlier run; training continues after it.
         blocks: as for :func:`models.network.build`.
+        test: False leaves the test split to the caller, who adds ``test_loss`` and
+            ``test_accuracy`` to the record before asking for the next epoch.
 
     Yields:
         Epoch 0, the network before training, then one :class:`Epoch` after each pass over
         the train split. A record has ``epoch``; ``train_loss`` and ``train_accuracy``, the
         running means over the (augmented) training images, NaN in epoch 0;
         ``clean_train_loss`` and ``clean_train_accuracy`` over the first images of the train
-        split without augmentation, as many as the test split has; ``validation_loss`` and
+        split without augmentation, as many as the test split has, NaN in epochs that
+        ``clean_train_every`` leaves out; ``validation_loss`` and
         ``validation_accuracy`` over the images that are held out of training, if some are;
         ``test_loss``, ``test_accuracy``; ``learning_rate`` of the last step; ``seconds`` of the
         pass with its evaluation. Losses are mean cross-entropies in nats without any penalty
@@ -90,7 +96,8 @@ def train(
     train_split, held_split = (place(data, "train", device, part) for part in (rows, held))
     test_split = place(data, "test", device)
     splits = {"clean_train": Split(*(part[: len(test_split.y)] for part in train_split))}
-    splits |= ({"validation": held_split} if len(held) else {}) | {"test": test_split}
+    splits |= {"validation": held_split} if len(held) else {}
+    splits |= {"test": test_split} if test else {}
     standardise = standardiser(data, device)
     network = untrained(config, data, device, settled=checkpoint is None, blocks=blocks)
     optimizer = make_optimizer(network, config)
@@ -108,7 +115,9 @@ def train(
             with drawing(config.seed, epoch, device):
                 record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
         for prefix, split in splits.items():
-            loss, accuracy = loss_and_accuracy(network, split, standardise)
+            loss = accuracy = math.nan
+            if prefix != "clean_train" or sees_clean_train(config, epoch):
+                loss, accuracy = loss_and_accuracy(network, split, standardise)
             record |= {f"{prefix}_loss": loss, f"{prefix}_accuracy": accuracy}
         record["seconds"] = time.perf_counter() - start
         state = {
@@ -117,7 +126,7 @@ def train(
             "optimizer": optimizer.state_dict(),
         }
         yield Epoch(record, network, state)
-        if diverged(record):
+        if diverged(record, config):
             return
 
 
@@ -184,9 +193,16 @@ def settle(network: AnyNetwork, split: Split, standardise: Standardise, points: 
         norm.momentum = momentum
 
 
-def diverged(record: dict[str, Any]) -> bool:
+def sees_clean_train(config: TrialConfig, epoch: int) -> bool:
+    """Whether clean train images are evaluated after this epoch; always at both ends."""
+    return epoch % config.clean_train_every == 0 or epoch == config.epochs
+
+
+def diverged(record: dict[str, Any], config: TrialConfig) -> bool:
     """Whether a loss of this epoch is not finite (epoch 0 has no train loss)."""
-    losses = [record["clean_train_loss"], record["test_loss"]]
+    losses = [record["test_loss"]]
+    if sees_clean_train(config, record["epoch"]):
+        losses.append(record["clean_train_loss"])
     if record["epoch"] > 0:
         losses.append(record["train_loss"])
     return not all(math.isfinite(loss) for loss in losses)
@@ -257,12 +273,17 @@ def one_pass(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
-    network.train()
+    ours = isinstance(network, Network)  # an own one may compute with its weights in any way
+    half = Halved(network) if config.precision == "bfloat16" and ours else None
+    trained = half.copy if half else network
+    trained.train()
     for step, batch in enumerate(draws.batches):
         rate = rate_at(config, (epoch - 1) * steps + step, steps)
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
+        if half:
+            half.take_weights()
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            states, logits = network.tracked(x) if penalised else ([], network(x))
+            states, logits = trained.tracked(x) if penalised else ([], trained(x))
         loss = objective = cross_entropy(logits.float(), y)
         if penalised:
             objective = loss + penalty(
@@ -270,6 +291,8 @@ def one_pass(
             )
         optimizer.zero_grad()
         objective.backward()
+        if half:
+            half.give_gradients()
         optimizer.step(rate)
         total_loss += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
@@ -314,14 +337,31 @@ class Draws:
 
 @torch.no_grad()
 def loss_and_accuracy(
-    network: AnyNetwork, split: Split, standardise: Standardise, batch: int = 500
+    network: AnyNetwork,
+    split: Split,
+    standardise: Standardise,
+    batch: int = 500,
+    first: Tensor | None = None,
 ) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and accuracy as a fraction, in evaluation mode."""
+    """Mean cross-entropy in nats, and accuracy as a fraction, in evaluation mode.
+
+    Args:
+        network: the network.
+        split: the images and their labels.
+        standardise: what the network expects.
+        batch: images at a time.
+        first: logits of the first images (some, classes), if they are known already.
+    """
     network.eval()
     loss = torch.zeros((), dtype=torch.float64, device=split.y.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.y.device)
-    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-        logits = network(standardise(x))
+    known = 0 if first is None else len(first)
+    parts = [] if first is None else [*first.split(batch)]
+    images = [*split.x[known:].split(batch)] if known < len(split.y) else []
+    seen = 0
+    for logits in chain(parts, (network(standardise(x)) for x in images)):
+        y = split.y[seen : seen + len(logits)]
         loss += cross_entropy(logits, y, reduction="sum")
         correct += (logits.argmax(1) == y).sum()
+        seen += len(y)
     return loss.item() / len(split.y), correct.item() / len(split.y)

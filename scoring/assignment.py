@@ -19,12 +19,17 @@ of a smaller problem are the best start for a larger one.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from filelock import FileLock
+from threadpoolctl import ThreadpoolController
 
 from scoring import kernels
 
@@ -77,9 +82,53 @@ def match(
         u: potentials (m,) of the rows, chosen so that the own row of a column is likely its best.
         threads: how many to use; all cores if None. Each takes blocks in turn.
     """
-    threads = threads or os.cpu_count() or 1
+    _compile_once()
+    return _solved(rows, sizes, u, threads or os.cpu_count() or 1)
+
+
+@cache
+def _compile_once() -> None:
+    """Compile the kernels if no process of this user has done so on this machine."""
+    source = os.path.getmtime(str(kernels.__file__))
+    if not any(file.stat().st_mtime > source for file in _kept().glob("kernels.matched-*.nbi")):
+        compile_kernels()
+
+
+def compile_kernels() -> None:
+    """Compile the kernels for both precisions, which takes 14 s, or load what is compiled.
+
+    numba keeps them next to their source, or in the user's cache folder if that is read-only. A
+    process that comes meanwhile waits, and loads them.
+    """
+    with FileLock(_kept() / "kernels.lock"):
+        for kind in (np.float32, np.float64):
+            inner = np.random.default_rng(0).normal(size=(200, 200)).astype(kind)
+            rows: Rows = lambda start, stop, m, inner=inner: inner[start:stop]  # noqa: E731
+            _solved(rows, [100, 200], np.zeros(200), 1)
+
+
+def blas_threads(count: int) -> AbstractContextManager[Any]:
+    """Let BLAS use so many threads while the context is open."""
+    return _libraries("torch" in sys.modules).limit(limits=count, user_api="blas")
+
+
+@cache
+def _libraries(torch: bool) -> ThreadpoolController:
+    """The libraries that this process has loaded. To find them takes longer than a small problem.
+
+    ``torch`` says whether torch is among them, since that is the one that may be loaded later.
+    """
+    return ThreadpoolController()
+
+
+def _kept() -> Path:
+    """The folder where numba keeps the kernels."""
+    return Path(str(kernels.matched.stats.cache_path))
+
+
+def _solved(rows: Rows, sizes: Sequence[int], u: np.ndarray, threads: int) -> list[Matching]:
     solved: list[Matching] = []
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    with blas_threads(1), ThreadPoolExecutor(threads) as pool:
         share, best, own = 1.0, u, u
         for m in sorted({min(1000, sizes[-1]), sizes[-1]}):  # try a few points before all of them
             if share > PLAIN:
@@ -296,7 +345,5 @@ def _price(
     return place, best + v[place], low
 
 
-if __name__ == "__main__":  # compile the kernels; numba caches them next to this file
-    for kind in (np.float32, np.float64):
-        inner = np.random.default_rng(0).normal(size=(200, 200)).astype(kind)
-        match(lambda start, stop, m, inner=inner: inner[start:stop], [100, 200], np.zeros(200))
+if __name__ == "__main__":  # when geosweep is installed, so that no sweep waits for it
+    compile_kernels()

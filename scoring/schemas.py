@@ -57,6 +57,7 @@ CONFIG = _fields(
     ("precision", TEXT, "", "number format of training: float32 or bfloat16"),
     ("points", WHOLE, "points", "m before training and after the last epoch"),
     ("epoch_points", WHOLE, "points", "m after every other epoch"),
+    ("clean_train_every", WHOLE, "epochs", "between evaluations of clean train images"),
 )
 
 LOSSES = _fields(

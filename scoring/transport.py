@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from threadpoolctl import threadpool_limits
 
 from scoring import arrays
 from scoring.arrays import double, on_cpu, precision, slices
-from scoring.assignment import ROUNDING, TIED, Matching, Rows, match
+from scoring.assignment import ROUNDING, TIED, Matching, Rows, blas_threads, match
 from scoring.problems import Problem, assignment_problem, prefixes
 
 FLOOR = 1e-6  # Below this share of the spread, W2^2 is too small to measure suboptimality against.
@@ -183,7 +182,7 @@ def _with_products(problem: Problem, threads: int | None) -> Problem:
     inner, x, y = problem.inner, problem.x, problem.y
     if inner is None and len(x) ** 2 * x.itemsize > HELD:
         return problem
-    with threadpool_limits(threads or os.cpu_count(), "blas"):
+    with blas_threads(threads or os.cpu_count() or 1):
         return problem._replace(inner=on_cpu(x @ y.T if inner is None else inner))
 
 

@@ -444,11 +444,14 @@ def test_the_page_is_named_once_it_answers_and_ctrl_c_ends_its_server(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_here")
 def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
+    from small_sweeps import geosweep as again  # imports MLflow, which takes seconds
+
     root = str(tmp_path / "out")
     (tmp_path / "long.yaml").write_text("layers: fully_connected\nepochs: 150\npoints: 20")
-    command = [sys.executable, "-m", "tune_jobs.cli", "run", str(tmp_path / "long.yaml")]
-    command += ["--out", root]
+    words = ["run", str(tmp_path / "long.yaml"), "--out", root]
+    command = [sys.executable, "-m", "tune_jobs.cli", *words]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         give_up = time.monotonic() + 120
@@ -462,13 +465,13 @@ def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):
     assert "1 kept at their last epoch" in out
     epoch = int(out.partition("begun, epoch ")[2].partition(" of 150 ")[0])
     assert f"{root}/results" not in out  # there are no tables yet
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 go on from a checkpoint" in done.stdout
+    status, said = again(*words)
+    assert status == 0, said
+    assert "1 go on from a checkpoint" in said
     epochs = read_table(root, "epochs", ["epoch"]).to_pydict()["epoch"]
     assert epochs == list(range(151))
     assert 0 <= epoch < 150
-    assert f"tables   {root}/results/{{trials,epochs,tracks,samples}}/*.parquet\n" in done.stdout
+    assert f"tables   {root}/results/{{trials,epochs,tracks,samples}}/*.parquet\n" in said
 
 
 def test_a_dry_run_lists_the_cells_and_starts_nothing(geosweep, tmp_path):

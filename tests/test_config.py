@@ -62,7 +62,7 @@ def test_writing_a_default_out_does_not_change_the_id(names):
         *(("batch_size", 64), ("recipe", "sgd"), ("learning_rate", 0.1), ("augment", True)),
         *(("normalisation", "none"), ("precision", "bfloat16"), ("warmup", 1.5)),
         *(("depth", 3), ("validation", 0.1)),
-        *(("points", 50), ("epoch_points", 50)),
+        *(("points", 50), ("epoch_points", 50), ("clean_train_every", 5)),
         *(("transport_penalty", 1e-3), ("straightness_penalty", 0.1)),
         *(("architecture", "net.py:f#0123456789ab"), ("model", (("width", 8),))),
         ("block_pattern", "a.*"),

@@ -37,12 +37,12 @@ def reports(monkeypatch):
 def poison(monkeypatch):
     """A function that gives the networks of an epoch a weight which is not finite.
 
-    The epoch's losses were measured before that and are finite.
+    The losses on its train images were measured before that and are finite.
     """
 
     def poison(number, value):
-        def train(*arguments):
-            for epoch in training.train(*arguments):
+        def train(*arguments, **settings):
+            for epoch in training.train(*arguments, **settings):
                 if epoch.record["epoch"] == number:
                     with torch.no_grad():
                         next(epoch.network.parameters())[0] = value
@@ -78,7 +78,7 @@ def finished(root, config=CONFIG):
 
 @pytest.mark.parametrize("number", range(EPOCHS + 1))
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_trial_ends_where_a_state_is_not_finite_even_if_losses_are(
+def test_a_trial_ends_where_a_state_is_not_finite_even_if_losses_on_train_images_are(
     tmp_path, poison, reports, number, value
 ):
     poison(number, value)
@@ -87,7 +87,7 @@ def test_a_trial_ends_where_a_state_is_not_finite_even_if_losses_are(
     assert [(r["epoch"], r["diverged"]) for r in reports] == [
         (epoch, epoch == number) for epoch in range(number + 1)
     ]
-    assert all(math.isfinite(r["test_loss"]) for r in reports)
+    assert all(math.isfinite(r["clean_train_loss"]) for r in reports)
     assert left(root).keys() == ({"final.npz", "initial.npz"} if number else {"final.npz"})
     assert all(left(root).values())
     row, *tracks = finished(root)
@@ -148,7 +148,8 @@ def test_losses_that_are_not_finite_before_training_leave_no_initial_problems(
     tmp_path, monkeypatch, reports
 ):
     standardise = training.Standardise(torch.zeros(1), torch.full((1,), 1e-44))
-    monkeypatch.setattr(training, "standardiser", lambda *_: standardise)
+    for module in (training, trial):
+        monkeypatch.setattr(module, "standardiser", lambda *_: standardise)
     root = str(tmp_path)
     run(root)
     assert [(r["epoch"], r["diverged"]) for r in reports] == [(0, True)]

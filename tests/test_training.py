@@ -151,7 +151,7 @@ def test_epoch_zero_is_the_network_at_initialisation():
     assert first.record["epoch"] == 0
     for name in ("train_loss", "train_accuracy", "learning_rate"):
         assert math.isnan(first.record[name])
-    assert not diverged(first.record)
+    assert not diverged(first.record, TrialConfig())
     assert_same(build(config, data.image, data.classes).state_dict(), first.network.state_dict())
 
 
@@ -182,6 +182,24 @@ def test_evaluation_does_not_depend_on_its_batches():
     whole, *parts = (training.loss_and_accuracy(network, split, standardise, n) for n in (40, 7, 1))
     for part in parts:
         assert_close(part, whole, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("known", [1, 20, 40])
+def test_images_whose_logits_are_known_are_not_evaluated_again(known):
+    config, data = TrialConfig(**CONVOLUTIONAL), tiny()
+    network = build(config, data.image, data.classes).eval()
+    split, standardise = training.place(data, "train", "cpu"), standardiser(data, "cpu")
+    with torch.no_grad():
+        first = network(standardise(split.x[:known]))
+    seen = []
+
+    def counted(x):
+        seen.append(len(x))
+        return standardise(x)
+
+    found = training.loss_and_accuracy(network, split, counted, 7, first)
+    assert_close(found, training.loss_and_accuracy(network, split, standardise), rtol=1e-5, atol=0)
+    assert sum(seen) == 40 - known
 
 
 def test_images_are_standardised_channel_by_channel():
@@ -332,15 +350,30 @@ def test_a_diverging_trial_ends_early_with_a_loss_that_is_not_finite():
     config = CONNECTED | {"epochs": 50, "recipe": "sgd", "learning_rate": 1e6}
     records, _, _ = run(tiny(side=8), **config)
     assert len(records) < 20
-    assert [diverged(r) for r in records] == [False] * (len(records) - 1) + [True]
+    assert [diverged(r, TrialConfig()) for r in records] == [False] * (len(records) - 1) + [True]
 
 
 @pytest.mark.parametrize("name", ["train_loss", "clean_train_loss", "test_loss"])
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_any_loss_that_is_not_finite_is_a_divergence(name, loss):
     fine = {"epoch": 1, "train_loss": 1.0, "clean_train_loss": 1.0, "test_loss": 1.0}
-    assert not diverged(fine)
-    assert diverged(fine | {name: loss})
+    assert not diverged(fine, TrialConfig())
+    assert diverged(fine | {name: loss}, TrialConfig())
+
+
+def test_clean_train_images_may_be_evaluated_every_few_epochs_and_at_the_ends():
+    config = TrialConfig(**CONNECTED | {"epochs": 5})
+    often, seldom = (
+        [epoch.record for epoch in train(one, tiny(side=8))]
+        for one in (config, config.model_copy(update={"clean_train_every": 2}))
+    )
+    for name in ("clean_train_loss", "clean_train_accuracy"):
+        known = [not math.isnan(record[name]) for record in seldom]
+        assert known == [True, False, True, False, True, True]
+        assert [r[name] for r in seldom if r["epoch"] in (0, 2, 4, 5)] == [
+            r[name] for r in often if r["epoch"] in (0, 2, 4, 5)
+        ]
+    assert [r["test_loss"] for r in seldom] == [r["test_loss"] for r in often]
 
 
 def draws(count=40, epoch=1, **config):
@@ -407,3 +440,38 @@ def test_training_in_bfloat16_keeps_weights_and_evaluation_in_float32():
     *_, (exact, _, _) = train(TrialConfig(**CONNECTED | {"epochs": 1}), tiny(side=8))
     assert exact["train_loss"] != record["train_loss"]
     assert_close(record["train_loss"], exact["train_loss"], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(("layers", "side"), [("convolutional", 8), ("fully_connected", 8)])
+@pytest.mark.parametrize("network", ["plain", "resnet"])
+def test_kept_bfloat16_weights_give_the_numbers_of_autocast(layers, side, network):
+    config = TrialConfig(
+        layers=layers, network=network, epochs=1, batch_size=8, precision="bfloat16", gamma=0.1
+    )
+    data = tiny(side=side)
+    ours, theirs = (build(config, data.image, data.classes) for _ in range(2))
+    split, standardise = training.place(data, "train", "cpu"), standardiser(data, "cpu")
+    training.one_pass(
+        ours, training.make_optimizer(ours, config), split, standardise, config, epoch=1
+    )
+    optimizer, drawn = training.make_optimizer(theirs, config), Draws(config, 40, 1, split.x.device)
+    theirs.train()
+    for step, batch in enumerate(drawn.batches):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = theirs(standardise(drawn.images(split.x, batch)))
+        optimizer.zero_grad()
+        cross_entropy(logits.float(), split.y[batch]).backward()
+        optimizer.step(0.5 * config.learning_rate * (1 + math.cos(math.pi * step / 5)))
+    assert all(p.dtype == torch.float32 for p in ours.parameters())
+    for name, value in theirs.state_dict().items():
+        assert_close(ours.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_gradients_of_states_keep_the_layout_of_states():
+    config, data = TrialConfig(**CONVOLUTIONAL), tiny()
+    network = build(config, data.image, data.classes).to(memory_format=torch.channels_last)
+    *_, (_, state) = network.states(images_of(data, "train"))
+    logits, seen = network.classify(state), []
+    state.register_hook(lambda g: seen.append(g.is_contiguous(memory_format=torch.channels_last)))
+    logits.sum().backward()
+    assert seen == [True]

@@ -221,8 +221,8 @@ def until(condition, seconds: float = 60) -> None:
 @pytest.mark.ray
 @pytest.mark.faults
 @pytest.mark.timeout(600)  # a minute or two on a quiet machine
-def test_a_trial_outlives_ten_spot_machines_and_never_fails(cluster, tmp_path, monkeypatch):
-    losses = 10
+def test_a_trial_outlives_many_spot_machines_and_never_fails(cluster, tmp_path, monkeypatch):
+    losses = 10 if os.environ.get("CI") else 4  # a machine takes seconds of computing
 
     class Spares(tune.Callback):  # as the driver of a sweep does
         spared = spot.Spared()

@@ -75,8 +75,34 @@ class Job:
             return None
 
 
+class Walk:
+    """Walks through a network and keeps the logits at the end of each walk.
+
+    So one pass over the first test images gives their line shape, loss and accuracy.
+    """
+
+    def __init__(self, network: AnyNetwork):
+        self._network = network
+        self._logits: list[torch.Tensor] = []
+
+    def __call__(self, images: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Stage and state, block by block, as :meth:`models.network.Network.states`."""
+        for stage, state in self._network.states(images):
+            yield stage, state
+        self._logits.append(self._network.classify(state))
+
+    def logits(self) -> torch.Tensor:
+        """Logits of all images so far, (m, classes)."""
+        return torch.cat(self._logits)
+
+
 def measure_epoch(
-    job: Job, network: AnyNetwork, epoch: int, ends: bool, transport: bool
+    job: Job,
+    network: AnyNetwork,
+    epoch: int,
+    ends: bool,
+    transport: bool,
+    walk: Walk | None = None,
 ) -> tuple[list[Stage], list[dict[str, Any]]]:
     """Measure the network after an epoch.
 
@@ -87,13 +113,14 @@ def measure_epoch(
         ends: whether this is the first or the last measurement of the trial. These two take all the
             trial's points and add :func:`apart`; the others take ``epoch_points``.
         transport: whether to collect assignment problems.
+        walk: keeps the logits of the first test images.
 
     Returns:
         The stages, and one row of the tracks table per stage.
     """
     trial, data = job.trial, job.data
     m = trial.points if ends else min(trial.epoch_points, len(data.y_test))
-    stages = score(network, data, job.device, m, transport)
+    stages = score(network, data, job.device, m, transport, walk)
     rows = [{"epoch": epoch, **stage.row()} for stage in stages]
     for row, norms in zip(rows, network.weight_norms(), strict=True):
         row["weight_norms"] = norms
@@ -110,11 +137,16 @@ def measure_epoch(
 
 
 def score(
-    network: AnyNetwork, data: Dataset, device: str, m: int, transport: bool = False
+    network: AnyNetwork,
+    data: Dataset,
+    device: str,
+    m: int,
+    transport: bool = False,
+    walk: Walk | None = None,
 ) -> list[Stage]:
     """Line shape, and assignment problems if wanted, of every stage on the first m test images."""
     network.eval()
-    stages = measure(network.states, _batches(data, device, m), transport)
+    stages = measure(walk or network.states, _batches(data, device, m), transport)
     if not isinstance(network, Custom):
         return stages
     return [replace(stage, measurable=len(stage.shares) > 1) for stage in stages]

@@ -250,6 +250,12 @@ def _hold_out(where: str, file: Any, places: Places) -> bool:
                 f"{at(where, places, section)}: {section}: {lost[0]} needs a validation split in "
                 f"every cell; add validation: {HELD_OUT}"
             )
+    seldom = max(given.get("clean_train_every", [1])) > 1
+    if seldom and scheduler and file.scheduler.metric.startswith("clean_train"):
+        raise SweepError(
+            f"{at(where, places, 'scheduler')}: scheduler: {file.scheduler.metric} has to be known "
+            "after every epoch; leave clean_train_every out"
+        )
     return added
 
 

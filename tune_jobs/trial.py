@@ -18,7 +18,16 @@ from models import fits
 from models.config import DECOUPLED, TrialConfig
 from models.errors import DataError
 from models.network import AnyNetwork, build, decayed
-from models.training import Epoch, diverged, train, untrained
+from models.training import (
+    Epoch,
+    Split,
+    diverged,
+    loss_and_accuracy,
+    place,
+    standardiser,
+    train,
+    untrained,
+)
 from models.validation import of_trained
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
@@ -28,10 +37,11 @@ from scoring.tables import read_row
 from tune_jobs import checkpoints, code, provenance
 from tune_jobs.blocks import find
 from tune_jobs.cluster import nodes
-from tune_jobs.measuring import Job, evaluate_all, measure_epoch, predict, score
+from tune_jobs.measuring import Job, Walk, evaluate_all, measure_epoch, predict, score
 from tune_jobs.remeasuring import measure_again
 from tune_jobs.tuning import Setup
 
+Row = dict[str, Any]
 SCORES = ("lss", "inverse_lss", "lsr")  # means over the stages are reported after every epoch
 
 
@@ -107,10 +117,11 @@ def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None, lacks: bool) -> 
 def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any]) -> None:
     """Train from a checkpoint, or from the start, and add every epoch to the history."""
     trial, summary = job.trial, history["summary"]
-    for epoch in train(trial, job.data, job.device, checkpoint, job.blocks):
+    test = place(job.data, "test", job.device)
+    for epoch in train(trial, job.data, job.device, checkpoint, job.blocks, test=False):
         start = time.perf_counter()
         number = epoch.record["epoch"]
-        stages, rows, failed = _measured(job, epoch)
+        stages, rows, failed = _measured(job, epoch, test)
         last = failed or number == trial.epochs
         _check_folder(job)
         if number == 0:
@@ -140,19 +151,22 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
             return
 
 
-def _measured(job: Job, epoch: Epoch) -> tuple[list[Stage], list[dict[str, Any]], bool]:
+def _measured(job: Job, epoch: Epoch, test: Split) -> tuple[list[Stage], list[Row], bool]:
     """Measure an epoch; also whether the trial diverged: a loss or a state is not finite.
 
-    An epoch that diverged is the last one, so all points are measured. It has no assignments,
-    not even of stages that are still finite.
+    The test images that are scored are evaluated in the same pass, and the figures of the whole
+    test split are added to the record. An epoch that diverged is the last one, so all points are
+    measured. It has no assignments, not even of stages that are still finite.
     """
-    number = epoch.record["epoch"]
-    if not diverged(epoch.record):
-        ends = number in (0, job.trial.epochs)
-        stages, rows = measure_epoch(job, epoch.network, number, ends, transport=ends)
-        if all(stage.finite for stage in stages):
-            return stages, rows, False
-    return *measure_epoch(job, epoch.network, number, ends=True, transport=False), True
+    network, number, walk = epoch.network, epoch.record["epoch"], Walk(epoch.network)
+    ends = number in (0, job.trial.epochs)
+    stages, rows = measure_epoch(job, network, number, ends, transport=ends, walk=walk)
+    standardise = standardiser(job.data, job.device)
+    loss, accuracy = loss_and_accuracy(network, test, standardise, first=walk.logits())
+    epoch.record.update(test_loss=loss, test_accuracy=accuracy)
+    if not diverged(epoch.record, job.trial) and all(stage.finite for stage in stages):
+        return stages, rows, False
+    return *measure_epoch(job, network, number, ends=True, transport=False), True
 
 
 def _check_data(job: Job, history: dict[str, Any]) -> None:
@@ -215,7 +229,8 @@ def _leave_lost_initial(job: Job, history: dict[str, Any]) -> None:
 
 def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, Any]) -> None:
     """Leave a trained trial for scoring if it was killed before that, or its files were lost."""
-    network = next(train(job.trial, job.data, job.device, None, job.blocks)).network
+    epochs = train(job.trial, job.data, job.device, None, job.blocks, test=False)
+    network = next(epochs).network
     network.load_state_dict(checkpoint["network"])
     record, done = history["epochs"][-1], history["summary"]["status"] == "done"
     stages = score(network, job.data, job.device, job.trial.points, transport=done)

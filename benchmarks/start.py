@@ -1,0 +1,127 @@
+"""What the start of a sweep costs, by kind of process, also against another checkout of geosweep.
+
+    python -m benchmarks.start [--against CHECKOUT] [--rounds N]
+
+Each round runs a sweep of two small trials (digits, fully connected, two epochs, m = 60) in a
+fresh folder, without a report, and looks at its processes ten times a second. CPU seconds are those
+of the driver, of the workers that train, of the scorers, and of Ray's own processes. Wall seconds
+are those to the first checkpoint, which is written before training, and to the end. All are the
+least of all rounds; wall seconds need a quiet machine. Expect half a minute a round and checkout.
+Rows are appended to ``benchmarks/RESULTS.md``.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SWEEP = """
+dataset: digits
+layers: fully_connected
+network: [plain, resnet]
+gamma: 1e-3
+epochs: 2
+points: 60
+epoch_points: 40
+"""
+KINDS = {"ray::ImplicitFunc": "training", "ray::Scorer": "scoring"}  # names that Ray gives workers
+WHAT = ("driver", "training", "scoring", "Ray", "CPU", "to the first epoch", "to the end")
+
+
+def measured(checkout: Path) -> dict[str, float]:
+    """CPU seconds by kind of process, their sum, and wall seconds, of one sweep."""
+    spent: dict[int, float] = {}
+    kinds: dict[int, str] = {}
+    found: dict[str, float] = defaultdict(float)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tiny.yaml").write_text(SWEEP)
+        command = [sys.executable, "-P", "-m", "tune_jobs.cli", "run", "tiny.yaml", "--no-report"]
+        begun = time.monotonic()
+        driver = subprocess.Popen(
+            [*command, "--out", f"{folder}/out"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(checkout), "GEOSWEEP_CACHE": f"{folder}/cache"},
+            stdout=subprocess.DEVNULL,
+        )
+        while driver.poll() is None:
+            if "to the first epoch" not in found and any(Path(folder).glob("out/checkpoints/*.pt")):
+                found["to the first epoch"] = time.monotonic() - begun
+            look(driver.pid, spent, kinds)
+            time.sleep(0.1)
+        found["to the end"] = time.monotonic() - begun
+        assert driver.returncode == 0
+    for pid, seconds in spent.items():
+        found[kinds[pid]] += seconds
+        found["CPU"] += seconds
+    return found
+
+
+def look(driver: int, spent: dict[int, float], kinds: dict[int, str]) -> None:
+    """Note what a driver and its processes have spent so far; the last look at each counts."""
+    try:
+        processes = [psutil.Process(driver), *psutil.Process(driver).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in processes:
+        try:
+            times, (name, *_) = process.cpu_times(), process.cmdline() or [""]
+        except psutil.NoSuchProcess:
+            continue
+        spent[process.pid] = times.user + times.system
+        kind = KINDS.get(name.partition(".")[0], "driver" if process.pid == driver else "Ray")
+        if kinds.get(process.pid, "Ray") == "Ray":  # a worker is nobody's at first
+            kinds[process.pid] = kind
+
+
+def main() -> None:
+    """Measure, print the rows, and append them to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--against", type=Path, help="another checkout of geosweep")
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    checkouts = [*([given.against.resolve()] if given.against else []), ROOT]
+    least: dict[tuple[Path, str], float] = defaultdict(lambda: float("inf"))
+    for checkout in checkouts:  # compiles what is compiled when geosweep is installed
+        subprocess.run([sys.executable, "-m", "scoring.assignment"], cwd=checkout, check=True)
+    for _ in range(given.rounds):
+        for checkout in checkouts:
+            for what, seconds in measured(checkout).items():
+                least[checkout, what] = min(least[checkout, what], seconds)
+    lines = [
+        f"\n## Start of a sweep, {date.today()}\n",
+        f"`python -m benchmarks.start{' --against CHECKOUT' * (len(checkouts) > 1)} "
+        f"--rounds {given.rounds}`; seconds of CPU by kind of process, then wall seconds\n",
+        f"| commit | {' | '.join(WHAT)} | machine | versions |",
+        "|" + " --- |" * (len(WHAT) + 3),
+    ]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    versions = (
+        f"Python {platform.python_version()}, Ray {version('ray')}, MLflow {version('mlflow')}"
+    )
+    for checkout in checkouts:
+        numbers = " | ".join(f"{least[checkout, what]:.1f}" for what in WHAT)
+        lines.append(f"| {_commit(checkout)} | {numbers} | {machine} | {versions} |")
+    text = "\n".join(lines)
+    print(text)
+    with RESULTS.open("a") as file:
+        file.write(f"{text}\n")
+
+
+def _commit(checkout: Path) -> str:
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
