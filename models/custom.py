@@ -156,10 +156,9 @@ class Custom(nn.Module):
         if decay == "blocks" and self._block_of(name) is None:
             return False
         skipped: Any = getattr(self.model, "no_weight_decay", set)
+        names: Any = skipped() if callable(skipped) else ()
         inner = name.removeprefix("model.")
-        named = inner.rpartition(".")[2] in FREE or inner in (
-            skipped() if callable(skipped) else ()
-        )
+        named = inner.rpartition(".")[2] in FREE or inner in names
         return sum(size > 1 for size in parameter.shape) > 1 and not named
 
     def _block_of(self, name: str) -> str | None:
