@@ -21,8 +21,7 @@ from models import validation
 from models.config import TrialConfig
 from models.custom import Blocks
 from models.datasets import Dataset
-from models.halved import Halved
-from models.network import AnyNetwork, Network, build, decayed
+from models.network import AnyNetwork, build, decayed
 from models.optimizers import Optimizer, optimizer_of
 from models.penalties import penalty
 from models.torch_optimizers import Group, TorchOptimizer
@@ -273,17 +272,12 @@ def one_pass(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
-    ours = isinstance(network, Network)  # an own one may compute with its weights in any way
-    half = Halved(network) if config.precision == "bfloat16" and ours else None
-    trained = half.copy if half else network
-    trained.train()
+    network.train()
     for step, batch in enumerate(draws.batches):
         rate = rate_at(config, (epoch - 1) * steps + step, steps)
         x, y = standardise(draws.images(split.x, batch)), split.y[batch]
-        if half:
-            half.take_weights()
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            states, logits = trained.tracked(x) if penalised else ([], trained(x))
+            states, logits = network.tracked(x) if penalised else ([], network(x))
         loss = objective = cross_entropy(logits.float(), y)
         if penalised:
             objective = loss + penalty(
@@ -291,8 +285,6 @@ def one_pass(
             )
         optimizer.zero_grad()
         objective.backward()
-        if half:
-            half.give_gradients()
         optimizer.step(rate)
         total_loss += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()

@@ -442,31 +442,6 @@ def test_training_in_bfloat16_keeps_weights_and_evaluation_in_float32():
     assert_close(record["train_loss"], exact["train_loss"], rtol=0.05, atol=0)
 
 
-@pytest.mark.parametrize(("layers", "side"), [("convolutional", 8), ("fully_connected", 8)])
-@pytest.mark.parametrize("network", ["plain", "resnet"])
-def test_kept_bfloat16_weights_give_the_numbers_of_autocast(layers, side, network):
-    config = TrialConfig(
-        layers=layers, network=network, epochs=1, batch_size=8, precision="bfloat16", gamma=0.1
-    )
-    data = tiny(side=side)
-    ours, theirs = (build(config, data.image, data.classes) for _ in range(2))
-    split, standardise = training.place(data, "train", "cpu"), standardiser(data, "cpu")
-    training.one_pass(
-        ours, training.make_optimizer(ours, config), split, standardise, config, epoch=1
-    )
-    optimizer, drawn = training.make_optimizer(theirs, config), Draws(config, 40, 1, split.x.device)
-    theirs.train()
-    for step, batch in enumerate(drawn.batches):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = theirs(standardise(drawn.images(split.x, batch)))
-        optimizer.zero_grad()
-        cross_entropy(logits.float(), split.y[batch]).backward()
-        optimizer.step(0.5 * config.learning_rate * (1 + math.cos(math.pi * step / 5)))
-    assert all(p.dtype == torch.float32 for p in ours.parameters())
-    for name, value in theirs.state_dict().items():
-        assert_close(ours.state_dict()[name], value, rtol=0, atol=0)
-
-
 def test_gradients_of_states_keep_the_layout_of_states():
     config, data = TrialConfig(**CONVOLUTIONAL), tiny()
     network = build(config, data.image, data.classes).to(memory_format=torch.channels_last)
