@@ -83,7 +83,8 @@ class Custom(nn.Module):
             images = images.expand(-1, channels, -1, -1)
         if list(images.shape[2:]) != size:
             images = interpolate(images, size, mode="bilinear", align_corners=False)
-        return self.model(images)
+        # Channels first in memory, also of one channel: code of users may take views of states.
+        return self.model(images.clone(memory_format=torch.contiguous_format))
 
     def states(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Walk through the network, one block at a time.

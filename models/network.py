@@ -224,6 +224,17 @@ def build(
     return network
 
 
+def in_channels_last(network: AnyNetwork) -> AnyNetwork:
+    """The network with the layout in memory that trains fastest: channels last for Table 1's.
+
+    Others keep the layout that they were written for. Code of users often takes views of states,
+    which fail in another one.
+    """
+    if isinstance(network, Network):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 def decayed(network: AnyNetwork, decay: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The trainable parameters that gamma penalises, and the others.
 

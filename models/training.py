@@ -21,7 +21,7 @@ from models import validation
 from models.config import TrialConfig
 from models.custom import Blocks
 from models.datasets import Dataset
-from models.network import AnyNetwork, build, decayed
+from models.network import AnyNetwork, build, decayed, in_channels_last
 from models.optimizers import Optimizer, optimizer_of
 from models.penalties import penalty
 from models.torch_optimizers import Group, TorchOptimizer
@@ -148,8 +148,7 @@ def untrained(
         settled: let the normalisations see data, see :func:`settle`.
         blocks: as for :func:`models.network.build`.
     """
-    network = build(config, data.image, data.classes, blocks).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = in_channels_last(build(config, data.image, data.classes, blocks).to(device))
     if settled:
         data = validation.of_trained(config, data)
         rows, _ = validation.divided(config, data)

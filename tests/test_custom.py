@@ -16,7 +16,7 @@ from models.custom import Custom, build_custom, check_custom
 from models.datasets import load as load_data
 from models.errors import CodeError
 from models.fits import check
-from models.network import build, decayed
+from models.network import build, decayed, in_channels_last
 from models.pulled import pulled
 from models.training import train, untrained
 from tune_jobs.blocks import find
@@ -111,6 +111,13 @@ def test_gradients_pass_through_a_walk_or_not_as_where_it_is_asked_for():
     assert x.grad is not None
     with torch.no_grad():
         assert not any(state.requires_grad for _, state in made.states(x))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_code_that_takes_views_of_states_trains(channels):
+    made = in_channels_last(build(config("viewing"), (channels, 8, 8), 10))
+    standardised = torch.rand(4, 8, 8, channels).permute(0, 3, 1, 2)
+    made(standardised).sum().backward()
 
 
 def test_an_error_of_a_network_comes_out_of_the_walk():

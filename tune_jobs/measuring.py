@@ -11,7 +11,7 @@ import torch
 from models.config import TrialConfig
 from models.custom import Blocks, Custom
 from models.datasets import Dataset
-from models.network import AnyNetwork
+from models.network import AnyNetwork, in_channels_last
 from models.training import standardiser, untrained
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
@@ -181,7 +181,7 @@ def evaluate_all(job: Job, network: AnyNetwork) -> None:
     left = lacking(done, wanted)
     if not left:
         return
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    in_channels_last(network)
     subject = _subject(job, network)
     row = job.trial.row(len(job.blocks))
     key = {field.name: row[field.name] for field in schemas.KEY}
