@@ -21,6 +21,7 @@ from models.messages import did_you_mean, first_line, plain
 from models.pulled import pulled
 
 Blocks = Sequence[Sequence[str]]  # names of the blocks of each stage, in the order of their calls
+NAMES = ("hidden_states", "x", "input", "inputs", "src", "tgt")  # of a block's first argument
 SIDES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)  # tried where images are too small
 FIXED = {  # arguments of the libraries that name a model, or weights to download
     *("name", "model_name", "weights", "weights_backbone", "pretrained", "checkpoint_path"),
@@ -171,6 +172,7 @@ class Custom(nn.Module):
         """Call a function with each stage and state while the network runs in this thread."""
         here = get_ident()  # other walks through the network may wait in theirs
         calls: dict[str, int] = {}
+        taken: dict[str, torch.Size] = {}  # shapes
         handles = []
 
         def place(name: str) -> tuple[int, int] | None:
@@ -182,14 +184,19 @@ class Custom(nn.Module):
                 if get_ident() != here:
                     return
                 calls[name] = calls.get(name, 0) + 1
+                named = [kwargs[one] for one in NAMES if one in kwargs]
+                state = _states([*args, *named, *kwargs.values()])[0]
+                taken[name] = state.shape
                 where = place(name)
                 if where is not None and where[1] == 1:
-                    take(where[0], _state((*args, *kwargs.values())).clone())
+                    take(where[0], state.clone())
 
             def after(_: nn.Module, args: Any, output: Any) -> None:
                 where = place(name) if get_ident() == here else None
                 if where is not None:
-                    take(where[0], _state(output).clone())
+                    states = _states([output])
+                    alike = [state for state in states if state.shape == taken[name]]
+                    take(where[0], (alike or states)[0].clone())
 
             block = self.model.get_submodule(name)
             handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
@@ -204,12 +211,19 @@ class Custom(nn.Module):
                 handle.remove()
 
 
-def _state(value: Any) -> Tensor:
-    """The first tensor of floating-point numbers in what a block takes or returns."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    parts = list(value) if isinstance(value, list | tuple) else [value]
-    return next(p for p in parts if isinstance(p, Tensor) and p.is_floating_point() and p.ndim > 1)
+def _states(given: Sequence[Any]) -> list[Tensor]:
+    """What could be the state that a block takes or returns: as the probe sees it, which found it.
+
+    Tensors of floating-point numbers, then those inside of tuples, lists and mappings.
+    """
+    inside: list[Any] = []
+    for value in given:
+        if isinstance(value, Mapping):
+            inside += value.values()
+        elif isinstance(value, list | tuple):
+            inside += value
+    some = [value for value in [*given, *inside] if isinstance(value, Tensor)]
+    return [tensor for tensor in some if tensor.is_floating_point() and tensor.ndim > 1]
 
 
 def build_custom(

@@ -19,7 +19,8 @@ def pulled(hand_out: Callable[[Callable[[T], None]], None]) -> Iterator[T]:
 
     The function runs in a thread that waits whenever it has handed a value out, until the next
     one is asked for. So a model that pushes its states through hooks can be followed like one
-    that yields them, and no more than one state is held. Gradients are as where the generator runs.
+    that yields them, and no more than one state is held. Gradients are as where the generator runs;
+    autocast is off.
 
     Args:
         hand_out: takes a function that it calls with each value. Its errors are raised here. If
@@ -35,6 +36,7 @@ def pulled(hand_out: Callable[[Callable[[T], None]], None]) -> Iterator[T]:
     def give(value: T) -> None:
         given.put((value,))
         if not asked.get():
+            asked.put(False)  # in case the function catches the error and goes on
             raise _NotWantedError
 
     def work() -> None:

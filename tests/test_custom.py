@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def test_its_states_are_those_of_a_walk_by_hand():
         same(state, wanted)
 
 
+def test_the_state_of_a_block_is_the_one_that_the_probe_followed():
+    made, x = network("named"), images()
+    first, *_ = made.states(x)
+    same(first[1], made.model.stem(x.flatten(1)))
+
+
 def test_walks_side_by_side_do_not_see_each_other():
     made, some = network("one"), [images(3), 2 * images(4)]
     alone = [list(made.states(x)) for x in some]
@@ -138,6 +145,18 @@ def test_a_function_that_hands_out_values_runs_only_as_far_as_asked():
     assert done == [0, 1]
     values.close()
     assert done == [0, 1]
+
+
+def test_a_function_that_catches_every_error_is_left_as_well():
+    def hand_out(give):
+        for n in range(5):
+            with suppress(BaseException):
+                give(n)
+
+    before, values = threading.active_count(), pulled(hand_out)
+    assert next(values) == 0
+    values.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,10 @@ def _check_followed(network: object, found: Found, name: str) -> None:
         for _ in range(len(names) + 1)
     ]
     if seen != wanted:
+        shown = ", ".join(f"stage {k} {shape}" for k, shape in seen)
         raise CodeError(
-            f"{name}: its blocks have states of shapes {[shape for _, shape in seen]} for "
-            f"{POINTS} images, so they are not (images, ...); points should come first"
+            f"{name}: its blocks do not go through one stage after another with states "
+            f"({POINTS} images, ...), the images first: {shown}; name others with {PATTERN}: REGEX"
         )
 
 
