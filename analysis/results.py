@@ -23,6 +23,10 @@ import pyarrow.fs as pafs
 from scoring import places, schemas, storage
 from scoring.tables import ARGUMENT, read_table
 
+EARLIER = {  # what trials from before a field had, whose value is null
+    **dict.fromkeys(("transport_penalty", "straightness_penalty", "validation", "warmup"), 0.0),
+    "clean_train_every": 1,
+}
 CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # values that repeat
 COMMAND = "python -m analysis.results > docs/columns.md"
 LARGE = 100_000  # Copy a frame with fewer rows; one with more keeps the memory it was read into.
@@ -155,7 +159,7 @@ def _read(
         _check_key(root, read["trials"])
         read["trials"] = _with_arguments(read["trials"])
         _fill_depth(read["trials"])
-        _fill_zeros(read["trials"])
+        _fill_earlier(read["trials"])
     return Results(
         *(
             read[name] if name in read else _frame(schema.empty_table())
@@ -218,11 +222,11 @@ def whole_depth(trials: pd.DataFrame) -> pd.Series:
     return whole.astype("int64") if own.all() else whole.where(own)
 
 
-def _fill_zeros(trials: pd.DataFrame) -> None:
-    """Trials from before a field had none of it, so they do not differ from those with 0."""
-    for name in ("transport_penalty", "straightness_penalty", "validation", "warmup"):
+def _fill_earlier(trials: pd.DataFrame) -> None:
+    """Trials from before a field do not differ from those that have what was usual then."""
+    for name, usual in EARLIER.items():
         if name in trials and trials[name].notna().any():
-            trials[name] = trials[name].fillna(0.0)
+            trials[name] = trials[name].fillna(usual)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -165,7 +165,7 @@ def call(
             raise CodeError(f"{what}: {first_line(error)}; it takes {takes}") from error
     try:
         return function(**arguments)
-    except Exception as error:  # whatever the code of the user raises
+    except (Exception, SystemExit) as error:  # whatever the code of the user raises
         raise CodeError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
 
 

@@ -305,6 +305,7 @@ class TrialConfig(BaseModel):
         """
         arguments = json.dumps(self.arguments, sort_keys=True) if self.model else None
         row = {"trial": self.trial, **self.model_dump(), "model": arguments}
+        row["decoupled"] = self.recipe in DECOUPLED
         named = {"network": self.architecture, "stages": stages}
         return row if self.architecture is None else row | named
 

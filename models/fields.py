@@ -117,7 +117,7 @@ def scalar(value: Any) -> bool | int | float | str:
     """A single value that is passed on as it is; a text that is a number becomes that number.
 
     Raises:
-        ValueError: it is a list, a mapping or nothing, or not finite.
+        ValueError: it is a list, a mapping or nothing, not finite, or an integer of over 64 bits.
     """
     if isinstance(value, str):
         found = read_number(value.strip())
@@ -126,6 +126,8 @@ def scalar(value: Any) -> bool | int | float | str:
         raise ValueError("should be one number or text, or true or false")
     if value != value:
         raise ValueError("should be a number")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("should be an integer of 64 bits, or a text")
     return value
 
 

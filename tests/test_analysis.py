@@ -324,6 +324,14 @@ def test_trials_from_before_there_was_a_warm_up_had_none(tmp_path: Path) -> None
     assert load(tmp_path).trials.warmup.tolist() == [0.0, 0.0, 5.0]
 
 
+def test_trials_from_before_clean_train_images_could_be_left_out_saw_them_in_every_epoch(
+    tmp_path: Path,
+) -> None:
+    made_up_trial(tmp_path, seed=0)
+    made_up_trial(tmp_path, seed=1, clean_train_every=1)
+    assert "clean_train_every" not in varying(load(tmp_path).trials)
+
+
 def test_collapsed_trials_are_named_and_said_to_have_no_ots(tmp_path: Path) -> None:
     for gamma in (0.0, 0.5, 1.0):
         made_up_trial(tmp_path, "plain", gamma, collapsed=gamma > 0, lss=2 - gamma)

@@ -143,6 +143,7 @@ def test_a_callable_gets_what_it_takes_and_all_that_the_user_gave():
         (lambda: 0, "f: got an unexpected keyword argument 'width'; it takes no arguments"),
         (lambda width, depth: 0, "f: missing a required argument: 'depth'; it takes width, depth"),
         (lambda width: 1 / 0, "f: ZeroDivisionError: division by zero"),
+        (lambda width: sys.exit("no width"), "f: SystemExit: no width"),
     ],
 )
 def test_a_call_that_fails_says_what_the_callable_takes(function, message):

@@ -396,6 +396,13 @@ def test_a_depth_that_is_not_given_equals_that_of_table_1(tmp_path: Path) -> Non
     assert table.depth.tolist() == [10] * 3
 
 
+def test_a_sweep_of_an_earlier_version_shares_cells_with_one_of_this(tmp_path: Path) -> None:
+    later = {"warmup": 0.0, "clean_train_every": 1, "validation": 0.0, "transport_penalty": 0.0}
+    made_up_trial(tmp_path / "old")
+    made_up_trial(tmp_path / "new", **later)
+    assert len(compare(load(tmp_path / "old"), load(tmp_path / "new"))) == 3
+
+
 def depth_sweep(root: Path, plain: tuple[float, float], resnet: tuple[float, float]) -> None:
     """Train losses of both networks with 2 and 20 blocks, at two gammas and in three seeds."""
     for network, losses in (("plain", plain), ("resnet", resnet)):

@@ -106,6 +106,20 @@ def test_other_data_sets_get_tables_of_the_same_form(tmp_path: Path) -> None:
     ]
 
 
+def test_titles_of_other_networks_have_their_names(tmp_path: Path) -> None:
+    name = "torchvision:resnet18"
+    for stages in (1, 2):
+        given = {"architecture": name, "layers": None, "stages": stages}
+        made_up_trial(tmp_path, name, **given)
+    titles = [table.title for table in paper_tables(load(tmp_path))][1:]
+    assert titles == [
+        f"In the form of Table 4: {name} (digits, K = 1, m = 1,000)",
+        f"In the form of Table 3: Shares of a track's length by segment, {name} (digits, K = 1, "
+        "m = 1,000)",
+        f"In the form of Table 6: {name} (digits, K = 2, m = 1,000)",
+    ]
+
+
 def test_several_m_and_settings_make_tables_of_their_own(tmp_path: Path) -> None:
     cifar(tmp_path)
     cifar(tmp_path, 1, points=500)

@@ -83,12 +83,9 @@ def load_kept(root: str, trial: TrialConfig) -> None:
 
 
 def put(root: str, files: Mapping[str, Code]) -> None:
-    """Write files into a sweep's folder."""
-    there = storage.list_files(root, places.CODE)
+    """Write files into a sweep's folder; a copy there that was changed is replaced."""
     for code in files.values():
-        path = places.code(code.checksum)
-        if path.rpartition("/")[2] not in there:
-            storage.write_file(root, path, code.content)
+        storage.write_file(root, places.code(code.checksum), code.content)
 
 
 def _kept(root: str, identity: str) -> Code:

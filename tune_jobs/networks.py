@@ -1,6 +1,8 @@
 """Checks the architectures of a sweep before anything starts."""
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from models.callables import Code, load
@@ -19,6 +21,8 @@ def check(
     sweep: Sweep, files: Mapping[str, Code], loaded: Mapping[str, Dataset]
 ) -> dict[str, "Found"]:
     """Build each architecture of a sweep once, and find its blocks; by trial.
+
+    What the code of a user prints goes to standard error.
 
     Raises:
         SweepError: one cannot be built, trained or followed, or an evaluation cannot run on it.
@@ -42,9 +46,10 @@ def check(
         kind = (trial.architecture, trial.model, trial.block_pattern, data.image, data.classes)
         if kind not in known:
             try:
-                if trial.architecture in files:
-                    load(files[trial.architecture])
-                known[kind] = blocks.check(trial, data.image, data.classes)
+                with redirect_stdout(sys.stderr):
+                    if trial.architecture in files:
+                        load(files[trial.architecture])
+                    known[kind] = blocks.check(trial, data.image, data.classes)
             except CodeError as error:
                 first, *more = str(error).splitlines()
                 raise SweepError(f"{file}: architecture: {first}", *more) from error

@@ -75,7 +75,8 @@ def _faster(sweep: Sweep) -> precision.Precision:
     try:
         return precision.known(device) or _timed(device)
     except (DataError, subprocess.SubprocessError, ValueError) as error:
-        reason = last_line(getattr(error, "stderr", None) or str(error))
+        said = getattr(error, "stderr", None)  # bytes where the time was over
+        reason = last_line(said if said and isinstance(said, str) else str(error))
         raise SweepError(
             f"{sweep.source}: precision: auto: cannot time this machine ({reason}); give "
             "precision: float32 or bfloat16"

@@ -15,7 +15,7 @@ import torch
 from ray import tune
 
 from models import fits
-from models.config import DECOUPLED, TrialConfig
+from models.config import TrialConfig
 from models.errors import DataError
 from models.network import AnyNetwork, build, decayed
 from models.training import (
@@ -257,7 +257,6 @@ def _summary(job: Job, network: AnyNetwork) -> dict[str, Any]:
         "shapes": ", ".join(_shape(shape) for shape, _ in stages),
         "blocks": counts.pop() if len(counts) == 1 else None,
         "weight_decay": job.trial.gamma,
-        "decoupled": job.trial.recipe in DECOUPLED,
         "parameters": sum(p.numel() for group in decayed(network, job.trial.decay) for p in group),
         "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),

@@ -72,10 +72,8 @@ def _all(results: Results, trials: pd.DataFrame) -> Iterator[PaperTable]:
 
 def _architectures(trials: pd.DataFrame) -> PaperTable:
     names = ["dataset", "layers", "stages", "image", "shapes", "blocks", "classes"]
-    layers = trials.layers.where(
-        trials.layers != "", trials.network
-    )  # of an architecture: its name
-    trials = trials.assign(layers=layers)
+    # An architecture has no type of layers, but a name.
+    trials = trials.assign(layers=trials.layers.where(trials.layers != "", trials.network))
     rows = []
     for key, found in trials[names].drop_duplicates().groupby(names[:3]):
         here = found.iloc[0]
@@ -150,8 +148,23 @@ def _laid_out(
         form = 2 if network == "plain" else 3
     name = f"form_of_table_{form}_{_in_file_name(place['dataset'])}_K{place['stages']}"
     title = paper.TITLES[form].partition(" with ")[0]
+    if not place["layers"]:  # of an architecture
+        title = _named(title, sorted(map(layout.network_name, group.network.unique())))
     title = f"In the form of Table {form}: {title} ({where})"
     return PaperTable(name, title, shown, (), group)
+
+
+def _named(title: str, networks: list[str]) -> str:
+    """A title of the paper with the names of other networks in the place of the paper's two.
+
+    >>> _named("Plain network and ResNet", ["net.py:Net", "torchvision:resnet18"])
+    'net.py:Net and torchvision:resnet18'
+    >>> _named("Shares of a track's length by segment, ResNet", ["net.py:Net"])
+    "Shares of a track's length by segment, net.py:Net"
+    """
+    what, comma, _ = title.rpartition(", ")
+    names = " and ".join(networks) if len(networks) < 3 else f"{len(networks)} networks"
+    return f"{what}{comma}{names}"
 
 
 def _in_file_name(dataset: str) -> str:

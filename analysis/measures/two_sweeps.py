@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.measures.cells import CELL, difference, done, without_collapsed
 from analysis.measures.layout import heading, plural
-from analysis.results import Results, whole_depth
+from analysis.results import EARLIER, Results, whole_depth
 from scoring.schemas import CONFIG
 
 SCORES = ("test_accuracy", "lss", "ots")
@@ -52,11 +52,13 @@ def compare(results: Results, other: Results) -> pd.DataFrame:
 def _by_cell(results: Results, cell: list[str]) -> dict[tuple, pd.DataFrame]:
     """The trials of each cell. Unset fields are empty strings, so that they match each other.
 
-    An unset depth matches that of Table 1, which it stands for.
+    An unset depth matches that of Table 1, which it stands for. Fields that an earlier version did
+    not have match what was usual then.
     """
     trials = without_collapsed(done(results))
     trials = trials.assign(depth=whole_depth(trials))
-    filled = trials.assign(**{name: trials[name].astype("object").fillna("") for name in cell})
+    usual = {name: EARLIER.get(name, "") for name in cell}
+    filled = trials.assign(**{n: trials[n].astype("object").fillna(v) for n, v in usual.items()})
     return dict(iter(filled.groupby(cell)))  # type: ignore[arg-type]
 
 
