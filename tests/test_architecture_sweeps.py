@@ -79,6 +79,20 @@ def test_arguments_advance_together_and_cells_with_some_are_left_out(place):
     assert len(read(place, text).trials) == 3
 
 
+def test_a_setting_takes_an_argument_out_of_a_group(place):
+    start = "architecture: own_net.py:one\nzip:\n"
+    text = start + "- {model.width: [8, 6], model.drop: [0, 1e-1], gamma: [0, 1]}\n"
+    found = read(place, text, "model.width=4,5").trials
+    assert [(t.arguments["width"], t.arguments["drop"], t.gamma) for t in found] == [
+        (4, 0, 0),
+        (4, 0.1, 1),
+        (5, 0, 0),
+        (5, 0.1, 1),
+    ]
+    alone = read(place, start + "- {model.width: [8, 6]}\n", "model.width=4").trials
+    assert [trial.arguments for trial in alone] == [{"width": 4}]
+
+
 def test_a_changed_file_gives_new_trials_and_a_moved_one_does_not(place):
     (place / "nets").mkdir()
     before = read(place, SWEEP).trials
@@ -99,6 +113,7 @@ def test_a_changed_file_gives_new_trials_and_a_moved_one_does_not(place):
         ("architecture: resnet18", "should be torchvision:NAME, timm:NAME or FILE.py:CALLABLE"),
         ("model.width: 8", "model belongs to an architecture"),
         ("architecture: timm:x\nmodel.width: [[1, 2]]", r"line 2: model\.width\[0\] = \[1, 2\]"),
+        (f"architecture: timm:x\nmodel.width: {2**63}", "line 2: .*integer of 64 bits, or a text"),
         ("architecture: timm:x\nmodel.a-b: 1", "line 2: .*keyword argument, like width"),
         ("architecture: timm:x\nmodel.a: 1\nmodel: {a: 2}", r"line 2: model\.a: model has it"),
         ("architecture: timm:x\nblock_pattern: (", "should be a regular expression"),
@@ -131,6 +146,23 @@ def test_errors_of_a_file_end_a_command_with_status_2_and_one_message(place):
     assert "architecture: " in said
     assert "own_net.py, line 2: AttributeError" in said.replace("\n", " ")
     assert "Traceback" not in said
+
+
+def test_what_a_file_prints_does_not_mix_with_the_output(place, capsys):
+    file = place / "own_net.py"
+    file.write_text(file.read_text() + "print('loaded')\n")
+    check(place, SWEEP)
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "loaded\n")
+
+
+def test_a_run_mends_the_copy_of_a_file(place):
+    request = check(place, SWEEP)
+    code.put(request.root, request.code)
+    (kept,) = Path(request.root, places.CODE).iterdir()
+    kept.write_text("torn")
+    code.put(request.root, request.code)
+    assert kept.read_bytes() == NETS.read_bytes()
 
 
 def test_a_dry_run_says_what_was_found_and_writes_nothing(place):

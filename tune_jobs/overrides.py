@@ -1,6 +1,7 @@
 """Settings of the command line, ``--set field=v1,v2``, which replace fields of a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from models.config import ARGUMENT
@@ -98,6 +99,8 @@ def apply(
         earlier.append(name)
         single = values[0] if len(values) == 1 else values
         if inner:
+            if outer == "model":
+                content, places = _regrouped(content, places, partial(_without_argument, inner))
             old = listed(content.get(outer)) if outer == "evaluations" else content.get(outer)
             content[outer] = (old if isinstance(old, dict) else {}) | {inner: single}
             way: tuple[str, ...] = (outer, inner)
@@ -113,18 +116,34 @@ def _without(
     content: dict[str, Any], places: Places, names: set[str]
 ) -> tuple[dict[str, Any], Places]:
     """Remove a field from the content, also from zip groups, where it advances with others."""
-    content = {key: value for key, value in content.items() if key not in names}
+
+    def left(group: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in group.items() if key not in names}
+
     places = {way: place for way, place in places.items() if not way or way[0] not in names}
+    return _regrouped(left(content), places, left)
+
+
+def _without_argument(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    """A zip group without an argument of the architecture."""
+    model = group.get("model")
+    if not isinstance(model, dict) or name not in model:
+        return dict(group)
+    kept = {key: value for key, value in model.items() if key != name}
+    others = {key: value for key, value in group.items() if key != "model"}
+    return others | ({"model": kept} if kept else {})
+
+
+def _regrouped(
+    content: dict[str, Any], places: Places, left: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> tuple[dict[str, Any], Places]:
+    """Replace each zip group by what is left of it; one of which nothing is left goes."""
     groups = content.get("zip")
-    if isinstance(groups, list) and any(isinstance(g, dict) and names & g.keys() for g in groups):
-        left = [
-            {key: value for key, value in group.items() if key not in names}
-            if isinstance(group, dict)
-            else group
-            for group in groups
-        ]
-        content["zip"] = [
-            group for group, old in zip(left, groups, strict=True) if group or not old
-        ]
-        places = {way: place for way, place in places.items() if way[:1] != ("zip",)}
-    return content, places
+    if not isinstance(groups, list):
+        return content, places
+    found = [left(group) if isinstance(group, dict) else group for group in groups]
+    if found == groups:
+        return content, places
+    kept = [group for group, old in zip(found, groups, strict=True) if group or not old]
+    places = {way: place for way, place in places.items() if way[:1] != ("zip",)}
+    return content | {"zip": kept}, places
