@@ -195,6 +195,18 @@ def test_columns_of_a_trial_are_means_over_its_stages():
     assert curve_summary([]) == {}
 
 
+def test_a_stage_of_one_block_is_in_no_mean_of_factors_beside_longer_ones():
+    long, short = (
+        curve_rows(problems(walk(1)), threads=1),
+        curve_rows(problems(walk(2)[:2], 2), threads=1),
+    )
+    both, alone = curve_summary([*long, *short]), curve_summary(long)
+    for name in ("length_ratio", "block_factor", "speed_factor", "speed_variation"):
+        assert both[f"curve_{name}"] == alone[f"curve_{name}"]
+    assert both["curve_blocks"] == alone["curve_blocks"] + 1
+    assert curve_summary(short)["curve_length_ratio"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("products", [False, True])
 def test_what_a_trial_leaves_is_solved_later_and_then_gone(tmp_path, products):
     root, track = str(tmp_path), wide(walk(5)) if products else walk(5)

@@ -103,7 +103,9 @@ def curve_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         and ``curve_block_ots`` (over the blocks of all stages). Those of single blocks also have
         ``_shuffled``: of displacements shuffled between points. ``curve_blocks`` counts the blocks
         that have not collapsed. Only they are in the means of OTS and polar share, and only stages
-        that have not collapsed; NaN if there are none.
+        that have not collapsed; NaN if there are none. The curve of a stage of a single block is a
+        geodesic by definition: beside longer stages, it is not in the means of the factors and of
+        ``curve_speed_variation``.
     """
     found: dict[str, float] = {}
     for end, name in CURVES.items():
@@ -112,17 +114,19 @@ def curve_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         if not here:
             continue
         found["curve_m"] = here[0]["m"]
-        blocks = [row["ots"] for row in here if row["block"] is not None]
-        means = {"block_ots": _known(blocks)}
+        blocks = [row for row in here if row["block"] is not None]
+        longer = {row["stage"] for row in blocks if row["block"] > 1}
+        lines = [row for row in stages if row["stage"] in longer] or stages
+        means = {"block_ots": _known(row["ots"] for row in blocks)}
         if end == "_shuffled":
             factors = ("block_factor",)
         else:
             factors = FACTORS
-            means["speed_variation"] = [row["speed_variation"] for row in stages]
+            means["speed_variation"] = [row["speed_variation"] for row in lines]
             means["polar_share"] = _known(row["polar_share"] for row in stages)
             found[f"curve_blocks{end}"] = len(means["block_ots"])
         for factor in factors:
-            found[f"curve_{factor}{end}"] = geometric_mean(row[factor] for row in stages)
+            found[f"curve_{factor}{end}"] = geometric_mean(row[factor] for row in lines)
         found |= {f"curve_{n}{end}": sum(v) / len(v) if v else math.nan for n, v in means.items()}
     return found
 
