@@ -257,6 +257,7 @@ def test_the_page_says_what_gamma_is(tmp_path: Path, recipe: str, meaning: str) 
     assert f"γ is {meaning}. K is" in text
     assert ("coupled <code>weight_decay</code>. The penalty as" in text) == (recipe == "adam")
     assert ("decoupled <code>weight_decay</code>, and no" in text) == (recipe == "adamw")
+    assert ("its values cannot be compared with" in text) == (recipe == "adamw")
     found = provenance(page)
     assert found["warm-up, epochs"] == "3"
     assert found["γ is"] in meaning

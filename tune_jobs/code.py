@@ -16,6 +16,7 @@ from tune_jobs.errors import SweepError
 from tune_jobs.explain import Places, at
 
 FIELDS = ("dataset", "architecture")  # of a trial, which can name a callable
+BACK = "put it back, or run the sweep again from its file"
 
 
 def resolve(
@@ -93,8 +94,8 @@ def _kept(root: str, identity: str) -> Code:
     path = places.code(checksum)
     content = storage.read_file(root, path)
     if content is None:
-        raise SweepError(f"{root}/{path}: no such file; it is {name}, put it back")
+        raise SweepError(f"{root}/{path}: no such file; it is {name}, {BACK}")
     code = Code(f"{root}/{path}", name.rpartition(":")[2], bytes(content))
     if code.checksum != checksum:
-        raise SweepError(f"{root}/{path}: has changed; it is {name}, put it back")
+        raise SweepError(f"{root}/{path}: has changed; it is {name}, {BACK}")
     return code
