@@ -247,6 +247,7 @@ def test_status_shows_the_size_without_what_links_lead_to(root, geosweep):
 def test_a_trial_that_is_not_among_the_best_is_excused_from_evaluations(root):
     trials = made_up(root)
     storage.delete(root, places.checkpoint(trials["unevaluated"]))
+    assert folder.inspect(root).weightless == [trials["unevaluated"]]  # killed half-way
     storage.delete(root, places.history(trials["unevaluated"]))
     assert folder.inspect(root).weightless == [trials["unevaluated"]]
     folder.claim(root, sweep.read("demo", ["keep.best=1", "evaluations=noise"]))
