@@ -310,6 +310,7 @@ def test_the_end_of_the_program_interrupts_merging_without_a_word(many, monkeypa
     monkeypatch.setattr(driving, "merge", refused)
     merger = Merger(str(many.root))
     merger.add()
+    assert merger._running is not None
     merger._running.join()
     assert refused.called
     assert capfd.readouterr() == ("", "")
