@@ -268,6 +268,7 @@ def _from_mlflow(
 ) -> Results:
     """Download the Parquet files of all ended trials, and read them like a sweep's folder."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient  # importing it takes seconds
     from mlflow.exceptions import MlflowException
 

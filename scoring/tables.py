@@ -63,8 +63,9 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
 
     Many small files are slow to open. Rows that are in a merged file are taken from there, and
     only the other files are opened; when there are many of those, they are merged, too. On a disk
-    of this machine a merged file is mapped, so a column takes memory only when it is used. The
-    memory belongs to the caller: changing it changes no file, and no other reader sees it.
+    of this machine a merged file is mapped. If it holds all rows, a column takes memory only when
+    it is used; otherwise columns are put together in memory. The memory belongs to the caller:
+    changing it changes no file, and no other reader sees it.
 
     Raises:
         BrokenFiles: a file is not Parquet, or not of this table; the message names it.
@@ -88,7 +89,7 @@ def read_table(root: str, table: str, columns: list[str] | None = None) -> pa.Ta
                 raise
             remove(root, error.path)
             known = [piece for piece in known if piece.path != error.path]
-        except FileNotFoundError:  # another process has merged again
+        except OSError:  # another process has merged again, or a store did not answer
             now, known = marks(root, table), pieces(root, table)
     return _together(root, table, now, [], wanted)
 

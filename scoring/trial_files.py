@@ -53,9 +53,9 @@ def marks(root: str, table: str) -> dict[str, str]:
     now, found = time.time(), {}
     for info in infos(root, table_folder(table)):
         if info.base_name.endswith(".parquet"):
-            age = now - info.mtime_ns / 1e9
-            young = age < (TICK if info.mtime_ns % 10**9 else SETTLED)
-            found[info.base_name] = "" if young else f"{info.size} {info.mtime_ns}"
+            changed = info.mtime_ns or 0  # folders in an object store have no time
+            young = now - changed / 1e9 < (TICK if changed % 10**9 else SETTLED)
+            found[info.base_name] = "" if young else f"{info.size} {changed}"
     return found
 
 

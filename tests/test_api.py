@@ -124,6 +124,20 @@ def test_a_folder_with_many_sweeps_has_a_line_for_each(here, geosweep):
     assert standing.below(str(here / "runs/one")) == []
 
 
+def test_a_folder_that_cannot_be_read_is_no_sweep(here, monkeypatch):
+    folder.claim(str(here / "runs/one"), sweep.read("demo"))
+    (here / "runs/private").mkdir()
+    read = storage.read_file
+
+    def refused(root, path):
+        if root.endswith("private"):
+            raise PermissionError(13, "Permission denied")
+        return read(root, path)
+
+    monkeypatch.setattr(storage, "read_file", refused)
+    assert standing.below(str(here / "runs")) == [str(here / "runs/one")]
+
+
 def test_a_live_table_in_a_notebook_is_text():
     table = Table()
     table.add_column("trial")

@@ -189,7 +189,7 @@ def test_what_nothing_needs_is_the_default_and_a_report_may_be_writing(root, geo
         os.utime(Path(root, place, hidden), (old, old))
     code, out = geosweep("clean", "out", "--yes")
     assert code == 0
-    assert "files that nothing needs      4  20 bytes" in out
+    assert "files that nothing needs      4  20 bytes  damaged files, or files of others, in" in out
     assert "--checkpoints would free 3.5 kB: weights of finished trials" in out
     left = disk.sizes(root)
     assert {f"{places.REPORT}/{hidden}", f"{places.ARTIFACTS}/{hidden}", "notes.txt"} <= set(left)
@@ -247,6 +247,7 @@ def test_status_shows_the_size_without_what_links_lead_to(root, geosweep):
 def test_a_trial_that_is_not_among_the_best_is_excused_from_evaluations(root):
     trials = made_up(root)
     storage.delete(root, places.checkpoint(trials["unevaluated"]))
+    assert folder.inspect(root).weightless == [trials["unevaluated"]]  # killed half-way
     storage.delete(root, places.history(trials["unevaluated"]))
     assert folder.inspect(root).weightless == [trials["unevaluated"]]
     folder.claim(root, sweep.read("demo", ["keep.best=1", "evaluations=noise"]))

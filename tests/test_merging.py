@@ -289,6 +289,33 @@ def test_merging_deletes_nothing_of_the_users(tmp_path):
     assert (tmp_path / "results" / TABLE).read_text() == "mine"
 
 
+def test_where_a_store_does_not_answer_for_a_merged_file_the_files_are_read(many, monkeypatch):
+    merge(str(many.root), TABLE, finish=True)
+    refused = mock.Mock(side_effect=OSError("AWS Error SLOW_DOWN"))
+    monkeypatch.setattr(pieces.Piece, "columns", refused)
+    many.check()
+    assert refused.called
+    assert len(many.merged()) == 1
+
+
+def test_a_folder_in_an_object_store_has_no_time_and_is_no_file_that_changed(monkeypatch):
+    folder = mock.Mock(base_name="notes.parquet", size=None, mtime_ns=None)
+    monkeypatch.setattr(trial_files, "infos", lambda *where: [folder])
+    assert trial_files.marks("s3://bucket/runs", TABLE) == {"notes.parquet": "None 0"}
+
+
+def test_the_end_of_the_program_interrupts_merging_without_a_word(many, monkeypatch, capfd):
+    refused = mock.Mock(side_effect=RuntimeError("cannot schedule new futures after shutdown"))
+    monkeypatch.setattr(driving, "FEWEST", 1)
+    monkeypatch.setattr(driving, "merge", refused)
+    merger = Merger(str(many.root))
+    merger.add()
+    assert merger._running is not None
+    merger._running.join()
+    assert refused.called
+    assert capfd.readouterr() == ("", "")
+
+
 def test_where_nothing_can_be_written_the_files_are_read(many, monkeypatch):
     def refused(*where):
         raise PermissionError(13, "Permission denied")

@@ -104,6 +104,7 @@ def status(directory: str | os.PathLike[str]) -> Status:
         SweepError: there is no sweep in the folder.
         scoring.storage.StoreError: a file in the folder is damaged or foreign.
     """
+    surroundings.prepare()
     return standing.status(folder.absolute(os.fspath(directory)))
 
 

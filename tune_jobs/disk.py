@@ -3,8 +3,9 @@
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from stat import S_ISREG
 
 from pyarrow.fs import FileType
 
@@ -32,20 +33,31 @@ class Part:
 def sizes(root: str) -> dict[str, tuple[int, float]]:
     """Size in bytes and time of the last change of every file in a folder, by its path there.
 
-    Links count as nothing.
+    Links count as nothing, and so does what cannot be read.
     """
-    local = storage.is_local(root) and storage.open_folder(root)[1]
+    if storage.is_local(root):
+        return dict(_on_disk(storage.open_folder(root)[1]))
     found, folders = {}, [""]
     for folder in folders:  # grows while it is read
         for info in storage.infos(root, folder, hidden=True):
             path = f"{folder}/{info.base_name}".lstrip("/")
-            if local and os.path.islink(os.path.join(local, path)):
-                continue
             if info.type == FileType.Directory:
                 folders.append(path)
             elif info.type == FileType.File:
                 found[path] = (info.size, (info.mtime_ns or 0) / 1e9)
     return found
+
+
+def _on_disk(base: str) -> Iterator[tuple[str, tuple[int, float]]]:
+    for folder, _, names in os.walk(base):
+        for name in names:
+            try:
+                info = os.lstat(os.path.join(folder, name))
+            except OSError:  # it was deleted meanwhile
+                continue
+            if S_ISREG(info.st_mode):
+                path = f"{folder.removeprefix(base)}/{name}".lstrip("/")
+                yield path, (info.st_size, info.st_mtime)
 
 
 def checkpoints(state: State, there: Mapping[str, tuple[int, float]]) -> Part:
@@ -83,7 +95,9 @@ def leftover(state: State, there: Mapping[str, tuple[int, float]]) -> Part:
         inside = path.partition("/")[0] in (*paths, *places.FREE)
         if not inside and changed < old and TEMPORARY.fullmatch(path.rpartition("/")[2]):
             paths.append(path)
-    return _part("files that nothing needs", state.root, paths, there, "")
+    aside = sum(path.startswith(f"{places.ASIDE}/") for path in there)
+    lost = f"damaged files, or files of others, in {places.ASIDE}/: {aside}" if aside else ""
+    return _part("files that nothing needs", state.root, paths, there, lost)
 
 
 def _part(

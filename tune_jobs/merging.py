@@ -32,7 +32,7 @@ class Merger:
         if is_due(self._new, self._ended) and not busy:
             self._new = 0
             # A daemon, because whoever is killed while merging leaves nothing wrong behind.
-            self._running = Thread(target=merge_all, args=(self._root,), daemon=True)
+            self._running = Thread(target=_merge_beside, args=(self._root,), daemon=True)
             self._running.start()
 
     def finish(self) -> None:
@@ -45,6 +45,14 @@ class Merger:
 def is_due(new: int, ended: int) -> bool:
     """Whether it is time to merge new trials, of so many that have ended."""
     return new >= max(FEWEST, ended // SHARE)
+
+
+def _merge_beside(root: str) -> None:
+    """Merge every table, in a thread that the end of the program may meet half-way."""
+    try:
+        merge_all(root)
+    except RuntimeError:
+        return  # Python is ending, and its pools of threads take no more work
 
 
 def merge_all(root: str, finish: bool = False) -> None:

@@ -52,17 +52,23 @@ def is_there(uri: str) -> bool:
     return not uri.startswith(SQLITE) or Path(unquote(uri.removeprefix(SQLITE))).exists()
 
 
+def opt_out() -> None:
+    """Opt out of the usage statistics that MLflow and other packages send.
+
+    Call this before MLflow is imported, because it reads these variables then.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+
+
 def open_client(root: str, say: Callable[[str], None] = lambda line: None) -> Any:
     """Open MLflow's client for a sweep, with a database that points at the sweep's folder.
-
-    Opts out of the usage statistics that MLflow and other packages send.
 
     Args:
         root: the sweep's folder.
         say: called with a line about a database that was set aside.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
+    opt_out()
     from mlflow.tracking import MlflowClient
 
     uri, folder = tracking_uri(root), here(root)
@@ -90,6 +96,7 @@ def prepare(root: str) -> None:
     Raises:
         Exception: whatever MLflow raises; :func:`open_client` raises it again.
     """
+    opt_out()
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     if not is_there(tracking_uri(root)):

@@ -27,7 +27,7 @@ LOCK = "in-use"
 LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 characters at most
 SLOW = "timed out during startup"  # Ray gives up after 30 s, too soon for a busy machine: retry
 ATTEMPTS = 3
-LEAN = {  # Ray here starts a process when it is needed, not one for each core at once
+LEAN = {  # defaults: Ray here starts a process when it is needed, not one for each core at once
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",
 }
@@ -126,13 +126,12 @@ def _start(address: str | None, here: bool, folder: str) -> None:
 
     empty = Path(folder, "empty")
     empty.mkdir()
-    torch = {
-        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", f"{folder}/torch")
-    }
+    defaults = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch"} | (LEAN if here else {})
+    chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
     for attempt in range(ATTEMPTS):
         try:
             # Ray puts the current folder first on every worker's import path.
-            with chdir(empty), _environment(environment() | torch | (LEAN if here else {})):
+            with chdir(empty), _environment(environment() | chosen):
                 ray.init(
                     address="local" if here else address,  # None would join any running cluster
                     include_dashboard=False if here else None,

@@ -210,7 +210,9 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         some = best_of(request.sweep.keep)  # of the best trials only
         if state.unreachable and not (some or state.unevaluated or state.scoring):
             told = "; ".join(state.unreachable)
-            raise SweepError(f"{root}: no weights were kept (keep: none): {told}")
+            raise SweepError(
+                f"{root}: no weights were kept (keep: none, or geosweep clean): {told}"
+            )
         folder.request_evaluations(root, wanted)
         if state.unevaluated or state.scoring:
             state = replace(state, missing=[], begun=[], to_suggest=0)

@@ -113,14 +113,20 @@ def below(parent: str) -> list[str]:
     It is also empty for a folder that cannot be read; :func:`status` says why.
     """
     try:
-        if storage.read_file(parent, places.SWEEP) is not None:
-            return []
-        found = storage.infos(parent, "")
+        found = [] if _is_sweep(parent) else storage.infos(parent, "")
     except (OSError, storage.StoreError):
         return []
     names = sorted(info.base_name for info in found if info.type == FileType.Directory)
-    folders = [storage.subfolder(parent, name) for name in names]
-    return [each for each in folders if storage.read_file(each, places.SWEEP) is not None]
+    return [each for name in names if _is_sweep(each := storage.subfolder(parent, name))]
+
+
+def _is_sweep(folder_: str) -> bool:
+    try:
+        return storage.read_file(folder_, places.SWEEP) is not None
+    except OSError:  # it cannot be read
+        return False
+    except storage.Damaged:  # :func:`status` says what is wrong
+        return True
 
 
 def in_words(found: Status) -> str:

@@ -28,6 +28,7 @@ from tune_jobs.mlflow_store import (
     here,
     is_there,
     open_client,
+    opt_out,
     tracking_uri,
 )
 
@@ -68,6 +69,7 @@ TAGS = (  # scores beside the metrics, and their baselines: OTS 1/m, LSS sqrt(n)
 
 def load_mlflow() -> None:
     """Import MLflow ahead of time, because the import takes seconds."""
+    opt_out()
     import mlflow.tracking  # noqa: F401
 
 

@@ -72,8 +72,8 @@ def _all(results: Results, trials: pd.DataFrame) -> Iterator[PaperTable]:
 
 def _architectures(trials: pd.DataFrame) -> PaperTable:
     names = ["dataset", "layers", "stages", "image", "shapes", "blocks", "classes"]
-    # An architecture has no type of layers, but a name.
-    trials = trials.assign(layers=trials.layers.where(trials.layers != "", trials.network))
+    own = trials.layers != ""  # an architecture has its name instead
+    trials = trials.assign(layers=trials.layers.where(own, trials.network))
     rows = []
     for key, found in trials[names].drop_duplicates().groupby(names[:3]):
         here = found.iloc[0]

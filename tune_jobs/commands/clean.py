@@ -33,8 +33,8 @@ def clean(
         bool,
         typer.Option(
             "--leftover",
-            help="What nothing needs: damaged files that were set aside, temporary files, copies "
-            "of data sets for the nodes of a cluster. The default.",
+            help="What nothing needs: what was set aside (damaged files, and files of others); "
+            "temporary files; copies of data sets for the nodes of a cluster. The default.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking, in a script.")] = False,

@@ -84,7 +84,7 @@ def _overview(sweeps: list[str]) -> Table:
     for root in sweeps:
         try:
             found = status_of(root)
-        except (SweepError, storage.StoreError) as error:
+        except (SweepError, storage.StoreError, OSError) as error:
             table.add_row(folder.shown(root), "", "", "", one_line(str(error)))
             continue
         done, failed = found.counts["done"], len(found.errors)
