@@ -332,10 +332,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def check_custom(network: Custom) -> None:
+def check_custom(network: Custom, precision: str) -> None:
     """Check that a network can be trained: every weight has a part in the loss.
 
     The network should not be used afterwards, as its running statistics have changed.
+
+    Args:
+        network: on the CPU.
+        precision: of the trial.
 
     Raises:
         CodeError: it fails in training mode, or some weights would never change.
@@ -343,11 +347,12 @@ def check_custom(network: Custom) -> None:
     name = type(network.model).__name__
     network.train()
     try:
-        logits = network(torch.randn(4, *network.image))
-        cross_entropy(logits, torch.zeros(4, dtype=torch.int64)).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = network(torch.randn(4, *network.image))
+        cross_entropy(logits.float(), torch.zeros(4, dtype=torch.int64)).backward()
     except Exception as error:  # whatever a model raises
         raise CodeError(
-            f"{name} fails in training: {type(error).__name__}: {first_line(error)}"
+            f"{name} fails in training in {precision}: {type(error).__name__}: {first_line(error)}"
         ) from error
     idle = [n for n, p in network.model.named_parameters() if p.requires_grad and p.grad is None]
     if idle:

@@ -269,7 +269,14 @@ def test_a_callable_that_makes_no_classifier_is_refused(name, message):
 
 def test_a_weight_without_a_part_in_the_loss_is_named():
     with pytest.raises(CodeError, match=r"Net: more\.weight has no part in the loss \(2 such"):
-        check_custom(build_custom(config("idle"), DIGITS, 10))
+        check_custom(build_custom(config("idle"), DIGITS, 10), "float32")
+
+
+def test_a_network_is_tried_in_the_precision_of_its_trial():
+    network = build_custom(config("exact"), DIGITS, 10)
+    check_custom(network, "float32")
+    with pytest.raises(CodeError, match="Copying fails in training in bfloat16: RuntimeError"):
+        check_custom(network, "bfloat16")
 
 
 def test_blocks_that_return_what_is_added_are_refused_with_the_field_that_names_others():

@@ -17,7 +17,7 @@ from scoring.probing.follower import Follower
 
 PATTERN = "block_pattern"  # the field that names blocks
 BRANCHES = "pass branches=True with their names or type"  # what only the probe can do
-POINTS = 3  # random images that are sent through
+POINTS = 7  # random images that are sent through; few networks have so many tokens
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def check(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Foun
     assert isinstance(network, Custom)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        check_custom(network)
+        check_custom(network, trial.precision)
     return find(trial, image, classes)
 
 

@@ -43,7 +43,10 @@ def check(
         from tune_jobs import blocks  # loads torch
 
         data = loaded[trial.dataset]
-        kind = (trial.architecture, trial.model, trial.block_pattern, data.image, data.classes)
+        kind = (
+            *(trial.architecture, trial.model, trial.block_pattern, trial.precision),
+            *(data.image, data.classes),
+        )
         if kind not in known:
             try:
                 with redirect_stdout(sys.stderr):

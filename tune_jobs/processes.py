@@ -71,6 +71,8 @@ def be_quiet() -> None:
         os.environ.setdefault(name, value)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own handler
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
+    # MLflow raises the errors of its database and also prints them with their tracebacks.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # In a notebook, Ray and tqdm each ask for widgets, which nothing here needs.
     logging.getLogger("ray.widgets").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "IProgress not found")

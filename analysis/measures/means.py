@@ -15,19 +15,24 @@ def student(values: np.ndarray, limit: float = 0, scale: float | None = None) ->
     """Mean of some numbers with Student's interval, and the two-sided p of a limit as the truth.
 
     Args:
-        values: finite numbers of shape (n,), n > 0.
+        values: numbers of shape (n,), n > 0.
         limit: the mean under the null hypothesis.
         scale: size of the numbers that these are differences of; by default their own size. Values
             that differ by no more than rounding at this size count as constant.
 
     Returns:
-        The mean, the half-width of its 95% interval, and p. The last two are NaN if n = 1 or if the
-        values are constant.
+        The mean, the half-width of its 95% interval, and p. The last two are NaN if n = 1, or if the
+        values are constant or not all finite.
 
     >>> student(np.array([1.0, 1.0, 1.0]))
     (1.0, nan, nan)
+    >>> student(np.array([1.0, np.inf]))
+    (inf, nan, nan)
     """
-    mean = float(values.mean())
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        mean = float(values.mean())
+    if not np.isfinite(mean):
+        return mean, np.nan, np.nan
     size = float(abs(values).max()) if scale is None else scale
     if np.ptp(values) <= CONSTANT * size:  # also if there is only one
         return mean, np.nan, np.nan
@@ -39,18 +44,23 @@ def welch(x: np.ndarray, y: np.ndarray, least: float = 0) -> Tested:
     """Mean of y minus mean of x with Welch's interval, and the two-sided p of ``least``.
 
     Args:
-        x: finite numbers of shape (n,), n > 0.
-        y: finite numbers of shape (k,), k > 0.
+        x: numbers of shape (n,), n > 0.
+        y: numbers of shape (k,), k > 0.
         least: the difference under the null hypothesis.
 
     Returns:
         The difference, the half-width of its 95% interval, and p. The last two are NaN if a side
-        has one number, or if both sides are constant.
+        has one number or one that is not finite, or if both sides are constant.
 
     >>> welch(np.array([1.0, 2.0, 3.0]), np.array([4.0]))
     (2.0, nan, nan)
+    >>> welch(np.array([1.0, np.inf]), np.array([4.0, np.inf]))
+    (nan, nan, nan)
     """
-    change = float(y.mean() - x.mean())
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        change = float(y.mean() - x.mean())
+    if not np.isfinite(change):
+        return change, np.nan, np.nan
     constant = np.ptp(x) + np.ptp(y) <= CONSTANT * max(abs(x).max(), abs(y).max())
     if constant or min(len(x), len(y)) < 2:
         return change, np.nan, np.nan
@@ -69,11 +79,12 @@ def over_seeds(trials: pd.DataFrame, column: str) -> tuple[float, float]:
 
     Args:
         trials: with ``seed``; cells of a sweep, each with the same seeds.
-        column: finite numbers.
+        column: numbers.
 
     Returns:
-        The mean, and the half-width: NaN with one seed, if all seeds give the same, or if seeds
-        have different numbers of trials, because then their means are of different cells.
+        The mean, and the half-width: NaN with one seed, if all seeds give the same or one gives no
+        finite number, or if seeds have different numbers of trials, because then their means are
+        of different cells.
 
     >>> frame = pd.DataFrame({"seed": [0, 0, 1, 1], "x": [1.0, 2.0, 2.0, 3.0]})
     >>> [round(number, 2) for number in over_seeds(frame, "x")]
