@@ -21,8 +21,8 @@ def student(values: np.ndarray, limit: float = 0, scale: float | None = None) ->
             that differ by no more than rounding at this size count as constant.
 
     Returns:
-        The mean, the half-width of its 95% interval, and p. The last two are NaN if n = 1, or if the
-        values are constant or not all finite.
+        The mean, the half-width of its 95% interval, and p. The last two are NaN if n = 1, or if
+        the values are constant or not all finite.
 
     >>> student(np.array([1.0, 1.0, 1.0]))
     (1.0, nan, nan)
