@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.report import commit
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.precision import Precision
@@ -162,18 +163,13 @@ def main() -> None:
         network, stages, part = what.split()
         ratio = spent / least[what, ROOT]
         lines.append(
-            f"| {network} | {stages} | {part} | {_commit(checkout)} | {spent:.3f} | {ratio:.2f} "
+            f"| {network} | {stages} | {part} | {commit(checkout)} | {spent:.3f} | {ratio:.2f} "
             f"| {machine} | {versions} |"
         )
     text = "\n".join(lines)
     print(text)
     with RESULTS.open("a") as file:
         file.write(f"{text}\n")
-
-
-def _commit(checkout: Path) -> str:
-    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.report import commit
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SWEEP = """
@@ -111,16 +113,11 @@ def main() -> None:
     )
     for checkout in checkouts:
         numbers = " | ".join(f"{least[checkout, what]:.1f}" for what in WHAT)
-        lines.append(f"| {_commit(checkout)} | {numbers} | {machine} | {versions} |")
+        lines.append(f"| {commit(checkout)} | {numbers} | {machine} | {versions} |")
     text = "\n".join(lines)
     print(text)
     with RESULTS.open("a") as file:
         file.write(f"{text}\n")
-
-
-def _commit(checkout: Path) -> str:
-    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
 
 
 if __name__ == "__main__":

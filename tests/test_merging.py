@@ -167,8 +167,8 @@ def test_a_process_killed_at_any_moment_loses_and_doubles_nothing(many):
     for milliseconds in range(0, 60, 12):
         command = [sys.executable, "-c", code, str(many.root)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+            assert process.stdout
+            assert process.stdout.readline() == b"\n"
             time.sleep(milliseconds / 1000)
             process.kill()
         assert read_table(str(many.root), TABLE).to_pylist() == before
@@ -310,8 +310,7 @@ def test_the_end_of_the_program_interrupts_merging_without_a_word(many, monkeypa
     monkeypatch.setattr(driving, "merge", refused)
     merger = Merger(str(many.root))
     merger.add()
-    assert merger._running is not None
-    merger._running.join()
+    merger.finish()
     assert refused.called
     assert capfd.readouterr() == ("", "")
 

@@ -36,14 +36,14 @@ pytestmark = [
 
 SWEEP = """
 dataset: digits
-layers: fully_connected
-network: [plain, resnet]
+architecture: [own_net.py:one, own_net.py:two]
 gamma: [0, 1e-3]
 epochs: 100
 points: 60
 epoch_points: 40
-"""
-SECOND = "dataset: digits\narchitecture: own_net.py:one\nepochs: 1\npoints: 60\n"
+"""  # networks from a Python file that is sent along
+SECOND = "dataset: digits\narchitecture: torchvision:resnet34\nepochs: 1\npoints: 60\n"
+STOPPED = "dataset: digits\nlayers: fully_connected\nepochs: 100000\npoints: 60\n"
 SCORES = ["lss", "lsr", "ots", "gap", "train_loss", "test_loss", "test_accuracy"]
 
 
@@ -239,12 +239,13 @@ def test_a_second_sweep_queues_and_says_behind_which(cluster, swept):
     first, second = (cluster.histories(name).values() for name in ("sweep", "second"))
     ended = max(history["epochs"][-1]["finished_at"] for history in first)
     assert ended < min(history["summary"]["started_at"] for history in second)
-    # Its network comes from a Python file that was sent along.
-    assert [h["summary"]["network"].partition("#")[0] for h in second] == ["own_net.py:one"]
+    assert [h["summary"]["network"] for h in second] == ["torchvision:resnet34"]
+    networks = {h["summary"]["network"].partition("#")[0] for h in first}
+    assert networks == {"own_net.py:one", "own_net.py:two"}
 
 
 def test_a_stopped_sweep_keeps_its_epochs(cluster, swept):
-    cluster.submit("stopped", f"{SECOND}epochs: 100000\n".replace("epochs: 1\n", ""))
+    cluster.submit("stopped", STOPPED)
     wait(lambda: cluster.histories("stopped"), 120)
     assert "submit it again to continue" in cluster.geosweep("stop", "stopped")
     assert "1 begun, go on from a checkpoint" in cluster.geosweep("status", "stopped")
