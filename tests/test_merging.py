@@ -310,7 +310,8 @@ def test_the_end_of_the_program_interrupts_merging_without_a_word(many, monkeypa
     monkeypatch.setattr(driving, "merge", refused)
     merger = Merger(str(many.root))
     merger.add()
-    assert (thread := merger._running)
+    thread = merger._running
+    assert thread
     thread.join()
     assert refused.called
     assert capfd.readouterr() == ("", "")
