@@ -121,6 +121,7 @@ class TrackProbe:
         self._result = None
         self._copies = dict(map(self._copy, self._null))
         self._others: dict[str, Follower] = {}
+        self._settled: list[Any] = []  # normalisations that saw data here first
         self._call: Any = None  # arguments of the running call, for the nulls
         self._main = Follower(self.model, self._groups, self._named, **self._settings)
         self._stance = None
@@ -147,6 +148,8 @@ class TrackProbe:
             handle.remove()
         for follower in (main, *others.values()):
             follower.stop()
+        for norm in self._settled:
+            norm.reset_running_stats()
         if self._stance is not None:
             self._stance.__exit__(kind, error, trace)
         self._main, self._others, self._copies, self._call = None, {}, {}, None
@@ -172,6 +175,11 @@ class TrackProbe:
             if name not in self._others:
                 if name == "shuffle":
                     nulls.shuffle(model, [stage.calls for stage in main.stages()])
+                elif nulls.unsettled(model) and not (
+                    self.model.training or nulls.unsettled(self.model)
+                ):
+                    own = nulls.own_inputs((args, kwargs))
+                    self._settled += nulls.settle(model, *own)
                 self._others[name] = Follower(model, main.groups, True, **self._settings)
                 self._others[name].start()
             model.train(self.model.training)

@@ -1,5 +1,6 @@
 """The probe for any torch module: tokens, the choice of blocks, baselines and results."""
 
+import copy
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from scoring.line_shape import line_shape_score
 from scoring.probe import TrackProbe
 from scoring.probing.blocks import candidates
-from scoring.probing.errors import ProbeError
+from scoring.probing.errors import ProbeError, ProbeWarning
 from scoring.probing.nulls import reinitialised
 from scoring.probing.values import padding
 
@@ -252,6 +253,46 @@ def test_each_null_is_measured_on_the_same_batches():
     assert_allclose(row["lss_reinit"], wanted.score.mean())
     assert row["lss_shuffle"] not in (row["lss"], row["lss_reinit"])
     assert_allclose(row["lss_random"], 2.0)
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return x + self.layer(self.norm(x).relu())
+
+
+def seen(model, x):
+    """The model after its normalisations have seen a batch, in evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.momentum = None
+    model.train()(x)
+    return model.eval()
+
+
+def test_normalisations_of_a_baseline_see_the_first_batch_if_those_of_the_model_saw_data():
+    batches = images() * 3 + 2, images(3)
+    model = Chain(Normed(), Normed(), Normed()).eval()
+    fresh = Chain(Normed(), Normed(), Normed()).eval()
+    wanted = wanted_of(reinitialised(model), *batches).score  # of normalisations that saw nothing
+    untrained = probed(model, *batches, null="reinit")
+    assert_array_equal(untrained.nulls["reinit"][0].points.score, wanted)
+
+    seen(model, images())
+    result = probed(model, *batches, null=["reinit", fresh])
+    for name, again in (("reinit", reinitialised(model)), ("null", copy.deepcopy(fresh))):
+        wanted = wanted_of(seen(again, batches[0]), *batches).score
+        assert_allclose(result.nulls[name][0].points.score, wanted, rtol=1e-6)
+    for module in fresh.modules():
+        if isinstance(module, nn.BatchNorm1d):  # the user's own model is as it was
+            assert_array_equal(module.running_mean, torch.zeros(WIDTH))
+            assert module.momentum == 0.1
+            assert not module.num_batches_tracked
+    with pytest.warns(ProbeWarning, match="keep mean 0 and variance 1: Expected more than 1"):
+        probed(model, batches[0][:1], null="reinit")
 
 
 def test_batches_may_run_with_gradients_without_and_in_inference_mode():

@@ -1,14 +1,16 @@
 """Copies of a model that a probe compares it with: with new weights, or with blocks shuffled."""
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
-from scoring.probing.errors import ProbeError
+from scoring.probing.errors import ProbeError, ProbeWarning
 
 SEED = 0  # of new weights and of the order of shuffled blocks
 
@@ -81,6 +83,46 @@ def shuffle(model: nn.Module, stages: Sequence[Sequence[str]]) -> None:
         for name, place in zip(names, order.tolist(), strict=True):
             parent, _, last = name.rpartition(".")
             model.get_submodule(parent)._modules[last] = blocks[place]
+
+
+def unsettled(model: nn.Module) -> list[_BatchNorm]:
+    """The batch normalisations whose running statistics, mean 0 and variance 1, are of no data."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [
+        norm
+        for norm in norms
+        if norm.running_mean is not None
+        and norm.running_var is not None
+        and not norm.running_mean.any()
+        and bool((norm.running_var == 1).all())
+    ]
+
+
+@torch.no_grad()
+def settle(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[_BatchNorm]:
+    """Give new batch normalisations the statistics of a batch; returns those that were new.
+
+    Without them, a network with new weights differs in evaluation mode from the one that would be
+    trained, and is no baseline for it. ``reset_running_stats`` undoes it.
+    """
+    norms = unsettled(model)
+    momenta = [norm.momentum for norm in norms]
+    if norms:
+        model.eval()  # no dropout
+        for norm in norms:
+            norm.train()
+            norm.momentum = None  # the plain mean over batches
+        try:
+            model(*args, **kwargs)
+        except ValueError as error:  # one value for a channel has no variance
+            warnings.warn(
+                f"null: normalisations of the baseline keep mean 0 and variance 1: {error}",
+                ProbeWarning,
+                stacklevel=2,
+            )
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return norms
 
 
 def own_inputs(value: Any) -> Any:
