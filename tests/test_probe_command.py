@@ -146,6 +146,16 @@ def test_weights_of_a_wrapper_or_of_an_old_version_of_torch_are_taken(tmp_path):
     assert wrapper.module.weight.tolist() == [3.0, 4.0]
 
 
+def test_the_checkpoint_of_a_sweep_over_an_architecture_can_be_probed(tmp_path):
+    from tune_jobs.probing.model import _fill
+
+    state = {"model.weight": torch.tensor([[3.0]]), "model.bias": torch.tensor([4.0])}
+    torch.save({"epoch": 2, "network": state}, tmp_path / "w.pt")
+    model = torch.nn.Linear(1, 1)
+    _fill(model, str(tmp_path / "w.pt"), "--weights")
+    assert (model.weight.item(), model.bias.item()) == (3, 4)
+
+
 def test_two_checkpoints_stand_side_by_side_with_figures(place, geosweep):
     status, said = geosweep(
         *("probe", "net.py:build", "--weights", "a.pt", "--compare", "b.pt"),
@@ -211,7 +221,7 @@ def test_the_users_folder_is_not_searched_for_modules(place, geosweep, undrawn):
         (["net.py:number", "--data", "points.npz"], "returns int; should return a torch.nn.Module"),
         (["net.py:fails", "--data", "points.npz"], "net.py:fails: KeyError: 'no such key'"),
         (["net.py:plain", "--data", "points.npz"], "Linear x 2: 1, 3"),
-        (["net.py:build", "--data", "nowhere.npz"], "--data nowhere.npz: cannot be read as .npz"),
+        (["net.py:build", "--data", "nowhere.npz"], "--data nowhere.npz: no such file"),
         (["net.py:build", "--data", "other.npz"], "it has no array x_test, x or images"),
         (["net.py:build", "--data", "labels.npz"], "x is int64 (3,); should be uint8"),
         (["net.py:build", "--data", "wide.npz"], "the model fails on points of shape (4, 5)"),

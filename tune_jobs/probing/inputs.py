@@ -37,6 +37,8 @@ def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
             x = archive[name][:points]
     except SweepError:
         raise
+    except FileNotFoundError as error:
+        raise SweepError(f"{what}: no such file") from error
     except Exception as error:  # NumPy and zipfile raise many kinds
         raise SweepError(f"{what}: cannot be read as .npz: {first_line(error)}") from error
     if x.dtype == np.uint8 and x.ndim in (3, 4):

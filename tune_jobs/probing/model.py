@@ -113,14 +113,14 @@ def _fill(model: nn.Module, file: str, option: str) -> None:
     if not Path(file).is_file():
         raise SweepError(f"{what}: no such file")
     state = _made(what, lambda: _state(file))
-    for name in ("state_dict", "model_state_dict", "model"):
+    for name in ("state_dict", "model_state_dict", "model", "network"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
             break
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SweepError(f"{what}: should hold a state dict, names with tensors")
     own = model.state_dict()
-    for start in ("_orig_mod.", "module."):
+    for start in ("_orig_mod.", "module.", "model."):  # the last is that of a sweep's checkpoint
         if all(name.startswith(start) for name in state) and not any(map(own.__contains__, state)):
             state = {name.removeprefix(start): value for name, value in state.items()}
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
