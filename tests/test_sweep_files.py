@@ -283,6 +283,15 @@ def test_a_setting_is_named_where_it_is_wrong(sweep_of):
 # Bounds
 
 
+def test_fields_that_do_not_fit_together_are_named_where_one_of_them_stands(sweep_of):
+    said = refusal(sweep_of, "dataset: digits\nepochs: 2\nwarmup: 2\n")
+    assert "line 3: warmup = 2 should be below epochs = 2" in said
+    said = refusal(sweep_of, "dataset: digits\nlayers: fully_connected\nK: 2\n")
+    assert "line 3: K = 2 needs layers: convolutional" in said
+    said = refusal(sweep_of, "dataset: digits\nepochs: 2\n", "warmup=2")
+    assert "--set warmup=2: warmup = 2 should be below" in said
+
+
 def number_fields():
     for model in (
         *(TrialConfig, sweep.Resources, sweep.SweepFile, search.Span, search.Search, search.Asha),

@@ -90,6 +90,10 @@ def _line(
     if kind == "too_long":
         limits = problem["ctx"]
         text = f"is {limits['actual_length']} long; should be at most {limits['max_length']} long"
+    if not way:  # about fields together: the message begins with one of them
+        word = text.partition(" ")[0]
+        same = [word, aliases.get(word, word), *(a for a, full in aliases.items() if full == word)]
+        start = at(source, places, next((name for name in same if (name,) in places), word))
     if given is None:
         text += "; leave the line out for the default"
     elif isinstance(given, str):
