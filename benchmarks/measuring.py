@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import commit
+from benchmarks.training import report
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.precision import Precision
@@ -166,10 +167,7 @@ def main() -> None:
             f"| {network} | {stages} | {part} | {commit(checkout)} | {spent:.3f} | {ratio:.2f} "
             f"| {machine} | {versions} |"
         )
-    text = "\n".join(lines)
-    print(text)
-    with RESULTS.open("a") as file:
-        file.write(f"{text}\n")
+    report(lines)
 
 
 if __name__ == "__main__":

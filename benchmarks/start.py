@@ -25,9 +25,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks.report import commit
+from benchmarks.training import machine, report
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SWEEP = """
 dataset: digits
 layers: fully_connected
@@ -107,17 +107,13 @@ def main() -> None:
         f"| commit | {' | '.join(WHAT)} | machine | versions |",
         "|" + " --- |" * (len(WHAT) + 3),
     ]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
     versions = (
         f"Python {platform.python_version()}, Ray {version('ray')}, MLflow {version('mlflow')}"
     )
     for checkout in checkouts:
         numbers = " | ".join(f"{least[checkout, what]:.1f}" for what in WHAT)
-        lines.append(f"| {commit(checkout)} | {numbers} | {machine} | {versions} |")
-    text = "\n".join(lines)
-    print(text)
-    with RESULTS.open("a") as file:
-        file.write(f"{text}\n")
+        lines.append(f"| {commit(checkout)} | {numbers} | {machine()} | {versions} |")
+    report(lines)
 
 
 if __name__ == "__main__":
