@@ -3,6 +3,8 @@
 Files are checked when they are read, so that a changed one is named and costs no traceback.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +32,8 @@ class Description(_Part):
     trials: list[TrialConfig]
     extra: list[TrialConfig]
     search: _Search | None = None
+    seeds: int = 1
+    ended: list[str] = []
     scheduler: dict[str, Any] | None = None
     evaluations: dict[str, dict[str, Any]] = {}
     resources: Resources = Resources()
@@ -48,6 +52,25 @@ class Progress(_Part):
 
     running: dict[str, _Running]
     seconds_left: float | None
+
+
+def to_suggest(known: Mapping[str, Any]) -> int:
+    """How many trials a search is still to suggest; with several seeds, at most."""
+    search, trials = known.get("search"), known["trials"]
+    if not search:
+        return 0
+    seeds = known.get("seeds", 1)
+    if seeds == 1:
+        return max(0, search["trials"] - len(trials))
+    ended = set(known.get("ended", []))
+    begun, closed = Counter[str](), set()
+    for trial in trials:
+        cell = trial.model_copy(update={"seed": 0}).trial
+        begun[cell] += 1
+        if trial.trial in ended:
+            closed.add(cell)
+    later = sum(seeds - count for cell, count in begun.items() if cell not in closed)
+    return max(0, search["trials"] - len(begun)) * seeds + later
 
 
 def wrong(error: ValidationError) -> str:
