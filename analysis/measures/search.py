@@ -118,11 +118,13 @@ def averaged(trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
     """
     if seeds == 1 or not len(trials):
         return trials
-    cell = [name for name in configuration(trials) if name != "seed"]
+    fields = dict.fromkeys([*CELL, *configuration(trials)])
+    cell = [name for name in fields if name != "seed"]
     trials = trials.sort_values("seed", kind="stable")
     groups = trials.groupby(cell, dropna=False, sort=False)
     numbers = [name for name in trials.select_dtypes("float") if name not in cell]
-    means = trials.assign(**groups[numbers].transform("mean"))
+    others = trials.drop(columns=numbers)
+    means = others.join(groups[numbers].transform("mean"))[[*trials]]
     return means[groups.trial.transform("size") == seeds].drop_duplicates(cell)
 
 
