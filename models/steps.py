@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
     Training may: its steps are noisy anyway. Losses, accuracies and scores may not.
     """
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    places: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [place.allow_tf32 for place in places]
     for place in places:
         place.allow_tf32 = allowed
