@@ -1,4 +1,4 @@
-"""A sweep with assignments against the tutorial's way: ``python -m benchmarks.sweep --tutorial``."""
+"""A sweep against the way of the tutorial: ``python -m benchmarks.sweep --tutorial``."""
 
 import subprocess
 import sys
