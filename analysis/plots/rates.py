@@ -33,8 +33,9 @@ def rate_against_epoch(results: Results) -> Figure:
     epochs = results.epochs[["trial", "epoch", *SHOWN]].astype({"trial": "str"})
     epochs["last_rate"] = results.epochs.learning_rate.to_numpy()
     epochs = epochs.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
-    highest = epochs.trial.map(done.set_index("trial").learning_rate)
-    epochs[[*SHOWN]] = epochs[[*SHOWN]].mul(highest / epochs.last_rate, axis=0)
+    highest = done[["trial", "learning_rate"]].rename(columns={"learning_rate": "highest"})
+    epochs = epochs.merge(highest, on="trial")
+    epochs[[*SHOWN]] = epochs[[*SHOWN]].mul(epochs.highest / epochs.last_rate, axis=0)
     epochs = epochs[(epochs.epoch > 0) & epochs[[*SHOWN]].notna().any(axis=1)]
     if not len(epochs):
         return style.nothing("no effective learning rate is known yet")
