@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scoring import storage
 from tune_jobs import folder, search, sweep
 from tune_jobs.errors import SweepError
+from tune_jobs.picking import Picking
 from tune_jobs.search import Search, Span
 from tune_jobs.study import Study
 
@@ -64,7 +66,7 @@ def test_a_search_learns(tmp_path):
 
 def test_a_space_without_ranges_is_used_up_and_nothing_is_suggested_twice(tmp_path):
     space = {"gamma": {str(g): {"gamma": g} for g in range(6)}, "network": SPACE["network"]}
-    assert search.size(space) == 12
+    assert Picking(space, FIXED, search.Rules()).size() == 12
     study = Study(str(tmp_path), Search(trials=12), space, FIXED)
     assert len(set(run(study, 12))) == 12
 
@@ -300,7 +302,7 @@ def test_a_search_compares_means_over_seeds_and_stops_what_is_clearly_worse(tmp_
     assert len(seeds) == 8
     assert all(own == [0, 1, 2][: len(own)] for own in seeds.values())
     assert len(rows) < 24  # some were stopped
-    assert {*study.ended} == {cell for cell, own in seeds.items() if len(own) < 3}
+    assert study.ended == {cell: len(own) for cell, own in seeds.items() if len(own) < 3}
     best = max(seeds, key=lambda cell: rows[cell]["test_accuracy"])
     assert len(seeds[best]) == 3
     for cell, trial in zip(study._suggested, study._study.trials, strict=True):
@@ -309,6 +311,27 @@ def test_a_search_compares_means_over_seeds_and_stops_what_is_clearly_worse(tmp_
             assert trial.values == pytest.approx([sum(values) / 3])
         else:  # the mean of the seeds that it lacks is estimated
             assert trial.values == pytest.approx([sum(values) / len(values) + 0.05], abs=0.03)
+
+
+def test_a_search_of_whose_ranges_none_applies_suggests_the_cells_that_there_are(tmp_path):
+    text = "network: [plain, resnet]\nK: [1, 2]\nsearch: {objectives: lss}\n"
+    text += "when: [{if: {network: plain}, gamma: {low: 1, high: 2}}]"
+    assert asked(tmp_path, text).search.trials == 20
+    found = asked(tmp_path, text, "network=resnet")
+    assert found.search.trials == 2
+    assert len({*run(study_of(str(tmp_path), found), 2)}) == 2
+
+
+def test_a_suggestion_is_written_as_a_whole(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(storage, "write_file", lambda root, path, text: written.append(text))
+    study = study_of(
+        str(tmp_path), asked(tmp_path, CONDITIONAL.split("exclude")[0] + "search: optuna")
+    )
+    before = len(written)
+    study.suggest()
+    assert len(written) == before + 1
+    assert written[-1].count(b"\n") > written[-2].count(b"\n") + 3  # a trial and its parameters
 
 
 @settings(max_examples=10)
@@ -345,7 +368,7 @@ def test_a_seed_that_failed_holds_its_cell_up_until_it_is_trained_again(tmp_path
     assert study.left == 4
     assert study.suggest().seed == 1
     study.tell(study.cells[-1].trial, {"status": "diverged"})
-    assert study.ended == [first.trial]
+    assert study.ended == {first.trial: 2}
     folder.claim(str(tmp_path), found, study.cells, ended=study.ended)
     assert folder.inspect(str(tmp_path)).to_suggest == study.left == 2
 

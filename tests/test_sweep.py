@@ -82,6 +82,8 @@ def test_set_replaces_an_axis_of_when_and_may_leave_a_group_without_cells(sweep)
     text = "network: [plain, resnet]\nwhen:\n- {if: {network: plain}, K: [1, 2]}\n"
     assert cells(sweep(text, "K=3"), "network", "stages") == [("plain", 3), ("resnet", 3)]
     assert cells(sweep(text, "network=resnet"), "network", "stages") == [("resnet", 1)]
+    text = "K: [1, 2]\nwhen:\n- {if: {K: 1}, warmup: [0, 5]}\n- {if: {warmup: 5}, gamma: 1}"
+    assert cells(sweep(text, "K=2"), "stages", "warmup", "gamma") == [(2, 0, 0)]
 
 
 def test_exclude_knows_the_defaults(sweep):
@@ -154,7 +156,7 @@ def test_set_reaches_into_resources(sweep):
         ),
         (
             "K: [1, 2]\nwhen:\n- {if: {K: 2}, warmup: 1}\nexclude:\n- {K: 2}",
-            ["line 3: when[0]: no cell has stages = 2, so warmup would never apply"],
+            ["line 3: when[0]: no cell has K = 2, so warmup would never apply"],
         ),
         ("when:\n- {warmup: 1}", ["when[0].if: is missing"]),
         ("when:\n- {if: {K: 1}}", ["when[0]: has no axis beside its if"]),
@@ -166,6 +168,14 @@ def test_set_reaches_into_resources(sweep):
         (
             "when:\n- {if: {K: 1}, gamma: 2}\n- {if: {network: resnet}, gamma: 2}",
             ["when[1]: gamma comes from an earlier group already in the cell"],
+        ),
+        (
+            "when:\n- {if: {warmup: 0}, gamma: 1}\n- {if: {recipe: adam}, warmup: [0, 5]}",
+            ["line 2: when[0]: its if asks for warmup", "when[1] below; put when[1] before it"],
+        ),
+        (
+            "when:\n- {if: {warmup: 0}, gamma: 1}\n- {if: {gamma: 1}, warmup: [0, 5]}",
+            ["an axis of when[1] below; they ask for each other, so take one of them out"],
         ),
         ("resources: {cpu: 1}", ["resources.cpu", "did you mean cpus?"]),
         ("resources: {gpus: -1}", ["resources.gpus", "greater than or equal to 0"]),

@@ -7,6 +7,8 @@ from pydantic.fields import FieldInfo
 
 from models.config import ARGUMENT, Argument, Scalar, TrialConfig
 
+ALIASES = {"K": "stages", "m": "points"}
+
 
 def listed(value: Any) -> Any:
     """Turn a single value into a list."""

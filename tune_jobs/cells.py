@@ -8,7 +8,8 @@ from typing import Any
 
 from models.architectures import usual_depth
 from models.config import TrialConfig, completed
-from models.messages import short
+from models.messages import plain, short
+from tune_jobs.axes import ALIASES
 from tune_jobs.errors import SweepError
 from tune_jobs.explain import Places, at
 from tune_jobs.search import Branch, Rules, Space, Spans, Spread
@@ -84,18 +85,33 @@ def branches(
             raise SweepError(f"{start}: when[{number}]: {what}; give one, or delete the group")
         if twice := [name for name in axes if name in taken or name in asked]:
             raise SweepError(
-                f"{start}: when[{number}]: {', '.join(twice)} is given already, outside of when or "
+                f"{start}: when[{number}]: {_called(twice)} is given already, outside of when or "
                 "in its own if; give it once"
             )
         _no_range(f"{start}: when[{number}]", asked, ranged)
         found.append((asked, axes))
+    for number, later in itertools.combinations(range(len(found)), 2):
+        _in_order(at(where, places, "when", number), number, later, found)
     return found
+
+
+def _in_order(start: str, number: int, later: int, groups: list[tuple[Axes, Axes]]) -> None:
+    """Refuse a group of ``when`` that asks for an axis of a later one, whose values come later."""
+    (asked, axes), (others_if, others) = groups[number], groups[later]
+    if early := [name for name in asked if name in others]:
+        advice = f"put when[{later}] before it"
+        if any(name in axes for name in others_if):
+            advice = "they ask for each other, so take one of them out"
+        raise SweepError(
+            f"{start}: when[{number}]: its if asks for {_called(early)}, an axis of when[{later}] "
+            f"below; {advice}"
+        )
 
 
 def _no_range(start: str, asked: Axes, ranged: Collection[str]) -> None:
     """Refuse to ask for a value of a field that a search picks from a range."""
     if lost := [name for name in asked if name in ranged]:
-        raise SweepError(f"{start}: {', '.join(lost)} is a range, so ask for another field")
+        raise SweepError(f"{start}: {_called(lost)} is a range, so ask for another field")
 
 
 def cells(
@@ -141,13 +157,13 @@ def cells(
             )
         applied.update(active)
         yield cell
+    # With --set fewer cells are wanted on purpose, so a group may be left over.
+    narrowed = any(isinstance(place, str) for place in places.values())
     for number, (asked, axes) in enumerate(groups):
-        # With --set fewer cells are wanted on purpose, so a group may be left over.
-        narrowed = any(isinstance(places.get((name,)), str) for name in asked)
         if kept and not applied[number] and not narrowed:
             raise SweepError(
                 f"{at(where, places, 'when', number)}: when[{number}]: no cell has "
-                f"{_asked(asked)}, so {', '.join(axes)} would never apply; change its if, or "
+                f"{plain(_asked(asked))}, so {_called(axes)} would never apply; change its if, or "
                 "delete the group"
             )
 
@@ -155,10 +171,21 @@ def cells(
 def _asked(asked: Axes) -> str:
     """A condition in words.
 
-    >>> _asked({"recipe": ["sgd"], "gamma": [0.0, 0.1]})
-    'recipe = sgd and gamma = 0.0 or 0.1'
+    >>> _asked({"stages": [2], "gamma": [0.0, 0.1]})
+    'K = 2 and gamma = 0 or 0.1'
     """
-    return " and ".join(f"{name} = {' or '.join(map(str, v))}" for name, v in asked.items())
+    values = {name: [str(one).removesuffix(".0") for one in v] for name, v in asked.items()}
+    return " and ".join(f"{_called([name])} = {' or '.join(v)}" for name, v in values.items())
+
+
+def _called(names: Iterable[str]) -> str:
+    """Fields as people write them.
+
+    >>> _called(["stages", "gamma"])
+    'K, gamma'
+    """
+    shorter = {full: name for name, full in ALIASES.items()}
+    return ", ".join(shorter.get(name, name) for name in names)
 
 
 def _combined(
@@ -179,7 +206,7 @@ def _combined(
             return
         if twice := [name for name in axes if name in cell]:
             raise SweepError(
-                f"{where}: when[{number}]: {', '.join(twice)} comes from an earlier group already "
+                f"{where}: when[{number}]: {_called(twice)} comes from an earlier group already "
                 f"in the cell {short(cell)}; let their conditions exclude each other"
             )
         for values in itertools.product(*axes.values()):

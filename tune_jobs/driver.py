@@ -48,6 +48,7 @@ class Driver(NotKept, tune.Callback):
         self._scratch = scratch
         self._state = state
         self._study = study
+        self._claimed = (0, 0)  # of a study: trials and ended cells that sweep.json has
         self._root = request.root
         asked = request.sweep.resources.gpus
         expected = processes.expected_gpus()  # on a cluster whose GPU workers are yet to start
@@ -102,6 +103,8 @@ class Driver(NotKept, tune.Callback):
         storage.delete(self._root, places.NODES)
         while self._pool.left and not self._stop.asked:
             self._collect(timeout=0.5)
+        if self._study:
+            self._claim(self._study)
         self._board.refresh()
         if not self._stop.asked:
             self._merger.finish()
@@ -197,8 +200,7 @@ class Driver(NotKept, tune.Callback):
                 yield None
                 continue
             config = self._study.suggest()
-            sweep, notes = self._request.sweep, self._request.notes
-            folder.claim(self._root, sweep, self._study.cells, notes, self._study.ended)
+            self._claim(self._study)
             if config is not None:
                 self._board.add(Cell(config, label(config, self._varying or [])))
             elif not busy and self._pool.left:  # Ray Tune asks again before it looks for results
@@ -207,6 +209,14 @@ class Driver(NotKept, tune.Callback):
                 return  # of what is left nothing is trained now, as it was not asked for
             self._board.expect(self._study.left)
             yield config
+
+    def _claim(self, study: Study) -> None:
+        """Write to the sweep's folder what a search has suggested, if that has changed."""
+        now = len(study.cells), len(study.ended)
+        if now != self._claimed:
+            sweep, notes = self._request.sweep, self._request.notes
+            folder.claim(self._root, sweep, study.cells, notes, study.ended)
+            self._claimed = now
 
     @property
     def interrupted(self) -> bool:

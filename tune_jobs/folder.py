@@ -160,7 +160,7 @@ def claim(
     sweep: Sweep,
     suggested: list[TrialConfig] | None = None,
     notes: Sequence[str] = (),
-    ended: Sequence[str] = (),
+    ended: Mapping[str, int] | None = None,
 ) -> None:
     """Write the cells of a sweep to ``sweep.json``.
 
@@ -171,7 +171,7 @@ def claim(
         sweep: the sweep that was asked for.
         suggested: the cells of a search so far.
         notes: warnings about the data sets; stored with the cells.
-        ended: the first trial of each cell of a search that gets no more seeds.
+        ended: cells of a search that get no more seeds; see :class:`tune_jobs.study.Study`.
 
     Raises:
         SweepError: the folder cannot be written.
@@ -185,7 +185,7 @@ def claim(
         "description": sweep.description,
         "search": sweep.search and sweep.search.model_dump(),
         "seeds": sweep.rules.seeds,  # of a search
-        "ended": list(ended),
+        "ended": dict(ended or {}),  # cells that get no more -> how many seeds they were given
         "scheduler": sweep.scheduler and sweep.scheduler.model_dump(),
         "evaluations": sweep.evaluations,
         "keep": sweep.keep,

@@ -3,7 +3,6 @@
 Files are checked when they are read, so that a changed one is named and costs no traceback.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -33,7 +32,7 @@ class Description(_Part):
     extra: list[TrialConfig]
     search: _Search | None = None
     seeds: int = 1
-    ended: list[str] = []
+    ended: dict[str, int] = {}
     scheduler: dict[str, Any] | None = None
     evaluations: dict[str, dict[str, Any]] = {}
     resources: Resources = Resources()
@@ -62,15 +61,9 @@ def to_suggest(known: Mapping[str, Any]) -> int:
     seeds = known.get("seeds", 1)
     if seeds == 1:
         return max(0, search["trials"] - len(trials))
-    ended = set(known.get("ended", []))
-    begun, closed = Counter[str](), set()
-    for trial in trials:
-        cell = trial.model_copy(update={"seed": 0}).trial
-        begun[cell] += 1
-        if trial.trial in ended:
-            closed.add(cell)
-    later = sum(seeds - count for cell, count in begun.items() if cell not in closed)
-    return max(0, search["trials"] - len(begun)) * seeds + later
+    cells = max(search["trials"], sum(trial.seed == 0 for trial in trials))
+    dropped = sum(seeds - count for count in known.get("ended", {}).values())
+    return max(0, cells * seeds - dropped - len(trials))
 
 
 def wrong(error: ValidationError) -> str:

@@ -1,6 +1,7 @@
 """What a search may pick from: the parameters that Optuna sees, and the cell that they make."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -70,6 +71,15 @@ class Picking:
 
             if made := self.cell(pick):
                 yield params, None if ranged else made
+
+    def size(self) -> float:
+        """How many cells there are to pick; infinity if one of them has a continuous axis."""
+        found = set()
+        for _, made in self.choices():
+            if made is None:
+                return math.inf
+            found.add(made.trial)
+        return len(found)
 
     def _grown(
         self, params: dict[str, Any], cell: dict[str, Any], number: int

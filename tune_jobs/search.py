@@ -1,6 +1,5 @@
 """The ``search:`` and ``scheduler:`` sections of a sweep file, checked by pydantic."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -170,13 +169,3 @@ class Rules:
     branches: tuple[Branch, ...] = ()
     exclude: tuple[dict[str, list[Any]], ...] = ()
     seeds: int = 1
-
-    @property
-    def ranged(self) -> bool:
-        """Whether some axis of a branch is continuous."""
-        return any(isinstance(axis, Span) for b in self.branches for axis in b.space.values())
-
-
-def size(space: Space) -> float:
-    """How many cells a space has; infinity if an axis is continuous."""
-    return math.prod(math.inf if isinstance(axis, Span) else len(axis) for axis in space.values())

@@ -179,7 +179,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
         _prepare(request, console)
         study = _study(request, console)
         code.put(root, request.code)
-        suggested, ended = (study.cells, study.ended) if study else (None, [])
+        suggested, ended = (study.cells, study.ended) if study else (None, None)
         folder.claim(root, sweep, suggested, request.notes, ended)
         for note in request.notes:
             _say(console, note)

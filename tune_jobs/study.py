@@ -9,16 +9,17 @@ the means once all seeds have ended. :mod:`tune_jobs.racing` says which cells ge
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from models.config import TrialConfig
-from scoring import checked, storage
+from scoring import storage
 from scoring.places import STUDY
 from tune_jobs.errors import SweepError
+from tune_jobs.journal import Journal
 from tune_jobs.picking import Picking, told
 from tune_jobs.racing import clearly_worse
 from tune_jobs.search import Better, Rules, Search, Space, Span
@@ -90,8 +91,9 @@ class Study:
         if known and not again and storage.read_file(root, STUDY) is None:
             raise storage.Damaged(root, STUDY, "it is missing")
         with storage.reading(root, STUDY):  # Optuna believes what the file says
+            self._journal: Any = Journal(root)
             self._study = optuna.create_study(
-                storage=JournalStorage(_journal(root)),
+                storage=JournalStorage(self._journal),
                 study_name="geosweep",
                 directions=[TOWARDS[better] for better in search.objectives.values()],
                 load_if_exists=True,
@@ -109,7 +111,8 @@ class Study:
         if "about" not in self._study.user_attrs:
             self._study.set_user_attr("about", about)
         if again:
-            self._begin_with(known)
+            with self._journal.at_once():
+                self._begin_with(known)
         with storage.reading(root, STUDY):
             for suggested in self._study.get_trials(deepcopy=False):
                 given, ended = suggested.params, suggested.state.is_finished()
@@ -118,7 +121,7 @@ class Study:
                 except KeyError:
                     if ended:
                         raise
-                    continue  # the driver was killed while Optuna suggested it
+                    continue  # a driver of an earlier version was killed while Optuna suggested it
                 if made and (cell := self._add(made, suggested.number)):
                     cell.closed = ended
         for trial in known:  # in the order in which they were suggested
@@ -144,9 +147,10 @@ class Study:
         return list(self._order)
 
     @property
-    def ended(self) -> list[str]:
-        """The first trial of each cell that gets no more seeds, though it has not had all."""
-        return [c.trials[0] for c in self._suggested if c.closed and self._seeds_left(c)]
+    def ended(self) -> dict[str, int]:
+        """Cells that get no more seeds, by their first trials, and how many they were given."""
+        closed = (cell for cell in self._suggested if cell.closed and self._seeds_left(cell))
+        return {cell.config.trial: len(cell.trials) for cell in closed}
 
     @property
     def left(self) -> int:
@@ -170,6 +174,10 @@ class Study:
         The next seed of a cell comes before new cells. None if what is left depends on trials
         whose results are not known yet, or if no more is left after all.
         """
+        with self._journal.at_once():  # a later study has all of it, or suggests the same again
+            return self._suggest()
+
+    def _suggest(self) -> TrialConfig | None:
         for cell in self._suggested:
             if not cell.closed and not cell.failed and self._seeds_left(cell) and cell.known:
                 self._look(cell)
@@ -291,23 +299,3 @@ def _sampler(search: Search, number: int) -> Any:
 
     seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
     return TPESampler(seed=seed) if search.sampler == "tpe" else RandomSampler(seed)
-
-
-def _journal(root: str) -> Any:
-    """Optuna's journal in a sweep's folder, local or not. Only the driver writes to it."""
-    from optuna.storages.journal import BaseJournalBackend
-
-    class Journal(BaseJournalBackend):
-        def __init__(self) -> None:
-            self._content = storage.read_file(root, STUDY) or b""
-
-        def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-            return [checked.load(line) for line in self._content.splitlines()[log_number_from:]]
-
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            if self._content and not self._content.endswith(b"\n"):
-                self._content += b"\n"
-            self._content += b"".join(checked.dump(log) + b"\n" for log in logs)
-            storage.write_file(root, STUDY, self._content)
-
-    return Journal()

@@ -29,18 +29,18 @@ from models.files import given_path, is_there, stream_number
 from models.messages import did_you_mean, plain, several, short
 from models.together import NOT_TOGETHER, OWN
 from tune_jobs import code, overrides, yaml_file
-from tune_jobs.axes import Axes, When, listed
+from tune_jobs.axes import ALIASES, Axes, When, listed
 from tune_jobs.cells import DEFAULTS, MOST_CELLS, cells, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
 from tune_jobs.evaluations import Evaluations, Listed
 from tune_jobs.explain import Places, at, explain
+from tune_jobs.picking import Picking
 from tune_jobs.search import OF_VALIDATION, Asha, Rules, Search, Space, Span, Spans, spread
 from tune_jobs.weights import Keep
 
 AUTO = "auto"  # a precision: see tune_jobs.precision
 
-ALIASES = {"K": "stages", "m": "points"}
 ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
 
 HELD_OUT = 0.1  # of the train split, where a search has neither objectives nor a validation split
@@ -138,9 +138,7 @@ class Sweep:
     scheduler: Asha | None = None
     space: Space = field(default_factory=dict)  # the axes and ranges of a search
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
-    rules: Rules = field(
-        default_factory=Rules
-    )  # conditional axes, exclusions and seeds of a search
+    rules: Rules = field(default_factory=Rules)  # of a search: conditional axes, seeds and more
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
     code: Mapping[str, Code] = field(default_factory=dict)  # callables, by the text in the file
@@ -190,8 +188,9 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
     ranged = {name for one in (ranges, *ranges.when) for name in one.spans()}
     trials = _trials(where, file, places, ranged)
     search = file.search
-    if search and not ranged and len(trials) < search.trials:
-        search = search.model_copy(update={"trials": len(trials)})
+    there = Picking(axes, fixed, rules).size() if search and ranged else len(trials)
+    if search and there < search.trials:
+        search = search.model_copy(update={"trials": int(there)})
     return Sweep(
         name=name,
         description=file.description.strip(),

@@ -30,6 +30,12 @@ class Search(NamedTuple):
     objectives: dict[str, str]  # column of the trials table -> max to maximize it, min to minimize
     stopped_by: str = ""  # the metric by which trials were stopped early, if they were
     seeds: int = 1  # of each cell; objectives are means over them
+    ended: tuple[int, ...] = ()  # how many seeds the cells have that get no more, but not all
+
+    @property
+    def planned(self) -> int:
+        """How many trials there will be in the end; with several seeds, at most."""
+        return self.trials * self.seeds - sum(self.seeds - count for count in self.ended)
 
 
 def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | None:
@@ -54,7 +60,8 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
         objectives = dict(asked["objectives"])
         metric = (sweep.get("scheduler") or {}).get("metric", "")
         search = Search(asked["method"], asked["sampler"], int(asked["trials"]), objectives, metric)
-        search = search._replace(seeds=int(sweep.get("seeds") or 1))
+        ended = tuple(map(int, (sweep.get("ended") or {}).values()))
+        search = search._replace(seeds=int(sweep.get("seeds") or 1), ended=ended)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         message = f"{root}/{places.SWEEP}: its search cannot be read: {error!r}"
         raise ResultsError(message) from error
@@ -176,6 +183,8 @@ def search_sentence(results: Results, search: Search) -> str:
             f"{search.trials} cells with {search.seeds} seeds each asked for, {count} trials done, "
             f"{len(found)} cells with all seeds, compared by their means"
         )
+        if fewer := len(search.ended):
+            said += f", {fewer} {'cell' if fewer == 1 else 'cells'} ended after fewer seeds"
     else:
         said += f"{search.trials} trials asked for, {count} done"
         if lost := count - len(found):
