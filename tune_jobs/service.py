@@ -19,10 +19,11 @@ from models.config import TrialConfig
 from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
+from scoring.cores import cores
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
 from tune_jobs import code, folder, networks, processes, signals
-from tune_jobs.cluster.turns import turn
+from tune_jobs.cluster.turns import place
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
@@ -147,10 +148,10 @@ def _fits(sweep: Sweep) -> None:
     Raises:
         SweepError: it has fewer.
     """
-    cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
-    if cpus > cores:
+    there, cpus = cores(), sweep.resources.cpus
+    if cpus > there:
         raise SweepError(
-            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {cores} cores"
+            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {there} cores"
         )
     gpus, asked = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), sweep.resources.gpus
     if asked is not None and asked > gpus:
@@ -360,6 +361,8 @@ def _run(
     # What the driver needs takes seconds to load, so do it while Ray's processes start.
     if _is_here(request.address):
         processes.keep_private()
+    elif request.address == processes.SLURM:
+        processes.ask_for_token()
     early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
     early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
@@ -375,7 +378,7 @@ def _run(
         from tune_jobs.driver import Driver
 
         early.join()
-        with _turn(request, console):
+        with _place(request, console):
             driver = Driver(request, state, study, console, scratch)
             driver.run()
             return driver.interrupted
@@ -388,11 +391,8 @@ def _load_early(root: str) -> None:
     import tune_jobs.driver  # noqa: F401
 
 
-def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:
-    """Wait for this sweep's turn on a shared cluster. Its own Ray needs no turn."""
-    import ray
-
+def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:
+    """This sweep's place on a cluster. Its own Ray on this machine is one."""
     if _is_here(request.address):
         return nullcontext()
-    name = request.sweep.name
-    return turn(ray.get_runtime_context().gcs_address, name, partial(_say, console))
+    return place(request.address, request.sweep.name, partial(_say, console))

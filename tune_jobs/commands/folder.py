@@ -18,6 +18,7 @@ from models.messages import plain
 from scoring import storage
 from scoring.places import argument
 from tune_jobs import folder, processes, service
+from tune_jobs.cluster.at import At
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options
@@ -41,6 +42,7 @@ def status(
         ),
     ] = None,
     cluster: options.Cluster = None,
+    slurm: options.Slurm = None,
     address: Annotated[  # not from the environment, where it would redirect every status
         str | None, typer.Option(metavar="URL", help="As for [b]geosweep submit[/].")
     ] = None,
@@ -49,16 +51,17 @@ def status(
 
     It reads the folder alone, so it works while the sweep runs and without
     Ray or MLflow. Of a folder with many sweeps it shows a line for each. With
-    --cluster it lists the sweeps that run, wait or have ended there, or shows
-    one of them.
+    --cluster or --slurm it lists the sweeps that run, wait or have ended
+    there, or shows one of them.
 
     [b]geosweep status runs/demo[/]
     [b]geosweep status runs[/]                                    all sweeps there
     [b]geosweep status --cluster ray_cluster.yaml[/]
     [b]geosweep status table4 --cluster ray_cluster.yaml[/]
+    [b]geosweep status table4 --slurm clusters/slurm.yaml[/]
     """
-    if cluster or address:
-        cluster_commands.show(directory, cluster, address)
+    if cluster or address or slurm:
+        cluster_commands.show(directory, At(cluster, address, slurm))
         return
     if directory is None:
         raise SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
