@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from typing import Any
 from models.callables import SENT
 from models.messages import first_line
 from scoring.storage import write_file
-from tune_jobs import provenance
+from tune_jobs import processes, provenance
 from tune_jobs.cluster.jobs import FOLDER, OF_USERS, SWEEP, copy_code, new_name, sent_files, word
 from tune_jobs.cluster.slurm_file import SlurmFile
 from tune_jobs.cluster.slurm_file import read as read_file
@@ -219,7 +218,7 @@ class Slurm:
             "#!/bin/bash",
             *(f"#SBATCH {option}" for option in options),
             "unset RAY_ADDRESS SLURM_EXPORT_ENV",
-            f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
+            f"export PATH={shlex.quote(str(Path(processes.python()[0]).parent))}:$PATH",
             *self.file.setup,
             f"export PYTHONSAFEPATH=1 PYTHONPATH={code}",
             f"exec python -m tune_jobs.cluster.slurm_job {shlex.quote(str(place))}",
