@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -19,10 +20,9 @@ from models.config import TrialConfig
 from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
-from scoring.cores import cores
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, folder, networks, processes, signals
+from tune_jobs import code, folder, networks, processes, room, signals
 from tune_jobs.cluster.turns import place
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
@@ -72,7 +72,7 @@ def check(
     processes.expected_gpus()
     here = _is_here(address)
     if here:
-        _fits(sweep)
+        room.fits(sweep)
         processes.temporary_folders()
     files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
     loaded: dict[str, datasets.Dataset] = {}
@@ -140,25 +140,6 @@ def check(
 def _is_here(address: str | None) -> bool:
     """Whether a sweep starts its own Ray on this machine, instead of using a cluster."""
     return address is None and "RAY_ADDRESS" not in os.environ
-
-
-def _fits(sweep: Sweep) -> None:
-    """Check that this machine has the cores and GPUs that one trial asks for.
-
-    Raises:
-        SweepError: it has fewer.
-    """
-    there, cpus = cores(), sweep.resources.cpus
-    if cpus > there:
-        raise SweepError(
-            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {there} cores"
-        )
-    gpus, asked = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), sweep.resources.gpus
-    if asked is not None and asked > gpus:
-        raise SweepError(
-            f"{sweep.source}: resources.gpus = {asked:g}: this machine has {gpus or 'no'} GPUs; "
-            "0 trains on the CPU, and --address NAME on a cluster"
-        )
 
 
 def memory(trial: TrialConfig, data: datasets.Dataset, found: "Found | None" = None) -> float:
@@ -304,6 +285,8 @@ def report(
     name: str | None = None,
     mlflow: tuple[str, str] | None = None,
     compare: str | None = None,
+    more: Sequence[str] = (),
+    out: str | None = None,
 ) -> tuple[str, str | None]:
     """Write the report of a sweep into ``report/`` in its folder, in a separate process.
 
@@ -313,6 +296,8 @@ def report(
         mlflow: MLflow's address and the experiment to read the results from, instead of the
             folder.
         compare: folder of another sweep to compare with.
+        more: folders of further sweeps, whose results are pooled with this one's.
+        out: folder to write to, instead of the usual one.
 
     Returns:
         The path of the report's page, and why MLflow did not get the report (None if it did).
@@ -322,10 +307,12 @@ def report(
     """
     command = processes.python("-m", "analysis.report", "--json")
     if mlflow:
-        command += ["--tracking-uri", mlflow[0], "--out", f"{root}/{places.REPORT}"]
+        command += ["--tracking-uri", mlflow[0], "--out", out or f"{root}/{places.REPORT}"]
+    elif out:
+        command += ["--out", out]
     if compare:
         command += ["--compare", compare]
-    command += ["--", mlflow[1] if mlflow else root]
+    command += ["--", mlflow[1] if mlflow else root, *more]
     with (
         signals.as_interrupt(),
         subprocess.Popen(

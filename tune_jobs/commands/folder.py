@@ -117,7 +117,12 @@ def sync(directory: options.Folder) -> None:
 
 @app.command(rich_help_panel="Results")
 def report(
-    directory: options.Folder,
+    directories: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...", help="A sweep's folder, like runs/demo, or several, which are pooled."
+        ),
+    ],
     mlflow: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -133,6 +138,14 @@ def report(
             "page is report/against-DIR2/index.html.",
         ),
     ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write to. Default: report in DIR; for several sweeps a folder beside "
+            "the first.",
+        ),
+    ] = None,
 ) -> None:
     """Write report/index.html: the answer, the paper's claims, tables, figures and correlations.
 
@@ -140,15 +153,24 @@ def report(
     early, while the sweep is half done. The sweep's run in MLflow gets the
     same pages. A comparison has a page of its own, in report/against-DIR2.
 
+    Of several folders it makes one report. Cells that they share get the seeds
+    of all. A trial that several of them have is counted once.
+
     [b]geosweep report runs/demo[/]
+    [b]geosweep report runs/demo runs/more-seeds --out runs/all[/]
     [b]geosweep report runs/demo --compare runs/other-seeds[/]
     [b]geosweep report out --mlflow sqlite:///runs/demo/mlflow.db demo[/]
     """
-    root = folder.absolute(directory)
-    storage.refuse_links(root)
-    state = None if mlflow else folder.inspect(root)
-    name = state.name if state and not compare else None  # a comparison is not the sweep's report
-    page, missed = service.report(root, name, mlflow, compare)
+    root, *more = (folder.absolute(directory) for directory in directories)
+    if more and (mlflow or compare):
+        raise SweepError("a report on several folders takes neither --mlflow nor --compare")
+    for one in (root, *more):
+        storage.refuse_links(one)
+    states = [] if mlflow else [folder.inspect(one) for one in (root, *more)]
+    # A comparison, or a report elsewhere, is not the sweep's report.
+    name = states[0].name if states and not (compare or more or out) else None
+    there = folder.absolute(out) if out else None
+    page, missed = service.report(root, name, mlflow, compare, more, there)
     say(page)
     if missed:
         complain(f"MLflow has no report: {missed}")
