@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from importlib import resources
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 OF_USERS = "sent"  # folder in the package for files of the user
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
+KIND, PROBE = "geosweep.kind", "probe"  # a job that is no sweep's says so
 MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
 LINES = 20_000  # of the log of orders; the autoscaler writes a few a second at most
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
@@ -188,6 +189,37 @@ def submit(
     )
 
 
+def send(
+    client: "JobSubmissionClient",
+    name: str,
+    folder: str,
+    words: Sequence[str],
+    files: Mapping[str, bytes] | None = None,
+    gpus: float = 0,
+    kind: str = "",
+) -> str:
+    """Submit a command of geosweep as a job, which :func:`find` finds like a sweep's.
+
+    Args:
+        client: from :func:`connect`.
+        name: of the sweep, or of what is measured.
+        folder: for the results, as the nodes see it.
+        words: of the command.
+        files: files of the user by name, which come into the folder ``OF_USERS``.
+        gpus: GPUs of the command itself; without any it runs on the head.
+        kind: :data:`PROBE` if the folder is no sweep's.
+
+    Returns:
+        The id of the job.
+
+    Raises:
+        SweepError: the cluster refuses the job.
+    """
+    command = f"exec {shlex.join(['python', '-m', 'tune_jobs.cli', *words])}"
+    noted = {SWEEP: name, FOLDER: folder} | ({KIND: kind} if kind else {})
+    return _send(client, command, {}, new_name(name), noted, files, gpus)
+
+
 def new_name(sweep: str) -> str:
     """The name of a new job: that of its sweep, and the time."""
     return f"{word(sweep)}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -209,13 +241,18 @@ def _send(
     job: str,
     metadata: dict[str, str],
     files: Mapping[str, bytes] | None = None,
+    gpus: float = 0,
 ) -> str:
     variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
     with package(files) as code:
         environment = {"working_dir": code, "env_vars": variables}
         try:
             return client.submit_job(
-                entrypoint=command, submission_id=job, runtime_env=environment, metadata=metadata
+                entrypoint=command,
+                submission_id=job,
+                runtime_env=environment,
+                metadata=metadata,
+                entrypoint_num_gpus=gpus,
             )
         except RuntimeError as error:
             raise SweepError(f"{job}: refused: {str(error).splitlines()[0]}") from error

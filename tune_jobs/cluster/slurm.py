@@ -24,7 +24,16 @@ from models.callables import SENT
 from models.messages import first_line
 from scoring.storage import write_file
 from tune_jobs import processes, provenance
-from tune_jobs.cluster.jobs import FOLDER, OF_USERS, SWEEP, copy_code, new_name, sent_files, word
+from tune_jobs.cluster.jobs import (
+    FOLDER,
+    KIND,
+    OF_USERS,
+    SWEEP,
+    copy_code,
+    new_name,
+    sent_files,
+    word,
+)
 from tune_jobs.cluster.slurm_file import SlurmFile
 from tune_jobs.cluster.slurm_file import read as read_file
 from tune_jobs.errors import SweepError
@@ -152,6 +161,8 @@ class Slurm:
         variables: Mapping[str, str],
         text: str = "",
         files: Mapping[str, bytes] | None = None,
+        nodes: int | None = None,
+        kind: str = "",
     ) -> str:
         """Submit a command of geosweep.
 
@@ -162,6 +173,8 @@ class Slurm:
             variables: its environment, besides that of this process.
             text: its standard input.
             files: files of the user.
+            nodes: how many; by default those of the Slurm file.
+            kind: as for :func:`tune_jobs.cluster.jobs.send`.
 
         Returns:
             The name of the job.
@@ -169,21 +182,22 @@ class Slurm:
         Raises:
             SweepError: as for :meth:`submit`.
         """
-        place = self._new_place(name)
+        place, count = self._new_place(name), nodes or self.file.nodes
         sent = {SENT: str(place / "code" / OF_USERS)} if files else {}
         about = {
             SWEEP: name,
             FOLDER: folder,
+            KIND: kind,
             "submitted": int(time.time() * 1000),
             "words": list(words),
             "variables": {"GEOSWEEP_REVISION": provenance.revision(), **sent, **variables},
-            "nodes": self.file.nodes,
+            "nodes": count,
             "grace": self.file.grace,
         }
         try:
             copy_code(place / "code", files or {})
             (place / TEXT).write_text(text, "utf-8")
-            (place / SCRIPT).write_text(self._script(name, folder, place), "utf-8")
+            (place / SCRIPT).write_text(self._script(name, folder, place, count), "utf-8")
             (place / ABOUT).write_text(json.dumps(about), "utf-8")
             said = _call(["sbatch", "--parsable", f"--output={LOG}", SCRIPT], place)
             number = said.strip().splitlines()[-1].partition(";")[0]
@@ -208,11 +222,11 @@ class Slurm:
             raise _unwritable(self._jobs, error) from None
         raise AssertionError  # numbers do not end
 
-    def _script(self, name: str, folder: str, place: Path) -> str:
+    def _script(self, name: str, folder: str, place: Path, nodes: int) -> str:
         # Slurm runs jobs of one name one by one, so a folder has one driver at a time. Locks of
         # files, which see to that elsewhere, do not reach over all file systems of clusters.
         job = f"geosweep-{word(name)[:50]}-{sha256(folder.encode()).hexdigest()[:8]}"
-        options = [f"--job-name={job}", "--dependency=singleton", *self.file.options()]
+        options = [f"--job-name={job}", "--dependency=singleton", *self.file.options(nodes)]
         code = shlex.quote(str(place / "code"))
         lines = [
             "#!/bin/bash",
@@ -270,7 +284,7 @@ def _read(place: Path) -> Job | None:
     try:
         about: dict[str, Any] = json.loads((place / ABOUT).read_text())
         number = (place / NUMBER).read_text().strip()
-        metadata = {name: str(about[name]) for name in (SWEEP, FOLDER)}
+        metadata = {name: str(about[name]) for name in (SWEEP, FOLDER, KIND)}
         return Job(place.name, metadata, int(about["submitted"]), number)
     except (OSError, ValueError, KeyError, TypeError):
         return None

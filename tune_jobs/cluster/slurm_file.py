@@ -102,13 +102,13 @@ class SlurmFile(BaseModel):
             return out.rstrip("/")
         return subfolder(self.storage, (out or name).strip("/"))
 
-    def options(self) -> list[str]:
-        """Options for ``sbatch``, as lines of a job script have them."""
+    def options(self, nodes: int) -> list[str]:
+        """Options for ``sbatch``, as lines of a job script on some nodes have them."""
         asked = {
             "partition": self.partition,
             "account": self.account,
             "time": self.time,
-            "nodes": self.nodes,
+            "nodes": nodes,
             "ntasks-per-node": 1,
             "cpus-per-task": self.cpus,
             "gpus-per-node": self.gpus or None,

@@ -97,7 +97,7 @@ def _follow(driver: subprocess.Popen, asked: list[int], grace: float) -> int:
 
 def _newest(root: str) -> int:
     """When anything was last finished in a sweep's folder, in nanoseconds of its file system."""
-    folders = [places.CHECKPOINTS, *map(places.table_folder, TABLES)]
+    folders = [places.CHECKPOINTS, places.PENDING, *map(places.table_folder, TABLES)]
     return max((i.mtime_ns for name in folders for i in storage.infos(root, name)), default=0)
 
 

@@ -3,7 +3,7 @@
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import typer
@@ -93,7 +93,7 @@ def submit(
         say(f"log      geosweep logs {job} {at}")
         say(f"results  geosweep fetch {job} {at}")
         if follow:
-            _follow(client, job)
+            follow_log(client, job)
 
 
 @app.command(rich_help_panel="Clusters")
@@ -114,7 +114,7 @@ def logs(
     with At(cluster, address, slurm).connect() as client:
         job = str(jobs.find(client, which, cluster).submission_id)
         if follow:
-            _follow(client, job)
+            follow_log(client, job)
         say(client.get_job_logs(job), end="")
 
 
@@ -176,19 +176,25 @@ def fetch(
     [b]geosweep fetch s3://bucket/sweeps/table4[/]
     """
     at = At(cluster, address, slurm)
+    probe = False
     if which is not None and "://" in which:
         there = which.rstrip("/")
         out = out or f"runs/{_name(there)}"
     else:
         with at.connect() as client:
             job = jobs.find(client, which, cluster)
-            there = jobs.metadata(job, jobs.FOLDER)
+            there, probe = jobs.metadata(job, jobs.FOLDER), _is_probe(job)
             out = out or f"runs/{jobs.metadata(job, jobs.SWEEP)}"
     root = folder.absolute(out)
+    source = _as_uri(there) if slurm else there
+    if probe:
+        reach.fetch(cluster, source, root)
+        say(f"probe    {plain(root, folder.LONGEST)}")
+        return
     wanted = (places.CHECKPOINTS, places.PENDING) if checkpoints else ()
     left = [name for name in reach.LEFT if name not in wanted]
     with folder.hold(root):
-        reach.fetch(None if slurm else cluster, _as_uri(there) if slurm else there, root, left)
+        reach.fetch(cluster, source, root, left)
         state = folder.inspect(root)
         done, missed = service.sync(root, output())
     if state.rows:
@@ -278,6 +284,11 @@ def _check(slurm: Slurm, found: sweep.Sweep, there: str, data: str | None, named
     service.check(found, there, data, processes.SLURM)
 
 
+def _is_probe(job: Any) -> bool:
+    """Whether a job is that of a model's probe, which has no trials."""
+    return (job.metadata or {}).get(jobs.KIND) == jobs.PROBE
+
+
 def _as_uri(there: str) -> str:
     """A folder's path as a URI; Slurm's nodes share it with this machine."""
     if "://" in there:
@@ -305,6 +316,9 @@ def show(which: str | None, at: At) -> None:
             job = jobs.find(client, which, at.cluster)
             say(f"{job.submission_id}: {job.status.value.lower()}")
             there = jobs.metadata(job, jobs.FOLDER)
+            if _is_probe(job):
+                say(f"folder   {plain(there, folder.LONGEST)}")
+                return
             here = isinstance(client, Slurm)
             say(str(status(there)) if here else jobs.ask(client, "status", there))
             return
@@ -349,7 +363,8 @@ def serve(cluster: str, port: int) -> None:
     raise SweepError(f"--cluster {cluster}: the tunnel ended")
 
 
-def _follow(client: Client, job: str) -> None:
+def follow_log(client: Client, job: str) -> None:
+    """Show the log of a job until it ends, then end with its exit status."""
     try:
         status = jobs.follow(client, job, lambda text: say(text, end=""))
     except KeyboardInterrupt:
