@@ -23,7 +23,7 @@ from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
 from scoring.rows import LINE_SHAPE, geometric_mean
-from scoring.stages import Stage, geometry, measure
+from scoring.stages import Stage, full_precision, geometry, measure
 from tune_jobs.evaluations import lacking
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
@@ -192,7 +192,8 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes and predicted classes of the first m test images, (m,) each."""
     network.eval()
-    classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
+    with full_precision():
+        classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
     return data.y_test[:m], torch.cat(classes).numpy()
 
 
