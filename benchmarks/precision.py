@@ -22,7 +22,7 @@ from datetime import date
 import numpy as np
 import torch
 
-from benchmarks.training import report
+from benchmarks.rows import report
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.training import train

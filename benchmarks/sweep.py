@@ -35,9 +35,9 @@ from pathlib import Path
 import ray
 import torch
 
+from benchmarks.rows import report
 from benchmarks.tutorial import compare
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 COUNT = 16
 
 SWEEP = """
@@ -140,10 +140,8 @@ def main() -> None:
     head = ["trials", "ours, s a trial", "Ray Tune as it comes, s a trial", "ratio"]
     head += ["machine", "versions"]
     table = "\n".join("| " + " | ".join(r) + " |" for r in (head, ["---"] * len(head), row))
-    text = f"\n## Overhead per trial, {date.today()}\n\n`python -m benchmarks.sweep`\n\n{table}\n"
-    print(text)
-    with RESULTS.open("a") as file:
-        file.write(text)
+    text = f"\n## Overhead per trial, {date.today()}\n\n`python -m benchmarks.sweep`\n\n{table}"
+    report([text])
 
 
 if __name__ == "__main__":

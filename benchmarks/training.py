@@ -37,13 +37,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from benchmarks.floor import floor
+from benchmarks.rows import report
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build
 from models.precision import Precision, known, timed
 from models.training import PAD, Split, make_optimizer, one_pass, place, standardiser
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 WORKERS = (0, 2)
 TASKS = {  # configuration, whether in the faster precision, images of a pass, passes per round
     "digits, convolutional": (TrialConfig(dataset="digits"), False, None, 5),
@@ -219,13 +219,6 @@ def main() -> None:
     report([head, *table])
     for threads, task in itertools.product(arguments.threads, arguments.tasks):
         report([f"| {' | '.join(measure(task, data[task], threads, arguments))} |"])
-
-
-def report(lines: list[str]) -> None:
-    """Print lines and append them to ``RESULTS.md``."""
-    print(*lines, sep="\n", flush=True)
-    with RESULTS.open("a") as file:
-        print(*lines, sep="\n", file=file)
 
 
 if __name__ == "__main__":

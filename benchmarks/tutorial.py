@@ -12,7 +12,8 @@ import numpy as np
 import ray
 import torch
 
-from benchmarks.training import machine, report
+from benchmarks.rows import report
+from benchmarks.training import machine
 
 IMAGES, POINTS, EPOCHS = 10_000, 5000, 3
 

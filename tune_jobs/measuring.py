@@ -142,6 +142,8 @@ def add_rates(
 ) -> dict[str, float]:
     """Add the effective learning rates of blocks after an epoch to its rows of the tracks table.
 
+    A row of a stage without weights of a kind has no rates of that kind: they are null.
+
     Args:
         job: the trial.
         network: the network after the epoch.
@@ -154,12 +156,15 @@ def add_rates(
     found = [] if math.isnan(rate) else effective_rates(network, job.trial, rate)
     if not found:
         return {}
-    for row, rates in zip(rows, found, strict=True):
-        row["effective_rate"] = [one.invariant for one in rates]
-        row["effective_rate_others"] = [one.others for one in rates]
     means = {"effective_rate_head": head_rate(network, job.trial, rate)}
-    for name in ("effective_rate", "effective_rate_others"):
-        known = [value for row in rows for value in row[name] if not math.isnan(value)]
+    for name, kind in (("effective_rate", "invariant"), ("effective_rate_others", "others")):
+        known = []
+        for row, rates in zip(rows, found, strict=True):
+            values = [getattr(one, kind) for one in rates]
+            here = [value for value in values if not math.isnan(value)]
+            if here:
+                row[name] = values
+            known += here
         means[name] = geometric_mean(known) if known else math.nan
     return means
 
