@@ -98,8 +98,16 @@ def test_arguments_of_architectures_stay_columns(tmp_path) -> None:
 def test_other_data_under_the_same_name_are_refused(tmp_path) -> None:
     made_up_trial(tmp_path / "a")
     made_up_trial(tmp_path / "b", seed=1, data_checksum="0" * 16)
+    made_up_trial(tmp_path / "old", seed=2, data_checksum="")
     with pytest.raises(ResultsError, match=r"b: its digits is other data than that of a "):
-        pool(*loaded([tmp_path / "a", tmp_path / "b"]))
+        pool(*loaded([tmp_path / "old", tmp_path / "a", tmp_path / "b"]))
+
+
+def test_a_sweep_is_not_pooled_with_itself(tmp_path) -> None:
+    made_up_trial(tmp_path / "a")
+    names, frames = loaded([tmp_path / "a", tmp_path / "a"])
+    with pytest.raises(ResultsError, match="given twice"):
+        pool([f"{names[0]}/", names[1]], frames)
 
 
 def test_the_page_is_beside_the_first_sweep_and_its_tables_name_the_sweeps(

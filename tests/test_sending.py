@@ -150,11 +150,19 @@ def test_on_slurm_a_probe_is_one_node_that_reads_files_where_they_are(
     assert "no such file" in geosweep("probe", "timm:vit", "--data", "y.npz", *on_slurm)[1]
 
 
-def test_on_slurm_an_evaluation_uses_all_nodes(on_slurm, geosweep, tmp_path):
-    assert geosweep("evaluate", "demo", "noise", *on_slurm)[0] == 0
+def test_on_slurm_an_evaluation_is_checked_here_and_uses_all_nodes(
+    on_slurm, geosweep, tmp_path, monkeypatch
+):
+    asked = ("evaluate", "demo", "noise", "--data", "my data", *on_slurm)
+    assert f"{tmp_path}/s/demo: " in geosweep(*asked)[1]
+    assert not (tmp_path / "s/.jobs").exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sending.work, "request_evaluation", lambda *_: None)
+    assert geosweep(*asked)[0] == 0
     (file,) = (tmp_path / "s/.jobs").glob("*/job.json")
     about = json.loads(file.read_text())
-    assert about["words"] == ["evaluate", f"{tmp_path}/s/demo", "noise"]
+    there = f"{tmp_path}/s/demo"
+    assert about["words"] == ["evaluate", there, "noise", "--data", f"{tmp_path}/my data"]
     assert about["nodes"] == 2
 
 

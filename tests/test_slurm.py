@@ -129,6 +129,19 @@ def test_sweeps_of_one_folder_run_one_by_one_and_others_side_by_side(write, tool
     assert names[0] == names[1] != names[2]
 
 
+def test_an_interrupted_submit_leaves_no_job_behind(write, tools, tmp_path, monkeypatch):
+    client = Slurm(write())
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm, "write_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.send("x", "/x", ["x"], {})
+    assert tools.read_text().splitlines()[-1] == "scancel 12"
+    assert not [*(tmp_path / "s/.jobs").iterdir()]
+
+
 def test_what_slurm_refuses_is_said_and_leaves_nothing(write, tools, tmp_path, geosweep):
     (tmp_path / "sbatch.status").write_text("1")
     program = tmp_path / "bin/sbatch"
@@ -219,6 +232,18 @@ def test_a_stop_is_gentle_with_a_job_that_runs(write, tools, tmp_path):
         client.stop_job(job)
     calls = [line for line in tools.read_text().splitlines() if line.startswith("scancel")]
     assert calls == ["scancel --batch --signal=USR2 12", "scancel 12"]
+    (tmp_path / "squeue").write_text("")  # Slurm has forgotten it
+    assert client.get_job_status(job) is Status.STOPPED
+
+
+def test_the_code_of_a_job_stays_until_slurm_has_given_it_up(write, tools, tmp_path):
+    """A job that Slurm ended may start again, and then needs it."""
+    client = Slurm(write())
+    code = tmp_path / "s/.jobs" / client.send("demo", "/s/demo", ["run"], {}) / "code"
+    for state, there in (("PENDING", True), ("CANCELLED", False)):
+        (tmp_path / "squeue").write_text(f"12|{state}\n")
+        client.send("other", "/s/other", ["run"], {})
+        assert code.exists() == there
 
 
 DRIVER = """
@@ -254,32 +279,45 @@ def test_a_sweep_ends_in_time_whatever_slurm_asks(monkeypatch, asked, needs, sta
         assert slurm_job._follow(driver, [asked], slurm_job.RESERVE + 1) == status
 
 
-@pytest.mark.parametrize("progress", [True, False])
-def test_a_job_starts_again_only_if_an_epoch_has_ended(tmp_path, monkeypatch, progress):
-    """Else it would start, and take its nodes, for ever."""
-    root, place = tmp_path / "sweep", tmp_path / "job"
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """Run a job whose sweep ends after a signal, with an epoch or without; what came of it."""
+    root, place, requeued = tmp_path / "sweep", tmp_path / "job", []
     for folder in (root / "checkpoints", place / "code"):
         folder.mkdir(parents=True)
     about = {"geosweep.folder": str(root), "nodes": 1, "grace": 60, "words": [], "variables": {}}
     (place / "job.json").write_text(json.dumps(about))
     (place / "sweep.yaml").touch()
-
-    def follow(driver, asked, grace):
-        driver.kill()
-        driver.wait()
-        asked.append(signal.SIGUSR1)
-        if progress:
-            (root / "checkpoints" / "a.json").touch()
-        return 130
-
-    requeued = []
-    monkeypatch.setattr(slurm_job, "_follow", follow)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setattr(slurm_job, "_requeue", lambda: requeued.append(1) or True)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    assert slurm_job.run(place) == (0 if progress else 1)
-    assert len(requeued) == progress
-    assert (place / "ended.json").exists() != progress
-    assert (place / "code").exists() == progress
+
+    def ended(number, epoch):
+        def follow(driver, asked, grace):
+            driver.kill()
+            driver.wait()
+            asked.append(number)
+            if epoch:
+                (root / "checkpoints" / "a.json").touch()
+            return 130
+
+        monkeypatch.setattr(slurm_job, "_follow", follow)
+        status = slurm_job.run(place)
+        assert (place / "slurm.txt").read_text() == "12"  # as if geosweep submit was killed
+        there = (place / "ended.json").exists(), (place / "code").exists()
+        return (status, len(requeued), *there)
+
+    return ended
+
+
+@pytest.mark.parametrize("epoch", [True, False])
+def test_a_job_starts_again_only_if_an_epoch_has_ended(ended, epoch):
+    """Else it would start, and take its nodes, for ever."""
+    assert ended(signal.SIGUSR1, epoch) == ((0, 1, False, True) if epoch else (1, 0, True, False))
+
+
+def test_a_job_that_slurm_ends_keeps_its_code_in_case_that_slurm_starts_it_again(ended):
+    assert ended(signal.SIGTERM, True) == (130, 0, True, True)
 
 
 def test_a_process_has_the_cores_that_it_may_use(tmp_path, monkeypatch):

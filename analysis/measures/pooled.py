@@ -29,8 +29,11 @@ def pool(folders: Sequence[str], loaded: Sequence[Results]) -> Pooled:
         loaded: their tables, from :func:`analysis.results.load`.
 
     Raises:
-        ResultsError: sweeps have different data under one name, so that no mean holds for both.
+        ResultsError: sweeps have different data under one name, so that no mean holds for both;
+            or a folder is given twice.
     """
+    if len({folder.rstrip("/") for folder in folders}) < len(folders):
+        raise ResultsError("a folder is given twice; name each sweep once")
     names = _names(folders)
     rows = [one.trials.assign(folder=name) for name, one in zip(names, loaded, strict=True)]
     _refuse_other_data(rows)
@@ -65,9 +68,10 @@ def _refuse_other_data(rows: Sequence[pd.DataFrame]) -> None:
     known: dict[str, tuple[str, str]] = {}
     for frame in rows:
         pairs = frame[["dataset", "data_checksum", "folder"]].dropna().drop_duplicates()
+        pairs = pairs[pairs.data_checksum != ""]  # of old trials it is not known
         for name, checksum, folder in pairs.astype("str").itertuples(index=False):
             there, other = known.setdefault(name, (checksum, folder))
-            if checksum and there and checksum != there:
+            if checksum != there:
                 raise ResultsError(
                     f"{folder}: its {name} is other data than that of {other} (checksums "
                     f"{checksum} and {there}), so no mean holds for both; --compare shows both"

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 from models.callables import SENT
 from models.messages import first_line
 from scoring.storage import write_file
-from tune_jobs import processes, provenance
+from tune_jobs import processes, provenance, signals
 from tune_jobs.cluster.jobs import (
     FOLDER,
     KIND,
@@ -41,7 +41,9 @@ from tune_jobs.sweep import Sweep, builtin
 
 JOBS = ".jobs"  # in the storage; a folder for each job
 ABOUT, ENDED, LOG, SCRIPT, TEXT = "job.json", "ended.json", "log", "job.sh", "sweep.yaml"
+CODE = "code"  # folder of the packages and of the user's files
 NUMBER = "slurm.txt"  # Slurm's number of the job
+INTERRUPTED = 130  # the exit status of a sweep after Ctrl-C
 LOOK = 5.0  # seconds between two questions to Slurm while a log is followed
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING"}
@@ -126,8 +128,11 @@ class Slurm:
     def stop_job(self, name: str) -> None:
         """End a job: as Ctrl-C would if it runs, at once if it waits."""
         job = self.get_job_info(name)
-        gently = ["--batch", "--signal=USR2"] if job.status is Status.RUNNING else []
-        _call(["scancel", *gently, job.number])
+        if job.status is Status.RUNNING:
+            _call(["scancel", "--batch", "--signal=USR2", job.number])
+            return
+        _call(["scancel", job.number])
+        note_end(self._jobs / name, INTERRUPTED)  # Slurm forgets it after some minutes
 
     def submit(self, sweep: Sweep, folder: str, words: Sequence[str], named: bool = True) -> str:
         """Submit a sweep.
@@ -182,8 +187,9 @@ class Slurm:
         Raises:
             SweepError: as for :meth:`submit`.
         """
+        self._delete_old_code()
         place, count = self._new_place(name), nodes or self.file.nodes
-        sent = {SENT: str(place / "code" / OF_USERS)} if files else {}
+        sent = {SENT: str(place / CODE / OF_USERS)} if files else {}
         about = {
             SWEEP: name,
             FOLDER: folder,
@@ -194,20 +200,31 @@ class Slurm:
             "nodes": count,
             "grace": self.file.grace,
         }
+        number = ""
         try:
-            copy_code(place / "code", files or {})
+            copy_code(place / CODE, files or {})
             (place / TEXT).write_text(text, "utf-8")
             (place / SCRIPT).write_text(self._script(name, folder, place, count), "utf-8")
             (place / ABOUT).write_text(json.dumps(about), "utf-8")
-            said = _call(["sbatch", "--parsable", f"--output={LOG}", SCRIPT], place)
-            number = said.strip().splitlines()[-1].partition(";")[0]
-            write_file(str(place), NUMBER, number.encode())
+            with signals.deferred():  # Slurm may have the job before its number is here
+                said = _call(["sbatch", "--parsable", f"--output={LOG}", SCRIPT], place)
+                number = said.strip().splitlines()[-1].partition(";")[0]
+                write_file(str(place), NUMBER, number.encode())
         except BaseException as error:
+            if number:
+                with suppress(SweepError):
+                    _call(["scancel", number])
             shutil.rmtree(place, ignore_errors=True)
             if not isinstance(error, OSError):
                 raise
             raise _unwritable(place, error) from None
         return place.name
+
+    def _delete_old_code(self) -> None:
+        """Delete the code of jobs that ended without doing so, as they do after ``scancel``."""
+        for job in self.list_jobs():
+            if job.status.is_terminal():
+                shutil.rmtree(self._jobs / job.submission_id / CODE, ignore_errors=True)
 
     def _new_place(self, name: str) -> Path:
         """Make the folder of a new job, which only this user can read."""
@@ -227,7 +244,7 @@ class Slurm:
         # files, which see to that elsewhere, do not reach over all file systems of clusters.
         job = f"geosweep-{word(name)[:50]}-{sha256(folder.encode()).hexdigest()[:8]}"
         options = [f"--job-name={job}", "--dependency=singleton", *self.file.options(nodes)]
-        code = shlex.quote(str(place / "code"))
+        code = shlex.quote(str(place / CODE))
         lines = [
             "#!/bin/bash",
             *(f"#SBATCH {option}" for option in options),
@@ -238,6 +255,11 @@ class Slurm:
             f"exec python -m tune_jobs.cluster.slurm_job {shlex.quote(str(place))}",
         ]
         return "\n".join(lines) + "\n"
+
+
+def note_end(place: Path, status: int) -> None:
+    """Note in a job's folder that it has ended, with an exit status."""
+    write_file(str(place), ENDED, json.dumps({"status": status % 256}).encode())
 
 
 def _unwritable(place: Path, error: OSError) -> SweepError:
@@ -259,6 +281,7 @@ def _call(command: Sequence[str], folder: Path | None = None) -> str:
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C would end it half-way
         )
     except FileNotFoundError:
         raise SweepError(
@@ -292,20 +315,12 @@ def _read(place: Path) -> Job | None:
 
 def _with_status(job: Job, state: str | None, jobs: Path) -> Job:
     if state in WAITING or state in RUNNING:
-        status = Status.PENDING if state in WAITING else Status.RUNNING
-        return Job(job.submission_id, job.metadata, job.start_time, job.number, status)
+        return replace(job, status=Status.PENDING if state in WAITING else Status.RUNNING)
     try:
         code = int(json.loads((jobs / job.submission_id / ENDED).read_text())["status"])
     except (OSError, ValueError, KeyError, TypeError):
         code = None
     status = Status.SUCCEEDED if code == 0 else Status.FAILED
-    if code == 130 or state == "CANCELLED":
+    if code == INTERRUPTED or state == "CANCELLED":
         status = Status.STOPPED
-    return Job(
-        job.submission_id,
-        job.metadata,
-        job.start_time,
-        job.number,
-        status,
-        driver_exit_code=code,
-    )
+    return replace(job, status=status, driver_exit_code=code)

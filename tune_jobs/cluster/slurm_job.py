@@ -25,13 +25,12 @@ from scoring import places, storage
 from scoring.schemas import TABLES
 from tune_jobs import processes
 from tune_jobs.cluster.jobs import FOLDER
-from tune_jobs.cluster.slurm import ABOUT, ENDED, TEXT
+from tune_jobs.cluster.slurm import ABOUT, CODE, ENDED, INTERRUPTED, NUMBER, TEXT, note_end
 
 TOKEN = "token"  # of this job's Ray, in the job's folder
 PATIENCE = 600.0  # seconds for the running epochs to end after geosweep stop
 LAST = 8.0  # seconds for a sweep that has to end at once; Slurm kills all after 30, by default
 RESERVE = 20.0  # seconds before the time limit; later than that nobody waits for an epoch to end
-INTERRUPTED = 130
 
 
 def run(place: Path) -> int:
@@ -45,13 +44,16 @@ def run(place: Path) -> int:
     """
     about = json.loads((place / ABOUT).read_text())
     (place / ENDED).unlink(missing_ok=True)  # of an earlier start
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if not (place / NUMBER).exists():  # geosweep submit was killed
+        storage.write_file(str(place), NUMBER, job.encode())
     asked: list[int] = []
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked.append(number))
     before = _newest(about[FOLDER])
     starts = int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
     where = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
-    _say(f"start {starts} of Slurm job {os.environ.get('SLURM_JOB_ID')}, on {where}")
+    _say(f"start {starts} of Slurm job {job}, on {where}")
     with _token(place, about["nodes"]) as token, (place / TEXT).open() as text:
         words = about["words"] + (["--address", processes.SLURM] if about["nodes"] > 1 else [])
         driver = subprocess.Popen(
@@ -69,8 +71,9 @@ def run(place: Path) -> int:
         if _requeue():
             return 0
         status = 1
-    storage.write_file(str(place), ENDED, json.dumps({"status": status % 256}).encode())
-    shutil.rmtree(place / "code", ignore_errors=True)
+    note_end(place, status)
+    if signal.SIGTERM not in asked:  # else Slurm may start the job again
+        shutil.rmtree(place / CODE, ignore_errors=True)
     return status
 
 

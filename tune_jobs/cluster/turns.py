@@ -29,8 +29,8 @@ def place(address: str | None, sweep: str, say: Callable[[str], None]) -> Iterat
 
     Args:
         address: as for :func:`tune_jobs.processes.ray_running`, which this process is connected by.
-        sweep: as for :func:`turn`, like
-        say: which is called with sentences.
+        sweep: as for :func:`turn`.
+        say: called with a sentence about what this sweep waits for, or has.
 
     Raises:
         SweepError: as by :func:`turn` and :func:`tune_jobs.cluster.allocation.joined`.

@@ -7,10 +7,11 @@ import typer
 
 from models.files import given_path
 from models.messages import plain
-from tune_jobs import evaluations, folder
+from tune_jobs import evaluations, folder, processes
 from tune_jobs.cluster import jobs
 from tune_jobs.cluster.at import At, Client
 from tune_jobs.cluster.slurm import Slurm
+from tune_jobs.commands import work
 from tune_jobs.commands.cluster import follow_log
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import check_name
@@ -35,21 +36,24 @@ def evaluate(
         directory: a job, or the folder of a sweep there, or the name of that folder.
         names: of the evaluations.
         settings: of the evaluations.
-        data: folder of data sets on the cluster.
+        data: folder of data sets on the cluster; Slurm's nodes share it with this machine.
         report: whether to write the report.
         follow: whether to show the log until the end.
 
     Raises:
-        SweepError: an evaluation is wrong, or the cluster refuses the job.
+        SweepError: an evaluation is wrong, there is no such sweep, or the cluster refuses the job.
     """
     evaluations.read(names, settings)
     with at.connect() as client:
         there, name = _sweep(at, client, directory)
+        if data and isinstance(client, Slurm):
+            data = str(given_path(data).absolute())
         words = ["evaluate", there, *names]
         words += [word for setting in settings for word in ("--set", setting)]
         words += ["--data", data] if data else []
         words += [] if report else ["--no-report"]
-        if isinstance(client, Slurm):
+        if isinstance(client, Slurm):  # the folder is here, too, so errors need not wait
+            work.request_evaluation(there, names, settings, data, processes.SLURM)
             job = client.send(name, there, words, {})
         else:
             job = jobs.send(client, name, there, [*words, "--address", "auto"])
