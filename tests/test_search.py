@@ -1,5 +1,9 @@
 """Search: what Optuna suggests is remembered, and goes on where it was."""
 
+import re
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +13,7 @@ from tune_jobs import folder, search, sweep
 from tune_jobs.errors import SweepError
 from tune_jobs.picking import Picking
 from tune_jobs.search import Search, Span
+from tune_jobs.status import status
 from tune_jobs.study import Study
 
 SPACE = {
@@ -275,19 +280,18 @@ def story(study: Study) -> list:
     return [cells, [trial.trial for trial in study.cells], study.ended]
 
 
-def finish(study: Study, rows: dict, most: int = 1000) -> bool:
-    """Train one trial after the other, as a driver does; whether the study ended."""
-    while study.left and most:
+def finish(study: Study, rows: dict, claim=lambda study: None) -> None:
+    """Train one trial after the other, as a driver does."""
+    while study.left:
         for config in study.cells:  # of a driver that was killed
             if config.trial not in rows:
                 break
         else:
             config = study.suggest()
+            claim(study)
         if config is not None:
-            most -= 1
             rows[config.trial] = with_noise(config)
             study.tell(config.trial, rows[config.trial])
-    return not study.left
 
 
 def test_a_search_compares_means_over_seeds_and_stops_what_is_clearly_worse(tmp_path):
@@ -295,13 +299,18 @@ def test_a_search_compares_means_over_seeds_and_stops_what_is_clearly_worse(tmp_
     assert (found.rules.seeds, found.search.trials) == (3, 8)
     study, rows = study_of(str(tmp_path), found), {}
     assert study.left == 24
-    assert finish(study, rows)
+    finish(study, rows)
     seeds: dict[str, list[int]] = {}
     for config in study.cells:
         seeds.setdefault(config.model_copy(update={"seed": 0}).trial, []).append(config.seed)
     assert len(seeds) == 8
     assert all(own == [0, 1, 2][: len(own)] for own in seeds.values())
     assert len(rows) < 24  # some were stopped
+    why = study.why_ended(next(iter(study.ended)), ["network", "gamma", "seed"])
+    assert re.fullmatch(
+        r"no more seeds for plain gamma=\S+ after 1 of 3 seeds: clearly worse than resnet gamma=\S+",
+        why,
+    )
     assert study.ended == {cell: len(own) for cell, own in seeds.items() if len(own) < 3}
     best = max(seeds, key=lambda cell: rows[cell]["test_accuracy"])
     assert len(seeds[best]) == 3
@@ -334,26 +343,41 @@ def test_a_suggestion_is_written_as_a_whole(tmp_path, monkeypatch):
     assert written[-1].count(b"\n") > written[-2].count(b"\n") + 3  # a trial and its parameters
 
 
-@settings(max_examples=10)
-@given(st.lists(st.integers(1, 6), max_size=4), st.booleans())
-def test_a_search_with_seeds_that_was_killed_ends_with_the_same_study(
-    tmp_path_factory, runs, suggested
-):
-    whole, parts = (tmp_path_factory.mktemp("study") for _ in range(2))
-    found = asked(whole, SEEDS)
-    study = study_of(str(whole), found)
+class Killed(BaseException):
+    """As SIGKILL: nothing of this process is left but its files."""
+
+
+def dying(writes: int):
+    """A stand-in for ``storage.write_file`` that kills the driver at a write after so many."""
+    real, left = storage.write_file, [writes]
+
+    def write(root: str, path: str, content: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        real(root, path, content)
+
+    return write
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 9), max_size=12))
+def test_a_search_with_seeds_killed_at_any_write_ends_with_the_same_study(tmp_path_factory, runs):
+    whole, parts = (str(tmp_path_factory.mktemp("study")) for _ in range(2))
+    found = asked(Path(whole), SEEDS)
+    study, rows = study_of(whole, found), {}
     finish(study, {})
-    rows: dict = {}
-    known: list = []
-    for most in (*runs, 1000):
-        again = study_of(str(parts), found, known)
-        for trial in sorted(rows):  # a table has an order of its own
-            again.tell(trial, rows[trial])
-        finish(again, rows, most)
-        if suggested and again.left:
-            again.suggest()
-        known = again.cells
+    for writes in (*runs, 1000):
+        folder.claim(parts, found, folder.suggested(parts))
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            patch.setattr(storage, "write_file", dying(writes))
+            again = study_of(parts, found, folder.suggested(parts))
+            for trial in sorted(rows):  # a table has an order of its own
+                again.tell(trial, rows[trial])
+            finish(again, rows, lambda s: folder.claim(parts, found, s.cells, ended=s.ended))
     assert story(again) == story(study)
+    assert folder.suggested(parts) == study.cells
+    assert folder.inspect(parts).to_suggest == 0
 
 
 def test_a_seed_that_failed_holds_its_cell_up_until_it_is_trained_again(tmp_path):
@@ -371,6 +395,9 @@ def test_a_seed_that_failed_holds_its_cell_up_until_it_is_trained_again(tmp_path
     assert study.ended == {first.trial: 2}
     folder.claim(str(tmp_path), found, study.cells, ended=study.ended)
     assert folder.inspect(str(tmp_path)).to_suggest == study.left == 2
+    said = str(status(str(tmp_path)))
+    assert said.startswith("s: at most 5 trials\n")
+    assert "cells: 0 with all 3 seeds, 1 ended after fewer" in said
 
 
 @pytest.mark.parametrize("change", ["seeds=4", "exclude=[]", "when=[]"])

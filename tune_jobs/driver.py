@@ -48,7 +48,7 @@ class Driver(NotKept, tune.Callback):
         self._scratch = scratch
         self._state = state
         self._study = study
-        self._claimed = (0, 0)  # of a study: trials and ended cells that sweep.json has
+        self._claimed = 0, study.ended if study else {}  # what sweep.json has of the study
         self._root = request.root
         asked = request.sweep.resources.gpus
         expected = processes.expected_gpus()  # on a cluster whose GPU workers are yet to start
@@ -212,10 +212,12 @@ class Driver(NotKept, tune.Callback):
 
     def _claim(self, study: Study) -> None:
         """Write to the sweep's folder what a search has suggested, if that has changed."""
-        now = len(study.cells), len(study.ended)
+        now = len(study.cells), study.ended
         if now != self._claimed:
             sweep, notes = self._request.sweep, self._request.notes
             folder.claim(self._root, sweep, study.cells, notes, study.ended)
+            for cell in now[1].keys() - self._claimed[1]:
+                self._board.say(study.why_ended(cell, self._varying or []))
             self._claimed = now
 
     @property

@@ -70,6 +70,8 @@ class State:
     # Likewise, but nothing is amiss: they lack only parts that are new, or are not among the best.
     excused: list[str] = field(default_factory=list)
     evaluations: Mapping[str, Any] = field(default_factory=dict)  # wanted ones, by name
+    seeds: int = 1  # of each cell of a search
+    ended: Mapping[str, int] = field(default_factory=dict)  # as in :func:`claim`
     worked: bool = False  # whether this run had something to do
     interrupted: bool = False  # whether Ctrl-C ended the run
 
@@ -171,7 +173,8 @@ def claim(
         sweep: the sweep that was asked for.
         suggested: the cells of a search so far.
         notes: warnings about the data sets; stored with the cells.
-        ended: cells of a search that get no more seeds; see :class:`tune_jobs.study.Study`.
+        ended: cells of a search that get no more seeds, by their first trials -> how many they
+            were given.
 
     Raises:
         SweepError: the folder cannot be written.
@@ -345,6 +348,8 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         weightless=[trial for trial in weightless if trial not in excused],
         excused=excused,
         evaluations=asked,
+        seeds=known.get("seeds", 1),
+        ended=known.get("ended", {}),
     )
 
 

@@ -1,5 +1,6 @@
 """How far a sweep is, from its folder alone: neither Ray nor MLflow is asked."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,8 +45,10 @@ def status(folder_: str) -> Status:
     there = disk.sizes(state.root)
     size = sum(each for each, _ in there.values())
     weights = sum(n for path, (n, _) in there.items() if path.startswith(f"{places.CHECKPOINTS}/"))
-    lines = [f"{plain(state.name)}: {state.planned} trials"]
+    most = "at most " if state.seeds > 1 and state.to_suggest else ""
+    lines = [f"{plain(state.name)}: {most}{state.planned} trials"]
     lines += [f"  {n:5} {what}" for what, n in counts.items() if n or what == "done"]
+    lines += _cells(state)
     lines += [f"  no weights: {told}" for told in state.unreachable]
     if state.extra:
         lines.append(f"  extra, of another sweep: {some(state.extra)}")
@@ -86,6 +89,16 @@ def _counts(state: folder.State) -> dict[str, int]:
         "to evaluate": len(state.unevaluated),
         "to evaluate, but kept no weights": len(state.weightless),
     }
+
+
+def _cells(state: folder.State) -> list[str]:
+    """How many cells of a search with several seeds have them all, and how many get no more."""
+    if state.seeds == 1:
+        return []
+    done = {*state.ids("done")}
+    first = (t.model_copy(update={"seed": 0}).trial for t in state.trials if t.trial in done)
+    whole = sum(count == state.seeds for count in Counter(first).values())
+    return [f"  cells: {whole} with all {state.seeds} seeds, {len(state.ended)} ended after fewer"]
 
 
 def _driver(state: folder.State, holder: str | None, live: Mapping | None) -> list[str]:

@@ -20,6 +20,7 @@ from scoring import storage
 from scoring.places import STUDY
 from tune_jobs.errors import SweepError
 from tune_jobs.journal import Journal
+from tune_jobs.labels import label
 from tune_jobs.picking import Picking, told
 from tune_jobs.racing import clearly_worse
 from tune_jobs.search import Better, Rules, Search, Space, Span
@@ -87,6 +88,7 @@ class Study:
         about = {"objectives": search.objectives, **told(space, fixed, self._rules)}
         self._of: dict[str, _Cell] = {}  # by the id of each trial that a cell has or may get
         self._suggested: list[_Cell] = []
+        self._worse: dict[str, _Cell] = {}  # a cell that it is clearly worse than
         self._order: list[TrialConfig] = []
         if known and not again and storage.read_file(root, STUDY) is None:
             raise storage.Damaged(root, STUDY, "it is missing")
@@ -151,6 +153,19 @@ class Study:
         """Cells that get no more seeds, by their first trials, and how many they were given."""
         closed = (cell for cell in self._suggested if cell.closed and self._seeds_left(cell))
         return {cell.config.trial: len(cell.trials) for cell in closed}
+
+    def why_ended(self, cell: str, names: Sequence[str]) -> str:
+        """Say why a cell of :attr:`ended` gets no more seeds.
+
+        Args:
+            cell: its first trial.
+            names: the fields in its label, besides the seed.
+        """
+        names = [name for name in names if name != "seed"]
+        ended, better = self._of[cell], self._worse.get(cell)
+        given = f"{len(ended.trials)} of {self._rules.seeds} seeds"
+        why = f"clearly worse than {label(better.config, names)}" if better else "one has no result"
+        return f"no more seeds for {label(ended.config, names)} after {given}: {why}"
 
     @property
     def left(self) -> int:
@@ -233,8 +248,9 @@ class Study:
         finished = np.array([[c.values[t] for t in c.trials] for c in others]) * signs
         own = np.array([cell.values[t] for t in cell.trials]) * signs
         if verdict := clearly_worse(own, finished):
-            better = others[verdict.better].config.trial
-            self._study.set_user_attr(f"stopped {cell.config.trial}", f"worse than {better}")
+            better = self._worse[cell.config.trial] = others[verdict.better]
+            told = f"worse than {better.config.trial}"
+            self._study.set_user_attr(f"stopped {cell.config.trial}", told)
             self._close(cell, list(verdict.estimate * signs))
 
     def _close(self, cell: _Cell, values: Sequence[float] | None) -> None:
