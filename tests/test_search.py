@@ -307,10 +307,8 @@ def test_a_search_compares_means_over_seeds_and_stops_what_is_clearly_worse(tmp_
     assert all(own == [0, 1, 2][: len(own)] for own in seeds.values())
     assert len(rows) < 24  # some were stopped
     why = study.why_ended(next(iter(study.ended)), ["network", "gamma", "seed"])
-    assert re.fullmatch(
-        r"no more seeds for plain gamma=\S+ after 1 of 3 seeds: clearly worse than resnet gamma=\S+",
-        why,
-    )
+    words = r"plain gamma=\S+ after 1 of 3 seeds: clearly worse than resnet gamma=\S+"
+    assert re.fullmatch(f"no more seeds for {words}", why)
     assert study.ended == {cell: len(own) for cell, own in seeds.items() if len(own) < 3}
     best = max(seeds, key=lambda cell: rows[cell]["test_accuracy"])
     assert len(seeds[best]) == 3
