@@ -11,21 +11,15 @@ from analysis.measures.layout import first_word, heading, network_name, span
 from analysis.measures.rates import (
     AS_IS,
     CLAIMED,
-    FASTER,
     FIXED,
     HALF,
-    SMALLER,
+    QUESTION,
     SURE,
-    asked,
     number,
 )
 
 YES, NO, MIXED, UNDECIDED, UNTRIED = "yes", "no", "mixed", "undecided", "not tried"
-QUESTIONS = {  # the kinds of changes that answer them
-    "as_is": (AS_IS,),
-    "rate_fixed": (FIXED,),
-    "higher_rate": (FASTER, SMALLER),
-}
+QUESTIONS = tuple(dict.fromkeys(QUESTION.values()))
 WORDS = {-1: "lower", 1: "raise"}
 RULES = (
     "Yes: some change is surely in that direction and none surely in the other. No: some is surely "
@@ -55,8 +49,9 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
                 continue
             row: dict[str, Any] = dict(zip(keys, key, strict=True))
             row |= {"outcome": name, "direction": WORDS[sign]}
-            for question, kinds in QUESTIONS.items():
-                asked_of = own[own.change.isin(kinds) & own[f"{name}_change"].notna()]
+            for question in QUESTIONS:
+                asked_of = own[own.change.map(QUESTION).eq(question)]
+                asked_of = asked_of[asked_of[f"{name}_change"].notna()]
                 row[question] = _answer(asked_of, name, sign)
                 row[f"{question}_numbers"] = _numbers(asked_of, name)
             rows.append(row | {"verdict": _verdict(*(row[q] for q in QUESTIONS))})
@@ -88,14 +83,15 @@ def _numbers(rows: pd.DataFrame, name: str) -> str:
 
 
 def _verdict(as_is: str, fixed: str, higher: str) -> str:
-    """What the three answers say together."""
-    if as_is != YES:
+    """What the three answers say together. Mixed is yes here: it happens, if not everywhere."""
+    does = {YES, MIXED}
+    if as_is not in does:
         return "γ does not surely do it, so there is nothing to explain"
-    if fixed == YES:
-        if higher == YES:
+    if fixed in does:
+        if higher in does:
             return "both: γ by itself, and the effective rate"
         return "γ by itself" if higher == NO else "γ by itself, at least in part"
-    if higher == YES:
+    if higher in does:
         return "the effective rate" if fixed == NO else "the effective rate, at least in part"
     if fixed == NO:
         return "neither alone" if higher == NO else "mostly not γ by itself"
@@ -114,8 +110,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
     said = [_sentence(row, found) for _, row in found.iterrows()]
     counts = span(table[["seeds", "seeds_before"]].stack())
     said.append(
-        f"{RULES} A change is sure if its p value over seeds is below {SURE} after correction for "
-        f"all {asked(table)} tests (Holm); m = {span(table.m)}, {counts} seeds a side."
+        f"{RULES} A change is sure if its p value over seeds is below {SURE}, corrected for all "
+        f"changes that answer the same question on this outcome (Holm); m = {span(table.m)}, "
+        f"{counts} seeds a side."
     )
     return said
 

@@ -24,6 +24,7 @@ COLUMNS = {"epochs": ["trial", "epoch", "learning_rate", "effective_rate"]}
 AS_IS, FIXED = "γ", "γ, rate fixed"
 FASTER, SMALLER = "learning rate", "initial scale"
 KINDS = (AS_IS, FIXED, FASTER, SMALLER)  # what a row compares
+QUESTION = {AS_IS: "as_is", FIXED: "rate_fixed", FASTER: "higher_rate", SMALLER: "higher_rate"}
 CLAIMED = {  # outcomes, and the direction in which gamma is claimed to change them
     "lss": -1,
     "lss_scaled": -1,
@@ -31,7 +32,7 @@ CLAIMED = {  # outcomes, and the direction in which gamma is claimed to change t
     "test_accuracy": 1,
 }
 ENDS = ("_before", "_change", "_change_ci95", "_p")  # suffixes of an outcome's columns
-SURE = 0.05  # A change is sure if its p value, corrected for all tests, is below this.
+SURE = 0.05  # A change is sure if its p value, corrected for all of its question, is below this.
 HALF = 0.5  # "Less" means a change below this share of what gamma does as it is.
 DECIMALS = {"lss": 2, "lss_scaled": 2}  # digits of a change; 3 for other outcomes
 AXES = ["gamma", "renormalise", "learning_rate", "initial_scale"]
@@ -79,12 +80,13 @@ def effects(results: Results) -> pd.DataFrame:
         else equal, and smaller initial weights with the largest. Then for each outcome (LSS, LSS
         on states of equal size, clean train and test accuracy) its mean ``<score>_before``,
         ``<score>_change``, the half-width of its 95% interval ``<score>_change_ci95``,
-        ``<score>_p``, and ``<score>_p_adjusted``, Holm's over all p values of the table;
+        ``<score>_p``, and ``<score>_p_adjusted``, Holm's over all rows of the same
+        :data:`QUESTION`: gamma as it is, at a fixed rate, a higher rate without gamma;
         ``<score>_less``: whether the change is surely below half of what gamma does as it is, in a
-        cell where that is sure (p < 0.05 by Student's test over pairs of seeds, Holm's over all
-        such tests); null if it was not tested. A fixed rate is compared with the same gamma; a
-        higher rate with the gamma that raises the rate most nearly as much. No rows unless some
-        cell has more than gamma alone.
+        cell where that is sure (p < 0.05 by Student's test over pairs of seeds, Holm's over the
+        rows of the question); null if it was not tested. A fixed rate is compared with the same
+        gamma; a higher rate with the gamma that raises the rate most nearly as much. No rows
+        unless some cell has more than gamma alone.
     """
     pairs = list(_pairs(results))
     keys = _stratum(results)
@@ -94,14 +96,14 @@ def effects(results: Results) -> pd.DataFrame:
     rates = rate_of_trials(results)
     rows = [_row(pair, keys, rates) for pair in pairs]
     table = pd.DataFrame(rows, columns=[*keys, *about, *numbers])
-    columns = [f"{name}_p" for name in CLAIMED]
-    table[[f"{name}_adjusted" for name in columns]] = holm(table[columns].to_numpy("float64"))
+    for name in CLAIMED:
+        table[f"{name}_p_adjusted"] = _holm(table[f"{name}_p"], table)
     for name, less in _less(table, pairs, keys).items():
         table[f"{name}_less"] = less
     order = [f"{n}{end}" for n in CLAIMED for end in (*ENDS, "_p_adjusted", "_less")]
     table = table[[*keys, *about, *order]]
     kind = pd.Categorical(table.change, KINDS, ordered=True)
-    table = table.assign(kind=kind).sort_values([*keys, "points", "kind", "start", "end"])
+    table = table.assign(kind=kind).sort_values([*keys, "points", "kind"], kind="stable")
     table = table.drop(columns="kind").rename(columns={"points": "m"}).reset_index(drop=True)
     return table if table.change.ne(AS_IS).any() else table.iloc[:0]
 
@@ -178,9 +180,14 @@ def _less(table: pd.DataFrame, pairs: list[_Pair], keys: list[str]) -> dict[str,
             if len(left):
                 mean, _, p.loc[place, name] = student(left, scale=float(whole.abs().max()))
                 below.loc[place, name] = mean < 0
-    adjusted = pd.DataFrame(holm(p.to_numpy("float64")), p.index, p.columns)
-    sure = (adjusted < SURE) & below
+    sure = {name: below[name] & (_holm(p[name], table) < SURE) for name in CLAIMED}
     return {name: sure[name].astype("boolean").mask(p[name].isna()) for name in CLAIMED}
+
+
+def _holm(p: pd.Series, table: pd.DataFrame) -> pd.Series:
+    """Correct the p values of an outcome for all rows of the same question."""
+    questions = p.astype("float64").groupby(table.change.map(QUESTION))
+    return questions.transform(lambda own: holm(own.to_numpy()))
 
 
 def _reference(table: pd.DataFrame, place: int, keys: list[str]) -> int | None:
@@ -203,11 +210,6 @@ def _reference(table: pd.DataFrame, place: int, keys: list[str]) -> int | None:
 def _differences(pair: _Pair, name: str) -> pd.Series:
     x, y = (side.set_index("seed")[name].astype("float64") for side in (pair.before, pair.after))
     return (y - x).replace([np.inf, -np.inf], np.nan)
-
-
-def asked(table: pd.DataFrame) -> int:
-    """The number of tests in a table of effects; p values are corrected for all of them."""
-    return int(table[[f"{name}_p" for name in CLAIMED]].notna().sum().sum())
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
