@@ -117,7 +117,8 @@ def test_p_values_are_corrected_over_the_rows_of_a_question(both: Path) -> None:
 
 
 def test_the_rate_of_a_trial_leaves_its_schedule_out(tmp_path: Path) -> None:
-    row = {"trial": "a", "status": "done", "learning_rate": 0.1, "seed": 0}
+    key = {"trial": "a", "dataset": "digits", "network": "resnet", "stages": 1, "gamma": 0.0}
+    row = key | {"seed": 0, "status": "done", "learning_rate": 0.1}
     write_table(str(tmp_path), "trials", "a", [row])
     falling = [(0, None, None), (1, 0.1, 0.4), (2, 0.05, 0.8), (3, 0.0, 0.0)]
     epochs = [

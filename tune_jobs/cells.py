@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.architectures import usual_depth
-from models.config import TrialConfig, completed
+from models.config import TrialConfig, completed, without_paper
 from models.messages import short
 from tune_jobs.errors import SweepError
 from tune_jobs.explain import Places, at
@@ -97,11 +97,14 @@ DEFAULTS = {name: info.default for name, info in TrialConfig.model_fields.items(
 
 
 def _is_excluded(cell: dict[str, Any], excluded: list[Axes]) -> bool:
-    full = completed(DEFAULTS | cell)
+    full = completed(DEFAULTS | without_paper(cell))
     if full.get("architecture") is None:
         full.setdefault("depth", usual_depth(full["layers"], full["stages"]))
+    found = {name: [value] for name, value in full.items()}
+    found["recipe"] += [cell.get("recipe")]  # which may be paper
     return any(
-        all(full.get(name) in values for name, values in group.items()) for group in excluded
+        all(not set(values).isdisjoint(found.get(name, [None])) for name, values in group.items())
+        for group in excluded
     )
 
 
