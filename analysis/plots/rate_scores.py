@@ -50,7 +50,7 @@ def scores_against_rate(results: Results, table: pd.DataFrame | None = None) -> 
             style.title(axes, heading(name))
             axes.set_xlabel("effective rate" if key is places[-1] else "")
         others = [n for n in keys if n not in (*panels.PANEL, "network", "m")]
-        panels.row_title(row[0], f"{panels.row_name(key, [])}, {panels.name(key, others)}")
+        panels.row_title(row[0], f"{panels.data_name(key['dataset'])}, {panels.name(key, others)}")
     found = set(table.change)
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4, label=label)
