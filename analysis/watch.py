@@ -27,7 +27,7 @@ import pyarrow.fs as pafs
 from analysis.measures.following import Follower
 from analysis.measures.markup import visible
 from analysis.results import ResultsError
-from scoring import storage
+from scoring import places, storage
 from scoring.storage import StoreError
 
 PAGES = Path(__file__).with_name("pages")
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Server(root, given.host, given.port) as server:
             server.news("", 0)  # read the folder before the first page is shown
-            print(server.url, flush=True)
+            print(f"{server.url}  ({visible(places.redact(root))}; Ctrl-C to stop)", flush=True)
             if given.idle:
                 threading.Thread(target=end_if_idle, args=(server, given.idle), daemon=True).start()
             server.serve_forever(poll_interval=0.1)

@@ -2,25 +2,14 @@
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, QUIET, needs_chromium
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-QUIET = [  # without connections to anywhere
-    "--no-first-run",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 pytestmark = pytest.mark.slow
-NO_CHROMIUM = "needs chromium (Debian's package), which is not installed"
 
 LOOK = """
 <script>
@@ -66,7 +55,7 @@ def look(page: Path, folder: Path, width: int = 1280) -> tuple[dict, list[str]]:
     return json.loads(unescape(told[1])), re.findall(r".*CONSOLE.*", done.stderr)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
+@needs_chromium
 def test_a_browser_shows_every_picture_and_finds_trials(report_page: Path, tmp_path: Path) -> None:
     seen, console = look(report_page, tmp_path)
     assert console == []
@@ -81,7 +70,7 @@ def test_a_browser_shows_every_picture_and_finds_trials(report_page: Path, tmp_p
     assert [float(text) for text in seen["down"] if text] == numbers[::-1]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
+@needs_chromium
 @pytest.mark.parametrize("width", [500, 1300])
 def test_the_page_never_scrolls_sideways(report_page: Path, tmp_path: Path, width: int) -> None:
     seen, _ = look(report_page, tmp_path, width)

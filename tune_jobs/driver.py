@@ -101,7 +101,7 @@ class Driver(NotKept, tune.Callback):
         storage.delete(self._root, places.NODES)
         while self._pool.left and not self._stop.asked:
             self._collect(timeout=0.5)
-        self._board.refresh()
+        self._board.refresh(last=True)
         if not self._stop.asked:
             self._merger.finish()
         counts = self._board.snapshot()["counts"]

@@ -102,7 +102,7 @@ class Follower:
         return content if isinstance(content, dict) else {}
 
     def _read(self, table: str) -> list[dict[str, Any]]:
-        """The rows of all files of a table that have changed. Damaged ones are noted and skipped."""
+        """The rows of all files of a table that have changed; damaged ones are only noted."""
         folder = places.table_folder(table)
         names = {name for name in self._changed(folder) if name.endswith(".parquet")}
         self._damaged = {p: s for p, s in self._damaged.items() if p.rpartition("/")[0] != folder}
@@ -189,7 +189,7 @@ class Follower:
     def _record(
         self, trial: str, row: dict[str, Any], running: dict[str, Any] | None
     ) -> dict[str, Any]:
-        """What is shown of a trial; of one that has not ended its curve and the driver know more."""
+        """What is shown of a trial. Until it has ended, its curve and the driver know more."""
         shown = record(row, self._axes)
         if trial in self._rows and not running:
             return shown
@@ -229,7 +229,7 @@ class Follower:
 
 def _seconds(given: Any) -> float:
     """A time in seconds; 0 if it is none."""
-    return rounded(given) and float(given) or 0.0
+    return 0.0 if rounded(given) is None else float(given)
 
 
 def _numbers(progress: dict[str, Any]) -> dict[str, Any]:

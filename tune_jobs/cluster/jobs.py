@@ -166,7 +166,7 @@ def submit(
     files = {sent_name(text.rpartition(":")[0]): one.content for text, one in sweep.code.items()}
     if files:
         content[SENT] = OF_USERS
-    return _send(
+    return send(
         client,
         command,
         content,
@@ -188,7 +188,7 @@ def _word(name: str) -> str:
     return re.sub(r"[^\w.-]", "-", name).lstrip("-") or "sweep"
 
 
-def _send(
+def send(
     client: "JobSubmissionClient",
     command: str,
     variables: dict[str, str],
@@ -196,6 +196,19 @@ def _send(
     metadata: dict[str, str],
     files: Mapping[str, bytes] | None = None,
 ) -> str:
+    """Send a command to the head with the code, as a job; returns the job's id.
+
+    Args:
+        client: from :func:`connect`.
+        command: for a shell, in the folder of the code.
+        variables: of its environment.
+        job: the id that it gets.
+        metadata: noted at the job.
+        files: of users, sent with the code.
+
+    Raises:
+        SweepError: the cluster refuses the job.
+    """
     variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
     with package(files) as code:
         environment = {"working_dir": code, "env_vars": variables}
@@ -215,7 +228,7 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
     """
     job = f"geosweep-{words[0]}-{time.time_ns()}"
     command = shlex.join(["python", "-m", "tune_jobs.cli", *words])
-    _send(client, f"exec {command}", {}, job, {})
+    send(client, f"exec {command}", {}, job, {})
     until = time.monotonic() + patience
     while not (status := client.get_job_status(job)).is_terminal():
         if time.monotonic() > until:
