@@ -80,11 +80,11 @@ def record(row: Row, names: Sequence[str]) -> dict[str, Any]:
     return {
         "trial": visible(str(row["trial"])),
         "values": [value(settings.get(name)) for name in names],
-        "status": visible(str(row.get("status") or "")),
+        "status": visible(_text(row.get("status"))),
         "epoch": rounded(row.get("epochs_done")),
         "epochs": rounded(row.get("epochs")),
         "points": rounded(row.get("points")),
-        "error": visible(str(row.get("error") or "")[-LONGEST:], keep="\n"),
+        "error": visible(_text(row.get("error"))[-LONGEST:], keep="\n"),
         "began": moment(row.get("started_at")),
         "ended": moment(row.get("scored_at")),
         **scores,
@@ -143,6 +143,10 @@ def of_results(results: Results, name: str, planned: int | None = None) -> dict[
 
 def _plain(frame: Any) -> list[dict[Any, Any]]:
     return frame.to_dict("records")
+
+
+def _text(given: Any) -> str:
+    return str(given) if _there(given) else ""
 
 
 def _there(given: Any) -> bool:
