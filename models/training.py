@@ -21,6 +21,7 @@ from models import validation
 from models.config import TrialConfig
 from models.custom import Blocks
 from models.datasets import Dataset
+from models.invariance import Renormalise, invariant_weights
 from models.network import AnyNetwork, build, decayed, in_channels_last
 from models.optimizers import Optimizer, optimizer_of
 from models.penalties import penalty
@@ -100,6 +101,7 @@ def train(
     standardise = standardiser(data, device)
     network = untrained(config, data, device, settled=checkpoint is None, blocks=blocks)
     optimizer = make_optimizer(network, config)
+    renormalise = Renormalise(invariant_weights(network)) if config.renormalise else None
     first = 0
     if checkpoint is not None:
         network.load_state_dict(checkpoint["network"])
@@ -112,7 +114,9 @@ def train(
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
             with drawing(config.seed, epoch, device):
-                record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
+                record |= one_pass(
+                    network, optimizer, train_split, standardise, config, epoch, renormalise
+                )
         for prefix, split in splits.items():
             loss = accuracy = math.nan
             if prefix != "clean_train" or sees_clean_train(config, epoch):
@@ -230,14 +234,22 @@ def make_optimizer(network: AnyNetwork, config: TrialConfig) -> Optimizer | Torc
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
     gamma times the squared norm, has the gradient 2 gamma W. Recipes in
-    :data:`models.config.DECOUPLED` take the learning rate times gamma W from W instead.
+    :data:`models.recipes.DECOUPLED` take the learning rate times gamma W from W instead. Weights
+    that are renormalised take no decay.
     """
     under, free = decayed(network, config.decay)
-    return optimizer_of([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
+    if config.renormalise:
+        kept = {id(weight) for weight in invariant_weights(network)}
+        free = [*free, *(weight for weight in under if id(weight) in kept)]
+        under = [weight for weight in under if id(weight) not in kept]
+    groups = [Group(under, config.gamma), Group(free, 0.0)]
+    return optimizer_of(groups, config.recipe, config.momentum)
 
 
 def rate_at(config: TrialConfig, taken: int, steps: int) -> float:
-    """The learning rate of a step: it rises evenly in the warm-up, then falls to 0 on a cosine.
+    """The learning rate of a step: it rises evenly in the warm-up, then follows the schedule.
+
+    A cosine falls to 0; a constant one stays.
 
     Args:
         config: the trial.
@@ -251,6 +263,8 @@ def rate_at(config: TrialConfig, taken: int, steps: int) -> float:
     warm = round(config.warmup * steps)
     if taken < warm:
         return config.learning_rate * (taken + 1) / (warm + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
     done = (taken - warm) / (config.epochs * steps - warm)
     return 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
 
@@ -262,6 +276,7 @@ def one_pass(
     standardise: Standardise,
     config: TrialConfig,
     epoch: int,
+    renormalise: Renormalise | None = None,
 ) -> dict[str, float]:
     """One pass over the train split; returns the fields of the record about training."""
     device = split.y.device
@@ -285,6 +300,8 @@ def one_pass(
         optimizer.zero_grad()
         objective.backward()
         optimizer.step(rate)
+        if renormalise:
+            renormalise()
         total_loss += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
         seen += len(y)

@@ -11,6 +11,7 @@ import torch
 from models.config import TrialConfig
 from models.custom import Blocks, Custom
 from models.datasets import Dataset
+from models.invariance import effective_rates, head_rate
 from models.network import AnyNetwork, in_channels_last
 from models.training import standardiser, untrained
 from scoring import schemas, storage
@@ -21,7 +22,7 @@ from scoring.robustness.curve import curve_problems
 from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
-from scoring.rows import LINE_SHAPE
+from scoring.rows import LINE_SHAPE, geometric_mean
 from scoring.stages import Stage, geometry, measure
 from tune_jobs.evaluations import lacking
 
@@ -134,6 +135,33 @@ def measure_epoch(
         if not stage.measurable:
             row |= {name: math.nan for name in LINE_SHAPE if name in row}
     return stages, rows
+
+
+def add_rates(
+    job: Job, network: AnyNetwork, rate: float, rows: list[dict[str, Any]]
+) -> dict[str, float]:
+    """Add the effective learning rates of blocks after an epoch to its rows of the tracks table.
+
+    Args:
+        job: the trial.
+        network: the network after the epoch.
+        rate: the learning rate of the last step; with NaN, as before training, nothing is added.
+        rows: one for each stage.
+
+    Returns:
+        The columns of the epochs table: geometric means over all blocks, and the head's.
+    """
+    found = [] if math.isnan(rate) else effective_rates(network, job.trial, rate)
+    if not found:
+        return {}
+    for row, rates in zip(rows, found, strict=True):
+        row["effective_rate"] = [one.invariant for one in rates]
+        row["effective_rate_others"] = [one.others for one in rates]
+    means = {"effective_rate_head": head_rate(network, job.trial, rate)}
+    for name in ("effective_rate", "effective_rate_others"):
+        known = [value for row in rows for value in row[name] if not math.isnan(value)]
+        means[name] = geometric_mean(known) if known else math.nan
+    return means
 
 
 def score(
