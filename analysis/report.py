@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from analysis import correlation, figures
 from analysis.claims import claims, claims_sentence
@@ -25,6 +26,7 @@ from analysis.measures import (
     curve,
     findings,
     intervention,
+    live,
     planned,
     points,
     robustness,
@@ -48,7 +50,7 @@ from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_l
 
 PAGE = Path(__file__).with_name("report.html")
 COLUMNS = {  # the columns to read of the larger tables
-    "epochs": figures.COLUMNS["epochs"],
+    "epochs": list(dict.fromkeys([*figures.COLUMNS["epochs"], *live.COLUMNS["epochs"]])),
     "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
     "samples": list(
         dict.fromkeys(
@@ -76,6 +78,7 @@ CONTENTS = {
     "claims": "Claims",
     "compare": "Comparison",
     "tables": "Tables",
+    "explore": "Explore",
     "figures": "Figures",
     "curve": "Curve of measures",
     "states": "States",
@@ -230,7 +233,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     any_done = len(done(results)) > 0
     robust = any_done and len(tables["robustness"]) > 0
     sections = dict.fromkeys(CONTENTS, True)
-    sections |= dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
+    sections |= dict.fromkeys(("claims", "tables", "explore", "figures", "correlations"), any_done)
     sections |= {
         "robustness": robust,
         "curve": len(tables["curve"]) > 0,
@@ -251,6 +254,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         figures=pictures,
         other=found.other,
         left_out=", ".join(f"{n} {reason}" for reason, n in left_out(results).items() if n),
+        charts=_charts(found),
         any_done=any_done,
         robust=robust,
         changed=intervention.sentence(tables["intervention"]) if "intervention" in tables else "",
@@ -263,6 +267,16 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _charts(found: Gathered) -> dict[str, Markup]:
+    """The interactive charts: their code and the sweep's data, to be put into the page as it is."""
+    planned_ = len(found.planned) if found.planned else None
+    data = live.as_script(live.of_results(found.results, found.name, planned_))
+    files = {"css": "charts.css", "code": "charts.js", "library": "echarts.min.js"}
+    pages = PAGE.with_name("pages")
+    code = {name: (pages / file).read_text(encoding="utf-8") for name, file in files.items()}
+    return {name: Markup(text) for name, text in (code | {"data": data}).items()}
 
 
 @cache

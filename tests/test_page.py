@@ -45,7 +45,8 @@ window.onload = () => {
 def look(page: Path, folder: Path, width: int = 1280) -> tuple[dict, list[str]]:
     """Open a page in a browser of this width; what LOOK found, and lines of the console."""
     copy = folder / "look.html"
-    copy.write_text(page.read_text().replace("</body>", LOOK + "</body>"))
+    before, end, after = page.read_text().rpartition("</body>")  # a library has others in texts
+    copy.write_text(before + LOOK + end + after)
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", *QUIET]
     command += [f"--user-data-dir={folder}/profile", f"--window-size={width},900"]
     command += ["--enable-logging=stderr", "--virtual-time-budget=20000", f"file://{copy}"]
