@@ -38,7 +38,7 @@ from analysis.measures.cells import done, gamma_meaning
 from analysis.measures.correlations import correlations, left_out
 from analysis.measures.factors import factor_sentences
 from analysis.measures.layout import WITHOUT
-from analysis.measures.markup import visible
+from analysis.measures.markup import markdown_text, visible
 from analysis.measures.paper_layout import PaperTable, paper_tables
 from analysis.measures.search import Search, by_validation, read_search, search_table
 from analysis.measures.shown import shown, write_tables
@@ -73,6 +73,8 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "mixed_by_distance": "robustness",
     "states_by_block": "states",
 }
+IN_MLFLOW = ("lss_against_epoch", "scores_against_gamma")  # figures that its page shows
+FIRST = 6  # sentences there
 CONTENTS = {
     "search": "Search",
     "claims": "Claims",
@@ -159,6 +161,7 @@ def build(
     if lost:
         said.append(lost)
         warnings.warn(lost, RuntimeWarning, stacklevel=2)
+    write_file(folder, "verdict.md", verdict(found, said, pictures).encode())
     write_file(folder, "index.html", render(found, said, pictures).encode())
     page = f"{folder}/index.html"
     return Path(page) if is_local(folder) else page
@@ -225,6 +228,18 @@ def sentences(found: Gathered) -> list[str]:
     if found.other:
         said.append(two_sweeps.sentence(found.other.table, found.other.name))
     return [sentence for sentence in said if sentence]
+
+
+def verdict(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
+    """The answer in Markdown, with its first sentences and figures, for the sweep's run in MLflow."""
+    top = findings.headline(found.tables["summary"])
+    parts = [f"**{markdown_text(top.verdict)}**"]
+    if top.number:
+        parts.append(markdown_text(f"{top.number} {top.baseline}"))
+    parts += [f"- {markdown_text(sentence)}" for sentence in said[:FIRST]]
+    figures_ = [name for name in IN_MLFLOW if name in pictures]
+    parts += [f"![{markdown_text(pictures[name].alt)}]({name}.png)" for name in figures_]
+    return "\n\n".join(parts) + "\n"
 
 
 def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:

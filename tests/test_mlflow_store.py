@@ -308,7 +308,7 @@ def test_the_server_gets_a_password_in_its_environment_alone(tmp_path, monkeypat
     monkeypatch.setattr(subprocess, "Popen", started)
     monkeypatch.setattr(serving, "answers", lambda *_: True)
     with mlflow_store.server(str(tmp_path)) as (environment, place):
-        commands._serve(uri, "127.0.0.1", 5000, environment, place)
+        commands._serve(str(tmp_path), "tiny", "127.0.0.1", 5000, environment, place)
     (command,) = started.call_args.args
     assert "secret" not in " ".join(command)
     assert started.call_args.kwargs["env"]["MLFLOW_BACKEND_STORE_URI"] == uri

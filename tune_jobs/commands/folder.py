@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from models.messages import plain
-from scoring import storage
+from scoring import places, storage
 from scoring.places import argument
-from tune_jobs import folder, processes, service
+from tune_jobs import folder, mlflow_views, processes, service
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options, serving
 from tune_jobs.errors import SweepError
@@ -164,8 +164,9 @@ def ui(
 ) -> None:
     """Serve MLflow's pages of a sweep until Ctrl-C.
 
-    Only this machine can open them unless --host says otherwise. With
-    --cluster they are the pages of the cluster, through SSH.
+    It prints two links: to the trials as rows with their scores, and to
+    their curves by epoch. Only this machine can open the pages unless --host
+    says otherwise. With --cluster they are the pages of the cluster, through SSH.
 
     [b]geosweep ui runs/demo[/]
     [b]geosweep ui runs/demo --port 5001[/]
@@ -178,7 +179,7 @@ def ui(
         raise SweepError("which sweep? geosweep ui DIR, or --cluster FILE")
     root = folder.absolute(directory)
     storage.refuse_links(root)
-    folder.inspect(root)
+    name = folder.inspect(root).name
     serving.check_port(host, port)
     if not is_there(tracking_uri(root)):
         raise SweepError(
@@ -187,14 +188,17 @@ def ui(
         )
     adopt(root, complain)
     with server(root) as (environment, place):
-        raise typer.Exit(_serve(tracking_uri(root), host, port, environment, place))
+        raise typer.Exit(_serve(root, name, host, port, environment, place))
 
 
-def _serve(uri: str, host: str, port: int, environment: dict[str, str], place: str | None) -> int:
+def _serve(
+    root: str, name: str, host: str, port: int, environment: dict[str, str], place: str | None
+) -> int:
     """Run MLflow's server until it ends or is interrupted; its exit status.
 
     Args:
-        uri: what is served, to be printed.
+        root: the sweep's folder.
+        name: the sweep's name.
         host: address to listen on.
         port: likewise.
         environment: variables that the server gets, and
@@ -207,5 +211,11 @@ def _serve(uri: str, host: str, port: int, environment: dict[str, str], place: s
     quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
     quiet["UVICORN_APP_DIR"] = os.devnull  # else MLflow's uvicorn imports from the current folder
     variables = quiet | os.environ | processes.environment() | environment
-    lines = [f"http://{host}:{port}  ({uri}; Ctrl-C to stop)"]
+    address = f"http://{host}:{port}"
+
+    def lines() -> list[str]:
+        first = f"{address}  ({places.redact(tracking_uri(root))}; Ctrl-C to stop)"
+        there = mlflow_views.shared(root, name, address)
+        return [first, *(f"{what:8} {link}" for what, link in there.items())]
+
     return serving.serve(command, host, port, lines, variables, place)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from tune_jobs.cluster.reach import answers
@@ -33,7 +33,7 @@ def serve(
     command: Sequence[str],
     host: str,
     port: int,
-    lines: Sequence[str],
+    lines: Callable[[], Sequence[str]],
     environment: Mapping[str, str],
     place: str | None = None,
 ) -> int:
@@ -43,7 +43,7 @@ def serve(
         command: the server's.
         host: address that it listens on.
         port: likewise.
-        lines: printed as soon as it answers; a server may print its own.
+        lines: called while the server starts; its lines are printed as soon as that answers.
         environment: its variables.
         place: its current folder.
     """
@@ -53,10 +53,11 @@ def serve(
     process = subprocess.Popen(command, env=environment, cwd=place, start_new_session=True)
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
+        told = lines()
         while process.poll() is None and not answers(port, here):
             time.sleep(0.1)
         if process.poll() is None:
-            for line in lines:
+            for line in told:
                 say(line)
         return process.wait()
     except KeyboardInterrupt:

@@ -60,7 +60,7 @@ def watch(
         folder.inspect(root)  # raises an error that says what is missing
     command = processes.python("-m", "analysis.watch", "--host", host, "--port", str(port))
     variables = os.environ | processes.environment()
-    raise typer.Exit(serving.serve([*command, "--", root], host, port, [], variables))
+    raise typer.Exit(serving.serve([*command, "--", root], host, port, list, variables))
 
 
 def _on_cluster(which: str | None, cluster: str, host: str, port: int) -> str:
