@@ -231,12 +231,12 @@ def sentences(found: Gathered) -> list[str]:
 
 
 def verdict(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
-    """The answer in Markdown, with its first sentences and figures, for the sweep's run in MLflow."""
+    """The answer in Markdown, with its first sentences and figures, as MLflow shows it."""
     top = findings.headline(found.tables["summary"])
     parts = [f"**{markdown_text(top.verdict)}**"]
     if top.number:
         parts.append(markdown_text(f"{top.number} {top.baseline}"))
-    parts += [f"- {markdown_text(sentence)}" for sentence in said[:FIRST]]
+    parts.append("\n".join(f"- {markdown_text(sentence)}" for sentence in said[:FIRST]))
     figures_ = [name for name in IN_MLFLOW if name in pictures]
     parts += [f"![{markdown_text(pictures[name].alt)}]({name}.png)" for name in figures_]
     return "\n\n".join(parts) + "\n"

@@ -190,6 +190,17 @@ def test_the_page_is_complete_in_itself(report_page: Path) -> None:
     assert "ValueError: &lt;b&gt;no&lt;/b&gt; &amp; so on" in html
 
 
+def test_the_verdict_is_beside_the_page_in_markdown_with_its_figures(report_page: Path) -> None:
+    text = (report_page.parent / "verdict.md").read_text()
+    first, second, *_ = text.split("\n\n")
+    assert first == "**None of the 10 cells learned the geodesic.**"
+    assert second.startswith("Geodesic excess ")
+    assert "m = 1,000" in second
+    for figure in re.findall(r"\]\((.*)\)$", text, re.MULTILINE):
+        assert (report_page.parent / figure).is_file()
+    assert text.count("![") == 2
+
+
 def test_a_sweep_without_a_finished_trial_has_a_page_that_says_so(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="failed", error="KeyError: 'x'")
     assert "No trial is done yet" in report.build(tmp_path).read_text()

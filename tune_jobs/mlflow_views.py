@@ -41,10 +41,10 @@ def links(address: str, experiment: str) -> dict[str, str]:
         address: of MLflow's pages, like ``http://127.0.0.1:5000``.
         experiment: the experiment's ID.
     """
-    page = f"{address}/#/experiments/{experiment}/runs?viewStateShareKey="
+    page = f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
     return {
-        "trials": f"{page}{TRIALS}&compareRunsMode=TABLE",
-        "curves": f"{page}{CURVES}&compareRunsMode=CHART",
+        "trials": f"{page}&viewStateShareKey={TRIALS}&compareRunsMode=TABLE",
+        "curves": f"{page}&viewStateShareKey={CURVES}&compareRunsMode=CHART",
     }
 
 
@@ -90,7 +90,7 @@ def _trials() -> dict[str, Any]:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
-        "columnOrder": [],
+        "columnOrder": columns,
         "columnWidths": dict.fromkeys(columns, 110),  # pixels
         "runsHiddenMode": "FIRST_20_RUNS",
         "viewMaximized": False,

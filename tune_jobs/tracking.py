@@ -8,11 +8,9 @@ it.
 import json
 import math
 import os
-import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,10 +48,6 @@ METRICS = (  # at most 16 with all evaluations: many keys make MLflow's pages sl
     "ots",
     "gap",
 )
-NOTE = "mlflow.note.content"  # tag with what MLflow shows first on a run's page
-RULE = "\n\n---\n\n"  # in it, between the verdict and the sweep's description
-LONGEST = 7000  # characters of the verdict and the description; MLflow takes 8000
-VERDICT = "verdict.md"  # in the folder of the report
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc")  # if measured
 TAGS = (  # scores beside the metrics, and their baselines: OTS 1/m, LSS sqrt(n), before training
@@ -184,7 +178,7 @@ class Tracker:
                 self._warn(f"MLflow: the run of {name} was deleted there; it is restored")
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {SWEEP_TAG: redact(self._root), NOTE: self._description}
+            tags = {SWEEP_TAG: redact(self._root), "mlflow.note.content": self._description}
             run = self._client.create_run(self._experiment, run_name=self._name, tags=tags)
             self._parent = run.info.run_id
         self._runs, has = {}, {}
@@ -307,67 +301,6 @@ class Tracker:
         for trial in list(self._open):
             self._end(trial, "KILLED")
         self._client.set_terminated(self._parent, status)
-
-
-def log_report(root: str, name: str, folder: str) -> str | None:
-    """Attach a sweep's report, pages and figures, to its parent run.
-
-    Args:
-        root: the sweep's folder.
-        name: the sweep's name; also the experiment's name.
-        folder: the report's folder.
-
-    Returns:
-        What went wrong, or None.
-    """
-    uri = tracking_uri(root)
-    if not is_there(uri):
-        return None  # nothing was ever logged
-    try:
-        client = open_client(root)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            return None
-        parent = find_parent(client, experiment.experiment_id, root)
-        if parent is not None:
-            run = parent.info.run_id
-            with _local(folder) as path:
-                client.log_artifacts(run, path, "report")
-                note = _with_verdict(Path(path, VERDICT), run, parent.data.tags.get(NOTE, ""))
-            client.set_tag(run, NOTE, note)
-    except Exception as error:  # a failure of MLflow must not fail the report
-        return redact((str(error).strip().splitlines() or [type(error).__name__])[0])
-    return None
-
-
-def _with_verdict(file: Path, run: str, before: str) -> str:
-    """What the page of a sweep's run shows first: the report's verdict, then the description.
-
-    Args:
-        file: the verdict in Markdown, with figures of the same folder.
-        run: MLflow's ID of the run, which has them as artifacts.
-        before: what the page has shown so far; the verdict in it is replaced.
-    """
-    if not file.exists():
-        return before
-    address = f"get-artifact?run_uuid={run}&path=report/"
-    verdict = re.sub(
-        r"(?<=\]\()(?=\w+\.png\)$)", address, file.read_text("utf-8"), flags=re.MULTILINE
-    )
-    description = before.rpartition(RULE)[2]
-    return f"{verdict[: LONGEST - len(description)]}{RULE}{description}"
-
-
-@contextmanager
-def _local(folder: str) -> Iterator[str]:
-    """The folder itself if it is on this machine, else a temporary copy of it."""
-    if storage.is_local(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="geosweep-") as copy:
-        for name in storage.list_files(folder, "."):
-            Path(copy, name).write_bytes(storage.read_file(folder, name) or b"")
-        yield copy
 
 
 def noted(root: str) -> dict[str, str]:

@@ -179,26 +179,31 @@ def ui(
         raise SweepError("which sweep? geosweep ui DIR, or --cluster FILE")
     root = folder.absolute(directory)
     storage.refuse_links(root)
-    name = folder.inspect(root).name
+    name: str | None = folder.inspect(root).name
     serving.check_port(host, port)
     if not is_there(tracking_uri(root)):
         raise SweepError(
             f"{root}: MLflow on this machine has no results of it yet; "
             f"geosweep sync {argument(directory)}"
         )
-    adopt(root, complain)
+    name = name if adopt(root, complain) else None  # an empty database has no views yet
     with server(root) as (environment, place):
         raise typer.Exit(_serve(root, name, host, port, environment, place))
 
 
 def _serve(
-    root: str, name: str, host: str, port: int, environment: dict[str, str], place: str | None
+    root: str,
+    name: str | None,
+    host: str,
+    port: int,
+    environment: dict[str, str],
+    place: str | None,
 ) -> int:
     """Run MLflow's server until it ends or is interrupted; its exit status.
 
     Args:
         root: the sweep's folder.
-        name: the sweep's name.
+        name: the sweep's name; None prints no links to its views.
         host: address to listen on.
         port: likewise.
         environment: variables that the server gets, and
@@ -215,7 +220,7 @@ def _serve(
 
     def lines() -> list[str]:
         first = f"{address}  ({places.redact(tracking_uri(root))}; Ctrl-C to stop)"
-        there = mlflow_views.shared(root, name, address)
+        there = mlflow_views.shared(root, name, address) if name else {}
         return [first, *(f"{what:8} {link}" for what, link in there.items())]
 
     return serving.serve(command, host, port, lines, variables, place)
