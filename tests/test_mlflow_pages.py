@@ -124,7 +124,7 @@ def served(logged, tmp_path_factory) -> Iterator[tuple[subprocess.Popen, Path, i
 
 @pytest.fixture(scope="module")
 def browser(served) -> Iterator[Browser]:
-    with Browser(1600, 900) as browser:
+    with Browser(2400, 900) as browser:
         yield browser
 
 
@@ -155,7 +155,8 @@ def test_the_first_link_opens_the_trials_as_rows_with_their_scores(served, brows
 def test_the_second_link_opens_charts_of_lss_and_accuracy_by_epoch(served, browser):
     browser.open("about:blank")
     browser.open(link(served[1], "curves"))
-    charts = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.data.length)"
+    charts = "[...document.querySelectorAll('.js-plotly-plot')]"
+    charts += ".map(p => new Set(p.data.map(line => line.name)).size)"
     browser.wait(f"JSON.stringify({charts}) === '[4,4]'", 60)
     drawn = "document.querySelector('.js-plotly-plot').data[0].x.length"
     assert browser.ask(drawn) == 5  # epochs 0 to 4
@@ -172,7 +173,7 @@ def test_the_page_of_the_sweeps_run_begins_with_verdict_and_figures(served, brow
     browser.open(address)
     browser.wait("document.body.innerText.includes('None of the 4 cells learned it.')", 60)
     assert browser.ask("document.body.innerText.includes('<img src=x onerror')")
-    size = "[...document.images].filter(i => i.alt === 'LSS by epoch').map(i => i.naturalWidth)"
+    size = "[...document.images].filter(i => i.src.endsWith('lss.png')).map(i => i.naturalWidth)"
     browser.wait(f"JSON.stringify({size}) === '[1]'")
     assert browser.ask("window.hacked") is None
 

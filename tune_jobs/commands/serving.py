@@ -13,6 +13,8 @@ from tune_jobs.cluster.reach import answers
 from tune_jobs.errors import SweepError
 from tune_jobs.terminal import say
 
+PATIENCE = 5.0  # seconds for a server to end
+
 
 def check_port(host: str, port: int) -> None:
     """Check that a server can listen there.
@@ -65,4 +67,7 @@ def serve(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            os.killpg(process.pid, signal.SIGKILL)  # it waits for a browser to close its connection
         process.wait()
