@@ -61,7 +61,10 @@ def serve(
         if process.poll() is None:
             for line in told:
                 say(line)
-        return process.wait()
+        # No wait(): once MLflow's client is loaded, a signal does not interrupt a system call.
+        while (status := process.poll()) is None:
+            time.sleep(0.1)
+        return status
     except KeyboardInterrupt:
         return 130
     finally:
