@@ -33,7 +33,7 @@ def page(client: "JobSubmissionClient", folder: str) -> Iterator[int]:
     """
     words = ["python", "-m", "analysis.watch", "--port", "0", "--idle", str(IDLE), "--", folder]
     job = f"geosweep-watch-{time.time_ns()}"
-    jobs.send(client, f"exec {shlex.join(words)}", {}, job, {})
+    jobs.start(client, f"exec {shlex.join(words)}", {}, job, {})
     try:
         yield _port(client, job)
     finally:
