@@ -5,6 +5,7 @@ the address (``useSharedExperimentViewState`` in MLflow 3). These tags are writt
 """
 
 import json
+import os
 import zlib
 from base64 import b64encode
 from typing import Any
@@ -56,6 +57,7 @@ def shared(root: str, name: str, address: str) -> dict[str, str]:
         name: the sweep's name; also the experiment's name.
         address: of MLflow's pages.
     """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # of a server elsewhere
     try:
         client = open_client(root)
         experiment = client.get_experiment_by_name(name).experiment_id
