@@ -137,6 +137,14 @@ def test_a_driver_that_has_written_nothing_for_a_minute_does_not_run(tmp_path):
     assert [one["status"] for one in found["trials"]] == ["interrupted"]
 
 
+def test_a_search_with_seeds_plans_all_of_them(tmp_path):
+    made_up_trial(tmp_path)
+    search = {"method": "optuna", "sampler": "tpe", "trials": 5, "objectives": {"lss": "min"}}
+    sweep = {"name": "x", "trials": [{}], "search": search, "seeds": 3, "ended": {"a": 1}}
+    write_file(str(tmp_path), places.SWEEP, json.dumps(sweep).encode())
+    assert news(Follower(str(tmp_path)))["planned"] == 13  # two seeds of one cell are left out
+
+
 FOREIGN = [b"[]", b"null", b"{", b"[" * 100_000, b'{"running": 1, "log": 2, "counts": 3}', b"\xff"]
 FOREIGN += [b'{"running": {"x": 1}, "log": [1, [2], ["a", "b"]], "written_at": "x"}']
 

@@ -13,6 +13,8 @@ import pyarrow.fs as pafs
 
 from analysis.measures.live import COLUMNS, CURVES, LONGEST, Curve, axes, point, record, rounded
 from analysis.measures.markup import visible
+from analysis.measures.search import read_search
+from analysis.results import ResultsError
 from scoring import places, storage
 from scoring.tables import read_rows, read_table
 
@@ -40,6 +42,7 @@ class Follower:
         self._axes: list[str] = []
         self._progress: dict[str, Any] = {}
         self._sweep: dict[str, Any] = {}
+        self._asked = 0  # trials of a search in the end
         self._damaged: dict[str, str] = {}  # what is wrong with a file, by its path
         self._shown: dict[str, tuple[int, dict[str, Any]]] = {}  # version and record, by trial
         self._drawn: dict[str, list[int]] = {}  # the version of each epoch of a curve, by trial
@@ -54,7 +57,11 @@ class Follower:
         """
         top = self._changed("")
         if places.SWEEP in top:
-            self._sweep = self._json(places.SWEEP)
+            self._sweep, self._asked = self._json(places.SWEEP), 0
+            if self._sweep.get("search"):
+                with suppress(ResultsError):
+                    search = read_search(self.root)
+                    self._asked = search.planned if search else 0
         if places.PROGRESS in top:
             self._progress = self._json(places.PROGRESS)
         self._look_at_trials()
@@ -159,11 +166,9 @@ class Follower:
 
     def _planned(self) -> int:
         """How many trials there will be in the end, as far as that is known."""
-        cells, search = self._sweep.get("trials"), self._sweep.get("search")
+        cells = self._sweep.get("trials")
         planned = len(cells) if isinstance(cells, list) else 0
-        if isinstance(search, dict) and isinstance(search.get("trials"), int):
-            planned = max(planned, search["trials"])
-        return max(planned, len(self._rows))
+        return max(planned, self._asked, len(self._rows))
 
     def _note(self, curves: dict[str, Curve]) -> None:
         """Give a new version to the records, the epochs and the log that have changed."""
