@@ -16,7 +16,8 @@ from scipy.sparse.csgraph import connected_components
 
 from scoring import arrays
 from scoring.arrays import double, on_cpu, precision, slices
-from scoring.assignment import ROUNDING, TIED, Matching, Rows, blas_threads, match
+from scoring.assignment import ROUNDING, TIED, Matching, blas_threads, match
+from scoring.large import match_points
 from scoring.problems import Problem, assignment_problem, prefixes
 
 FLOOR = 1e-6  # Below this share of the spread, W2^2 is too small to measure suboptimality against.
@@ -92,17 +93,23 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
     """The optimal matching of eq. (46), its proof, and OTS, for all points and for prefixes.
 
     :mod:`scoring.assignment` describes the method. If the problem holds points, their products
-    are computed once and kept if they take at most 1 GiB, otherwise each time they are needed.
+    are computed once and kept if they take at most 1 GiB. :mod:`scoring.large` solves larger ones
+    from the points, exactly for their products in float64.
     """
     own, columns, closeness = problem[:3]
     shift, collapsed, unit = float(problem.shift), bool(problem.collapsed[-1]), float(problem.unit)
     m = len(own)
     problem = _with_products(problem, threads)
-    rows = _rows(problem)
     sizes = prefixes(m)
     diagonal = _products(problem, np.arange(m))
     constants = own - columns + 2 * unit * diagonal  # the part of |x_i - y_j|^2 of row i alone
-    matchings = match(rows, sizes, -closeness / (2 * unit), threads)
+    start = -closeness / (2 * unit)
+    if problem.inner is None:
+        points = (np.ascontiguousarray(on_cpu(p)) for p in (problem.x, problem.y))
+        matchings = match_points(*points, sizes, start, threads)
+    else:
+        inner = problem.inner
+        matchings = match(lambda here, stop, n: inner[here:stop], sizes, start, threads)
     scores = []
     for n, matching, lost in zip(sizes, matchings, problem.collapsed, strict=True):
         sigma, saved = _own_where_equal(problem, matching.permutation, diagonal[:n])
@@ -184,13 +191,6 @@ def _with_products(problem: Problem, threads: int | None) -> Problem:
         return problem
     with blas_threads(threads or os.cpu_count() or 1):
         return problem._replace(inner=on_cpu(x @ y.T if inner is None else inner))
-
-
-def _rows(problem: Problem) -> Rows:
-    inner, x, y = problem.inner, problem.x, problem.y
-    if inner is not None:
-        return lambda start, stop, m: inner[start:stop]
-    return lambda start, stop, m: on_cpu(x[start:stop] @ y[:m].T)
 
 
 def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
