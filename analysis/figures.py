@@ -25,7 +25,10 @@ from analysis.results import Results, ResultsError, load
 from scoring.storage import StoreError, refuse_links
 
 COLUMNS = {  # the columns of the larger tables that figures show
-    "epochs": ["trial", "epoch", "lss", "straightness_factor"],
+    "epochs": [
+        *("trial", "epoch", "lss", "straightness_factor"),
+        *("learning_rate", "effective_rate", "effective_rate_others"),
+    ],
     "tracks": [
         *("trial", "epoch", "stage", "blocks", "collapsed", "projected"),
         *("lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random", "ots_shuffled"),

@@ -26,7 +26,12 @@ from scoring.tables import ARGUMENT, read_table
 EARLIER = {  # what trials from before a field had, whose value is null
     **dict.fromkeys(("transport_penalty", "straightness_penalty", "validation", "warmup"), 0.0),
     "clean_train_every": 1,
+    "initialisation": "he",
+    "initial_scale": 1.0,
+    "renormalise": False,
+    "schedule": "cosine",
 }
+MOMENTUM = 0.9  # of all trials with SGD from before the field
 CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # values that repeat
 COMMAND = "python -m analysis.results > docs/columns.md"
 LARGE = 100_000  # Copy a frame with fewer rows; one with more keeps the memory it was read into.
@@ -227,6 +232,10 @@ def _fill_earlier(trials: pd.DataFrame) -> None:
     for name, usual in EARLIER.items():
         if name in trials and trials[name].notna().any():
             trials[name] = trials[name].fillna(usual)
+    if {"momentum", "recipe"} <= {*trials} and trials.momentum.notna().any():
+        trials["momentum"] = trials.momentum.mask(
+            trials.momentum.isna() & trials.recipe.eq("sgd"), MOMENTUM
+        )
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

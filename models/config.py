@@ -24,6 +24,8 @@ from pydantic import (
 from models.architectures import usual_depth
 from models.callables import is_code
 from models.fields import Real, Text, Whole, scalar
+from models.recipes import DECOUPLED, LEARNING_RATE, MOMENTUM
+from models.together import OWN, problem
 
 CIFAR = ("cifar10", "cifar100")
 MNIST = ("mnist", "fashion_mnist")
@@ -35,27 +37,15 @@ MOST_HELD_OUT = 0.9  # of the train split; the rest is trained on
 LARGEST = 1e6  # weight or learning rate; no training survives one that comes near this
 
 LIBRARIES = ("torchvision", "timm")  # whose networks an architecture can name
-OWN = ("network", "layers", "stages", "depth", "normalisation")  # fields of Table 1's networks
 ARGUMENT = "model."  # starts the name of a keyword argument of an architecture
 
-USUAL = {"network": "resnet", "stages": 1}  # of Table 1's networks, unless they are given
-NOT_TOGETHER = "belongs to the networks of Table 1, so leave it out together with architecture"
-
-# Those of torch, but for SGD and RMSprop: without a final normalisation SGD diverges at 1e-2, and
-# RMSprop hardly learns.
-LEARNING_RATE = {
-    "adam": 1e-3,
-    "sgd": 1e-3,
-    "adamw": 1e-3,
-    "nadam": 2e-3,
-    "radam": 1e-3,
-    "adamax": 2e-3,
-    "adagrad": 1e-2,
-    "adadelta": 1.0,
-    "rmsprop": 1e-3,
-    "adafactor": 1e-2,
+USUAL = {  # of Table 1's networks, unless they are given
+    "network": "resnet",
+    "stages": 1,
+    "initialisation": "he",
+    "initial_scale": 1.0,
+    "renormalise": False,
 }
-DECOUPLED = ("adamw", "adafactor")  # Their gamma shrinks weights apart from the loss.
 
 
 def _named_or_file(dataset: str) -> str:
@@ -153,6 +143,23 @@ class TrialConfig(BaseModel):
         description="n, the blocks of each stage, 1 to 1000; Table 1's: 10 for K = 1 "
         "convolutional, else 5",
     )  # type: ignore[assignment]
+    initialisation: Literal["he", "torch"] = Field(
+        default=None,
+        description="initial weights: he, He normal with biases 0; or torch, that of torch's "
+        "layers, with a sixth of the variance; he",
+    )  # type: ignore[assignment]
+    initial_scale: Real = Field(
+        default=None,
+        gt=0,
+        le=LARGEST,
+        description="W1 and W2 of every block start at so many times their initial weights; above "
+        "0 and at most 1e6; 1",
+    )  # type: ignore[assignment]
+    renormalise: bool = Field(
+        default=None,
+        description="after every step, weights that a normalisation follows return to their "
+        "initial norm, and gamma leaves them out; false",
+    )  # type: ignore[assignment]
     gamma: Real = Field(
         default=0.0,
         ge=0,
@@ -193,7 +200,7 @@ class TrialConfig(BaseModel):
     recipe: Literal[tuple(LEARNING_RATE)] = Field(  # type: ignore[valid-type]
         default="adam",
         description=f"optimizer: {', '.join(LEARNING_RATE)}; SGD has momentum 0.9, all else is "
-        "torch's default; the learning rate falls to 0 on a cosine",
+        "torch's default",
     )
     learning_rate: Real = Field(
         default=None,
@@ -203,6 +210,13 @@ class TrialConfig(BaseModel):
         "1e6; 1e-3 for adam, adamw, sgd, radam and rmsprop, 2e-3 for nadam and adamax, 1e-2 for "
         "adagrad and adafactor, 1 for adadelta",
     )  # type: ignore[assignment]
+    momentum: Real = Field(
+        default=None, ge=0, lt=1, description="of SGD, from 0 up to 1, without 1; 0.9"
+    )  # type: ignore[assignment]
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine",
+        description="of the learning rate after the warm-up: falls to 0 on a cosine, or stays",
+    )
     warmup: Real = Field(
         default=0.0,
         ge=0,
@@ -254,23 +268,8 @@ class TrialConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrialConfig":
-        if self.architecture is None:
-            for name in ("model", "block_pattern"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} belongs to an architecture, so give that as well")
-        for name in OWN if self.architecture is not None else ():
-            if (value := getattr(self, name)) is not None:
-                raise ValueError(f"{name} = {value} {NOT_TOGETHER}")
-        if self.layers == "fully_connected" and self.stages > 1:
-            raise ValueError(
-                f"K = {self.stages} needs layers: convolutional; Table 1's fully connected "
-                "network has one stage (K = 1)"
-            )
-        if self.warmup > 0 and self.warmup >= self.epochs:
-            raise ValueError(
-                f"warmup = {self.warmup:g} should be below epochs = {self.epochs}, or there is "
-                "nothing after it"
-            )
+        if said := problem(self):
+            raise ValueError(said)
         return self
 
     @property
@@ -280,11 +279,13 @@ class TrialConfig(BaseModel):
         Fields at their default are left out of the hash, so a field that later work adds does
         not rename what is already done. For the same reason a default must never change. A depth
         is left out if it is Table 1's, which trials without one have, and so are values in
-        :data:`USUAL`.
+        :data:`USUAL`, and the momentum that a recipe has anyway.
         """
         usual = {name for name, value in USUAL.items() if getattr(self, name) == value}
         if self.depth == usual_depth(self.layers, self.stages):
             usual.add("depth")
+        if self.momentum == MOMENTUM.get(self.recipe):
+            usual.add("momentum")
         given = self.model_dump(exclude_defaults=True, exclude=usual)
         canonical = json.dumps(given, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -337,9 +338,9 @@ def completed(given: dict[str, Any]) -> dict[str, Any]:
     filled = {name: value for name, value in given.items() if value is not None}
     dataset, recipe = filled.get("dataset", "digits"), filled.get("recipe", "adam")
     if "architecture" not in filled:
-        filled.setdefault("network", USUAL["network"])
-        if "K" not in filled:
-            filled.setdefault("stages", USUAL["stages"])
+        for name, value in USUAL.items():
+            if name != "stages" or "K" not in filled:
+                filled.setdefault(name, value)
         filled.setdefault("layers", "fully_connected" if dataset in MNIST else "convolutional")
         flat = filled["layers"] == "fully_connected"
         filled.setdefault("normalisation", "none" if flat else "batch")
@@ -348,4 +349,6 @@ def completed(given: dict[str, Any]) -> dict[str, Any]:
         filled.setdefault("points", 500 if dataset == "digits" else 1000)
     if isinstance(recipe, str) and recipe in LEARNING_RATE:
         filled.setdefault("learning_rate", LEARNING_RATE[recipe])
+        if recipe in MOMENTUM:
+            filled.setdefault("momentum", MOMENTUM[recipe])
     return filled

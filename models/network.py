@@ -7,7 +7,7 @@ network has no identity maps.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from math import prod
+from math import prod, sqrt
 from typing import TypeAlias
 
 import torch
@@ -199,8 +199,9 @@ def build(
 ) -> AnyNetwork:
     """The network of a trial with its initial weights, on the CPU.
 
-    Those of Table 1 start from He normal weights and biases 0. The weights depend only on the
-    seed, not on the device, gamma or the kind of network.
+    Those of Table 1 start from He normal weights and biases 0, or as the fields ``initialisation``
+    and ``initial_scale`` say. The weights depend only on these and the seed, not on the device,
+    gamma or the kind of network.
 
     Args:
         config: the trial.
@@ -218,10 +219,27 @@ def build(
     draw = torch.Generator().manual_seed(config.seed)
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=draw)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            (_he if config.initialisation == "he" else _of_torch)(module, draw)
+    if config.initial_scale != 1:
+        for block in network.modules():
+            if isinstance(block, Block):
+                for layer in (block.weight1, block.weight2):
+                    layer.weight.detach().mul_(config.initial_scale)  # type: ignore[operator]
     return network
+
+
+def _he(layer: nn.Linear | nn.Conv2d, draw: torch.Generator) -> None:
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=draw)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _of_torch(layer: nn.Linear | nn.Conv2d, draw: torch.Generator) -> None:
+    """What a layer's ``reset_parameters`` does, but with a generator."""
+    nn.init.kaiming_uniform_(layer.weight, a=sqrt(5), generator=draw)
+    if layer.bias is not None:
+        bound = layer.weight[0].numel() ** -0.5
+        nn.init.uniform_(layer.bias, -bound, bound, generator=draw)
 
 
 def in_channels_last(network: AnyNetwork) -> AnyNetwork:

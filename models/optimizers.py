@@ -17,18 +17,22 @@ from torch import _fused_adam_ as fused_adam_  # type: ignore[attr-defined]
 from torch import _fused_adamw_ as fused_adamw_  # type: ignore[attr-defined]
 from torch import _fused_sgd_ as fused_sgd_  # type: ignore[attr-defined]
 
+from models.recipes import MOMENTUM
 from models.torch_optimizers import Group, TorchOptimizer, continued
 
 BETAS = (0.9, 0.999)  # Adam's decay rates of both moments (Kingma and Ba 2015)
 EPSILON = 1e-8  # is added to the root of the second moment
-MOMENTUM = 0.9  # of SGD
 ADAM = ("exp_avg", "exp_avg_sq")
 MOMENTS = {"adam": ADAM, "adamw": ADAM, "sgd": ("momentum_buffer",)}
 
 
-def optimizer_of(groups: Sequence[Group], recipe: str) -> "Optimizer | TorchOptimizer":
-    """The optimizer of a recipe, one of ``models.config.LEARNING_RATE``."""
-    return (Optimizer if recipe in MOMENTS else TorchOptimizer)(groups, recipe)
+def optimizer_of(
+    groups: Sequence[Group], recipe: str, momentum: float | None = None
+) -> "Optimizer | TorchOptimizer":
+    """The optimizer of a recipe, one of ``models.recipes.LEARNING_RATE``."""
+    if recipe not in MOMENTS:
+        return TorchOptimizer(groups, recipe)
+    return Optimizer(groups, recipe, momentum)
 
 
 class Optimizer:
@@ -36,12 +40,14 @@ class Optimizer:
 
     Args:
         groups: all parameters, on one device. One without a gradient has the gradient 0.
-        recipe: ``adam``, ``adamw``, or ``sgd`` with momentum 0.9.
+        recipe: ``adam``, ``adamw`` or ``sgd``.
+        momentum: of SGD, in [0, 1); by default 0.9.
     """
 
-    def __init__(self, groups: Sequence[Group], recipe: str):
+    def __init__(self, groups: Sequence[Group], recipe: str, momentum: float | None = None):
         self._groups = [group for group in groups if group.parameters]
         self._recipe = recipe
+        self._momentum = MOMENTUM["sgd"] if momentum is None else momentum
         self._moments = [
             [[torch.zeros_like(p) for p in group.parameters] for _ in MOMENTS[recipe]]
             for group in self._groups
@@ -51,8 +57,8 @@ class Optimizer:
         ]
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Update all parameters with this learning rate."""
+    def step(self, rate: float | Tensor) -> None:
+        """Update all parameters with this learning rate; it may be a tensor () on their device."""
         for group, moments, steps in zip(self._groups, self._moments, self._steps, strict=True):
             parameters: list[Tensor] = list(group.parameters)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -61,9 +67,9 @@ class Optimizer:
                 fused_sgd_(
                     parameters,
                     gradients,
-                    moments[0],
+                    moments[0] if self._momentum else [],
                     weight_decay=group.decay,
-                    momentum=MOMENTUM,
+                    momentum=self._momentum,
                     lr=rate,
                     dampening=0.0,
                     nesterov=False,

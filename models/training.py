@@ -21,9 +21,10 @@ from models import validation
 from models.config import TrialConfig
 from models.custom import Blocks
 from models.datasets import Dataset
+from models.invariance import Renormalise, invariant_weights
 from models.network import AnyNetwork, build, decayed, in_channels_last
 from models.optimizers import Optimizer, optimizer_of
-from models.penalties import penalty
+from models.steps import Totals, take_step, tf32
 from models.torch_optimizers import Group, TorchOptimizer
 
 PAD = 4  # Crops are taken from images with so many pixels added on each side.
@@ -100,6 +101,7 @@ def train(
     standardise = standardiser(data, device)
     network = untrained(config, data, device, settled=checkpoint is None, blocks=blocks)
     optimizer = make_optimizer(network, config)
+    renormalise = Renormalise(invariant_weights(network)) if config.renormalise else None
     first = 0
     if checkpoint is not None:
         network.load_state_dict(checkpoint["network"])
@@ -112,7 +114,9 @@ def train(
         record |= {"train_loss": math.nan, "train_accuracy": math.nan, "learning_rate": math.nan}
         if epoch > 0:
             with drawing(config.seed, epoch, device):
-                record |= one_pass(network, optimizer, train_split, standardise, config, epoch)
+                record |= one_pass(
+                    network, optimizer, train_split, standardise, config, epoch, renormalise
+                )
         for prefix, split in splits.items():
             loss = accuracy = math.nan
             if prefix != "clean_train" or sees_clean_train(config, epoch):
@@ -172,6 +176,7 @@ def drawing(seed: int, epoch: int, device: str) -> Iterator[None]:
 
 
 @torch.no_grad()
+@tf32(False)
 def settle(network: AnyNetwork, split: Split, standardise: Standardise, points: int = 1000) -> None:
     """Let the normalisations of an untrained network see data once, without changing weights.
 
@@ -230,14 +235,22 @@ def make_optimizer(network: AnyNetwork, config: TrialConfig) -> Optimizer | Torc
 
     The decay is coupled: gamma W is added to the gradient of W. Eq. (14) as printed, with
     gamma times the squared norm, has the gradient 2 gamma W. Recipes in
-    :data:`models.config.DECOUPLED` take the learning rate times gamma W from W instead.
+    :data:`models.recipes.DECOUPLED` take the learning rate times gamma W from W instead. Weights
+    that are renormalised take no decay.
     """
     under, free = decayed(network, config.decay)
-    return optimizer_of([Group(under, config.gamma), Group(free, 0.0)], config.recipe)
+    if config.renormalise:
+        kept = {id(weight) for weight in invariant_weights(network)}
+        free = [*free, *(weight for weight in under if id(weight) in kept)]
+        under = [weight for weight in under if id(weight) not in kept]
+    groups = [Group(under, config.gamma), Group(free, 0.0)]
+    return optimizer_of(groups, config.recipe, config.momentum)
 
 
 def rate_at(config: TrialConfig, taken: int, steps: int) -> float:
-    """The learning rate of a step: it rises evenly in the warm-up, then falls to 0 on a cosine.
+    """The learning rate of a step: it rises evenly in the warm-up, then follows the schedule.
+
+    A cosine falls to 0; a constant one stays.
 
     Args:
         config: the trial.
@@ -251,6 +264,8 @@ def rate_at(config: TrialConfig, taken: int, steps: int) -> float:
     warm = round(config.warmup * steps)
     if taken < warm:
         return config.learning_rate * (taken + 1) / (warm + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
     done = (taken - warm) / (config.epochs * steps - warm)
     return 0.5 * config.learning_rate * (1 + math.cos(math.pi * done))
 
@@ -262,35 +277,24 @@ def one_pass(
     standardise: Standardise,
     config: TrialConfig,
     epoch: int,
+    renormalise: Renormalise | None = None,
 ) -> dict[str, float]:
     """One pass over the train split; returns the fields of the record about training."""
-    device = split.y.device
-    draws = Draws(config, len(split.y), epoch, device)
+    draws = Draws(config, len(split.y), epoch, split.y.device)
+    totals = Totals.zero(split.y.device)
     steps, rate = len(draws.batches), math.nan
-    total_loss = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    seen = 0
-    penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
     network.train()
-    for step, batch in enumerate(draws.batches):
-        rate = rate_at(config, (epoch - 1) * steps + step, steps)
-        x, y = standardise(draws.images(split.x, batch)), split.y[batch]
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            states, logits = network.tracked(x) if penalised else ([], network(x))
-        loss = objective = cross_entropy(logits.float(), y)
-        if penalised:
-            objective = loss + penalty(
-                states, config.transport_penalty, config.straightness_penalty
-            )
-        optimizer.zero_grad()
-        objective.backward()
-        optimizer.step(rate)
-        total_loss += loss.detach() * len(y)
-        correct += (logits.detach().argmax(1) == y).sum()
-        seen += len(y)
+    with tf32(True):
+        for step, batch in enumerate(draws.batches):  # nothing here waits for a GPU
+            rate = rate_at(config, (epoch - 1) * steps + step, steps)
+            x, y = draws.images(split.x, batch), split.y.index_select(0, batch)
+            take_step(network, optimizer, standardise(x), y, config, rate, totals)
+            if renormalise:
+                renormalise()
+    seen = sum(map(len, draws.batches))
     return {
-        "train_loss": total_loss.item() / seen,
-        "train_accuracy": correct.item() / seen,
+        "train_loss": totals.loss.item() / seen,
+        "train_accuracy": totals.correct.item() / seen,
         "learning_rate": rate,
     }
 
@@ -312,7 +316,7 @@ class Draws:
 
     def images(self, x: Tensor, batch: Tensor) -> Tensor:
         """The images of a batch, uint8 (b, h, w, c), cropped and flipped if the trial augments."""
-        chosen = x[batch]
+        chosen = x.index_select(0, batch)
         if not self.augment:
             return chosen
         _, height, width, _ = chosen.shape
@@ -327,6 +331,7 @@ class Draws:
 
 
 @torch.no_grad()
+@tf32(False)
 def loss_and_accuracy(
     network: AnyNetwork,
     split: Split,

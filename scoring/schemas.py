@@ -5,17 +5,9 @@
 
 import pyarrow as pa
 
+from scoring.columns import CONFIG, KEY, LIST, LOSSES, REAL, TEXT, TIME, WHOLE, columns
+
 FORMAT = "1"  # in the metadata of every file; raised when a column changes its meaning
-
-
-def _fields(*rows: tuple[str, pa.DataType, str, str]) -> list[pa.Field]:
-    """Columns from (name, type, unit, meaning)."""
-    return [pa.field(n, t, metadata={"unit": unit, "meaning": text}) for n, t, unit, text in rows]
-
-
-TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
-LIST = pa.list_(REAL)
-TIME = pa.timestamp("us", tz="UTC")
 
 
 def _curve(
@@ -23,58 +15,15 @@ def _curve(
 ) -> list[tuple[str, pa.DataType, str, str]]:
     """Columns of the trials table for a number of the evaluation curve and its baselines."""
     unit = "fraction" if name == "block_ots" else "1"
-    columns = [("", meaning), ("_initial", f"baseline: curve_{name} before training")]
-    columns += [("_shuffled", "baseline: of displacements shuffled between points")] * shuffled
-    return [(f"curve_{name}{end}", REAL, unit, text) for end, text in columns]
+    found = [("", meaning), ("_initial", f"baseline: curve_{name} before training")]
+    found += [("_shuffled", "baseline: of displacements shuffled between points")] * shuffled
+    return [(f"curve_{name}{end}", REAL, unit, text) for end, text in found]
 
-
-KEY = _fields(
-    ("trial", TEXT, "", "the trial's id, a hash of its configuration"),
-    ("dataset", TEXT, "", "name, path of an .npz file, or a user's function with a checksum"),
-    ("network", TEXT, "", "plain or resnet, or the name of an architecture"),
-    ("stages", WHOLE, "", "K, the number of stages: parts of equal dimension; 0: not known"),
-    ("gamma", REAL, "", "weight of the L2 penalty; see decoupled in the trials table"),
-    ("seed", WHOLE, "", "seed of the initial weights and of the order of the data"),
-)
-
-CONFIG = _fields(
-    ("architecture", TEXT, "", "network of a library or a user; its file's checksum after #"),
-    ("model", TEXT, "", "JSON: its keyword arguments; each also has a column model.NAME"),
-    ("block_pattern", TEXT, "", "names of its blocks, a regular expression; null: found"),
-    ("layers", TEXT, "", "fully_connected or convolutional; null: see architecture"),
-    ("depth", WHOLE, "", "blocks of each stage, as asked for; null: those of Table 1"),
-    ("decay", TEXT, "", "which weight matrices gamma applies to: all or blocks"),
-    ("transport_penalty", REAL, "", "weight of the kinetic energy of the tracks in the loss"),
-    ("straightness_penalty", REAL, "", "weight of the mean LSS - 1 in the loss"),
-    ("validation", REAL, "fraction", "share of the train split held out to choose by"),
-    ("epochs", WHOLE, "", "planned passes over the train split"),
-    ("batch_size", WHOLE, "images", "images in each step"),
-    ("recipe", TEXT, "", "the optimizer: adam, sgd, adamw, ..."),
-    ("learning_rate", REAL, "", "the highest: of the first step, or after the warm-up"),
-    ("warmup", REAL, "epochs", "in which the learning rate rises"),
-    ("normalisation", TEXT, "", "batch or none; null: see architecture"),
-    ("augment", pa.bool_(), "", "whether images are randomly cropped and flipped"),
-    ("precision", TEXT, "", "number format of training: float32 or bfloat16"),
-    ("points", WHOLE, "points", "m before training and after the last epoch"),
-    ("epoch_points", WHOLE, "points", "m after every other epoch"),
-    ("clean_train_every", WHOLE, "epochs", "between evaluations of clean train images"),
-)
-
-LOSSES = _fields(
-    ("train_loss", REAL, "nat", "running mean over the (augmented) training images"),
-    ("train_accuracy", REAL, "fraction", "running mean over the (augmented) training images"),
-    ("clean_train_loss", REAL, "nat", "first train images, not augmented, as many as test has"),
-    ("clean_train_accuracy", REAL, "fraction", "on the same images as clean_train_loss"),
-    ("validation_loss", REAL, "nat", "on the images held out of training; null without any"),
-    ("validation_accuracy", REAL, "fraction", "on the images held out of training; null without"),
-    ("test_loss", REAL, "nat", "on the test split"),
-    ("test_accuracy", REAL, "fraction", "on the test split"),
-)
 
 TRIALS = [
     *KEY,
     *CONFIG,
-    *_fields(
+    *columns(
         (
             "status",
             TEXT,
@@ -84,7 +33,7 @@ TRIALS = [
         ("epochs_done", WHOLE, "", "finished passes over the train split"),
     ),
     *LOSSES,
-    *_fields(
+    *columns(
         ("geodesic_excess", REAL, "1", "action over W2^2, see tracks: geometric mean over stages"),
         ("straightness_factor", REAL, "1", "n sum E_l / C, see tracks: geometric mean over stages"),
         ("transport_factor", REAL, "1", "C / W2^2, see tracks: geometric mean over stages"),
@@ -200,10 +149,13 @@ TRIALS = [
 
 EPOCHS = [
     *KEY,
-    *_fields(("epoch", WHOLE, "", "number of the epoch; 0 is the network before training")),
+    *columns(("epoch", WHOLE, "", "number of the epoch; 0 is the network before training")),
     *LOSSES,
-    *_fields(
+    *columns(
         ("learning_rate", REAL, "", "learning rate of the last step"),
+        ("effective_rate", REAL, "1", "effective learning rate of blocks: geometric mean"),
+        ("effective_rate_others", REAL, "1", "of weights of blocks that have a scale"),
+        ("effective_rate_head", REAL, "1", "of the head, which has a scale"),
         ("seconds", REAL, "s", "time of the epoch, with evaluation and line shape"),
         ("finished_at", TIME, "", "when its last value was known"),
         ("straightness_factor", REAL, "1", "n sum E_l / C, see tracks: geometric mean over stages"),
@@ -216,7 +168,7 @@ EPOCHS = [
 
 TRACKS = [
     *KEY,
-    *_fields(
+    *columns(
         ("epoch", WHOLE, "", "number of the epoch; 0 is the network before training"),
         ("stage", WHOLE, "", "k, 1 to K"),
         ("split", TEXT, "", "train or test"),
@@ -281,6 +233,13 @@ TRACKS = [
         ("drift", LIST, "squared distance", "per block: |mean over points of x^(l) - x^(l-1)|^2"),
         ("weight_norms", LIST, "", "per block: |W1|_F^2 + |W2|_F^2"),
         (
+            "effective_rate",
+            LIST,
+            "1",
+            "per block: rate / ((1 - momentum) |W|^2), or Adam's; null: none",
+        ),
+        ("effective_rate_others", LIST, "1", "per block: of weights with a scale; null: none"),
+        (
             "energy_ratio",
             LIST,
             "squared distance",
@@ -322,7 +281,7 @@ TRACKS = [
 
 SAMPLES = [
     *KEY,
-    *_fields(
+    *columns(
         ("epoch", WHOLE, "", "number of the last epoch"),
         ("stage", WHOLE, "", "k, 1 to K"),
         ("split", TEXT, "", "train or test"),
@@ -339,7 +298,7 @@ SAMPLES = [
 
 ROBUSTNESS = [
     *KEY,
-    *_fields(
+    *columns(
         (
             "evaluation",
             TEXT,

@@ -33,6 +33,13 @@ def test_a_penalty_of_weight_zero_is_no_other_trial():
     assert TrialConfig(**SOME, **none).trial == "b44ac5a1b7d5"
 
 
+def test_usual_weights_momentum_and_schedule_are_no_other_trial():
+    usual = {"initialisation": "he", "initial_scale": 1, "renormalise": False}
+    usual |= {"momentum": 0.9, "schedule": "cosine"}
+    assert TrialConfig(**SOME, **usual).trial == "b44ac5a1b7d5"
+    assert TrialConfig(recipe="adamw", schedule="cosine").trial == TrialConfig(recipe="adamw").trial
+
+
 def test_the_id_is_the_same_in_every_process():
     code = f"from models.config import TrialConfig; print(TrialConfig(**{SOME!r}).trial)"
     command = [sys.executable, "-c", code]
@@ -66,10 +73,13 @@ def test_writing_a_default_out_does_not_change_the_id(names):
         *(("transport_penalty", 1e-3), ("straightness_penalty", 0.1)),
         *(("architecture", "net.py:f#0123456789ab"), ("model", (("width", 8),))),
         ("block_pattern", "a.*"),
+        *(("initialisation", "torch"), ("initial_scale", 4), ("renormalise", True)),
+        *(("momentum", 0.5), ("schedule", "constant")),
     ],
 )
 def test_every_field_has_a_part_in_the_id(field, value):
     others = {"architecture": "timm:x"} if field in ("model", "block_pattern") else {}
+    others |= {"recipe": "sgd"} if field == "momentum" else {}
     assert TrialConfig(**others, **{field: value}).trial != TrialConfig(**others).trial
 
 
@@ -106,7 +116,7 @@ def test_what_is_left_out_suits_the_data_set(dataset, layers, normalisation, aug
     config = TrialConfig(dataset=dataset)
     assert (config.layers, config.normalisation, config.augment) == (layers, normalisation, augment)
     none = {name for name, value in config.model_dump().items() if value is None}
-    assert none == {"architecture", "block_pattern", "depth"}
+    assert none == {"architecture", "block_pattern", "depth", "momentum"}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +154,14 @@ def test_null_in_a_sweep_file_means_the_default():
         ({"learning_rate": 0}, "greater than 0"),
         ({"warmup": -1}, "greater than or equal to 0"),
         ({"warmup": 2, "epochs": 2}, "warmup = 2 should be below epochs = 2"),
+        ({"momentum": 0.5}, "momentum = 0.5 belongs to recipe: sgd; adam has none"),
+        ({"momentum": 1, "recipe": "sgd"}, "less than 1"),
+        ({"schedule": "step"}, "'cosine' or 'constant'"),
+        ({"initialisation": "zero"}, "'he' or 'torch'"),
+        ({"initial_scale": 0}, "greater than 0"),
+        ({"dataset": "mnist", "renormalise": True}, "needs normalisation: batch; without"),
+        ({"architecture": "timm:x", "initial_scale": 2}, "belongs to the networks of Table 1"),
+        ({"architecture": "timm:x", "renormalise": True}, "belongs to the networks of Table 1"),
         ({"transport_penalty": -1}, "greater than or equal to 0"),
         ({"straightness_penalty": -1e-9}, "greater than or equal to 0"),
         ({"validation": 0.95}, "less than or equal to 0.9"),

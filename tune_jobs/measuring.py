@@ -11,6 +11,7 @@ import torch
 from models.config import TrialConfig
 from models.custom import Blocks, Custom
 from models.datasets import Dataset
+from models.invariance import effective_rates, head_rate
 from models.network import AnyNetwork, in_channels_last
 from models.training import standardiser, untrained
 from scoring import schemas, storage
@@ -21,8 +22,8 @@ from scoring.robustness.curve import curve_problems
 from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
-from scoring.rows import LINE_SHAPE
-from scoring.stages import Stage, geometry, measure
+from scoring.rows import LINE_SHAPE, geometric_mean
+from scoring.stages import Stage, full_precision, geometry, measure
 from tune_jobs.evaluations import lacking
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
@@ -136,6 +137,38 @@ def measure_epoch(
     return stages, rows
 
 
+def add_rates(
+    job: Job, network: AnyNetwork, rate: float, rows: list[dict[str, Any]]
+) -> dict[str, float]:
+    """Add the effective learning rates of blocks after an epoch to its rows of the tracks table.
+
+    A row of a stage without weights of a kind has no rates of that kind: they are null.
+
+    Args:
+        job: the trial.
+        network: the network after the epoch.
+        rate: the learning rate of the last step; with NaN, as before training, nothing is added.
+        rows: one for each stage.
+
+    Returns:
+        The columns of the epochs table: geometric means over all blocks, and the head's.
+    """
+    found = [] if math.isnan(rate) else effective_rates(network, job.trial, rate)
+    if not found:
+        return {}
+    means = {"effective_rate_head": head_rate(network, job.trial, rate)}
+    for name, kind in (("effective_rate", "invariant"), ("effective_rate_others", "others")):
+        known = []
+        for row, rates in zip(rows, found, strict=True):
+            values = [getattr(one, kind) for one in rates]
+            here = [value for value in values if not math.isnan(value)]
+            if here:
+                row[name] = values
+            known += here
+        means[name] = geometric_mean(known) if known else math.nan
+    return means
+
+
 def score(
     network: AnyNetwork,
     data: Dataset,
@@ -164,7 +197,8 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes and predicted classes of the first m test images, (m,) each."""
     network.eval()
-    classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
+    with full_precision():
+        classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
     return data.y_test[:m], torch.cat(classes).numpy()
 
 

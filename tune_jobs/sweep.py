@@ -22,10 +22,11 @@ from pydantic import (
 )
 
 from models.callables import Code
-from models.config import NOT_TOGETHER, OWN, TrialConfig
+from models.config import TrialConfig
 from models.fields import Real, Text, Whole
 from models.files import given_path, is_there, stream_number
 from models.messages import did_you_mean, plain, several, short
+from models.together import NOT_TOGETHER, OWN
 from tune_jobs import code, overrides, yaml_file
 from tune_jobs.axes import Axes, listed
 from tune_jobs.cells import MOST_CELLS, cells, space

@@ -37,7 +37,7 @@ from scoring.tables import read_row
 from tune_jobs import checkpoints, code, provenance
 from tune_jobs.blocks import find
 from tune_jobs.cluster import nodes
-from tune_jobs.measuring import Job, Walk, evaluate_all, measure_epoch, predict, score
+from tune_jobs.measuring import Job, Walk, add_rates, evaluate_all, measure_epoch, predict, score
 from tune_jobs.remeasuring import measure_again
 from tune_jobs.tuning import Setup
 
@@ -131,6 +131,7 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
         lines = measurable(rows)
         means = {name: float(np.mean([row[name] for row in lines])) for name in SCORES}
         means |= {name: geometric_mean(row[name] for row in lines) for name in STRAIGHTNESS}
+        means |= add_rates(job, epoch.network, epoch.record["learning_rate"], rows)
         seconds = epoch.record["seconds"] + time.perf_counter() - start
         record = epoch.record | means | {"seconds": seconds, "finished_at": _now()}
         if job.keep == "best" and not failed:

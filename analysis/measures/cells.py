@@ -44,7 +44,8 @@ def varying(trials: pd.DataFrame) -> list[str]:
     """
     left = {*CELL, "points", "architecture"}  # an architecture's name is that of its network
     names = [name for name in configuration(trials) if name not in left]
-    return [name for name in names if trials[name].nunique(dropna=False) > 1]
+    # A null momentum says no more than the recipe, which has none.
+    return [name for name in names if trials[name].nunique(dropna=name == "momentum") > 1]
 
 
 def configuration(trials: pd.DataFrame) -> list[str]:

@@ -15,6 +15,7 @@ from analysis.measures.search import Search, candidates
 from analysis.plots import depth, files
 from analysis.plots.curve import any_curve, speed_by_block
 from analysis.plots.intervention import intervention
+from analysis.plots.rates import has_rates, rate_against_epoch
 from analysis.plots.robustness import (
     accuracy_against_noise,
     accuracy_against_units,
@@ -138,6 +139,22 @@ FIGURES = {
         "for n independent directions. Axes differ by panel.",
         "a trial with a straightness factor",
         _any_factors,
+    ),
+    "rate_against_epoch": Spec(
+        rate_against_epoch,
+        "Effective learning rate during training",
+        "",
+        "Effective learning rate against epoch, a panel per dataset, K and network, a line per "
+        "gamma",
+        "How fast weights turn: the learning rate over (1 − momentum) |W|² under SGD, and times "
+        "√size over |W| under Adam. |W| is that after each epoch, the learning rate the trial's "
+        "highest, so the schedule is left out. Weights that a normalisation follows have no "
+        "scale, so this is their whole learning rate, and γ raises it as it "
+        f"shrinks them. Geometric mean over blocks, then {BANDS} as a band. On the right, where "
+        "there are any: weights of blocks that have a scale, like W2 of a ResNet. Axes differ by "
+        "panel.",
+        "a trial with effective learning rates",
+        lambda results, _: has_rates(results),
     ),
     "factors_against_gamma": Spec(
         factors_against_gamma,
