@@ -26,7 +26,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scoring import kernels, sieve
-from scoring.assignment import BIDS, ROUNDING, STEPS, Edges, Matching, blas_threads, match
+from scoring.assignment import (
+    BIDS,
+    PLAIN,
+    ROUNDING,
+    STEPS,
+    Edges,
+    Matching,
+    blas_threads,
+    match,
+)
 from scoring.assignment import compile_kernels as compile_others
 from scoring.rough import Rough, integers, products, rough_copies
 
@@ -63,7 +72,8 @@ def match_points(
     """Solve the assignments of the first m points, for each m in increasing order.
 
     As :func:`scoring.assignment.match` does for the products of the points. All but the largest
-    problem are solved by it, on a matrix in memory. In the largest, costs are products in float64.
+    problem are solved by it, on a matrix in memory, and the largest as well where nearly all of the
+    first points keep their own partner. Otherwise its costs are products in float64.
     Memory: half of what the points take, and about 1 KB for each of them.
 
     Args:
@@ -79,6 +89,8 @@ def match_points(
     if len(sizes) == 1:
         return smaller
     last = smaller[-1]
+    if (last.permutation == np.arange(few)).mean() > PLAIN:  # One or two passes do.
+        return match(lambda start, stop, m: x[start:stop] @ y[:m].T, sizes, u, threads)
     small = integers()
     with blas_threads(threads):
         clouds = Clouds(x, y, *rough_copies(x, y, small))
@@ -202,18 +214,22 @@ def _solved(clouds: Clouds, guess: _Guess, pool: ThreadPoolExecutor) -> Matching
             kernels.auction(*edges, v, size * step, BIDS * m)
     kernels.take_tight(*edges, v, columns, owners)
     kernels.reduce(*edges, v, columns, owners, BIDS * m)
+    patience = ROUNDING
     while True:
         if not kernels.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         u = kernels.matched(*edges, columns) - v[columns]
-        rounding = ROUNDING * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
+        rounding = patience * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
         margin = _margin(u - p - rounding, v - q, step)
         if margin is None:
             break
         found, p = _pass(clouds, u + margin, v, (p, q), ADDED, pool)
         q = v.copy()
         rounds += 1
+        before = len(edges.column)
         edges = Edges(*kernels.added(*edges, *found))
+        if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
+            patience *= 10
         wanting = kernels.least(*edges, v) < u - rounding
         owners[columns[wanting]] = -1
         columns[wanting] = -1

@@ -98,7 +98,8 @@ def _copied(
         two = (off, size) if first else (size, off)
         spare[here, 0], spare[here, 1] = two
         spare[here, 2] = np.linalg.norm(tail, axis=1) + lost
-    return Rough(coordinates, scale, spare * np.float32(1 + 1e-6))
+    # Sums and products of spares are in float32, too, as is the scaling of products.
+    return Rough(coordinates, scale, spare * np.float32(1 + 1e-5))
 
 
 def products(x: Rough, y: Rough) -> np.ndarray:
