@@ -14,13 +14,13 @@ A pass over all pairs costs far more than all else, so there are few of them, an
 
 So p_i + q_j <= cost_ij holds at every moment for all pairs that are not kept, and the potentials
 at the end are a proof for the exact products, whatever the blocks, the guesses and the machine.
+After each pass the matching so far has a certain cost, and p and q prove a lower bound on any.
 """
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,42 +33,76 @@ from scoring.assignment import (
     STEPS,
     Edges,
     Matching,
+    Rows,
     blas_threads,
     match,
 )
 from scoring.assignment import compile_kernels as compile_others
-from scoring.rough import Rough, integers, products, rough_copies
+from scoring.checkpoints import Checkpoint
+from scoring.passes import SPREAD, Clouds, Guess, Share, beyond, guessed, kept, whole
+from scoring.rough import integers, rough_copies
 
-ROWS, COLUMNS = 256, 2048  # of a tile
 GROWTH = 10  # A problem has at most so many times the points of the one before it.
-SEEN = 5  # Guess potentials from at most one in so many points.
-RANK = 3  # A guessed potential has about so many of these below it.
-CANDIDATES = 32  # The first pass keeps about so many pairs for each row,
-MOST = 64  # and so many at most; the bound of the row is lowered then.
+MOST = 64  # The first pass keeps so many pairs of a row at most; its bound is lowered then.
 ADDED = 32  # Later passes keep at most so many.
-SAMPLE = 128  # rows from which the first bound is set
 MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
 LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
 MORE = 1.3  # or so many times as many as without one.
-ROUGH = 1.5  # Eight bits do if the bound is at most so many times the range of candidates' values.
 
 
-class Clouds(NamedTuple):
-    """Points (m, d) and rough copies of them."""
+class Bounds(NamedTuple):
+    """What is known at some moment about the optimal cost of the first m points."""
 
-    x: np.ndarray
-    y: np.ndarray
-    rough_x: Rough
-    rough_y: Rough
+    m: int
+    rounds: int  # complete passes over pairs of these points
+    covered: float  # share of the present pass that is done; 1 after it
+    upper: float  # the cost of a matching, as a mean over the points
+    lower: float  # no matching costs less; -inf before the first pass
+    suboptimality: float  # upper may exceed the optimum by at most this share; inf if unknown
 
-    def first(self, m: int) -> "Clouds":
-        """The first m points of both."""
-        return Clouds(self.x[:m], self.y[:m], self.rough_x[:m], self.rough_y[:m])
+
+class Task(NamedTuple):
+    """What is asked for, besides the points."""
+
+    extra: np.ndarray  # (m,): a matching costs its costs plus these, which only bounds need
+    floor: float  # measure suboptimality against no less than this sum
+    tolerance: float = 0.0  # stop when the suboptimality is at most this
+    start: tuple[np.ndarray, np.ndarray] | None = None  # potentials (n,) of the first n points
+    checkpoint: str | None = None  # a file to keep what is known after each pass
+
+    def bounds(self, m: int, rounds: int, covered: float, upper: float, lower: float) -> Bounds:
+        """Bounds from sums of costs."""
+        extra = float(self.extra[:m].sum())
+        size = max(extra + upper, self.floor * m / len(self.extra))
+        share = max(upper - lower, 0.0) / size if size > 0 else 0.0
+        return Bounds(m, rounds, covered, (extra + upper) / m, (extra + lower) / m, share)
+
+
+class State(NamedTuple):
+    """What is known of a problem after a pass."""
+
+    rounds: int
+    step: float  # typical cost of a second best
+    patience: float  # rounding, as a share of the largest cost
+    small: bool  # rough copies are of eight bits
+    p: np.ndarray  # (m,): p_i + q_j is at most the cost of all pairs that are no edge
+    q: np.ndarray
+    v: np.ndarray
+    columns: np.ndarray  # (m,) of rows, -1: none
+    owners: np.ndarray  # (m,) of columns
+    first: np.ndarray  # of the edges
+    column: np.ndarray
+    cost: np.ndarray
 
 
 def match_points(
-    x: np.ndarray, y: np.ndarray, sizes: Sequence[int], u: np.ndarray, threads: int | None = None
-) -> list[Matching]:
+    x: np.ndarray,
+    y: np.ndarray,
+    sizes: Sequence[int],
+    u: np.ndarray,
+    task: Task,
+    threads: int | None = None,
+) -> Generator[Bounds, None, list[Matching]]:
     """Solve the assignments of the first m points, for each m in increasing order.
 
     As :func:`scoring.assignment.match` does for the products of the points. All but the largest
@@ -81,28 +115,49 @@ def match_points(
         y: the others.
         sizes: increasing; the last is m.
         u: potentials (m,) of the rows, as :func:`scoring.assignment.match` takes them.
+        task: tolerance, potentials to start with and a checkpoint.
         threads: how many to use; all cores if None.
+
+    Yields:
+        Bounds during and after each pass.
+
+    Returns:
+        The matchings, the last one not ``exact`` if it stopped at the tolerance.
     """
     threads = threads or os.cpu_count() or 1
-    few = sizes[-2] if len(sizes) > 1 else sizes[-1]
+    few, m = sizes[-2] if len(sizes) > 1 else sizes[-1], sizes[-1]
     smaller = _first(x[:few], y[:few], [n for n in sizes if n <= few], u[:few], threads)
     if len(sizes) == 1:
         return smaller
-    last = smaller[-1]
-    if (last.permutation == np.arange(few)).mean() > PLAIN:  # One or two passes do.
-        return match(lambda start, stop, m: x[start:stop] @ y[:m].T, sizes, u, threads)
-    small = integers()
-    with blas_threads(threads):
-        clouds = Clouds(x, y, *rough_copies(x, y, small))
-    with _single(), blas_threads(1), ThreadPoolExecutor(threads) as pool:
-        for m in _levels(few, sizes[-1]):
-            guess = _guess(clouds.first(m), last.u, last.v, pool)
-            if small and guess.is_rough:
-                small = False
-                with blas_threads(threads):
-                    clouds = Clouds(x, y, *rough_copies(x, y, small))
-            last = _solved(clouds.first(m), guess, pool)
-    return [*smaller, last]
+    last = smaller[-1].u, smaller[-1].v
+    if (smaller[-1].permutation == np.arange(few)).mean() > PLAIN:  # One or two passes do.
+        rows: Rows = lambda start, stop, n: x[start:stop] @ y[:n].T  # noqa: E731
+        return match(rows, sizes, u, threads)
+    saved = Checkpoint(task.checkpoint, x, y)
+    state = _restored(saved.read())
+    small = integers() and (state is None or state.small)
+    levels = _levels(len(last[0]), m)
+    with _single(), ExitStack() as stack:
+        share, clouds = _opened(x, y, small, threads, stack)
+        for n in levels:
+            if state is not None and n < len(state.v):
+                continue
+            if state is None or n > len(state.v):
+                before = _start(clouds, n, task)
+                guess = yield from _told(guessed(clouds, n, *last, share), before)
+                if n == m and task.start is not None:
+                    other = yield from _told(guessed(clouds, n, *task.start, share), before)
+                    guess = max(guess, other, key=lambda one: one.bound)
+                if small and guess.is_rough:
+                    small = False
+                    stack.close()
+                    share, clouds = _opened(x, y, small, threads, stack)
+                state = yield from _begun(clouds, guess, small, before, share)
+                saved.write(state._asdict())
+            solved = yield from _finished(state, task, n == m, saved, share)
+            last = solved.u, solved.v
+    saved.remove()
+    return [*smaller, solved]
 
 
 def _first(
@@ -118,10 +173,32 @@ def compile_kernels() -> None:
     compile_others()
     for kind in (np.float32, np.float64):
         x, y = np.random.default_rng(0).normal(size=(2, 60, 8)).astype(kind) / 8
+        start, task = (np.zeros(30), np.zeros(30)), Task(np.zeros(60), 0.0)
         for small in (True, False):
-            clouds = Clouds(x, y, *rough_copies(x, y, small and integers()))
-            with ThreadPoolExecutor(1) as pool:
-                _solved(clouds, _guess(clouds, np.zeros(30), np.zeros(30), pool), pool)
+            with ExitStack() as stack:
+                share, clouds = _opened(x, y, small and integers(), 1, stack)
+                before = _start(clouds, 60, task)
+                guess = ended(guessed(clouds, 60, *start, share))
+                state = ended(_begun(clouds, guess, small, before, share))
+                ended(_finished(state, task, True, Checkpoint(None), share))
+
+
+def ended(steps: Generator[Any, None, Any]) -> Any:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _opened(
+    x: np.ndarray, y: np.ndarray, small: bool, threads: int, stack: ExitStack
+) -> tuple[Share, Clouds]:
+    with blas_threads(threads):
+        clouds = Clouds(x, y, *rough_copies(x, y, small))
+    stack.enter_context(blas_threads(1))
+    return stack.enter_context(SPREAD.get()(clouds, threads)), clouds
 
 
 @contextmanager
@@ -144,96 +221,102 @@ def _levels(few: int, m: int) -> list[int]:
     return [round(few * (m / few) ** (step / count)) for step in range(1, count)] + [m]
 
 
-class _Guess(NamedTuple):
-    """Potentials that are likely near those of the solution."""
-
-    u: np.ndarray  # costs of about CANDIDATES pairs of each row are below u + v
-    v: np.ndarray
-    is_rough: bool  # the bound on errors is too large to tell candidates from others
-
-
-def _guess(clouds: Clouds, u: np.ndarray, v: np.ndarray, pool: ThreadPoolExecutor) -> _Guess:
-    """Potentials of all points, from those (n,) of the first n."""
-    m = len(clouds.x)
-    n = min(len(u), max(m // SEEN, min(len(u), 1000)))
-    rough_x, rough_y = clouds.rough_x, clouds.rough_y
-    u, v = (
-        _ranked(rough_x, rough_y[:n], v[:n], pool),
-        _ranked(rough_y, rough_x[:n], u[:n], pool),
-    )
-    some = np.random.default_rng(0).choice(m, min(m, SAMPLE), replace=False)
-    wanted = min(CANDIDATES, m - 1) * len(some)
-    least = np.full(0, 0.0)
-    for start in range(0, len(some), 16):
-        i = some[start : start + 16]
-        values = products(rough_x[i], rough_y).astype(np.float32)
-        values *= -rough_x.scale[i][:, None]
-        values *= rough_y.scale
-        values -= u[i].astype(np.float32)[:, None]
-        values -= v.astype(np.float32)
-        least = np.concatenate([least, values.ravel().astype(np.float64)])
-        if len(least) > wanted:
-            least = np.partition(least, wanted)[: wanted + 1]
-    bar = float(least.max())
-    range_of_values = bar - float(np.partition(least, wanted // 4)[wanted // 4])
-    spare = float((rough_x.spare[some] * rough_y.spare[some]).sum(1).mean())
-    return _Guess(u + bar, v, spare > ROUGH * range_of_values)
+def _told(steps: Generator[float, None, Any], bounds: Bounds) -> Generator[Bounds, None, Any]:
+    """The same, with bounds beside each share."""
+    while True:
+        try:
+            covered = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield bounds._replace(covered=covered)
 
 
-def _ranked(rough: Rough, others: Rough, q: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
-    """About the third least cost - q of each point with the others."""
-    m, q = len(rough.scale), q.astype(np.float32)
-    best = np.full((m, min(RANK, len(q))), np.inf)
-
-    def work(start: int) -> None:
-        here = rough[start : start + ROWS]
-        for first in range(0, len(q), COLUMNS):
-            some = slice(first, first + COLUMNS)
-            block = products(here, others[some])
-            sieve.lightest(block, here.scale, others.scale[some], q[some], best[start:][:ROWS])
-
-    list(pool.map(work, range(0, m, ROWS)))
-    return best.max(1)
+def _start(clouds: Clouds, m: int, task: Task) -> Bounds:
+    """Bounds before the first pass: every row has its own column."""
+    return task.bounds(m, 0, 0.0, float(_own(clouds, m).sum()), -np.inf)
 
 
-def _solved(clouds: Clouds, guess: _Guess, pool: ThreadPoolExecutor) -> Matching:
-    x, y = clouds.x, clouds.y
-    m, own = len(x), np.arange(len(x))
-    products_of = np.empty(m)
-    sieve.paired(x, y, own, own, products_of)
-    edges = Edges(np.arange(m + 1), own.astype(np.int32), -products_of)
-    v = guess.v.copy()
-    columns, owners = np.full(m, -1), np.full(m, -1)
-    found, p = _pass(clouds, guess.u, v, None, MOST, pool)
-    q, rounds = v.copy(), 1
-    edges = Edges(*kernels.added(*edges, *found))
+def _own(clouds: Clouds, m: int) -> np.ndarray:
+    """The cost of each row's own column."""
+    here, out = np.arange(m), np.empty(m)
+    sieve.paired(clouds.x, clouds.y, here, here, out)
+    return -out
+
+
+def _restored(arrays: dict[str, np.ndarray]) -> State | None:
+    if not arrays:
+        return None
+    numbers = {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
+    return State(**numbers)
+
+
+def _begun(
+    clouds: Clouds,
+    guess: Guess,
+    small: bool,
+    bounds: Bounds,
+    share: Share,
+) -> Generator[Bounds, None, State]:
+    """The first pass: candidates around a guess of the potentials."""
+    u, v = guess.u, guess.v
+    m = len(u)
+    found, p = yield from _told(kept(whole(u, v), MOST, share), bounds)
+    own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
+    edges = Edges(*kernels.added(*own, *found))
     apart = sieve.apart(*edges, v)
-    step = float(np.median(apart[np.isfinite(apart)]))
-    if step > 0:
-        for size in STEPS:
-            kernels.auction(*edges, v, size * step, BIDS * m)
-    kernels.take_tight(*edges, v, columns, owners)
-    kernels.reduce(*edges, v, columns, owners, BIDS * m)
-    patience = ROUNDING
+    finite = apart[np.isfinite(apart)]
+    step = float(np.median(finite)) if len(finite) else 0.0
+    none = np.full(m, -1)
+    return State(1, step, ROUNDING, small, p, v.copy(), v.copy(), none, none.copy(), *edges)
+
+
+def _finished(
+    state: State, task: Task, is_last: bool, saved: Checkpoint, share: Share
+) -> Generator[Bounds, None, Matching]:
+    """The optimal matching, after as many passes as it takes."""
+    rounds, step, patience, small, p, q = state[:6]
+    v, columns, owners = (array.copy() for array in (state.v, state.columns, state.owners))
+    edges = Edges(state.first, state.column, state.cost)
+    m = len(v)
+    if rounds == 1:
+        if step > 0:
+            for size in STEPS:
+                kernels.auction(*edges, v, size * step, BIDS * m)
+        kernels.take_tight(*edges, v, columns, owners)
+        kernels.reduce(*edges, v, columns, owners, BIDS * m)
     while True:
         if not kernels.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         u = kernels.matched(*edges, columns) - v[columns]
         rounding = patience * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
+        low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
+        upper = float(u.sum() + v.sum())
+        best = np.minimum(kernels.least(*edges, q), p)  # the potentials of the last pass
+        bounds = task.bounds(
+            m, rounds, 0.0, upper, float(max(best.sum() + q.sum(), low.sum() + v.sum()))
+        )
         margin = _margin(u - p - rounding, v - q, step)
         if margin is None:
             break
-        found, p = _pass(clouds, u + margin, v, (p, q), ADDED, pool)
+        found, p = yield from _told(kept(beyond(u + margin, v, (p, q)), ADDED, share), bounds)
         q = v.copy()
         rounds += 1
         before = len(edges.column)
         edges = Edges(*kernels.added(*edges, *found))
         if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
             patience *= 10
-        wanting = kernels.least(*edges, v) < u - rounding
+        low = np.minimum(kernels.least(*edges, v), p)
+        bounds = task.bounds(m, rounds, 1.0, upper, float(low.sum() + v.sum()))
+        yield bounds
+        if is_last and bounds.suboptimality <= task.tolerance and task.tolerance > 0:
+            return Matching(columns, low, v, np.maximum(u - low, 0), edges, rounds, exact=False)
+        wanting = low < u - rounding
         owners[columns[wanting]] = -1
         columns[wanting] = -1
-    low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
+        saved.write(
+            State(rounds, step, patience, small, p, q, v, columns, owners, *edges)._asdict()
+        )
+    yield bounds._replace(covered=1.0)
     return Matching(columns, low, v, np.maximum(u - low, 0), edges, rounds)
 
 
@@ -245,63 +328,6 @@ def _margin(a: np.ndarray, b: np.ndarray, step: float) -> float | None:
         return None
     allowed = max(LITTLE * len(a) ** 2, MORE * least)
     return next((s * step for s in MARGINS if sieve.stairs(a + s * step, b) <= allowed), 0.0)
-
-
-def _pass(
-    clouds: Clouds,
-    p: np.ndarray,
-    q: np.ndarray,
-    before: tuple[np.ndarray, np.ndarray] | None,
-    most: int,
-    pool: ThreadPoolExecutor,
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """The pairs whose cost is below p_i + q_j, and p, lowered where a row has more than ``most``.
-
-    Args:
-        clouds: all points.
-        p: of the rows.
-        q: of the columns.
-        before: such p and q, where all pairs with smaller costs are known; None if none are.
-        most: keep so many pairs of a row.
-        pool: of threads.
-
-    Returns:
-        Columns (m, most) and costs, filled up with -1; and p.
-    """
-    m = len(p)
-    most = min(most, m)
-    row = column = np.arange(m)
-    width, other = np.full(m, m), clouds.rough_y
-    if before is not None:  # only pairs where p + q is now larger
-        more, less = p - before[0], before[1] - q
-        row, column = np.argsort(-more, kind="stable"), np.argsort(less, kind="stable")
-        width = np.searchsorted(less[column], more[row])
-        count = int((width > 0).sum())
-        row, width = row[:count], width[:count]
-        column = column[: width.max(initial=0)]
-        other = other[column]
-    best = np.repeat(p[row][:, None], most, axis=1)
-    place = np.full(best.shape, -1, np.int32)
-
-    def work(start: int) -> None:
-        here = slice(start, start + ROWS)
-        some = clouds.rough_x[row[here]]
-        for first in range(0, width[start], COLUMNS):
-            tile = slice(first, min(first + COLUMNS, int(width[start])))
-            rest = other[tile]
-            sieve.sift(
-                *(products(some, rest), some.scale, some.spare, rest.scale, rest.spare, q),
-                *(clouds.x, clouds.y, row[here], column[tile], best[here], place[here]),
-            )
-
-    list(pool.map(work, range(0, len(row), ROWS)))
-    lowered = p.copy()
-    lowered[row] = best[:, 0]
-    order = np.argsort(place < 0, axis=1, kind="stable")
-    place, best = np.take_along_axis(place, order, 1), np.take_along_axis(best, order, 1)
-    found, costs = np.full((m, most), -1, np.int32), np.zeros((m, most))
-    found[row], costs[row] = place, best + q[place]
-    return (found, costs), lowered
 
 
 if __name__ == "__main__":  # when geosweep is installed, so that no sweep waits for it
