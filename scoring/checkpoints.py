@@ -27,7 +27,7 @@ class Checkpoint:
         if self.path is None or not os.path.exists(self.path):
             return {}
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             points = arrays.pop("points")
         except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as e:

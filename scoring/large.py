@@ -278,6 +278,11 @@ def _finished(
     v, columns, owners = (array.copy() for array in (state.v, state.columns, state.owners))
     edges = Edges(state.first, state.column, state.cost)
     m = len(v)
+    tolerance = task.tolerance if is_last else 0.0
+
+    def enough(bounds: Bounds) -> bool:
+        return 0 < tolerance >= bounds.suboptimality
+
     if rounds == 1:
         if step > 0:
             for size in STEPS:
@@ -287,37 +292,49 @@ def _finished(
     while True:
         if not kernels.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
-        u = kernels.matched(*edges, columns) - v[columns]
+        cost = kernels.matched(*edges, columns)
+        u = cost - v[columns]
         rounding = patience * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
-        low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
-        upper = float(u.sum() + v.sum())
-        best = np.minimum(kernels.least(*edges, q), p)  # the potentials of the last pass
-        bounds = task.bounds(
-            m, rounds, 0.0, upper, float(max(best.sum() + q.sum(), low.sum() + v.sum()))
-        )
         margin = _margin(u - p - rounding, v - q, step)
         if margin is None:
             break
-        found, p = yield from _told(kept(beyond(u + margin, v, (p, q)), ADDED, share), bounds)
+        proofs = [_proved(edges, p + (q - w).min(), w, cost.sum(), rounds, task) for w in (q, v)]
+        low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
+        if enough(proof):
+            return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
+        found, p = yield from _told(
+            kept(beyond(u + margin, v, (p, q)), ADDED, share), proof._replace(covered=0.0)
+        )
         q = v.copy()
         rounds += 1
         before = len(edges.column)
         edges = Edges(*kernels.added(*edges, *found))
         if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
             patience *= 10
-        low = np.minimum(kernels.least(*edges, v), p)
-        bounds = task.bounds(m, rounds, 1.0, upper, float(low.sum() + v.sum()))
-        yield bounds
-        if is_last and bounds.suboptimality <= task.tolerance and task.tolerance > 0:
-            return Matching(columns, low, v, np.maximum(u - low, 0), edges, rounds, exact=False)
+        low, _, proof = _proved(edges, p, q, cost.sum(), rounds, task)
+        yield proof
         wanting = low < u - rounding
+        if enough(proof) and wanting.any():
+            return Matching(columns, low, q, _excess(cost, low, q[columns]), edges, rounds, False)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
-        saved.write(
-            State(rounds, step, patience, small, p, q, v, columns, owners, *edges)._asdict()
-        )
-    yield bounds._replace(covered=1.0)
-    return Matching(columns, low, v, np.maximum(u - low, 0), edges, rounds)
+        new = State(rounds, step, patience, small, p, q, v, columns, owners, *edges)
+        saved.write(new._asdict())
+    low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
+    yield task.bounds(m, rounds, 1.0, float(cost.sum()), float(low.sum() + v.sum()))
+    return Matching(columns, low, v, _excess(cost, low, v[columns]), edges, rounds)
+
+
+def _proved(
+    edges: Edges, p: np.ndarray, v: np.ndarray, upper: float, rounds: int, task: Task
+) -> tuple[np.ndarray, np.ndarray, Bounds]:
+    """Potentials of rows beside v, v, and what they prove; other pairs cost at least p_i + v_j."""
+    low = np.minimum(kernels.least(*edges, v), p)
+    return low, v, task.bounds(len(p), rounds, 1.0, float(upper), float(low.sum() + v.sum()))
+
+
+def _excess(cost: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(cost - u - v, 0)
 
 
 def _margin(a: np.ndarray, b: np.ndarray, step: float) -> float | None:
