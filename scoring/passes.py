@@ -53,9 +53,11 @@ class Guess(NamedTuple):
     is_rough: bool  # the bound on errors is too large to tell candidates from others
 
 
+Rows = int | tuple[int, int]  # so many, or from the first to before the second
+
 Share = Callable[..., Iterator[tuple[int, Any]]]
-"""(function, count, *arguments) -> where each block of 0, ..., count ends, and what
-``function(clouds, *arguments, start, stop)`` returns for it, in order."""
+"""(function, rows, *arguments) -> where each block of rows ends, and what ``function(clouds,
+*arguments, start, stop)`` returns for it, in order."""
 
 Spread = Callable[[Clouds, int], AbstractContextManager[Share]]
 """(clouds, threads of this process) -> a context with a Share."""
@@ -66,8 +68,8 @@ def by_threads(clouds: Clouds, threads: int) -> Iterator[Share]:
     """The blocks of passes are shared by threads of this process."""
     with ThreadPoolExecutor(threads) as pool:
 
-        def share(function: Callable, count: int, *arguments: Any) -> Iterator[tuple[int, Any]]:
-            ends = list(blocks(count, BLOCKS * threads))
+        def share(function: Callable, rows: Rows, *arguments: Any) -> Iterator[tuple[int, Any]]:
+            ends = list(blocks(rows, BLOCKS * threads))
             done = pool.map(lambda block: function(clouds, *arguments, *block), ends)
             return ((stop, found) for (_, stop), found in zip(ends, done, strict=True))
 
@@ -87,10 +89,18 @@ def spread_by(way: Spread) -> Iterator[None]:
         SPREAD.reset(before)
 
 
-def blocks(count: int, least: int, most_rows: int = MOST_ROWS) -> Iterator[tuple[int, int]]:
+def blocks(rows: Rows, least: int, most_rows: int = MOST_ROWS) -> Iterator[tuple[int, int]]:
     """Start and end of blocks of rows: at least so many, unless they are smaller than a tile."""
-    size = max(ROWS, min(most_rows, -(-count // least)))
-    return ((start, min(start + size, count)) for start in range(0, count, size))
+    first, last = rows if isinstance(rows, tuple) else (0, rows)
+    size = max(ROWS, min(most_rows, -(-(last - first) // least)))
+    return ((start, min(start + size, last)) for start in range(first, last, size))
+
+
+def copied(clouds: Clouds) -> Clouds:
+    """A copy that can be written to: the compiled loops know no other arrays."""
+    return Clouds(
+        clouds.x.copy(), clouds.y.copy(), *(Rough(*(a.copy() for a in r)) for r in clouds[2:])
+    )
 
 
 def guessed(

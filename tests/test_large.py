@@ -178,7 +178,7 @@ def test_bounds_hold_the_optimal_cost_between_them_after_every_pass(many_passes,
     assert_allclose(wanted.lower_bound, wanted.optimal_cost, rtol=1e-6)
 
 
-@pytest.mark.parametrize("tolerance", [0.3, 1e-2, 1e-3])
+@pytest.mark.parametrize("tolerance", [0.3, 1e-2])
 def test_a_solve_stops_at_a_tolerance_between_two_bounds(many_passes, tolerance):
     problem = assignment_problem(*clouds("unrelated", 400, 6))
     wanted = solve(problem)
