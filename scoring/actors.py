@@ -39,17 +39,21 @@ class Scorer:
 
 @ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)
 class Searcher:
-    """Looks at blocks of rows in the passes of a large assignment. It has a copy of the points."""
+    """Looks at blocks of rows in the passes of a large assignment. It keeps a copy of the points."""
 
-    def __init__(self, clouds: Any, share: int) -> None:
-        from scoring.passes import by_threads, copied
+    def __init__(self) -> None:
+        self._share: Any = None
 
-        self._context = by_threads(copied(clouds), max(1, (os.cpu_count() or 1) // share))
-        self._share = self._context.__enter__()
+    def search(
+        self, clouds: Any, share: int, function: Callable, arguments: tuple, rows: tuple[int, int]
+    ) -> list[Any]:
+        """Where each part of a block of rows ends, and what was found in it."""
+        if self._share is None:
+            from scoring.passes import by_threads, copied
 
-    def search(self, function: Callable, arguments: tuple, start: int, stop: int) -> list[Any]:
-        """Where each part of a block ends, and what was found in it."""
-        return list(self._share(function, (start, stop), *arguments))
+            self._context = by_threads(copied(clouds), max(1, (os.cpu_count() or 1) // share))
+            self._share = self._context.__enter__()
+        return list(self._share(function, rows, *arguments))
 
 
 @contextmanager
@@ -70,15 +74,14 @@ def across_nodes(share: int = 1) -> Iterator[None]:
             with by_threads(clouds, threads) as alone:
                 yield alone
             return
-        points = ray.put(clouds)
-        searchers = []
+        points, searchers = ray.put(clouds), []
         for node in nodes:
             where = NodeAffinitySchedulingStrategy(node, soft=False)
-            searchers.append(Searcher.options(scheduling_strategy=where).remote(points, share))
+            searchers.append(Searcher.options(scheduling_strategy=where).remote())
         try:
             with by_threads(clouds, threads) as alone:
                 yield lambda function, count, *arguments: _searched(
-                    searchers, alone, function, count, arguments
+                    searchers, (points, share), alone, function, count, arguments
                 )
         finally:
             for searcher in searchers:
@@ -89,7 +92,12 @@ def across_nodes(share: int = 1) -> Iterator[None]:
 
 
 def _searched(
-    searchers: list[Any], alone: Any, function: Callable, count: int, arguments: tuple
+    searchers: list[Any],
+    with_points: tuple[ray.ObjectRef, int],
+    alone: Any,
+    function: Callable,
+    count: int,
+    arguments: tuple,
 ) -> Iterator[Any]:
     """What a function finds in blocks of rows, in order. Searchers that died are removed."""
     from scoring.passes import blocks
@@ -105,7 +113,8 @@ def _searched(
             if queue and at_work[id(searcher)] < AHEAD:
                 at_work[id(searcher)] += 1
                 number, block = queue.popleft()
-                busy[searcher.search.remote(function, given, *block)] = searcher, number, block
+                done = searcher.search.remote(*with_points, function, given, block)
+                busy[done] = searcher, number, block
         if not busy:  # all have died
             number, block = queue.popleft()
             found[number] = list(alone(function, block, *arguments))
