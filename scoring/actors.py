@@ -39,7 +39,7 @@ class Scorer:
 
 @ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)
 class Searcher:
-    """Looks at blocks of rows in the passes of a large assignment. It keeps a copy of the points."""
+    """Looks at blocks of rows in passes of a large assignment. It keeps a copy of the points."""
 
     def __init__(self) -> None:
         self._share: Any = None

@@ -246,8 +246,8 @@ def _own(clouds: Clouds, m: int) -> np.ndarray:
 def _restored(arrays: dict[str, np.ndarray]) -> State | None:
     if not arrays:
         return None
-    numbers = {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
-    return State(**numbers)
+    values: dict[str, Any] = {n: a.item() if a.ndim == 0 else a for n, a in arrays.items()}
+    return State(**values)
 
 
 def _begun(

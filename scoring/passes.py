@@ -98,9 +98,8 @@ def blocks(rows: Rows, least: int, most_rows: int = MOST_ROWS) -> Iterator[tuple
 
 def copied(clouds: Clouds) -> Clouds:
     """A copy that can be written to: the compiled loops know no other arrays."""
-    return Clouds(
-        clouds.x.copy(), clouds.y.copy(), *(Rough(*(a.copy() for a in r)) for r in clouds[2:])
-    )
+    rough_x, rough_y = (Rough(*(a.copy() for a in r)) for r in (clouds.rough_x, clouds.rough_y))
+    return Clouds(clouds.x.copy(), clouds.y.copy(), rough_x, rough_y)
 
 
 def guessed(
@@ -207,7 +206,9 @@ def ranked(clouds: Clouds, of_x: bool, q: np.ndarray, start: int, stop: int) -> 
 
     ``q`` has the potentials of these; a block of the points' values is returned.
     """
-    rough, others = clouds[2:] if of_x else clouds[:1:-1]
+    rough, others = clouds.rough_x, clouds.rough_y
+    if not of_x:
+        rough, others = others, rough
     best = np.full((stop - start, min(RANK, len(q))), np.inf)
     q = q.astype(np.float32)
     for first in range(0, len(q), COLUMNS):

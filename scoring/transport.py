@@ -144,11 +144,11 @@ def solving(
     start = -closeness / (2 * unit)
     known = _known(potentials, (constants, columns), scale, unit)
     if problem.inner is None:
-        points = (np.ascontiguousarray(on_cpu(p)) for p in (problem.x, problem.y))
+        x, y = (np.ascontiguousarray(on_cpu(p)) for p in (problem.x, problem.y))
         extra, floor = own / (2 * unit) + diagonal, FLOOR * float(columns.sum()) / (2 * unit)
         task = Task(extra, floor, tolerance, known, checkpoint)
         matchings = yield from _in_units(
-            match_points(*points, sizes, start, task, threads), 2 * unit / scale / scale
+            match_points(x, y, sizes, start, task, threads), 2 * unit / scale / scale
         )
     else:
         inner = problem.inner
