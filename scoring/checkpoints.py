@@ -70,5 +70,5 @@ def digest(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         found.update(f"{array.shape} {array.dtype.str}".encode())
         flat = array.reshape(-1).view(np.uint8)
         for start in range(0, len(flat), PART):
-            found.update(flat[start : start + PART])
+            found.update(flat[start : start + PART].data)
     return np.frombuffer(found.digest(), np.uint8)
