@@ -17,7 +17,6 @@ Rows are appended to ``benchmarks/RESULTS.md``.
 import argparse
 import json
 import multiprocessing
-import os
 import resource
 import shlex
 import subprocess
@@ -33,6 +32,7 @@ import numpy as np
 
 from benchmarks.rows import report
 from scoring import passes
+from scoring.cores import cores
 from scoring.large import Bounds
 from scoring.problems import assignment_problem
 from scoring.transport import Transport, optimal_transport_score, solving
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--points", default="25000,50000", help="m, separated by commas")
     parser.add_argument("--kinds", default=",".join(KINDS), help="separated by commas")
     parser.add_argument("--dimension", type=int, default=300, help="d")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--tolerance", type=float, default=0.0, help="stop early; see the docs")
     parser.add_argument("--checkpoint", metavar="FILE", help="of a single kind and m")
     parser.add_argument("--peers", action="store_true", help="SciPy, POT and lapx, too")

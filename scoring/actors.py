@@ -1,7 +1,6 @@
 """Ray actors that finish trials on the CPU while other trials train."""
 
 import math
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from scoring.cores import cores
 from scoring.handover import finish
 from scoring.storage import require
 
@@ -34,7 +34,7 @@ class Scorer:
         """Finish a trial with 1/share of the cores of this machine."""
         require(root)
         with across_nodes(share):
-            finish(root, trial, released_at, max(1, (os.cpu_count() or 1) // share))
+            finish(root, trial, released_at, max(1, cores() // share))
 
 
 @ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)
@@ -51,7 +51,7 @@ class Searcher:
         if self._share is None:
             from scoring.passes import by_threads, copied
 
-            self._context = by_threads(copied(clouds), max(1, (os.cpu_count() or 1) // share))
+            self._context = by_threads(copied(clouds), max(1, cores() // share))
             self._share = self._context.__enter__()
         return list(self._share(function, rows, *arguments))
 
@@ -103,7 +103,7 @@ def _searched(
     from scoring.passes import blocks
 
     given = ray.put(arguments)
-    queue = deque(enumerate(blocks(count, BLOCKS * len(searchers), MOST_ROWS)))
+    queue = deque(enumerate(blocks(count, BLOCKS * max(1, len(searchers)), MOST_ROWS)))
     busy: dict[ray.ObjectRef, tuple[Any, int, tuple[int, int]]] = {}
     found: dict[int, list[Any]] = {}
     following = 0

@@ -32,6 +32,7 @@ from filelock import FileLock
 from threadpoolctl import ThreadpoolController
 
 from scoring import kernels
+from scoring.cores import cores
 
 Rows = Callable[[int, int, int], np.ndarray]
 """(start, stop, m) -> inner[start:stop, :m] or more columns; C-contiguous, always the same."""
@@ -95,7 +96,7 @@ def match(
             cost than those of the problem before it. One more pass finds out.
     """
     _compile_once()
-    return _solved(rows, sizes, u, threads or os.cpu_count() or 1, start)
+    return _solved(rows, sizes, u, threads or cores(), start)
 
 
 @cache

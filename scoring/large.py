@@ -17,7 +17,6 @@ at the end are a proof for the exact products, whatever the blocks, the guesses 
 After each pass the matching so far has a certain cost, and p and q prove a lower bound on any.
 """
 
-import os
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +38,7 @@ from scoring.assignment import (
 )
 from scoring.assignment import compile_kernels as compile_others
 from scoring.checkpoints import Checkpoint
+from scoring.cores import cores
 from scoring.passes import SPREAD, Clouds, Guess, Share, beyond, guessed, kept, whole
 from scoring.rough import integers, rough_copies
 
@@ -124,7 +124,7 @@ def match_points(
     Returns:
         The matchings, the last one not ``exact`` if it stopped at the tolerance.
     """
-    threads = threads or os.cpu_count() or 1
+    threads = threads or cores()
     few, m = sizes[-2] if len(sizes) > 1 else sizes[-1], sizes[-1]
     smaller = _first(x[:few], y[:few], [n for n in sizes if n <= few], u[:few], threads)
     if len(sizes) == 1:

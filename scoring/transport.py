@@ -6,7 +6,6 @@ there is less to round. The functions take NumPy arrays or torch tensors, on any
 import neither torch nor Ray.
 """
 
-import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scoring import arrays
 from scoring.arrays import double, on_cpu, precision, slices
 from scoring.assignment import ROUNDING, TIED, Matching, blas_threads, match
+from scoring.cores import cores
 from scoring.large import Bounds, Task, ended, match_points
 from scoring.problems import Problem, assignment_problem, prefixes
 
@@ -278,7 +278,7 @@ def _with_products(problem: Problem, threads: int | None) -> Problem:
     inner, x, y = problem.inner, problem.x, problem.y
     if inner is None and len(x) ** 2 * x.itemsize > HELD:
         return problem
-    with blas_threads(threads or os.cpu_count() or 1):
+    with blas_threads(threads or cores()):
         return problem._replace(inner=on_cpu(x @ y.T if inner is None else inner))
 
 
