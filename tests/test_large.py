@@ -1,5 +1,8 @@
 """Assignments of points whose products are not kept: the same cost, matching and proof."""
 
+import pickle
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,6 +76,38 @@ def test_tiles_threads_and_the_kind_of_screening_change_nothing(
         result = optimal_transport_score(x, y, threads)
     assert_allclose(result.optimal_cost, wanted.optimal_cost, rtol=1e-12)
     assert result.ties == wanted.ties
+    if wanted.ties == 0:
+        assert_array_equal(result.permutation, wanted.permutation)
+
+
+@settings(max_examples=6)
+@given(st.sampled_from(sorted(KINDS)), st.integers(1, 150), st.integers(0, 10**6))
+def test_blocks_that_are_done_elsewhere_in_any_order_change_nothing(kind, size, seed):
+    """Each block is done on a copy of the points, from a message, as actors do it."""
+
+    @contextmanager
+    def elsewhere(clouds, threads):
+        copy = passes.copied(pickle.loads(pickle.dumps(clouds)))
+
+        def share(*call):
+            function, rows, *arguments = pickle.loads(pickle.dumps(call))
+            for array in arguments[0] if isinstance(arguments[0], tuple) else ():
+                array.flags.writeable = False  # as in Ray's object store
+            blocks = [(a, min(a + size, rows)) for a in range(0, rows, size)]
+            order = np.random.default_rng(seed).permutation(len(blocks))
+            found = {n: function(copy, *arguments, *blocks[n]) for n in order}
+            return ((stop, found[n]) for n, (_, stop) in enumerate(blocks))
+
+        yield share
+
+    problem = assignment_problem(*clouds(kind, 400, 6, seed=seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport, "HELD", 0)
+        wanted = solve(problem)
+        with passes.spread_by(elsewhere):
+            result = solve(problem)
+    assert_allclose(result.optimal_cost, wanted.optimal_cost, rtol=1e-12)
+    assert result.suboptimality <= 1e-9
     if wanted.ties == 0:
         assert_array_equal(result.permutation, wanted.permutation)
 
