@@ -17,9 +17,8 @@ at the end are a proof for the exact products, whatever the blocks, the guesses 
 After each pass the matching so far has a certain cost, and p and q prove a lower bound on any.
 """
 
-import sys
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,7 +136,7 @@ def match_points(
     state = _restored(saved.read())
     small = integers() and (state is None or state.small)
     levels = _levels(len(last[0]), m)
-    with _single(), ExitStack() as stack:
+    with ExitStack() as stack:
         share, clouds = _opened(x, y, small, threads, stack)
         for n in levels:
             if state is not None and n < len(state.v):
@@ -195,22 +194,7 @@ def _opened(
 ) -> tuple[Share, Clouds]:
     with blas_threads(threads):
         clouds = Clouds(x, y, *rough_copies(x, y, small))
-    stack.enter_context(blas_threads(1))
     return stack.enter_context(SPREAD.get()(clouds, threads)), clouds
-
-
-@contextmanager
-def _single() -> Iterator[None]:
-    """Let torch use one thread in each of ours."""
-    torch: Any = sys.modules.get("torch")
-    before = torch and torch.get_num_threads()
-    if torch:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)
 
 
 def _levels(few: int, m: int) -> list[int]:
