@@ -24,6 +24,7 @@ settings.register_profile(
 )
 settings.load_profile("geosweep")
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("faulty_sweeps")
 
 
 def pytest_configure(config):

@@ -67,6 +67,11 @@ def lists_that_do_not_fit(root: Path) -> None:
         write_table(str(root), "tracks", file.stem, rows)
 
 
+def file_beside(root: Path) -> None:
+    made_up_trial(root, epochs=2)
+    (root / "results/trials/README.txt").write_text("mine")
+
+
 ANSWERED = {
     "one trial": lambda root: made_up_trial(root, epochs=2),
     "one seed": sweep,
@@ -77,9 +82,7 @@ ANSWERED = {
     "lists that do not fit": lists_that_do_not_fit,
     "a network nobody knows": lambda root: change(sweep(root), ["trials"], network="mixer"),
     "a status nobody knows": lambda root: change(sweep(root), ["trials"], status="lost"),
-    "a file beside the tables": lambda root: (sweep(root) / "results/trials/README.txt").write_text(
-        "mine"
-    ),
+    "a file beside the tables": file_beside,
 }
 NAMED = {
     "an empty folder": lambda root: None,
