@@ -9,17 +9,18 @@ READY := .venv/ready
 demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
 	$(BIN)/geosweep run demo
 
-# Tests keep the order of tests/conftest.py, which starts with those that take long.
-PARALLEL := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# Workers take whole files, so that what a file prepares is prepared once, in the order of
+# tests/conftest.py, which starts with those that take long.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: $(READY)  ## all tests except test-cluster
-	$(BIN)/python -m pytest $(PARALLEL)
+test: $(READY)  ## all tests except test-faults and test-cluster
+	$(BIN)/python -m pytest $(PARALLEL) -m "not faults and not cluster"
 
 test-fast: $(READY)  ## tests for the edit loop: without Ray, a browser, a wheel or long drawings
 	$(BIN)/python -m pytest $(PARALLEL) -m "not ray and not faults and not slow and not cluster"
 
-test-faults: $(READY)  ## only the sweeps in which something is killed, broken or full
-	$(BIN)/python -m pytest -m faults --durations=0
+test-faults: $(READY)  ## sweeps in which something is killed, broken, full or refused
+	$(BIN)/python -m pytest $(PARALLEL) -m faults --durations=10
 
 test-cluster: $(READY)  ## a cluster of three machines made of namespaces; needs root
 	$(BIN)/python -m pytest tests/test_three_hosts.py -m cluster -rs --durations=0

@@ -47,18 +47,26 @@ LEFT_BEHIND = (
 
 
 LONGEST_FIRST = ("faults", "ray", "slow")
+USES_RAY: set[Path] = set()  # files with a test that takes the Ray of ray_here
 
 
 def pytest_collection_modifyitems(items):
-    """Give parallel workers whole files, and tests of faults one by one, the longest first."""
+    """Sort the tests for parallel workers, which take whole files: those that take long first.
+
+    Files that share a Ray follow each other.
+    """
     for item in items:
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             for what in LEFT_BEHIND:
                 item.add_marker(pytest.mark.filterwarnings(what))
-        if item.get_closest_marker("faults") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    USES_RAY.update(item.path for item in items if "ray_here" in getattr(item, "fixturenames", ()))
+
+    def order(item):
+        marked = [not item.get_closest_marker(name) for name in LONGEST_FIRST]
+        return marked[0], item.path not in USES_RAY or marked[1], *marked[1:]
+
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: [not item.get_closest_marker(name) for name in LONGEST_FIRST])
+        items.sort(key=order)
 
 
 @pytest.fixture(scope="session")
@@ -125,10 +133,12 @@ def ray_here(object_store_server):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Stop the Ray of :func:`ray_here` before a test that does not use it."""
-    this, other = (getattr(test, "fixturenames", ()) for test in (item, nextitem))
-    if "ray_here" in this and "ray_here" not in other and "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
+    """Stop the Ray of :func:`ray_here` after its files, and before a test that starts its own."""
+    if item.path in USES_RAY and "ray" in sys.modules:
+        names = getattr(nextitem, "fixturenames", ())
+        own = nextitem and nextitem.get_closest_marker("ray") and "ray_here" not in names
+        if not nextitem or own or nextitem.path not in USES_RAY:
+            sys.modules["ray"].shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ FILE, TEMPLATE = ROOT / "ray_cluster.yaml", ROOT / "clusters/aws-role.yaml"
 
 pytestmark = [
     pytest.mark.faults,  # permissions are taken away one by one
-    pytest.mark.xdist_group("test_aws.py"),
     pytest.mark.timeout(600),  # half a minute of computing, more on a busy machine
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
