@@ -27,7 +27,7 @@ from scoring.storage import StoreError, refuse_links
 COLUMNS = {  # the columns of the larger tables that figures show
     "epochs": [
         *("trial", "epoch", "lss", "straightness_factor"),
-        *("effective_rate", "effective_rate_others"),
+        *("learning_rate", "effective_rate", "effective_rate_others"),
     ],
     "tracks": [
         *("trial", "epoch", "stage", "blocks", "collapsed", "projected"),

@@ -24,7 +24,8 @@ import numba
 import numpy as np
 import torch
 
-from benchmarks.training import machine, report
+from benchmarks.rows import report
+from benchmarks.training import machine
 from models.config import TrialConfig
 from models.network import build
 from scoring.curve import curve_rows

@@ -27,7 +27,8 @@ from typing import Any
 import psutil
 from mlflow.tracking import MlflowClient
 
-from benchmarks.training import machine, report
+from benchmarks.rows import report
+from benchmarks.training import machine
 from scoring.tables import read_table
 from tune_jobs.tracking import TRIAL_TAG
 

@@ -41,6 +41,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from benchmarks.rows import report
 from models.config import TrialConfig
 from scoring import places, schemas, storage
 from scoring.tables import read_table, write_content
@@ -48,7 +49,6 @@ from tune_jobs import folder
 from tune_jobs.merging import is_due, merge_all
 from tune_jobs.sweep import Resources, Sweep
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 TESTS = Path(__file__).parents[1] / "tests"
 SIZES = [10, 100, 1000, 10_000]
 REPORTED = 1000  # Up to so many trials the report is timed; its time grows with the trials.
@@ -268,10 +268,8 @@ def main() -> None:
     text = f"\n## Results of many trials, {date.today()}\n\n`python -m benchmarks.loading{peers}`; "
     text += f"{given.epochs} epochs; {platform.machine()}, {os.cpu_count()} cores, "
     text += f"Python {platform.python_version()}, pandas {pd.__version__}, "
-    text += f"pyarrow {pa.__version__}\n\n{table}\n"
-    print(text)
-    with RESULTS.open("a") as file:
-        file.write(text)
+    text += f"pyarrow {pa.__version__}\n\n{table}"
+    report([text])
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import commit
-from benchmarks.training import report
+from benchmarks.rows import report
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.precision import Precision
@@ -45,7 +45,6 @@ from models.training import (
 from tune_jobs.measuring import Walk, score
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("RESULTS.md")
 MEASURE = """
 import resource
 import torch
@@ -95,7 +94,7 @@ def shares(data_folder: str | None, rounds: int) -> list[str]:
         figures = [tested, tested, shape, 2 * tested + shape, 1.1 * tested + shape]
         shown = " | ".join(f"{figure:.1%}" for figure in figures)
         rows.append(f"| {config.dataset} | {precision} | {epoch:.2f} | {shown} |")
-        print(rows[-1], flush=True)
+        print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
@@ -136,10 +135,7 @@ def main() -> None:
         command = (
             f"`python -m benchmarks.measuring --shares --data FOLDER --rounds {given.rounds}`\n"
         )
-        text = "\n".join([head, command, *shares(given.data, given.rounds)])
-        with RESULTS.open("a") as file:
-            file.write(f"{text}\n")
-        return
+        return report([head, command, *shares(given.data, given.rounds)])
     checkouts = [ROOT, *([given.against.resolve()] if given.against else [])]
     least: dict[tuple[str, Path], float] = defaultdict(lambda: float("inf"))
     for _ in range(given.rounds):

@@ -22,7 +22,8 @@ import torchvision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.training import machine, report
+from benchmarks.rows import report
+from benchmarks.training import machine
 from scoring.probe import TrackProbe
 
 COLUMNS = (

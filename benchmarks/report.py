@@ -26,8 +26,9 @@ from statistics import median
 import matplotlib
 import pandas as pd
 
+from benchmarks.rows import report
+
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("RESULTS.md")
 EVALUATIONS = ["lesion", "noise", "fgsm", "pgd", "separation"]
 WRITE = f"""
 import sys
@@ -96,9 +97,7 @@ def main() -> None:
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     against = " --against CHECKOUT" if given.against else ""
     text = f"\n## Making a report, {date.today()}\n\n`python -m benchmarks.report{against}`\n\n"
-    print(text + table)
-    with RESULTS.open("a") as file:
-        file.write(f"{text}{table}\n")
+    report([text + table])
 
 
 if __name__ == "__main__":

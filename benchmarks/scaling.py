@@ -24,8 +24,9 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from benchmarks.rows import RESULTS, report
+
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("RESULTS.md")
 PICTURE = ROOT / "docs/scaling.png"
 POINTS = [(m, 100) for m in (1000, 2000, 5000, 10_000, 20_000)]
 WIDTHS = [(2000, d) for d in (100, 1000, 10_000)]
@@ -96,9 +97,7 @@ def measure() -> None:
     )
     lines += table("Assignments by dimension, one thread", [child(ASSIGN, *p) for p in WIDTHS])
     lines += table("Depth of a digits ResNet, one thread", [child(TRAIN, n) for n in DEPTHS])
-    print(*lines, sep="\n")
-    with RESULTS.open("a") as file:
-        print(*lines, sep="\n", file=file)
+    report(lines)
 
 
 def sections(title: str) -> list[list[dict[str, float]]]:

@@ -25,7 +25,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.report import commit
-from benchmarks.training import machine, report
+from benchmarks.rows import report
+from benchmarks.training import machine
 
 ROOT = Path(__file__).parents[1]
 SWEEP = """

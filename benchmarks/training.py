@@ -1,16 +1,20 @@
 """Images per second of our training loop and of the usual PyTorch loop.
 
-    python -m benchmarks.training --data FOLDER
+    python -m benchmarks.training --data FOLDER [--tasks NAME ...]
 
-FOLDER holds ``cifar10.npz``; without ``--data`` CIFAR-10 is downloaded at first use. The peer is
-the loop of Ray Tune's CIFAR tutorial: a ``DataLoader`` over PIL images with torchvision's
-transforms, contiguous memory, default Adam and ``loss.item()`` at every step. It runs with 0 and
-with 2 persistent workers, and the faster one counts. Both loops train the same network from the
-same weights with the same batch size, device and number of threads. They take turns, and every
-round reverses their order. The ratio is the median of ours / peer over the rounds; its minimum and
-maximum are given too. A pass over CIFAR-10 takes the first ``--images`` of the train split. A
-round passes five times over all digits. It takes about 10 minutes on two cores and appends rows
-to ``benchmarks/RESULTS.md``.
+FOLDER holds ``mnist.npz`` and ``cifar10.npz``; without ``--data`` they are downloaded at first
+use. The peer is the loop of Ray Tune's CIFAR tutorial: a ``DataLoader`` over PIL images with
+torchvision's transforms, contiguous memory, default Adam, float32 and ``loss.item()`` at every
+step. It runs with 0 and with 2 persistent workers, and the faster one counts. Both loops train the
+same network from the same weights with the same batch size, device and number of threads. Ours has
+the precision of the built-in sweep on that data set: float32 for digits, for the others the one
+that ``precision: auto`` stands for here. They take turns, and every round reverses their order. The
+ratio is the median of ours / peer over the rounds; its minimum and maximum are given too.
+
+The share is that of our loop's operations a second in what the network's heaviest layer reaches
+alone (``benchmarks/floor.py``). A pass over MNIST or CIFAR-10 takes the first images of the train
+split, as many as the table says. A round passes five times over all digits. It takes about 20
+minutes on two cores and appends rows to ``benchmarks/RESULTS.md``.
 """
 
 import argparse
@@ -32,17 +36,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from benchmarks.floor import floor
+from benchmarks.rows import report
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build
+from models.precision import Precision, known, timed
 from models.training import PAD, Split, make_optimizer, one_pass, place, standardiser
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 WORKERS = (0, 2)
-TASKS = {  # configuration, and passes per round
-    "digits, convolutional": (TrialConfig(dataset="digits"), 5),
-    "digits, fully connected": (TrialConfig(dataset="digits", layers="fully_connected"), 5),
-    "CIFAR-10, K = 1": (TrialConfig(dataset="cifar10"), 1),
+TASKS = {  # configuration, whether in the faster precision, images of a pass, passes per round
+    "digits, convolutional": (TrialConfig(dataset="digits"), False, None, 5),
+    "digits, fully connected": (
+        TrialConfig(dataset="digits", layers="fully_connected"),
+        False,
+        None,
+        5,
+    ),
+    "MNIST": (TrialConfig(dataset="mnist"), True, 6400, 1),
+    "CIFAR-10, K = 1": (TrialConfig(dataset="cifar10"), True, 1536, 1),
+    "CIFAR-10, K = 4": (TrialConfig(dataset="cifar10", stages=4), True, 256, 1),
 }
 COLUMNS = [
     "task",
@@ -54,6 +67,9 @@ COLUMNS = [
     "peer's workers",
     "ratio",
     "min-max",
+    "our precision",
+    "GFLOP/s of the heaviest layer",
+    "our share of it",
     "rounds",
     "machine",
     "versions",
@@ -140,17 +156,19 @@ def rates(
 
 def measure(task: str, data: Dataset, threads: int, arguments: argparse.Namespace) -> list[str]:
     """One row of the table."""
-    config, passes = TASKS[task]
-    torch.set_num_threads(threads)
+    plain, faster, some, passes = TASKS[task]
     device, rounds = arguments.device, arguments.rounds
-    whole = len(data.y_train)
-    count = whole if config.dataset == "digits" else min(whole, arguments.images)
+    kind = faster_precision(torch.device(device).type) if faster else plain.precision
+    config = plain.model_copy(update={"precision": kind})
+    torch.set_num_threads(threads)
+    count = len(data.y_train) if some is None else some
     contestants = {"ours": ours(config, data, count, device)}
     contestants |= {str(w): peer(config, data, count, device, w) for w in WORKERS}
     seen = rates(contestants, count, passes, rounds)
     mine = seen.pop("ours")
     workers = max(seen, key=lambda name: statistics.median(seen[name]))
     ratios = [a / b for a, b in zip(mine, seen[workers], strict=True)]
+    least = floor(config, data, device)
     return [
         task,
         f"{count:,}",
@@ -161,11 +179,19 @@ def measure(task: str, data: Dataset, threads: int, arguments: argparse.Namespac
         workers,
         f"{statistics.median(ratios):.2f}",
         f"{min(ratios):.2f}-{max(ratios):.2f}",
+        config.precision,
+        f"{least.rate / 1e9:,.0f}",
+        f"{statistics.median(mine) / least.images:.0%}",
         str(rounds),
         machine(),
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"torchvision {torchvision.__version__}",
     ]
+
+
+def faster_precision(device: str) -> Precision:
+    """What ``precision: auto`` stands for on this machine."""
+    return known(device) or timed(device)
 
 
 def machine() -> str:
@@ -178,27 +204,21 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", help="folder with cifar10.npz")
+    parser.add_argument("--data", help="folder with mnist.npz and cifar10.npz")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[*TASKS], metavar="NAME")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=1500, help="of CIFAR-10, in one pass")
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
 
-    data = {task: load(config.dataset, arguments.data) for task, (config, _) in TASKS.items()}
-    command = shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]])
+    data = {task: load(TASKS[task][0].dataset, arguments.data) for task in arguments.tasks}
+    given = ["FOLDER" if part == arguments.data else part for part in sys.argv[1:]]
+    command = shlex.join(["python", "-m", "benchmarks.training", *given])
     head = f"\n## Training loop, {date.today()}\n\n`{command}`"
     table = ["", f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     report([head, *table])
-    for threads, task in itertools.product(arguments.threads, TASKS):
+    for threads, task in itertools.product(arguments.threads, arguments.tasks):
         report([f"| {' | '.join(measure(task, data[task], threads, arguments))} |"])
-
-
-def report(lines: list[str]) -> None:
-    """Print lines and append them to ``RESULTS.md``."""
-    print(*lines, sep="\n", flush=True)
-    with RESULTS.open("a") as file:
-        print(*lines, sep="\n", file=file)
 
 
 if __name__ == "__main__":

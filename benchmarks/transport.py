@@ -47,7 +47,8 @@ import scipy
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.training import machine, report
+from benchmarks.rows import report
+from benchmarks.training import machine
 from models.config import TrialConfig
 from models.datasets import load
 from models.training import standardiser, train

@@ -210,7 +210,9 @@ class TrialConfig(BaseModel):
         "1e6; 1e-3 for adam, adamw, sgd, radam and rmsprop, 2e-3 for nadam and adamax, 1e-2 for "
         "adagrad and adafactor, 1 for adadelta",
     )  # type: ignore[assignment]
-    momentum: Real = Field(default=None, ge=0, lt=1, description="of SGD, 0 to below 1; 0.9")  # type: ignore[assignment]
+    momentum: Real = Field(
+        default=None, ge=0, lt=1, description="of SGD, from 0 up to 1, without 1; 0.9"
+    )  # type: ignore[assignment]
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine",
         description="of the learning rate after the warm-up: falls to 0 on a cosine, or stays",

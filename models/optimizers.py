@@ -57,8 +57,8 @@ class Optimizer:
         ]
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Update all parameters with this learning rate."""
+    def step(self, rate: float | Tensor) -> None:
+        """Update all parameters with this learning rate; it may be a tensor () on their device."""
         for group, moments, steps in zip(self._groups, self._moments, self._steps, strict=True):
             parameters: list[Tensor] = list(group.parameters)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]

@@ -52,7 +52,7 @@ class TorchOptimizer:
         """All parameters, in the order of their states."""
         return [p for group in self._torch.param_groups for p in group["params"]]
 
-    def step(self, rate: float) -> None:
+    def step(self, rate: float | Tensor) -> None:
         """Update all parameters with this learning rate."""
         for group in self._torch.param_groups:
             group["lr"] = rate

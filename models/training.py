@@ -24,7 +24,7 @@ from models.datasets import Dataset
 from models.invariance import Renormalise, invariant_weights
 from models.network import AnyNetwork, build, decayed, in_channels_last
 from models.optimizers import Optimizer, optimizer_of
-from models.penalties import penalty
+from models.steps import Totals, take_step, tf32
 from models.torch_optimizers import Group, TorchOptimizer
 
 PAD = 4  # Crops are taken from images with so many pixels added on each side.
@@ -176,6 +176,7 @@ def drawing(seed: int, epoch: int, device: str) -> Iterator[None]:
 
 
 @torch.no_grad()
+@tf32(False)
 def settle(network: AnyNetwork, split: Split, standardise: Standardise, points: int = 1000) -> None:
     """Let the normalisations of an untrained network see data once, without changing weights.
 
@@ -279,35 +280,21 @@ def one_pass(
     renormalise: Renormalise | None = None,
 ) -> dict[str, float]:
     """One pass over the train split; returns the fields of the record about training."""
-    device = split.y.device
-    draws = Draws(config, len(split.y), epoch, device)
+    draws = Draws(config, len(split.y), epoch, split.y.device)
+    totals = Totals.zero(split.y.device)
     steps, rate = len(draws.batches), math.nan
-    total_loss = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    seen = 0
-    penalised = config.transport_penalty > 0 or config.straightness_penalty > 0
     network.train()
-    for step, batch in enumerate(draws.batches):
-        rate = rate_at(config, (epoch - 1) * steps + step, steps)
-        x, y = standardise(draws.images(split.x, batch)), split.y[batch]
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            states, logits = network.tracked(x) if penalised else ([], network(x))
-        loss = objective = cross_entropy(logits.float(), y)
-        if penalised:
-            objective = loss + penalty(
-                states, config.transport_penalty, config.straightness_penalty
-            )
-        optimizer.zero_grad()
-        objective.backward()
-        optimizer.step(rate)
-        if renormalise:
-            renormalise()
-        total_loss += loss.detach() * len(y)
-        correct += (logits.detach().argmax(1) == y).sum()
-        seen += len(y)
+    with tf32(True):
+        for step, batch in enumerate(draws.batches):  # nothing here waits for a GPU
+            rate = rate_at(config, (epoch - 1) * steps + step, steps)
+            x, y = draws.images(split.x, batch), split.y.index_select(0, batch)
+            take_step(network, optimizer, standardise(x), y, config, rate, totals)
+            if renormalise:
+                renormalise()
+    seen = sum(map(len, draws.batches))
     return {
-        "train_loss": total_loss.item() / seen,
-        "train_accuracy": correct.item() / seen,
+        "train_loss": totals.loss.item() / seen,
+        "train_accuracy": totals.correct.item() / seen,
         "learning_rate": rate,
     }
 
@@ -329,7 +316,7 @@ class Draws:
 
     def images(self, x: Tensor, batch: Tensor) -> Tensor:
         """The images of a batch, uint8 (b, h, w, c), cropped and flipped if the trial augments."""
-        chosen = x[batch]
+        chosen = x.index_select(0, batch)
         if not self.augment:
             return chosen
         _, height, width, _ = chosen.shape
@@ -344,6 +331,7 @@ class Draws:
 
 
 @torch.no_grad()
+@tf32(False)
 def loss_and_accuracy(
     network: AnyNetwork,
     split: Split,

@@ -232,8 +232,13 @@ TRACKS = [
         ("energy", LIST, "squared distance", "per block: mean over points of |x^(l) - x^(l-1)|^2"),
         ("drift", LIST, "squared distance", "per block: |mean over points of x^(l) - x^(l-1)|^2"),
         ("weight_norms", LIST, "", "per block: |W1|_F^2 + |W2|_F^2"),
-        ("effective_rate", LIST, "1", "per block: rate / ((1 - momentum) |W|^2), or Adam's"),
-        ("effective_rate_others", LIST, "1", "per block: of weights that no normalisation follows"),
+        (
+            "effective_rate",
+            LIST,
+            "1",
+            "per block: rate / ((1 - momentum) |W|^2), or Adam's; null: none",
+        ),
+        ("effective_rate_others", LIST, "1", "per block: of weights with a scale; null: none"),
         (
             "energy_ratio",
             LIST,

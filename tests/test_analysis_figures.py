@@ -23,6 +23,7 @@ from pyarrow import parquet as pq
 from analysis import figures
 from analysis.measures.search import read_search
 from analysis.plots import files, panels, style
+from analysis.plots.rates import has_rates, rate_against_epoch
 from analysis.plots.scores import lss_against_epoch, ots_against_m
 from analysis.plots.stages import lss_by_stage, scores_by_stage
 from analysis.plots.tracks import tracks_by_gamma, tracks_by_stage
@@ -487,3 +488,19 @@ except SystemExit as end:
     assert ran.stdout.endswith("0 set()\n")
     for name, spec in figures.FIGURES.items():
         assert re.search(rf"{name} .*{re.escape(spec.paper)}.*needs", ran.stdout)
+
+
+def test_effective_rates_are_shown_at_the_highest_learning_rate(tmp_path: Path) -> None:
+    """The cosine, which lets all lines fall to 0 alike, is left out."""
+    trial = made_up_trial(tmp_path, "plain", 0.1)
+    rows = read_rows(str(tmp_path), "epochs", trial)
+    falls = [1e-3 * 0.5 ** row["epoch"] for row in rows]
+    for row, rate in zip(rows, falls, strict=True):
+        row |= {"learning_rate": rate, "effective_rate": rate * (2 + row["epoch"])}
+    assert not has_rates(load(tmp_path))
+    write_table(str(tmp_path), "epochs", trial, rows)
+    assert has_rates(load(tmp_path))
+    figure = rate_against_epoch(load(tmp_path))
+    assert len(figure.axes) == 1  # no panel for other weights, which have no rates here
+    drawn = lines(figure, 0)["γ = 0.1"]
+    assert_allclose(drawn[:, 1], [1e-3 * (2 + row["epoch"]) for row in rows[1:]])

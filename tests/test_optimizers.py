@@ -80,6 +80,16 @@ def test_updates_equal_those_of_torch(recipe):
     exactly(mine, theirs)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_sgd_takes_another_momentum_as_that_of_torch_does(momentum):
+    mine, theirs = network(), network()
+    parts = [Group(part, DECAY) for part in groups(mine)]
+    our_steps(mine, optimizer_of(parts, "sgd", momentum))
+    rule = {"lr": 1.0, "momentum": momentum, "weight_decay": DECAY, "fused": True}
+    torchs_steps(theirs, torch.optim.SGD(theirs.parameters(), **rule))
+    exactly(mine, theirs)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("taken", [0, 1, 2])
 def test_a_saved_optimizer_goes_on_as_if_nothing_had_been(recipe, taken):

@@ -23,7 +23,7 @@ from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
 from scoring.robustness.subject import Subject
 from scoring.rows import LINE_SHAPE, geometric_mean
-from scoring.stages import Stage, geometry, measure
+from scoring.stages import Stage, full_precision, geometry, measure
 from tune_jobs.evaluations import lacking
 
 BATCH = 250  # points measured at a time: two states of 65,536 float64 numbers each are 262 MB
@@ -142,6 +142,8 @@ def add_rates(
 ) -> dict[str, float]:
     """Add the effective learning rates of blocks after an epoch to its rows of the tracks table.
 
+    A row of a stage without weights of a kind has no rates of that kind: they are null.
+
     Args:
         job: the trial.
         network: the network after the epoch.
@@ -154,12 +156,15 @@ def add_rates(
     found = [] if math.isnan(rate) else effective_rates(network, job.trial, rate)
     if not found:
         return {}
-    for row, rates in zip(rows, found, strict=True):
-        row["effective_rate"] = [one.invariant for one in rates]
-        row["effective_rate_others"] = [one.others for one in rates]
     means = {"effective_rate_head": head_rate(network, job.trial, rate)}
-    for name in ("effective_rate", "effective_rate_others"):
-        known = [value for row in rows for value in row[name] if not math.isnan(value)]
+    for name, kind in (("effective_rate", "invariant"), ("effective_rate_others", "others")):
+        known = []
+        for row, rates in zip(rows, found, strict=True):
+            values = [getattr(one, kind) for one in rates]
+            here = [value for value in values if not math.isnan(value)]
+            if here:
+                row[name] = values
+            known += here
         means[name] = geometric_mean(known) if known else math.nan
     return means
 
@@ -192,7 +197,8 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes and predicted classes of the first m test images, (m,) each."""
     network.eval()
-    classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
+    with full_precision():
+        classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
     return data.y_test[:m], torch.cat(classes).numpy()
 
 

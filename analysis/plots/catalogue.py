@@ -147,8 +147,9 @@ FIGURES = {
         "Effective learning rate against epoch, a panel per dataset, K and network, a line per "
         "gamma",
         "How fast weights turn: the learning rate over (1 − momentum) |W|² under SGD, and times "
-        "√size over |W| under Adam, at the last step of each epoch. Weights that a normalisation "
-        "follows have no scale, so this is their whole learning rate, and γ raises it as it "
+        "√size over |W| under Adam. |W| is that after each epoch, the learning rate the trial's "
+        "highest, so the schedule is left out. Weights that a normalisation follows have no "
+        "scale, so this is their whole learning rate, and γ raises it as it "
         f"shrinks them. Geometric mean over blocks, then {BANDS} as a band. On the right, where "
         "there are any: weights of blocks that have a scale, like W2 of a ResNet. Axes differ by "
         "panel.",

@@ -10,12 +10,15 @@ from analysis.results import Results
 
 SHOWN = {
     "effective_rate": "effective learning rate",
-    "effective_rate_others": "the same of other weights",
+    "effective_rate_others": "the same, other weights",
 }
 
 
 def rate_against_epoch(results: Results) -> Figure:
     """Effective learning rate of blocks against epoch, a panel per dataset, K, network and kind.
+
+    Rates are those at the trial's highest learning rate: divided by the rate of the epoch's last
+    step, times the highest. So what a schedule does to all lines alike is left out.
 
     Args:
         results: from :func:`analysis.results.load`; trials that are done are drawn.
@@ -28,7 +31,11 @@ def rate_against_epoch(results: Results) -> Figure:
     """
     done = cells.done(results)
     epochs = results.epochs[["trial", "epoch", *SHOWN]].astype({"trial": "str"})
+    epochs["last_rate"] = results.epochs.learning_rate.to_numpy()
     epochs = epochs.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
+    highest = done[["trial", "learning_rate"]].rename(columns={"learning_rate": "highest"})
+    epochs = epochs.merge(highest, on="trial")
+    epochs[[*SHOWN]] = epochs[[*SHOWN]].mul(epochs.highest / epochs.last_rate, axis=0)
     epochs = epochs[(epochs.epoch > 0) & epochs[[*SHOWN]].notna().any(axis=1)]
     if not len(epochs):
         return style.nothing("no effective learning rate is known yet")
