@@ -46,20 +46,25 @@ LEFT_BEHIND = (
 )
 
 
-LONGEST_FIRST = ("faults", "ray", "slow")
+LONGEST_FIRST = ("long", "ray", "slow")
 USES_RAY: set[Path] = set()  # files with a test that takes the Ray of ray_here
 
 
 def pytest_collection_modifyitems(items):
-    """Sort the tests for parallel workers, which take whole files: those that take long first.
+    """Sort the tests for parallel workers, those that take long first.
 
-    Files that share a Ray follow each other.
+    A worker takes a whole file, so that what a file prepares is prepared once. Files that share a
+    Ray follow each other. Long tests that share it are taken one by one.
     """
     for item in items:
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             for what in LEFT_BEHIND:
                 item.add_marker(pytest.mark.filterwarnings(what))
-    USES_RAY.update(item.path for item in items if "ray_here" in getattr(item, "fixturenames", ()))
+        shares_ray = "ray_here" in getattr(item, "fixturenames", ())
+        if shares_ray:
+            USES_RAY.add(item.path)
+        if not (shares_ray and item.get_closest_marker("long")):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
     def order(item):
         marked = [not item.get_closest_marker(name) for name in LONGEST_FIRST]

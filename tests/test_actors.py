@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from scoring import actors
 from scoring.actors import Pool, capacity
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 
 
 def node(name, gpus=0, alive=True, cpus=8):

@@ -115,6 +115,7 @@ def test_trials_from_before_validation_splits_do_not_differ_from_those_without_o
     assert "validation" not in varying(found.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's
 def test_an_mlflow_experiment_reads_like_the_folder_it_was_made_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -439,6 +440,7 @@ def test_a_factor_that_falls_in_one_cell_and_rises_in_another_is_told_as_both(
     )
 
 
+@pytest.mark.slow
 def test_without_an_excess_the_headline_is_the_line_shape_as_before(tmp_path: Path) -> None:
     later = ("_factor", "_drift", "_share", "_shuffled", "_excess")
     later += tuple(f"{end}_initial" for end in later)
@@ -548,6 +550,7 @@ def test_a_planned_depth_is_missing_where_old_trials_have_none(tmp_path: Path) -
     assert extra_sentence(cells[2:], results).startswith("1 of these trials belongs")
 
 
+@pytest.mark.slow
 def test_a_script_whose_output_is_not_wanted_any_more_ends_quietly(sweep: Path) -> None:
     command = [sys.executable, "-m", "analysis.correlation", str(sweep)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as script:

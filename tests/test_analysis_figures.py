@@ -68,6 +68,7 @@ def change(root: Path, table: str, trial: str, **columns: object) -> None:
     write_table(str(root), table, trial, rows)
 
 
+@pytest.mark.slow
 def test_those_figures_are_drawn_that_apply(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path), columns=figures.COLUMNS)
     assert list(figures.draw(results)) == OF_ONE_STAGE
@@ -77,6 +78,7 @@ def test_those_figures_are_drawn_that_apply(tmp_path: Path) -> None:
     assert set(figures.draw(results)) == {*OF_ONE_STAGE, *OF_STAGES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objectives", "name"),
     [({"lss": "min"}, "search_history"), ({"lss": "min", "ots": "max"}, "pareto_front")],
@@ -404,6 +406,7 @@ def evaluated(root: Path) -> None:
             made_up_trial(root, "resnet", 5e-4, stages=stages, seed=int(rate * 1e3), **extra)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "make",
     [
@@ -426,6 +429,7 @@ def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Ca
             assert (right, high) <= tuple(figure.get_size_inches())
 
 
+@pytest.mark.slow
 def test_a_figure_is_written_as_a_bitmap_and_the_same_drawing_each_time(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path))
     one, other = (files.render(tracks_by_gamma(results), "tracks") for _ in range(2))
@@ -475,6 +479,7 @@ def test_bad_input_ends_with_one_message_and_status_2(
     assert re.search(said, told.err)
 
 
+@pytest.mark.slow
 def test_help_names_every_figure_and_loads_neither_torch_nor_pyplot() -> None:
     code = """
 import runpy, sys

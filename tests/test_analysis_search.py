@@ -282,6 +282,7 @@ def test_the_history_of_one_objective_shows_the_best_so_far(tmp_path: Path) -> N
     assert lines(figure, 0, style.INITIAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objectives", "name"), [(BOTH, "pareto_front"), ({"ots": "max"}, "search_history")]
 )
@@ -332,6 +333,7 @@ def test_a_stopped_trial_is_counted_in_its_cell_and_is_no_failure(stopped: Path)
     assert "stopped" not in fold(table.loc[["resnet"]].reset_index())[0]
 
 
+@pytest.mark.slow
 def test_stopped_trials_change_no_mean_no_correlation_and_no_line(
     stopped: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 FILE, TEMPLATE = ROOT / "ray_cluster.yaml", ROOT / "clusters/aws-role.yaml"
 
 pytestmark = [
-    pytest.mark.faults,  # permissions are taken away one by one
+    pytest.mark.long,
     pytest.mark.timeout(600),  # half a minute of computing, more on a busy machine
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

@@ -236,6 +236,7 @@ def test_an_unknown_method_is_named() -> None:
 # Intervals and p values
 
 
+@pytest.mark.slow
 @methods
 @pytest.mark.parametrize(("n", "r"), [(9, 0.0), (9, 0.8), (25, 0.6)])
 def test_intervals_cover_the_truth_as_often_as_they_say(method: str, n: int, r: float) -> None:
@@ -247,6 +248,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(method: str, n: int, r: 
     assert 0.90 <= covered <= 0.99
 
 
+@pytest.mark.slow
 @methods
 def test_partial_intervals_cover_the_truth_as_well(method: str) -> None:
     random = np.random.default_rng(8)
@@ -259,6 +261,7 @@ def test_partial_intervals_cover_the_truth_as_well(method: str) -> None:
     assert 0.90 <= covered <= 0.99
 
 
+@pytest.mark.slow
 @methods
 @pytest.mark.parametrize("n", [30, 60])
 @pytest.mark.parametrize("levels", [1, 3])
@@ -314,6 +317,7 @@ def chosen(table: pd.DataFrame, score: str = "lss", method: str = "spearman") ->
     return rows.set_index(rows.network.fillna("all"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "plain", "resnet", "pooled"),
     [
@@ -373,6 +377,7 @@ def test_networks_that_agree_with_the_pooled_sign_give_no_warning(tmp_path: Path
     assert set(rows.warning) == {""}
 
 
+@pytest.mark.slow
 def test_there_is_a_row_for_each_scope_outcome_score_and_method(tmp_path: Path) -> None:
     for dataset in ("digits", "mnist"):
         two_networks(tmp_path, fall=dataset == "mnist", dataset=dataset)
@@ -434,6 +439,7 @@ def seeds_in_cells(root: Path, effect: float, within: float) -> Results:
     return load(root)
 
 
+@pytest.mark.slow
 def test_within_gamma_only_differences_between_seeds_count(tmp_path: Path) -> None:
     results = seeds_in_cells(tmp_path / "gamma", effect=3.0, within=0.0)
     rows = correlations(results, resamples=400)
@@ -463,6 +469,7 @@ def test_another_setting_that_varies_makes_another_cell(tmp_path: Path) -> None:
     assert (row.n, row.trials, row.gammas) == (2, 2, 1)
 
 
+@pytest.mark.slow
 def test_trials_that_are_not_done_or_have_collapsed_are_left_out_and_counted(
     tmp_path: Path,
 ) -> None:
@@ -720,6 +727,7 @@ def sweep_with_points(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["correlations", "points"])
 def test_csv_and_json_hold_one_table_with_all_digits(tmp_path: Path, table: str, capsys) -> None:
     sweep = sweep_with_points(tmp_path)

@@ -199,6 +199,7 @@ def go_on(root, config, reports):
     return said + [line for report in reports for line in report.get("set_aside", [])]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(FILES)), damages())
 @examples()
 def test_a_damaged_file_is_named_and_changes_no_result(half_done, reports, path, damage):
@@ -276,6 +277,7 @@ INSIDE = [
 REFUSED = (places.LOCK, places.HOLDER, places.SWEEP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*places.FOLDERS, *places.FILES, *INSIDE])
 def test_a_file_for_a_folder_or_a_folder_for_a_file_is_named_and_set_aside(
     half_done, tmp_path, path
@@ -438,6 +440,7 @@ def searched(tmp_path_factory):
     return Made(root, asked, study.cells)
 
 
+@pytest.mark.slow
 @given(damages())
 @examples()
 def test_a_search_keeps_its_cells_whatever_happens_to_its_study(searched, tmp_path, damage):
@@ -486,6 +489,7 @@ def put(draw, content):
         del content[name]
 
 
+@pytest.mark.slow
 @given(st.data())
 @examples(few=40)
 def test_a_sweep_json_of_another_shape_is_refused_with_the_fix_or_read(searched, tmp_path, data):

@@ -21,7 +21,7 @@ from tune_jobs.tracking import TRIAL_TAG
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.faults,
+    pytest.mark.long,
     pytest.mark.usefixtures("ray_here"),
 ]
 

@@ -16,7 +16,7 @@ from scoring.tables import broken_files
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.faults,
+    pytest.mark.long,
     pytest.mark.usefixtures("ray_here"),
 ]
 

@@ -170,6 +170,7 @@ def usual(gathered):
     return page(gathered, "usual")
 
 
+@pytest.mark.slow
 @PAGES
 @given(label=TEXTS)
 @example(label="{{ title }}")
@@ -181,6 +182,7 @@ def test_a_page_has_the_same_elements_whatever_its_texts(gathered, usual, label)
     assert odd.cells[3:-1] == expected[3:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label",
     ["a" * 4000, "é" * 200, "=cmd()\n\r%\\input{x}|`<b>\u202e", "$\\frac$", "../../x", "\x00"],

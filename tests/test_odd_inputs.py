@@ -100,6 +100,7 @@ NAMED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ANSWERED)
 def test_poor_results_have_an_answer(case: str, tmp_path: Path, capsys: Any) -> None:
     tmp_path = tmp_path / "demo"
@@ -112,6 +113,7 @@ def test_poor_results_have_an_answer(case: str, tmp_path: Path, capsys: Any) -> 
     assert (tmp_path / "report/index.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NAMED)
 def test_what_cannot_be_read_is_named_in_one_line(case: str, tmp_path: Path, capsys: Any) -> None:
     tmp_path = tmp_path / "demo"

@@ -19,7 +19,7 @@ QUIET = [  # without connections to anywhere
     "--disable-background-networking",
     "--disable-component-update",
 ]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 NO_CHROMIUM = "needs chromium (Debian's package), which is not installed"
 
 LOOK = """

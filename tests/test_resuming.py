@@ -22,7 +22,7 @@ from tune_jobs.study import STUDY
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
 
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.faults)])
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.long)])
 def place(request, tmp_path) -> str:
     """A sweep's folder: on a disk, or in an object store on loopback."""
     if request.param == "disk":
@@ -87,7 +87,7 @@ def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(f
     assert sweep.checkpoints() == kept
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path, place):
     with Sweep(tmp_path, epochs=1, points=4000, root=place, report=True) as sweep:
         trial = wait_until_trained(sweep)
@@ -106,7 +106,7 @@ def test_a_driver_killed_while_scoring_trains_nothing_again(tmp_path, place):
     assert int(trained_at) <= before[trial] / 1e9  # a store's clock counts whole seconds
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_killed_evaluation_goes_on_and_trains_nothing(finished):
     sweep = finished
     trained = sweep.check()
@@ -133,7 +133,7 @@ def test_a_killed_evaluation_goes_on_and_trains_nothing(finished):
         assert len(cells) == len(set(cells))
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_search_killed_half_way_ends_with_its_trials_and_a_pareto_figure(tmp_path):
     sweep = Sweep(tmp_path, epochs=2, report=True)
     sweep.file.write_text(

@@ -119,6 +119,7 @@ def everything(subject):
     ]
 
 
+@pytest.mark.slow
 @kinds
 def test_rows_have_the_same_columns_and_shares_lie_in_0_to_1(kind):
     rows = everything(made(kind))
@@ -131,6 +132,7 @@ def test_rows_have_the_same_columns_and_shares_lie_in_0_to_1(kind):
         assert all(value >= 0 for value in pick(rows, name).values())
 
 
+@pytest.mark.slow
 @kinds
 def test_no_result_depends_on_the_batches(kind):
     whole = everything(made(kind))
