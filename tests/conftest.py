@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -113,6 +114,14 @@ def without_figures(monkeypatch):
     from analysis import figures
 
     monkeypatch.setattr(figures, "FIGURES", {})
+
+
+@pytest.fixture
+def svg_only(monkeypatch):
+    """Write reports with figures in one form: the other one takes a third of the time."""
+    from analysis import figures
+
+    monkeypatch.setattr(figures, "write", partial(figures.write, forms=["svg"]))
 
 
 @pytest.fixture(scope="module")

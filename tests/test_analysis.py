@@ -115,6 +115,7 @@ def test_trials_from_before_validation_splits_do_not_differ_from_those_without_o
     assert "validation" not in varying(found.trials)
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's
 def test_an_mlflow_experiment_reads_like_the_folder_it_was_made_from(
@@ -440,6 +441,7 @@ def test_a_factor_that_falls_in_one_cell_and_rises_in_another_is_told_as_both(
     )
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_without_an_excess_the_headline_is_the_line_shape_as_before(tmp_path: Path) -> None:
     later = ("_factor", "_drift", "_share", "_shuffled", "_excess")

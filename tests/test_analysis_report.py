@@ -188,17 +188,20 @@ def test_the_page_is_complete_in_itself(report_page: Path) -> None:
     assert "ValueError: &lt;b&gt;no&lt;/b&gt; &amp; so on" in html
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_sweep_without_a_finished_trial_has_a_page_that_says_so(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="failed", error="KeyError: 'x'")
     assert "No trial is done yet" in report.build(tmp_path).read_text()
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_sweep_with_epochs_but_no_trial_has_a_page(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path)
     (tmp_path / table_path("trials", trial)).unlink()
     assert "No trial is done yet" in report.build(tmp_path).read_text()
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_one_trial_makes_a_page(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path)
@@ -207,6 +210,7 @@ def test_one_trial_makes_a_page(tmp_path: Path) -> None:
     assert "Too few cells" in html
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_a_trial_without_any_score_makes_a_page(tmp_path: Path) -> None:
     scores = [f.name for f in TABLES["trials"] if str(f.type) == "double"]
@@ -216,6 +220,7 @@ def test_a_trial_without_any_score_makes_a_page(tmp_path: Path) -> None:
     assert "2 trials: 2 done" in report.build(tmp_path).read_text()
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_a_collapsed_trial_is_nowhere_shown_with_an_ots(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path, collapsed=True, ots=1.0, ties=1000)

@@ -103,6 +103,7 @@ def test_a_figure_is_there_for_each_evaluation(
     assert [name for name in NAMES if name in drawn] == there
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_numbers_that_are_missing_everywhere_are_nothing_measured(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path, tried=EVERY, **dict.fromkeys([*ALL_AUCS, *RATIOS], np.nan))  # type: ignore[arg-type]
@@ -360,6 +361,7 @@ def test_the_command_prints_the_table(sweep: Path, form: str, capsys) -> None:
 # The page
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_the_page_has_a_section_with_table_figures_and_correlations(sweep: Path) -> None:
     page = report.build(sweep)
@@ -383,6 +385,7 @@ def test_a_sweep_without_evaluations_has_a_page_without_that_section(report_page
     assert "#robustness" not in html
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_one_trial_with_evaluations_makes_a_page(tmp_path: Path) -> None:
     made_up_trial(tmp_path, tried=EVERY)

@@ -187,6 +187,7 @@ def test_the_table_of_several_objectives_is_the_front_by_the_first(tmp_path: Pat
     assert "On the Pareto front: 2 of 4 trials." in said
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_search_without_a_trial_that_is_done_says_so(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="failed", error="KeyError: 'x'")
     said, table = found(tmp_path, BOTH)
@@ -316,6 +317,7 @@ def test_stopped_trials_are_counted_and_said_to_be_in_no_mean(stopped: Path) -> 
     assert said[1].startswith("3 trials were stopped early and are in no mean and no correlation.")
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_one_stopped_trial_alone_is_said_to_be_stopped(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="stopped")
     said = sentences(load(tmp_path))

@@ -137,6 +137,7 @@ def test_no_label_of_an_axis_is_a_formula(tmp_path: Path) -> None:
     assert "10⁻³" in [label.get_text() for label in axes.get_xticklabels()]
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_a_figure_that_fails_is_named_and_the_report_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -319,6 +319,7 @@ def test_the_figure_of_many_settings_and_weights_is_drawn(tmp_path: Path) -> Non
     assert figure.axes[0].get_xscale() == "symlog"
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_the_report_has_the_section_and_its_sentence(tmp_path: Path) -> None:
     train(tmp_path, tried=("noise",))
@@ -339,6 +340,7 @@ def test_the_report_has_no_section_without_a_penalty(report_page: Path) -> None:
     assert not list(report_page.parent.glob("intervention*"))
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_numbers_that_are_missing_everywhere_change_nothing(tmp_path: Path, seeds: int) -> None:

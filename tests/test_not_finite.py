@@ -163,6 +163,7 @@ def test_losses_that_are_not_finite_before_training_leave_no_initial_problems(
     assert finished(root) == wanted
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with done trials"])
 @pytest.mark.parametrize("number", [0, 1])

@@ -100,6 +100,7 @@ NAMED = {
 }
 
 
+@pytest.mark.usefixtures("svg_only")
 @pytest.mark.long
 @pytest.mark.parametrize("case", ANSWERED)
 def test_poor_results_have_an_answer(case: str, tmp_path: Path, capsys: Any) -> None:
