@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,8 +22,8 @@ from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, folder, networks, processes, signals
-from tune_jobs.cluster.turns import turn
+from tune_jobs import code, folder, networks, processes, room, signals
+from tune_jobs.cluster.turns import place
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
@@ -71,7 +72,7 @@ def check(
     processes.expected_gpus()
     here = _is_here(address)
     if here:
-        _fits(sweep)
+        room.fits(sweep)
         processes.temporary_folders()
     files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
     loaded: dict[str, datasets.Dataset] = {}
@@ -141,25 +142,6 @@ def _is_here(address: str | None) -> bool:
     return address is None and "RAY_ADDRESS" not in os.environ
 
 
-def _fits(sweep: Sweep) -> None:
-    """Check that this machine has the cores and GPUs that one trial asks for.
-
-    Raises:
-        SweepError: it has fewer.
-    """
-    cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
-    if cpus > cores:
-        raise SweepError(
-            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {cores} cores"
-        )
-    gpus, asked = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), sweep.resources.gpus
-    if asked is not None and asked > gpus:
-        raise SweepError(
-            f"{sweep.source}: resources.gpus = {asked:g}: this machine has {gpus or 'no'} GPUs; "
-            "0 trains on the CPU, and --address NAME on a cluster"
-        )
-
-
 def memory(trial: TrialConfig, data: datasets.Dataset, found: "Found | None" = None) -> float:
     """Least memory of a trial at hand-over, in bytes: every stage's points, or their products."""
     own = found is None
@@ -179,7 +161,8 @@ def run(request: folder.Request, console: Console) -> folder.State:
         _prepare(request, console)
         study = _study(request, console)
         code.put(root, request.code)
-        folder.claim(root, sweep, study.cells if study else None, request.notes)
+        suggested, ended = (study.cells, study.ended) if study else (None, None)
+        folder.claim(root, sweep, suggested, request.notes, ended)
         for note in request.notes:
             _say(console, note)
         state = folder.inspect(root)
@@ -252,7 +235,8 @@ def _study(request: folder.Request, console: Console) -> Study | None:
     sweep, root = request.sweep, request.root
     if sweep.search is None:
         return None
-    begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, folder.suggested(root))
+    known = folder.suggested(root)
+    begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, known, rules=sweep.rules)
     try:
         return begin()
     except storage.Damaged as error:
@@ -303,6 +287,8 @@ def report(
     name: str | None = None,
     mlflow: tuple[str, str] | None = None,
     compare: str | None = None,
+    more: Sequence[str] = (),
+    out: str | None = None,
 ) -> tuple[str, str | None]:
     """Write the report of a sweep into ``report/`` in its folder, in a separate process.
 
@@ -312,6 +298,8 @@ def report(
         mlflow: MLflow's address and the experiment to read the results from, instead of the
             folder.
         compare: folder of another sweep to compare with.
+        more: folders of further sweeps, whose results are pooled with this one's.
+        out: folder to write to, instead of the usual one.
 
     Returns:
         The path of the report's page, and why MLflow did not get the report (None if it did).
@@ -321,10 +309,12 @@ def report(
     """
     command = processes.python("-m", "analysis.report", "--json")
     if mlflow:
-        command += ["--tracking-uri", mlflow[0], "--out", f"{root}/{places.REPORT}"]
+        command += ["--tracking-uri", mlflow[0], "--out", out or f"{root}/{places.REPORT}"]
+    elif out:
+        command += ["--out", out]
     if compare:
         command += ["--compare", compare]
-    command += ["--", mlflow[1] if mlflow else root]
+    command += ["--", mlflow[1] if mlflow else root, *more]
     with (
         signals.as_interrupt(),
         subprocess.Popen(
@@ -360,6 +350,8 @@ def _run(
     # What the driver needs takes seconds to load, so do it while Ray's processes start.
     if _is_here(request.address):
         processes.keep_private()
+    elif request.address == processes.SLURM:
+        processes.ask_for_token()
     early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
     early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
@@ -375,7 +367,7 @@ def _run(
         from tune_jobs.driver import Driver
 
         early.join()
-        with _turn(request, console):
+        with _place(request, console):
             driver = Driver(request, state, study, console, scratch)
             driver.run()
             return driver.interrupted
@@ -388,11 +380,8 @@ def _load_early(root: str) -> None:
     import tune_jobs.driver  # noqa: F401
 
 
-def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:
-    """Wait for this sweep's turn on a shared cluster. Its own Ray needs no turn."""
-    import ray
-
+def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:
+    """This sweep's place on a cluster. Its own Ray on this machine is one."""
     if _is_here(request.address):
         return nullcontext()
-    name = request.sweep.name
-    return turn(ray.get_runtime_context().gcs_address, name, partial(_say, console))
+    return place(request.address, request.sweep.name, partial(_say, console))
