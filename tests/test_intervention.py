@@ -319,7 +319,6 @@ def test_the_figure_of_many_settings_and_weights_is_drawn(tmp_path: Path) -> Non
     assert figure.axes[0].get_xscale() == "symlog"
 
 
-@pytest.mark.usefixtures("svg_only")
 @pytest.mark.slow
 def test_the_report_has_the_section_and_its_sentence(tmp_path: Path) -> None:
     train(tmp_path, tried=("noise",))
