@@ -105,7 +105,7 @@ class Driver(NotKept, tune.Callback):
             self._collect(timeout=0.5)
         if self._study:
             self._claim(self._study)
-        self._board.refresh()
+        self._board.refresh(last=True)
         if not self._stop.asked:
             self._merger.finish()
         counts = self._board.snapshot()["counts"]
