@@ -23,6 +23,7 @@ from tune_jobs.cluster.spot import Spared
 from tune_jobs.errors import FULL, SweepError, full_disk, no_space
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.merging import Merger
+from tune_jobs.meter import Meter
 from tune_jobs.study import Study
 from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Setup, Stop, scheduler
@@ -54,7 +55,7 @@ class Driver(NotKept, tune.Callback):
         self._shared = nodes.share(request)
         self._identity, self._gone = folder.identity(self._root), False
         self._apart = ""  # why a node that joined later cannot reach the sweep's folder
-        self._pool = Pool(self._root)
+        self._pool, self.meter = Pool(self._root), Meter()
         self._demand, self._spared = Demand(), Spared()
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done; only to evaluate
         there = {n.partition(".")[0] for n in storage.list_files(self._root, places.CHECKPOINTS)}
@@ -102,6 +103,7 @@ class Driver(NotKept, tune.Callback):
         while self._pool.left and not self._stop.asked:
             self._collect(timeout=0.5)
         self._board.refresh()
+        self.meter.keep(self._request, self._board.cells)
         if not self._stop.asked:
             self._merger.finish()
         counts = self._board.snapshot()["counts"]
@@ -223,6 +225,7 @@ class Driver(NotKept, tune.Callback):
             self._board.cells[trial].record = row
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
+            self.meter.scored()
             self._merger.add()
             if self._study:
                 self._study.tell(trial, row)
@@ -268,6 +271,7 @@ class Driver(NotKept, tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name = _trial_id(trial)
+        self.meter.start(name)
         if name in self._evaluating:
             self._board.change(name, "evaluating")
             return
@@ -283,12 +287,15 @@ class Driver(NotKept, tune.Callback):
         for line in result.get("set_aside", []):
             self._board.say(line)
         if "epoch" in result:
-            self._board.report(_trial_id(trial), result)
-            self._tracker.epoch(_trial_id(trial), result)
+            name = _trial_id(trial)
+            self.meter.report(name, result["epoch"], self._board.cells[name].config.epochs)
+            self._board.report(name, result)
+            self._tracker.epoch(name, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._check_folder()
         name = _trial_id(trial)
+        self.meter.end(name)
         cell = self._board.cells[name]
         if name in self._evaluating:
             self._start(name)
@@ -307,6 +314,7 @@ class Driver(NotKept, tune.Callback):
         return read_row(self._root, "trials", trial).get("status") == "done"
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.meter.end(_trial_id(trial))
         file = trial.error_file
         text = Path(file).read_text() if file and Path(file).exists() else "the worker died"
         if nodes.NotShared.__name__ in last_line(text):

@@ -8,20 +8,18 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from models import datasets, order, validation
-from models.architectures import architecture
-from models.config import TrialConfig
 from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, folder, networks, processes, signals
+from tune_jobs import code, estimates, folder, machine, networks, processes, signals
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
@@ -33,9 +31,6 @@ from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
 from tune_jobs.weights import best_of
-
-if TYPE_CHECKING:
-    from tune_jobs.blocks import Found
 
 
 def check(
@@ -69,9 +64,9 @@ def check(
     root = folder.path_of(sweep.name, out)
     sweep = resolved(as_begun(sweep, folder.objectives(root) if sweep.implied else None), root)
     processes.expected_gpus()
-    here = _is_here(address)
+    here = machine.is_here(address)
     if here:
-        _fits(sweep)
+        machine.check_fits(sweep)
         processes.temporary_folders()
     files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
     loaded: dict[str, datasets.Dataset] = {}
@@ -106,13 +101,13 @@ def check(
     for trial in sweep.trials if here else ():
         if trial.dataset not in loaded:
             continue
-        needed = memory(trial, loaded[trial.dataset], found.get(trial.trial))
-        if needed > _memory_here():
+        needed = machine.needed_memory(trial, loaded[trial.dataset], found.get(trial.trial))
+        if needed > machine.memory_here():
             what = f"K = {trial.stages} {trial.layers}" if trial.layers else trial.architecture
             raise SweepError(
                 f"{file}: points = {trial.points}: the states of {what} stages take "
-                f"{needed / 1e9:.1f} GB, this machine has {_memory_here() / 1e9:.1f} GB; take "
-                "fewer points"
+                f"{needed / 1e9:.1f} GB, this machine has {machine.memory_here() / 1e9:.1f} GB; "
+                "take fewer points"
             )
     return folder.Request(
         sweep=sweep,
@@ -121,6 +116,10 @@ def check(
         address=address,
         sources=sources,
         checksums={name: data.checksum for name, data in loaded.items()},
+        images={
+            name: (len(data.y_train), len(data.y_test), *data.image, data.classes)
+            for name, data in loaded.items()
+        },
         retry=retry,
         max_failures=max_failures,
         code=files,
@@ -134,42 +133,6 @@ def check(
             )
         ],
     )
-
-
-def _is_here(address: str | None) -> bool:
-    """Whether a sweep starts its own Ray on this machine, instead of using a cluster."""
-    return address is None and "RAY_ADDRESS" not in os.environ
-
-
-def _fits(sweep: Sweep) -> None:
-    """Check that this machine has the cores and GPUs that one trial asks for.
-
-    Raises:
-        SweepError: it has fewer.
-    """
-    cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
-    if cpus > cores:
-        raise SweepError(
-            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {cores} cores"
-        )
-    gpus, asked = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), sweep.resources.gpus
-    if asked is not None and asked > gpus:
-        raise SweepError(
-            f"{sweep.source}: resources.gpus = {asked:g}: this machine has {gpus or 'no'} GPUs; "
-            "0 trains on the CPU, and --address NAME on a cluster"
-        )
-
-
-def memory(trial: TrialConfig, data: datasets.Dataset, found: "Found | None" = None) -> float:
-    """Least memory of a trial at hand-over, in bytes: every stage's points, or their products."""
-    own = found is None
-    row = architecture(trial.layers, data.image, trial.stages, data.classes) if own else found
-    m = trial.points
-    return sum(4.0 * min(1.5 * m * m, 2 * m * d) for d in row.dimensions)
-
-
-def _memory_here() -> float:
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def run(request: folder.Request, console: Console) -> folder.State:
@@ -188,8 +151,8 @@ def run(request: folder.Request, console: Console) -> folder.State:
                 study.tell(trial, row)
         state = _chosen(state, request.retry)
         if not state.complete:
-            interrupted = _run(request, state, study, console)
-            return replace(folder.inspect(root), worked=True, interrupted=interrupted)
+            ran = _run(request, state, study, console)
+            return replace(folder.inspect(root), worked=True, **ran)
         if is_behind(root, state.rows):
             sync(root, console)
         return state
@@ -216,9 +179,8 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         folder.request_evaluations(root, wanted)
         if state.unevaluated or state.scoring:
             state = replace(state, missing=[], begun=[], to_suggest=0)
-            interrupted = _run(request, state, None, console)
-            state = folder.inspect(root, wanted)
-            return replace(state, worked=True, interrupted=interrupted)
+            ran = _run(request, state, None, console)
+            return replace(folder.inspect(root, wanted), worked=True, **ran)
         return state
 
 
@@ -354,11 +316,11 @@ def report(
 
 def _run(
     request: folder.Request, state: folder.State, study: Study | None, console: Console
-) -> bool:
-    """Train and score; return whether Ctrl-C ended the run."""
+) -> dict[str, Any]:
+    """Train and score; return what is known of the run afterwards, as fields of its state."""
     processes.be_quiet()
     # What the driver needs takes seconds to load, so do it while Ray's processes start.
-    if _is_here(request.address):
+    if machine.is_here(request.address):
         processes.keep_private()
     early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
     early.start()
@@ -370,15 +332,18 @@ def _run(
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
     counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
     name = Text(plain(request.sweep.name), style="bold")
+    forecast = estimates.forecast(request, estimates.left(request, state))
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
-    with processes.ray_running(request.address, _is_here(request.address)) as scratch:
+    with processes.ray_running(request.address, machine.is_here(request.address)) as scratch:
         from tune_jobs.driver import Driver
 
         early.join()
         with _turn(request, console):
             driver = Driver(request, state, study, console, scratch)
+            for line in forecast.total(driver.at_once()).lines():
+                _say(console, line)
             driver.run()
-            return driver.interrupted
+            return {"interrupted": driver.interrupted, "busy": driver.meter.busy}
 
 
 def _load_early(root: str) -> None:
@@ -392,7 +357,7 @@ def _turn(request: folder.Request, console: Console) -> AbstractContextManager[N
     """Wait for this sweep's turn on a shared cluster. Its own Ray needs no turn."""
     import ray
 
-    if _is_here(request.address):
+    if machine.is_here(request.address):
         return nullcontext()
     name = request.sweep.name
     return turn(ray.get_runtime_context().gcs_address, name, partial(_say, console))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tune_jobs import evaluations, folder, service, sweep
+from tune_jobs import estimates, evaluations, folder, service, sweep
 from tune_jobs.commands import plan
 from tune_jobs.commands.ending import end, results_table
 from tune_jobs.precision import resolved
@@ -55,7 +55,10 @@ def run(request: folder.Request, report: bool, begun: float | None = None) -> in
     failed, unfinished, retry = len(state.ids("failed")), state.unfinished, request.retry
     left_out = failed if retry is False else unfinished if retry else 0
     lacking = failed + unfinished > left_out or bool(state.ids("diverged"))
-    return end(request, state, console, begun, lacking, report)
+    status = end(request, state, console, begun, lacking, report)
+    if report and not state.interrupted:
+        estimates.learn(request, time.monotonic() - begun, state.busy)
+    return status
 
 
 def request_evaluation(
