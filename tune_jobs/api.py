@@ -78,7 +78,9 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
 ) -> Plan:
-    """Check a sweep and list its trials, as ``geosweep run --dry-run``; start nothing.
+    """Check a sweep, list its trials and estimate its time; start nothing.
+
+    It is ``geosweep run --dry-run``. The estimate is in ``Plan.estimate``.
 
     Args:
         sweep: as for :func:`run`.

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from statistics import fmean, median, stdev
+from statistics import fmean, median, median_low, stdev
 from typing import NamedTuple
 
 from rich.filesize import decimal
@@ -276,6 +276,7 @@ def _typical(trials: Sequence[Cost]) -> Expected:
     """What earlier trials of a kind cost: medians, and the spread of their logarithms."""
     names = Cost.model_fields
     middle = {name: median(getattr(cost, name) for cost in trials) for name in names}
+    middle["scoring"] = median_low([cost.scoring for cost in trials])  # some compile kernels
     logs = [math.log(max(cost.seconds(1), 1e-9)) for cost in trials]
     spread = 2 * stdev(logs) if len(logs) > 2 else math.log(1.3)
     return Expected(Cost(**middle), max(FIRM, math.exp(spread)), len(trials))

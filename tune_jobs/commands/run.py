@@ -37,8 +37,8 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check the sweep, list its trials and the blocks of its architectures; start and "
-            "download nothing.",
+            help="Check the sweep, list its trials and the blocks of its architectures, and "
+            "estimate its time, memory and disk; start and download nothing.",
         ),
     ] = False,
 ) -> None:
