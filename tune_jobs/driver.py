@@ -16,11 +16,13 @@ from scoring.actors import Pool
 from scoring.history import forget_weights
 from scoring.tables import read_row, write_table
 from tune_jobs import folder, processes, provenance
+from tune_jobs.account import Account
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
 from tune_jobs.cluster.demand import Demand
 from tune_jobs.cluster.spot import Spared
 from tune_jobs.errors import FULL, SweepError, full_disk, no_space
+from tune_jobs.estimates import Forecast
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.merging import Merger
 from tune_jobs.meter import Meter
@@ -42,6 +44,7 @@ class Driver(NotKept, tune.Callback):
         study: Study | None,
         console: Console,
         scratch: str,
+        forecast: Forecast,
     ):
         self._request = request
         self._scratch = scratch
@@ -66,8 +69,10 @@ class Driver(NotKept, tune.Callback):
         self._varying = [name for names in axes for name in names] or None
         known = cells(state, self._varying)
         self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
-        self._stop = Stop(request.max_failures, self._board.say)
         sweep = request.sweep
+        budget, cells_known = sweep.budget, self._board.cells
+        self.account = Account(self._root, budget, forecast, self.meter, cells_known)
+        self._stop = Stop(request.max_failures, self._board.say, self._pauses)
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
         self._merger = Merger(self._root, len(state.rows))
 
@@ -100,9 +105,10 @@ class Driver(NotKept, tune.Callback):
         if self._state.missing or self._state.to_suggest or self._evaluating:
             self._train()
         storage.delete(self._root, places.NODES)
-        while self._pool.left and not self._stop.asked:
+        while self._pool.left and not (self._stop.asked or self.account.spent):
             self._collect(timeout=0.5)
         self._board.refresh()
+        self.account.write(at_once=True)
         self.meter.keep(self._request, self._board.cells)
         if not self._stop.asked:
             self._merger.finish()
@@ -110,7 +116,8 @@ class Driver(NotKept, tune.Callback):
         if self._tracker.failed:
             self._sync(folder.inspect(self._root))
         complete = set(counts) <= set(handover.ENDED)
-        self._tracker.close("FINISHED" if complete else "KILLED" if self._stop.asked else "FAILED")
+        early = self._stop.asked or self.account.over
+        self._tracker.close("FINISHED" if complete else "KILLED" if early else "FAILED")
 
     def _check_folder(self) -> None:
         """Raise before anything is written if the sweep's folder was deleted or replaced."""
@@ -136,7 +143,8 @@ class Driver(NotKept, tune.Callback):
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         # Queue one suggestion at most. A grid may queue more, for a cluster that is growing.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if self._study else "16"
+        one_by_one = self._study or self.account.limited
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if one_by_one else "16"
         # A trial that is only evaluated, or that found the disk full, has no scores to report.
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         tuner = tune.Tuner(
@@ -190,17 +198,30 @@ class Driver(NotKept, tune.Callback):
 
         None means "ask again later", so that a suggestion can learn from the running trials.
         """
-        yield from self._state.missing
-        yield from self._state.unevaluated
+        for config in (*self._state.missing, *self._state.unevaluated):
+            while self.account.limited and self._is_busy(len(self.meter.running)):
+                yield None
+            if self.account.fits(config):
+                yield config
         while self._study is not None and self._study.left:
             busy = sum(c.status in ("waiting", "running") for c in self._board.cells.values())
-            if busy >= self.at_once() + (self._request.address is not None):
+            if self._is_busy(busy):
                 yield None
                 continue
+            if not self.account.fits(None):
+                return
             config = self._study.suggest()
             folder.claim(self._root, self._request.sweep, self._study.cells, self._request.notes)
             self._board.add(Cell(config, label(config, self._varying or [])))
             yield config
+
+    def _is_busy(self, busy: int) -> bool:
+        """Whether so many trials are enough; on a cluster one waits, so that it may grow."""
+        return busy >= self.at_once() + (self._request.address is not None)
+
+    def _pauses(self, result: dict[str, Any]) -> bool:
+        """Whether the budget ends a trial after this epoch; its checkpoint stays."""
+        return "epoch" in result and self.account.pauses(result["trial"], result["epoch"])
 
     @property
     def interrupted(self) -> bool:
@@ -300,7 +321,7 @@ class Driver(NotKept, tune.Callback):
         if name in self._evaluating:
             self._start(name)
         elif not handover.handed_over(self._root, name) and not self._is_done(name):
-            if self._stop.asked:
+            if self._stop.asked or self.account.paused(name):
                 self._board.change(name, "waiting")
                 return
             handover.leave_stopped(self._root, name, cell.epoch)
@@ -328,6 +349,7 @@ class Driver(NotKept, tune.Callback):
         self._stop.look(trials)
         self._spared.look(trials)
         self._collect()
+        self.account.write()
 
 
 def train_cell(config: dict[str, Any], setup: Setup) -> None:

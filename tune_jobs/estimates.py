@@ -103,13 +103,13 @@ class Estimate:
         lines = [f"unknown  {reason}" for reason in self.unknown]
         if self.seconds is None:
             return [f"estimate {named}; how long they take is not known", *lines]
-        text = f"estimate {named} in {_range(self.seconds, duration)}, {self.at_once} at once"
+        text = f"estimate {named} in {in_words(self.seconds, duration)}, {self.at_once} at once"
         if self.gpu_seconds:
             hours = Span(*(seconds / 3600 for seconds in self.gpu_seconds))
-            text += f"; {_range(hours, lambda value: f'{value:.2g}')} GPU hours"
+            text += f"; {in_words(hours, lambda value: f'{value:.2g}')} GPU hours"
         parts = {"memory": self.memory, "disk": self.disk}
         room = "; ".join(
-            f"{n} {_range(s, lambda value: decimal(round(value)))}" for n, s in parts.items() if s
+            f"{n} {in_words(s, lambda value: decimal(round(value)))}" for n, s in parts.items() if s
         )
         return [text, f"{'':9}{room}", f"{'':9}from {self.source}", *lines]
 
@@ -175,7 +175,8 @@ class Forecast:
         )
 
 
-def _range(span: Span, words: Callable[[float], str]) -> str:
+def in_words(span: Span, words: Callable[[float], str]) -> str:
+    """An estimate with its range, as text."""
     about, low, high = map(words, span)
     return f"about {about} ({low} to {high})"
 

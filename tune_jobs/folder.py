@@ -75,6 +75,7 @@ class State:
     worked: bool = False  # whether this run had something to do
     interrupted: bool = False  # whether Ctrl-C ended the run
     busy: float = 0.0  # seconds of this run from its first trial to its last score
+    over_budget: str = ""  # what of the budget ended the run, in words
 
     def ids(self, *statuses: str) -> list[str]:
         """The trials whose row has one of these statuses."""

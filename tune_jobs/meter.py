@@ -38,6 +38,22 @@ class Meter:
         """Seconds from the first trial to the last score."""
         return 0.0 if self._begun is None else self._ended - self._begun
 
+    @property
+    def seconds(self) -> float:
+        """Seconds that slots were held so far, all together."""
+        now = self.clock()
+        return sum(self.held.values()) + sum(now - since for since in self._since.values())
+
+    @property
+    def known(self) -> list[str]:
+        """The trials that hold a slot or have left one."""
+        return [*self.held, *(trial for trial in self._since if trial not in self.held)]
+
+    @property
+    def running(self) -> list[str]:
+        """The trials that hold a slot."""
+        return [*self._since]
+
     def start(self, trial: str) -> None:
         """A trial takes a slot."""
         now = self.clock()
@@ -56,7 +72,7 @@ class Meter:
         """A trial leaves its slot."""
         now = self._ended = self.clock()
         self._free.append(now)
-        self.held[trial] = now - self._since.pop(trial, now)
+        self.held[trial] = self.held.get(trial, 0.0) + now - self._since.pop(trial, now)
 
     def scored(self) -> None:
         """A trial has been scored."""

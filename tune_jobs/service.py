@@ -20,10 +20,13 @@ from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
 from tune_jobs import code, estimates, folder, machine, networks, processes, signals
+from tune_jobs.account import Account
+from tune_jobs.board import cells
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
+from tune_jobs.meter import Meter
 from tune_jobs.mlflow_store import prepare
 from tune_jobs.precision import resolved
 from tune_jobs.study import Study
@@ -151,7 +154,10 @@ def run(request: folder.Request, console: Console) -> folder.State:
                 study.tell(trial, row)
         state = _chosen(state, request.retry)
         if not state.complete:
-            ran = _run(request, state, study, console)
+            forecast = estimates.forecast(request, estimates.left(request, state))
+            if not state.scoring and (why := _nothing_fits(request, state, forecast)):
+                return replace(state, over_budget=why)
+            ran = _run(request, state, study, forecast, console)
             return replace(folder.inspect(root), worked=True, **ran)
         if is_behind(root, state.rows):
             sync(root, console)
@@ -179,7 +185,8 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         folder.request_evaluations(root, wanted)
         if state.unevaluated or state.scoring:
             state = replace(state, missing=[], begun=[], to_suggest=0)
-            ran = _run(request, state, None, console)
+            forecast = estimates.Forecast(estimates.left(request, state), {}, {}, 0)
+            ran = _run(request, state, None, forecast, console)
             return replace(folder.inspect(root, wanted), worked=True, **ran)
         return state
 
@@ -314,8 +321,22 @@ def report(
     return page, log_report(root, name, page.rpartition("/")[0]) if name else None
 
 
+def _nothing_fits(
+    request: folder.Request, state: folder.State, forecast: estimates.Forecast
+) -> str:
+    """Why no trial fits into what is left of the budget; empty if one does."""
+    budget = request.sweep.budget
+    account = Account(request.root, budget, forecast, Meter(), cells(state))
+    waiting = [*state.missing, *state.unevaluated, *([None] if state.to_suggest else [])]
+    return "" if any(map(account.fits, waiting)) else account.over
+
+
 def _run(
-    request: folder.Request, state: folder.State, study: Study | None, console: Console
+    request: folder.Request,
+    state: folder.State,
+    study: Study | None,
+    forecast: estimates.Forecast,
+    console: Console,
 ) -> dict[str, Any]:
     """Train and score; return what is known of the run afterwards, as fields of its state."""
     processes.be_quiet()
@@ -332,18 +353,18 @@ def _run(
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
     counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
     name = Text(plain(request.sweep.name), style="bold")
-    forecast = estimates.forecast(request, estimates.left(request, state))
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
     with processes.ray_running(request.address, machine.is_here(request.address)) as scratch:
         from tune_jobs.driver import Driver
 
         early.join()
         with _turn(request, console):
-            driver = Driver(request, state, study, console, scratch)
+            driver = Driver(request, state, study, console, scratch, forecast)
             for line in forecast.total(driver.at_once()).lines():
                 _say(console, line)
             driver.run()
-            return {"interrupted": driver.interrupted, "busy": driver.meter.busy}
+            ran = {"interrupted": driver.interrupted, "busy": driver.meter.busy}
+            return ran | {"over_budget": driver.account.over}
 
 
 def _load_early(root: str) -> None:

@@ -42,6 +42,7 @@ def submit(
     retry: options.RetryFailed = None,
     max_failures: options.MaxFailures = None,
     fail_fast: options.FailFast = False,
+    budget: options.Budget = None,
     follow: options.Follow = False,
 ) -> None:
     """Run a sweep on a Ray cluster, without waiting for its end.
@@ -64,6 +65,9 @@ def submit(
         arguments += ["--data", data]
     if retry is not None:
         arguments.append("--retry-failed" if retry else "--leave-failed")
+    if budget is not None:
+        found.budget.replaced(budget)  # refuses what is no budget
+        arguments += ["--budget", budget]
     if fail_fast or max_failures:
         arguments += ["--max-failures", "1" if fail_fast else str(max_failures)]
     with jobs.connect(cluster, address) as client:

@@ -10,6 +10,7 @@ from models.messages import plain
 from scoring.places import argument
 from scoring.tables import read_table
 from tune_jobs import estimates, evaluations, folder, machine
+from tune_jobs.account import told
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.estimates import Estimate
@@ -127,6 +128,8 @@ def _lines(request: folder.Request, cells: int, done: int) -> list[str]:
     if sweep.search:
         aims = [f"{name} ({way})" for name, way in sweep.search.objectives.items()]
         lines.append(f"search   by {', '.join(aims)}")
+    if sweep.budget.limits:
+        lines.append(f"budget   {told(root, sweep.budget)}")
     if sweep.evaluations:
         lines.append(f"evaluate {evaluations.changed(sweep.evaluations)}")
     for name in sorted({trial.dataset for trial in sweep.trials} - request.checksums.keys()):

@@ -23,13 +23,18 @@ def request_run(
     retry: bool | None = None,
     max_failures: int | None = None,
     download: bool = True,
+    budget: str | None = None,
 ) -> folder.Request:
     """A checked request to run a sweep; the arguments are those of :func:`service.check`.
+
+    A text for ``budget`` comes before what the sweep says of it.
 
     Raises:
         SweepError: the message names the file, the field and what is allowed.
     """
     found = sweep.read(source, settings)
+    if budget is not None:
+        found = replace(found, budget=found.budget.replaced(budget))
     found = resolved(found, folder.path_of(found.name, out))
     if out is None:
         plan.keep_apart(found, folder.path_of(found.name))
