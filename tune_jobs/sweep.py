@@ -140,7 +140,7 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     code: Mapping[str, Code] = field(default_factory=dict)  # callables, by the text in the file
     precision: str = ""  # of all trials if it was auto, which it is until it is resolved
     implied: bool = False  # the search named neither objectives nor a validation split

@@ -301,9 +301,8 @@ def _more(request: Request, state: State) -> str:
     text = enough(request.root, request.sweep.budget, found)
     larger = f"--budget {text}" if text else "a larger --budget"
     say(one_line(f"budget   {state.over_budget}"))
-    say(
-        f"remains  {found.trials} {'trial' if found.trials == 1 else 'trials'}, {epochs} epochs{time}"
-    )
+    trials = f"{found.trials} {'trial' if found.trials == 1 else 'trials'}"
+    say(f"remains  {trials}, {epochs} epochs{time}")
     return f"run the same command again with {larger}"
 
 
