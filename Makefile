@@ -21,8 +21,8 @@ test-fast: $(READY)  ## tests for the edit loop: without Ray, a browser, a wheel
 test-faults: $(READY)  ## only the sweeps in which something is killed, broken or full
 	$(BIN)/python -m pytest -m faults --durations=0
 
-test-cluster: $(READY)  ## a cluster of three machines made of namespaces; needs root
-	$(BIN)/python -m pytest tests/test_three_hosts.py -m cluster -rs --durations=0
+test-cluster: $(READY)  ## a Ray cluster of three machines made of namespaces, and a Slurm; needs root
+	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs --durations=0
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -27,6 +27,7 @@ from analysis.measures import (
     intervention,
     planned,
     points,
+    pooled,
     robustness,
     side_by_side,
     states,
@@ -120,6 +121,7 @@ class Gathered(NamedTuple):
     tables: dict[str, pd.DataFrame]
     paper_tables: list[PaperTable]
     other: OtherSweep | None
+    together: str = ""  # about several sweeps
 
 
 def build(
@@ -127,15 +129,18 @@ def build(
     out: str | Path | None = None,
     tracking_uri: str | None = None,
     other: str | Path | None = None,
+    more: Sequence[str | Path] = (),
 ) -> Path | str:
     """Write the report of a sweep, finished or not: a page, its tables and its figures.
 
     Args:
         path: the sweep's folder, or an MLflow experiment: see :func:`analysis.results.load`.
         out: folder to write to, a path or a URI; by default ``report`` in the sweep's folder, and
-            ``report/against-NAME`` for a comparison with the sweep NAME.
+            ``report/against-NAME`` for a comparison with the sweep NAME. That of several sweeps
+            is a folder beside the first one.
         tracking_uri: MLflow's address, to read an experiment.
         other: folder of a sweep to compare with.
+        more: folders of further sweeps; the report is about all of them together.
 
     Returns:
         Path of ``index.html``, or its URI. The page needs no other file. Beside it are all tables
@@ -146,10 +151,14 @@ def build(
         ResultsError: there is nothing to read, or ``out`` is needed and missing.
         scoring.storage.StoreError: without ``out``, a link in the report leads out of the folder.
     """
+    if more and (other is not None or tracking_uri):
+        raise ResultsError("several sweeps: without --compare, and from their folders; give one")
+    if more and out is None:
+        out = places.together([_absolute(str(one)) for one in (path, *more)])
     folder = _folder(str(path), out, tracking_uri)
     if other is not None and out is None:
         folder = f"{folder.removesuffix(places.REPORT)}{places.comparison(_absolute(str(other)))}"
-    found = gather(path, tracking_uri, other)
+    found = gather(path, tracking_uri, other, more)
     write_tables(found.tables, found.paper_tables, folder)
     pictures, lost = _pictures(found, folder)
     said = sentences(found)
@@ -162,7 +171,10 @@ def build(
 
 
 def gather(
-    path: str | Path, tracking_uri: str | None = None, other: str | Path | None = None
+    path: str | Path,
+    tracking_uri: str | None = None,
+    other: str | Path | None = None,
+    more: Sequence[str | Path] = (),
 ) -> Gathered:
     """Read a sweep and compute its tables; arguments as for :func:`build`."""
     results = load(path, tracking_uri, columns=COLUMNS)
@@ -170,8 +182,13 @@ def gather(
     if other is not None:
         there = load(other, tables=("trials",))
         second = OtherSweep(_name(str(other)), two_sweeps.compare(results, there))
-    search = read_search(path, tracking_uri)
-    cells = planned.planned(path, tracking_uri)
+    together = ""
+    if more:
+        folders = [str(one) for one in (path, *more)]
+        joint = pooled.pool(folders, [results, *(load(one, columns=COLUMNS) for one in more)])
+        results, together = joint.results, pooled.sentence(joint)
+    search = None if more else read_search(path, tracking_uri)
+    cells = planned.of_all([planned.planned(one, tracking_uri) for one in (path, *more)])
     trials = robustness.of_trials(results)
     tables = {
         "claims": claims(results, trials),
@@ -198,7 +215,8 @@ def gather(
     if second:
         tables["comparison"] = second.table
     papers = list(paper_tables(results))
-    return Gathered(_name(str(path)), results, search, cells, trials, tables, papers, second)
+    name = " + ".join(_name(str(one)) for one in (path, *more))
+    return Gathered(name, results, search, cells, trials, tables, papers, second, together)
 
 
 def sentences(found: Gathered) -> list[str]:
@@ -207,6 +225,7 @@ def sentences(found: Gathered) -> list[str]:
     first, *others = findings.sentences(results, found.search, tables["summary"])
     said = [
         first,
+        found.together,
         planned.missing_sentence(tables.get("missing"), results, found.search),
         planned.extra_sentence(found.planned, results),
         findings.geodesic_sentence(tables["summary"]),
@@ -342,6 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
+    parser.add_argument("more", metavar="DIR", nargs="*", help="further sweeps, pooled with it")
     parser.add_argument("--out", metavar="DIR", help="where to write (default: DIR/report)")
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     parser.add_argument("--compare", metavar="DIR2", help="folder of a sweep to compare with")
@@ -350,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        page = build(given.folder, given.out, given.tracking_uri, given.compare)
+        page = build(given.folder, given.out, given.tracking_uri, given.compare, given.more)
     except (ResultsError, StoreError, OSError) as error:
         said = f"{error}; move it away" if isinstance(error, Damaged) else str(error)
         if given.json:

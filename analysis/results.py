@@ -162,9 +162,7 @@ def _read(
         raise ResultsError(f"{error}; move that file away to read the others") from error
     if "trials" in read:
         _check_key(root, read["trials"])
-        read["trials"] = _with_arguments(read["trials"])
-        _fill_depth(read["trials"])
-        _fill_earlier(read["trials"])
+        read["trials"] = completed(read["trials"])
     return Results(
         *(
             read[name] if name in read else _frame(schema.empty_table())
@@ -183,6 +181,18 @@ def _check_key(root: str, trials: pd.DataFrame) -> None:
             f"{root}/{path}: has no {', '.join(lost)}: not of geosweep; move that file away to "
             "read the others"
         )
+
+
+def completed(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials as they are compared: with the arguments of architectures, and what was usual then.
+
+    Args:
+        trials: as their files have them; changed in place where nothing is added.
+    """
+    trials = _with_arguments(trials)
+    _fill_depth(trials)
+    _fill_earlier(trials)
+    return trials
 
 
 def _with_arguments(trials: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Ray actors that finish trials on the CPU while other trials train."""
 
 import math
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from scoring.cores import cores
 from scoring.handover import finish
 from scoring.storage import require
 
@@ -29,7 +29,7 @@ class Scorer:
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
         """Finish a trial with 1/share of the cores of this machine."""
         require(root)
-        finish(root, trial, released_at, max(1, (os.cpu_count() or 1) // share))
+        finish(root, trial, released_at, max(1, cores() // share))
 
 
 @dataclass(eq=False)

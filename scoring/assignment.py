@@ -32,6 +32,7 @@ from filelock import FileLock
 from threadpoolctl import ThreadpoolController
 
 from scoring import kernels
+from scoring.cores import cores
 
 Rows = Callable[[int, int, int], np.ndarray]
 """(start, stop, m) -> inner[start:stop, :m] or more columns; C-contiguous, always the same."""
@@ -83,7 +84,7 @@ def match(
         threads: how many to use; all cores if None. Each takes blocks in turn.
     """
     _compile_once()
-    return _solved(rows, sizes, u, threads or os.cpu_count() or 1)
+    return _solved(rows, sizes, u, threads or cores())
 
 
 @cache

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from scoring.cores import cores
 from scoring.places import RESULTS, merged
 from scoring.schemas import FORMAT, TABLES
 from scoring.storage import (
@@ -78,7 +79,7 @@ class Piece(NamedTuple):
             with reading(self.root, self.path):
                 return pa.ipc.open_stream(content).read_all().column(0)
 
-        with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(decoded, names))
 
     def _mapped(self, names: Sequence[str]) -> dict[str, pa.Buffer]:

@@ -6,6 +6,7 @@ The folder itself is a path or a URI; :mod:`scoring.storage` reads and writes in
 import os
 import re
 import shlex
+from collections.abc import Sequence
 
 RESULTS = "results"  # one folder for each table, with one Parquet file for each trial
 CHECKPOINTS = "checkpoints"  # weights of trials, and their training history
@@ -101,6 +102,19 @@ def comparison(other: str) -> str:
     """
     name = other.rstrip("/").rpartition("/")[2]
     return f"{REPORT}/against-{''.join(c if c.isalnum() else '-' for c in name)}"
+
+
+def together(folders: Sequence[str]) -> str:
+    """Folder of the report on several sweeps: beside the first one, named after all of them.
+
+    >>> together(["/runs/demo", "/runs/more.seeds/"])
+    '/runs/report-demo-more-seeds'
+    """
+    first = folders[0].rstrip("/")
+    names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
+    words = ["".join(c if c.isalnum() else "-" for c in name)[:40] for name in names[:4]]
+    more = [f"and-{len(names) - 4}-more"] if len(names) > 4 else []
+    return f"{first.rpartition('/')[0]}/{'-'.join(['report', *words, *more])}"
 
 
 def dataset(checksum: str) -> str:

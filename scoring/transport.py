@@ -6,7 +6,6 @@ there is less to round. The functions take NumPy arrays or torch tensors, on any
 import neither torch nor Ray.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from scoring import arrays
 from scoring.arrays import double, on_cpu, precision, slices
 from scoring.assignment import ROUNDING, TIED, Matching, Rows, blas_threads, match
+from scoring.cores import cores
 from scoring.problems import Problem, assignment_problem, prefixes
 
 FLOOR = 1e-6  # Below this share of the spread, W2^2 is too small to measure suboptimality against.
@@ -182,7 +182,7 @@ def _with_products(problem: Problem, threads: int | None) -> Problem:
     inner, x, y = problem.inner, problem.x, problem.y
     if inner is None and len(x) ** 2 * x.itemsize > HELD:
         return problem
-    with blas_threads(threads or os.cpu_count() or 1):
+    with blas_threads(threads or cores()):
         return problem._replace(inner=on_cpu(x @ y.T if inner is None else inner))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoring.cores import cores
 from scoring.places import table_folder
 from scoring.schemas import KEY
 from scoring.storage import Damaged, StoreError, infos, read_buffer, reading
@@ -77,7 +78,7 @@ def read_files(root: str, table: str, names: Iterable[str], wanted: pa.Schema) -
     found = Found(wanted.empty_table(), {}, [])
     parts = [found.rows]
     # Many threads may wait for a disk or a network, but decoding needs a core for each thread.
-    with ThreadPoolExecutor(16) as fetching, ThreadPoolExecutor(pa.cpu_count()) as decoding:
+    with ThreadPoolExecutor(16) as fetching, ThreadPoolExecutor(cores()) as decoding:
         for start in range(0, len(names), TOGETHER):
             some = names[start : start + TOGETHER]
             done = list(decoding.map(read, some, [fetching.submit(fetch, name) for name in some]))

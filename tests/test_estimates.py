@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring import places, storage
-from tune_jobs import api, costs, estimates, folder, machine, service, sweep
+from tune_jobs import api, costs, estimates, folder, room, service, sweep
 from tune_jobs.board import Cell
 from tune_jobs.costs import Cost
 from tune_jobs.estimates import Expected, Forecast, Left, Span
@@ -22,7 +22,7 @@ COST = Cost(epoch=2.0, other=1.0, scoring=0.5, memory=4e8, disk=1e6)
 @pytest.fixture
 def request_of(cache, tmp_path, monkeypatch):
     """A checked request for a built-in sweep, on a machine of two cores without a history."""
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(room, "cores", lambda: 2)
 
     def call(*settings: str) -> folder.Request:
         found = sweep.read("demo", settings)
@@ -42,7 +42,7 @@ def remember(request: folder.Request, trials: int, cost: Cost = COST) -> None:
 
 def total(request: folder.Request) -> estimates.Estimate:
     what = estimates.left_of(request, set(), request.sweep.trials)
-    return estimates.forecast(request, what).total(machine.at_once(request.sweep.resources))
+    return estimates.forecast(request, what).total(room.at_once(request.sweep.resources))
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 5))

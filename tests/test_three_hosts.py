@@ -244,6 +244,15 @@ def test_a_second_sweep_queues_and_says_behind_which(cluster, swept):
     assert networks == {"own_net.py:one", "own_net.py:two"}
 
 
+def test_trained_networks_are_evaluated_on_the_cluster(cluster, home, swept, tmp_path):
+    words = ("evaluate", "sweep", "noise", "--set", "noise.levels=0,64", "--no-report", "--follow")
+    assert "4 of 4 done" in cluster.geosweep(*words)
+    cluster.geosweep("fetch", "sweep", "--out", str(tmp_path / "home"))
+    rows = load(str(tmp_path / "home")).robustness
+    assert set(rows.level) == {0, 64}
+    assert rows.trial.nunique() == 4
+
+
 def test_a_stopped_sweep_keeps_its_epochs(cluster, swept):
     cluster.submit("stopped", STOPPED)
     wait(lambda: cluster.histories("stopped"), 120)

@@ -20,6 +20,7 @@ from models.config import TrialConfig
 from models.datasets import cache_folder
 from models.errors import DataError
 from models.precision import kind_of_machine
+from scoring.cores import cores
 from tune_jobs.sweep import Sweep
 
 MOST = 20  # trials remembered of each kind, and runs; the oldest go
@@ -72,7 +73,7 @@ def place(address: str | None, gpus: float) -> str:
     """
     cluster = address or os.environ.get("RAY_ADDRESS")
     told = f"cluster {cluster}, " if cluster else ""
-    told += f"{kind_of_machine('cpu')[0]}, {os.cpu_count()} cores"
+    told += f"{kind_of_machine('cpu')[0]}, {cores()} cores"
     return f"{told}, {kind_of_machine('cuda')[0]}" if gpus else told
 
 

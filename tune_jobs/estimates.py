@@ -21,8 +21,9 @@ from rich.filesize import decimal
 from models.config import TrialConfig
 from models.messages import plain
 from scoring import places, storage
+from scoring.cores import cores
 from scoring.history import read_history
-from tune_jobs import costs, machine, processes, timing
+from tune_jobs import costs, processes, room, timing
 from tune_jobs.costs import Cost, Known
 from tune_jobs.folder import Request, State
 from tune_jobs.labels import duration, last_line
@@ -154,7 +155,7 @@ class Forecast:
             return Estimate(len(found), at_once=at_once, unknown=told)
         held = [one.cost.seconds(epochs) for one, epochs in known]
         scored = [one.cost.scoring for one, _ in known]
-        scorers = min(SCORERS, os.cpu_count() or 1)
+        scorers = min(SCORERS, cores())
         ends = max(makespan(held, at_once) + scored[-1], sum(scored) / scorers + held[0])
         factor = sum(h * one.factor for h, (one, _) in zip(held, known, strict=True)) / sum(held)
         besides = median(self.around) if self.around else AROUND
@@ -220,7 +221,7 @@ def _with_epochs(
 def forecast(request: Request, what: Left) -> Forecast:
     """What trials are expected to cost, from earlier ones or from a timed step."""
     sweep = request.sweep
-    gpus = machine.gpus_of_trial(sweep.resources)
+    gpus = room.gpus_of_trial(sweep.resources)
     where = costs.place(request.address, gpus)
     past = costs.read(where)
     kinds: dict[str, list[TrialConfig]] = {}
@@ -257,7 +258,7 @@ def forecast(request: Request, what: Left) -> Forecast:
 def learn(request: Request, seconds: float, busy: float) -> None:
     """Keep how long a run took besides its trials; nothing if it had none."""
     if busy:
-        where = costs.place(request.address, machine.gpus_of_trial(request.sweep.resources))
+        where = costs.place(request.address, room.gpus_of_trial(request.sweep.resources))
         costs.add(where, around=max(0.0, seconds - busy))
 
 
@@ -318,7 +319,7 @@ def _time(
         folder=request.data,
         files=dict(request.code),
         threads=max(1, round(request.sweep.resources.cpus)),
-        device="cuda" if gpus and machine.gpus_here() else "cpu",
+        device="cuda" if gpus and room.gpus_here() else "cpu",
     )
     with subprocess.Popen(
         processes.python("-m", "tune_jobs.timing"),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from scoring import places
-from tune_jobs import costs, disk, machine
+from tune_jobs import costs, disk, room
 from tune_jobs.board import Cell
 from tune_jobs.costs import Cost
 from tune_jobs.folder import Request
@@ -115,7 +115,7 @@ class Meter:
             elif trial is not None:
                 own[trial] += size
         share = common / len(cells)
-        gpus = machine.gpus_of_trial(request.sweep.resources)
+        gpus = room.gpus_of_trial(request.sweep.resources)
         kept = []
         for trial, cost in found.items():
             config = cells[trial].config

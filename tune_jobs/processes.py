@@ -18,10 +18,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from models.datasets import cache_folder
+from scoring.cores import cores
 from tune_jobs import signals
 from tune_jobs.errors import SweepError, full_disk, is_full, no_space
 
 SOURCE = Path(__file__).parents[1]  # site-packages or the root of a source tree
+SLURM = "slurm"  # an address: Ray starts here, and the other nodes of the Slurm job join it
 SCRATCH = "geosweep-ray-"
 LOCK = "in-use"
 LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 characters at most
@@ -83,7 +85,7 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
     """Start or join Ray, and shut it down at the end. A Ray that this process has is left as is.
 
     Args:
-        address: address of a cluster.
+        address: address of a cluster; :data:`SLURM` starts Ray here, open to the job's nodes.
         here: whether to start Ray on this machine instead.
 
     Yields:
@@ -103,7 +105,7 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
         try:
             # Interrupted half-way, Ray would leave its first processes to the end of this one,
             # which in a notebook may be days away.
-            with signals.deferred() if here else nullcontext():
+            with signals.deferred() if here or address == SLURM else nullcontext():
                 _start(address, here, folder)
             with signals.as_interrupt():  # instead of Ray's own handler of SIGTERM
                 yield folder
@@ -123,23 +125,36 @@ def keep_private() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+def ask_for_token() -> None:
+    """Let only processes with a token into a Ray that other machines reach.
+
+    It is the one in ``RAY_AUTH_TOKEN_PATH`` if that is set, as in jobs of ``geosweep submit``. Call
+    this before Ray is imported.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 def _start(address: str | None, here: bool, folder: str) -> None:
     import ray
 
     empty = Path(folder, "empty")
     empty.mkdir()
-    defaults = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch"} | (LEAN if here else {})
+    own = here or address == SLURM
+    defaults = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch"} | (LEAN if own else {})
     chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
     for attempt in range(ATTEMPTS):
         try:
             # Ray puts the current folder first on every worker's import path.
             with chdir(empty), _environment(environment() | chosen):
                 ray.init(
-                    address="local" if here else address,  # None would join any running cluster
-                    include_dashboard=False if here else None,
+                    address="local" if own else address,  # None would join any running cluster
+                    num_cpus=cores() if own else None,  # Ray would count those of the machine
+                    include_dashboard=False if own else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    _temp_dir=folder if here else None,
+                    _temp_dir=folder if own else None,
                 )
             return
         except Exception as error:  # Ray raises many types, including plain Exception

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -19,10 +20,10 @@ from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, estimates, folder, machine, networks, processes, signals
+from tune_jobs import code, estimates, folder, networks, processes, room, signals
 from tune_jobs.account import Account
 from tune_jobs.board import cells
-from tune_jobs.cluster.turns import turn
+from tune_jobs.cluster.turns import place
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
@@ -67,9 +68,9 @@ def check(
     root = folder.path_of(sweep.name, out)
     sweep = resolved(as_begun(sweep, folder.objectives(root) if sweep.implied else None), root)
     processes.expected_gpus()
-    here = machine.is_here(address)
+    here = room.is_here(address)
     if here:
-        machine.check_fits(sweep)
+        room.fits(sweep)
         processes.temporary_folders()
     files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
     loaded: dict[str, datasets.Dataset] = {}
@@ -104,12 +105,12 @@ def check(
     for trial in sweep.trials if here else ():
         if trial.dataset not in loaded:
             continue
-        needed = machine.needed_memory(trial, loaded[trial.dataset], found.get(trial.trial))
-        if needed > machine.memory_here():
+        needed = room.needed_memory(trial, loaded[trial.dataset], found.get(trial.trial))
+        if needed > room.memory_here():
             what = f"K = {trial.stages} {trial.layers}" if trial.layers else trial.architecture
             raise SweepError(
                 f"{file}: points = {trial.points}: the states of {what} stages take "
-                f"{needed / 1e9:.1f} GB, this machine has {machine.memory_here() / 1e9:.1f} GB; "
+                f"{needed / 1e9:.1f} GB, this machine has {room.memory_here() / 1e9:.1f} GB; "
                 "take fewer points"
             )
     return folder.Request(
@@ -145,7 +146,8 @@ def run(request: folder.Request, console: Console) -> folder.State:
         _prepare(request, console)
         study = _study(request, console)
         code.put(root, request.code)
-        folder.claim(root, sweep, study.cells if study else None, request.notes)
+        suggested, ended = (study.cells, study.ended) if study else (None, None)
+        folder.claim(root, sweep, suggested, request.notes, ended)
         for note in request.notes:
             _say(console, note)
         state = folder.inspect(root)
@@ -221,7 +223,8 @@ def _study(request: folder.Request, console: Console) -> Study | None:
     sweep, root = request.sweep, request.root
     if sweep.search is None:
         return None
-    begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, folder.suggested(root))
+    known = folder.suggested(root)
+    begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, known, rules=sweep.rules)
     try:
         return begin()
     except storage.Damaged as error:
@@ -272,6 +275,8 @@ def report(
     name: str | None = None,
     mlflow: tuple[str, str] | None = None,
     compare: str | None = None,
+    more: Sequence[str] = (),
+    out: str | None = None,
 ) -> tuple[str, str | None]:
     """Write the report of a sweep into ``report/`` in its folder, in a separate process.
 
@@ -281,6 +286,8 @@ def report(
         mlflow: MLflow's address and the experiment to read the results from, instead of the
             folder.
         compare: folder of another sweep to compare with.
+        more: folders of further sweeps, whose results are pooled with this one's.
+        out: folder to write to, instead of the usual one.
 
     Returns:
         The path of the report's page, and why MLflow did not get the report (None if it did).
@@ -290,10 +297,12 @@ def report(
     """
     command = processes.python("-m", "analysis.report", "--json")
     if mlflow:
-        command += ["--tracking-uri", mlflow[0], "--out", f"{root}/{places.REPORT}"]
+        command += ["--tracking-uri", mlflow[0], "--out", out or f"{root}/{places.REPORT}"]
+    elif out:
+        command += ["--out", out]
     if compare:
         command += ["--compare", compare]
-    command += ["--", mlflow[1] if mlflow else root]
+    command += ["--", mlflow[1] if mlflow else root, *more]
     with (
         signals.as_interrupt(),
         subprocess.Popen(
@@ -341,8 +350,10 @@ def _run(
     """Train and score; return what is known of the run afterwards, as fields of its state."""
     processes.be_quiet()
     # What the driver needs takes seconds to load, so do it while Ray's processes start.
-    if machine.is_here(request.address):
+    if room.is_here(request.address):
         processes.keep_private()
+    elif request.address == processes.SLURM:
+        processes.ask_for_token()
     early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
     early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
@@ -354,11 +365,11 @@ def _run(
     counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
     name = Text(plain(request.sweep.name), style="bold")
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
-    with processes.ray_running(request.address, machine.is_here(request.address)) as scratch:
+    with processes.ray_running(request.address, room.is_here(request.address)) as scratch:
         from tune_jobs.driver import Driver
 
         early.join()
-        with _turn(request, console):
+        with _place(request, console):
             driver = Driver(request, state, study, console, scratch, forecast)
             for line in forecast.total(driver.at_once()).lines():
                 _say(console, line)
@@ -374,11 +385,8 @@ def _load_early(root: str) -> None:
     import tune_jobs.driver  # noqa: F401
 
 
-def _turn(request: folder.Request, console: Console) -> AbstractContextManager[None]:
-    """Wait for this sweep's turn on a shared cluster. Its own Ray needs no turn."""
-    import ray
-
-    if machine.is_here(request.address):
+def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:
+    """This sweep's place on a cluster. Its own Ray on this machine is one."""
+    if room.is_here(request.address):
         return nullcontext()
-    name = request.sweep.name
-    return turn(ray.get_runtime_context().gcs_address, name, partial(_say, console))
+    return place(request.address, request.sweep.name, partial(_say, console))

@@ -63,6 +63,13 @@ def deferred() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Ignore all three signals while the context is open."""
+    with handled(lambda number, frame: None):
+        yield
+
+
 def name(number: int) -> str:
     """The name of a signal in messages."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

@@ -1,6 +1,7 @@
 """What a sweep has planned but not finished, so that an early report says what is missing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
         return [_configuration(trial) for trial in trials]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def of_all(sweeps: Sequence[Cells | None]) -> Cells | None:
+    """The configurations that several sweeps plan, each once; None if some are not known."""
+    known = [cells for cells in sweeps if cells is not None]
+    if len(known) < len(sweeps):
+        return None
+    return list({json.dumps(cell): cell for cells in known for cell in cells}.values())
 
 
 def _configuration(trial: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +132,7 @@ def missing_sentence(left: pd.DataFrame | None, results: Results, search: Search
     if left is None:
         return ""
     there = len(results.trials)
-    more = 0 if search is None else max(search.trials - there - len(left), 0)
+    more = 0 if search is None else max(search.planned - there - len(left), 0)
     if not len(left) + more:
         return ""
     counts = left.groupby("network").size()

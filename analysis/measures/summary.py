@@ -34,9 +34,10 @@ def summary(results: Results) -> pd.DataFrame:
         Frame with the cell (dataset, stages, layers, network, gamma, any other column of the
         configuration that varies in the sweep, m) and counts of trials: ``seeds`` (done),
         ``stopped`` (early, by ASHA), ``diverged``, ``failed``, ``collapsed`` (done, but not in the
-        means of OTS and gap), ``without_ots`` (done, but OTS was not measured). Then for each score
-        the mean over the trials that are done and the half-width of its 95% t-interval (``_ci95``;
-        NaN with one seed). The geodesic excess, its factors, LSS (also on states of equal size),
+        means of OTS and gap), ``without_ots`` (done, but OTS was not measured); of several
+        sweeps together also ``folders``, those that its trials are from. Then for each score the
+        mean over the trials that are done and the half-width of its 95% t-interval (``_ci95``; NaN
+        with one seed). The geodesic excess, its factors, LSS (also on states of equal size),
         OTS and gap are followed by their baselines: the value before training, OTS of shuffled
         displacements, sqrt(n) and 1/m. ``suboptimality`` is the largest of the cell: in no trial
         does W2^2 exceed the optimum by a larger share. Compare OTS at equal m only.
@@ -58,6 +59,10 @@ def summary(results: Results) -> pd.DataFrame:
     table = counts.join(mean_interval(trials[ended], cell, [*SCORES, *baselines]))
     table = table.join(trials[ended].groupby(cell, dropna=False)["suboptimality"].max())
     columns = [*cell, *count]
+    if "folder" in trials:
+        parts = trials.groupby(cell, dropna=False)["folder"]
+        table["folders"] = parts.agg(lambda names: ", ".join(sorted({*names})))
+        columns.append("folders")
     for score in SCORES:
         columns += [score, f"{score}_ci95", *BASELINES.get(score, [])]
     return table.reset_index()[[*columns, "suboptimality"]].rename(columns={"points": "m"})

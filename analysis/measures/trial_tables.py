@@ -25,7 +25,7 @@ OUTCOME = [
 
 def trials_table(results: Results) -> pd.DataFrame:
     """One row per trial: its configuration, how it ended, its scores, and how long it took."""
-    columns = ["trial", *KEY, *configuration(results.trials), *OUTCOME]
+    columns = ["trial", *_folder(results), *KEY, *configuration(results.trials), *OUTCOME]
     table = without_collapsed(as_strings(results.trials))[columns]
     order = ["dataset", "stages", "layers", "network", "gamma", "seed"]
     return table.rename(columns={"points": "m"}).sort_values(order, ignore_index=True)
@@ -34,8 +34,13 @@ def trials_table(results: Results) -> pd.DataFrame:
 def unfinished(results: Results) -> pd.DataFrame:
     """Trials that are not done: how each ended, after how many epochs, and with which error."""
     trials = results.trials[results.trials.status != "done"]
-    columns = ["trial", *KEY, "status", "epochs_done", "epochs", "error"]
+    columns = ["trial", *_folder(results), *KEY, "status", "epochs_done", "epochs", "error"]
     return trials[columns].reset_index(drop=True)
+
+
+def _folder(results: Results) -> list[str]:
+    """The column that says which of several sweeps a trial is from, if there are several."""
+    return ["folder"] if "folder" in results.trials else []
 
 
 def provenance(results: Results) -> pd.DataFrame:
@@ -46,6 +51,7 @@ def provenance(results: Results) -> pd.DataFrame:
     )
     rates = trials.learning_rate.map("{:g}".format).astype("str")
     rows = [
+        ("sweeps", _distinct(trials.folder) if _folder(results) else ""),
         ("versions", _distinct(trials.versions)),
         ("revision of the source (git)", _distinct(trials.revision)),
         ("data, with checksum", _distinct(data)),

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from importlib import resources
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 OF_USERS = "sent"  # folder in the package for files of the user
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
+KIND, PROBE = "geosweep.kind", "probe"  # a job that is no sweep's says so
 MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
 LINES = 20_000  # of the log of orders; the autoscaler writes a few a second at most
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
@@ -50,7 +51,7 @@ def ask_which(cluster: str | None, address: str | None) -> None:
     """
     if not cluster and not address:
         raise SweepError(
-            "which cluster? Give --cluster FILE, as for ray up, or --address "
+            "which cluster? Give --cluster FILE, as for ray up, or --slurm FILE, or --address "
             f"http://127.0.0.1:{DASHBOARD} if its dashboard answers there"
         )
 
@@ -111,17 +112,27 @@ def package(files: Mapping[str, bytes] | None = None) -> Iterator[str]:
     """
     with signals.as_interrupt(), processes.scratch() as parent:
         folder, before = Path(parent, "code"), tempfile.tempdir
-        hidden = shutil.ignore_patterns("__pycache__", ".*")
-        for name in PACKAGES:
-            shutil.copytree(str(resources.files(name)), folder / name, ignore=hidden)
-        for name, content in (files or {}).items():
-            (folder / OF_USERS).mkdir(exist_ok=True)
-            (folder / OF_USERS / name).write_bytes(content)
+        copy_code(folder, files or {})
         tempfile.tempdir = parent
         try:
             yield str(folder)
         finally:
             tempfile.tempdir = before
+
+
+def copy_code(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Copy the four packages into a new folder, and files of the user into one within it."""
+    hidden = shutil.ignore_patterns("__pycache__", ".*")
+    for name in PACKAGES:
+        shutil.copytree(str(resources.files(name)), folder / name, ignore=hidden)
+    for name, content in files.items():
+        (folder / OF_USERS).mkdir(exist_ok=True)
+        (folder / OF_USERS / name).write_bytes(content)
+
+
+def sent_files(sweep: Sweep) -> dict[str, bytes]:
+    """The Python files that a sweep names, by the names that they are sent under."""
+    return {sent_name(text.rpartition(":")[0]): one.content for text, one in sweep.code.items()}
 
 
 def submit(
@@ -163,14 +174,13 @@ def submit(
     if not there:  # The file travels in the environment: all sweeps then send the same code.
         content |= {"GEOSWEEP_SWEEP": sweep.text, "GEOSWEEP_NAME": sweep.name}
         command += " <<END\n$GEOSWEEP_SWEEP\nEND\n"
-    files = {sent_name(text.rpartition(":")[0]): one.content for text, one in sweep.code.items()}
-    if files:
+    if files := sent_files(sweep):
         content[SENT] = OF_USERS
     return _send(
         client,
         command,
         content,
-        f"{_word(sweep.name)}-{datetime.now():%Y%m%d-%H%M%S}",
+        new_name(sweep.name),
         {
             SWEEP: sweep.name,
             FOLDER: folder,
@@ -179,10 +189,46 @@ def submit(
     )
 
 
-def _word(name: str) -> str:
-    """A name for a job, which is part of addresses and of commands.
+def send(
+    client: "JobSubmissionClient",
+    name: str,
+    folder: str,
+    words: Sequence[str],
+    files: Mapping[str, bytes] | None = None,
+    gpus: float = 0,
+    kind: str = "",
+) -> str:
+    """Submit a command of geosweep as a job, which :func:`find` finds like a sweep's.
 
-    >>> _word("-my sweep?"), _word("---")
+    Args:
+        client: from :func:`connect`.
+        name: of the sweep, or of what is measured.
+        folder: for the results, as the nodes see it.
+        words: of the command.
+        files: files of the user by name, which come into the folder ``OF_USERS``.
+        gpus: GPUs of the command itself; without any it runs on the head.
+        kind: :data:`PROBE` if the folder is no sweep's.
+
+    Returns:
+        The id of the job.
+
+    Raises:
+        SweepError: the cluster refuses the job.
+    """
+    command = f"exec {shlex.join(['python', '-m', 'tune_jobs.cli', *words])}"
+    noted = {SWEEP: name, FOLDER: folder} | ({KIND: kind} if kind else {})
+    return _send(client, command, {}, new_name(name), noted, files, gpus)
+
+
+def new_name(sweep: str) -> str:
+    """The name of a new job: that of its sweep, and the time."""
+    return f"{word(sweep)}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def word(name: str) -> str:
+    """A name as part of addresses and of commands.
+
+    >>> word("-my sweep?"), word("---")
     ('my-sweep-', 'sweep')
     """
     return re.sub(r"[^\w.-]", "-", name).lstrip("-") or "sweep"
@@ -195,13 +241,18 @@ def _send(
     job: str,
     metadata: dict[str, str],
     files: Mapping[str, bytes] | None = None,
+    gpus: float = 0,
 ) -> str:
     variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
     with package(files) as code:
         environment = {"working_dir": code, "env_vars": variables}
         try:
             return client.submit_job(
-                entrypoint=command, submission_id=job, runtime_env=environment, metadata=metadata
+                entrypoint=command,
+                submission_id=job,
+                runtime_env=environment,
+                metadata=metadata,
+                entrypoint_num_gpus=gpus,
             )
         except RuntimeError as error:
             raise SweepError(f"{job}: refused: {str(error).splitlines()[0]}") from error
@@ -281,13 +332,13 @@ def _names(job: "JobDetails") -> tuple[str, str]:
     return name, unquote(name)
 
 
-def sweeps(client: "JobSubmissionClient") -> list["JobDetails"]:
+def sweeps(client: Any) -> list[Any]:
     """The jobs of a cluster that are sweeps, oldest first."""
     jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
     return sorted(jobs, key=lambda job: job.start_time or 0)
 
 
-def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) -> "JobDetails":
+def find(client: Any, which: str | None, cluster: str | None) -> Any:
     """Find the job of a sweep.
 
     Args:
@@ -314,7 +365,7 @@ def find(client: "JobSubmissionClient", which: str | None, cluster: str | None) 
     raise SweepError(f"{which or 'no sweep'}: no such job or folder on the cluster (jobs: {have})")
 
 
-def follow(client: "JobSubmissionClient", job: str, show: Callable[[str], None]) -> int:
+def follow(client: Any, job: str, show: Callable[[str], None]) -> int:
     """Show the log of a job until it ends.
 
     Args:
@@ -329,7 +380,7 @@ def follow(client: "JobSubmissionClient", job: str, show: Callable[[str], None])
         SweepError: the connection was lost; the sweep continues.
     """
 
-    from aiohttp import ClientError
+    from aiohttp import ClientError  # of Ray's client
 
     async def tail() -> None:
         async for text in client.tail_job_logs(job):

@@ -71,7 +71,15 @@ def folder_there(cluster: str | None, out: str | None, name: str) -> str:
         SweepError: neither the cluster file nor the environment says where the storage is, or it
             is of a kind that is not supported.
     """
-    there = _folder_there(cluster, out, name)
+    return supported(_folder_there(cluster, out, name))
+
+
+def supported(there: str) -> str:
+    """A sweep's folder, unchanged.
+
+    Raises:
+        SweepError: it is in a storage of a kind that is not supported.
+    """
     try:
         refuse(there)
     except ValueError as error:

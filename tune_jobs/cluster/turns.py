@@ -16,10 +16,35 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from models.messages import plain
+from tune_jobs import processes
 from tune_jobs.errors import SweepError
 
 QUEUE = ".geosweep/queue"  # in the home folder, a folder for each cluster
 PAUSE = 1.0  # seconds between two attempts to become the first in the queue
+
+
+@contextmanager
+def place(address: str | None, sweep: str, say: Callable[[str], None]) -> Iterator[None]:
+    """What a sweep needs of its cluster: its turn, or the nodes of its own Slurm job.
+
+    Args:
+        address: as for :func:`tune_jobs.processes.ray_running`, which this process is connected by.
+        sweep: as for :func:`turn`.
+        say: called with a sentence about what this sweep waits for, or has.
+
+    Raises:
+        SweepError: as by :func:`turn` and :func:`tune_jobs.cluster.allocation.joined`.
+    """
+    if address == processes.SLURM:
+        from tune_jobs.cluster.allocation import joined
+
+        with joined(say):
+            yield
+        return
+    import ray
+
+    with turn(ray.get_runtime_context().gcs_address, sweep, say):
+        yield
 
 
 @contextmanager

@@ -2,20 +2,24 @@
 
 import time
 from datetime import datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import typer
 
 from models.messages import plain
-from scoring import places
+from scoring import places, storage
 from scoring.places import argument
-from tune_jobs import folder, service, sweep
+from tune_jobs import folder, processes, service, sweep
 from tune_jobs.cluster import aws, jobs, leftovers, orders, reach
+from tune_jobs.cluster.at import At, Client
 from tune_jobs.cluster.doctor import examine
-from tune_jobs.commands import options
+from tune_jobs.cluster.slurm import Slurm
+from tune_jobs.commands import options, plan
 from tune_jobs.errors import SweepError
 from tune_jobs.mlflow_store import tracking_uri
+from tune_jobs.status import status
 from tune_jobs.terminal import complain, output, say
 
 app = typer.Typer()
@@ -26,18 +30,22 @@ def submit(
     name: options.Sweep,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
+    slurm: options.Slurm = None,
     out: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
             help="Folder for the results that every node reaches: an absolute path, a URI, or a "
-            "name within the cluster's GEOSWEEP_STORAGE. Default: the sweep's name.",
+            "name within the cluster's storage. Default: the sweep's name.",
         ),
     ] = None,
     settings: options.Settings = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder on the head with NAME.npz data sets."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder with NAME.npz data sets, on the head or, on Slurm, on every node.",
+        ),
     ] = None,
     retry: options.RetryFailed = None,
     max_failures: options.MaxFailures = None,
@@ -45,24 +53,26 @@ def submit(
     budget: options.Budget = None,
     follow: options.Follow = False,
 ) -> None:
-    """Run a sweep on a Ray cluster, without waiting for its end.
+    """Run a sweep on a cluster of Ray or Slurm, without waiting for its end.
 
     The sweep file, Python files that it names, and this code are sent to
-    the cluster, so you can switch this machine off. The cluster runs one
-    sweep at a time; others wait in a queue. Submit a sweep again to continue
-    it after it was stopped.
+    the cluster, so you can switch this machine off. A Ray cluster runs one
+    sweep at a time; others wait in a queue. On Slurm each sweep is a job,
+    which goes back into Slurm's queue before its time limit and goes on
+    where it was. Submit a sweep again to continue it after it was stopped.
 
     [b]geosweep submit demo --cluster ray_cluster.yaml --follow[/]
+    [b]geosweep submit demo --slurm clusters/slurm.yaml[/]
     [b]geosweep submit my.yaml --cluster ray_cluster.yaml --out try-2 --set seeds=5[/]
     [b]geosweep status --cluster ray_cluster.yaml[/]        all sweeps there
     [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   copy results to this machine
     """
-    jobs.ask_which(cluster, address)
+    at = At(cluster, address, slurm)
+    at.check()
     found = sweep.read(name, settings or [])
-    there = reach.folder_there(cluster, out, found.name)
     arguments = [word for setting in settings or [] for word in ("--set", setting)]
     if data:
-        arguments += ["--data", data]
+        arguments += ["--data", str(Path(data).absolute()) if slurm else data]
     if retry is not None:
         arguments.append("--retry-failed" if retry else "--leave-failed")
     if budget is not None:
@@ -70,19 +80,24 @@ def submit(
         arguments += ["--budget", budget]
     if fail_fast or max_failures:
         arguments += ["--max-failures", "1" if fail_fast else str(max_failures)]
-    with jobs.connect(cluster, address) as client:
-        ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
-        job = jobs.submit(client, found, there, arguments, named=out is not None)
-        where = (
-            f"--cluster {argument(cluster)}" if cluster else f"--address {argument(address or '')}"
-        )
+    if not slurm:  # from a file here or the environment, before a tunnel is made
+        reach.folder_there(cluster, out, found.name)
+    with at.connect() as client:
+        there = at.folder(client, out, found.name)
+        if isinstance(client, Slurm):
+            _check(client, found, there, data, named=out is not None)
+            ahead = []
+            job = client.submit(found, there, arguments, named=out is not None)
+        else:
+            ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
+            job = jobs.submit(client, found, there, arguments, named=out is not None)
         say(f"job      {job}\nfolder   {plain(there, folder.LONGEST)}")
         if ahead:
             say(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
-        say(f"log      geosweep logs {job} {where}")
-        say(f"results  geosweep fetch {job} {where}")
+        say(f"log      geosweep logs {job} {at}")
+        say(f"results  geosweep fetch {job} {at}")
         if follow:
-            _follow(client, job)
+            follow_log(client, job)
 
 
 @app.command(rich_help_panel="Clusters")
@@ -90,6 +105,7 @@ def logs(
     which: options.Job = None,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
+    slurm: options.Slurm = None,
     follow: options.Follow = False,
 ) -> None:
     """Show the log of a sweep on a cluster.
@@ -99,10 +115,10 @@ def logs(
 
     [b]geosweep logs table4 --follow --cluster ray_cluster.yaml[/]
     """
-    with jobs.connect(cluster, address) as client:
+    with At(cluster, address, slurm).connect() as client:
         job = str(jobs.find(client, which, cluster).submission_id)
         if follow:
-            _follow(client, job)
+            follow_log(client, job)
         say(client.get_job_logs(job), end="")
 
 
@@ -111,15 +127,17 @@ def stop(
     which: options.Job = None,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
+    slurm: options.Slurm = None,
 ) -> None:
     """Stop a sweep on a cluster, as Ctrl-C stops one here.
 
     The epochs that are running end and are kept, which may take ten minutes.
-    Submit the sweep again to continue it.
+    Submit the sweep again to continue it. (Slurm's own [b]scancel[/] stops a sweep
+    at once, and the epochs that are running are lost.)
 
     [b]geosweep stop table4 --cluster ray_cluster.yaml[/]
     """
-    with jobs.connect(cluster, address) as client:
+    with At(cluster, address, slurm).connect() as client:
         found = jobs.find(client, which, cluster)
         job = str(found.submission_id)
         if found.status.is_terminal():
@@ -136,6 +154,7 @@ def fetch(
     which: options.Job = None,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
+    slurm: options.Slurm = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -160,19 +179,26 @@ def fetch(
     [b]geosweep fetch table4 --cluster ray_cluster.yaml[/]
     [b]geosweep fetch s3://bucket/sweeps/table4[/]
     """
+    at = At(cluster, address, slurm)
+    probe = False
     if which is not None and "://" in which:
         there = which.rstrip("/")
         out = out or f"runs/{_name(there)}"
     else:
-        with jobs.connect(cluster, address) as client:
+        with at.connect() as client:
             job = jobs.find(client, which, cluster)
-            there = jobs.metadata(job, jobs.FOLDER)
+            there, probe = jobs.metadata(job, jobs.FOLDER), _is_probe(job)
             out = out or f"runs/{jobs.metadata(job, jobs.SWEEP)}"
     root = folder.absolute(out)
+    source = _as_uri(there) if slurm else there
+    if probe:
+        reach.fetch(cluster, source, root)
+        say(f"probe    {plain(root, folder.LONGEST)}")
+        return
     wanted = (places.CHECKPOINTS, places.PENDING) if checkpoints else ()
     left = [name for name in reach.LEFT if name not in wanted]
     with folder.hold(root):
-        reach.fetch(cluster, there, root, left)
+        reach.fetch(cluster, source, root, left)
         state = folder.inspect(root)
         done, missed = service.sync(root, output())
     if state.rows:
@@ -245,6 +271,36 @@ def doctor(
         raise typer.Exit(2)
 
 
+def _check(slurm: Slurm, found: sweep.Sweep, there: str, data: str | None, named: bool) -> None:
+    """Check a sweep before it waits in Slurm's queue, and get its data, as nodes may be offline.
+
+    Raises:
+        SweepError: the message names the file, the field and what is allowed.
+    """
+    asked, file = found.resources, slurm.file
+    for what, each, most in (("cpus", asked.cpus, file.cpus), ("gpus", asked.gpus or 0, file.gpus)):
+        if each > most:
+            raise SweepError(
+                f"{found.source}: resources.{what} = {each:g}: a node of the Slurm file has {most}"
+            )
+    if not named:
+        plan.keep_apart(found, there)
+    service.check(found, there, data, processes.SLURM)
+
+
+def _is_probe(job: Any) -> bool:
+    """Whether a job is that of a model's probe, which has no trials."""
+    return (job.metadata or {}).get(jobs.KIND) == jobs.PROBE
+
+
+def _as_uri(there: str) -> str:
+    """A folder's path as a URI; Slurm's nodes share it with this machine."""
+    if "://" in there:
+        return there
+    storage.refuse_links(there)
+    return Path(there).as_uri()
+
+
 def _name(uri: str) -> str:
     """The name of the folder that a URI names.
 
@@ -257,28 +313,29 @@ def _name(uri: str) -> str:
         raise SweepError(f"{uri}: its last part {error}; name a folder with --out") from None
 
 
-def show(which: str | None, cluster: str | None, address: str | None) -> None:
+def show(which: str | None, at: At) -> None:
     """``geosweep status`` on a cluster: all its sweeps, or one of them."""
-    with jobs.connect(cluster, address) as client:
+    with at.connect() as client:
         if which is not None:
-            job = jobs.find(client, which, cluster)
+            job = jobs.find(client, which, at.cluster)
             say(f"{job.submission_id}: {job.status.value.lower()}")
-            say(jobs.ask(client, "status", jobs.metadata(job, jobs.FOLDER)))
+            there = jobs.metadata(job, jobs.FOLDER)
+            if _is_probe(job):
+                say(f"folder   {plain(there, folder.LONGEST)}")
+                return
+            here = isinstance(client, Slurm)
+            say(str(status(there)) if here else jobs.ask(client, "status", there))
             return
         rows = [("job", "state", "submitted", "folder")]
         busy = False
         for job in jobs.sweeps(client):
             state = job.status.value.lower()
-            if not job.status.is_terminal():
+            if not job.status.is_terminal() and not at.slurm:
                 busy, state = True, "queued" if busy else state
-            at = datetime.fromtimestamp((job.start_time or 0) / 1000)
+            begun = datetime.fromtimestamp((job.start_time or 0) / 1000)
             there = (job.metadata or {}).get(jobs.FOLDER, "")  # shown, not opened
-            rows.append((str(job.submission_id), state, f"{at:%Y-%m-%d %H:%M}", there))
-        try:
-            failed = orders.explain(orders.read(jobs.autoscaler_log(client)), cluster)
-        except SweepError as error:
-            failed = []
-            complain(*map(str, error.args))
+            rows.append((str(job.submission_id), state, f"{begun:%Y-%m-%d %H:%M}", there))
+        failed = [] if isinstance(client, Slurm) else _failed_orders(client, at.cluster)
     if len(rows) == 1:
         say("no sweep was submitted to this cluster yet")
     else:
@@ -287,6 +344,15 @@ def show(which: str | None, cluster: str | None, address: str | None) -> None:
             say("  ".join(map(str.ljust, row, widths)).rstrip())
     for line in failed:
         say(f"failed   {line}")
+
+
+def _failed_orders(client: "jobs.JobSubmissionClient", cluster: str | None) -> list[str]:
+    """What a cluster's head says about workers that it could not start."""
+    try:
+        return orders.explain(orders.read(jobs.autoscaler_log(client)), cluster)
+    except SweepError as error:
+        complain(*map(str, error.args))
+        return []
 
 
 def serve(cluster: str, port: int) -> None:
@@ -301,7 +367,8 @@ def serve(cluster: str, port: int) -> None:
     raise SweepError(f"--cluster {cluster}: the tunnel ended")
 
 
-def _follow(client: "jobs.JobSubmissionClient", job: str) -> None:
+def follow_log(client: Client, job: str) -> None:
+    """Show the log of a job until it ends, then end with its exit status."""
     try:
         status = jobs.follow(client, job, lambda text: say(text, end=""))
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from models.messages import plain
 from scoring import storage
 from scoring.places import argument
 from tune_jobs import folder, processes, service
+from tune_jobs.cluster.at import At
 from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options
@@ -41,6 +42,7 @@ def status(
         ),
     ] = None,
     cluster: options.Cluster = None,
+    slurm: options.Slurm = None,
     address: Annotated[  # not from the environment, where it would redirect every status
         str | None, typer.Option(metavar="URL", help="As for [b]geosweep submit[/].")
     ] = None,
@@ -49,16 +51,17 @@ def status(
 
     It reads the folder alone, so it works while the sweep runs and without
     Ray or MLflow. Of a folder with many sweeps it shows a line for each. With
-    --cluster it lists the sweeps that run, wait or have ended there, or shows
-    one of them.
+    --cluster or --slurm it lists the sweeps that run, wait or have ended
+    there, or shows one of them.
 
     [b]geosweep status runs/demo[/]
     [b]geosweep status runs[/]                                    all sweeps there
     [b]geosweep status --cluster ray_cluster.yaml[/]
     [b]geosweep status table4 --cluster ray_cluster.yaml[/]
+    [b]geosweep status table4 --slurm clusters/slurm.yaml[/]
     """
-    if cluster or address:
-        cluster_commands.show(directory, cluster, address)
+    if cluster or address or slurm:
+        cluster_commands.show(directory, At(cluster, address, slurm))
         return
     if directory is None:
         raise SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
@@ -114,7 +117,12 @@ def sync(directory: options.Folder) -> None:
 
 @app.command(rich_help_panel="Results")
 def report(
-    directory: options.Folder,
+    directories: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...", help="A sweep's folder, like runs/demo, or several, which are pooled."
+        ),
+    ],
     mlflow: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -130,6 +138,14 @@ def report(
             "page is report/against-DIR2/index.html.",
         ),
     ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write to. Default: report in DIR; for several sweeps a folder beside "
+            "the first.",
+        ),
+    ] = None,
 ) -> None:
     """Write report/index.html: the answer, the paper's claims, tables, figures and correlations.
 
@@ -137,15 +153,24 @@ def report(
     early, while the sweep is half done. The sweep's run in MLflow gets the
     same pages. A comparison has a page of its own, in report/against-DIR2.
 
+    Of several folders it makes one report. Cells that they share get the seeds
+    of all. A trial that several of them have is counted once.
+
     [b]geosweep report runs/demo[/]
+    [b]geosweep report runs/demo runs/more-seeds --out runs/all[/]
     [b]geosweep report runs/demo --compare runs/other-seeds[/]
     [b]geosweep report out --mlflow sqlite:///runs/demo/mlflow.db demo[/]
     """
-    root = folder.absolute(directory)
-    storage.refuse_links(root)
-    state = None if mlflow else folder.inspect(root)
-    name = state.name if state and not compare else None  # a comparison is not the sweep's report
-    page, missed = service.report(root, name, mlflow, compare)
+    root, *more = (folder.absolute(directory) for directory in directories)
+    if more and (mlflow or compare):
+        raise SweepError("a report on several folders takes neither --mlflow nor --compare")
+    for one in (root, *more):
+        storage.refuse_links(one)
+    states = [] if mlflow else [folder.inspect(one) for one in (root, *more)]
+    # A comparison, or a report elsewhere, is not the sweep's report.
+    name = states[0].name if states and not (compare or more or out) else None
+    there = folder.absolute(out) if out else None
+    page, missed = service.report(root, name, mlflow, compare, more, there)
     say(page)
     if missed:
         complain(f"MLflow has no report: {missed}")

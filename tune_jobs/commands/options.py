@@ -78,6 +78,14 @@ Cluster = Annotated[
         help="The cluster file given to [b]ray up[/]; geosweep reaches the head through SSH.",
     ),
 ]
+Slurm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Instead of --cluster: a file like clusters/slurm.yaml, on the login node of a Slurm "
+        "cluster.",
+    ),
+]
 Dashboard = Annotated[
     str | None,
     typer.Option(

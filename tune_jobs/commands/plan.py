@@ -9,7 +9,7 @@ from models.config import ARGUMENT, TrialConfig
 from models.messages import plain
 from scoring.places import argument
 from scoring.tables import read_table
-from tune_jobs import estimates, evaluations, folder, machine
+from tune_jobs import estimates, evaluations, folder, room
 from tune_jobs.account import told
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
@@ -95,7 +95,7 @@ def plan(request: folder.Request) -> Plan:
     words = ("done", "diverged", *(["stopped"] if sweep.scheduler else []))
     ended = {trial for trial, word in status.items() if word in words}
     what = estimates.left_of(request, ended, cells)
-    estimate = estimates.forecast(request, what).total(machine.at_once(sweep.resources))
+    estimate = estimates.forecast(request, what).total(room.at_once(sweep.resources))
     lines = _lines(request, len(cells), sum(word == "done" for word in status.values()))
     lines += estimate.lines()
     for each in trials if not sweep.search else ():
@@ -113,10 +113,13 @@ def _lines(request: folder.Request, cells: int, done: int) -> list[str]:
         done: how many of them are done.
     """
     sweep, root = request.sweep, request.root
-    axes = f", suggested over {', '.join(sweep.space)}" if sweep.search else ""
+    spaces = [sweep.space, *(branch.space for branch in sweep.rules.branches)]
+    names = ", ".join(dict.fromkeys(name for one in spaces for name in one))
+    axes = f", suggested over {names}" if sweep.search else ""
+    seeds = f", each with up to {sweep.rules.seeds} seeds" if sweep.rules.seeds > 1 else ""
     there = f"{done} of them done" if done else "none done"
     lines = [
-        f"{plain(sweep.name)}: {sweep.search.trials if sweep.search else cells} cells{axes}",
+        f"{plain(sweep.name)}: {sweep.search.trials if sweep.search else cells} cells{axes}{seeds}",
         f"folder   {folder.shown(root)} ({there} there)",
     ]
     varying = varying_fields(sweep.trials)

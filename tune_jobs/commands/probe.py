@@ -10,6 +10,8 @@ from rich.table import Table
 from scoring.probing.errors import ProbeError
 from scoring.probing.result import ProbeResult, fitting
 from tune_jobs import folder
+from tune_jobs.cluster.at import At
+from tune_jobs.commands import options, sending
 from tune_jobs.errors import SweepError
 from tune_jobs.terminal import output, say
 
@@ -89,14 +91,23 @@ def probe(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder for the results. Default: runs/probe-MODEL."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the results. Default: runs/probe-MODEL, or in the cluster's storage.",
+        ),
     ] = None,
+    cluster: options.Cluster = None,
+    slurm: options.Slurm = None,
+    follow: options.Follow = False,
 ) -> None:
     """Measure how straight the tracks of your own model are, stage by stage.
 
     It runs the model on images or text, follows the states between its
     residual blocks, and prints LSS and other scores with their baselines. A
     folder gets the numbers (JSON, Parquet) and figures. Nothing is downloaded.
+
+    With --cluster or --slurm it is a job there. Files are sent along to a Ray
+    cluster, and Slurm's nodes read them where they are.
 
     [b]geosweep probe torchvision:resnet18 --weights w.pt --data images.npz[/]
     [b]geosweep probe timm:vit_tiny_patch16_224 --data images.npz --transport 200[/]
@@ -109,13 +120,24 @@ def probe(
         raise SweepError("--transport 1: should be 0, or 2 and more")
     if no_null and null:
         raise SweepError("--no-null and --null: give one of them")
+    name = f"probe-{_short(model)}"
+    if cluster or slurm:
+        given = {"--data": data, "--text": text, "--weights": weights, "--compare": compare}
+        files = {option: path for option, path in given.items() if path is not None}
+        words = [f"--blocks={blocks}", f"--points={points}", f"--transport={transport}"]
+        words += [f"--batch={batch}", f"--longest={longest}"]
+        words += [f"--null={one}" for one in null or []] + ["--no-null"] * no_null
+        words += [f"--tokens={tokens}"] if tokens else []
+        words += ["--branches"] * branches
+        at = At(cluster, None, slurm)
+        sending.probe(at, name, model, files, words, out, device, follow)
     from tune_jobs.probing import model as models  # torch takes seconds to import
     from tune_jobs.probing import output as files
     from tune_jobs.probing.run import run
 
     loaded = models.load(model, weights)
     others = None if compare is None else models.load(model, compare, "--compare")
-    root = folder.absolute(out or f"runs/probe-{_short(model)}")
+    root = folder.absolute(out or f"runs/{name}")
     settings: dict[str, Any] = {
         "blocks": blocks,
         "branches": branches,

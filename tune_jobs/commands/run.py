@@ -8,7 +8,9 @@ import typer
 from rich.table import Table
 
 from tune_jobs import sweep
-from tune_jobs.commands import options, plan, work
+from tune_jobs.cluster.at import At
+from tune_jobs.commands import options, plan, sending, work
+from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import NAMES
 from tune_jobs.terminal import complain, output, say
 
@@ -89,6 +91,9 @@ def evaluate(
     ] = None,
     data: options.Data = None,
     address: options.RayAddress = None,
+    cluster: options.Cluster = None,
+    slurm: options.Slurm = None,
+    follow: options.Follow = False,
     report: options.Report = True,
 ) -> None:
     """Measure more of the trained networks of a sweep, without training.
@@ -109,9 +114,18 @@ def evaluate(
 
     Architectures of libraries and users have no [b]lesion[/]: name the others.
 
+    With --cluster or --slurm it is a job there, like a sweep of [b]geosweep
+    submit[/]. DIR is then a job, the folder there, or that folder's name.
+
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
+    [b]geosweep evaluate table4 noise --cluster ray_cluster.yaml[/]
     """
+    if cluster or slurm:
+        if address:
+            raise SweepError("--address is of a Ray here; --cluster or --slurm FILE names it alone")
+        at = At(cluster, None, slurm)
+        sending.evaluate(at, directory, names or [], settings or [], data, report, follow)
     begun = time.monotonic()
     request = work.request_evaluation(directory, names or [], settings or [], data, address)
     try:

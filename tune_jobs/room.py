@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from models.architectures import architecture
 from models.config import TrialConfig
 from models.datasets import Dataset
+from scoring.cores import cores
 from tune_jobs import processes
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import Resources, Sweep
@@ -34,22 +35,22 @@ def gpus_of_trial(resources: Resources) -> float:
 
 def at_once(resources: Resources) -> int:
     """How many trials fit on this machine side by side, at least 1."""
-    fits = [(os.cpu_count() or 1) / resources.cpus]
+    fits = [cores() / resources.cpus]
     if gpus := gpus_of_trial(resources):
         fits.append(gpus_here() / gpus)
     return max(1, int(min(fits)))
 
 
-def check_fits(sweep: Sweep) -> None:
+def fits(sweep: Sweep) -> None:
     """Check that this machine has the cores and GPUs that one trial asks for.
 
     Raises:
         SweepError: it has fewer.
     """
-    cores, cpus = os.cpu_count() or 1, sweep.resources.cpus
-    if cpus > cores:
+    there, cpus = cores(), sweep.resources.cpus
+    if cpus > there:
         raise SweepError(
-            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {cores} cores"
+            f"{sweep.source}: resources.cpus = {cpus:g}: this machine has {there} cores"
         )
     gpus, asked = gpus_here(), sweep.resources.gpus
     if asked is not None and asked > gpus:

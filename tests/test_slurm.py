@@ -1,0 +1,347 @@
+"""Jobs of Slurm, as far as that goes without one; tests/test_slurm_cluster.py has one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scoring import cores
+from tune_jobs.cluster import allocation, slurm, slurm_file, slurm_job
+from tune_jobs.cluster.slurm import Slurm, Status
+from tune_jobs.cluster.slurm_file import SlurmFile
+from tune_jobs.errors import SweepError
+from tune_jobs.sweep import read
+
+ROOT = Path(__file__).parents[1]
+LEAST = {"storage": "/s", "time": "08:00:00", "cpus": "4"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a Slurm file of the least fields and others; its path."""
+
+    def write(**fields: str) -> str:
+        content = LEAST | {"storage": f"{tmp_path}/s"} | fields
+        lines = [f'{name}: "{text}"' for name, text in content.items() if text]
+        (tmp_path / "slurm.yaml").write_text("\n".join(lines))
+        return str(tmp_path / "slurm.yaml")
+
+    return write
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """Stand-ins for Slurm's commands; what they are called with comes into a file that this is."""
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    (tmp_path / "bin").mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        program = tmp_path / "bin" / name
+        program.write_text(
+            f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\n'
+            f"cat {tmp_path}/{name} 2>/dev/null\nexit $(cat {tmp_path}/{name}.status || echo 0)\n"
+        )
+        program.chmod(0o755)
+    (tmp_path / "sbatch").write_text("12;cluster\n")
+    return tmp_path / "calls"
+
+
+def test_the_file_in_the_repository_is_right_and_everything_in_it_is_a_field(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    found = slurm_file.read(str(ROOT / "clusters" / "slurm.yaml"))
+    assert found.storage == "/home/me/sweeps"
+    text = (ROOT / "clusters" / "slurm.yaml").read_text()
+    assert all(f"\n{name}: " in text or f"\n# {name}: " in text for name in SlurmFile.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "said"),
+    [
+        ("time", "12", "line 2: time = '12': should be like 08:00:00"),
+        ("time", "8:00", "should be like 08:00:00"),
+        ("time", "0:00:30", "at least a minute"),
+        ("time", "00:09:00", "grace = 300 s: should be at most half of time = 00:09:00"),
+        ("time", "", "time: is missing"),
+        ("storage", "sweeps", "should be a folder that all nodes have"),
+        ("storage", "$NOWHERE/x", "should be a folder that all nodes have"),
+        ("cpus", "0", "cpus = 0: should be greater than or equal to 1"),
+        ("memory", "16 GB", "memory = '16 GB': should be like 16G"),
+        ("partition", "a b", "partition = 'a b': should be one word"),
+        ("sbatch", "qos=long", "should be an option of sbatch, like --qos=long"),
+        ("sbatch", "--requeue", "geosweep gives --requeue itself; leave it out"),
+        ("partitions", "x", "no such field; did you mean partition?"),
+    ],
+)
+def test_what_is_wrong_in_a_slurm_file_is_said_in_one_line(write, field, text, said):
+    path = write(**{field: text})
+    with pytest.raises(SweepError) as raised:
+        slurm_file.read(path)
+    assert str(raised.value).startswith(f"--slurm {path}")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("08:00:00", 28_800), ("100:0:1", 360_001), ("1-0", 86_400), ("2-12:30:15", 217_815)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(text, seconds):
+    assert slurm_file.seconds(text) == seconds
+
+
+def test_a_sweep_becomes_a_script_and_one_call_of_sbatch(write, tools, tmp_path):
+    client = Slurm(write(partition="gpu", nodes="2", gpus="1", setup="module load a b"))
+    job = client.submit(read("demo"), f"{tmp_path}/s/demo", ["--set", "seeds=2"], named=False)
+    place = tmp_path / "s/.jobs" / job
+    assert tools.read_text() == "sbatch --parsable --output=log job.sh\n"
+    script = (place / "job.sh").read_text().splitlines()
+    assert script[0] == "#!/bin/bash"
+    asked = {line.removeprefix("#SBATCH ") for line in script if line.startswith("#SBATCH ")}
+    assert asked >= {
+        "--dependency=singleton",
+        "--nodes=2",
+        "--cpus-per-task=4",
+        "--gpus-per-node=1",
+        "--signal=B:USR1@300",
+        "--open-mode=append",
+        "--requeue",
+        "--partition=gpu",
+    }
+    assert script.index("module load a b") < len(script) - 1
+    about = json.loads((place / "job.json").read_text())
+    assert about["words"] == ["run", "demo", "--set", "seeds=2"]
+    assert about["variables"]["GEOSWEEP_STORAGE"] == f"{tmp_path}/s"
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert (place / "code/tune_jobs/cli.py").exists()
+    assert (place / "slurm.txt").read_text() == "12"
+
+
+def test_sweeps_of_one_folder_run_one_by_one_and_others_side_by_side(write, tools, tmp_path):
+    client = Slurm(write())
+    folders = ["a", "a", "b"]
+    jobs = [client.send("x", f"/{name}", [name], {}) for name in folders]
+    scripts = [(tmp_path / "s/.jobs" / job / "job.sh").read_text() for job in jobs]
+    assert len({*jobs}) == 3  # submitted in the same second
+    names = [script.partition("--job-name=")[2].split()[0] for script in scripts]
+    assert names[0] == names[1] != names[2]
+
+
+def test_an_interrupted_submit_leaves_no_job_behind(write, tools, tmp_path, monkeypatch):
+    client = Slurm(write())
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm, "write_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.send("x", "/x", ["x"], {})
+    assert tools.read_text().splitlines()[-1] == "scancel 12"
+    assert not [*(tmp_path / "s/.jobs").iterdir()]
+
+
+def test_what_slurm_refuses_is_said_and_leaves_nothing(write, tools, tmp_path, geosweep):
+    (tmp_path / "sbatch.status").write_text("1")
+    program = tmp_path / "bin/sbatch"
+    program.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: x' >&2\nexit 1\n")
+    status, said = geosweep("submit", "demo", "--slurm", write(partition="x"))
+    assert (status, said) == (2, "geosweep: sbatch: invalid partition: x\n")
+    assert not [*(tmp_path / "s/.jobs").iterdir()]
+    program.unlink()
+    if not (Path("/usr/bin/sbatch").exists()):
+        status, said = geosweep("submit", "demo", "--slurm", write())
+        assert "sbatch: not found; --slurm works on the login node" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "gamma=x"], "gamma"),
+        (["--set", "points=5000"], "points = 5000"),
+        (["--data", "/nowhere"], "--data /nowhere: no such folder"),
+        (["--out", "abfs://sweeps@account/demo"], "Azure's storage is not supported"),
+        (["--cluster", "x.yaml"], "--cluster and --slurm name two clusters"),
+    ],
+)
+def test_a_sweep_that_is_wrong_does_not_wait_in_the_queue(write, tools, geosweep, words, said):
+    status, text = geosweep("submit", "demo", "--slurm", write(), *words)
+    assert status == 2
+    assert said in text
+    assert not tools.exists()
+
+
+def test_a_trial_that_no_node_can_hold_is_refused(write, tools, geosweep, tmp_path):
+    sweep = tmp_path / "big.yaml"
+    sweep.write_text("dataset: digits\nresources: {cpus: 8}\n")
+    _, said = geosweep("submit", str(sweep), "--slurm", write())
+    assert "resources.cpus = 8: a node of the Slurm file has 4" in said
+    assert not tools.exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "ended", "status"),
+    [
+        ("PENDING", None, Status.PENDING),
+        ("RUNNING", None, Status.RUNNING),
+        ("COMPLETING", 0, Status.RUNNING),
+        ("COMPLETED", 0, Status.SUCCEEDED),
+        (None, 0, Status.SUCCEEDED),  # Slurm forgets jobs after some minutes
+        ("FAILED", 1, Status.FAILED),
+        ("FAILED", 130, Status.STOPPED),
+        ("CANCELLED", None, Status.STOPPED),
+        ("TIMEOUT", None, Status.FAILED),
+        (None, None, Status.FAILED),
+    ],
+)
+def test_what_became_of_a_job(write, tools, tmp_path, state, ended, status):
+    client = Slurm(write())
+    job = client.send("demo", "/s/demo", ["run", "demo"], {})
+    (tmp_path / "squeue").write_text(f"12|{state}\n" if state else "")
+    if ended is not None:
+        (tmp_path / "s/.jobs" / job / slurm.ENDED).write_text(json.dumps({"status": ended}))
+    (found,) = client.list_jobs()
+    assert (found.submission_id, found.status, found.driver_exit_code) == (
+        job,
+        status,
+        None if state == "COMPLETING" else ended,
+    )
+
+
+def test_logs_status_stop_and_fetch_find_a_job_by_its_folder(write, tools, tmp_path, geosweep):
+    file = write()
+    job = Slurm(file).send("demo", f"{tmp_path}/s/try-2", ["run", "demo"], {})
+    (tmp_path / "s/.jobs" / job / "log").write_text("12 of 16 done\n")
+    (tmp_path / "squeue").write_text("12|RUNNING\n")
+    assert geosweep("logs", "try-2", "--slurm", file) == (0, "12 of 16 done\n")
+    _, said = geosweep("status", "--slurm", file)
+    assert f"{job}  running  " in said
+    (tmp_path / "squeue").write_text("12|FAILED\n")
+    (tmp_path / "s/.jobs" / job / "ended.json").write_text('{"status": 1}')
+    assert geosweep("logs", "--follow", "--slurm", file) == (1, "12 of 16 done\n")
+    assert "not running (failed)" in geosweep("stop", job, "--slurm", file)[1]
+    assert "no such job or folder" in geosweep("fetch", "table4", "--slurm", file)[1]
+
+
+def test_a_stop_is_gentle_with_a_job_that_runs(write, tools, tmp_path):
+    client = Slurm(write())
+    job = client.send("demo", "/s/demo", ["run", "demo"], {})
+    for state in ("RUNNING", "PENDING"):
+        (tmp_path / "squeue").write_text(f"12|{state}\n")
+        client.stop_job(job)
+    calls = [line for line in tools.read_text().splitlines() if line.startswith("scancel")]
+    assert calls == ["scancel --batch --signal=USR2 12", "scancel 12"]
+    (tmp_path / "squeue").write_text("")  # Slurm has forgotten it
+    assert client.get_job_status(job) is Status.STOPPED
+
+
+def test_the_code_of_a_job_stays_until_slurm_has_given_it_up(write, tools, tmp_path):
+    """A job that Slurm ended may start again, and then needs it."""
+    client = Slurm(write())
+    code = tmp_path / "s/.jobs" / client.send("demo", "/s/demo", ["run"], {}) / "code"
+    for state, there in (("PENDING", True), ("CANCELLED", False)):
+        (tmp_path / "squeue").write_text(f"12|{state}\n")
+        client.send("other", "/s/other", ["run"], {})
+        assert code.exists() == there
+
+
+DRIVER = """
+import signal, sys, time
+signals = 0
+def stop(number, frame):
+    global signals
+    signals += 1
+    if signals == {needs}:
+        sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+print("ready", flush=True)
+time.sleep(60)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "needs", "status"),
+    [
+        (signal.SIGUSR1, 1, 130),  # the running epochs end
+        (signal.SIGUSR1, 2, 130),  # they do not end in time
+        (signal.SIGTERM, 2, 130),  # scancel waits for no epoch
+        (signal.SIGTERM, 9, -signal.SIGKILL),  # a driver that hangs
+    ],
+)
+def test_a_sweep_ends_in_time_whatever_slurm_asks(monkeypatch, asked, needs, status):
+    monkeypatch.setattr(slurm_job, "LAST", 0.5)
+    command = [sys.executable, "-c", DRIVER.format(needs=needs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        driver.stdout.readline()
+        assert slurm_job._follow(driver, [asked], slurm_job.RESERVE + 1) == status
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """Run a job whose sweep ends after a signal, with an epoch or without; what came of it."""
+    root, place, requeued = tmp_path / "sweep", tmp_path / "job", []
+    for folder in (root / "checkpoints", place / "code"):
+        folder.mkdir(parents=True)
+    about = {"geosweep.folder": str(root), "nodes": 1, "grace": 60, "words": [], "variables": {}}
+    (place / "job.json").write_text(json.dumps(about))
+    (place / "sweep.yaml").touch()
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr(slurm_job, "_requeue", lambda: requeued.append(1) or True)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def ended(number, epoch):
+        def follow(driver, asked, grace):
+            driver.kill()
+            driver.wait()
+            asked.append(number)
+            if epoch:
+                (root / "checkpoints" / "a.json").touch()
+            return 130
+
+        monkeypatch.setattr(slurm_job, "_follow", follow)
+        status = slurm_job.run(place)
+        assert (place / "slurm.txt").read_text() == "12"  # as if geosweep submit was killed
+        there = (place / "ended.json").exists(), (place / "code").exists()
+        return (status, len(requeued), *there)
+
+    return ended
+
+
+@pytest.mark.parametrize("epoch", [True, False])
+def test_a_job_starts_again_only_if_an_epoch_has_ended(ended, epoch):
+    """Else it would start, and take its nodes, for ever."""
+    assert ended(signal.SIGUSR1, epoch) == ((0, 1, False, True) if epoch else (1, 0, True, False))
+
+
+def test_a_job_that_slurm_ends_keeps_its_code_in_case_that_slurm_starts_it_again(ended):
+    assert ended(signal.SIGTERM, True) == (130, 0, True, True)
+
+
+def test_a_process_has_the_cores_that_it_may_use(tmp_path, monkeypatch):
+    mine = sorted(os.sched_getaffinity(0))
+    code = "from scoring.cores import cores; print(cores())"
+    for given in (mine, mine[:1]):
+        os.sched_setaffinity(0, given)
+        try:
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        finally:
+            os.sched_setaffinity(0, mine)
+        assert int(done.stdout) <= len(given)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64))
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(cores, "QUOTA", quota)
+    for text, count in (("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1), ("", 64)):
+        quota.write_text(text)
+        assert cores.cores() == count
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "12")  # a Slurm that does not confine its jobs
+    assert cores.cores() == 12
+
+
+def test_outside_of_a_job_there_are_no_nodes_to_join(monkeypatch):
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    with pytest.raises(SweepError, match="this is no Slurm job"), allocation.joined(print):
+        pass

@@ -1,0 +1,74 @@
+"""Which cluster a command is about: one of Ray, or one of Slurm."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
+
+from scoring.places import argument
+from tune_jobs.cluster import jobs, reach
+from tune_jobs.cluster.slurm import Slurm
+from tune_jobs.errors import SweepError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+Client = Union["JobSubmissionClient", Slurm]
+
+
+@dataclass(frozen=True)
+class At:
+    """A cluster as the options of a command name it.
+
+    Attributes:
+        cluster: file of a Ray cluster.
+        address: of a Ray cluster's dashboard.
+        slurm: file of a Slurm cluster.
+    """
+
+    cluster: str | None = None
+    address: str | None = None
+    slurm: str | None = None
+
+    def __str__(self) -> str:
+        """The option in a command that a message shows."""
+        if self.slurm:
+            return f"--slurm {argument(self.slurm)}"
+        if self.cluster:
+            return f"--cluster {argument(self.cluster)}"
+        return f"--address {argument(self.address or '')}"
+
+    def check(self) -> None:
+        """Refuse options that name no cluster, or two.
+
+        Raises:
+            SweepError: they do.
+        """
+        if self.slurm and self.cluster:
+            raise SweepError("--cluster and --slurm name two clusters; give one of them")
+        if not self.slurm:
+            jobs.ask_which(self.cluster, self.address)
+
+    @contextmanager
+    def connect(self) -> Iterator[Client]:
+        """A client of the cluster's jobs.
+
+        Raises:
+            SweepError: the options name none, or it cannot be reached, or its file is wrong.
+        """
+        self.check()
+        if self.slurm:
+            yield Slurm(self.slurm)
+            return
+        with jobs.connect(self.cluster, self.address) as client:
+            yield client
+
+    def folder(self, client: Client, out: str | None, name: str) -> str:
+        """A sweep's folder as the nodes see it: an absolute path or URI, or a name in the storage.
+
+        Raises:
+            SweepError: nothing says where the storage is, or it is of a kind that is not supported.
+        """
+        if isinstance(client, Slurm):
+            return reach.supported(client.file.folder(out, name))
+        return reach.folder_there(self.cluster, out, name)

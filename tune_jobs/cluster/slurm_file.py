@@ -1,0 +1,145 @@
+"""The file that says how to run sweeps on a Slurm cluster, like ``clusters/slurm.yaml``."""
+
+import os
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from models.fields import Text, Whole
+from models.files import given_path
+from models.messages import plain
+from scoring.storage import subfolder
+from tune_jobs import yaml_file
+from tune_jobs.axes import listed
+from tune_jobs.errors import SweepError
+from tune_jobs.explain import explain
+
+TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<h>\d+)(?::(?P<m>[0-5]?\d))?(?::(?P<s>[0-5]?\d))?")
+OURS = ("output", "error", "open-mode", "signal", "requeue", "no-requeue", "job-name", "chdir")
+OURS += ("array", "dependency", "wrap", "ntasks", "ntasks-per-node", "parsable")
+
+
+def seconds(time: str) -> int:
+    """A time limit in seconds.
+
+    >>> seconds("08:00:00"), seconds("1-12"), seconds("0:30:00")
+    (28800, 129600, 1800)
+
+    Raises:
+        ValueError: it has none of the forms that the file allows.
+    """
+    found = TIME.fullmatch(time)
+    if found is None or not (found["days"] or found["s"]):
+        raise ValueError("should be like 08:00:00 (hours, minutes, seconds) or 1-12:00:00 (a day)")
+    days, hours, minutes, rest = (int(found[name] or 0) for name in ("days", "h", "m", "s"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def _time(text: str) -> str:
+    if seconds(text) < 60:
+        raise ValueError("should be at least a minute")
+    return text
+
+
+def _memory(text: str) -> str:
+    if not re.fullmatch(r"\d+[KMGT]", text):
+        raise ValueError("should be like 16G, for each node")
+    return text
+
+
+def _storage(text: str) -> str:
+    path = os.path.expandvars(str(given_path(text)))
+    if not path.startswith("/") or "$" in path or "\n" in path:
+        raise ValueError(
+            "should be a folder that all nodes have, like /scratch/me/sweeps; ~ and variables of "
+            f"this machine are replaced (it is {plain(path)} now)"
+        )
+    return path.rstrip("/") or "/"
+
+
+def _line(text: str) -> str:
+    option = text.partition("=")[0].partition(" ")[0]
+    if not re.fullmatch(r"--[a-z-]+|-[A-Za-z]", option) or "\n" in text:
+        raise ValueError("should be an option of sbatch, like --qos=long")
+    if option.lstrip("-") in OURS:
+        raise ValueError(f"geosweep gives {option} itself; leave it out")
+    return text
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[\w.,:@+-]+", text):
+        raise ValueError("should be one word")
+    return text
+
+
+Word = Annotated[Text, Field(max_length=200), AfterValidator(_word)]
+Lines = Annotated[list[Text], BeforeValidator(listed), Field(max_length=100)]
+Option = Annotated[Text, AfterValidator(_line)]
+Options = Annotated[list[Option], BeforeValidator(listed), Field(max_length=100)]
+
+
+class SlurmFile(BaseModel):
+    """What one job of a sweep asks Slurm for, and what happens on its nodes first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    storage: Annotated[Text, AfterValidator(_storage)]
+    time: Annotated[Text, AfterValidator(_time)]
+    nodes: Whole = Field(default=1, ge=1, le=1000)
+    cpus: Whole = Field(ge=1, le=10_000)
+    gpus: Whole = Field(default=0, ge=0, le=1000)
+    memory: Annotated[Text, AfterValidator(_memory)] | None = None
+    partition: Word | None = None
+    account: Word | None = None
+    grace: Whole = Field(default=300, ge=30, le=86_400)
+    setup: Lines = Field(default_factory=list)
+    sbatch: Options = Field(default_factory=list)
+
+    def folder(self, out: str | None, name: str) -> str:
+        """The folder of a sweep: an absolute path or URI as it is, or a name in the storage."""
+        if out and ("://" in out or out.startswith("/")):
+            return out.rstrip("/")
+        return subfolder(self.storage, (out or name).strip("/"))
+
+    def options(self, nodes: int) -> list[str]:
+        """Options for ``sbatch``, as lines of a job script on some nodes have them."""
+        asked = {
+            "partition": self.partition,
+            "account": self.account,
+            "time": self.time,
+            "nodes": nodes,
+            "ntasks-per-node": 1,
+            "cpus-per-task": self.cpus,
+            "gpus-per-node": self.gpus or None,
+            "mem": self.memory,
+            "signal": f"B:USR1@{self.grace}",
+            "open-mode": "append",
+        }
+        given = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+        return [*given, "--requeue", *self.sbatch]
+
+
+def read(path: str) -> SlurmFile:
+    """Read and check the file.
+
+    Raises:
+        SweepError: each line names the file, the line, the field and what is allowed.
+    """
+    where = f"--slurm {plain(path)}"
+    try:
+        content, lines = yaml_file.parse(yaml_file.read_text(given_path(path)))
+    except yaml_file.YamlError as error:
+        raise SweepError(f"{where}{f', line {error.line}' * bool(error.line)}: {error}") from None
+    if not isinstance(content, dict):
+        raise SweepError(f"{where}: should be a mapping, like clusters/slurm.yaml")
+    try:
+        found = SlurmFile.model_validate(content)
+    except ValidationError as error:
+        raise SweepError(*explain(where, error, {**lines}, {"": SlurmFile}, {})) from None
+    if found.grace > seconds(found.time) / 2:
+        raise SweepError(
+            f"{where}, line {lines.get(('grace',)) or lines['time',]}: grace = {found.grace} s: "
+            f"should be at most half of time = {found.time}"
+        )
+    return found

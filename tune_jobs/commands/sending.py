@@ -1,0 +1,153 @@
+"""Commands that run on a cluster when they name one: geosweep evaluate | probe."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import typer
+
+from models.files import given_path
+from models.messages import plain
+from tune_jobs import evaluations, folder, processes
+from tune_jobs.cluster import jobs
+from tune_jobs.cluster.at import At, Client
+from tune_jobs.cluster.slurm import Slurm
+from tune_jobs.commands import work
+from tune_jobs.commands.cluster import follow_log
+from tune_jobs.errors import SweepError
+from tune_jobs.sweep import check_name
+from tune_jobs.terminal import say
+
+MOST = 200_000_000  # bytes of files that are sent to a Ray cluster; its head keeps them in memory
+
+
+def evaluate(
+    at: At,
+    directory: str,
+    names: Sequence[str],
+    settings: Sequence[str],
+    data: str | None,
+    report: bool,
+    follow: bool,
+) -> None:
+    """``geosweep evaluate`` on a cluster.
+
+    Args:
+        at: the cluster.
+        directory: a job, or the folder of a sweep there, or the name of that folder.
+        names: of the evaluations.
+        settings: of the evaluations.
+        data: folder of data sets on the cluster; Slurm's nodes share it with this machine.
+        report: whether to write the report.
+        follow: whether to show the log until the end.
+
+    Raises:
+        SweepError: an evaluation is wrong, there is no such sweep, or the cluster refuses the job.
+    """
+    evaluations.read(names, settings)
+    with at.connect() as client:
+        there, name = _sweep(at, client, directory)
+        if data and isinstance(client, Slurm):
+            data = str(given_path(data).absolute())
+        words = ["evaluate", there, *names]
+        words += [word for setting in settings for word in ("--set", setting)]
+        words += ["--data", data] if data else []
+        words += [] if report else ["--no-report"]
+        if isinstance(client, Slurm):  # the folder is here, too, so errors need not wait
+            work.request_evaluation(there, names, settings, data, processes.SLURM)
+            job = client.send(name, there, words, {})
+        else:
+            job = jobs.send(client, name, there, [*words, "--address", "auto"])
+        _tell(at, client, job, there, follow)
+
+
+def _sweep(at: At, client: Client, directory: str) -> tuple[str, str]:
+    """The folder of a sweep on a cluster, and its name."""
+    try:
+        job = jobs.find(client, directory, at.cluster)
+    except SweepError:  # a folder that no job on this cluster has made
+        there = at.folder(client, directory, directory)
+        return there, check_name(there.rpartition("/")[2])
+    return jobs.metadata(job, jobs.FOLDER), jobs.metadata(job, jobs.SWEEP)
+
+
+def probe(
+    at: At,
+    name: str,
+    model: str,
+    files: Mapping[str, str],
+    options: Sequence[str],
+    out: str | None,
+    device: str,
+    follow: bool,
+) -> None:
+    """``geosweep probe`` on a cluster.
+
+    Args:
+        at: the cluster.
+        name: of the probe's folder.
+        model: as the command is given it.
+        files: path of each file, by its option.
+        options: further options.
+        out: folder for the results there.
+        device: of torch.
+        follow: whether to show the log until the end.
+
+    Raises:
+        SweepError: a file is missing or too large, or the cluster refuses the job.
+    """
+    with at.connect() as client:
+        there = at.folder(client, out, name)
+        kind, _, inner = model.rpartition(":")
+        if kind.endswith(".py"):  # a file with a function in it
+            files = {"MODEL": kind, **files}
+        sent: dict[str, bytes] = {}
+        if isinstance(client, Slurm):
+            paths = {option: _here(option, path) for option, path in files.items()}
+            if kind == "transformers":
+                model = f"{kind}:{_here('MODEL', inner)}"
+        else:
+            paths = {option: _sent(option, path, sent) for option, path in files.items()}
+        if source := paths.pop("MODEL", None):
+            model = f"{source}:{inner}"
+        words = ["probe", model, *(word for pair in paths.items() for word in pair), *options]
+        words += ["--out", there, "--device", device]
+        if isinstance(client, Slurm):
+            job = client.send(name, there, words, {}, nodes=1, kind=jobs.PROBE)
+        else:
+            gpus = int(device.startswith("cuda"))
+            job = jobs.send(client, name, there, words, sent, gpus, jobs.PROBE)
+        _tell(at, client, job, there, follow)
+
+
+def _here(option: str, path: str) -> str:
+    """The absolute path of a file or folder, which Slurm's nodes share with this machine."""
+    found = given_path(path).absolute()
+    if not found.exists():
+        raise SweepError(f"{option} {plain(path)}: no such file")
+    return str(found)
+
+
+def _sent(option: str, path: str, sent: dict[str, bytes]) -> str:
+    """The path of a file on the cluster: of one that is here, which is sent, or one there."""
+    found = given_path(path)
+    if not found.is_file():
+        if path.startswith("/"):
+            return path
+        raise SweepError(f"{option} {plain(path)}: no such file; one there needs its whole path")
+    if found.stat().st_size + sum(map(len, sent.values())) > MOST:
+        raise SweepError(
+            f"{option} {plain(path)}: with the others more than {MOST:,} bytes, the most that is "
+            "sent; copy it to where all nodes reach it, and give that path"
+        )
+    name = f"{option.lstrip('-').lower()}-{found.name}"
+    sent[name] = found.read_bytes()
+    return str(Path(jobs.OF_USERS, name))
+
+
+def _tell(at: At, client: Client, job: str, there: str, follow: bool) -> None:
+    say(f"job      {job}\nfolder   {plain(there, folder.LONGEST)}")
+    say(f"log      geosweep logs {job} {at}")
+    say(f"results  geosweep fetch {job} {at}")
+    if follow:
+        follow_log(client, job)
+    raise typer.Exit
