@@ -167,8 +167,8 @@ class Account:
         used = self.used()
         for name, limit in self._limits.items():
             if used[name] + need[name] > limit:
-                amounts = f"{words(name, used[name])} of {words(name, limit)} used"
-                self.over = f"{name.replace('_', ' ')}: {amounts}"
+                more = f"; what is next takes {words(name, need[name])}" if need[name] else ""
+                self.over = f"{words(name, used[name])} of {words(name, limit)} used{more}"
                 return False
         return True
 
