@@ -256,8 +256,11 @@ def forecast(request: Request, what: Left) -> Forecast:
 
 
 def learn(request: Request, seconds: float, busy: float) -> None:
-    """Keep how long a run took besides its trials; nothing if it had none."""
-    if busy:
+    """Keep how long a run took besides its trials; nothing if it had none.
+
+    On a cluster it may have waited for others.
+    """
+    if busy and room.is_here(request.address):
         where = costs.place(request.address, room.gpus_of_trial(request.sweep.resources))
         costs.add(where, around=max(0.0, seconds - busy))
 

@@ -55,7 +55,9 @@ class Meter:
         return [*self._since]
 
     def start(self, trial: str) -> None:
-        """A trial takes a slot."""
+        """A trial takes a slot, or has its own again after a failure."""
+        if trial in self._since:
+            return
         now = self.clock()
         self._begun = now if self._begun is None else self._begun
         self._since[trial] = max(now - CHANGE, self._free.pop(0)) if self._free else now

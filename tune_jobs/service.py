@@ -160,7 +160,8 @@ def run(request: folder.Request, console: Console) -> folder.State:
             if not state.scoring and (why := _nothing_fits(request, state, forecast)):
                 return replace(state, over_budget=why)
             ran = _run(request, state, study, forecast, console)
-            return replace(folder.inspect(root), worked=True, **ran)
+            state = replace(folder.inspect(root), worked=True, **ran)
+            return replace(state, over_budget="") if state.complete else state
         if is_behind(root, state.rows):
             sync(root, console)
         return state
