@@ -88,7 +88,7 @@ def kind(trial: TrialConfig, images: Sequence[int], sweep: Sweep, gpus: float) -
     """
     about: dict[str, Any] = trial.model_dump(exclude_defaults=True, exclude=NO_COST)
     about |= {name: True for name in PENALTIES if about.pop(name, 0)}
-    about |= {"images": list(images), "cpus": sweep.resources.cpus, "gpus": gpus}
+    about |= {"images": list(images), "cpus": sweep.resources.cpus, "gpus": float(gpus)}
     about |= {"evaluations": sweep.evaluations} if sweep.evaluations else {}
     text = json.dumps(about, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
