@@ -259,6 +259,8 @@ def test_the_last_epoch_of_a_trial_is_no_pause(tmp_path):
     simulated.meter.start(trial)
     simulated.clock.now += 100
     assert not simulated.account.pauses(trial, 4)
+    assert not simulated.account.stops({"trial": trial})  # it was only evaluated
+    assert simulated.account.stops({"trial": trial, "epoch": 3})
     assert simulated.account.pauses(trial, 3)
 
 

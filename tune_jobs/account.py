@@ -8,6 +8,7 @@ import json
 import math
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from models.config import TrialConfig
 from scoring import places, storage
@@ -143,6 +144,10 @@ class Account:
         if not self._within({"hours": pace, "gpu_hours": gpus * pace, "disk": 0.0}):
             self._paused.add(trial)
         return trial in self._paused
+
+    def stops(self, result: Mapping[str, Any]) -> bool:
+        """The same of what a trial has reported."""
+        return "epoch" in result and self.pauses(result["trial"], result["epoch"])
 
     def paused(self, trial: str) -> bool:
         """Whether a trial had to stop at the end of an epoch."""

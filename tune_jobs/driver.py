@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,9 @@ class Driver(NotKept, tune.Callback):
         known = cells(state, self._varying)
         self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
         sweep = request.sweep
-        budget, cells_known = sweep.budget, self._board.cells
-        self.account = Account(self._root, budget, forecast, self.meter, cells_known)
-        self._stop = Stop(request.max_failures, self._board.say, self._pauses)
+        forecast, known = replace(forecast, gpus=self._gpus), self._board.cells
+        self.account = Account(self._root, sweep.budget, forecast, self.meter, known)
+        self._stop = Stop(request.max_failures, self._board.say, self.account.stops)
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
         self._merger = Merger(self._root, len(state.rows))
 
@@ -229,10 +230,6 @@ class Driver(NotKept, tune.Callback):
     def _is_busy(self, busy: int) -> bool:
         """Whether so many trials are enough; on a cluster one waits, so that it may grow."""
         return busy >= self.at_once() + (self._request.address is not None)
-
-    def _pauses(self, result: dict[str, Any]) -> bool:
-        """Whether the budget ends a trial after this epoch; its checkpoint stays."""
-        return "epoch" in result and self.account.pauses(result["trial"], result["epoch"])
 
     def _claim(self, study: Study) -> None:
         """Write to the sweep's folder what a search has suggested, if that has changed."""
