@@ -118,7 +118,7 @@ class Account:
         """
         if not self._limits:
             return True
-        need = dict.fromkeys((*TIMES, "disk"), 0.0)
+        need = {"hours": 0.0, "gpu_hours": 0.0, "disk": 0.0}
         if cost := self._cost(trial):
             epochs = self._forecast.left.epochs if trial is None else self._epochs_left(trial)
             held = cost.seconds(epochs)

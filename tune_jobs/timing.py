@@ -62,7 +62,7 @@ def cost(trial: TrialConfig, data: Dataset, device: str) -> dict[str, float]:
 
     provenance.reset_peaks(device)
     own = trial.architecture is None
-    blocks: Blocks = () if own else find(trial, data.image, data.classes).blocks
+    blocks = () if own else find(trial, data.image, data.classes).blocks
     network = training.untrained(trial, data, device, blocks=blocks)
     optimizer = training.make_optimizer(network, trial)
     standardise = training.standardiser(data, device)
@@ -71,14 +71,14 @@ def cost(trial: TrialConfig, data: Dataset, device: str) -> dict[str, float]:
     totals = Totals.zero(torch.device(device))
 
     def step() -> None:
-        batch = draws.batches[0]
+        batch = next(iter(draws.batches))
         x, y = draws.images(split.x, batch), split.y.index_select(0, batch)
         network.train()
         with training.tf32(True):
             take_step(network, optimizer, standardise(x), y, trial, trial.learning_rate, totals)
         totals.loss.item()  # waits for a GPU
 
-    m, seen = min(trial.points, POINTS), len(draws.batches[0])
+    m, seen = min(trial.points, POINTS), min(trial.batch_size, len(split.y))
     some = training.place(data, "test", device, slice(POINTS))
     per_image = _timed(step) / seen
     passed = _timed(lambda: training.loss_and_accuracy(network, some, standardise)) / len(some.y)
