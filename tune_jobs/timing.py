@@ -53,7 +53,6 @@ def cost(trial: TrialConfig, data: Dataset, device: str) -> dict[str, float]:
     import torch
 
     from models import training
-    from models.custom import Blocks
     from models.steps import Totals, take_step
     from models.validation import count
     from tune_jobs import provenance
