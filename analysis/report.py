@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from analysis import correlation, figures
 from analysis.claims import claims, claims_sentence
@@ -25,6 +26,7 @@ from analysis.measures import (
     curve,
     findings,
     intervention,
+    live,
     planned,
     points,
     pooled,
@@ -39,7 +41,7 @@ from analysis.measures.cells import done, gamma_meaning
 from analysis.measures.correlations import correlations, left_out
 from analysis.measures.factors import factor_sentences
 from analysis.measures.layout import WITHOUT
-from analysis.measures.markup import visible
+from analysis.measures.markup import markdown_text, visible
 from analysis.measures.paper_layout import PaperTable, paper_tables
 from analysis.measures.search import Search, by_validation, read_search, search_table
 from analysis.measures.shown import shown, write_tables
@@ -51,7 +53,7 @@ from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_l
 
 PAGE = Path(__file__).with_name("report.html")
 COLUMNS = {  # the columns to read of the larger tables
-    "epochs": figures.COLUMNS["epochs"],
+    "epochs": list(dict.fromkeys([*figures.COLUMNS["epochs"], *live.COLUMNS["epochs"]])),
     "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
     "samples": list(
         dict.fromkeys(
@@ -75,11 +77,14 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "mixed_by_distance": "robustness",
     "states_by_block": "states",
 }
+IN_MLFLOW = ("lss_against_epoch", "scores_against_gamma")  # figures that its page shows
+FIRST = 6  # sentences there
 CONTENTS = {
     "search": "Search",
     "claims": "Claims",
     "compare": "Comparison",
     "tables": "Tables",
+    "explore": "Explore",
     "figures": "Figures",
     "curve": "Curve of measures",
     "states": "States",
@@ -169,6 +174,7 @@ def build(
     if lost:
         said.append(lost)
         warnings.warn(lost, RuntimeWarning, stacklevel=2)
+    write_file(folder, "verdict.md", verdict(found, said, pictures).encode())
     write_file(folder, "index.html", render(found, said, pictures).encode())
     page = f"{folder}/index.html"
     return Path(page) if is_local(folder) else page
@@ -252,13 +258,25 @@ def sentences(found: Gathered) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
+def verdict(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
+    """The answer in Markdown, with its first sentences and figures, as MLflow shows it."""
+    top = findings.headline(found.tables["summary"])
+    parts = [f"**{markdown_text(top.verdict)}**"]
+    if top.number:
+        parts.append(markdown_text(f"{top.number} {top.baseline}"))
+    parts.append("\n".join(f"- {markdown_text(sentence)}" for sentence in said[:FIRST]))
+    figures_ = [name for name in IN_MLFLOW if name in pictures]
+    parts += [f"![{markdown_text(pictures[name].alt)}]({name}.png)" for name in figures_]
+    return "\n\n".join(parts) + "\n"
+
+
 def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
     """Render the page as HTML."""
     tables, results = found.tables, found.results
     any_done = len(done(results)) > 0
     robust = any_done and len(tables["robustness"]) > 0
     sections = dict.fromkeys(CONTENTS, True)
-    sections |= dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
+    sections |= dict.fromkeys(("claims", "tables", "explore", "figures", "correlations"), any_done)
     sections |= {
         "robustness": robust,
         "curve": len(tables["curve"]) > 0,
@@ -280,6 +298,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         figures=pictures,
         other=found.other,
         left_out=", ".join(f"{n} {reason}" for reason, n in left_out(results).items() if n),
+        charts=_charts(found),
         any_done=any_done,
         robust=robust,
         changed=intervention.sentence(tables["intervention"]) if "intervention" in tables else "",
@@ -293,6 +312,16 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _charts(found: Gathered) -> dict[str, Markup]:
+    """The interactive charts: their code and the sweep's data, to be put into the page as it is."""
+    planned_ = len(found.planned) if found.planned else None
+    data = live.as_script(live.of_results(found.results, found.name, planned_))
+    files = {"css": "charts.css", "code": "charts.js", "library": "echarts.min.js"}
+    pages = PAGE.with_name("pages")
+    code = {name: (pages / file).read_text(encoding="utf-8") for name, file in files.items()}
+    return {name: Markup(text) for name, text in (code | {"data": data}).items()}
 
 
 @cache

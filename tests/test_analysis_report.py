@@ -166,13 +166,18 @@ def test_a_panel_for_each_dataset_and_k(tmp_path: Path) -> None:
 def test_the_page_is_complete_in_itself(report_page: Path) -> None:
     page, sweep = report_page, report_page.parents[1]
     html = page.read_text()
+    library = (Path(report.__file__).with_name("pages") / "echarts.min.js").read_text()
+    assert html.count(library) == 1
+    html = html.replace(library, "")  # it names addresses, but opens none
     for trial in load(sweep).trials.trial:
         assert trial in html
     loaded = re.findall(r"""(?:src|srcset|data|action|poster)\s*=\s*["']([^"']*)""", html)
     loaded += re.findall(r"""<link[^>]*href=["']([^"']*)""", html)
     assert len(loaded) >= 2
     assert all(link.startswith("data:") for link in loaded)
-    assert not re.search(r"https?://|@import|url\(|<script[^>]", html)
+    assert not re.search(
+        r"https?://|@import|url\(|<script (?!id=.data. type=.application/json.>)", html
+    )
     for link in re.findall(r"""<a[^>]*href=["']([^"'#]+)""", html):  # files to take away
         assert (page.parent / link).is_file()
     names = {file.name for file in page.parent.iterdir()}
@@ -183,6 +188,17 @@ def test_the_page_is_complete_in_itself(report_page: Path) -> None:
         assert {f"{name}.png", f"{name}.svg"} <= names
     assert "20 trials: 18 done, 1 diverged, 1 failed." in html
     assert "ValueError: &lt;b&gt;no&lt;/b&gt; &amp; so on" in html
+
+
+def test_the_verdict_is_beside_the_page_in_markdown_with_its_figures(report_page: Path) -> None:
+    text = (report_page.parent / "verdict.md").read_text()
+    first, second, *_ = text.split("\n\n")
+    assert first == "**None of the 10 cells learned the geodesic.**"
+    assert second.startswith("Geodesic excess ")
+    assert "m = 1,000" in second
+    for figure in re.findall(r"\]\((.*)\)$", text, re.MULTILINE):
+        assert (report_page.parent / figure).is_file()
+    assert text.count("![") == 2
 
 
 def test_a_sweep_without_a_finished_trial_has_a_page_that_says_so(tmp_path: Path) -> None:

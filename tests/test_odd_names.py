@@ -155,6 +155,7 @@ WAYS = {  # what a user may name -> a command that fails and quotes it
     "a folder that is not there": ["status", "{0}"],
     "a folder to evaluate": ["evaluate", "{0}"],
     "a folder to serve": ["ui", "{0}"],
+    "a folder to watch": ["watch", "{0}"],
     "a folder to bring up to date": ["sync", "{0}"],
     "--out, a file": ["run", "demo", "--out", "{0}.npz"],
     "--out, of a sweep that is not there": ["run", "{0}", "--out", "{0}"],

@@ -112,7 +112,7 @@ class Driver(NotKept, tune.Callback):
             self._collect(timeout=0.5)
         if self._study:
             self._claim(self._study)
-        self._board.refresh()
+        self._board.refresh(last=True)
         self.account.write(at_once=True)
         self.meter.keep(self._request, self._board.cells)
         if not self._stop.asked:

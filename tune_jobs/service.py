@@ -28,12 +28,13 @@ from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
 from tune_jobs.meter import Meter
+from tune_jobs.mlflow_report import log_report
 from tune_jobs.mlflow_store import prepare
 from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
-from tune_jobs.tracking import Tracker, is_behind, load_mlflow, log_report
+from tune_jobs.tracking import Tracker, is_behind, load_mlflow
 from tune_jobs.weights import best_of
 
 
