@@ -118,9 +118,9 @@ def shown(steps: Any, start: float) -> Transport:
         except StopIteration as end:
             print(file=sys.stderr)
             return end.value
-        bar = "#" * round(20 * bounds.covered)
+        bar, number = "#" * round(20 * bounds.covered), bounds.rounds + (bounds.covered < 1)
         print(
-            f"\r{time.perf_counter() - start:7.0f} s  {bounds.m:,} points, pass {bounds.rounds + 1}"
+            f"\r{time.perf_counter() - start:7.0f} s  {bounds.m:,} points, pass {number}"
             f" [{bar:20}]  suboptimality <= {bounds.suboptimality:.1e} ",
             end="\n" if bounds.covered == 1 else "",
             file=sys.stderr,

@@ -17,9 +17,8 @@ at the end are a proof for the exact products, whatever the blocks, the guesses 
 After each pass the matching so far has a certain cost, and p and q prove a lower bound on any.
 """
 
-import sys
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,7 +136,7 @@ def match_points(
     state = _restored(saved.read())
     small = integers() and (state is None or state.small)
     levels = _levels(len(last[0]), m)
-    with _single(), ExitStack() as stack:
+    with ExitStack() as stack:
         share, clouds = _opened(x, y, small, threads, stack)
         for n in levels:
             if state is not None and n < len(state.v):
@@ -152,8 +151,7 @@ def match_points(
                     small = False
                     stack.close()
                     share, clouds = _opened(x, y, small, threads, stack)
-                state = yield from _begun(clouds, guess, small, before, share)
-                saved.write(state._asdict())
+                state = yield from _begun(clouds, guess, small, task, saved, share)
             solved = yield from _finished(state, task, n == m, saved, share)
             last = solved.u, solved.v
     saved.remove()
@@ -177,9 +175,8 @@ def compile_kernels() -> None:
         for small in (True, False):
             with ExitStack() as stack:
                 share, clouds = _opened(x, y, small and integers(), 1, stack)
-                before = _start(clouds, 60, task)
                 guess = ended(guessed(clouds, 60, *start, share))
-                state = ended(_begun(clouds, guess, small, before, share))
+                state = ended(_begun(clouds, guess, small, task, Checkpoint(None), share))
                 ended(_finished(state, task, True, Checkpoint(None), share))
 
 
@@ -197,22 +194,7 @@ def _opened(
 ) -> tuple[Share, Clouds]:
     with blas_threads(threads):
         clouds = Clouds(x, y, *rough_copies(x, y, small))
-    stack.enter_context(blas_threads(1))
     return stack.enter_context(SPREAD.get()(clouds, threads)), clouds
-
-
-@contextmanager
-def _single() -> Iterator[None]:
-    """Let torch use one thread in each of ours."""
-    torch: Any = sys.modules.get("torch")
-    before = torch and torch.get_num_threads()
-    if torch:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)
 
 
 def _levels(few: int, m: int) -> list[int]:
@@ -228,7 +210,8 @@ def _told(steps: Generator[float, None, Any], bounds: Bounds) -> Generator[Bound
             covered = next(steps)
         except StopIteration as end:
             return end.value
-        yield bounds._replace(covered=covered)
+        if covered < 1:  # Bounds after the pass follow.
+            yield bounds._replace(covered=covered)
 
 
 def _start(clouds: Clouds, m: int, task: Task) -> Bounds:
@@ -254,20 +237,25 @@ def _begun(
     clouds: Clouds,
     guess: Guess,
     small: bool,
-    bounds: Bounds,
+    task: Task,
+    saved: Checkpoint,
     share: Share,
 ) -> Generator[Bounds, None, State]:
     """The first pass: candidates around a guess of the potentials."""
     u, v = guess.u, guess.v
     m = len(u)
-    found, p = yield from _told(kept(whole(u, v), MOST, share), bounds)
+    before = _start(clouds, m, task)
+    found, p = yield from _told(kept(whole(u, v), MOST, share), before)
     own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
     edges = Edges(*kernels.added(*own, *found))
     apart = sieve.apart(*edges, v)
     finite = apart[np.isfinite(apart)]
     step = float(np.median(finite)) if len(finite) else 0.0
     none = np.full(m, -1)
-    return State(1, step, ROUNDING, small, p, v.copy(), v.copy(), none, none.copy(), *edges)
+    state = State(1, step, ROUNDING, small, p, v.copy(), v.copy(), none, none.copy(), *edges)
+    saved.write(state._asdict())
+    yield _proved(edges, p, v, own.cost.sum(), 1, task)[2]
+    return state
 
 
 def _finished(
@@ -312,14 +300,15 @@ def _finished(
         if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
             patience *= 10
         low, _, proof = _proved(edges, p, q, cost.sum(), rounds, task)
-        yield proof
         wanting = low < u - rounding
         if enough(proof) and wanting.any():
+            yield proof
             return Matching(columns, low, q, _excess(cost, low, q[columns]), edges, rounds, False)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
         new = State(rounds, step, patience, small, p, q, v, columns, owners, *edges)
         saved.write(new._asdict())
+        yield proof
     low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
     yield task.bounds(m, rounds, 1.0, float(cost.sum()), float(low.sum() + v.sum()))
     return Matching(columns, low, v, _excess(cost, low, v[columns]), edges, rounds)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scoring import sieve
+from scoring.assignment import blas_threads
 from scoring.rough import Rough, products
 
 ROWS, COLUMNS = 256, 2048  # of a tile
@@ -65,8 +66,9 @@ Spread = Callable[[Clouds, int], AbstractContextManager[Share]]
 
 @contextmanager
 def by_threads(clouds: Clouds, threads: int) -> Iterator[Share]:
-    """The blocks of passes are shared by threads of this process."""
-    with ThreadPoolExecutor(threads) as pool:
+    """The blocks of passes are shared by threads of this process, and libraries use one in each."""
+    small = clouds.rough_x.coordinates.dtype == np.int8
+    with _single(small), blas_threads(1), ThreadPoolExecutor(threads) as pool:
 
         def share(function: Callable, rows: Rows, *arguments: Any) -> Iterator[tuple[int, Any]]:
             ends = list(blocks(rows, BLOCKS * threads))
@@ -74,6 +76,22 @@ def by_threads(clouds: Clouds, threads: int) -> Iterator[Share]:
             return ((stop, found) for (_, stop), found in zip(ends, done, strict=True))
 
         yield share
+
+
+@contextmanager
+def _single(small: bool) -> Iterator[None]:
+    """Let torch, which multiplies eight-bit integers, use one thread in each of ours."""
+    if not small:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 SPREAD: ContextVar[Spread] = ContextVar("SPREAD", default=by_threads)

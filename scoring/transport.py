@@ -6,6 +6,7 @@ there is less to round. The functions take NumPy arrays or torch tensors, on any
 import neither torch nor Ray.
 """
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -235,14 +236,19 @@ def _known(
 
 
 def _in_units(steps: Generator[Bounds, None, Any], unit: float) -> Generator[Bounds, None, Any]:
-    """The same, with bounds as mean squared distances."""
+    """The same, with the best bounds so far, as mean squared distances."""
+    m, upper, lower = 0, math.inf, 0.0
     while True:
         try:
             bounds = next(steps)
         except StopIteration as end:
             return end.value
-        upper, lower = unit * bounds.upper, max(unit * bounds.lower, 0.0)
-        yield bounds._replace(upper=upper, lower=lower)
+        if bounds.m != m:
+            m, upper, lower = bounds.m, math.inf, 0.0
+        upper, lower = min(upper, unit * bounds.upper), max(lower, unit * bounds.lower)
+        share = max(upper - lower, 0.0) / upper if upper > 0 else 0.0
+        share = min(share, bounds.suboptimality) if bounds.rounds else math.inf
+        yield bounds._replace(upper=upper, lower=lower, suboptimality=share)
 
 
 def class_scores(transport: Transport, labels: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -204,6 +205,10 @@ def test_bounds_hold_the_optimal_cost_between_them_after_every_pass(many_passes,
     problem = assignment_problem(*clouds(kind, 400, 6))
     wanted = solve(problem)
     bounds = [one for one in solving(problem) if one.m == 400]
+    for one, later in pairwise(bounds):
+        assert one.lower <= later.lower <= later.upper * (1 + 1e-9)
+        assert one.upper >= later.upper
+        assert one.rounds <= later.rounds
     for one in bounds:
         assert one.lower <= wanted.optimal_cost * (1 + 1e-9)
         assert one.upper >= wanted.optimal_cost * (1 - 1e-9)
