@@ -34,6 +34,7 @@ def pytest_configure(config):
     folder = tempfile.TemporaryDirectory(prefix="geosweep-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ["GEOSWEEP_CACHE"] = folder.name
+    os.environ["GEOSWEEP_TIMING"] = "off"  # each timed step takes seconds
     os.environ.pop("GEOSWEEP_DATA", None)
 
 
