@@ -116,9 +116,11 @@ def once(root: Path, epoch: int) -> list[float]:
 
 def photograph(file: Path, folder: Path) -> None:
     """A picture of a sweep's page."""
-    with served(folder) as (address, _), Browser(1280, 1000) as browser:
+    with served(folder) as (address, _), Browser(1280, 890) as browser:
         browser.open(address)
-        browser.wait("document.querySelector('.charts tbody')")
+        browser.wait("document.querySelector('.charts tbody tr') !== null")
+        name = json.dumps("/".join(folder.parts[-2:]))  # where it is on this machine tells nothing
+        browser.ask(f"document.getElementById('folder').textContent = {name}")
         time.sleep(1)
         browser.picture(file, whole=False)
 

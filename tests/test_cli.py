@@ -22,7 +22,7 @@ from rich.console import Console
 from models import datasets
 from scoring import places, storage
 from scoring.tables import read_table, write_table
-from tune_jobs import cli, folder, service, sweep
+from tune_jobs import cli, folder, room, sweep
 from tune_jobs.board import Board
 from tune_jobs.commands.ending import results_table
 from tune_jobs.evaluations import EARLIER
@@ -456,7 +456,7 @@ def test_a_dry_run_lists_the_cells_and_starts_nothing(geosweep, tmp_path):
 
 
 def test_too_many_points_for_the_memory_are_refused(geosweep, monkeypatch):
-    monkeypatch.setattr(service, "_memory_here", lambda: 1e6)
+    monkeypatch.setattr(room, "memory_here", lambda: 1e6)
     code, _, err = geosweep("run", "demo", "--set", "K=2")
     assert code == 2
     assert "points = 500: the states of K = 2" in err

@@ -81,8 +81,9 @@ def _trials() -> dict[str, Any]:
 
     MLflow hides the runs of all but the first rows in its charts; more than twenty are slow.
     """
-    columns = [_column("params", name) for name in PARAMETERS]
-    columns += [_column("metrics", name) for name in SCORES]
+    widths = {_column("params", name): 84 for name in PARAMETERS}  # in pixels
+    widths |= {_column("metrics", name): 112 for name in SCORES}
+    columns = [*widths]
     return {
         "searchFilter": f"tags.`{TRIAL_TAG}` != ''",
         "orderByKey": _column("metrics", "lss"),
@@ -93,7 +94,7 @@ def _trials() -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": dict.fromkeys(columns, 110),  # pixels
+        "columnWidths": widths,
         "runsHiddenMode": "FIRST_20_RUNS",
         "viewMaximized": False,
         "runListHidden": False,

@@ -191,7 +191,7 @@ class Charts {
     const steps = Math.min(values.length, MOST), colours = new Map();
     values.forEach((value, i) => {
       const step = Math.floor(i * steps / values.length), at = steps > 1 ? step / (steps - 1) : 0.4;
-      colours.set(value, numeric ? shade(dark ? 0.22 + 0.78 * at : 0.88 * at) : NETWORKS[value] || OKABE[(i + 2 * (name === "network")) % OKABE.length]);
+      colours.set(value, numeric ? shade(dark ? 0.32 + 0.68 * at : 0.88 * at) : NETWORKS[value] || OKABE[(i + 2 * (name === "network")) % OKABE.length]);
     });
     const networks = name === "network" ? [] : this._values("network");
     for (const item of this.items) {
@@ -416,7 +416,7 @@ class Charts {
     if (anew) chart.resize();
     chart.setOption({
       animation: false, textStyle: { fontFamily: this.font },
-      parallel: { left: narrow ? 84 : 40, right: narrow ? 24 : 46, top: narrow ? 16 : 36, bottom: narrow ? 30 : 24, layout: narrow ? "vertical" : "horizontal",
+      parallel: { left: narrow ? 100 : 40, right: narrow ? 24 : 46, top: narrow ? 16 : 36, bottom: narrow ? 30 : 24, layout: narrow ? "vertical" : "horizontal",
         parallelAxisDefault: { ...plain, nameLocation: narrow ? "start" : "end", nameGap: narrow ? 8 : 14, axisTick: { show: false }, areaSelectStyle: { width: 18, color: "#5b8dd6", opacity: 0.25, borderColor: "#5b8dd6" } } },
       parallelAxis: dimensions.map(({ values, ...one }) => ({ id: one.name, ...one })),
       series: [{
