@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -345,13 +345,6 @@ def _run(
 ) -> bool:
     """Train and score; return whether Ctrl-C ended the run."""
     processes.be_quiet()
-    # What the driver needs takes seconds to load, so do it while Ray's processes start.
-    if _is_here(request.address):
-        processes.keep_private()
-    elif request.address == processes.SLURM:
-        processes.ask_for_token()
-    early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
-    early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
     for line in replaced(rows, request.sweep.evaluations):
         _say(console, line)
@@ -361,21 +354,40 @@ def _run(
     counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
     name = Text(plain(request.sweep.name), style="bold")
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
-    with processes.ray_running(request.address, _is_here(request.address)) as scratch:
+    where = request.address, _is_here(request.address)
+    with (
+        processes.guarded(*where),
+        _loading(request.root) as loaded,
+        processes.ray_running(*where) as scratch,
+    ):
+        loaded()
         from tune_jobs.driver import Driver
 
-        early.join()
         with _place(request, console):
             driver = Driver(request, state, study, console, scratch)
             driver.run()
             return driver.interrupted
 
 
-def _load_early(root: str) -> None:
-    """Load MLflow and Ray Tune, and create MLflow's database. The driver meets what fails here."""
-    with suppress(Exception):
-        prepare(root)
-    import tune_jobs.driver  # noqa: F401
+@contextmanager
+def _loading(root: str) -> Iterator[Callable[[], None]]:
+    """Load what the driver needs, which takes seconds, while Ray's processes start.
+
+    Yields:
+        A function that waits for it. At the end of the context nothing is still being loaded.
+    """
+
+    def load() -> None:
+        with suppress(Exception):  # the driver meets what fails here
+            prepare(root)
+        import tune_jobs.driver  # noqa: F401
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    try:
+        yield thread.join
+    finally:
+        thread.join()
 
 
 def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:
