@@ -21,8 +21,10 @@ test-fast: $(READY)  ## tests for the edit loop: without Ray, a browser, a wheel
 test-faults: $(READY)  ## only the sweeps in which something is killed, broken or full
 	$(BIN)/python -m pytest -m faults --durations=0
 
+# Both mostly wait for machines, so they run beside each other.
 test-cluster: $(READY)  ## a Ray cluster of three machines made of namespaces, and a Slurm; needs root
-	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs --durations=0
+	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs \
+		--durations=0 --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
