@@ -1,6 +1,6 @@
 """Several sweeps as one, for ``geosweep report A B C``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -48,7 +48,10 @@ def pool(folders: Sequence[str], loaded: Sequence[Results]) -> Pooled:
     for table in Results._fields[1:]:
         tables[table] = _together([getattr(one, table) for one in loaded], kept)
     counts = {name: len(own) for name, own in zip(names, kept, strict=True)}
-    return Pooled(Results(**tables), int(every.trial.duplicated().sum()), counts, _apart(rows))
+    apart = _apart(
+        tables["trials"], {name: one.trial for name, one in zip(names, rows, strict=True)}
+    )
+    return Pooled(Results(**tables), int(every.trial.duplicated().sum()), counts, apart)
 
 
 def sentence(pooled: Pooled) -> str:
@@ -73,15 +76,14 @@ def _names(folders: Sequence[str]) -> list[str]:
     return last if len({*last}) == len(last) else list(folders)
 
 
-def _apart(rows: Sequence[pd.DataFrame]) -> dict[str, dict[str, str]]:
+def _apart(trials: pd.DataFrame, own: Mapping[str, pd.Series]) -> dict[str, dict[str, str]]:
     """Settings that are not the same in all sweeps, besides those that tables always show."""
-    every = pd.concat(rows, ignore_index=True)
+    parts = {name: trials[trials.trial.isin(ids)] for name, ids in own.items() if len(ids)}
     found = {}
-    for name in ("points", *varying(every)):
+    for name in ("points", *varying(trials)):
         values = {
-            frame.folder.iloc[0]: [*map(str, sorted({*frame[name].dropna()}))] or ["not set"]
-            for frame in rows
-            if len(frame) and name in frame
+            folder: [*map(str, sorted({*part[name].dropna()}))] or ["not set"]
+            for folder, part in parts.items()
         }
         if len({*map(tuple, values.values())}) > 1:
             found[name] = {folder: few(texts, " and ") for folder, texts in values.items()}
