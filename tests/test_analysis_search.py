@@ -152,6 +152,29 @@ def test_a_search_by_validation_shows_test_accuracy_and_says_if_it_had_no_part(
     assert ("test split had no part in this choice" in said) == unused
 
 
+def test_a_search_with_seeds_compares_means_of_cells_that_have_them_all(tmp_path: Path) -> None:
+    lss = {0.0: (2.0, 3.0), 0.1: (1.0, 5.0), 0.2: (0.5,)}  # the best mean is not the best trial
+    for gamma, values in lss.items():
+        for seed, value in enumerate(values):
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, lss=value, lss_initial=3.3)
+    path = made_up_search(tmp_path, {"lss": "min"}) / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": 2, "ended": {"x": 1}}))
+    asked = read_search(tmp_path)
+    assert asked
+    table = search_table(load(tmp_path), asked)
+    assert asked.planned == 39
+    assert list(table) == ["trial", "gamma", "m", "lss", "lss_initial", "lss_random"]
+    assert table.lss.tolist() == [2.5, 3.0]
+    assert table.gamma.tolist() == [0.0, 0.1]
+    assert search_sentence(load(tmp_path), asked).startswith(
+        "Search by Optuna's TPE sampler for lower LSS: 20 cells with 2 seeds each asked for, "
+        "5 trials done, 2 cells with all seeds, compared by their means, "
+        "1 cell ended after fewer seeds. "
+        "Best: the cell of trial digitr1g0s0 (γ = 0, m = 1000, LSS = 2.50,"
+    )
+    assert len(search_history(load(tmp_path), asked).axes) == 1
+
+
 def test_an_objective_may_be_one_to_raise_and_have_no_null(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.5, 0.7, 0.7)):
         made_up_trial(tmp_path, seed=seed, test_accuracy=accuracy)

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_jobs import search, sweep
+from scoring import storage
+from tune_jobs import folder, search, sweep
 from tune_jobs.errors import SweepError
+from tune_jobs.picking import Picking
 from tune_jobs.search import Search, Span
 from tune_jobs.study import Study
 
@@ -64,7 +66,7 @@ def test_a_search_learns(tmp_path):
 
 def test_a_space_without_ranges_is_used_up_and_nothing_is_suggested_twice(tmp_path):
     space = {"gamma": {str(g): {"gamma": g} for g in range(6)}, "network": SPACE["network"]}
-    assert search.size(space) == 12
+    assert Picking(space, FIXED, search.Rules()).size() == 12
     study = Study(str(tmp_path), Search(trials=12), space, FIXED)
     assert len(set(run(study, 12))) == 12
 
@@ -162,8 +164,12 @@ BAD = {
     "gamma: [0, 1]\nsearch: {objectives: [acc]}": "search.objectives.*acc.*test_accuracy",
     "gamma: [0, 1]\nsearch: {tials: 3}": "search.tials: no such field; did you mean trials",
     "gamma: [0, 1]\nscheduler: {metric: ots}": "scheduler.metric = 'ots': should be",
-    "gamma: [0, 1]\nseeds: 3\nsearch: optuna": "seeds: a search cannot pick a seed",
-    "gamma: [0, 1]\nexclude: [{gamma: 0}]\nsearch: optuna": "exclude: a search picks",
+    "gamma: [0, 1]\nseed: [0, 1]\nsearch: optuna": "line 2: seed: a search cannot pick a seed",
+    "gamma: [0, 1]\nseeds: 2\nexclude: [{seed: 1}]\nsearch: optuna": "leave seed out of when",
+    "gamma: {low: 1, high: 2}\nexclude: [{gamma: 1}]\nsearch: optuna": "gamma is a range",
+    "gamma: {low: 1, high: 2}\nwhen: [{if: {gamma: 1}, K: 2}]\nsearch: optuna": "gamma is a range",
+    "K: 1\nwhen: [{if: {K: 1}, gamma: {low: 1, high: 2}}]": "gamma: a range needs search: optuna",
+    "K: 1\nwhen: [{if: {K: 1}, gamma: {low: 3, high: 2}}]": r"when\[0\].gamma = .* below high = 2",
 }
 
 
@@ -173,6 +179,208 @@ def test_a_bad_search_is_named(tmp_path, text):
     file.write_text(text)
     with pytest.raises(SweepError, match=BAD[text]):
         sweep.read(str(file))
+
+
+CONDITIONAL = """
+layers: fully_connected
+recipe: [adam, sgd, adamw]
+gamma: [0, 0.1]
+epochs: 3
+when:
+- {if: {recipe: sgd}, learning_rate: {low: 1e-3, high: 1}}
+- {if: {recipe: [adam, adamw]}, learning_rate: [1e-4, 1e-3]}
+- {if: {recipe: sgd, gamma: 0}, warmup: [0, 1]}
+exclude:
+- {recipe: adamw, gamma: 0}
+- {learning_rate: 1e-4, gamma: 0.1}
+search: {sampler: random, objectives: test_accuracy, trials: 40}
+"""
+
+
+def asked(tmp_path, text: str, *settings: str):
+    (tmp_path / "s.yaml").write_text(text)
+    return sweep.read(str(tmp_path / "s.yaml"), settings)
+
+
+def study_of(root: str, found, known=(), again: bool = False) -> Study:
+    return Study(root, found.search, found.space, found.fixed, known, again, found.rules)
+
+
+def test_a_search_picks_conditional_axes_and_nothing_excluded(tmp_path):
+    text = CONDITIONAL.replace("{learning_rate: 1e-4, gamma: 0.1}", "{recipe: adam, gamma: 0.1}")
+    found = asked(tmp_path, text)
+    study = study_of(str(tmp_path), found)
+    run(study, 40)
+    assert len({config.trial for config in study.cells}) == 40
+    for config in study.cells:
+        assert (config.recipe, config.gamma) not in {("adamw", 0), ("adam", 0.1)}
+        if config.recipe == "sgd":
+            assert 1e-3 <= config.learning_rate <= 1
+            assert config.warmup in ((0, 1) if config.gamma == 0 else (0,))
+        else:
+            assert config.learning_rate in (1e-4, 1e-3)
+            assert config.warmup == 0
+    assert {config.warmup for config in study.cells} == {0, 1}
+    assert study_of(str(tmp_path), found, study.cells).cells == study.cells
+    (tmp_path / "study.log").unlink()
+    assert study_of(str(tmp_path), found, study.cells, again=True).cells == study.cells
+
+
+def test_a_range_is_no_value_to_exclude_wherever_it_stands(tmp_path):
+    with pytest.raises(SweepError, match=r"exclude\[1\]: learning_rate is a range"):
+        asked(tmp_path, CONDITIONAL)
+
+
+def test_a_search_of_few_cells_suggests_each_of_them_once(tmp_path):
+    text = CONDITIONAL.replace("{low: 1e-3, high: 1}", "[0.01, 0.1]")
+    found = asked(tmp_path, text)
+    assert found.search.trials == len(found.trials) == 10  # sgd 6, adam 3, adamw 1
+    study = study_of(str(tmp_path), found)
+    assert {*run(study, 10)} == {trial.trial for trial in found.trials}
+    assert study.left == 0
+
+
+def test_a_cell_that_is_hard_to_meet_is_found(tmp_path):
+    """Of a hundred combinations one is allowed; its gamma is continuous."""
+    values = ", ".join(map(str, range(1, 101)))
+    others = ", ".join(map(str, range(2, 101)))
+    text = f"epochs: [{values}]\nexclude: [{{epochs: [{others}]}}]\nlayers: fully_connected\n"
+    found = asked(tmp_path, text + "gamma: {low: 1, high: 2}\nsearch: {trials: 3, objectives: lss}")
+    study = study_of(str(tmp_path), found)
+    run(study, 3)
+    assert [config.epochs for config in study.cells] == [1, 1, 1]
+    assert len({config.gamma for config in study.cells}) == 3
+
+
+SEEDS = """
+layers: fully_connected
+network: [plain, resnet]
+gamma: {low: 1e-5, high: 0.1}
+epochs: 3
+seeds: 3
+search: {objectives: test_accuracy, trials: 8}
+"""
+
+
+def with_noise(config) -> dict:
+    """A row like :func:`made_up`, that depends on the seed, too."""
+    seed, own = 0.05 * config.seed, int(config.trial, 16) % 100 * 1e-5
+    row = made_up(config)
+    return row | {"test_accuracy": row["test_accuracy"] + seed + own}
+
+
+def story(study: Study) -> list:
+    """What a study holds of each of its cells, and our trials."""
+    cells = [(t.params, t.values, t.state.name) for t in study._study.trials]
+    return [cells, [trial.trial for trial in study.cells], study.ended]
+
+
+def finish(study: Study, rows: dict, most: int = 1000) -> bool:
+    """Train one trial after the other, as a driver does; whether the study ended."""
+    while study.left and most:
+        for config in study.cells:  # of a driver that was killed
+            if config.trial not in rows:
+                break
+        else:
+            config = study.suggest()
+        if config is not None:
+            most -= 1
+            rows[config.trial] = with_noise(config)
+            study.tell(config.trial, rows[config.trial])
+    return not study.left
+
+
+def test_a_search_compares_means_over_seeds_and_stops_what_is_clearly_worse(tmp_path):
+    found = asked(tmp_path, SEEDS)
+    assert (found.rules.seeds, found.search.trials) == (3, 8)
+    study, rows = study_of(str(tmp_path), found), {}
+    assert study.left == 24
+    assert finish(study, rows)
+    seeds: dict[str, list[int]] = {}
+    for config in study.cells:
+        seeds.setdefault(config.model_copy(update={"seed": 0}).trial, []).append(config.seed)
+    assert len(seeds) == 8
+    assert all(own == [0, 1, 2][: len(own)] for own in seeds.values())
+    assert len(rows) < 24  # some were stopped
+    assert study.ended == {cell: len(own) for cell, own in seeds.items() if len(own) < 3}
+    best = max(seeds, key=lambda cell: rows[cell]["test_accuracy"])
+    assert len(seeds[best]) == 3
+    for cell, trial in zip(study._suggested, study._study.trials, strict=True):
+        values = [rows[own]["test_accuracy"] for own in cell.trials]
+        if len(values) == 3:
+            assert trial.values == pytest.approx([sum(values) / 3])
+        else:  # the mean of the seeds that it lacks is estimated
+            assert trial.values == pytest.approx([sum(values) / len(values) + 0.05], abs=0.03)
+
+
+def test_a_search_of_whose_ranges_none_applies_suggests_the_cells_that_there_are(tmp_path):
+    text = "network: [plain, resnet]\nK: [1, 2]\nsearch: {objectives: lss}\n"
+    text += "when: [{if: {network: plain}, gamma: {low: 1, high: 2}}]"
+    assert asked(tmp_path, text).search.trials == 20
+    found = asked(tmp_path, text, "network=resnet")
+    assert found.search.trials == 2
+    assert len({*run(study_of(str(tmp_path), found), 2)}) == 2
+
+
+def test_a_suggestion_is_written_as_a_whole(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(storage, "write_file", lambda root, path, text: written.append(text))
+    study = study_of(
+        str(tmp_path), asked(tmp_path, CONDITIONAL.split("exclude")[0] + "search: optuna")
+    )
+    before = len(written)
+    study.suggest()
+    assert len(written) == before + 1
+    assert written[-1].count(b"\n") > written[-2].count(b"\n") + 3  # a trial and its parameters
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(1, 6), max_size=4), st.booleans())
+def test_a_search_with_seeds_that_was_killed_ends_with_the_same_study(
+    tmp_path_factory, runs, suggested
+):
+    whole, parts = (tmp_path_factory.mktemp("study") for _ in range(2))
+    found = asked(whole, SEEDS)
+    study = study_of(str(whole), found)
+    finish(study, {})
+    rows: dict = {}
+    known: list = []
+    for most in (*runs, 1000):
+        again = study_of(str(parts), found, known)
+        for trial in sorted(rows):  # a table has an order of its own
+            again.tell(trial, rows[trial])
+        finish(again, rows, most)
+        if suggested and again.left:
+            again.suggest()
+        known = again.cells
+    assert story(again) == story(study)
+
+
+def test_a_seed_that_failed_holds_its_cell_up_until_it_is_trained_again(tmp_path):
+    found = asked(tmp_path, SEEDS, "search.trials=2")
+    study = study_of(str(tmp_path), found)
+    first = study.suggest()
+    assert study.suggest().seed == 0  # of the second cell, as the first may be a bad one
+    assert study.suggest() is None
+    study.tell(first.trial, {"status": "failed"})
+    assert study.left == 2
+    study.tell(first.trial, with_noise(first))
+    assert study.left == 4
+    assert study.suggest().seed == 1
+    study.tell(study.cells[-1].trial, {"status": "diverged"})
+    assert study.ended == {first.trial: 2}
+    folder.claim(str(tmp_path), found, study.cells, ended=study.ended)
+    assert folder.inspect(str(tmp_path)).to_suggest == study.left == 2
+
+
+@pytest.mark.parametrize("change", ["seeds=4", "exclude=[]", "when=[]"])
+def test_a_search_with_other_rules_is_another_search(tmp_path, change):
+    text = SEEDS + "exclude: [{network: plain, K: 1}]\nwhen: [{if: {network: resnet}, K: 1}]"
+    study_of(str(tmp_path), asked(tmp_path, text)).suggest()
+    name = change.partition("=")[0]
+    text = text.replace("seeds: 3", "seeds: 4") if name == "seeds" else text.replace(name, "#")
+    with pytest.raises(SweepError, match=f"is of a search with {name} .* choose another folder"):
+        study_of(str(tmp_path), asked(tmp_path, text))
 
 
 @settings(max_examples=20)

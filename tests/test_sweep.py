@@ -46,6 +46,46 @@ def test_exclude_drops_the_cells_that_agree_in_all_its_fields(sweep):
     assert cells(sweep(text), "network", "stages") == [("plain", 1), ("resnet", 1), ("resnet", 2)]
 
 
+def test_axes_of_when_are_there_where_its_condition_holds(sweep):
+    text = "recipe: [adam, sgd]\ngamma: [0, 1]\nwhen:\n- {if: {recipe: sgd}, warmup: [1, 2]}"
+    assert cells(sweep(text), "recipe", "gamma", "warmup") == [
+        ("adam", 0, 0),
+        ("sgd", 0, 1),
+        ("sgd", 0, 2),
+        ("adam", 1, 0),
+        ("sgd", 1, 1),
+        ("sgd", 1, 2),
+    ]
+
+
+def test_groups_of_when_apply_in_order_know_defaults_and_may_share_a_field(sweep):
+    text = """
+network: [plain, resnet]
+when:
+- {if: {network: plain}, K: [1, 2]}
+- {if: {K: 1, recipe: adam}, depth: [3, 4]}
+- {if: {K: 2}, depth: 7}
+"""
+    wanted = [("plain", 1, 3), ("plain", 1, 4), ("plain", 2, 7), ("resnet", 1, 3), ("resnet", 1, 4)]
+    assert cells(sweep(text), "network", "stages", "depth") == wanted
+    text = "network: [plain, resnet]\nwhen:\n- {if: {network: plain}, gamma: [0, 0.1, 0.10]}"
+    assert cells(sweep(text), "network", "gamma") == [("plain", 0), ("plain", 0.1), ("resnet", 0)]
+
+
+def test_exclude_sees_the_axes_of_when(sweep):
+    text = "network: [plain, resnet]\nwhen:\n- {if: {network: plain}, K: [1, 2]}\n"
+    found = sweep(text + "exclude:\n- {K: 1}")
+    assert cells(found, "network", "stages") == [("plain", 2)]
+
+
+def test_set_replaces_an_axis_of_when_and_may_leave_a_group_without_cells(sweep):
+    text = "network: [plain, resnet]\nwhen:\n- {if: {network: plain}, K: [1, 2]}\n"
+    assert cells(sweep(text, "K=3"), "network", "stages") == [("plain", 3), ("resnet", 3)]
+    assert cells(sweep(text, "network=resnet"), "network", "stages") == [("resnet", 1)]
+    text = "K: [1, 2]\nwhen:\n- {if: {K: 1}, warmup: [0, 5]}\n- {if: {warmup: 5}, gamma: 1}"
+    assert cells(sweep(text, "K=2"), "stages", "warmup", "gamma") == [(2, 0, 0)]
+
+
 def test_exclude_knows_the_defaults(sweep):
     assert cells(
         sweep(
@@ -110,6 +150,33 @@ def test_set_reaches_into_resources(sweep):
         ("gamma: 1\nzip:\n- {gamma: [1, 2]}", ["zip[0]", "gamma", "already"]),
         ("zip: 3", ["zip", "list"]),
         ("exclude:\n- {network: resnet}", ["no cell"]),
+        (
+            "K: [1, 2]\nwhen:\n- {if: {recipe: sgd}, warmup: 1}",
+            ["line 3: when[0]: no cell has recipe = sgd, so warmup would never apply"],
+        ),
+        (
+            "K: [1, 2]\nwhen:\n- {if: {K: 2}, warmup: 1}\nexclude:\n- {K: 2}",
+            ["line 3: when[0]: no cell has K = 2, so warmup would never apply"],
+        ),
+        ("when:\n- {warmup: 1}", ["when[0].if: is missing"]),
+        ("when:\n- {if: {K: 1}}", ["when[0]: has no axis beside its if"]),
+        ("when:\n- {if: {}, warmup: 1}", ["when[0]: its if has no field"]),
+        ("when:\n- {if: {k: 1}, warmup: 1}", ["when[0].if.k: no such field; did you mean K?"]),
+        ("gamma: 1\nwhen:\n- {if: {K: 1}, gamma: 2}", ["when[0]: gamma is given already"]),
+        ("seeds: 2\nwhen:\n- {if: {K: 1}, seed: 2}", ["when[0]: seed is given already"]),
+        ("zip:\n- {gamma: 1}\nwhen:\n- {if: {K: 1}, gamma: 2}", ["gamma is given already"]),
+        (
+            "when:\n- {if: {K: 1}, gamma: 2}\n- {if: {network: resnet}, gamma: 2}",
+            ["when[1]: gamma comes from an earlier group already in the cell"],
+        ),
+        (
+            "when:\n- {if: {warmup: 0}, gamma: 1}\n- {if: {recipe: adam}, warmup: [0, 5]}",
+            ["line 2: when[0]: its if asks for warmup", "when[1] below; put when[1] before it"],
+        ),
+        (
+            "when:\n- {if: {warmup: 0}, gamma: 1}\n- {if: {gamma: 1}, warmup: [0, 5]}",
+            ["an axis of when[1] below; they ask for each other, so take one of them out"],
+        ),
         ("resources: {cpu: 1}", ["resources.cpu", "did you mean cpus?"]),
         ("resources: {gpus: -1}", ["resources.gpus", "greater than or equal to 0"]),
         ("name: a/b", ["name", "'a/b'"]),

@@ -7,6 +7,8 @@ from pydantic.fields import FieldInfo
 
 from models.config import ARGUMENT, Argument, Scalar, TrialConfig
 
+ALIASES = {"K": "stages", "m": "points"}
+
 
 def listed(value: Any) -> Any:
     """Turn a single value into a list."""
@@ -42,3 +44,7 @@ _FIELDS: dict[str, Any] = {n: (_axis(info), None) for n, info in TrialConfig.mod
 _VALUES = Annotated[list[Scalar], BeforeValidator(listed), Field(min_length=1)]
 _FIELDS["model"] = (Annotated[dict[Argument, _VALUES], Field(min_length=1)], None)
 Axes: Any = create_model("Axes", __base__=_Base, **_FIELDS)
+
+_IF: Any = (Axes, Field(description="the cells that have the axes beside it"))
+When: Any = create_model("When", __base__=Axes, **{"if": _IF})
+"""Axes that only some cells have: those that agree with all fields of its ``if``."""

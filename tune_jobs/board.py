@@ -54,7 +54,7 @@ class Board:
         cells: the cells by trial ID.
         at_once: returns how many trials train side by side.
         console: where to draw.
-        to_come: how many cells a search has yet to suggest.
+        to_come: how many trials a search has yet to suggest.
     """
 
     def __init__(
@@ -90,6 +90,10 @@ class Board:
         """Add a cell that a search has suggested."""
         self.cells[cell.config.trial] = cell
         self._to_come = max(0, self._to_come - 1)
+
+    def expect(self, to_come: int) -> None:
+        """Set how many trials a search has yet to suggest, as it gives some cells no more seeds."""
+        self._to_come = to_come
 
     def report(self, trial: str, record: Mapping[str, Any]) -> None:
         """Record that a trial has finished an epoch."""

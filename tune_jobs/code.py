@@ -38,8 +38,9 @@ def resolve(
     """
     found = {}
     groups: list[tuple[tuple[str | int, ...], Any]] = [((), file)]
-    for section in ("zip", "exclude"):
+    for section in ("zip", "exclude", "when"):
         groups += [((section, n), group) for n, group in enumerate(getattr(file, section))]
+    groups += [(("when", n, "if"), getattr(group, "if")) for n, group in enumerate(file.when)]
     for way, group in groups:
         for field in FIELDS:
             values = group.given().get(field, [])

@@ -23,7 +23,9 @@ from tune_jobs.cluster.spot import Spared
 from tune_jobs.errors import FULL, SweepError, full_disk, no_space
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.merging import Merger
+from tune_jobs.picking import field
 from tune_jobs.study import Study
+from tune_jobs.sweep import Sweep
 from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Setup, Stop, scheduler
 from tune_jobs.weights import aim, best_of, spare
@@ -46,6 +48,7 @@ class Driver(NotKept, tune.Callback):
         self._scratch = scratch
         self._state = state
         self._study = study
+        self._claimed = (0, 0)  # of a study: trials and ended cells that sweep.json has
         self._root = request.root
         asked = request.sweep.resources.gpus
         expected = processes.expected_gpus()  # on a cluster whose GPU workers are yet to start
@@ -61,8 +64,7 @@ class Driver(NotKept, tune.Callback):
         self._weights = {t: row for t, row in state.rows.items() if t in there}
         self._wanted = folder.wanted_evaluations(self._root)
         self._best_in = aim(folder.objectives(self._root), request.sweep.trials)
-        axes = (names.split(", ") for names in request.sweep.space)  # empty without a search
-        self._varying = [name for names in axes for name in names] or None
+        self._varying = varied(request.sweep) or None
         known = cells(state, self._varying)
         self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
         self._stop = Stop(request.max_failures, self._board.say)
@@ -101,6 +103,8 @@ class Driver(NotKept, tune.Callback):
         storage.delete(self._root, places.NODES)
         while self._pool.left and not self._stop.asked:
             self._collect(timeout=0.5)
+        if self._study:
+            self._claim(self._study)
         self._board.refresh()
         if not self._stop.asked:
             self._merger.finish()
@@ -196,9 +200,23 @@ class Driver(NotKept, tune.Callback):
                 yield None
                 continue
             config = self._study.suggest()
-            folder.claim(self._root, self._request.sweep, self._study.cells, self._request.notes)
-            self._board.add(Cell(config, label(config, self._varying or [])))
+            self._claim(self._study)
+            if config is not None:
+                self._board.add(Cell(config, label(config, self._varying or [])))
+            elif not busy and self._pool.left:  # Ray Tune asks again before it looks for results
+                self._collect(timeout=0.5)
+            elif not busy:
+                return  # of what is left nothing is trained now, as it was not asked for
+            self._board.expect(self._study.left)
             yield config
+
+    def _claim(self, study: Study) -> None:
+        """Write to the sweep's folder what a search has suggested, if that has changed."""
+        now = len(study.cells), len(study.ended)
+        if now != self._claimed:
+            sweep, notes = self._request.sweep, self._request.notes
+            folder.claim(self._root, sweep, study.cells, notes, study.ended)
+            self._claimed = now
 
     @property
     def interrupted(self) -> bool:
@@ -259,6 +277,8 @@ class Driver(NotKept, tune.Callback):
             config = self._board.cells[trial].config
             row = config.row() | {"status": "failed", "error": last}
             write_table(self._root, "trials", trial, [row])
+        if self._study:
+            self._study.tell(trial, {"status": "failed"})
         self._start(trial)
         self._tracker.fail(trial, error)
         self._board.change(trial, "failed", last)
@@ -335,6 +355,14 @@ def train_cell(config: dict[str, Any], setup: Setup) -> None:
         if not no_space(error):
             raise
         tune.report({"no_space": str(full_disk(error, setup.root))})
+
+
+def varied(sweep: Sweep) -> list[str]:
+    """The fields that a search varies; empty without a search."""
+    spaces = [sweep.space, *(branch.space for branch in sweep.rules.branches)]
+    names = [n for space in spaces for axis in space for n in field(axis).split(", ")]
+    seeds = ["seed"] if sweep.rules.seeds > 1 else []
+    return [*dict.fromkeys(names), *seeds] if names else []
 
 
 def _trial_id(trial: Any) -> str:

@@ -20,7 +20,7 @@ from scoring.places import argument
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import beyond
-from tune_jobs.kept import Description, Progress, wrong
+from tune_jobs.kept import Description, Progress, to_suggest, wrong
 from tune_jobs.lease import hold, holder, unwritable
 from tune_jobs.sweep import Resources, Sweep
 from tune_jobs.weights import best_of, evaluations, is_earlier, lacks
@@ -160,6 +160,7 @@ def claim(
     sweep: Sweep,
     suggested: list[TrialConfig] | None = None,
     notes: Sequence[str] = (),
+    ended: Mapping[str, int] | None = None,
 ) -> None:
     """Write the cells of a sweep to ``sweep.json``.
 
@@ -170,6 +171,7 @@ def claim(
         sweep: the sweep that was asked for.
         suggested: the cells of a search so far.
         notes: warnings about the data sets; stored with the cells.
+        ended: cells of a search that get no more seeds; see :class:`tune_jobs.study.Study`.
 
     Raises:
         SweepError: the folder cannot be written.
@@ -182,6 +184,8 @@ def claim(
         "name": sweep.name,
         "description": sweep.description,
         "search": sweep.search and sweep.search.model_dump(),
+        "seeds": sweep.rules.seeds,  # of a search
+        "ended": dict(ended or {}),  # cells that get no more -> how many seeds they were given
         "scheduler": sweep.scheduler and sweep.scheduler.model_dump(),
         "evaluations": sweep.evaluations,
         "keep": sweep.keep,
@@ -325,8 +329,6 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     weightless = [t.trial for t in lacking if t.trial not in kept]
     chosen = best_of(known.get("keep", "final"))
     excused = [trial for trial in weightless if chosen or is_earlier(rows[trial], asked)]
-    search = known.get("search")
-    to_suggest = max(0, search["trials"] - len(trials)) if search else 0
     return State(
         root=root,
         name=known["name"],
@@ -338,7 +340,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         missing=missing,
         begun=begun,
         extra=extra,
-        to_suggest=to_suggest,
+        to_suggest=to_suggest(known),
         unevaluated=[t for t in lacking if t.trial in kept],
         weightless=[trial for trial in weightless if trial not in excused],
         excused=excused,

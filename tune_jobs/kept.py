@@ -3,6 +3,7 @@
 Files are checked when they are read, so that a changed one is named and costs no traceback.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +31,8 @@ class Description(_Part):
     trials: list[TrialConfig]
     extra: list[TrialConfig]
     search: _Search | None = None
+    seeds: int = 1
+    ended: dict[str, int] = {}
     scheduler: dict[str, Any] | None = None
     evaluations: dict[str, dict[str, Any]] = {}
     resources: Resources = Resources()
@@ -48,6 +51,19 @@ class Progress(_Part):
 
     running: dict[str, _Running]
     seconds_left: float | None
+
+
+def to_suggest(known: Mapping[str, Any]) -> int:
+    """How many trials a search is still to suggest; with several seeds, at most."""
+    search, trials = known.get("search"), known["trials"]
+    if not search:
+        return 0
+    seeds = known.get("seeds", 1)
+    if seeds == 1:
+        return max(0, search["trials"] - len(trials))
+    cells = max(search["trials"], sum(trial.seed == 0 for trial in trials))
+    dropped = sum(seeds - count for count in known.get("ended", {}).values())
+    return max(0, cells * seeds - dropped - len(trials))
 
 
 def wrong(error: ValidationError) -> str:

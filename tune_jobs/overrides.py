@@ -40,12 +40,16 @@ def gathered(
         SweepError: an argument is given in both forms.
     """
     content, places = _gather(where, dict(content), dict(places), ())
-    for section in ("zip", "exclude"):
+    for section in ("zip", "exclude", "when"):
         groups = content.get(section)
         for number, group in enumerate(groups if isinstance(groups, list) else []):
             if isinstance(group, dict):
+                way: Way = (section, number)
+                group, places = _gather(where, dict(group), places, way)
+                if isinstance(asked := group.get("if"), dict):
+                    group["if"], places = _gather(where, dict(asked), places, (*way, "if"))
                 groups = list(content[section])
-                groups[number], places = _gather(where, dict(group), places, (section, number))
+                groups[number] = group
                 content[section] = groups
     return content, places
 
@@ -115,7 +119,7 @@ def apply(
 def _without(
     content: dict[str, Any], places: Places, names: set[str]
 ) -> tuple[dict[str, Any], Places]:
-    """Remove a field from the content, also from zip groups, where it advances with others."""
+    """Remove a field from the content, also from groups: of zip, and of when beside its if."""
 
     def left(group: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in group.items() if key not in names}
@@ -125,7 +129,7 @@ def _without(
 
 
 def _without_argument(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
-    """A zip group without an argument of the architecture."""
+    """A group without an argument of the architecture."""
     model = group.get("model")
     if not isinstance(model, dict) or name not in model:
         return dict(group)
@@ -137,13 +141,16 @@ def _without_argument(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
 def _regrouped(
     content: dict[str, Any], places: Places, left: Callable[[Mapping[str, Any]], dict[str, Any]]
 ) -> tuple[dict[str, Any], Places]:
-    """Replace each zip group by what is left of it; one of which nothing is left goes."""
-    groups = content.get("zip")
-    if not isinstance(groups, list):
-        return content, places
-    found = [left(group) if isinstance(group, dict) else group for group in groups]
-    if found == groups:
-        return content, places
-    kept = [group for group, old in zip(found, groups, strict=True) if group or not old]
-    places = {way: place for way, place in places.items() if way[:1] != ("zip",)}
-    return content | {"zip": kept}, places
+    """Replace each group by what is left of it; one of which no axis is left goes."""
+    for section in ("zip", "when"):
+        groups = content.get(section)
+        if not isinstance(groups, list):
+            continue
+        found = [left(group) if isinstance(group, dict) else group for group in groups]
+        if found == groups:
+            continue
+        pairs = zip(found, groups, strict=True)
+        kept = [group for group, old in pairs if group == old or {*group} - {"if"}]
+        places = {way: place for way, place in places.items() if way[:1] != (section,)}
+        content = content | {section: kept}
+    return content, places

@@ -1,6 +1,7 @@
 """The ``search:`` and ``scheduler:`` sections of a sweep file, checked by pydantic."""
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -52,6 +53,40 @@ class Spans(_Strict):
 
     gamma: Span | None = None
     learning_rate: Span | None = None
+
+    def spans(self) -> dict[str, Span]:
+        """Those that are given, by field."""
+        return {name: getattr(self, name) for name in RANGED if getattr(self, name) is not None}
+
+
+RANGED = tuple(Spans.model_fields)
+
+
+class Spread(Spans):
+    """All ranges of a sweep file: those of all cells, and those of each group of ``when``."""
+
+    when: list[Spans] = []
+
+
+def spread(content: Mapping[str, Any]) -> tuple[Spread, dict[str, Any]]:
+    """The ranges in the content of a file, and the content with their two ends as values.
+
+    Raises:
+        pydantic.ValidationError: a range is not one.
+    """
+    groups = content.get("when")
+    groups = groups if isinstance(groups, list) else []
+    given = [g if isinstance(g, Mapping) else {} for g in (content, *groups)]
+    first, *others = [{n: g[n] for n in RANGED if isinstance(g.get(n), dict)} for g in given]
+    found = Spread.model_validate({**first, "when": others})
+    ends = [
+        {name: [span.low, span.high] for name, span in one.spans().items()}
+        for one in (found, *found.when)
+    ]
+    changed = {**content, **ends[0]}
+    if groups:
+        changed["when"] = [g | e if e else g for g, e in zip(groups, ends[1:], strict=True)]
+    return found, changed
 
 
 def _objectives(given: Any) -> Any:
@@ -105,6 +140,32 @@ Choices = dict[str, dict[str, Any]]  # maps the label of a choice to the fields 
 Space = dict[str, Span | Choices]
 
 
-def size(space: Space) -> float:
-    """How many cells a space has; infinity if an axis is continuous."""
-    return math.prod(math.inf if isinstance(axis, Span) else len(axis) for axis in space.values())
+@dataclass(frozen=True)
+class Branch:
+    """Axes that only some cells of a search have.
+
+    Attributes:
+        condition: the cells that have them: fields, with the values that each may have.
+        space: the axes that the search picks from, by the names of Optuna's parameters. A name
+            begins with the field of its axis.
+        fixed: fields with one value.
+    """
+
+    condition: dict[str, list[Any]]
+    space: Space
+    fixed: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a search does besides picking from its axes.
+
+    Attributes:
+        branches: axes of some cells, in the order in which they are added.
+        exclude: groups of fields with values; a cell that agrees with one of them is not trained.
+        seeds: how many seeds a cell is trained with, from 0 on; the objectives are means over them.
+    """
+
+    branches: tuple[Branch, ...] = ()
+    exclude: tuple[dict[str, list[Any]], ...] = ()
+    seeds: int = 1

@@ -161,7 +161,8 @@ def run(request: folder.Request, console: Console) -> folder.State:
         _prepare(request, console)
         study = _study(request, console)
         code.put(root, request.code)
-        folder.claim(root, sweep, study.cells if study else None, request.notes)
+        suggested, ended = (study.cells, study.ended) if study else (None, None)
+        folder.claim(root, sweep, suggested, request.notes, ended)
         for note in request.notes:
             _say(console, note)
         state = folder.inspect(root)
@@ -234,7 +235,8 @@ def _study(request: folder.Request, console: Console) -> Study | None:
     sweep, root = request.sweep, request.root
     if sweep.search is None:
         return None
-    begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, folder.suggested(root))
+    known = folder.suggested(root)
+    begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, known, rules=sweep.rules)
     try:
         return begin()
     except storage.Damaged as error:

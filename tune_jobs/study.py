@@ -3,26 +3,49 @@
 The study is stored in ``study.log`` in the sweep's folder, in the format of Optuna's journal files,
 so ``optuna-dashboard runs/NAME/study.log`` can show it. A suggested cell is treated like any other
 cell: a search that was killed first trains its unfinished cells, then suggests new ones.
+
+With several seeds, a trial of Optuna is a cell, and each seed of it is one of ours. Optuna is told
+the means once all seeds have ended. :mod:`tune_jobs.racing` says which cells get no more seeds.
 """
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from models.config import TrialConfig
-from scoring import checked, storage
+from scoring import storage
 from scoring.places import STUDY
 from tune_jobs.errors import SweepError
-from tune_jobs.search import Better, Search, Space, Span
+from tune_jobs.journal import Journal
+from tune_jobs.picking import Picking, told
+from tune_jobs.racing import clearly_worse
+from tune_jobs.search import Better, Rules, Search, Space, Span
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
 
 AGAIN = 20  # after so many repeated suggestions in a row take any new cell; before, ask again
 TOWARDS: dict[Better, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
+
+
+@dataclass
+class _Cell:
+    """A suggested cell with the seeds that it was given, from 0 on."""
+
+    number: int  # of Optuna's trial
+    config: TrialConfig  # with the first seed
+    trials: list[str] = field(default_factory=list)  # ids of the trials so far, seed by seed
+    values: dict[str, list[float]] = field(default_factory=dict)  # objectives of those that ended
+    failed: set[str] = field(default_factory=set)  # trials that crashed, and may be tried again
+    closed: bool = False  # nothing more is trained
+
+    @property
+    def known(self) -> bool:
+        """Whether every trial so far has ended with its objectives."""
+        return len(self.values) == len(self.trials)
 
 
 class Study:
@@ -36,8 +59,9 @@ class Study:
         search: the objectives, the sampler, the seed and the number of cells.
         space: the axes of the search.
         fixed: the fields that are the same in every cell.
-        known: the cells that the search has suggested so far.
-        again: begin a new study with those cells, because the file of the study was lost.
+        known: the trials that the search has suggested so far.
+        again: begin a new study with those, because the file of the study was lost.
+        rules: conditional axes, exclusions and seeds.
 
     Raises:
         SweepError: the folder holds a study with a different space, objective or fixed field.
@@ -52,136 +76,222 @@ class Study:
         fixed: Mapping[str, Any],
         known: Sequence[TrialConfig] = (),
         again: bool = False,
+        rules: Rules | None = None,
     ):
         import optuna
         from optuna.storages import JournalStorage
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._search, self._space, self._fixed = search, space, dict(fixed)
-        self._distributions = _distributions(space)
-        about = {"objectives": search.objectives, "space": _told(space), "fixed": self._fixed}
-        self._numbers: dict[str, int] = {}  # number of Optuna's trial, by our trial ID
-        self._cells: list[TrialConfig] = []
+        self._search, self._rules = search, rules or Rules()
+        self._picking = Picking(space, fixed, self._rules)
+        about = {"objectives": search.objectives, **told(space, fixed, self._rules)}
+        self._of: dict[str, _Cell] = {}  # by the id of each trial that a cell has or may get
+        self._suggested: list[_Cell] = []
+        self._order: list[TrialConfig] = []
         if known and not again and storage.read_file(root, STUDY) is None:
             raise storage.Damaged(root, STUDY, "it is missing")
         with storage.reading(root, STUDY):  # Optuna believes what the file says
+            self._journal: Any = Journal(root)
             self._study = optuna.create_study(
-                storage=JournalStorage(_journal(root)),
+                storage=JournalStorage(self._journal),
                 study_name="geosweep",
                 directions=[TOWARDS[better] for better in search.objectives.values()],
                 load_if_exists=True,
             )
             stored = self._study.user_attrs.get("about", about)
-            differs = [(what, stored[what]) for what in about if stored[what] != about[what]]
-        for what, other in differs:
+            names = [name for name in {**about, **stored} if stored.get(name) != about.get(name)]
+        for what in names:
+            there, asked = (
+                f"{what} {one[what]}" if what in one else f"no {what}" for one in (stored, about)
+            )
             raise SweepError(
-                f"{root}/{STUDY}: is of a search with {what} {other}, not {about[what]}; "
+                f"{root}/{STUDY}: is of a search with {there}, not {asked}; "
                 "choose another folder with --out"
             )
         if "about" not in self._study.user_attrs:
             self._study.set_user_attr("about", about)
         if again:
-            self._begin_with(known)
+            with self._journal.at_once():
+                self._begin_with(known)
         with storage.reading(root, STUDY):
             for suggested in self._study.get_trials(deepcopy=False):
-                self._add(self._config(suggested.params), suggested.number)
-        lacking = [cell.trial for cell in known if cell.trial not in self._numbers]
+                given, ended = suggested.params, suggested.state.is_finished()
+                try:
+                    made = self._picking.cell(lambda name, _, given=given: given[name])
+                except KeyError:
+                    if ended:
+                        raise
+                    continue  # a driver of an earlier version was killed while Optuna suggested it
+                if made and (cell := self._add(made, suggested.number)):
+                    cell.closed = ended
+        for trial in known:  # in the order in which they were suggested
+            if trial.trial in self._of:
+                self._begin(self._of[trial.trial], trial)
+        for cell in self._suggested:  # whoever suggested it was killed before it was known
+            self._begin(cell, cell.config)
+        lacking = [trial for trial in known if trial.trial not in self._of]
         if lacking and not again:
             raise storage.Damaged(root, STUDY, f"it lacks {len(lacking)} cells that were suggested")
 
     def _begin_with(self, known: Sequence[TrialConfig]) -> None:
         """Suggest cells to a new study, as far as its space has them."""
-        for cell in known:
-            fields = cell.model_dump()
-            params: dict[str, Any] = {}
-            for name, axis in self._space.items():
-                if isinstance(axis, Span):
-                    params[name] = fields[name]
-                    continue
-                for choice, values in axis.items():
-                    if values.items() <= fields.items():
-                        params[name] = choice
-            if params.keys() == self._space.keys() and self._config(params) == cell:
+        cells = {cell.trial: cell for cell in map(self._first, known)}
+        for cell in cells.values():
+            if params := self._picking.parameters(cell):
                 self._study.enqueue_trial(params)
-                self._study.ask(self._distributions)
+                self._ask()
 
     @property
     def cells(self) -> list[TrialConfig]:
-        """Every cell suggested so far, in order."""
-        return list(self._cells)
+        """Every trial suggested so far, in order; of a cell with seeds, those that have begun."""
+        return list(self._order)
+
+    @property
+    def ended(self) -> dict[str, int]:
+        """Cells that get no more seeds, by their first trials, and how many they were given."""
+        closed = (cell for cell in self._suggested if cell.closed and self._seeds_left(cell))
+        return {cell.config.trial: len(cell.trials) for cell in closed}
 
     @property
     def left(self) -> int:
-        """How many cells are still to be suggested."""
-        return max(0, self._search.trials - len(self._cells))
+        """How many trials are still to be suggested; with several seeds, at most.
 
-    def suggest(self) -> TrialConfig:
-        """Suggest a new cell. Call only while :attr:`left` is above 0."""
+        Cells with a trial that failed count as ended until it is trained again.
+        """
+        open_cells = (cell for cell in self._suggested if not cell.closed and not cell.failed)
+        return self._new * self._rules.seeds + sum(map(self._seeds_left, open_cells))
+
+    @property
+    def _new(self) -> int:
+        return max(0, self._search.trials - len(self._suggested))
+
+    def _seeds_left(self, cell: _Cell) -> int:
+        return self._rules.seeds - len(cell.trials)
+
+    def suggest(self) -> TrialConfig | None:
+        """Suggest a new trial. Call only while :attr:`left` is above 0.
+
+        The next seed of a cell comes before new cells. None if what is left depends on trials
+        whose results are not known yet, or if no more is left after all.
+        """
+        with self._journal.at_once():  # a later study has all of it, or suggests the same again
+            return self._suggest()
+
+    def _suggest(self) -> TrialConfig | None:
+        for cell in self._suggested:
+            if not cell.closed and not cell.failed and self._seeds_left(cell) and cell.known:
+                self._look(cell)
+                if not cell.closed:
+                    seed = len(cell.trials)
+                    return self._begin(cell, cell.config.model_copy(update={"seed": seed}))
+        return self._suggest_cell() if self._new else None
+
+    def _suggest_cell(self) -> TrialConfig:
         from optuna.trial import TrialState
 
         for attempt in range(AGAIN + 1):
-            number = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = _sampler(self._search, number)
             if attempt == AGAIN:
                 self._study.enqueue_trial(self._unseen())
-            asked = self._study.ask(self._distributions)
-            config = self._config(asked.params)
-            if self._add(config, asked.number):
-                return config
-            self._study.tell(asked.number, state=TrialState.FAIL)  # the cell exists already
+            asked, config = self._ask()
+            if config and (cell := self._add(config, asked.number)):
+                return self._begin(cell, config)
+            self._study.tell(asked.number, state=TrialState.FAIL)  # known, or excluded
         raise AssertionError("a cell that was enqueued is new")
 
+    def _ask(self) -> tuple["Trial", TrialConfig | None]:
+        """Ask Optuna for a trial: the cell that it stands for, or None if that is excluded."""
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _sampler(self._search, number)
+        asked = self._study.ask()
+
+        def pick(name: str, axis: Any) -> Any:
+            if isinstance(axis, Span):
+                return asked.suggest_float(name, axis.low, axis.high, log=axis.log)
+            return asked.suggest_categorical(name, list(axis))
+
+        return asked, self._picking.cell(pick)
+
     def _unseen(self) -> dict[str, Any]:
-        """Parameters of a cell not suggested yet. The space must have no continuous axis."""
-        for choice in itertools.product(*self._space.values()):
-            params = dict(zip(self._space, choice, strict=True))
-            if self._config(params).trial not in self._numbers:
-                return params
-        raise AssertionError("there are cells left")
+        """Parameters of a cell that is allowed and not suggested yet.
 
-    def tell(self, trial: str, row: Mapping[str, Any]) -> None:
-        """Tell the study the result of a cell.
-
-        A row that is done or has no status gives the values, if every objective is finite. A done
-        row without them, and a diverged or stopped row, marks the cell as failed in the study.
-        Any other row, or a second result of the same cell, changes nothing.
+        Where it has continuous axes, only the other parameters: Optuna picks those.
         """
+        found = [p for p, made in self._picking.choices() if not made or made.trial not in self._of]
+        if not found:
+            raise AssertionError("there are cells left")
+        if not self._picking.continuous:
+            return found[0]
+        number = len(self._study.get_trials(deepcopy=False))
+        return found[int(np.random.default_rng([self._search.seed, number]).integers(len(found)))]
+
+    def _look(self, cell: _Cell) -> None:
+        """Close a cell that is clearly worse than the best, and tell Optuna an estimate."""
+        others = [c for c in self._suggested if len(c.values) == self._rules.seeds]
+        if not others:
+            return
+        signs = [1 if way == "max" else -1 for way in self._search.objectives.values()]
+        finished = np.array([[c.values[t] for t in c.trials] for c in others]) * signs
+        own = np.array([cell.values[t] for t in cell.trials]) * signs
+        if verdict := clearly_worse(own, finished):
+            better = others[verdict.better].config.trial
+            self._study.set_user_attr(f"stopped {cell.config.trial}", f"worse than {better}")
+            self._close(cell, list(verdict.estimate * signs))
+
+    def _close(self, cell: _Cell, values: Sequence[float] | None) -> None:
+        """Tell Optuna the objectives of a cell, or that it has none. No more of it is trained."""
         from optuna.trial import TrialState
 
-        number = self._numbers.get(trial)
-        if number is None or self._study.get_trials(deepcopy=False)[number].state.is_finished():
+        cell.closed = True
+        if values is None:
+            self._study.tell(cell.number, state=TrialState.FAIL)
+        else:
+            self._study.tell(cell.number, [float(value) for value in values])
+
+    def tell(self, trial: str, row: Mapping[str, Any]) -> None:
+        """Tell the study the result of a trial.
+
+        A row that is done or has no status gives the values, if every objective is finite. A done
+        row without them, and a diverged or stopped row, marks its cell as failed in the study.
+        One that failed may be trained again; until then its cell gets no more seeds. Any other
+        row, or a second result of the same trial, changes nothing.
+        """
+        cell = self._of.get(trial)
+        if cell is None or trial not in cell.trials or trial in cell.values:
             return
         status = row.get("status", "done")
         known = (row.get(name) for name in self._search.objectives)
         values = [value for value in known if value is not None and math.isfinite(value)]
-        if status == "done" and len(values) == len(self._search.objectives):
-            self._study.tell(number, values)
-        elif row.get("status") in ("done", "diverged", "stopped"):  # ended without a value
-            self._study.tell(number, state=TrialState.FAIL)
+        if status == "failed":
+            cell.failed.add(trial)
+        elif status == "done" and len(values) == len(self._search.objectives):
+            cell.failed.discard(trial)
+            cell.values[trial] = values
+            if not cell.closed and cell.known and not self._seeds_left(cell):
+                self._close(cell, np.mean([cell.values[t] for t in cell.trials], axis=0).tolist())
+        elif row.get("status") in ("done", "diverged", "stopped") and not cell.closed:
+            self._close(cell, None)  # ended without a value
 
-    def _add(self, config: TrialConfig, number: int) -> bool:
-        if config.trial in self._numbers:
-            return False
-        self._numbers[config.trial] = number
-        self._cells.append(config)
-        return True
+    def _add(self, config: TrialConfig, number: int) -> _Cell | None:
+        """Note a cell, which has no trial yet; None if it is known already."""
+        if config.trial in self._of:
+            return None
+        cell = _Cell(number, config)
+        self._suggested.append(cell)
+        self._of[config.trial] = cell
+        for seed in range(1, self._rules.seeds):
+            self._of[config.model_copy(update={"seed": seed}).trial] = cell
+        return cell
 
-    def _config(self, params: Mapping[str, Any]) -> TrialConfig:
-        cell = dict(self._fixed)
-        for name, axis in self._space.items():
-            cell |= {name: params[name]} if isinstance(axis, Span) else axis[params[name]]
-        return TrialConfig.model_validate(cell)
+    def _begin(self, cell: _Cell, trial: TrialConfig) -> TrialConfig:
+        """Note that a trial of a cell is to be trained, unless that is known."""
+        if trial.trial not in cell.trials:
+            cell.trials.append(trial.trial)
+            self._order.append(trial)
+        return trial
 
-
-def _distributions(space: Space) -> dict[str, "BaseDistribution"]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    return {
-        name: FloatDistribution(axis.low, axis.high, log=axis.log)
-        if isinstance(axis, Span)
-        else CategoricalDistribution(list(axis))
-        for name, axis in space.items()
-    }
+    def _first(self, trial: TrialConfig) -> TrialConfig:
+        """The trial of the same cell with the first seed."""
+        return trial.model_copy(update={"seed": 0}) if self._rules.seeds > 1 else trial
 
 
 def _sampler(search: Search, number: int) -> Any:
@@ -189,30 +299,3 @@ def _sampler(search: Search, number: int) -> Any:
 
     seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
     return TPESampler(seed=seed) if search.sampler == "tpe" else RandomSampler(seed)
-
-
-def _told(space: Space) -> dict[str, Any]:
-    return {
-        name: axis.model_dump() if isinstance(axis, Span) else list(axis)
-        for name, axis in space.items()
-    }
-
-
-def _journal(root: str) -> Any:
-    """Optuna's journal in a sweep's folder, local or not. Only the driver writes to it."""
-    from optuna.storages.journal import BaseJournalBackend
-
-    class Journal(BaseJournalBackend):
-        def __init__(self) -> None:
-            self._content = storage.read_file(root, STUDY) or b""
-
-        def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-            return [checked.load(line) for line in self._content.splitlines()[log_number_from:]]
-
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            if self._content and not self._content.endswith(b"\n"):
-                self._content += b"\n"
-            self._content += b"".join(checked.dump(log) + b"\n" for log in logs)
-            storage.write_file(root, STUDY, self._content)
-
-    return Journal()

@@ -2,11 +2,12 @@
 
 The fields of a trial stand at the top level. One value fixes a field, and a list makes it an axis.
 Axes are combined with each other (Cartesian product); those of a ``zip`` group advance together.
-With ``search``, Optuna picks from these axes, and from ranges, instead.
+Those of a ``when`` group are there in some cells only. With ``search``, Optuna picks from these
+axes, and from ranges, instead.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -28,18 +29,18 @@ from models.files import given_path, is_there, stream_number
 from models.messages import did_you_mean, plain, several, short
 from models.together import NOT_TOGETHER, OWN
 from tune_jobs import code, overrides, yaml_file
-from tune_jobs.axes import Axes, listed
-from tune_jobs.cells import MOST_CELLS, cells, space
+from tune_jobs.axes import ALIASES, Axes, When, listed
+from tune_jobs.cells import DEFAULTS, MOST_CELLS, cells, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
 from tune_jobs.evaluations import Evaluations, Listed
 from tune_jobs.explain import Places, at, explain
-from tune_jobs.search import OF_VALIDATION, Asha, Search, Space, Span, Spans, size
+from tune_jobs.picking import Picking
+from tune_jobs.search import OF_VALIDATION, Asha, Rules, Search, Space, Span, Spans, spread
 from tune_jobs.weights import Keep
 
 AUTO = "auto"  # a precision: see tune_jobs.precision
 
-ALIASES = {"K": "stages", "m": "points"}
 ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
 
 HELD_OUT = 0.1  # of the train split, where a search has neither objectives nor a validation split
@@ -105,6 +106,7 @@ class SweepFile(Axes):
     )
     zip: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
     exclude: list[Axes] = Field(default_factory=list)  # type: ignore[valid-type]
+    when: list[When] = Field(default_factory=list)  # type: ignore[valid-type]
     resources: Resources = Resources()
     precision: Annotated[
         list[Literal["float32", "bfloat16", "auto"]],
@@ -117,7 +119,7 @@ class SweepFile(Axes):
     keep: Keep = "final"
 
 
-SECTIONS: dict[str, Any] = {"": SweepFile, "zip": Axes, "exclude": Axes}
+SECTIONS: dict[str, Any] = {"": SweepFile, "zip": Axes, "exclude": Axes, "when": When, "if": Axes}
 SECTIONS |= {"resources": Resources, "search": Search, "scheduler": Asha}
 SECTIONS |= dict.fromkeys(Spans.model_fields, Span)
 SECTIONS |= {"evaluations": Evaluations, **EVALUATIONS}
@@ -136,6 +138,7 @@ class Sweep:
     scheduler: Asha | None = None
     space: Space = field(default_factory=dict)  # the axes and ranges of a search
     fixed: dict[str, Any] = field(default_factory=dict)  # the fields that a search does not vary
+    rules: Rules = field(default_factory=Rules)  # of a search: conditional axes, seeds and more
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
     code: Mapping[str, Code] = field(default_factory=dict)  # callables, by the text in the file
@@ -169,10 +172,8 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
     text, content, places = _content(given, where)
     content, places = overrides.gathered(where, content, places)
     content, places = overrides.apply(content, places, settings, ONE_FIELD)
-    ranges = {n: content[n] for n in Spans.model_fields if isinstance(content.get(n), dict)}
     try:
-        spans = {n: s for n, s in Spans.model_validate(ranges) if s is not None}
-        content |= {name: [span.low, span.high] for name, span in spans.items()}
+        ranges, content = spread(content)
         file = SweepFile.model_validate(content)
     except ValidationError as error:
         raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
@@ -183,14 +184,17 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
     implied = _hold_out(where, file, places)
     precision = _taken_out(where, file, places)
     name = file.name or _stem(given, where)
-    axes, fixed = space(where, file, places, spans)
+    axes, fixed, rules = space(where, file, places, ranges)
+    ranged = {name for one in (ranges, *ranges.when) for name in one.spans()}
+    trials = _trials(where, file, places, ranged)
     search = file.search
-    if search and size(axes) < search.trials:
-        search = search.model_copy(update={"trials": int(size(axes))})
+    there = Picking(axes, fixed, rules).size() if search and ranged else len(trials)
+    if search and there < search.trials:
+        search = search.model_copy(update={"trials": int(there)})
     return Sweep(
         name=name,
         description=file.description.strip(),
-        trials=_trials(where, file, places),
+        trials=trials,
         resources=file.resources,
         source=called,
         text=text,
@@ -200,6 +204,7 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
         code=files,
         space=axes,
         fixed=fixed,
+        rules=rules,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
         precision=precision,
@@ -233,6 +238,8 @@ def _hold_out(where: str, file: Any, places: Places) -> bool:
         SweepError: a metric needs a validation split that some cell does not have.
     """
     given = file.given() | {n: v for group in file.zip for n, v in group.given().items()}
+    for name, values in (item for group in file.when for item in group.given().items()):
+        given[name] = [*given.get(name, [DEFAULTS[name]] if name in DEFAULTS else []), *values]
     search, scheduler = file.search, file.scheduler
     implied = search is not None and "objectives" not in search.model_fields_set
     added = implied and "validation" not in given
@@ -271,7 +278,8 @@ def _taken_out(where: str, file: Any, places: Places) -> str:
     """
     if AUTO not in file.given().get("precision", []):
         return ""
-    if len(file.precision) > 1 or any("precision" in group.given() for group in file.exclude):
+    others = [*file.exclude, *file.when, *(getattr(group, "if") for group in file.when)]
+    if len(file.precision) > 1 or any("precision" in group.given() for group in others):
         raise SweepError(
             f"{at(where, places, 'precision')}: precision: auto stands alone, as a sweep with it "
             "has one precision; give auto, or float32 and bfloat16"
@@ -370,10 +378,10 @@ def _stem(given: Path | Mapping[str, Any], where: str) -> str:
         ) from None
 
 
-def _trials(where: str, file: Any, places: Places) -> list[TrialConfig]:
+def _trials(where: str, file: Any, places: Places, ranged: Collection[str]) -> list[TrialConfig]:
     """The cells of a sweep without duplicates."""
     trials: dict[str, TrialConfig] = {}
-    for cell in cells(where, file, places):
+    for cell in cells(where, file, places, ranged):
         try:
             config = TrialConfig.model_validate(cell)
         except ValidationError as error:

@@ -132,7 +132,7 @@ def missing_sentence(left: pd.DataFrame | None, results: Results, search: Search
     if left is None:
         return ""
     there = len(results.trials)
-    more = 0 if search is None else max(search.trials - there - len(left), 0)
+    more = 0 if search is None else max(search.planned - there - len(left), 0)
     if not len(left) + more:
         return ""
     counts = left.groupby("network").size()

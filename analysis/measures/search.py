@@ -1,7 +1,7 @@
 """What a search found: the best trial for one objective, the Pareto front for several.
 
 Like the search itself, this uses only trials that are done and have a finite number for every
-objective.
+objective. Of a search with several seeds it compares cells that have all of them, by their means.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import CELL, done, varying, without_collapsed
+from analysis.measures.cells import CELL, configuration, done, varying, without_collapsed
 from analysis.measures.layout import heading, readable
 from analysis.results import Results, ResultsError
 from scoring import places, schemas, storage
@@ -29,6 +29,13 @@ class Search(NamedTuple):
     trials: int  # the requested number
     objectives: dict[str, str]  # column of the trials table -> max to maximize it, min to minimize
     stopped_by: str = ""  # the metric by which trials were stopped early, if they were
+    seeds: int = 1  # of each cell; objectives are means over them
+    ended: tuple[int, ...] = ()  # how many seeds the cells have that get no more, but not all
+
+    @property
+    def planned(self) -> int:
+        """How many trials there will be in the end; with several seeds, at most."""
+        return self.trials * self.seeds - sum(self.seeds - count for count in self.ended)
 
 
 def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | None:
@@ -53,6 +60,8 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
         objectives = dict(asked["objectives"])
         metric = (sweep.get("scheduler") or {}).get("metric", "")
         search = Search(asked["method"], asked["sampler"], int(asked["trials"]), objectives, metric)
+        ended = tuple(map(int, (sweep.get("ended") or {}).values()))
+        search = search._replace(seeds=int(sweep.get("seeds") or 1), ended=ended)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         message = f"{root}/{places.SWEEP}: its search cannot be read: {error!r}"
         raise ResultsError(message) from error
@@ -98,10 +107,32 @@ def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
 
 
 def candidates(results: Results, search: Search) -> pd.DataFrame:
-    """Done trials with finite objectives, :func:`ranked`. Collapsed ones have no OTS and no gap."""
+    """Done trials with finite objectives, :func:`ranked`. Collapsed ones have no OTS and no gap.
+
+    With several seeds, one row for each cell that has them all.
+    """
     trials = without_collapsed(done(results)).replace([np.inf, -np.inf], np.nan)
     known = trials.dropna(subset=list(search.objectives))
-    return ranked(known, search.objectives)
+    return ranked(averaged(known, search.seeds), search.objectives)
+
+
+def averaged(trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
+    """One row for each cell that has all its seeds: that of its first seed, with means in it.
+
+    Args:
+        trials: rows of trials.
+        seeds: how many a cell has; with 1 nothing changes.
+    """
+    if seeds == 1 or not len(trials):
+        return trials
+    fields = dict.fromkeys([*CELL, *configuration(trials)])
+    cell = [name for name in fields if name != "seed"]
+    trials = trials.sort_values("seed", kind="stable")
+    groups = trials.groupby(cell, dropna=False, sort=False)
+    numbers = [name for name in trials.select_dtypes("float") if name not in cell]
+    others = trials.drop(columns=numbers)
+    means = others.join(groups[numbers].transform("mean"))[[*trials]]
+    return means[groups.trial.transform("size") == seeds].drop_duplicates(cell)
 
 
 def search_table(results: Results, search: Search) -> pd.DataFrame:
@@ -110,12 +141,14 @@ def search_table(results: Results, search: Search) -> pd.DataFrame:
     Returns:
         Frame with the trial, the columns of the configuration that vary in the sweep, m, and
         the objectives, each followed by its baselines if it has any. If the search chose by the
-        validation split, the test accuracy, which it did not use, comes last.
+        validation split, the test accuracy, which it did not use, comes last. With several seeds,
+        numbers are means over them, and the trial is that with the first one.
     """
     found = candidates(results, search)
     if len(search.objectives) > 1:
         found = found[found.front]
-    columns = ["trial", *_fields(results), "points"]
+    own = [name for name in _fields(results) if name != "seed" or search.seeds == 1]
+    columns = ["trial", *own, "points"]
     for name in search.objectives:
         columns += [n for n in (name, f"{name}_initial", f"{name}_random") if n in found]
     if by_validation(search) and "test_accuracy" not in columns:
@@ -144,23 +177,31 @@ def search_sentence(results: Results, search: Search) -> str:
     count = len(done(results))
     sampler = SAMPLERS.get(search.sampler, search.sampler)
     aims = [f"{BETTER[way]} {heading(name)}" for name, way in search.objectives.items()]
-    said = (
-        f"Search by {search.method.capitalize()}'s {sampler} sampler for {' and '.join(aims)}: "
-        f"{search.trials} trials asked for, {count} done"
-    )
-    if lost := count - len(found):
-        names = " or ".join(heading(name) for name in search.objectives)
-        said += f", {lost} of them left out because they have no finite {names}"
+    said = f"Search by {search.method.capitalize()}'s {sampler} sampler for {' and '.join(aims)}: "
+    if search.seeds > 1:
+        said += (
+            f"{search.trials} cells with {search.seeds} seeds each asked for, {count} trials done, "
+            f"{len(found)} cells with all seeds, compared by their means"
+        )
+        if fewer := len(search.ended):
+            said += f", {fewer} {'cell' if fewer == 1 else 'cells'} ended after fewer seeds"
+    else:
+        said += f"{search.trials} trials asked for, {count} done"
+        if lost := count - len(found):
+            names = " or ".join(heading(name) for name in search.objectives)
+            said += f", {lost} of them left out because they have no finite {names}"
     if not len(found):
         return said + "."
     if len(search.objectives) > 1:
+        what = "trial" if search.seeds == 1 else "cell"
         return (
-            f"{said}. On the Pareto front: {found.front.sum()} of {len(found)} trials. No trial is "
-            "at least as good as one of them in every objective and better in one."
+            f"{said}. On the Pareto front: {found.front.sum()} of {len(found)} {what}s. No {what} "
+            "is at least as good as one of them in every objective and better in one."
         )
     table = search_table(results, search)
     best = readable(table.head(1)).iloc[0]
     parts = [f"{name} = {text}" for name, text in best.items() if text and name != "trial"]
     equal = f" and {found.front.sum() - 1} equal to it" if found.front.sum() > 1 else ""
     unused = " The test split had no part in this choice." if by_validation(search) else ""
-    return f"{said}. Best: trial {best.trial}{equal} ({', '.join(parts)}).{unused}"
+    which = "trial" if search.seeds == 1 else "the cell of trial"
+    return f"{said}. Best: {which} {best.trial}{equal} ({', '.join(parts)}).{unused}"

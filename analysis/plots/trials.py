@@ -99,8 +99,9 @@ def search_history(results: Results, search: Search) -> Figure:
         search: from :func:`analysis.measures.search.read_search`, with one objective.
 
     Returns:
-        Figure with a point per trial that is done and has the objective, by network and K, a
-        step line for the best so far, and the baselines of the objective.
+        Figure with a point per trial that is done and has the objective, or per cell if it has
+        several seeds, by network and K, a step line for the best so far, and the baselines
+        of the objective.
     """
     found = candidates(results, search).sort_values("trained_at", kind="stable")
     if not len(found):
@@ -112,7 +113,8 @@ def search_history(results: Results, search: Search) -> Figure:
     trial_points(axes, "number", score, found)
     axes.plot(found.number, best, drawstyle="steps-post", label="best so far", **FRONT)
     objective_axis(axes, "y", score, better, found)
-    axes.set_xlabel("trial, in the order they were trained")
+    what = "trial" if search.seeds == 1 else f"cell, a mean over {search.seeds} seeds"
+    axes.set_xlabel(f"{what}, in the order they were trained")
     scales.whole_axis(axes, 1, len(found))
     point_legend(figure)
     return figure

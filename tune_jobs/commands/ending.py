@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import zip_longest
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, Group
@@ -20,7 +21,7 @@ from scoring.storage import Damaged, list_files, read_file
 from tune_jobs import service
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request, State, short_path, shown
-from tune_jobs.labels import duration, labels, last_line, number
+from tune_jobs.labels import duration, labels, last_line, number, varying_fields
 from tune_jobs.mlflow_store import is_there, tracking_uri
 from tune_jobs.terminal import one_line, say
 
@@ -262,15 +263,32 @@ def _chosen(request: Request, state: State) -> list[tuple[str, str]]:
     aims = [f"{name.replace('_', ' ')} ({way})" for name, way in search.objectives.items()]
     told = f"optimised {' and '.join(aims)}"
     (name, way), *others = search.objectives.items()
-    known = {trial: state.rows[trial][name] for trial in state.ids("done")}
-    found = {trial: n for trial, n in known.items() if n is not None and math.isfinite(n)}
+    found, seeds = _cell_means(state, name, request.sweep.rules.seeds), request.sweep.rules.seeds
     if found and not others:
         sign = 1 if way == "max" else -1
         best = max(found, key=lambda trial: sign * found[trial])
-        told += f"; best: {labels(state.trials)[best]} with {number(found[best])}"
+        names = [one for one in varying_fields(state.trials) if seeds == 1 or one != "seed"]
+        told += f"; best: {labels(state.trials, names)[best]} with {number(found[best])}"
         if name != "test_accuracy":
-            told += f", test accuracy {number(state.rows[best]['test_accuracy'])}"
+            accuracy = _cell_means(state, "test_accuracy", seeds)[best]
+            told += f", test accuracy {number(accuracy)}"
+        told += f" (means over {seeds} seeds)" if seeds > 1 else ""
     return [("search", told)]
+
+
+def _cell_means(state: State, name: str, seeds: int) -> dict[str, float]:
+    """A score of each cell that has it with all its seeds, by the cell's first trial."""
+    done, found = set(state.ids("done")), {}
+    cells: dict[str, list[str]] = {}
+    for trial in state.trials:
+        cell = trial.model_copy(update={"seed": 0}) if seeds > 1 else trial
+        cells.setdefault(cell.trial, []).append(trial.trial)
+    for trials in cells.values():
+        values = [state.rows[trial][name] for trial in trials if trial in done]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        if len(known) == seeds:
+            found[trials[0]] = fmean(known)
+    return found
 
 
 def _places(root: str, page: str | None) -> list[tuple[str, str]]:

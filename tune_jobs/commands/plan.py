@@ -105,10 +105,13 @@ def _lines(request: folder.Request, cells: int, done: int) -> list[str]:
         done: how many of them are done.
     """
     sweep, root = request.sweep, request.root
-    axes = f", suggested over {', '.join(sweep.space)}" if sweep.search else ""
+    spaces = [sweep.space, *(branch.space for branch in sweep.rules.branches)]
+    names = ", ".join(dict.fromkeys(name for one in spaces for name in one))
+    axes = f", suggested over {names}" if sweep.search else ""
+    seeds = f", each with up to {sweep.rules.seeds} seeds" if sweep.rules.seeds > 1 else ""
     there = f"{done} of them done" if done else "none done"
     lines = [
-        f"{plain(sweep.name)}: {sweep.search.trials if sweep.search else cells} cells{axes}",
+        f"{plain(sweep.name)}: {sweep.search.trials if sweep.search else cells} cells{axes}{seeds}",
         f"folder   {folder.shown(root)} ({there} there)",
     ]
     varying = varying_fields(sweep.trials)
