@@ -28,6 +28,8 @@ from analysis.measures import (
     planned,
     points,
     pooled,
+    rate_answers,
+    rates,
     robustness,
     side_by_side,
     states,
@@ -65,6 +67,7 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "search_history": "search",
     "accuracy_against_score": "correlations",
     "intervention": "intervention",
+    "scores_against_rate": "rates",
     "speed_by_block": "curve",
     "accuracy_against_units": "robustness",
     "accuracy_without_blocks": "robustness",
@@ -82,6 +85,7 @@ CONTENTS = {
     "states": "States",
     "robustness": "Robustness",
     "intervention": "Intervention",
+    "rates": "Effective rate",
     "correlations": "Correlations",
     "summary": "Scores by cell",
     "reading": "How to read",
@@ -207,6 +211,9 @@ def gather(
     changed = intervention.effects(results, trials)
     if len(changed):
         tables["intervention"] = changed
+    rated = rates.effects(results)
+    if len(rated):
+        tables |= {"rates": rated, "rate_answers": rate_answers.answers(rated)}
     if search:
         tables["search"] = search_table(results, search)
     left = planned.missing(cells, results)
@@ -238,6 +245,8 @@ def sentences(found: Gathered) -> list[str]:
     ]
     if "intervention" in tables:
         said.append(intervention.sentence(tables["intervention"]))
+    if "rates" in tables:
+        said += rate_answers.sentences(tables["rates"])
     if found.other:
         said.append(two_sweeps.sentence(found.other.table, found.other.name))
     return [sentence for sentence in said if sentence]
@@ -255,6 +264,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         "curve": len(tables["curve"]) > 0,
         "states": "states" in tables,
         "intervention": "intervention" in tables,
+        "rates": "rates" in tables,
         "search": found.search is not None,
         "compare": found.other is not None and any_done,
     }
@@ -273,6 +283,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         any_done=any_done,
         robust=robust,
         changed=intervention.sentence(tables["intervention"]) if "intervention" in tables else "",
+        rated=rate_answers.sentences(tables["rates"]) if "rates" in tables else [],
         gamma=gamma_meaning(results.trials),
         curved=curve.sentences(results),
         of_states=states.sentences(tables["states"]) if "states" in tables else [],

@@ -3,15 +3,25 @@
 Command: ``python -m analysis.tables runs/demo`` prints the paper's tables, with the paper's numbers
 beside ours. ``--table summary`` prints one row per cell, ``--table robustness`` the results of
 evaluations, ``--table curve`` the curve of measures, ``--table intervention`` what penalties on
-tracks change, ``--table states`` scores without the scale of states, and how classes and dimensions
-develop along a network.
+tracks change, ``--table rates`` and ``--table rate_answers`` what gamma changes beyond the
+effective learning rate, ``--table states`` scores without the scale of states, and how classes and
+dimensions develop along a network.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.measures import curve, intervention, paper_layout, robustness, side_by_side, states
+from analysis.measures import (
+    curve,
+    intervention,
+    paper_layout,
+    rate_answers,
+    rates,
+    robustness,
+    side_by_side,
+    states,
+)
 from analysis.measures.layout import as_text
 from analysis.measures.markup import visible
 from analysis.measures.summary import summary
@@ -23,6 +33,8 @@ READ = {  # tables to read besides trials; all others read tracks
     "robustness": ("robustness",),
     "curve": (),
     "intervention": (),
+    "rates": ("epochs",),
+    "rate_answers": ("epochs",),
     "states": (),
 }
 
@@ -38,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--table",
         default="paper",
-        choices=["paper", "summary", "robustness", "curve", "intervention", "states", *"1234567"],
+        choices=["paper", *READ, *"1234567"],
         help="paper (default): all tables in the paper's layout, with its numbers beside ours; "
         "1 to 7: this table, or tables of its form; summary: one row per cell of the sweep, with "
         "baselines; robustness: one row per cell that was evaluated; curve: one row per cell with "
         "a curve of measures; intervention: one row per cell and weight of a penalty on tracks, "
-        "compared with the same cell without it; states: one row per cell, with scores that ignore "
-        "the scale of states",
+        "compared with the same cell without it; rates: what gamma, gamma at a fixed effective "
+        "rate, and a higher rate at gamma 0 change; rate_answers: what that says; states: one row "
+        "per cell, with scores that ignore the scale of states",
     )
     parser.add_argument(
         "--format",
@@ -56,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
     try:
-        columns = {**side_by_side.COLUMNS, "robustness": robustness.COLUMNS}
+        columns = {**side_by_side.COLUMNS, **rates.COLUMNS, "robustness": robustness.COLUMNS}
         wanted = ("trials", *READ.get(given.table, ("tracks",)))
         results = load(given.folder, given.tracking_uri, wanted, columns)
     except ResultsError as error:
@@ -93,6 +106,15 @@ def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, s
             lacks = "no cell has trials that are done both with a straightness_penalty or "
             return "", f"{lacks}transport_penalty and without; see geosweep run straightness"
         return as_text(intervention.shown(rows) if form in ("md", "latex") else rows, form), ""
+    if table in ("rates", "rate_answers"):
+        rows = rates.effects(results)
+        if not len(rows):
+            lacks = "no cell has trials that are done both with and without renormalise, or at "
+            return "", f"{lacks}several rates at gamma 0; see geosweep run effective-rate"
+        found, read = rows, rates.shown
+        if table == "rate_answers":
+            found, read = rate_answers.answers(rows), rate_answers.shown
+        return as_text(read(found) if form in ("md", "latex") else found, form), ""
     if table == "states":
         rows = states.states(results)
         if not len(rows):

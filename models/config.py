@@ -24,6 +24,7 @@ from pydantic import (
 from models.architectures import usual_depth
 from models.callables import is_code
 from models.fields import Real, Text, Whole, scalar
+from models.paper import PAPER, expanded
 from models.recipes import DECOUPLED, LEARNING_RATE, MOMENTUM
 from models.together import OWN, problem
 
@@ -197,10 +198,10 @@ class TrialConfig(BaseModel):
         default=200, ge=1, le=1_000_000, description="passes over the train split, 1 to 10^6"
     )
     batch_size: Whole = Field(default=128, ge=2, le=MOST, description="images a step, 2 to 10^7")
-    recipe: Literal[tuple(LEARNING_RATE)] = Field(  # type: ignore[valid-type]
+    recipe: Literal[(*LEARNING_RATE, PAPER)] = Field(  # type: ignore[valid-type]
         default="adam",
         description=f"optimizer: {', '.join(LEARNING_RATE)}; SGD has momentum 0.9, all else is "
-        "torch's default",
+        "torch's default; or paper, which stands for SGD and the fields nearest to the paper",
     )
     learning_rate: Real = Field(
         default=None,
@@ -258,6 +259,12 @@ class TrialConfig(BaseModel):
     def _complete(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
+        if given.get("recipe") == PAPER and given.get("architecture") is not None:
+            raise ValueError(
+                "recipe = paper belongs to the networks of Table 1, so give another recipe with an "
+                "architecture"
+            )
+        given = without_paper(given)
         flat = {name: v for name, v in given.items() if str(name).startswith(ARGUMENT)}
         filled = completed({name: v for name, v in given.items() if name not in flat})
         if flat and "model" not in filled:
@@ -325,6 +332,11 @@ class TrialConfig(BaseModel):
         fields = dump(self)
         arguments = fields.pop("model", None) or ()
         return fields | {f"{ARGUMENT}{name}": value for name, value in arguments}
+
+
+def without_paper(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a trial with ``recipe: paper`` replaced by the fields that it stands for."""
+    return expanded(given, given.get("dataset", "digits") in MNIST)
 
 
 def completed(given: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from models.architectures import usual_depth
-from models.config import TrialConfig, completed
+from models.config import TrialConfig, completed, without_paper
 from models.messages import plain, short
 from tune_jobs.axes import ALIASES
 from tune_jobs.errors import SweepError
@@ -222,8 +222,11 @@ DEFAULTS = {name: info.default for name, info in TrialConfig.model_fields.items(
 
 
 def whole(cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell with the defaults of the fields that it does not give."""
-    full = completed(DEFAULTS | cell)
+    """A cell with the defaults of the fields that it does not give.
+
+    ``recipe: paper`` is replaced by its fields; :func:`agrees` still knows it, as ``shorthand``.
+    """
+    full = completed(DEFAULTS | without_paper(cell)) | {"shorthand": cell.get("recipe")}
     if full.get("architecture") is None:
         full.setdefault("depth", usual_depth(full["layers"], full["stages"]))
     return full
@@ -231,7 +234,10 @@ def whole(cell: dict[str, Any]) -> dict[str, Any]:
 
 def agrees(full: dict[str, Any], group: Axes) -> bool:
     """Whether a cell from :func:`whole` has, in every field of a group, one of its values."""
-    return all(full.get(name) in values for name, values in group.items())
+    return all(
+        full.get(name) in values or (name == "recipe" and full["shorthand"] in values)
+        for name, values in group.items()
+    )
 
 
 def is_excluded(cell: dict[str, Any], excluded: Iterable[Axes]) -> bool:

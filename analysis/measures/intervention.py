@@ -114,13 +114,13 @@ def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> di
             measured = pd.concat([rows[np.isfinite(rows[name])] for rows in (x, y)])
             if settings_key(measured, name).nunique() > 1:
                 a, b = a * np.nan, b * np.nan
-        change = _change(a, b, paired)
+        change = change_of(a, b, paired)
         values = dict(zip(ENDS, (a[np.isfinite(a)].mean(), *change), strict=True))
         row |= {f"{name}{end}": value for end, value in values.items()}
     return row
 
 
-def _change(a: pd.Series, b: pd.Series, paired: bool) -> Tested:
+def change_of(a: pd.Series, b: pd.Series, paired: bool) -> Tested:
     """Mean of b minus mean of a, the half-width of its 95% interval, and p; NaN if unknown."""
     if paired:
         pairs = pd.DataFrame({"a": a, "b": b}).replace([np.inf, -np.inf], np.nan).dropna()

@@ -6,11 +6,17 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis import correlation
-from analysis.measures import intervention, paper_layout
+from analysis.measures import intervention, paper_layout, rate_answers, rates
 from analysis.measures.correlations import OUTCOMES
 from analysis.measures.layout import as_text, fold, heading, readable
 from analysis.measures.paper_layout import PaperTable
 from scoring.storage import write_file
+
+READ = {  # tables that are not read as they are
+    "intervention": intervention.shown,
+    "rates": rates.shown,
+    "rate_answers": rate_answers.shown,
+}
 
 
 class Shown(NamedTuple):
@@ -29,7 +35,7 @@ def shown(tables: dict[str, pd.DataFrame]) -> dict[str, Shown]:
     """
     found = {}
     for name, table in tables.items():
-        folded, same = fold(intervention.shown(table) if name == "intervention" else table)
+        folded, same = fold(_read(name, table))
         found[name] = Shown(name, readable(folded), same)
     ranks = tables["correlations"]
     of_accuracy = ranks.outcome == OUTCOMES[0]
@@ -55,10 +61,13 @@ def write_tables(
     """
     texts = {}
     for name, table in tables.items():
-        read = intervention.shown(table) if name == "intervention" else table
-        texts[name] = (as_text(table, "csv"), as_text(read, "latex"))
+        texts[name] = (as_text(table, "csv"), as_text(_read(name, table), "latex"))
     for table in papers:
         texts[table.name] = tuple(paper_layout.as_text(table, form) for form in ("csv", "latex"))
     for name, (csv, latex) in texts.items():
         write_file(folder, f"{name}.csv", csv.encode())
         write_file(folder, f"{name}.tex", latex.encode())
+
+
+def _read(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    return READ[name](table) if name in READ else table

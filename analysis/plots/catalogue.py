@@ -9,12 +9,14 @@ from analysis.plots.settings import own_settings  # before matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.measures import rates as rate_effects
 from analysis.measures.cells import done
 from analysis.measures.intervention import any_effects
 from analysis.measures.search import Search, candidates
 from analysis.plots import depth, files
 from analysis.plots.curve import any_curve, speed_by_block
 from analysis.plots.intervention import intervention
+from analysis.plots.rate_scores import scores_against_rate
 from analysis.plots.rates import has_rates, rate_against_epoch
 from analysis.plots.robustness import (
     accuracy_against_noise,
@@ -324,6 +326,21 @@ FIGURES = {
         "trials with straightness_penalty or transport_penalty, and the same cells without it",
         lambda results, _: any_effects(results),
         of_effects=True,
+    ),
+    "scores_against_rate": Spec(
+        scores_against_rate,
+        "Scores against the effective learning rate",
+        "",
+        "LSS and accuracies against the effective learning rate, by network and what changes it",
+        "LSS and accuracies after training against the effective learning rate of weights that "
+        "have no scale (geometric mean over epochs, at the trial's highest learning rate). If γ "
+        "acted through this rate alone, all lines would fall on one curve, and γ at a fixed rate "
+        "would change nothing. If γ acted by itself alone, the lines without γ would be flat. "
+        "Hollow: γ = 0. At the end of a line: its last γ, learning rate or initial scale. Bars: "
+        "the 95% interval of the change from the start, over pairs of seeds, not corrected for "
+        "multiple tests and cut off where it leaves the panel. Axes differ by panel.",
+        "γ with and without renormalise, or other learning rates or initial scales at γ = 0",
+        lambda results, _: rate_effects.any_effects(results) and has_rates(results),
     ),
     "accuracy_against_score": Spec(
         accuracy_against_score,
