@@ -219,7 +219,7 @@ def mlflow_runs(root: str) -> dict[str, list[str]]:
     path = here(root) / places.MLFLOW
     found: dict[str, list[str]] = {}
     if path.is_file():
-        query = "SELECT name, run_uuid FROM runs JOIN experiments USING (experiment_id)"
+        query = "SELECT e.name, run_uuid FROM runs JOIN experiments e USING (experiment_id)"
         with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path, timeout=10)) as base:
             for name, run in base.execute(query):
                 found.setdefault(name, []).append(run)
