@@ -16,50 +16,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import pandas as pd
+from markupsafe import Markup
 
-from analysis import correlation, figures
-from analysis.claims import claims, claims_sentence
+from analysis import figures
 from analysis.measures import (
-    comparisons,
     curve,
     findings,
     intervention,
-    planned,
-    points,
-    pooled,
+    live,
     rate_answers,
-    rates,
     robustness,
-    side_by_side,
     states,
-    two_sweeps,
 )
 from analysis.measures.cells import done, gamma_meaning
-from analysis.measures.correlations import correlations, left_out
+from analysis.measures.correlations import left_out
 from analysis.measures.factors import factor_sentences
+from analysis.measures.gathered import Gathered, gather, sentences
 from analysis.measures.layout import WITHOUT
-from analysis.measures.markup import visible
-from analysis.measures.paper_layout import PaperTable, paper_tables
-from analysis.measures.search import Search, by_validation, read_search, search_table
+from analysis.measures.markup import markdown_text, visible
+from analysis.measures.search import by_validation
 from analysis.measures.shown import shown, write_tables
-from analysis.measures.summary import summary
-from analysis.measures.trial_tables import provenance, trials_table, unfinished
-from analysis.results import Results, ResultsError, load
+from analysis.results import ResultsError, load
 from scoring import places
 from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_links, write_file
 
 PAGE = Path(__file__).with_name("report.html")
-COLUMNS = {  # the columns to read of the larger tables
-    "epochs": figures.COLUMNS["epochs"],
-    "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
-    "samples": list(
-        dict.fromkeys(
-            [*figures.COLUMNS["samples"], *points.COLUMNS, *comparisons.COLUMNS["samples"]]
-        )
-    ),
-    "robustness": robustness.COLUMNS,
-}
 INCH = 105  # pixels per inch of a figure
 ELSEWHERE = {  # figures that are not in the section "figures"
     "lss_against_epoch": "top",
@@ -75,11 +56,14 @@ ELSEWHERE = {  # figures that are not in the section "figures"
     "mixed_by_distance": "robustness",
     "states_by_block": "states",
 }
+IN_MLFLOW = ("lss_against_epoch", "scores_against_gamma")  # figures that its page shows
+FIRST = 6  # sentences there
 CONTENTS = {
     "search": "Search",
     "claims": "Claims",
     "compare": "Comparison",
     "tables": "Tables",
+    "explore": "Explore",
     "figures": "Figures",
     "curve": "Curve of measures",
     "states": "States",
@@ -105,27 +89,6 @@ class Picture(NamedTuple):
     place: str  # the section it is in
     source: str
     width: int  # pixels on a large screen, so that letters have the same size in all figures
-
-
-class OtherSweep(NamedTuple):
-    """A sweep to compare with."""
-
-    name: str
-    table: pd.DataFrame  # from two_sweeps.compare
-
-
-class Gathered(NamedTuple):
-    """Everything that a report shows, computed once."""
-
-    name: str  # of the sweep
-    results: Results
-    search: Search | None
-    planned: planned.Cells | None
-    evaluated: pd.DataFrame  # from robustness.of_trials
-    tables: dict[str, pd.DataFrame]
-    paper_tables: list[PaperTable]
-    other: OtherSweep | None
-    together: str = ""  # about several sweeps
 
 
 def build(
@@ -169,87 +132,22 @@ def build(
     if lost:
         said.append(lost)
         warnings.warn(lost, RuntimeWarning, stacklevel=2)
+    write_file(folder, "verdict.md", verdict(found, said, pictures).encode())
     write_file(folder, "index.html", render(found, said, pictures).encode())
     page = f"{folder}/index.html"
     return Path(page) if is_local(folder) else page
 
 
-def gather(
-    path: str | Path,
-    tracking_uri: str | None = None,
-    other: str | Path | None = None,
-    more: Sequence[str | Path] = (),
-) -> Gathered:
-    """Read a sweep and compute its tables; arguments as for :func:`build`."""
-    results = load(path, tracking_uri, columns=COLUMNS)
-    second = None
-    if other is not None:
-        there = load(other, tables=("trials",))
-        second = OtherSweep(_name(str(other)), two_sweeps.compare(results, there))
-    together = ""
-    if more:
-        folders = [str(one) for one in (path, *more)]
-        joint = pooled.pool(folders, [results, *(load(one, columns=COLUMNS) for one in more)])
-        results, together = joint.results, pooled.sentence(joint)
-    search = None if more else read_search(path, tracking_uri)
-    cells = planned.of_all([planned.planned(one, tracking_uri) for one in (path, *more)])
-    trials = robustness.of_trials(results)
-    tables = {
-        "claims": claims(results, trials),
-        "summary": summary(results),
-        "robustness": robustness.by_cell(results, trials),
-        "curve": curve.by_cell(results),
-        "correlations": correlations(results),
-        "points": points.points(results),
-        "trials": trials_table(results),
-        "failed": unfinished(results),
-        "provenance": provenance(results),
-    }
-    spread = states.states(results)
-    if len(spread):
-        tables["states"] = spread
-    changed = intervention.effects(results, trials)
-    if len(changed):
-        tables["intervention"] = changed
-    rated = rates.effects(results)
-    if len(rated):
-        tables |= {"rates": rated, "rate_answers": rate_answers.answers(rated)}
-    if search:
-        tables["search"] = search_table(results, search)
-    left = planned.missing(cells, results)
-    if left is not None:
-        tables["missing"] = left
-    if second:
-        tables["comparison"] = second.table
-    papers = list(paper_tables(results))
-    name = " + ".join(_name(str(one)) for one in (path, *more))
-    return Gathered(name, results, search, cells, trials, tables, papers, second, together)
-
-
-def sentences(found: Gathered) -> list[str]:
-    """The findings of a sweep as sentences, in the order of the page."""
-    tables, results = found.tables, found.results
-    first, *others = findings.sentences(results, found.search, tables["summary"])
-    said = [
-        first,
-        found.together,
-        planned.missing_sentence(tables.get("missing"), results, found.search),
-        planned.extra_sentence(found.planned, results),
-        findings.geodesic_sentence(tables["summary"]),
-        *curve.sentences(results),
-        claims_sentence(tables["claims"]),
-        *others,
-        correlation.correlation_sentence(tables["correlations"]),
-        robustness.lost_sentence(results, found.evaluated),
-        robustness.mixed_sentence(found.evaluated),
-    ]
-    if "intervention" in tables:
-        said.append(intervention.sentence(tables["intervention"]))
-    if "rates" in tables:
-        said += rate_answers.sentences(tables["rates"])
-    if found.other:
-        said.append(two_sweeps.sentence(found.other.table, found.other.name))
-    return [sentence for sentence in said if sentence]
+def verdict(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
+    """The answer in Markdown, with its first sentences and figures, as MLflow shows it."""
+    top = findings.headline(found.tables["summary"])
+    parts = [f"**{markdown_text(top.verdict)}**"]
+    if top.number:
+        parts.append(markdown_text(f"{top.number} {top.baseline}"))
+    parts.append("\n".join(f"- {markdown_text(sentence)}" for sentence in said[:FIRST]))
+    figures_ = [name for name in IN_MLFLOW if name in pictures]
+    parts += [f"![{markdown_text(pictures[name].alt)}]({name}.png)" for name in figures_]
+    return "\n\n".join(parts) + "\n"
 
 
 def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
@@ -258,7 +156,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     any_done = len(done(results)) > 0
     robust = any_done and len(tables["robustness"]) > 0
     sections = dict.fromkeys(CONTENTS, True)
-    sections |= dict.fromkeys(("claims", "tables", "figures", "correlations"), any_done)
+    sections |= dict.fromkeys(("claims", "tables", "explore", "figures", "correlations"), any_done)
     sections |= {
         "robustness": robust,
         "curve": len(tables["curve"]) > 0,
@@ -280,6 +178,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         figures=pictures,
         other=found.other,
         left_out=", ".join(f"{n} {reason}" for reason, n in left_out(results).items() if n),
+        charts=_charts(found),
         any_done=any_done,
         robust=robust,
         changed=intervention.sentence(tables["intervention"]) if "intervention" in tables else "",
@@ -293,6 +192,16 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         replicated=bool((tables["summary"].seeds > 1).any()),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _charts(found: Gathered) -> dict[str, Markup]:
+    """The interactive charts: their code and the sweep's data, to be put into the page as it is."""
+    planned_ = len(found.planned) if found.planned else None
+    data = live.as_script(live.of_results(found.results, found.name, planned_))
+    files = {"css": "charts.css", "code": "charts.js", "library": "echarts.min.js"}
+    pages = PAGE.with_name("pages")
+    code = {name: (pages / file).read_text(encoding="utf-8") for name, file in files.items()}
+    return {name: Markup(text) for name, text in (code | {"data": data}).items()}
 
 
 @cache
@@ -313,10 +222,6 @@ def _template() -> jinja2.Template:
 def _plain(value: Any) -> Any:
     """What the page prints for a value: a text without control characters, before it is escaped."""
     return visible(value, keep="\n") if type(value) is str else value  # not markup of a macro
-
-
-def _name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2] or "sweep"
 
 
 def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:

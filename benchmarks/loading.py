@@ -61,8 +61,8 @@ CALLS = {  # column in the results: imports, call
     "first load": (OURS, "load(folder)"),
     "load": (OURS, "load(folder)"),
     "what a report reads": (
-        f"from analysis import report; {OURS}",
-        "load(folder, columns=report.COLUMNS)",
+        f"from analysis.measures import gathered; {OURS}",
+        "load(folder, columns=gathered.COLUMNS)",
     ),
 }
 REPORT = ("from analysis import report", "report.build(folder, folder + '/report')")

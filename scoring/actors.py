@@ -3,7 +3,8 @@
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,9 @@ from scoring.storage import require
 MOST = 8  # A node has at most this many scorers.
 PATIENCE = 3.0  # Start another scorer when a trial has waited longer than this, in seconds.
 IDLE = 60.0  # Stop a scorer that was idle for longer, in seconds, so that its node can be released.
+BLOCKS = 8  # A pass has at least so many blocks of rows for each node, unless they are small,
+MOST_ROWS = 16_384  # of so many rows at most.
+AHEAD = 2  # A node has so many blocks at a time, so that it need not wait for the next one.
 RETRIES = 2  # Give up on a trial when it has lost more scorers (or their nodes) than this.
 
 
@@ -29,7 +33,103 @@ class Scorer:
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
         """Finish a trial with 1/share of the cores of this machine."""
         require(root)
-        finish(root, trial, released_at, max(1, cores() // share))
+        with across_nodes(share):
+            finish(root, trial, released_at, max(1, cores() // share))
+
+
+@ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)
+class Searcher:
+    """Looks at blocks of rows in passes of a large assignment. It keeps a copy of the points."""
+
+    def __init__(self) -> None:
+        self._share: Any = None
+
+    def search(
+        self, clouds: Any, share: int, function: Callable, arguments: tuple, rows: tuple[int, int]
+    ) -> list[Any]:
+        """Where each part of a block of rows ends, and what was found in it."""
+        if self._share is None:
+            from scoring.passes import by_threads, copied
+
+            self._context = by_threads(copied(clouds), max(1, cores() // share))
+            self._share = self._context.__enter__()
+        return list(self._share(function, rows, *arguments))
+
+
+@contextmanager
+def across_nodes(share: int = 1) -> Iterator[None]:
+    """Solve large assignments on all nodes of the Ray cluster that this process belongs to.
+
+    While the context is open, an assignment whose products do not fit into 1 GiB spreads its passes
+    over all pairs; the rest of it runs here. Each node that scorers can start on gets the points
+    once, looks at blocks of rows on 1/share of its cores, and sends back candidates. A node or
+    process that dies costs the blocks it had. What is left when all have died is done here.
+    """
+    from scoring.passes import by_threads, spread_by  # loads numba
+
+    @contextmanager
+    def spread(clouds: Any, threads: int) -> Iterator[Any]:
+        nodes = list(capacity(ray.nodes()))
+        if len(nodes) < 2:
+            with by_threads(clouds, threads) as alone:
+                yield alone
+            return
+        points, searchers = ray.put(clouds), []
+        for node in nodes:
+            where = NodeAffinitySchedulingStrategy(node, soft=False)
+            searchers.append(Searcher.options(scheduling_strategy=where).remote())
+        try:
+            with by_threads(clouds, threads) as alone:
+                yield lambda function, count, *arguments: _searched(
+                    searchers, (points, share), alone, function, count, arguments
+                )
+        finally:
+            for searcher in searchers:
+                ray.kill(searcher)
+
+    with spread_by(spread):
+        yield
+
+
+def _searched(
+    searchers: list[Any],
+    with_points: tuple[ray.ObjectRef, int],
+    alone: Any,
+    function: Callable,
+    count: int,
+    arguments: tuple,
+) -> Iterator[Any]:
+    """What a function finds in blocks of rows, in order. Searchers that died are removed."""
+    from scoring.passes import blocks
+
+    given = ray.put(arguments)
+    queue = deque(enumerate(blocks(count, BLOCKS * max(1, len(searchers)), MOST_ROWS)))
+    busy: dict[ray.ObjectRef, tuple[Any, int, tuple[int, int]]] = {}
+    found: dict[int, list[Any]] = {}
+    following = 0
+    while queue or busy:
+        at_work = Counter(id(searcher) for searcher, *_ in busy.values())
+        for searcher in searchers * AHEAD:
+            if queue and at_work[id(searcher)] < AHEAD:
+                at_work[id(searcher)] += 1
+                number, block = queue.popleft()
+                done = searcher.search.remote(*with_points, function, given, block)
+                busy[done] = searcher, number, block
+        if not busy:  # all have died
+            number, block = queue.popleft()
+            found[number] = list(alone(function, block, *arguments))
+        for reference in ray.wait(list(busy), timeout=PATIENCE)[0] if busy else ():
+            searcher, number, block = busy.pop(reference)
+            try:
+                found[number] = ray.get(reference, timeout=60)
+            except RayTaskError:
+                raise
+            except RayError:
+                queue.appendleft((number, block))
+                searchers[:] = [one for one in searchers if one is not searcher]
+        while following in found:
+            yield from found.pop(following)
+            following += 1
 
 
 @dataclass(eq=False)

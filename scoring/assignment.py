@@ -40,6 +40,7 @@ Rows = Callable[[int, int, int], np.ndarray]
 CANDIDATES = 30  # Start with this many edges of each row and of each column.
 ADDED = 8  # A pass adds at most this many edges to a row.
 STEPS = (20.0, 4.0, 1.0, 0.25)  # of the auction, in units of the typical cost of second best
+WARM = (1.0, 0.25)  # the same, where potentials of a problem like this are given
 EASY = 0.8  # Skip the auction when this share of rows already has a column.
 PLAIN = 0.95  # Above this share of columns with their own row best, consider no other candidates.
 FEW = 0.01  # Skip the pass after a round of the auction when at most this share of rows wants more.
@@ -58,6 +59,7 @@ class Matching(NamedTuple):
     slack: np.ndarray  # (m,) float64 >= 0: cost - u - v on the matching; its sum bounds the error
     edges: "Edges"  # all candidates
     rounds: int  # passes over all pairs
+    exact: bool = True  # not stopped before the optimum was proved
 
 
 class Edges(NamedTuple):
@@ -68,8 +70,16 @@ class Edges(NamedTuple):
     cost: np.ndarray  # (edges,) in the precision of the blocks
 
 
+Start = tuple[np.ndarray, np.ndarray]
+"""Potentials (n,) of the first n rows and columns, each up to a constant."""
+
+
 def match(
-    rows: Rows, sizes: Sequence[int], u: np.ndarray, threads: int | None = None
+    rows: Rows,
+    sizes: Sequence[int],
+    u: np.ndarray,
+    threads: int | None = None,
+    start: Start | None = None,
 ) -> list[Matching]:
     """Solve the assignments of the first m rows and columns, for each m in increasing order.
 
@@ -82,9 +92,11 @@ def match(
         sizes: increasing, each at least 1.
         u: potentials (m,) of the rows, chosen so that the own row of a column is likely its best.
         threads: how many to use; all cores if None. Each takes blocks in turn.
+        start: potentials to start the largest problem with, if they prove a better bound on its
+            cost than those of the problem before it. One more pass finds out.
     """
     _compile_once()
-    return _solved(rows, sizes, u, threads or cores())
+    return _solved(rows, sizes, u, threads or cores(), start)
 
 
 @cache
@@ -127,7 +139,9 @@ def _kept() -> Path:
     return Path(str(kernels.matched.stats.cache_path))
 
 
-def _solved(rows: Rows, sizes: Sequence[int], u: np.ndarray, threads: int) -> list[Matching]:
+def _solved(
+    rows: Rows, sizes: Sequence[int], u: np.ndarray, threads: int, start: Start | None = None
+) -> list[Matching]:
     solved: list[Matching] = []
     with blas_threads(1), ThreadPoolExecutor(threads) as pool:
         share, best, own = 1.0, u, u
@@ -143,8 +157,16 @@ def _solved(rows: Rows, sizes: Sequence[int], u: np.ndarray, threads: int) -> li
         v = np.zeros(sizes[0])
         for m in sizes:
             if solved:
-                v = _extended(rows, solved[-1], m, pool, threads)
-            solved.append(_match(rows, v, pool, threads))
+                v = _extended(rows, solved[-1].u, m, pool, threads)
+                v[: len(solved[-1].v)] = solved[-1].v
+            is_near = False
+            if start is not None and m == sizes[-1]:
+                given, others = start
+                if len(others) < m:
+                    others = _extended(rows, given, m, pool, threads)
+                is_near = _bound(rows, others, pool) > _bound(rows, v, pool)
+                v = others if is_near else v
+            solved.append(_match(rows, v, pool, threads, WARM if is_near else STEPS))
     return solved
 
 
@@ -155,14 +177,16 @@ def _diagonal(u: np.ndarray, v: np.ndarray, cost: np.ndarray) -> Matching:
     return Matching(np.arange(m), u, v, np.maximum(cost - u - v, 0), edges, 1)
 
 
-def _match(rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int) -> Matching:
+def _match(
+    rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int, steps: Sequence[float]
+) -> Matching:
     edges, v, step = _candidates(rows, v, pool, threads)
     m, rounds = len(v), 1
     columns, owners = np.full(m, -1), np.full(m, -1)  # of rows, of columns
     kernels.take_tight(*edges, v, columns, owners)
     if (columns >= 0).mean() < EASY and step > 0:
         wanting = m
-        for size in STEPS:
+        for size in steps:
             kernels.auction(*edges, v, size * step, BIDS * m)
             if wanting > FEW * m:
                 bar = kernels.least(*edges, v) - _rounding(edges, v)
@@ -247,21 +271,24 @@ def _check_diagonal(
 
 
 def _extended(
-    rows: Rows, solved: Matching, m: int, pool: ThreadPoolExecutor, threads: int
+    rows: Rows, u: np.ndarray, m: int, pool: ThreadPoolExecutor, threads: int
 ) -> np.ndarray:
-    """Potentials of the first m columns, from a solution for fewer: the largest feasible ones."""
-    before = len(solved.v)
-    parts = list(_parts(m, before))
+    """Potentials of the first m columns, from those of fewer rows: the largest feasible ones."""
+    parts = list(_parts(m, len(u)))
 
     def work(thread: int) -> np.ndarray:
         low = np.full(m, np.inf)
         for start, stop in parts[thread::threads]:
-            kernels.scan_minimum(rows(start, stop, m), solved.u[start:stop], low)
+            kernels.scan_minimum(rows(start, stop, m), u[start:stop], low)
         return low
 
-    v = np.min(list(pool.map(work, range(threads))), axis=0)
-    v[:before] = solved.v
-    return v
+    return np.min(list(pool.map(work, range(threads))), axis=0)
+
+
+def _bound(rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor) -> float:
+    """The lower bound on the cost of any matching that these potentials of columns prove."""
+    *_, low = _price(rows, np.full(len(v), -np.inf), v, pool, 1)
+    return float(low.sum() + v.sum())
 
 
 def _candidates(

@@ -6,6 +6,8 @@ there is less to round. The functions take NumPy arrays or torch tensors, on any
 import neither torch nor Ray.
 """
 
+import math
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +17,9 @@ from scipy.sparse.csgraph import connected_components
 
 from scoring import arrays
 from scoring.arrays import double, on_cpu, precision, slices
-from scoring.assignment import ROUNDING, TIED, Matching, Rows, blas_threads, match
+from scoring.assignment import ROUNDING, TIED, Matching, blas_threads, match
 from scoring.cores import cores
+from scoring.large import Bounds, Task, ended, match_points
 from scoring.problems import Problem, assignment_problem, prefixes
 
 FLOOR = 1e-6  # Below this share of the spread, W2^2 is too small to measure suboptimality against.
@@ -40,16 +43,18 @@ class Transport:
     phi + psi is a lower bound on the cost of any matching.
     """
 
-    ots: float  # share of i with sigma(i) = i, in [1/m or 0, 1]; NaN if collapsed
+    ots: float  # share of i with sigma(i) = i, in [1/m or 0, 1]; NaN if collapsed or not optimal
     permutation: np.ndarray  # (m,) int64: sigma
     own_cost: np.ndarray  # (m,) float64: |x_i - y_i|^2
     matched_cost: np.ndarray  # (m,) float64: |x_i - y_sigma(i)|^2
     network_cost: float  # mean of own_cost
-    optimal_cost: float  # W2^2: mean of matched_cost
+    optimal_cost: float  # W2^2: mean of matched_cost; an upper bound if stopped at a tolerance
+    lower_bound: float  # of W2^2: the mean of phi + psi, at least 0; optimal_cost within rounding
     gap: float  # optimal over network cost, in [0, 1]: 1 where the map is optimal; NaN if collapsed
     movement: float  # network cost without a common shift, over the spreads of x and y; 0 if still
     suboptimality: float  # certified: optimal_cost exceeds the optimum by at most this share
-    ties: int  # points with another partner in some matching of the same cost, within rounding
+    ties: float  # points with another partner in some matching of the same cost, within rounding;
+    # NaN if stopped at a tolerance
     phi: np.ndarray  # (m,) float64: potentials of the inputs
     psi: np.ndarray  # (m,) float64: potentials of the outputs
     prefixes: tuple[Prefix, ...]  # the first 100, 300, ... points, and all m
@@ -61,13 +66,29 @@ class Transport:
     random_cost: float  # of a random matching, on average; NaN in problems of earlier versions
 
 
-def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Transport:
+def optimal_transport_score(
+    x: Any,
+    y: Any,
+    threads: int | None = None,
+    *,
+    tolerance: float = 0.0,
+    potentials: tuple[Any, Any] | None = None,
+    checkpoint: str | None = None,
+) -> Transport:
     """Optimal-transport score (OTS) of the map x_i -> y_i, eq. (47).
 
     Args:
         x: inputs of a stage, array or tensor of shape (m, d); further dimensions are flattened.
         y: its outputs, of the same shape.
         threads: how many to solve with; all cores if None.
+        tolerance: where the products of all pairs do not fit into 1 GiB, stop when the cost is
+            proved to exceed the optimum by at most this share, from 0. ``optimal_cost`` and ``gap``
+            are upper bounds then, and ``ots`` and ``ties`` NaN.
+        potentials: ``(phi, psi)`` to start with, of these points in another epoch, or of the first
+            of them, at most m. They change how long it takes, and at most the choice between ties.
+        checkpoint: a local file. A large problem is kept in it after each pass over all pairs, and
+            a solve that was killed goes on from there, with the same result. It is deleted at the
+            end.
 
     Returns:
         The :class:`Transport`: ``ots`` = 1 when no other matching costs less, around 1/m for a
@@ -79,30 +100,60 @@ def optimal_transport_score(x: Any, y: Any, threads: int | None = None) -> Trans
         that save nothing are undone, but another optimal matching may still have a larger OTS.
 
     Raises:
-        ValueError: the shapes differ, there are fewer than two points, or a value is not finite.
+        ValueError: the shapes differ, there are fewer than two points, a value is not finite, the
+            tolerance is negative, or the checkpoint is of other points or damaged.
 
     >>> x = np.array([[0.0], [1.0], [5.0]])
     >>> optimal_transport_score(x, 2 * x).ots, optimal_transport_score(x, -x).ots
     (1.0, 0.3333333333333333)
     """
-    return solve(assignment_problem(x, y), threads)
+    options = {"tolerance": tolerance, "potentials": potentials, "checkpoint": checkpoint}
+    return solve(assignment_problem(x, y), threads, **options)
 
 
-def solve(problem: Problem, threads: int | None = None) -> Transport:
+def solve(problem: Problem, threads: int | None = None, **options: Any) -> Transport:
     """The optimal matching of eq. (46), its proof, and OTS, for all points and for prefixes.
 
-    :mod:`scoring.assignment` describes the method. If the problem holds points, their products
-    are computed once and kept if they take at most 1 GiB, otherwise each time they are needed.
+    Options are those of :func:`optimal_transport_score`, as :func:`solving` takes them.
     """
+    return ended(solving(problem, threads, **options))
+
+
+def solving(
+    problem: Problem,
+    threads: int | None = None,
+    *,
+    tolerance: float = 0.0,
+    potentials: tuple[Any, Any] | None = None,
+    checkpoint: str | None = None,
+) -> Generator[Bounds, None, Transport]:
+    """The same, yielding bounds on the optimal cost while it goes on.
+
+    :mod:`scoring.assignment` describes the method. If the problem holds points, their products
+    are computed once and kept if they take at most 1 GiB. :mod:`scoring.large` solves larger ones
+    from the points, exactly for their products in float64, and alone yields bounds.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance: {tolerance}; should be at least 0")
     own, columns, closeness = problem[:3]
     shift, collapsed, unit = float(problem.shift), bool(problem.collapsed[-1]), float(problem.unit)
-    m = len(own)
+    m, scale = len(own), float(problem.scale)
     problem = _with_products(problem, threads)
-    rows = _rows(problem)
     sizes = prefixes(m)
     diagonal = _products(problem, np.arange(m))
     constants = own - columns + 2 * unit * diagonal  # the part of |x_i - y_j|^2 of row i alone
-    matchings = match(rows, sizes, -closeness / (2 * unit), threads)
+    start = -closeness / (2 * unit)
+    known = _known(potentials, (constants, columns), scale, unit)
+    if problem.inner is None:
+        x, y = (np.ascontiguousarray(on_cpu(p)) for p in (problem.x, problem.y))
+        extra, floor = own / (2 * unit) + diagonal, FLOOR * float(columns.sum()) / (2 * unit)
+        task = Task(extra, floor, tolerance, known, checkpoint)
+        matchings = yield from _in_units(
+            match_points(x, y, sizes, start, task, threads), 2 * unit / scale / scale
+        )
+    else:
+        inner = problem.inner
+        matchings = match(lambda here, stop, n: inner[here:stop], sizes, start, threads, known)
     scores = []
     for n, matching, lost in zip(sizes, matchings, problem.collapsed, strict=True):
         sigma, saved = _own_where_equal(problem, matching.permutation, diagonal[:n])
@@ -119,7 +170,8 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
             )
         )
     last = matchings[-1]
-    scale = float(problem.scale)
+    phi, psi = 2 * unit * last.u + constants, 2 * unit * last.v + columns
+    lower = min(max(float((phi + psi).mean()), 0.0), optimal_cost)
 
     def in_units(costs: Any) -> Any:
         """Squared distances of the points as they were given; inf where that overflows."""
@@ -127,19 +179,23 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
             return np.float64(1) * costs / scale / scale
 
     return Transport(
-        ots=scores[-1].ots,
+        ots=scores[-1].ots if last.exact else float("nan"),
         permutation=sigma,
         own_cost=in_units(own),
         matched_cost=in_units(np.maximum(own + columns[sigma] - columns - saved, 0.0)),
         network_cost=float(in_units(network_cost)),
         optimal_cost=float(in_units(optimal_cost)),
+        lower_bound=float(in_units(lower)),
         gap=scores[-1].gap,
         movement=_movement(network_cost - shift, float(closeness.mean()), collapsed),
         suboptimality=scores[-1].suboptimality,
-        ties=_ties(last),
-        phi=in_units(2 * unit * last.u + constants),
-        psi=in_units(2 * unit * last.v + columns),
-        prefixes=tuple(scores),
+        ties=_ties(last) if last.exact else float("nan"),
+        phi=in_units(phi),
+        psi=in_units(psi),
+        prefixes=(
+            *scores[:-1],
+            scores[-1] if last.exact else scores[-1]._replace(ots=float("nan")),
+        ),
         m=m,
         collapsed=collapsed,
         rounds=last.rounds,
@@ -147,6 +203,52 @@ def solve(problem: Problem, threads: int | None = None) -> Transport:
         shift=float(in_units(shift)),
         random_cost=float(in_units(float(problem.random_cost))),
     )
+
+
+def _known(
+    potentials: tuple[Any, Any] | None,
+    parts: tuple[np.ndarray, np.ndarray],
+    scale: float,
+    unit: float,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Given potentials, as those of products of the centred and scaled points.
+
+    Products are at most 1, so optimal potentials lie within 2 of each other. Others are brought
+    there: rounding of huge ones would spoil the proof.
+    """
+    if potentials is None:
+        return None
+    found = []
+    for given, part in zip(potentials, parts, strict=True):
+        values = np.asarray(given, np.float64)
+        if values.ndim != 1 or not 0 < len(values) <= len(part) or np.isnan(values).any():
+            raise ValueError(
+                f"potentials of shape {values.shape}; should be phi and psi of the first points, at"
+                f" most {len(part)}, and not NaN"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = (values * scale * scale - part[: len(values)]) / (2 * unit)
+            products = np.nan_to_num(products, posinf=1e300, neginf=-1e300)
+            found.append(np.clip(products - np.median(products), -2, 2))
+    if len(found[0]) != len(found[1]):
+        raise ValueError(f"potentials of {len(found[0])} and {len(found[1])} points")
+    return found[0], found[1]
+
+
+def _in_units(steps: Generator[Bounds, None, Any], unit: float) -> Generator[Bounds, None, Any]:
+    """The same, with the best bounds so far, as mean squared distances."""
+    m, upper, lower = 0, math.inf, 0.0
+    while True:
+        try:
+            bounds = next(steps)
+        except StopIteration as end:
+            return end.value
+        if bounds.m != m:
+            m, upper, lower = bounds.m, math.inf, 0.0
+        upper, lower = min(upper, unit * bounds.upper), max(lower, unit * bounds.lower)
+        share = max(upper - lower, 0.0) / upper if upper > 0 else 0.0
+        share = min(share, bounds.suboptimality) if bounds.rounds else math.inf
+        yield bounds._replace(upper=upper, lower=lower, suboptimality=share)
 
 
 def class_scores(transport: Transport, labels: Any) -> np.ndarray:
@@ -164,7 +266,7 @@ def class_scores(transport: Transport, labels: Any) -> np.ndarray:
     kept = (transport.permutation == np.arange(transport.m)).astype(np.float64)
     with np.errstate(invalid="ignore"):
         shares = np.bincount(classes, kept) / np.bincount(classes)
-    return np.full_like(shares, np.nan) if transport.collapsed else shares
+    return np.full_like(shares, np.nan) if np.isnan(transport.ots) else shares
 
 
 def _movement(cost: float, spreads: float, collapsed: bool) -> float:
@@ -184,13 +286,6 @@ def _with_products(problem: Problem, threads: int | None) -> Problem:
         return problem
     with blas_threads(threads or cores()):
         return problem._replace(inner=on_cpu(x @ y.T if inner is None else inner))
-
-
-def _rows(problem: Problem) -> Rows:
-    inner, x, y = problem.inner, problem.x, problem.y
-    if inner is not None:
-        return lambda start, stop, m: inner[start:stop]
-    return lambda start, stop, m: on_cpu(x[start:stop] @ y[:m].T)
 
 
 def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:

@@ -1,19 +1,23 @@
 """Where scorers are placed, and what happens when one dies."""
 
 import os
+import signal
 import time
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
+from numpy.testing import assert_allclose, assert_array_equal
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayActorError, RayTaskError
 
-from scoring import actors
+from scoring import actors, large
 from scoring.actors import Pool, capacity
+from scoring.problems import assignment_problem
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 
 
 def node(name, gpus=0, alive=True, cpus=8):
@@ -124,6 +128,39 @@ def test_a_scorer_without_work_ends(cluster, tmp_path, monkeypatch):
     calls = (scorer.actor.finish.remote(str(tmp_path), "well", None, 1) for _ in range(1000))
     with pytest.raises(RayActorError):  # it may answer a few until it has ended
         any(ray.get(call, timeout=30) for call in calls)
+
+
+def test_the_passes_of_a_large_assignment_are_spread_over_nodes_and_survive_kills(
+    cluster, monkeypatch
+):
+    from scoring import transport
+
+    monkeypatch.setattr(transport, "HELD", 0)  # no problem is too small
+    nodes = {one["NodeID"]: 1 for one in ray.nodes() if one["Alive"]}
+    monkeypatch.setattr(actors, "capacity", lambda _: nodes)
+    monkeypatch.setattr(large, "integers", lambda: False)  # searchers need no torch
+    known, searched = [], actors._searched
+    monkeypatch.setattr(actors, "_searched", lambda *a: known.append(a[0]) or searched(*a))
+    problem = assignment_problem(*np.random.default_rng(0).normal(size=(2, 1200, 12)))
+    wanted = transport.solve(problem, threads=1)
+    with actors.across_nodes():
+        steps = transport.solving(problem, threads=1)
+        next(steps)
+        found = ray._private.state.actors().values()
+        alive = [a for a in found if (a["ActorClassName"], a["State"]) == ("Searcher", "ALIVE")]
+        assert {actor["Address"]["NodeID"] for actor in alive} == {*nodes}
+        os.kill(alive[0]["Pid"], signal.SIGKILL)  # it starts again
+        for _ in range(7):
+            next(steps)
+        for searcher in known[0][:]:
+            ray.kill(searcher)  # for good: the rest is done here
+        result = large.ended(steps)
+    assert not known[-1]
+    assert wanted.ties == 0
+    assert_array_equal(result.permutation, wanted.permutation)
+    assert_allclose(result.optimal_cost, wanted.optimal_cost, rtol=1e-12)
+    assert_allclose(result.psi, wanted.psi, rtol=1e-9, atol=1e-9)
+    assert result.suboptimality <= 1e-9
 
 
 def test_a_node_that_dies_takes_no_trial_with_it(cluster, tmp_path):

@@ -23,9 +23,8 @@ from rich.console import Console
 from models import datasets
 from scoring import places, storage
 from scoring.tables import read_table, write_table
-from tune_jobs import cli, folder, service, sweep
+from tune_jobs import cli, folder, room, sweep
 from tune_jobs.board import Board
-from tune_jobs.cluster.reach import answers
 from tune_jobs.commands.ending import results_table
 from tune_jobs.evaluations import EARLIER
 from tune_jobs.terminal import output
@@ -82,6 +81,8 @@ def test_a_bad_sweep_ends_with_one_message_and_status_2(geosweep, tmp_path, kind
         ["evaluate", "."],
         ["report", "."],
         ["ui", "."],
+        ["watch", "."],
+        ["watch"],
     ],
 )
 def test_bad_arguments_end_with_status_2(geosweep, arguments):
@@ -244,7 +245,8 @@ def test_the_version_is_told(geosweep):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["status", "out"], ["evaluate", "out"], ["report", "out"], ["ui", "out"]]
+    "arguments",
+    [["status", "out"], ["evaluate", "out"], ["report", "out"], ["ui", "out"], ["watch", "out"]],
 )
 def test_a_folder_that_is_not_there_is_told_from_one_without_a_sweep(geosweep, tmp_path, arguments):
     assert "out: no such folder; geosweep run SWEEP" in geosweep(*arguments)[2]
@@ -414,46 +416,14 @@ def test_more_cores_than_there_are_is_refused_before_anything_starts(geosweep, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_in_use_is_named(geosweep, tmp_path):
+@pytest.mark.parametrize("command", ["ui", "watch"])
+def test_a_port_in_use_is_named(geosweep, tmp_path, command):
     folder.claim(str(tmp_path / "out"), sweep.read("demo"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = geosweep("ui", "out", "--port", str(port))
+        code, _, err = geosweep(command, "out", "--port", str(port))
     assert code == 2
     assert f"127.0.0.1:{port}: Address already in use" in err
-
-
-def test_the_page_is_named_once_it_answers_and_ctrl_c_ends_its_server(tmp_path):
-    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
-    (tmp_path / "out/mlflow.db").touch()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for name in ("mlflow", "uvicorn", "fastapi"):  # no process may import these
-        (tmp_path / f"{name}.py").write_text("raise ImportError('of the user')")
-    command = [str(Path(sys.executable).with_name("geosweep")), "ui", "out"]
-    with subprocess.Popen(
-        [*command, "--port", str(port)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as ui:
-        try:
-            said = []
-            for line in ui.stdout or []:
-                said.append(line)
-                if line.startswith(f"http://127.0.0.1:{port}  ("):
-                    break
-            assert answers(port), "".join(said)
-            os.killpg(ui.pid, signal.SIGINT)
-            said.append(ui.communicate(timeout=60)[0])
-        finally:
-            ui.kill()
-    assert ui.returncode == 130
-    assert not answers(port)
-    assert "Traceback" not in "".join(said)
-    assert "Warning" not in "".join(said)
 
 
 @pytest.mark.ray
@@ -497,7 +467,7 @@ def test_a_dry_run_lists_the_cells_and_starts_nothing(geosweep, tmp_path):
 
 
 def test_too_many_points_for_the_memory_are_refused(geosweep, monkeypatch):
-    monkeypatch.setattr(service, "_memory_here", lambda: 1e6)
+    monkeypatch.setattr(room, "memory_here", lambda: 1e6)
     code, _, err = geosweep("run", "demo", "--set", "K=2")
     assert code == 2
     assert "points = 500: the states of K = 2" in err

@@ -19,6 +19,7 @@ from scoring.places import redact
 from scoring.tables import read_rows, read_table, write_table
 from tune_jobs import mlflow_store
 from tune_jobs.commands import folder as commands
+from tune_jobs.commands import serving
 from tune_jobs.mlflow_store import adopt, find_parent, is_there, open_client, tracking_uri
 from tune_jobs.tracking import METRICS, ROBUSTNESS, TRIAL_TAG, Tracker, is_behind
 
@@ -303,11 +304,11 @@ def test_passwords_are_left_out(text, shown):
 @pytest.mark.parametrize("uri", ["http://me:secret@host:5000", "postgresql://me:secret@host/x"])
 def test_the_server_gets_a_password_in_its_environment_alone(tmp_path, monkeypatch, capsys, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    started = mock.Mock(return_value=mock.Mock(**{"poll.return_value": None, "pid": 2**22 + 1}))
-    monkeypatch.setattr(subprocess, "Popen", started)
-    monkeypatch.setattr(commands, "answers", lambda *_: True)
+    process = mock.Mock(**{"poll.side_effect": [None, None, 0], "pid": 2**22 + 1})
+    monkeypatch.setattr(subprocess, "Popen", started := mock.Mock(return_value=process))
+    monkeypatch.setattr(serving, "answers", lambda *_: True)
     with mlflow_store.server(str(tmp_path)) as (environment, place):
-        commands._serve(uri, "127.0.0.1", 5000, environment, place)
+        commands._serve(str(tmp_path), None, "127.0.0.1", 5000, environment, place)
     (command,) = started.call_args.args
     assert "secret" not in " ".join(command)
     assert started.call_args.kwargs["env"]["MLFLOW_BACKEND_STORE_URI"] == uri

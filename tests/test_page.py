@@ -2,25 +2,14 @@
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, QUIET, needs_chromium
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-QUIET = [  # without connections to anywhere
-    "--no-first-run",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
-pytestmark = pytest.mark.slow
-NO_CHROMIUM = "needs chromium (Debian's package), which is not installed"
+pytestmark = pytest.mark.long
 
 LOOK = """
 <script>
@@ -56,7 +45,8 @@ window.onload = () => {
 def look(page: Path, folder: Path, width: int = 1280) -> tuple[dict, list[str]]:
     """Open a page in a browser of this width; what LOOK found, and lines of the console."""
     copy = folder / "look.html"
-    copy.write_text(page.read_text().replace("</body>", LOOK + "</body>"))
+    before, end, after = page.read_text().rpartition("</body>")  # a library has others in texts
+    copy.write_text(before + LOOK + end + after)
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", *QUIET]
     command += [f"--user-data-dir={folder}/profile", f"--window-size={width},900"]
     command += ["--enable-logging=stderr", "--virtual-time-budget=20000", f"file://{copy}"]
@@ -66,7 +56,7 @@ def look(page: Path, folder: Path, width: int = 1280) -> tuple[dict, list[str]]:
     return json.loads(unescape(told[1])), re.findall(r".*CONSOLE.*", done.stderr)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
+@needs_chromium
 def test_a_browser_shows_every_picture_and_finds_trials(report_page: Path, tmp_path: Path) -> None:
     seen, console = look(report_page, tmp_path)
     assert console == []
@@ -81,7 +71,7 @@ def test_a_browser_shows_every_picture_and_finds_trials(report_page: Path, tmp_p
     assert [float(text) for text in seen["down"] if text] == numbers[::-1]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
+@needs_chromium
 @pytest.mark.parametrize("width", [500, 1300])
 def test_the_page_never_scrolls_sideways(report_page: Path, tmp_path: Path, width: int) -> None:
     seen, _ = look(report_page, tmp_path, width)

@@ -34,6 +34,7 @@ def run(
     address: str | None = None,
     retry_failed: bool | None = None,
     max_failures: int | None = None,
+    budget: str | None = None,
     report: bool = True,
 ) -> str:
     """Train and score the trials of a sweep that are missing, and write its report.
@@ -54,6 +55,8 @@ def run(
             the process's own Ray is used.
         retry_failed: True trains only the trials that failed before, False all others.
         max_failures: stop once so many trials have failed; each is tried three times.
+        budget: what the sweep may take in all its runs together, like ``2h,10GB``; by default what
+            its field ``budget`` says. What does not fit is left for a larger budget.
         report: whether to write the report.
 
     Returns:
@@ -68,10 +71,9 @@ def run(
         KeyboardInterrupt: the sweep was interrupted. The same call continues it.
     """
     surroundings.prepare()
+    asked = (_source(sweep), settings, _path(out), _path(data), address)
     with _alone():
-        request = work.request_run(
-            _source(sweep), settings, _path(out), _path(data), address, retry_failed, max_failures
-        )
+        request = work.request_run(*asked, retry_failed, max_failures, budget=budget)
         if work.run(request, report) == work.INTERRUPTED:
             raise KeyboardInterrupt(STOPPED)
     return request.root
@@ -84,7 +86,9 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
 ) -> Plan:
-    """Check a sweep and list its trials, as ``geosweep run --dry-run``; start nothing.
+    """Check a sweep, list its trials and estimate its time; start nothing.
+
+    It is ``geosweep run --dry-run``. The estimate is in ``Plan.estimate``.
 
     Args:
         sweep: as for :func:`run`.

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -24,6 +24,7 @@ from tune_jobs.labels import duration, labels, number
 ORDER = ("running", "evaluating", "scoring", "failed", "diverged")
 ORDER += ("waiting", "to evaluate", "stopped", "done")
 QUIET = ("running", "evaluating", "waiting", "to evaluate")  # in a pipe these print no line
+LINES = 100  # of the log in ``progress.json``
 EVERY = 30.0  # seconds between two plain lines of progress in a pipe
 STYLE = {"running": "cyan", "evaluating": "cyan", "scoring": "magenta", "done": "green"}
 STYLE |= {"diverged": "yellow", "stopped": "yellow", "failed": "red"}
@@ -72,6 +73,7 @@ class Board:
         self._to_come = to_come
         self._evaluated: list[float] = []  # seconds per trial that was evaluated, not trained
         self._ends: list[float] = []  # seconds per trial after its last epoch, e.g. evaluations
+        self._log: deque[tuple[float, str]] = deque(maxlen=LINES)  # when, and what happened
         self._started = time.time()
         self._said = self._written = time.monotonic()
         self._draws = console.is_terminal or console.is_jupyter
@@ -114,36 +116,46 @@ class Board:
         elif cell.status == "evaluating":
             self._evaluated.append(time.monotonic() - cell.evaluating_since)
         cell.status = status
-        if not self._draws and status not in QUIET:
+        if status not in QUIET:
             record = cell.record
             scores = "  ".join(
                 f"{short} {record[name]:.3f}"
                 for short, name in (("test", "test_accuracy"), ("LSS", "lss"), ("OTS", "ots"))
                 if record.get(name) is not None
             )
-            self.say(
+            line = (
                 f"{self._count(*ENDED, 'failed')}/{self._planned()}  "
                 f"{status:8} {cell.label}  {scores} {note}".rstrip()
             )
+            self._note(line)
+            if not self._draws:
+                self._print(line)
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
+        self._note(text)
+        self._print(text)
+
+    def _note(self, text: str) -> None:
+        self._log.append((time.time(), text))
+
+    def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._said = time.monotonic()
 
-    def refresh(self) -> None:
-        """Redraw, and write ``progress.json`` at most once a second."""
+    def refresh(self, last: bool = False) -> None:
+        """Redraw, and write ``progress.json`` at most once a second, and for the last time."""
         now = time.monotonic()
-        if now - self._written >= 1:
+        if last or now - self._written >= 1:
             self._written = now
             storage.write_file(self.root, places.PROGRESS, json.dumps(self.snapshot()).encode())
         if self._draws:
             self._live.update(self._table(), refresh=True)
         elif now - self._said >= EVERY:
-            self.say(self._line())
+            self._print(self._line())
 
     def snapshot(self) -> dict[str, Any]:
-        """Counts, running trials and seconds left, as ``geosweep status`` reads them."""
+        """What goes on, as ``geosweep status`` and the page of ``geosweep watch`` read it."""
         running = {
             trial: {"label": cell.label, "epoch": cell.epoch, "epochs": cell.config.epochs}
             for trial, cell in self.cells.items()
@@ -155,6 +167,7 @@ class Board:
             "counts": dict(Counter(cell.status for cell in self.cells.values())),
             "running": running,
             "seconds_left": self.seconds_left(),
+            "log": list(self._log),
         }
 
     def seconds_left(self) -> float | None:

@@ -11,7 +11,7 @@ from models import messages
 from models.errors import DataError
 from scoring.storage import Damaged, StoreError
 from tune_jobs import provenance, surroundings, terminal
-from tune_jobs.commands import clean, cluster, folder, probe, run
+from tune_jobs.commands import clean, cluster, folder, probe, run, watch
 from tune_jobs.errors import SweepError
 
 HELP = """
@@ -24,6 +24,7 @@ in a folder, MLflow runs, and an HTML report.
 
 [b]geosweep run demo[/]            train 16 networks on digits: 2 minutes on 2 cores
 [b]geosweep status runs/demo[/]    what is done, running, failed and missing
+[b]geosweep watch runs/demo[/]     a page that follows it, with charts
 [b]geosweep ui runs/demo[/]        MLflow's pages
 [b]geosweep sweeps[/]              the other built-in sweeps
 
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for group in (run, folder, clean, probe, cluster):
+for group in (run, folder, watch, clean, probe, cluster):
     app.add_typer(group.app)
 
 

@@ -10,8 +10,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -302,46 +301,6 @@ class Tracker:
         for trial in list(self._open):
             self._end(trial, "KILLED")
         self._client.set_terminated(self._parent, status)
-
-
-def log_report(root: str, name: str, folder: str) -> str | None:
-    """Attach a sweep's report, pages and figures, to its parent run.
-
-    Args:
-        root: the sweep's folder.
-        name: the sweep's name; also the experiment's name.
-        folder: the report's folder.
-
-    Returns:
-        What went wrong, or None.
-    """
-    uri = tracking_uri(root)
-    if not is_there(uri):
-        return None  # nothing was ever logged
-    try:
-        client = open_client(root)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            return None
-        parent = find_parent(client, experiment.experiment_id, root)
-        if parent is not None:
-            with _local(folder) as path:
-                client.log_artifacts(parent.info.run_id, path, "report")
-    except Exception as error:  # a failure of MLflow must not fail the report
-        return redact((str(error).strip().splitlines() or [type(error).__name__])[0])
-    return None
-
-
-@contextmanager
-def _local(folder: str) -> Iterator[str]:
-    """The folder itself if it is on this machine, else a temporary copy of it."""
-    if storage.is_local(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="geosweep-") as copy:
-        for name in storage.list_files(folder, "."):
-            Path(copy, name).write_bytes(storage.read_file(folder, name) or b"")
-        yield copy
 
 
 def noted(root: str) -> dict[str, str]:

@@ -176,15 +176,12 @@ def submit(
         command += " <<END\n$GEOSWEEP_SWEEP\nEND\n"
     if files := sent_files(sweep):
         content[SENT] = OF_USERS
-    return _send(
+    return start(
         client,
         command,
         content,
         new_name(sweep.name),
-        {
-            SWEEP: sweep.name,
-            FOLDER: folder,
-        },
+        {SWEEP: sweep.name, FOLDER: folder},
         files,
     )
 
@@ -217,7 +214,7 @@ def send(
     """
     command = f"exec {shlex.join(['python', '-m', 'tune_jobs.cli', *words])}"
     noted = {SWEEP: name, FOLDER: folder} | ({KIND: kind} if kind else {})
-    return _send(client, command, {}, new_name(name), noted, files, gpus)
+    return start(client, command, {}, new_name(name), noted, files, gpus)
 
 
 def new_name(sweep: str) -> str:
@@ -234,7 +231,7 @@ def word(name: str) -> str:
     return re.sub(r"[^\w.-]", "-", name).lstrip("-") or "sweep"
 
 
-def _send(
+def start(
     client: "JobSubmissionClient",
     command: str,
     variables: dict[str, str],
@@ -243,6 +240,7 @@ def _send(
     files: Mapping[str, bytes] | None = None,
     gpus: float = 0,
 ) -> str:
+    """Start a shell's command on the head, with the code, as a job of this id and metadata."""
     variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
     with package(files) as code:
         environment = {"working_dir": code, "env_vars": variables}
@@ -266,7 +264,7 @@ def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> st
     """
     job = f"geosweep-{words[0]}-{time.time_ns()}"
     command = shlex.join(["python", "-m", "tune_jobs.cli", *words])
-    _send(client, f"exec {command}", {}, job, {})
+    start(client, f"exec {command}", {}, job, {})
     until = time.monotonic() + patience
     while not (status := client.get_job_status(job)).is_terminal():
         if time.monotonic() > until:

@@ -1,12 +1,6 @@
 """The commands on a sweep's folder: geosweep status | sync | report | ui."""
 
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -15,13 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from models.messages import plain
-from scoring import storage
+from scoring import places, storage
 from scoring.places import argument
-from tune_jobs import folder, processes, service
+from tune_jobs import folder, mlflow_views, processes, service
 from tune_jobs.cluster.at import At
-from tune_jobs.cluster.reach import answers
 from tune_jobs.commands import cluster as cluster_commands
-from tune_jobs.commands import options
+from tune_jobs.commands import options, serving
 from tune_jobs.errors import SweepError
 from tune_jobs.mlflow_store import adopt, is_there, server, tracking_uri
 from tune_jobs.status import below, in_words
@@ -196,8 +189,9 @@ def ui(
 ) -> None:
     """Serve MLflow's pages of a sweep until Ctrl-C.
 
-    Only this machine can open them unless --host says otherwise. With
-    --cluster they are the pages of the cluster, through SSH.
+    It prints two links: to the trials as rows with their scores, and to
+    their curves by epoch. Only this machine can open the pages unless --host
+    says otherwise. With --cluster they are the pages of the cluster, through SSH.
 
     [b]geosweep ui runs/demo[/]
     [b]geosweep ui runs/demo --port 5001[/]
@@ -210,32 +204,31 @@ def ui(
         raise SweepError("which sweep? geosweep ui DIR, or --cluster FILE")
     root = folder.absolute(directory)
     storage.refuse_links(root)
-    folder.inspect(root)
-    _check_port(host, port)
+    name: str | None = folder.inspect(root).name
+    serving.check_port(host, port)
     if not is_there(tracking_uri(root)):
         raise SweepError(
             f"{root}: MLflow on this machine has no results of it yet; "
             f"geosweep sync {argument(directory)}"
         )
-    adopt(root, complain)
+    name = name if adopt(root, complain) else None  # an empty database has no views yet
     with server(root) as (environment, place):
-        raise typer.Exit(_serve(tracking_uri(root), host, port, environment, place))
+        raise typer.Exit(_serve(root, name, host, port, environment, place))
 
 
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        try:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-        except OSError as error:
-            raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
-
-
-def _serve(uri: str, host: str, port: int, environment: dict[str, str], place: str | None) -> int:
+def _serve(
+    root: str,
+    name: str | None,
+    host: str,
+    port: int,
+    environment: dict[str, str],
+    place: str | None,
+) -> int:
     """Run MLflow's server until it ends or is interrupted; its exit status.
 
     Args:
-        uri: what is served, to be printed.
+        root: the sweep's folder.
+        name: the sweep's name; None prints no links to its views.
         host: address to listen on.
         port: likewise.
         environment: variables that the server gets, and
@@ -243,25 +236,16 @@ def _serve(uri: str, host: str, port: int, environment: dict[str, str], place: s
     """
     command = processes.python("-m", "mlflow", "server", "--host", host, "--port", str(port))
     command += ["--workers", "1"]
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(143))  # so that `finally` ends the server
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # 3 processes instead of 11
     quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
     quiet["UVICORN_APP_DIR"] = os.devnull  # else MLflow's uvicorn imports from the current folder
     variables = quiet | os.environ | processes.environment() | environment
-    # Ctrl-C must not reach the server: it would print tracebacks. Hence a session of its own.
-    process = subprocess.Popen(command, env=variables, cwd=place, start_new_session=True)
-    here = "127.0.0.1" if host == "0.0.0.0" else host
-    try:
-        while process.poll() is None and not answers(port, here):
-            time.sleep(0.2)
-        if process.poll() is None:
-            say(f"http://{host}:{port}  ({uri}; Ctrl-C to stop)")
-        return process.wait()
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+    address = f"http://{host}:{port}"
+
+    def lines() -> list[str]:
+        first = f"{address}  ({places.redact(tracking_uri(root))}; Ctrl-C to stop)"
+        there = mlflow_views.shared(root, name, address) if name else {}
+        return [first, *(f"{what:8} {link}" for what, link in there.items())]
+
+    return serving.serve(command, host, port, lines, variables, place)

@@ -1,0 +1,210 @@
+"""A page in the browser that follows a sweep's folder: progress, curves, comparisons, log.
+
+Command: ``python -m analysis.watch runs/demo`` serves it on this machine until Ctrl-C.
+
+The page asks every few seconds for what is new, and the folder is read only then. Nothing is
+loaded from the internet, and texts from the folder are shown as text (see ``pages/charts.js``).
+"""
+
+import argparse
+import ipaddress
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow.fs as pafs
+
+from analysis.measures.following import Follower
+from analysis.measures.markup import visible
+from analysis.results import ResultsError
+from scoring import places, storage
+from scoring.storage import StoreError
+
+PAGES = Path(__file__).with_name("pages")
+FILES = {  # what is served besides the data
+    "/": ("watch.html", "text/html; charset=utf-8"),
+    "/charts.css": ("charts.css", "text/css; charset=utf-8"),
+    "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
+    "/watch.js": ("watch.js", "text/javascript; charset=utf-8"),
+    "/echarts.min.js": ("echarts.min.js", "text/javascript; charset=utf-8"),
+}
+HEADERS = {
+    # The charts set styles of their own; scripts come from these files alone.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; img-src data: blob:; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+EVERY = {True: 0.5, False: 4.0}  # seconds between two looks at a folder on this machine, and away
+
+
+class Server(ThreadingHTTPServer):
+    """The page of one folder.
+
+    Args:
+        root: the sweep's folder, a path or a URI.
+        host: address to listen on.
+        port: 0 for any that is free.
+
+    Raises:
+        ResultsError: there is no such folder, or the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, root: str, host: str = "127.0.0.1", port: int = 0):
+        _check(root)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.follower = Follower(root)
+        self.asked = time.monotonic()
+        self._run = secrets.token_hex(8)  # a page that another server has served begins anew
+        self._every = EVERY[storage.is_local(root)]
+        self._looked = -self._every
+        self._lock = threading.Lock()
+        try:
+            super().__init__((host, port), Handler)
+        except OSError as error:
+            raise ResultsError(f"{host}:{port}: {error.strerror}; choose another --port") from error
+        self.names = {"localhost"} if _is_loopback(host) else {"localhost", socket.gethostname()}
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host, port = self.server_address[:2]
+        host = "127.0.0.1" if host in ("0.0.0.0", "::") else str(host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def news(self, run: str, version: int) -> dict[str, Any]:
+        """What is new since a version that a page has, which may be that of another server."""
+        self.asked = time.monotonic()
+        with self._lock:
+            if time.monotonic() - self._looked >= self._every:
+                self.follower.look()
+                self._looked = time.monotonic()
+            found = self.follower.since(version if run == self._run else 0)
+        return found | {"run": self._run, "now": time.time(), "every": max(2.0, self._every)}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET for the page, its files and the data."""
+
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self) -> None:
+        """Answer, unless the address is a name of somebody else's, as after DNS rebinding."""
+        asked = urlsplit(self.path)
+        if not self._is_ours(self.headers.get("Host", "")):
+            self._answer(403, b"open the page by its address, not by a name", "text/plain")
+        elif asked.path == "/data":
+            words = parse_qs(asked.query)
+            version = words.get("since", ["0"])[-1]
+            self._data(words.get("run", [""])[-1], int(version) if version.isdecimal() else 0)
+        elif asked.path in FILES:
+            name, kind = FILES[asked.path]
+            self._answer(200, (PAGES / name).read_bytes(), kind)
+        else:
+            self._answer(404, b"no such page", "text/plain")
+
+    def _data(self, run: str, version: int) -> None:
+        try:
+            status, found = 200, self.server.news(run, version)
+        except (StoreError, OSError) as error:
+            status, found = 503, {"error": visible(str(error))}
+        text = json.dumps(found, allow_nan=False, separators=(",", ":"))
+        self._answer(status, text.encode(), "application/json")
+
+    def _is_ours(self, given: str) -> bool:
+        """Whether the header ``Host`` is an IP address or a name of this machine."""
+        try:
+            name = urlsplit(f"//{given}").hostname or ""
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self.server.names if given.isascii() else False
+        return True
+
+    def _answer(self, status: int, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing about requests."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check(root: str) -> None:
+    """Raise if there is no folder."""
+    try:
+        fs, base = storage.open_folder(root)
+        kind = fs.get_file_info(base).type
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{root}: cannot be opened: {error}") from error
+    if kind != pafs.FileType.Directory:
+        raise ResultsError(f"{root}: no such folder; give the folder of a sweep, like runs/demo")
+
+
+def end_if_idle(server: Server, seconds: float) -> None:
+    """Stop a server that nobody has asked anything for so long."""
+    while time.monotonic() - server.asked < seconds:
+        time.sleep(min(1.0, seconds))
+    server.shutdown()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl-C.
+
+    Returns:
+        Exit status: 130 after Ctrl-C; 2, with one message, if it cannot be served.
+    """
+    parser = argparse.ArgumentParser(prog="python -m analysis.watch", description=__doc__)
+    parser.add_argument("folder", metavar="DIR", help="a sweep's folder, a path or a URI")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=5050, help="port of the page; 0: any")
+    parser.add_argument(
+        "--idle", type=float, metavar="SECONDS", help="end when nobody has looked for so long"
+    )
+    given = parser.parse_args(arguments)
+    root = given.folder if "://" in given.folder else os.path.abspath(given.folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with Server(root, given.host, given.port) as server:
+            server.news("", 0)  # read the folder before the first page is shown
+            print(f"{server.url}  ({visible(places.redact(root))}; Ctrl-C to stop)", flush=True)
+            if given.idle:
+                threading.Thread(target=end_if_idle, args=(server, given.idle), daemon=True).start()
+            server.serve_forever(poll_interval=0.1)
+    except KeyboardInterrupt:
+        return 130
+    except (ResultsError, StoreError, OSError) as error:
+        print(f"analysis.watch: {visible(str(error))}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Time to show a sweep of 1,000 trials on the page of geosweep watch, in headless Chromium.
+
+    python -m benchmarks.watch [--trials N] [--rounds N] [--picture FILE DIR]
+
+The script writes the tables of made-up trials (30 epochs each) and serves their page from a process
+of its own. *Start* is the time until that process has read the folder and says where the page is;
+the first start also merges the trials' files, which the driver of a sweep does as they end. *Page*
+is the time in the browser from the request until charts and table are drawn, and the answer's size.
+*Update* is the time from the end of an epoch of a running trial until its curve has moved, which
+includes two seconds between questions, and the size of that answer. Medians over the rounds. Expect
+a minute. Rows are appended to ``benchmarks/RESULTS.md``.
+
+``--picture FILE DIR`` only photographs the page of the sweep in DIR.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from urllib.request import urlopen
+
+from benchmarks.report import commit
+from benchmarks.training import machine, report
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import Browser  # noqa: E402
+
+EPOCHS = 30
+WATCHED = """
+(() => {
+  const look = () => {
+    const there = typeof charts !== "undefined" && charts.items && charts.items.length;
+    if (!there || !document.querySelector(".charts tbody")) return requestAnimationFrame(look);
+    requestAnimationFrame(() => { window.drawnAt = performance.now(); });
+  };
+  look();
+})();
+"""
+
+
+def write(root: Path, trials: int) -> None:
+    """Made-up trials, the description of their sweep, and one more that runs."""
+    from made_up import made_up_trial
+
+    for number in range(trials):
+        network, seed = ("plain", "resnet")[number % 2], number // 2 % 5
+        made_up_trial(root, network, 10 ** -(number // 10 / trials * 40), seed, epochs=EPOCHS)
+    sweep = {"name": "made up", "trials": [{}] * (trials + 1), "extra": []}
+    (root / "sweep.json").write_text(json.dumps(sweep))
+    train(root, 0)
+
+
+def train(root: Path, epoch: int) -> None:
+    """Let a trial end an epoch."""
+    key = {"trial": "f" * 12, "dataset": "digits", "network": "resnet", "stages": 1, "gamma": 2.0}
+    summary = key | {"seed": 0, "layers": "convolutional", "epochs": EPOCHS, "points": 1000}
+    curve = [
+        {"epoch": e, "test_accuracy": 0.02 * e, "lss": 3.0, "straightness_factor": 9.0}
+        for e in range(epoch + 1)
+    ]
+    history = {"summary": summary, "epochs": curve, "tracks": []}
+    (root / "checkpoints").mkdir(exist_ok=True)
+    place = root / "checkpoints" / f"{'f' * 12}.json"
+    hidden = place.with_name(".hidden")
+    hidden.write_text(json.dumps(history))
+    hidden.replace(place)
+    cell = {"label": "resnet gamma=2", "epoch": epoch, "epochs": EPOCHS}
+    progress = {"written_at": time.time(), "started_at": time.time(), "seconds_left": 60.0}
+    progress |= {"counts": {}, "running": {"f" * 12: cell}, "log": []}
+    (root / "progress.json").write_text(json.dumps(progress))
+
+
+@contextmanager
+def served(root: Path) -> Iterator[tuple[str, float]]:
+    """The address of a page, and the seconds until it was served."""
+    start = time.perf_counter()
+    command = [sys.executable, "-P", "-m", "analysis.watch", "--port", "0", str(root)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[0]
+            yield address, time.perf_counter() - start
+        finally:
+            server.terminate()
+
+
+def once(root: Path, epoch: int) -> list[float]:
+    """Seconds and kilobytes of one round."""
+    with served(root) as (address, started), Browser(1400, 1000) as browser:
+        with urlopen(f"{address}/data") as answer:
+            first = json.loads(content := answer.read())
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCHED)
+        browser.open(address)
+        page = browser.wait("window.drawnAt") / 1000
+        before = time.perf_counter()
+        train(root, epoch)
+        moved = f"charts.items.find(i => i.trial === '{'f' * 12}').curve.length === {epoch + 1}"
+        browser.wait(moved)
+        update = time.perf_counter() - before
+        assert browser.said == [], browser.said
+        with urlopen(f"{address}/data?run={first['run']}&since={first['version']}") as answer:
+            return [started, page, len(content) / 1e3, update, len(answer.read()) / 1e3]
+
+
+def photograph(file: Path, folder: Path) -> None:
+    """A picture of a sweep's page."""
+    with served(folder) as (address, _), Browser(1280, 890) as browser:
+        browser.open(address)
+        browser.wait("document.querySelector('.charts tbody tr') !== null")
+        name = json.dumps("/".join(folder.parts[-2:]))  # where it is on this machine tells nothing
+        browser.ask(f"document.getElementById('folder').textContent = {name}")
+        time.sleep(1)
+        browser.picture(file, whole=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--picture", type=Path, nargs=2, metavar=("FILE", "DIR"))
+    given = parser.parse_args()
+    if given.picture:
+        photograph(*given.picture)
+        return
+    with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
+        os.environ.setdefault("GEOSWEEP_CACHE", folder)  # of the made-up trials
+        root = Path(folder, "sweep")
+        write(root, given.trials)
+        rounds = [once(root, 1 + number) for number in range(given.rounds)]
+    start, page, size, update, small = (median(column) for column in zip(*rounds, strict=True))
+    head = ["commit", "trials", "first start, s", "start, s", "page, s", "answer, kB", "update, s"]
+    head += ["its answer, kB", "rounds", "machine", "versions"]
+    row = [commit(ROOT), f"{given.trials:,}", f"{rounds[0][0]:.2f}", f"{start:.2f}", f"{page:.2f}"]
+    row += [f"{size:.0f}", f"{update:.1f}", f"{small:.1f}", str(given.rounds), machine()]
+    row.append(f"pyarrow {version('pyarrow')}, ECharts 6.1.0")
+    command = " ".join(["python -m benchmarks.watch", *sys.argv[1:]])
+    lines = [f"\n## Live page, {date.today()}\n\n`{command}`\n"]
+    report([*lines, *("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), row))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""Exact assignments between so many points that their matrix of products fits into no memory.
+
+A pass over all pairs costs far more than all else, so there are few of them, and they are rough.
+
+1. The first points are solved by :mod:`scoring.assignment`. The potentials of others are guessed
+   from them: a point's is the third least value that it has with some points of the other cloud,
+   so that all rows and columns get about as many candidates.
+2. A pass keeps all pairs whose cost is below p_i + q_j, from eight-bit products with a bound on
+   their error. Only pairs that the bound cannot exclude are computed, in float64.
+3. An auction and shortest augmenting paths solve the problem on the pairs kept. Its potentials
+   u_i + v_j exceed p_i + q_j for some pairs. In order of u - p and v - q these are a staircase,
+   mostly a small one. The next pass covers that alone, a little beyond, and the bounds p and q
+   become those of the new potentials. It goes on until no pair is cheaper than its potentials.
+
+So p_i + q_j <= cost_ij holds at every moment for all pairs that are not kept, and the potentials
+at the end are a proof for the exact products, whatever the blocks, the guesses and the machine.
+After each pass the matching so far has a certain cost, and p and q prove a lower bound on any.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scoring import kernels, sieve
+from scoring.assignment import (
+    BIDS,
+    PLAIN,
+    ROUNDING,
+    STEPS,
+    Edges,
+    Matching,
+    Rows,
+    blas_threads,
+    match,
+)
+from scoring.assignment import compile_kernels as compile_others
+from scoring.checkpoints import Checkpoint
+from scoring.cores import cores
+from scoring.passes import SPREAD, Clouds, Guess, Share, beyond, guessed, kept, whole
+from scoring.rough import integers, rough_copies
+
+GROWTH = 10  # A problem has at most so many times the points of the one before it.
+MOST = 64  # The first pass keeps so many pairs of a row at most; its bound is lowered then.
+ADDED = 32  # Later passes keep at most so many.
+MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
+LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
+MORE = 1.3  # or so many times as many as without one.
+
+
+class Bounds(NamedTuple):
+    """What is known at some moment about the optimal cost of the first m points."""
+
+    m: int
+    rounds: int  # complete passes over pairs of these points
+    covered: float  # share of the present pass that is done; 1 after it
+    upper: float  # the cost of a matching, as a mean over the points
+    lower: float  # no matching costs less; -inf before the first pass
+    suboptimality: float  # upper may exceed the optimum by at most this share; inf if unknown
+
+
+class Task(NamedTuple):
+    """What is asked for, besides the points."""
+
+    extra: np.ndarray  # (m,): a matching costs its costs plus these, which only bounds need
+    floor: float  # measure suboptimality against no less than this sum
+    tolerance: float = 0.0  # stop when the suboptimality is at most this
+    start: tuple[np.ndarray, np.ndarray] | None = None  # potentials (n,) of the first n points
+    checkpoint: str | None = None  # a file to keep what is known after each pass
+
+    def bounds(self, m: int, rounds: int, covered: float, upper: float, lower: float) -> Bounds:
+        """Bounds from sums of costs."""
+        extra = float(self.extra[:m].sum())
+        size = max(extra + upper, self.floor * m / len(self.extra))
+        share = max(upper - lower, 0.0) / size if size > 0 else 0.0
+        return Bounds(m, rounds, covered, (extra + upper) / m, (extra + lower) / m, share)
+
+
+class State(NamedTuple):
+    """What is known of a problem after a pass."""
+
+    rounds: int
+    step: float  # typical cost of a second best
+    patience: float  # rounding, as a share of the largest cost
+    small: bool  # rough copies are of eight bits
+    p: np.ndarray  # (m,): p_i + q_j is at most the cost of all pairs that are no edge
+    q: np.ndarray
+    v: np.ndarray
+    columns: np.ndarray  # (m,) of rows, -1: none
+    owners: np.ndarray  # (m,) of columns
+    first: np.ndarray  # of the edges
+    column: np.ndarray
+    cost: np.ndarray
+
+
+def match_points(
+    x: np.ndarray,
+    y: np.ndarray,
+    sizes: Sequence[int],
+    u: np.ndarray,
+    task: Task,
+    threads: int | None = None,
+) -> Generator[Bounds, None, list[Matching]]:
+    """Solve the assignments of the first m points, for each m in increasing order.
+
+    As :func:`scoring.assignment.match` does for the products of the points. All but the largest
+    problem are solved by it, on a matrix in memory, and the largest as well where nearly all of the
+    first points keep their own partner. Otherwise its costs are products in float64.
+    Memory: half of what the points take, and about 1 KB for each of them.
+
+    Args:
+        x: points (m, d), C-contiguous, float32 or float64, not longer than about 1.
+        y: the others.
+        sizes: increasing; the last is m.
+        u: potentials (m,) of the rows, as :func:`scoring.assignment.match` takes them.
+        task: tolerance, potentials to start with and a checkpoint.
+        threads: how many to use; all cores if None.
+
+    Yields:
+        Bounds during and after each pass.
+
+    Returns:
+        The matchings, the last one not ``exact`` if it stopped at the tolerance.
+    """
+    threads = threads or cores()
+    few, m = sizes[-2] if len(sizes) > 1 else sizes[-1], sizes[-1]
+    smaller = _first(x[:few], y[:few], [n for n in sizes if n <= few], u[:few], threads)
+    if len(sizes) == 1:
+        return smaller
+    last = smaller[-1].u, smaller[-1].v
+    if (smaller[-1].permutation == np.arange(few)).mean() > PLAIN:  # One or two passes do.
+        rows: Rows = lambda start, stop, n: x[start:stop] @ y[:n].T  # noqa: E731
+        return match(rows, sizes, u, threads)
+    saved = Checkpoint(task.checkpoint, x, y)
+    state = _restored(saved.read())
+    small = integers() and (state is None or state.small)
+    levels = _levels(len(last[0]), m)
+    with ExitStack() as stack:
+        share, clouds = _opened(x, y, small, threads, stack)
+        for n in levels:
+            if state is not None and n < len(state.v):
+                continue
+            if state is None or n > len(state.v):
+                before = _start(clouds, n, task)
+                guess = yield from _told(guessed(clouds, n, *last, share), before)
+                if n == m and task.start is not None:
+                    other = yield from _told(guessed(clouds, n, *task.start, share), before)
+                    guess = max(guess, other, key=lambda one: one.bound)
+                if small and guess.is_rough:
+                    small = False
+                    stack.close()
+                    share, clouds = _opened(x, y, small, threads, stack)
+                state = yield from _begun(clouds, guess, small, task, saved, share)
+            solved = yield from _finished(state, task, n == m, saved, share)
+            last = solved.u, solved.v
+    saved.remove()
+    return [*smaller, solved]
+
+
+def _first(
+    x: np.ndarray, y: np.ndarray, sizes: list[int], u: np.ndarray, threads: int
+) -> list[Matching]:
+    with blas_threads(threads):
+        inner = x @ y.T
+    return match(lambda start, stop, m: inner[start:stop], sizes, u, threads)
+
+
+def compile_kernels() -> None:
+    """Compile all kernels that solve assignments, or load what is compiled."""
+    compile_others()
+    for kind in (np.float32, np.float64):
+        x, y = np.random.default_rng(0).normal(size=(2, 60, 8)).astype(kind) / 8
+        start, task = (np.zeros(30), np.zeros(30)), Task(np.zeros(60), 0.0)
+        for small in (True, False):
+            with ExitStack() as stack:
+                share, clouds = _opened(x, y, small and integers(), 1, stack)
+                guess = ended(guessed(clouds, 60, *start, share))
+                state = ended(_begun(clouds, guess, small, task, Checkpoint(None), share))
+                ended(_finished(state, task, True, Checkpoint(None), share))
+
+
+def ended(steps: Generator[Any, None, Any]) -> Any:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _opened(
+    x: np.ndarray, y: np.ndarray, small: bool, threads: int, stack: ExitStack
+) -> tuple[Share, Clouds]:
+    with blas_threads(threads):
+        clouds = Clouds(x, y, *rough_copies(x, y, small))
+    return stack.enter_context(SPREAD.get()(clouds, threads)), clouds
+
+
+def _levels(few: int, m: int) -> list[int]:
+    """The sizes of problems after the first one, in equal ratios."""
+    count = max(1, int(np.ceil(np.log(m / few) / np.log(GROWTH) - 1e-9)))
+    return [round(few * (m / few) ** (step / count)) for step in range(1, count)] + [m]
+
+
+def _told(steps: Generator[float, None, Any], bounds: Bounds) -> Generator[Bounds, None, Any]:
+    """The same, with bounds beside each share."""
+    while True:
+        try:
+            covered = next(steps)
+        except StopIteration as end:
+            return end.value
+        if covered < 1:  # Bounds after the pass follow.
+            yield bounds._replace(covered=covered)
+
+
+def _start(clouds: Clouds, m: int, task: Task) -> Bounds:
+    """Bounds before the first pass: every row has its own column."""
+    return task.bounds(m, 0, 0.0, float(_own(clouds, m).sum()), -np.inf)
+
+
+def _own(clouds: Clouds, m: int) -> np.ndarray:
+    """The cost of each row's own column."""
+    here, out = np.arange(m), np.empty(m)
+    sieve.paired(clouds.x, clouds.y, here, here, out)
+    return -out
+
+
+def _restored(arrays: dict[str, np.ndarray]) -> State | None:
+    if not arrays:
+        return None
+    values: dict[str, Any] = {n: a.item() if a.ndim == 0 else a for n, a in arrays.items()}
+    return State(**values)
+
+
+def _begun(
+    clouds: Clouds,
+    guess: Guess,
+    small: bool,
+    task: Task,
+    saved: Checkpoint,
+    share: Share,
+) -> Generator[Bounds, None, State]:
+    """The first pass: candidates around a guess of the potentials."""
+    u, v = guess.u, guess.v
+    m = len(u)
+    before = _start(clouds, m, task)
+    found, p = yield from _told(kept(whole(u, v), MOST, share), before)
+    own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
+    edges = Edges(*kernels.added(*own, *found))
+    apart = sieve.apart(*edges, v)
+    finite = apart[np.isfinite(apart)]
+    step = float(np.median(finite)) if len(finite) else 0.0
+    none = np.full(m, -1)
+    state = State(1, step, ROUNDING, small, p, v.copy(), v.copy(), none, none.copy(), *edges)
+    saved.write(state._asdict())
+    yield _proved(edges, p, v, own.cost.sum(), 1, task)[2]
+    return state
+
+
+def _finished(
+    state: State, task: Task, is_last: bool, saved: Checkpoint, share: Share
+) -> Generator[Bounds, None, Matching]:
+    """The optimal matching, after as many passes as it takes."""
+    rounds, step, patience, small, p, q = state[:6]
+    v, columns, owners = (array.copy() for array in (state.v, state.columns, state.owners))
+    edges = Edges(state.first, state.column, state.cost)
+    m = len(v)
+    tolerance = task.tolerance if is_last else 0.0
+
+    def enough(bounds: Bounds) -> bool:
+        return 0 < tolerance >= bounds.suboptimality
+
+    if rounds == 1:
+        if step > 0:
+            for size in STEPS:
+                kernels.auction(*edges, v, size * step, BIDS * m)
+        kernels.take_tight(*edges, v, columns, owners)
+        kernels.reduce(*edges, v, columns, owners, BIDS * m)
+    while True:
+        if not kernels.augment(*edges, v, columns, owners):
+            raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
+        cost = kernels.matched(*edges, columns)
+        u = cost - v[columns]
+        rounding = patience * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
+        margin = _margin(u - p - rounding, v - q, step)
+        if margin is None:
+            break
+        proofs = [_proved(edges, p + (q - w).min(), w, cost.sum(), rounds, task) for w in (q, v)]
+        low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
+        if enough(proof):
+            return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
+        found, p = yield from _told(
+            kept(beyond(u + margin, v, (p, q)), ADDED, share), proof._replace(covered=0.0)
+        )
+        q = v.copy()
+        rounds += 1
+        before = len(edges.column)
+        edges = Edges(*kernels.added(*edges, *found))
+        if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
+            patience *= 10
+        low, _, proof = _proved(edges, p, q, cost.sum(), rounds, task)
+        wanting = low < u - rounding
+        if enough(proof) and wanting.any():
+            yield proof
+            return Matching(columns, low, q, _excess(cost, low, q[columns]), edges, rounds, False)
+        owners[columns[wanting]] = -1
+        columns[wanting] = -1
+        new = State(rounds, step, patience, small, p, q, v, columns, owners, *edges)
+        saved.write(new._asdict())
+        yield proof
+    low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
+    yield task.bounds(m, rounds, 1.0, float(cost.sum()), float(low.sum() + v.sum()))
+    return Matching(columns, low, v, _excess(cost, low, v[columns]), edges, rounds)
+
+
+def _proved(
+    edges: Edges, p: np.ndarray, v: np.ndarray, upper: float, rounds: int, task: Task
+) -> tuple[np.ndarray, np.ndarray, Bounds]:
+    """Potentials of rows beside v, v, and what they prove; other pairs cost at least p_i + v_j."""
+    low = np.minimum(kernels.least(*edges, v), p)
+    return low, v, task.bounds(len(p), rounds, 1.0, float(upper), float(low.sum() + v.sum()))
+
+
+def _excess(cost: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(cost - u - v, 0)
+
+
+def _margin(a: np.ndarray, b: np.ndarray, step: float) -> float | None:
+    """How far beyond the potentials a pass is to look; None if none is needed."""
+    a, b = np.sort(a), np.sort(b)
+    least = sieve.stairs(a, b)
+    if least == 0:
+        return None
+    allowed = max(LITTLE * len(a) ** 2, MORE * least)
+    return next((s * step for s in MARGINS if sieve.stairs(a + s * step, b) <= allowed), 0.0)
+
+
+if __name__ == "__main__":  # when geosweep is installed, so that no sweep waits for it
+    compile_kernels()
