@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_read_is_no_sweep(here, monkeypatch):
 @pytest.mark.parametrize("begin", [api.run, api.evaluate])
 def test_a_second_sweep_in_the_same_process_is_refused(here, monkeypatch, begin):
     with monkeypatch.context() as first:  # whose checks call the second
-        first.setattr(api.work, "request_run", lambda *_: begin("demo"))
+        first.setattr(api.work, "request_run", lambda *_, **__: begin("demo"))
         with pytest.raises(SweepError, match="a sweep runs in this process already"):
             api.run("demo")
     assert api.plan("demo").trials  # to look is not to run
