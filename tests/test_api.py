@@ -162,6 +162,7 @@ def shown(cell) -> str:
     return found.getvalue()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_notebook_runs_is_interrupted_and_goes_on(tmp_path, monkeypatch):
     """The documented notebook; before it, the same sweep is interrupted in the same kernel."""

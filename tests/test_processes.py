@@ -34,6 +34,7 @@ def hostile(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["analysis.report", "tune_jobs.cli", "ray.scripts.scripts"])
 def test_a_child_process_does_not_import_from_the_current_folder(hostile, module):
     command = processes.python("-m", module, "--help")
@@ -47,6 +48,7 @@ def test_a_child_process_does_not_import_from_the_current_folder(hostile, module
     assert "of the user" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["run", "demo", "--dry-run"], ["--version"]])
 def test_a_command_does_not_import_from_the_current_folder(hostile, words):
     command = [str(Path(sys.executable).with_name("geosweep")), *words]
@@ -89,6 +91,7 @@ def listening(process: int) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_sweep_runs_in_a_folder_full_of_modules_with_our_names_and_no_network_reaches_it(hostile):
     """Ray puts the driver's current folder on the path of its workers, unless told otherwise."""
