@@ -4,25 +4,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-fast test-faults test-cluster lint docs bench clean
+.PHONY: demo test test-long test-all test-fast test-cluster lint docs bench clean
 
 demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
 	$(BIN)/geosweep run demo
 
 # Tests keep the order of tests/conftest.py, which starts with those that take long.
-PARALLEL := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL := --dist loadgroup --no-loadscope-reorder --numprocesses
 
-test: $(READY)  ## all tests except test-cluster
-	$(BIN)/python -m pytest $(PARALLEL)
+test: $(READY)  ## what a change has to pass before you send it: every test that is not long
+	$(BIN)/python -m pytest $(PARALLEL) 2 -m "not long and not cluster"
 
-test-fast: $(READY)  ## tests for the edit loop: without Ray, a browser, a wheel or long drawings
-	$(BIN)/python -m pytest $(PARALLEL) -m "not ray and not faults and not slow and not cluster"
+test-long: $(READY)  ## the other tests; they wait more than they compute
+	$(BIN)/python -m pytest $(PARALLEL) 3 -m "long and not cluster" --durations=10
 
-test-faults: $(READY)  ## only the sweeps in which something is killed, broken or full
-	$(BIN)/python -m pytest -m faults --durations=0
+test-all: test test-long  ## all tests except test-cluster
 
+test-fast: $(READY)  ## tests for the edit loop: without Ray and without what takes over a second
+	$(BIN)/python -m pytest $(PARALLEL) 2 -m "not ray and not slow and not long and not cluster"
+
+# Both mostly wait for machines, so they run beside each other.
 test-cluster: $(READY)  ## a Ray cluster of three machines made of namespaces, and a Slurm; needs root
-	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs --durations=0
+	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs \
+		--durations=0 --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import _foreach_add_ as add_  # type: ignore[attr-defined]
 from torch import _fused_adam_ as fused_adam_  # type: ignore[attr-defined]
 from torch import _fused_adamw_ as fused_adamw_  # type: ignore[attr-defined]
 from torch import _fused_sgd_ as fused_sgd_  # type: ignore[attr-defined]
@@ -52,17 +51,21 @@ class Optimizer:
             [[torch.zeros_like(p) for p in group.parameters] for _ in MOMENTS[recipe]]
             for group in self._groups
         ]
-        self._steps = [
-            [torch.zeros((), device=p.device) for p in group.parameters] for group in self._groups
+        # Those of a group are parts of one tensor, so that one call counts all of them.
+        self._counts = [
+            torch.zeros(len(group.parameters), device=group.parameters[0].device)
+            for group in self._groups
         ]
+        self._steps = [[*counts.unbind()] for counts in self._counts]
 
     @torch.no_grad()
     def step(self, rate: float | Tensor) -> None:
         """Update all parameters with this learning rate; it may be a tensor () on their device."""
+        for counts in self._counts:
+            counts.add_(1)
         for group, moments, steps in zip(self._groups, self._moments, self._steps, strict=True):
             parameters: list[Tensor] = list(group.parameters)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-            add_(steps, 1)
             if self._recipe == "sgd":
                 fused_sgd_(
                     parameters,

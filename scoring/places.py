@@ -22,6 +22,7 @@ LOCK = ".lock"  # lock of the driver that runs the sweep, on a disk
 HOLDER = ".holder"  # names the process that has the lock
 SWEEP = "sweep.json"  # the cells of the sweep, and the settings of its search
 PROGRESS = "progress.json"  # what a running sweep is doing
+USED = "used.json"  # seconds that each run of the sweep has taken, for its budget
 MERGED = ".merged"  # ends the names of merged files
 PAGE = f"{REPORT}/index.html"
 MLFLOW = "mlflow.db"  # MLflow's database
@@ -31,7 +32,7 @@ STUDY = "study.log"  # the study of a search, in the format of Optuna's journal 
 
 FOLDERS = (RESULTS, CHECKPOINTS, PENDING, ASIDE, ERRORS, REPORT, DATA, CODE, NODES, HOLDERS)
 FOLDERS += (ARTIFACTS,)
-FILES = (LOCK, HOLDER, SWEEP, PROGRESS, MLFLOW, MLFLOW_NOTE, STUDY)
+FILES = (LOCK, HOLDER, SWEEP, PROGRESS, USED, MLFLOW, MLFLOW_NOTE, STUDY)
 FREE = (ASIDE, ARTIFACTS)  # anything may be in them
 
 INITIAL, FINAL = "initial.npz", "final.npz"  # in a trial's folder in PENDING

@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -24,6 +25,7 @@ settings.register_profile(
 )
 settings.load_profile("geosweep")
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("faulty_sweeps")
 
 
 def pytest_configure(config):
@@ -32,6 +34,7 @@ def pytest_configure(config):
     folder = tempfile.TemporaryDirectory(prefix="geosweep-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ["GEOSWEEP_CACHE"] = folder.name
+    os.environ["GEOSWEEP_TIMING"] = "off"  # each timed step takes seconds
     os.environ.pop("GEOSWEEP_DATA", None)
 
 
@@ -45,19 +48,32 @@ LEFT_BEHIND = (
 )
 
 
-LONGEST_FIRST = ("faults", "ray", "slow")
+LONGEST_FIRST = ("long", "ray", "slow")
+USES_RAY: set[Path] = set()  # files with a test that takes the Ray of ray_here
 
 
 def pytest_collection_modifyitems(items):
-    """Give parallel workers whole files, and tests of faults one by one, the longest first."""
+    """Sort the tests for parallel workers, those that take long first.
+
+    A worker takes a whole file, so that what a file prepares is prepared once. Files that share a
+    Ray follow each other. Long tests that share it are taken one by one.
+    """
     for item in items:
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             for what in LEFT_BEHIND:
                 item.add_marker(pytest.mark.filterwarnings(what))
-        if item.get_closest_marker("faults") is None:
+        shares_ray = "ray_here" in getattr(item, "fixturenames", ())
+        if shares_ray:
+            USES_RAY.add(item.path)
+        if not (shares_ray and item.get_closest_marker("long")):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+    def order(item):
+        marked = [not item.get_closest_marker(name) for name in LONGEST_FIRST]
+        return marked[0], item.path not in USES_RAY or marked[1], *marked[1:]
+
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: [not item.get_closest_marker(name) for name in LONGEST_FIRST])
+        items.sort(key=order)
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +117,14 @@ def without_figures(monkeypatch):
     monkeypatch.setattr(figures, "FIGURES", {})
 
 
+@pytest.fixture
+def svg_only(monkeypatch):
+    """Write reports with figures in one form: the other one takes a third of the time."""
+    from analysis import figures
+
+    monkeypatch.setattr(figures, "write", partial(figures.write, forms=["svg"]))
+
+
 @pytest.fixture(scope="module")
 def ray_here(object_store_server):
     """Ray with one CPU; sweeps that run in this process use it. Modules in a row share it.
@@ -124,10 +148,12 @@ def ray_here(object_store_server):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Stop the Ray of :func:`ray_here` before a test that does not use it."""
-    this, other = (getattr(test, "fixturenames", ()) for test in (item, nextitem))
-    if "ray_here" in this and "ray_here" not in other and "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
+    """Stop the Ray of :func:`ray_here` after its files, and before a test that starts its own."""
+    if item.path in USES_RAY and "ray" in sys.modules:
+        names = getattr(nextitem, "fixturenames", ())
+        own = nextitem and nextitem.get_closest_marker("ray") and "ray_here" not in names
+        if not nextitem or own or nextitem.path not in USES_RAY:
+            sys.modules["ray"].shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-FEW, MANY = 25, 200
+FEW, MANY = 25, 80
 
 
 def examples(few: int = FEW, many: int = MANY) -> settings:

@@ -17,7 +17,7 @@ from scoring import actors, large
 from scoring.actors import Pool, capacity
 from scoring.problems import assignment_problem
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 
 
 def node(name, gpus=0, alive=True, cpus=8):

@@ -86,6 +86,7 @@ def test_claims_about_constant_speed_are_checked(measured: Path) -> None:
     assert "m = 500" in table.numbers["curve_shortens"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_the_page_has_a_section_only_where_there_is_a_curve(measured: Path, tmp_path: Path) -> None:
     page = Path(report.build(measured)).read_text()

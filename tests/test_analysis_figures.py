@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,12 +12,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import GAMMAS, made_up_search, made_up_sweep, made_up_trial, paper_sweep
+from made_up import GAMMAS, made_up_search, made_up_sweep, made_up_trial
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
-from pyarrow import parquet as pq
 
 from analysis import figures
 from analysis.measures.search import read_search
@@ -30,7 +28,6 @@ from analysis.plots.tracks import tracks_by_gamma, tracks_by_stage
 from analysis.plots.trials import accuracy_against_score
 from analysis.results import load
 from scoring.places import table_path
-from scoring.schemas import TABLES
 from scoring.tables import read_rows, write_table
 
 OF_ONE_STAGE = [
@@ -38,7 +35,11 @@ OF_ONE_STAGE = [
     *("tracks_by_gamma", "scores_against_gamma"),
     *("accuracy_against_score", "ots_against_m"),
 ]
+
+
 FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
+
+
 OF_STAGES = ["lss_by_stage", "scores_by_stage", "tracks_by_stage"]
 
 
@@ -68,6 +69,7 @@ def change(root: Path, table: str, trial: str, **columns: object) -> None:
     write_table(str(root), table, trial, rows)
 
 
+@pytest.mark.slow
 def test_those_figures_are_drawn_that_apply(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path), columns=figures.COLUMNS)
     assert list(figures.draw(results)) == OF_ONE_STAGE
@@ -77,6 +79,7 @@ def test_those_figures_are_drawn_that_apply(tmp_path: Path) -> None:
     assert set(figures.draw(results)) == {*OF_ONE_STAGE, *OF_STAGES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objectives", "name"),
     [({"lss": "min"}, "search_history"), ({"lss": "min", "ots": "max"}, "pareto_front")],
@@ -339,93 +342,7 @@ def test_optimizers_have_lines_of_their_own_and_gamma_is_called_what_it_is(tmp_p
     assert axes.get_xlabel() == "γ (decoupled weight decay)"
 
 
-def nothing_finite(root: Path) -> None:
-    for stages in (1, 2):
-        trial = made_up_trial(root, stages=stages)
-        for table in TABLES:
-            lost = {f.name: np.nan for f in TABLES[table] if f.type == "double"}
-            change(root, table, trial, **lost | {"gamma": 0.0})
-        rows = read_rows(str(root), "tracks", trial)
-        for row in rows:
-            row["projected"] = row["projected"] and [np.nan] * len(row["projected"])
-        write_table(str(root), "tracks", trial, rows)
-
-
-def infinite(root: Path) -> None:
-    for seed in (0, 1):
-        trial = made_up_trial(root, stages=2, seed=seed, lss=np.inf, lss_initial=np.inf)
-        change(root, "tracks", trial, lss=np.inf, lss_initial=np.inf)
-        change(root, "epochs", trial, lss=np.inf)
-
-
-def collapsed(root: Path) -> None:
-    for network in ("plain", "resnet"):
-        for stages in (1, 4):
-            made_up_trial(root, network, stages=stages, collapsed=True, ots=1.0)
-
-
-def older(root: Path) -> None:
-    """Results with the columns alone that the first version had."""
-    for stages in (1, 2):
-        made_up_trial(root, stages=stages)
-    kept = {f.name for f in TABLES["trials"]} - {"shapes", "collapsed"} | {"epoch", "stage"}
-    for file in (root / "results").glob("*/*.parquet"):
-        content = pq.read_table(file)
-        pq.write_table(content.select([n for n in content.column_names if n in kept]), file)
-
-
-def without_rows(root: Path) -> None:
-    for stages in (1, 2):
-        trial = made_up_trial(root, stages=stages)
-        for table in ("epochs", "tracks", "samples"):
-            (root / table_path(table, trial)).unlink()
-
-
-def several_depths(root: Path) -> None:
-    for depth in (2, 5, 10, 20):
-        for network in ("plain", "resnet"):
-            made_up_trial(root, network, depth=depth, clean_train_loss=1 / depth)
-            made_up_trial(root, network, 0.1, stages=2, depth=depth, learning_rate=depth / 1e3)
-
-
-def several_settings(root: Path) -> None:
-    for rate in (1e-3, 3e-3):
-        for network in ("plain", "resnet"):
-            for stages in (1, 2):
-                extra = {"learning_rate": rate, "dataset": "fashion_mnist", "seed": int(rate * 1e3)}
-                made_up_trial(root, network, stages=stages, **extra)  # type: ignore[arg-type]
-
-
-def evaluated(root: Path) -> None:
-    tried = ("lesion", "noise", "fgsm", "pgd", "separation", "curve")
-    for rate in (1e-3, 3e-3):
-        for stages in (1, 4):
-            extra = {"learning_rate": rate, "dataset": "fashion_mnist", "tried": tried}
-            made_up_trial(root, "resnet", 5e-4, stages=stages, seed=int(rate * 1e3), **extra)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda root: made_up_trial(root, status="failed"),
-        lambda root: made_up_trial(root, status="stopped", stages=2),
-        lambda root: made_up_trial(root, stages=4),
-        *(paper_sweep, nothing_finite, infinite, collapsed, older, without_rows),
-        *(several_settings, several_depths, evaluated),
-    ],
-)
-def test_no_results_are_too_poor_and_nothing_is_cut_off(tmp_path: Path, make: Callable) -> None:
-    make(tmp_path)
-    results = load(tmp_path, columns=figures.COLUMNS)
-    for name, spec in figures.FIGURES.items():
-        if not spec.of_search:
-            figure = spec.draw(results)
-            assert set(files.render(figure, name, ["png"])) == {"png"}
-            (left, low), (right, high) = figure.get_tightbbox().get_points()
-            assert min(left, low) >= 0
-            assert (right, high) <= tuple(figure.get_size_inches())
-
-
+@pytest.mark.slow
 def test_a_figure_is_written_as_a_bitmap_and_the_same_drawing_each_time(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path))
     one, other = (files.render(tracks_by_gamma(results), "tracks") for _ in range(2))
@@ -475,6 +392,7 @@ def test_bad_input_ends_with_one_message_and_status_2(
     assert re.search(said, told.err)
 
 
+@pytest.mark.slow
 def test_help_names_every_figure_and_loads_neither_torch_nor_pyplot() -> None:
     code = """
 import runpy, sys

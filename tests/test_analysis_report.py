@@ -40,6 +40,7 @@ def labels(figure: Figure) -> list[list[str]]:
     return [[str(line.get_label()) for line in axes.lines] for axes in figure.axes]
 
 
+@pytest.mark.slow
 def test_a_comparison_has_a_page_of_its_own(sweep: Path, tmp_path: Path, without_figures) -> None:
     other = tmp_path / "other.seeds"
     made_up_trial(other, seed=7)
@@ -151,6 +152,7 @@ def test_a_network_that_some_k_has_not_leaves_its_place_empty(tmp_path: Path) ->
     assert shown == [True] * 4 + [False, True] * 2
 
 
+@pytest.mark.slow
 def test_a_panel_for_each_dataset_and_k(tmp_path: Path) -> None:
     for dataset, stages in (("digits", 1), ("cifar10", 1), ("cifar10", 4)):
         for gamma in np.geomspace(1e-5, 1, 14):  # too many for an even axis
@@ -163,6 +165,7 @@ def test_a_panel_for_each_dataset_and_k(tmp_path: Path) -> None:
     assert against_gamma.axes[0].get_xscale() == "symlog"
 
 
+@pytest.mark.slow
 def test_the_page_is_complete_in_itself(report_page: Path) -> None:
     page, sweep = report_page, report_page.parents[1]
     html = page.read_text()
@@ -201,17 +204,21 @@ def test_the_verdict_is_beside_the_page_in_markdown_with_its_figures(report_page
     assert text.count("![") == 2
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_sweep_without_a_finished_trial_has_a_page_that_says_so(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="failed", error="KeyError: 'x'")
     assert "No trial is done yet" in report.build(tmp_path).read_text()
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_sweep_with_epochs_but_no_trial_has_a_page(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path)
     (tmp_path / table_path("trials", trial)).unlink()
     assert "No trial is done yet" in report.build(tmp_path).read_text()
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 def test_one_trial_makes_a_page(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path)
     html = report.build(tmp_path).read_text()
@@ -219,6 +226,8 @@ def test_one_trial_makes_a_page(tmp_path: Path) -> None:
     assert "Too few cells" in html
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 def test_a_trial_without_any_score_makes_a_page(tmp_path: Path) -> None:
     scores = [f.name for f in TABLES["trials"] if str(f.type) == "double"]
     nothing = {n: np.nan for n in scores if n not in ("gamma", "learning_rate")}
@@ -227,6 +236,8 @@ def test_a_trial_without_any_score_makes_a_page(tmp_path: Path) -> None:
     assert "2 trials: 2 done" in report.build(tmp_path).read_text()
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 def test_a_collapsed_trial_is_nowhere_shown_with_an_ots(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path, collapsed=True, ots=1.0, ties=1000)
     made_up_trial(tmp_path, gamma=0.01)
@@ -245,6 +256,7 @@ def provenance(page: Path) -> dict[str, str]:
     return pd.read_csv(page.with_name("provenance.csv")).set_index("what").value.to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_provenance_names_source_data_and_the_largest_peak_of_memory(tmp_path: Path) -> None:
     made_up_trial(tmp_path, seed=0, peak_memory=0.5, peak_gpu_memory=3.0, revision="abc")
@@ -258,6 +270,7 @@ def test_provenance_names_source_data_and_the_largest_peak_of_memory(tmp_path: P
     assert found["peak GPU memory of a process, largest"] == "3 GB"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("recipe", "meaning"),
@@ -289,6 +302,7 @@ def test_provenance_leaves_out_what_is_not_known(tmp_path: Path) -> None:
     assert not [what for what in found if "revision" in what or "data" in what or "peak" in what]
 
 
+@pytest.mark.slow
 def test_results_without_scores_by_m_have_a_page_without_that_figure(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path)
     write_table(str(tmp_path), "tracks", trial, [{"trial": trial, "epoch": 0, "stage": 1}])
@@ -297,6 +311,7 @@ def test_results_without_scores_by_m_have_a_page_without_that_figure(tmp_path: P
     assert not page.with_name("ots_against_m.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_report_goes_where_it_is_told(sweep: Path, tmp_path: Path) -> None:
     assert report.build(f"file://{sweep}", tmp_path / "out") == tmp_path / "out" / "index.html"
@@ -319,6 +334,7 @@ def test_the_command_prints_the_path_of_the_page_and_loads_no_torch(report_page:
     assert end == "0 set()"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
     made_up_trial(tmp_path, "plain", 0.01)
@@ -341,6 +357,7 @@ def test_half_way_the_page_says_what_is_missing(tmp_path: Path) -> None:
     assert "Not finished" not in report.build(tmp_path).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_who_loads_a_sweep_after_its_report_opens_no_trial_s_file(sweep: Path, monkeypatch) -> None:
     for module in (stored, merging):

@@ -79,11 +79,13 @@ def means(frame: pd.DataFrame, x: str, y: str) -> np.ndarray:
 # Figures
 
 
+@pytest.mark.slow
 def test_figures_are_absent_where_nothing_was_evaluated(tmp_path: Path) -> None:
     results = load(made_up_sweep(tmp_path))
     assert not set(NAMES) & set(figures.draw(results))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tried", "there"),
     [
@@ -101,6 +103,8 @@ def test_a_figure_is_there_for_each_evaluation(
     assert [name for name in NAMES if name in drawn] == there
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 def test_numbers_that_are_missing_everywhere_are_nothing_measured(tmp_path: Path) -> None:
     trial = made_up_trial(tmp_path, tried=EVERY, **dict.fromkeys([*ALL_AUCS, *RATIOS], np.nan))  # type: ignore[arg-type]
     nothing = dict.fromkeys(MEASURED, np.nan)
@@ -123,6 +127,7 @@ def test_a_trial_that_is_not_done_is_in_no_figure(tmp_path: Path) -> None:
     assert not set(NAMES) & set(figures.draw(load(tmp_path)))
 
 
+@pytest.mark.slow
 def test_accuracy_against_units_is_the_mean_over_seeds_of_each_network(sweep: Path) -> None:
     figure = draw(sweep, "accuracy_against_units")
     titles = [axes.get_title() for axes in figure.axes]
@@ -254,6 +259,7 @@ def test_a_wide_interval_leaves_the_panel(tmp_path: Path) -> None:
     assert (low, high) == (0, pytest.approx(1.12 * 2 * 11))
 
 
+@pytest.mark.slow
 def test_the_command_draws_them_by_name(sweep: Path, capsys) -> None:
     assert figures.main([str(sweep), "--only", *NAMES, "--form", "svg"]) == 0
     assert [Path(line).stem for line in capsys.readouterr().out.splitlines()] == NAMES
@@ -343,6 +349,7 @@ def test_a_network_that_has_learnt_nothing_has_nothing_to_lose(tmp_path: Path) -
     assert_allclose(trials.noise_variation[0.0], 11 * levels.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["md", "latex", "csv", "json"])
 def test_the_command_prints_the_table(sweep: Path, form: str, capsys) -> None:
     assert tables.main([str(sweep), "--table", "robustness", "--format", form]) == 0
@@ -354,6 +361,7 @@ def test_the_command_prints_the_table(sweep: Path, form: str, capsys) -> None:
 # The page
 
 
+@pytest.mark.slow
 def test_the_page_has_a_section_with_table_figures_and_correlations(sweep: Path) -> None:
     page = report.build(sweep)
     html = page.read_text()
@@ -376,6 +384,8 @@ def test_a_sweep_without_evaluations_has_a_page_without_that_section(report_page
     assert "#robustness" not in html
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 def test_one_trial_with_evaluations_makes_a_page(tmp_path: Path) -> None:
     made_up_trial(tmp_path, tried=EVERY)
     html = report.build(tmp_path).read_text()

@@ -210,6 +210,7 @@ def test_the_table_of_several_objectives_is_the_front_by_the_first(tmp_path: Pat
     assert "On the Pareto front: 2 of 4 trials." in said
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_a_search_without_a_trial_that_is_done_says_so(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="failed", error="KeyError: 'x'")
     said, table = found(tmp_path, BOTH)
@@ -305,6 +306,7 @@ def test_the_history_of_one_objective_shows_the_best_so_far(tmp_path: Path) -> N
     assert lines(figure, 0, style.INITIAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objectives", "name"), [(BOTH, "pareto_front"), ({"ots": "max"}, "search_history")]
 )
@@ -338,6 +340,7 @@ def test_stopped_trials_are_counted_and_said_to_be_in_no_mean(stopped: Path) -> 
     assert said[1].startswith("3 trials were stopped early and are in no mean and no correlation.")
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_one_stopped_trial_alone_is_said_to_be_stopped(tmp_path: Path) -> None:
     made_up_trial(tmp_path, status="stopped")
     said = sentences(load(tmp_path))
@@ -355,6 +358,7 @@ def test_a_stopped_trial_is_counted_in_its_cell_and_is_no_failure(stopped: Path)
     assert "stopped" not in fold(table.loc[["resnet"]].reset_index())[0]
 
 
+@pytest.mark.slow
 def test_stopped_trials_change_no_mean_no_correlation_and_no_line(
     stopped: Path, tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def test_the_command_prints_the_table_or_what_adds_it(tmp_path, capsys):
     assert "LSS, equal size" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scored", [True, False])
 def test_the_report_has_a_section_about_states_if_they_were_measured(
     tmp_path, scored, without_figures

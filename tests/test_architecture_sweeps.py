@@ -192,6 +192,7 @@ def test_a_search_picks_arguments(place):
     assert found.fixed["model.drop"] == 0
 
 
+@pytest.mark.slow
 def test_the_documented_examples_are_built_and_followed(place):
     page = (Path(__file__).parents[1] / "docs/architectures.md").read_text()
     (net,) = re.findall(r"```python\n(.*?)```", page, re.S)
@@ -269,6 +270,7 @@ def swept(tmp_path_factory):
     return str(place / "out")
 
 
+@pytest.mark.slow
 def test_a_killed_trial_ends_as_one_that_was_not(swept, place, monkeypatch):
     request = check(place, SWEEP)
     first = request.sweep.trials[0].trial
@@ -337,6 +339,7 @@ def test_its_evaluations_ran(swept):
     assert np.isfinite([row["curve_length_ratio"] for row in by_trial.values()]).all()
 
 
+@pytest.mark.slow
 def test_its_report_names_the_network_and_its_arguments(swept):
     page, _ = service.report(swept)
     text = Path(page).read_text()
@@ -361,12 +364,12 @@ def test_a_copy_of_the_file_that_is_gone_or_changed_is_named(swept, tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_sweep_of_two_architectures_is_killed_goes_on_and_ends_with_a_report(place, ray_here):
     root, file = str(place / "out"), place / "two.yaml"
     file.write_text(
-        "dataset: digits\narchitecture: [own_net.py:two, torchvision:resnet34]\n"
-        "gamma: [0, 1e-2]\nepochs: 2\npoints: 30\nepoch_points: 20\nbatch_size: 512\n"
+        "dataset: digits\narchitecture: [own_net.py:two, torchvision:resnet18]\n"
+        "gamma: 1e-2\nepochs: 2\npoints: 30\nepoch_points: 20\nbatch_size: 512\n"
     )
     add_database(root)
     words = ("run", str(file), "--out", root)
@@ -390,7 +393,7 @@ def test_a_sweep_of_two_architectures_is_killed_goes_on_and_ends_with_a_report(p
     trials = load(root).trials
     assert sorted(trials.network.astype(str).str.partition("#")[0].unique()) == [
         "own_net.py:two",
-        "torchvision:resnet34",
+        "torchvision:resnet18",
     ]
     assert trials.groupby("network", observed=True).stages.first().to_list() == [2, 4]
     assert (Path(root) / places.PAGE).stat().st_size > 10_000

@@ -129,6 +129,7 @@ def scores(track, states, x, y, classes):
     return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
 
 
+@pytest.mark.slow
 @everywhere
 @pytest.mark.parametrize("shape", [(2, 2, 1), (4, 6, 5)])
 def test_scores_do_not_depend_on_the_layout(layout, shape):

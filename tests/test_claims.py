@@ -51,6 +51,7 @@ UNDECIDED = {  # the paper's Tables 4 to 7, with one seed: comparisons, and thos
 }
 
 
+@pytest.mark.slow
 def test_the_papers_own_tables_give_directions_and_decide_nothing(tmp_path: Path) -> None:
     table = claims(load(paper_sweep(tmp_path))).set_index("name")
     assert {
@@ -239,6 +240,7 @@ def test_a_resnet_that_is_less_steep_but_not_flat_is_mixed(tmp_path: Path) -> No
     assert found["numbers"].startswith(f"{place}: lost to lesions 0.4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plain", "verdict"), [(4.0, "holds"), (0.2, "does not hold")])
 def test_noise_is_compared_for_each_kind_that_was_tried(
     tmp_path: Path, plain: float, verdict: str
@@ -341,6 +343,7 @@ def test_what_replaces_units_has_a_claim_of_its_own(tmp_path: Path) -> None:
     assert line(tmp_path, "units_to_mean")["verdict"] != "holds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "md", "latex", "json"])
 def test_the_command_prints_every_claim(tmp_path: Path, capsys, form: str) -> None:
     made_up_sweep(tmp_path)

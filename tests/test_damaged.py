@@ -1,25 +1,20 @@
 """Damaged files in a sweep's folder are named; results are those of an undamaged folder."""
 
-import io
 import json
-import math
 import shutil
 import uuid
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from damages import Made, damages
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from small_sweeps import geosweep
 
-from analysis.measures.planned import planned
-from analysis.measures.search import read_search
 from analysis.results import ResultsError, load
 from models import datasets, fits
 from models.config import TrialConfig
@@ -28,13 +23,13 @@ from scoring.history import read_history
 from scoring.misplaced import misplaced
 from scoring.storage import Damaged
 from scoring.tables import read_row, read_rows
-from tune_jobs import checkpoints, folder, service, sweep, trial
+from tune_jobs import checkpoints, folder, sweep, trial
 from tune_jobs.errors import SweepError
-from tune_jobs.search import Search
-from tune_jobs.study import STUDY, Study
 from tune_jobs.tuning import Setup
 
 NOISE = {"noise": {"levels": [0.0, 16.0], "seed": 0}}
+
+
 BEGUN, LEFT, DONE = (
     TrialConfig(layers="fully_connected", epochs=2, points=20, epoch_points=20, seed=seed)
     for seed in range(3)
@@ -50,22 +45,10 @@ FILES = {
     places.table_path("trials", DONE.trial): DONE,
 }
 VARIES = ("seconds", "_at", "memory")  # in the names of columns
-SHARE = st.floats(0, 1, exclude_max=True)
-OTHER = st.sampled_from([b"[]", b"3", b"null", b'"x"', b"{}", b"[" * 50_000, b"PK\3\4", b"\0\xff"])
 
 
 class Killed(Exception):
     """What ends a process in these tests."""
-
-
-class Made(tuple):
-    """What a fixture made, with a short name for Hypothesis, which prints it."""
-
-    def __new__(cls, *parts):
-        return super().__new__(cls, parts)
-
-    def __repr__(self):
-        return f"Made({self[0]})"
 
 
 @pytest.fixture(autouse=True)
@@ -123,66 +106,6 @@ def half_done(tmp_path_factory):
     return Made(root, {config.trial: numbers(whole, config) for config in cells})
 
 
-@st.composite
-def damages(draw):
-    """A function that damages a file, and how."""
-    how = draw(st.sampled_from(["truncate", "flip", "replace", "folder", "delete", "inside"]))
-    share, bit, other = draw(SHARE), draw(st.integers(0, 7)), draw(OTHER)
-
-    def damage(path):
-        content = bytearray(path.read_bytes())
-        if how == "truncate":
-            content = content[: int(share * len(content))]
-        elif how == "flip":
-            content[int(share * len(content))] ^= 1 << bit
-        elif how == "replace":
-            content = other
-        elif how == "inside":
-            content = change(content, share, bit)
-        path.unlink()
-        if how == "folder":
-            path.mkdir()
-        elif how != "delete":
-            path.write_bytes(content)
-
-    damage.__name__ = f"{how} {share:.3g} {bit} {other[:4]}"
-    return damage
-
-
-def change(content, share, bit):
-    """Drop something inside a JSON file or an archive, or give it another type."""
-    if content[:1] == b"{":
-        lines = content.splitlines()
-        at = int(share * len(lines))
-        here = json.loads(lines[at])
-        spot = here
-        while True:
-            name = list(spot)[int(share * len(spot))]
-            if not (isinstance(spot[name], dict) and spot[name]) or bit == 0:
-                break
-            spot = spot[name]
-        if bit % 2:
-            del spot[name]
-        else:
-            spot[name] = [{}, "x"][bit % 4 // 2]
-        lines[at] = json.dumps(here).encode()
-        return b"\n".join(lines)
-    try:
-        with np.load(io.BytesIO(content)) as found:
-            arrays = dict(found)
-    except Exception:  # weights, or a table
-        return content[::-1]
-    name = sorted(arrays)[int(share * len(arrays))]
-    if bit % 2:
-        del arrays[name]
-    else:
-        name = "history" if "history" in arrays else name
-        arrays[name] = np.array("{}")
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue()
-
-
 def go_on(root, config, reports):
     """Do what a run does with a trial; what was said meanwhile."""
     reports.clear()
@@ -199,6 +122,7 @@ def go_on(root, config, reports):
     return said + [line for report in reports for line in report.get("set_aside", [])]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(FILES)), damages())
 @examples()
 def test_a_damaged_file_is_named_and_changes_no_result(half_done, reports, path, damage):
@@ -273,9 +197,12 @@ INSIDE = [
     *(places.dataset("x"), places.merged("trials", "0123456789ab")),
     *(places.table_path(table, DONE.trial) for table in ("trials", "samples")),
 ]
+
+
 REFUSED = (places.LOCK, places.HOLDER, places.SWEEP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*places.FOLDERS, *places.FILES, *INSIDE])
 def test_a_file_for_a_folder_or_a_folder_for_a_file_is_named_and_set_aside(
     half_done, tmp_path, path
@@ -415,120 +342,3 @@ def test_weights_of_another_shape_are_no_checkpoint(tmp_path, change):
     checkpoints.write(str(tmp_path), "a", state)
     with pytest.raises(Damaged, match=r"checkpoints/a\.pt"):
         checkpoints.read(str(tmp_path), "a")
-
-
-SPACE = {"network": {"plain": {"network": "plain"}, "resnet": {"network": "resnet"}}}
-SPACE |= {"gamma": sweep.Span(low=1e-4, high=1e-1, log=True)}
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """A folder with a search of four cells, two of them with results."""
-    root = str(tmp_path_factory.mktemp("searched"))
-    search = Search(method="optuna", trials=6, seed=0, objectives={"test_accuracy": "max"})
-    asked = sweep.Sweep(
-        "x", "", [], sweep.Resources(), "x.yaml", search, space=SPACE, fixed={"epochs": 2}
-    )
-    study = Study(root, search, asked.space, asked.fixed)
-    for number in range(4):
-        cell = study.suggest()
-        if number < 2:
-            study.tell(cell.trial, {"status": "done", "test_accuracy": number / 2})
-    folder.claim(root, asked, study.cells)
-    return Made(root, asked, study.cells)
-
-
-@given(damages())
-@examples()
-def test_a_search_keeps_its_cells_whatever_happens_to_its_study(searched, tmp_path, damage):
-    source, asked, cells = searched
-    root = str(tmp_path / uuid.uuid4().hex)
-    shutil.copytree(source, root)
-    damage(Path(root, STUDY))
-    request = folder.Request(asked, root, None, None, {}, {})
-    output = io.StringIO()
-    study = service._study(request, Console(file=output, width=1000))
-    assert isinstance(study, Study)
-    assert study.cells == cells
-    said = output.getvalue()
-    assert len(said.splitlines()) <= 1
-    assert not said or f"{root}/{STUDY}" in said
-    aside = storage.list_files(root, places.ASIDE)
-    assert len(aside) <= len(said.splitlines())
-    told = [one.value for one in study._study.get_trials()]
-    assert all(value in (now, None) for value, now in zip(told, [0, 0.5, None, None], strict=True))
-    new = study.suggest()
-    assert new not in cells
-    again = service._study(request, Console(file=output))
-    assert isinstance(again, Study)
-    assert again.cells == [*cells, new]
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=4,
-)
-
-
-def put(draw, content):
-    """Put something else in the place of one thing inside a JSON object, or drop it."""
-    while True:
-        name = draw(st.sampled_from(sorted(content)))
-        inside = content[name]
-        inside = inside[0] if isinstance(inside, list) and inside else inside
-        if not isinstance(inside, dict) or not inside or draw(st.booleans()):
-            break
-        content = inside
-    if draw(st.booleans()):
-        content[name] = draw(JSON)
-    else:
-        del content[name]
-
-
-@given(st.data())
-@examples(few=40)
-def test_a_sweep_json_of_another_shape_is_refused_with_the_fix_or_read(searched, tmp_path, data):
-    source, asked, _ = searched
-    root = str(tmp_path / uuid.uuid4().hex)
-    content = json.loads(Path(source, places.SWEEP).read_text())
-    put(data.draw, content)
-    storage.write_file(root, places.SWEEP, json.dumps(content).encode())
-    status, said = geosweep("status", root)
-    if status == 0:
-        folder.as_sweep(root)
-        folder.claim(root, asked, [])
-    else:
-        assert status == 2
-        assert f"{root}/{places.SWEEP}: torn: " in said
-        assert "delete it, geosweep run writes it again" in said
-        assert len(said.splitlines()) == 1
-    with suppress(ResultsError):
-        read_search(root)
-    planned(root)
-
-
-PROGRESS = {"running": {"a": {"label": "x", "epoch": 1, "epochs": 3}}, "seconds_left": 3.5}
-
-
-@given(st.data())
-@examples(few=40)
-def test_a_progress_json_of_another_shape_is_no_progress(tmp_path, data):
-    root = str(tmp_path)
-    storage.write_file(root, places.PROGRESS, json.dumps(PROGRESS).encode())
-    assert folder.progress(root) == PROGRESS
-    content = json.loads(json.dumps(PROGRESS))
-    put(data.draw, content)
-    storage.write_file(root, places.PROGRESS, json.dumps(content).encode())
-    live = folder.progress(root)
-    if live is not None:
-        assert live["seconds_left"] is None or math.isfinite(live["seconds_left"])
-        for cell in live["running"].values():
-            assert isinstance(cell["label"], str)
-            assert isinstance(cell["epoch"], int)
-
-
-def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
-    storage.write_file(str(tmp_path), "a/b", b"")
-    with pytest.raises(Damaged, match=f"{tmp_path}/a: torn: a folder"):
-        storage.read_file(str(tmp_path), "a")

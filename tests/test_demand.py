@@ -8,7 +8,7 @@ from ray.cluster_utils import Cluster
 
 from tune_jobs.cluster.demand import Demand
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 
 
 @pytest.fixture

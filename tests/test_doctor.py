@@ -130,6 +130,7 @@ def place(tmp_path, monkeypatch):
         yield place
 
 
+@pytest.mark.slow
 def test_a_file_that_works_has_nothing_to_mend(place):
     assert place.findings(aws.WRONG) == {}
     assert place.findings(aws.NOTE) == {}
@@ -213,6 +214,7 @@ def no_launch(place):
     place.refused.add(("me", "launch"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("breaks", "check", "says"),
     [
@@ -251,12 +253,14 @@ def test_some_of_the_cores_are_worth_a_note(place):
     assert "8 cores of 16" in place.findings(aws.NOTE)["quota"]
 
 
+@pytest.mark.slow
 def test_a_check_that_may_not_look_says_so(place):
     place.quota["L-1216C47A"] = -1
     assert place.findings(aws.WRONG) == {}
     assert "may not look" in place.findings(aws.NOTE)["quota"]
 
 
+@pytest.mark.slow
 def test_who_may_not_see_the_zones_is_helped_all_the_same(place, monkeypatch):
     """The group of clusters/aws-role.yaml may not."""
 
@@ -287,6 +291,7 @@ def test_without_credentials_nothing_else_is_looked_at(place, monkeypatch):
     assert lines[1][1].fix == "aws configure"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("breaks", "status"), [(lambda place: None, 0), (no_spot, 2)])
 def test_the_command_prints_a_line_for_each_finding_and_ends_with_2_if_one_is_bad(
     place, capsys, breaks, status

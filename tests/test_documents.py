@@ -120,6 +120,7 @@ def test_lists_are_read_as_the_document_says(said: dict[str, Any]) -> None:
     assert shares.block.max() == row.blocks
 
 
+@pytest.mark.slow
 def test_the_code_in_the_readme_runs(sweep: Path) -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(2, 150, 3))
@@ -315,6 +316,7 @@ def test_defaults_that_are_written_out_are_the_defaults() -> None:
     )
 
 
+@pytest.mark.slow
 @each_page
 def test_what_python_examples_import_exists(page: Path) -> None:
     for _, language, block in FENCE.findall(page.read_text()):

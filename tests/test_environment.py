@@ -74,6 +74,7 @@ def test_a_user_without_an_account_gets_a_name_and_the_cache_for_a_home(
     assert Path.home() == tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become another user"
 )

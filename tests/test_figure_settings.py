@@ -51,6 +51,7 @@ def drawn(results: Results) -> dict[str, bytes]:
     return files.render(figures.draw(results, only=[NAME])[NAME], NAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "rc"),
     [
@@ -83,6 +84,7 @@ def test_a_figure_is_the_same_in_a_notebook_with_settings_of_its_own(results: Re
         assert dict(mpl.rcParams) == mine
 
 
+@pytest.mark.slow
 def test_the_user_s_backend_stays_for_the_user_s_figures() -> None:
     code = "from analysis import figures; import matplotlib, os; "
     code += "print(matplotlib.get_backend(auto_select=False), os.environ['MPLBACKEND'])"
@@ -103,6 +105,7 @@ letters = st.sampled_from("$\\{}_^%&#<>~-\n\r\t\x00\x1b\x7f\ufffe") | st.charact
 )
 
 
+@pytest.mark.slow
 @example("$\\frac$.npz")
 @example("a_b^{")
 @example("\x1b]0;title\x07")
@@ -120,6 +123,7 @@ def test_a_name_in_a_figure_is_text_and_no_markup(results: Results, name: str) -
     assert ElementTree.fromstring(svg).tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_no_label_of_an_axis_is_a_formula(tmp_path: Path) -> None:
     gammas = [10.0**k for k in range(-7, 6)]
     for gamma in [0.0, *gammas]:
@@ -133,6 +137,8 @@ def test_no_label_of_an_axis_is_a_formula(tmp_path: Path) -> None:
     assert "10⁻³" in [label.get_text() for label in axes.get_xticklabels()]
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 def test_a_figure_that_fails_is_named_and_the_report_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +159,7 @@ def test_a_figure_that_fails_is_named_and_the_report_is_written(
     assert len(told.out.splitlines()) == 6
 
 
+@pytest.mark.slow
 def test_odd_names_lose_neither_a_figure_nor_the_report(tmp_path: Path) -> None:
     root = tmp_path / "a_b^{ <b>$\\frac$ & 100 %\nline"
     for name in HARD:

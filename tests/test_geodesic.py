@@ -141,6 +141,7 @@ def test_arrays_and_sums_give_what_tensors_give():
     assert curve_from_costs(found, found.energy).block_factor == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [-565, 664])
 @given(track=tracks())
 def test_the_excess_does_not_depend_on_the_size_of_a_track(power, track):

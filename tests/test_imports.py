@@ -119,6 +119,7 @@ def test_the_wheel_holds_every_file_that_is_not_python() -> None:
     assert {p for p in files if p.suffix != ".py" and p.parent.name != cached} == packed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "unwanted"),
     [

@@ -244,6 +244,7 @@ def test_the_table_to_read_has_a_star_where_it_is_sure(tmp_path: Path) -> None:
     assert read.straighter.tolist() == ["yes", "yes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "json", "md", "latex"])
 def test_the_table_is_printed_in_every_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
@@ -318,6 +319,7 @@ def test_the_figure_of_many_settings_and_weights_is_drawn(tmp_path: Path) -> Non
     assert figure.axes[0].get_xscale() == "symlog"
 
 
+@pytest.mark.slow
 def test_the_report_has_the_section_and_its_sentence(tmp_path: Path) -> None:
     train(tmp_path, tried=("noise",))
     page = report.build(tmp_path).read_text()
@@ -331,11 +333,14 @@ def test_the_report_has_the_section_and_its_sentence(tmp_path: Path) -> None:
         assert (folder / f"intervention.{form}").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_report_has_no_section_without_a_penalty(report_page: Path) -> None:
     assert "intervention" not in report_page.read_text()
     assert not list(report_page.parent.glob("intervention*"))
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_numbers_that_are_missing_everywhere_change_nothing(tmp_path: Path, seeds: int) -> None:
     nothing = dict.fromkeys(["lss", "ots", "test_accuracy", "noise_auc"], np.nan)

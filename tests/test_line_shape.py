@@ -226,6 +226,7 @@ def test_one_state_is_no_track():
         shape.score()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [-1000, -565, -500, 500, 664, 1010])
 @given(track=tracks())
 def test_tracks_of_any_size_have_the_same_shape(power, track):

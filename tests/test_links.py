@@ -79,6 +79,7 @@ def commands(root: Path) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["there", "dangling"])
 @pytest.mark.parametrize("member", [*FILES, *FOLDERS])
 def test_a_link_out_of_the_folder_is_refused_and_what_it_leads_to_stays(

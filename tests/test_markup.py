@@ -21,6 +21,7 @@ from analysis.measures.markup import FORMULA, LATEX, csv_cell, latex_comment, ut
 from scoring.tables import read_rows, write_table
 
 EXAMPLES = settings(max_examples=200 if "CI" in os.environ else 30)
+PAGES = settings(max_examples=60 if "CI" in os.environ else 15)  # a page takes longer than a table
 HOSTILE = [
     *("$\\frac$", "=cmd()", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "％", "＝1"),
     *("%", "50% of", "\\input{x}", "\\", "\\\\", "a\\|b", "|", "a|b|", "`x`", "<b>", "&lt;", "_x_"),
@@ -169,7 +170,8 @@ def usual(gathered):
     return page(gathered, "usual")
 
 
-@EXAMPLES
+@pytest.mark.slow
+@PAGES
 @given(label=TEXTS)
 @example(label="{{ title }}")
 def test_a_page_has_the_same_elements_whatever_its_texts(gathered, usual, label):
@@ -180,6 +182,7 @@ def test_a_page_has_the_same_elements_whatever_its_texts(gathered, usual, label)
     assert odd.cells[3:-1] == expected[3:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label",
     ["a" * 4000, "é" * 200, "=cmd()\n\r%\\input{x}|`<b>\u202e", "$\\frac$", "../../x", "\x00"],

@@ -130,6 +130,7 @@ def few():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [True, False])
 @given(start=st.integers(0, 12), operations=st.lists(OPERATIONS, max_size=12))
 def test_whatever_happens_every_row_is_read_once(few, tmp_path_factory, mapped, start, operations):
@@ -176,6 +177,7 @@ def test_a_process_killed_at_any_moment_loses_and_doubles_nothing(many):
         before = many.plain()
 
 
+@pytest.mark.slow
 def test_merged_files_stay_few_and_each_row_is_written_a_few_times(few, tmp_path):
     sweep, written = Sweep(tmp_path), []
 

@@ -100,6 +100,7 @@ def test_a_trial_ends_where_a_state_is_not_finite_even_if_losses_on_train_images
     assert best is None if number == 0 else best["epoch"] < number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, EPOCHS])
 def test_a_diverged_trial_ends_with_the_same_row_wherever_it_was_killed(
     tmp_path, poison, monkeypatch, number
@@ -162,6 +163,8 @@ def test_losses_that_are_not_finite_before_training_leave_no_initial_problems(
     assert finished(root) == wanted
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with done trials"])
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_trial_that_diverged_costs_no_report_figure_table_or_claim(

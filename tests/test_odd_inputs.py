@@ -67,6 +67,11 @@ def lists_that_do_not_fit(root: Path) -> None:
         write_table(str(root), "tracks", file.stem, rows)
 
 
+def file_beside(root: Path) -> None:
+    made_up_trial(root, epochs=2)
+    (root / "results/trials/README.txt").write_text("mine")
+
+
 ANSWERED = {
     "one trial": lambda root: made_up_trial(root, epochs=2),
     "one seed": sweep,
@@ -77,9 +82,7 @@ ANSWERED = {
     "lists that do not fit": lists_that_do_not_fit,
     "a network nobody knows": lambda root: change(sweep(root), ["trials"], network="mixer"),
     "a status nobody knows": lambda root: change(sweep(root), ["trials"], status="lost"),
-    "a file beside the tables": lambda root: (sweep(root) / "results/trials/README.txt").write_text(
-        "mine"
-    ),
+    "a file beside the tables": file_beside,
 }
 NAMED = {
     "an empty folder": lambda root: None,
@@ -97,6 +100,8 @@ NAMED = {
 }
 
 
+@pytest.mark.usefixtures("svg_only")
+@pytest.mark.long
 @pytest.mark.parametrize("case", ANSWERED)
 def test_poor_results_have_an_answer(case: str, tmp_path: Path, capsys: Any) -> None:
     tmp_path = tmp_path / "demo"
@@ -109,6 +114,7 @@ def test_poor_results_have_an_answer(case: str, tmp_path: Path, capsys: Any) -> 
     assert (tmp_path / "report/index.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NAMED)
 def test_what_cannot_be_read_is_named_in_one_line(case: str, tmp_path: Path, capsys: Any) -> None:
     tmp_path = tmp_path / "demo"

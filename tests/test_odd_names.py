@@ -173,6 +173,7 @@ WAYS = {  # what a user may name -> a command that fails and quotes it
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", BREAKING, ids=ascii)
 def test_an_error_is_one_printable_line_whatever_the_name_it_quotes(
@@ -239,6 +240,7 @@ def data_set(file: Path) -> None:
     np.savez(file, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_here")
 def test_a_sweep_runs_in_a_folder_and_on_a_data_set_of_hostile_names(tmp_path, monkeypatch):

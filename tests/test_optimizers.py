@@ -160,6 +160,7 @@ def test_every_optimizer_of_torch_that_can_train_a_trial_is_a_recipe():
     assert here | left_out == {name for name in vars(torch.optim) if name[0].isupper()}
 
 
+@pytest.mark.slow
 def test_training_does_not_import_the_compiler_of_torch():
     """It would take every worker more than a second."""
     code = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, QUIET, needs_chromium
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LOOK = """
 <script>

@@ -31,6 +31,7 @@ def test_the_papers_own_numbers_come_out_with_difference_0(of_the_paper: Path) -
     np.testing.assert_array_equal(table.here_std, table.paper_std)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(2, 8))
 def test_the_papers_tables_come_out_digit_for_digit(of_the_paper: Path, number: int) -> None:
     (table,) = (t for t in paper_tables(load(of_the_paper)) if t.name == f"table_{number}")

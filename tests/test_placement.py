@@ -16,7 +16,7 @@ from tune_jobs import driver, service, sweep
 from tune_jobs.cluster import nodes
 from tune_jobs.errors import SweepError
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 
 SWEEP = """
 layers: fully_connected

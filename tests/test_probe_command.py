@@ -156,6 +156,7 @@ def test_the_checkpoint_of_a_sweep_over_an_architecture_can_be_probed(tmp_path):
     assert (model.weight.item(), model.bias.item()) == (3, 4)
 
 
+@pytest.mark.slow
 def test_two_checkpoints_stand_side_by_side_with_figures(place, geosweep):
     status, said = geosweep(
         *("probe", "net.py:build", "--weights", "a.pt", "--compare", "b.pt"),
@@ -248,6 +249,7 @@ def test_bad_input_ends_with_one_message_and_status_2(arguments, message, place,
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_transformers_is_measured_on_text(tmp_path, monkeypatch, geosweep, undrawn):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -276,6 +278,7 @@ def test_a_folder_of_transformers_is_measured_on_text(tmp_path, monkeypatch, geo
     assert "no folder with a config.json" in said
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_documentation_run():
     pytest.importorskip("transformers", reason="transformers is not installed")
     import re

@@ -132,6 +132,7 @@ def test_a_network_of_this_package_gives_what_its_own_states_give(network, stage
                 assert_allclose(row[name], value, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_a_network_of_torchvision_gives_what_its_stored_states_give(name):
     settings, side, stages = TORCHVISION[name]

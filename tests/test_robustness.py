@@ -1,94 +1,29 @@
-"""Experiments on trained networks, on tiny ones: against plain loops, and what must hold anyway."""
+"""Noise and attacks on tiny trained networks: against plain loops, and what must hold anyway."""
 
-import copy
 import math
 from collections import defaultdict
 from dataclasses import replace
-from functools import cache, partial
 
-import numpy as np
 import pytest
 import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from subjects import DEFAULTS, KINDS, accuracy, kinds, made, pick
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from models import datasets
-from models.architectures import Architecture
-from models.network import Network
 from scoring.robustness.areas import area, summary
 from scoring.robustness.attacks import ascent, fgsm, pgd, pgd_images
-from scoring.robustness.lesion import lesion, rearrangement
-from scoring.robustness.noise import DECILES, mixing, noise
+from scoring.robustness.noise import noise
 from scoring.robustness.run import evaluate
-from scoring.robustness.subject import Subject, draws, result_row
-from tune_jobs.evaluations import read
+from scoring.robustness.subject import draws
 
-IMAGE = (2, 4, 4)
-SHAPES = {
-    "fully connected": Architecture("fully_connected", IMAGE, ((12,),), 4, 3),
-    "convolutional": Architecture("convolutional", IMAGE, ((4, 4, 4), (8, 2, 2)), 3, 3),
-}
-KINDS = [(network, layers) for network in ("plain", "resnet") for layers in SHAPES]
-kinds = pytest.mark.parametrize("kind", KINDS, ids=" ".join)
-DEFAULTS = read([])
 COLUMNS = {
     *("evaluation", "stage", "block", "replacement", "units", "level", "unit", "m"),
     *("accuracy", "loss", "variation_rate", "mixed", "distance"),
     *("mixed_initial", "mixed_matched", "mixed_matched_initial"),
 }
-
-
-def standardise(pixels):
-    return ((pixels - 110) / 60).permute(0, 3, 1, 2)
-
-
-@cache
-def points(m=30):
-    draw = torch.Generator().manual_seed(1)
-    labels = torch.arange(m) % 3
-    images = torch.randint(200, (m, 4, 4, 2), generator=draw) + 25 * labels[:, None, None, None]
-    return images.to(torch.uint8), labels
-
-
-def untrained(kind):
-    network_kind, layers = kind
-    normalisation = "batch" if layers == "convolutional" else "none"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(SHAPES[layers], network_kind, normalisation)
-    return network.double().to(memory_format=torch.channels_last)
-
-
-@cache
-def trained(kind):
-    """A network that has learnt a little, and is mostly right about the points."""
-    network = untrained(kind)
-    images, labels = points()
-    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-    for _ in range(40):
-        optimizer.zero_grad()
-        cross_entropy(network(standardise(images.double())), labels).backward()
-        optimizer.step()
-    optimizer.zero_grad()
-    return network.eval()
-
-
-def made(kind, dtype=torch.float64, batch=250):
-    """Anew for each test, whatever the last one did to its network."""
-    network = copy.deepcopy(trained(kind)).to(dtype)
-    before = partial(untrained, kind)
-    return Subject(network, *points(), lambda x: standardise(x.to(dtype)), batch, before)
-
-
-def pick(rows, column, **where):
-    """Values of a column, of the rows that have it and are as asked for, by stage, block, level."""
-    chosen = [r for r in rows if all(r[k] == v for k, v in where.items()) and r[column] is not None]
-    return {(r["stage"], r["block"], r["level"]): r[column] for r in chosen}
-
-
 PAPER = {"evaluation": "lesion", "replacement": "previous", "units": "top"}
 
 
@@ -104,10 +39,6 @@ def assert_same(rows, wanted, **tolerance):
             assert one[name] == value
 
 
-def accuracy(subject, logits):
-    return (logits.argmax(1) == subject.labels).double().mean().item()
-
-
 def everything(subject):
     few = {"levels": [0, 2, 40]}
     return [
@@ -119,6 +50,7 @@ def everything(subject):
     ]
 
 
+@pytest.mark.slow
 @kinds
 def test_rows_have_the_same_columns_and_shares_lie_in_0_to_1(kind):
     rows = everything(made(kind))
@@ -131,6 +63,7 @@ def test_rows_have_the_same_columns_and_shares_lie_in_0_to_1(kind):
         assert all(value >= 0 for value in pick(rows, name).values())
 
 
+@pytest.mark.slow
 @kinds
 def test_no_result_depends_on_the_batches(kind):
     whole = everything(made(kind))
@@ -353,297 +286,6 @@ def test_an_attack_starts_where_its_seed_says():
     assert one != other
 
 
-# Lesions
-
-
-@kinds
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_eliminating_all_units_of_a_block_is_leaving_it_out(kind, dtype):
-    subject = made(kind, dtype)
-    seen = []
-
-    class Watched:
-        states = staticmethod(subject.network.states)
-        resume = staticmethod(subject.network.resume)
-
-        @staticmethod
-        def classify(state):
-            seen.append(subject.network.classify(state))
-            return seen[-1]
-
-    for block in (1, 2, 3):
-        seen.clear()
-        cut = lesion(replace(subject, network=Watched()), [1], block)
-        eliminated = list(seen)
-        seen.clear()
-        rows = rearrangement(replace(subject, network=Watched()))
-        left_out = pick(rows, "accuracy", evaluation="skip", block=block)
-        for logits in eliminated:  # of each stage, bit for bit
-            assert any(torch.equal(logits, other) for other in seen)
-        assert pick(cut, "accuracy") == left_out
-
-
-@kinds
-def test_eliminating_no_unit_changes_nothing(kind):
-    subject = made(kind)
-    wanted = accuracy(subject, subject.logits(subject.images.float()))
-    assert set(pick(lesion(subject, [0]), "accuracy").values()) == {wanted}
-
-
-@kinds
-@pytest.mark.parametrize("block", [1, 3])
-@pytest.mark.parametrize("replacement", ["previous", "mean"])
-@pytest.mark.parametrize("units", ["top", "random"])
-def test_lesions_replace_units_as_plain_loops_do(kind, block, replacement, units):
-    subject = made(kind)
-    network, labels = subject.network, subject.labels
-    levels = [0, 0.05, 0.25, 0.6, 1]
-    wanted = {}
-    with torch.no_grad():
-        states = {(k, place): x for k, place, x in subject.walk(subject.images.float())}
-        for stage, n in subject.blocks().items():
-            before, after = states[stage, block - 1], states[stage, block]
-            lists = [x.flatten(1).tolist() for x in (before, after)]
-            orders = reference.most_active(lists[1], labels.tolist())
-            if units == "random":
-                orders = random_orders(5, stage, after[0].numel(), labels.tolist())
-            for level in levels:
-                count = round(level * after[0].numel())
-                changed = reference.eliminated(*lists, orders, count, replacement)
-                x = torch.tensor(changed, dtype=torch.float64).view_as(after)
-                for later in network.stages[stage - 1][block:]:
-                    x = later(x)
-                for k in range(stage, len(network.stages)):
-                    x = network.transitions[k - 1](x)
-                    for later in network.stages[k]:
-                        x = later(x)
-                share = count / after[0].numel()
-                wanted[stage, block, share] = accuracy(subject, network.classify(x))
-            assert n >= block
-    rows = lesion(subject, levels, block, [replacement], [units], seed=5)
-    assert pick(rows, "accuracy") == wanted
-    assert {(one["replacement"], one["units"]) for one in rows} == {(replacement, units)}
-
-
-def random_orders(seed, stage, d, labels):
-    """Units of each point in the random order of its class, for classes 0, 1, 2."""
-    draw = np.random.Generator(np.random.Philox(key=[seed, stage]))
-    ranks = [draw.permutation(d).tolist() for _ in range(3)]
-    return [sorted(range(d), key=lambda unit: ranks[label][unit]) for label in labels]
-
-
-@kinds
-def test_all_lesions_at_once_are_those_of_each_alone(kind):
-    subject, levels = made(kind), [0, 0.3, 1]
-    both = (["previous", "mean"], ["top", "random"])
-    rows = lesion(subject, levels, 3, *both, seed=2)
-    alone = [
-        one
-        for stage in subject.blocks()
-        for units in both[1]
-        for new in both[0]
-        for one in lesion(subject, levels, 3, [new], [units], seed=2)
-        if one["stage"] == stage
-    ]
-    assert rows == alone
-
-
-def test_the_means_of_units_say_nothing_about_a_point():
-    """With all units at their means, every point gets the same answer: that of one class."""
-    for kind in KINDS:
-        subject = made(kind)
-        (share,) = set(pick(lesion(subject, [1], 3, ["mean"]), "accuracy", stage=1).values())
-        assert share == pytest.approx(1 / 3)
-
-
-def test_a_block_that_a_stage_has_not_is_its_middle_one():
-    rows = lesion(made(("resnet", "convolutional")), [0], block=7)
-    assert [(one["stage"], one["block"]) for one in rows] == [(1, 2), (2, 2)]
-    rows = lesion(made(("resnet", "fully connected")), [0], block=4)
-    assert [one["block"] for one in rows] == [4]
-
-
-@kinds
-def test_blocks_are_left_out_and_exchanged_one_at_a_time(kind):
-    subject = made(kind)
-    network, wanted = subject.network, {}
-    orders = {}
-    for stage, n in subject.blocks().items():
-        for block in range(n):
-            every = list(range(n))
-            orders["skip", stage, block + 1] = every[:block] + every[block + 1 :]
-            if block + 1 < n:
-                swapped = [*every[:block], block + 1, block, *every[block + 2 :]]
-                orders["swap", stage, block + 1] = swapped
-    with torch.no_grad():
-        for (name, stage, block), order in orders.items():
-            _, _, x = next(subject.walk(subject.images.float()))
-            for k, blocks in enumerate(network.stages, 1):
-                x = network.transitions[k - 2](x) if k > 1 else x
-                for place in order if k == stage else range(len(blocks)):
-                    x = blocks[place](x)
-            wanted[name, stage, block] = accuracy(subject, network.classify(x))
-    rows = rearrangement(subject)
-    found = {(r["evaluation"], r["stage"], r["block"]): r["accuracy"] for r in rows}
-    assert found == wanted
-    assert len(set(found.values())) > 1
-
-
-@pytest.mark.parametrize("layers", SHAPES)
-def test_where_blocks_are_identities_only_means_take_anything_away(layers):
-    """By the previous state Fig. 7 is flat, although the blocks have learned nothing."""
-    subject = made(("resnet", layers))
-    with torch.no_grad():
-        for name, parameter in subject.network.named_parameters():
-            if name.startswith("stages.") and "weight2" in name:
-                parameter.zero_()
-    wanted = accuracy(subject, subject.logits(subject.images.float()))
-    rows = evaluate("lesion", subject, DEFAULTS["lesion"])
-    means = [one["accuracy"] for one in rows if one["replacement"] == "mean"]
-    assert {one["accuracy"] for one in rows if one["replacement"] != "mean"} == {wanted}
-    assert min(means) < wanted
-    found = summary(rows)
-    assert found["lesion_auc"] == found["lesion_random_previous_auc"] == pytest.approx(wanted)
-    assert found["lesion_top_mean_auc"] < wanted
-
-
-@kinds
-def test_exchanging_a_block_with_its_like_changes_nothing(kind):
-    subject = made(kind)
-    for blocks in subject.network.stages:
-        for block in blocks:
-            block.load_state_dict(blocks[0].state_dict())
-    wanted = accuracy(subject, subject.logits(subject.images.float()))
-    assert set(pick(rearrangement(subject), "accuracy", evaluation="swap").values()) == {wanted}
-
-
-# Mixing
-
-
-@kinds
-def test_pairs_are_mixed_up_as_plain_loops_say(kind):
-    subject = made(kind)
-    rows = mixing(subject, level=100, seed=3)
-    pixels = subject.images.float()
-    tracks, ends = defaultdict(list), {}
-    with torch.no_grad():
-        for stage, _, state in subject.walk(pixels):
-            tracks[stage].append(state.flatten(1))
-        for stage, _, state in subject.walk(pixels + 100 * draws("normal", 3, range(30), pixels)):
-            ends[stage] = state.flatten(1)
-    labels = subject.labels.tolist()
-    kept = {"separation": None, "separation_different": lambda s, t: labels[s] != labels[t]}
-    for stage, track in tracks.items():
-        points = torch.stack(track).transpose(0, 1).tolist()
-        for name, which in kept.items():
-            noisy = ends[stage].tolist()
-            found = [r for r in rows if (r["evaluation"], r["stage"]) == (name, stage)]
-            assert [r["level"] for r in found] == list(range(11))
-            wanted = reference.mixed_by_distance(points, noisy, 1, which)
-            wanted += reference.mixed_by_distance(points, noisy, 10, which)
-            matched = reference.mixed_at_equal_ends(points, noisy, 10, which)
-            shares = [one["mixed_matched"] for one in found]
-            assert shares == pytest.approx([sum(matched) / 10, *matched], abs=1e-12)
-            for one, (mixed, distance) in zip(found, wanted, strict=True):
-                assert one["mixed"] == pytest.approx(mixed, abs=1e-12)
-                assert one["distance"] == pytest.approx(distance, rel=1e-6)
-                assert one["m"] == 30
-    assert any(one["mixed"] > 0 for one in rows)
-
-
-@kinds
-def test_the_baseline_of_mixed_pairs_is_the_same_of_the_untrained_network(kind):
-    subject = made(kind)
-    rows = mixing(subject, level=100)
-    initial = mixing(replace(subject, network=untrained(kind), untrained=None), level=100)
-    for name in ("mixed", "mixed_matched"):
-        assert [one[f"{name}_initial"] for one in rows] == [one[name] for one in initial]
-        assert [one[name] for one in rows] != [one[name] for one in initial]
-    assert all(one["mixed_initial"] is None for one in initial)
-    found, before = summary(rows), summary(initial)
-    for name, value in before.items():
-        assert found[f"{name}_initial"] == pytest.approx(value, nan_ok=True)
-
-
-@kinds
-def test_without_controls_pairs_are_neither_matched_nor_compared(kind):
-    subject = made(kind)
-    few = mixing(subject, level=100, controls=False)
-    alike = ("evaluation", "stage", "level", "mixed", "distance")
-    for one, other in zip(few, mixing(subject, level=100), strict=True):
-        assert [one[name] for name in alike] == [other[name] for name in alike]
-        assert one["mixed_matched"] is one["mixed_initial"] is None
-    assert set(summary(few)) == {"mixed_ratio", "mixed_ratio_different"}
-
-
-class Identity:
-    """A network of one block whose tracks never leave their start."""
-
-    @staticmethod
-    def states(images):
-        yield 1, images
-        yield 1, images
-
-    @staticmethod
-    def classify(state):
-        return state.flatten(1)[:, :10]
-
-
-@pytest.mark.parametrize(("sigma", "ratio"), [(4, 10.0), (8, 5.45), (32, 1.31)])  # 4: 23 pairs
-def test_in_the_identity_the_distance_of_tracks_says_nothing_beyond_that_of_their_ends(
-    sigma, ratio
-):
-    """On digits with white at 16. Close tracks are mixed up first, because their ends are close."""
-    data = datasets.load("digits")
-    images, labels = (torch.from_numpy(part[:500]) for part in (data.x_test, data.y_test))
-    found = summary(mixing(Subject(Identity(), images, labels, lambda x: x), sigma))
-    assert found["mixed_ratio"] == pytest.approx(ratio, abs=0.005)
-    matched = found["mixed_ratio_matched"]
-    assert np.isnan(matched) if sigma == 4 else matched == pytest.approx(1, abs=0.07)
-
-
-@kinds
-def test_without_noise_no_pair_is_mixed_up_not_even_two_points_in_one_place(kind):
-    subject = made(kind)
-    images = subject.images.clone()
-    images[1] = images[0]
-    rows = mixing(replace(subject, images=images), level=0)
-    assert {one["mixed"] for one in rows} == {0.0}
-    assert math.isnan(summary(rows)["mixed_ratio"])
-
-
-def test_close_tracks_are_mixed_up_first():
-    rows = mixing(made(("resnet", "fully connected")), level=64)
-    shares = [one["mixed"] for one in rows if one["evaluation"] == "separation"]
-    assert shares[1] > shares[0] > shares[10]
-    assert summary(rows)["mixed_ratio"] == pytest.approx(shares[1] / shares[0])
-    distances = [one["distance"] for one in rows if one["evaluation"] == "separation"]
-    assert distances[1:] == sorted(distances[1:])
-
-
-def test_only_the_first_points_are_paired():
-    subject = made(("plain", "convolutional"))
-    few = replace(subject, images=subject.images[:9], labels=subject.labels[:9])
-    assert mixing(subject, points=9) == mixing(few)
-
-
-def test_states_that_are_not_finite_mix_up_no_one_knows_whom():
-    subject = made(("plain", "fully connected"))
-    with torch.no_grad():
-        subject.network.stem.bias[0] = math.nan
-    rows = [one for one in mixing(subject) if one["evaluation"] == "separation"]
-    assert all(math.isnan(one["mixed"]) for one in rows)
-    assert math.isnan(summary(rows)["mixed_ratio"])
-
-
-def test_pairs_of_one_class_only_leave_no_others():
-    subject = made(("plain", "fully connected"))
-    rows = mixing(replace(subject, labels=torch.zeros(30, dtype=torch.uint8)))
-    different = [one for one in rows if one["evaluation"] == "separation_different"]
-    assert len(different) == DECILES + 1
-    assert all(math.isnan(one["mixed"]) for one in different)
-
-
 # Settings and summaries
 
 
@@ -683,34 +325,6 @@ def by_decile(rows, name):
     stages = {stage for stage, _, _ in shares}
     pairs = [(shares[k, None, 1], shares[k, None, 0]) for k in stages]
     return [first / null for first, null in pairs if null > 0]
-
-
-def test_lesions_of_earlier_versions_are_those_of_the_paper():
-    old = [result_row("lesion", k, "", 10, 1, 3, accuracy=v) for k, v in ((0, 1.0), (1, 0.5))]
-    new = [one | {"replacement": "previous", "units": "top"} for one in old]
-    assert summary(old) == summary(new) == {"lesion_auc": 0.75}
-    assert summary(one | {"units": "random"} for one in new) == {"lesion_random_previous_auc": 0.75}
-
-
-def test_matched_ratios_are_of_the_stages_where_enough_pairs_are_mixed_up_in_both_networks():
-    def rows(stage, whole, initial):
-        for level, times in ((0, 1), (1, 2)):
-            shares = {"mixed_matched": times * whole, "mixed_matched_initial": times**2 * initial}
-            yield result_row("separation", level, "", 101, stage, mixed=0.1, **shares)
-
-    enough, few = 0.02, 0.019  # of 5050 pairs
-    found = summary([*rows(1, enough, enough), *rows(2, few, enough), *rows(3, enough, few)])
-    assert (found["mixed_ratio_matched"], found["mixed_ratio_matched_initial"]) == (2, 4)
-    assert math.isnan(summary(rows(1, few, enough))["mixed_ratio_matched_initial"])
-
-
-def test_a_stage_in_which_no_pair_is_mixed_up_is_in_no_ratio():
-    def rows(stage, first, null):
-        for level, mixed in ((0, null), (1, first)):
-            yield result_row("separation", level, "", 10, stage, mixed=mixed)
-
-    assert summary([*rows(1, 0.5, 0.25), *rows(2, 0.0, 0.0)]) == {"mixed_ratio": 2}
-    assert math.isnan(summary(rows(1, 0.0, 0.0))["mixed_ratio"])
 
 
 @kinds

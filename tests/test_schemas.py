@@ -277,6 +277,7 @@ def tracks_of(folder):
     return load(folder, tables=("tracks", "samples")).tracks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [True, False])
 @pytest.mark.parametrize("large", [0, 10**6])
 def test_what_was_kept_reads_as_the_files_do(many, monkeypatch, mapped, large):

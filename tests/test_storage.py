@@ -170,6 +170,7 @@ def test_who_is_killed_while_uploading_leaves_what_was_there(s3):
     assert storage.read_file(s3, "a") == b"old"
 
 
+@pytest.mark.slow
 def test_many_tables_in_an_object_store_are_kept_together_and_a_torn_one_is_found(
     s3, tmp_path, monkeypatch
 ):
@@ -276,6 +277,7 @@ def test_a_second_driver_is_told_who_holds_the_folder(s3):
     assert everything(s3) == []
 
 
+@pytest.mark.slow
 def test_of_drivers_that_come_at_once_one_holds_the_folder_at_a_time(s3):
     holding, most, refused = [], [], []
     start = threading.Barrier(4)
@@ -309,6 +311,7 @@ def test_the_folder_of_a_driver_that_was_killed_is_free_at_once_on_its_machine(s
         assert "killed" not in storage.list_files(s3, "holders")
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_driver_that_is_silent_elsewhere_is_free_after_a_while(s3, monkeypatch):
     claim(s3, "silent", machine="another", who="process 7 on elsewhere")
     with pytest.raises(SweepError, match="process 7 on elsewhere"):
@@ -319,6 +322,7 @@ def test_the_folder_of_a_driver_that_is_silent_elsewhere_is_free_after_a_while(s
         assert "silent" not in storage.list_files(s3, "holders")
 
 
+@pytest.mark.slow
 def test_a_driver_shows_that_it_is_alive_and_stops_when_its_folder_was_taken_over(s3, monkeypatch):
     monkeypatch.setattr(lease, "BEAT", 0.1)
     with pytest.raises(SweepError, match="took this sweep over"), folder.hold(s3):  # noqa: PT012

@@ -335,6 +335,7 @@ def test_a_number_is_within_bounds_or_refused(sweep_of, field, value):
             assert not isinstance(rule, Gt) or found > rule.gt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "told"),
     [

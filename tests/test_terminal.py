@@ -128,6 +128,7 @@ def geosweep(geosweep, monkeypatch, tmp_path):
     return geosweep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in HOSTILE if "separator" not in kind])
 @pytest.mark.parametrize("place", ["file", "option", "value", "command", "key", "name", "dataset"])
 def test_no_argument_name_or_key_reaches_the_terminal_as_it_is(geosweep, tmp_path, place, kind):
@@ -220,6 +221,7 @@ while words:
 """  # importing the command once for all of them saves most of the time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENCODINGS)
 def test_a_terminal_that_cannot_write_a_letter_gets_another_one(tmp_path, kind):
     (tmp_path / "κ.yaml").write_text("layers: fully_connected")

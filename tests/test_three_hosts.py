@@ -42,7 +42,7 @@ epochs: 100
 points: 60
 epoch_points: 40
 """  # networks from a Python file that is sent along
-SECOND = "dataset: digits\narchitecture: torchvision:resnet34\nepochs: 1\npoints: 60\n"
+SECOND = "dataset: digits\narchitecture: torchvision:resnet18\nepochs: 1\npoints: 60\n"
 STOPPED = "dataset: digits\nlayers: fully_connected\nepochs: 100000\npoints: 60\n"
 SCORES = ["lss", "lsr", "ots", "gap", "train_loss", "test_loss", "test_accuracy"]
 
@@ -239,7 +239,7 @@ def test_a_second_sweep_queues_and_says_behind_which(cluster, swept):
     first, second = (cluster.histories(name).values() for name in ("sweep", "second"))
     ended = max(history["epochs"][-1]["finished_at"] for history in first)
     assert ended < min(history["summary"]["started_at"] for history in second)
-    assert [h["summary"]["network"] for h in second] == ["torchvision:resnet34"]
+    assert [h["summary"]["network"] for h in second] == ["torchvision:resnet18"]
     networks = {h["summary"]["network"].partition("#")[0] for h in first}
     assert networks == {"own_net.py:one", "own_net.py:two"}
 

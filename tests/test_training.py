@@ -58,6 +58,7 @@ def assert_same(one, other):
         assert_close(other[name], one[name], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["adam", "sgd"])
 @pytest.mark.parametrize("network", ["plain", "resnet"])
 @pytest.mark.parametrize("shape", [CONVOLUTIONAL, CONNECTED])
@@ -80,6 +81,7 @@ def test_every_checkpoint_of_a_trial_is_one_of_that_trial(shape, network, recipe
                 fits.check(config, data, uncounted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", OTHERS)
 def test_a_checkpoint_of_another_optimizer_is_not_one_of_that_trial(recipe):
     data = tiny(side=8)
@@ -116,6 +118,7 @@ def test_training_again_gives_the_same_numbers_bit_for_bit():
     assert_same(one[2], other[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -301,6 +304,7 @@ def measured(**config):
     return 1 + straightness.item(), energy.item(), record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["plain", "resnet"])
 def test_the_straightness_penalty_straightens_and_the_transport_penalty_shortens(network):
     score, energy, record = measured(network=network)

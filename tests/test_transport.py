@@ -281,6 +281,7 @@ def _swapped(m, draw):
     return order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("m", "d"), [(1200, 4), (1200, 700), (350, 2)])
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
@@ -389,6 +390,7 @@ LINES = np.sort(np.random.default_rng(0).normal(size=(700, 1)), axis=0)
 CIRCLE = np.linspace(0, 2 * np.pi, 700, endpoint=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("x", "y"),
     [
@@ -426,6 +428,7 @@ def test_a_prefix_that_has_collapsed_has_no_ots_of_its_own():
     assert whole.ots < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [-1000, -565, -300, 300, 664, 1000])
 @given(points=maps())
 def test_points_of_any_size_are_matched_alike(power, points):

@@ -106,6 +106,7 @@ def watching(*words: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_head_is_gone_shuts_down(tmp_path):
     done = tmp_path / "off"
     with machine() as head:
@@ -219,7 +220,7 @@ def until(condition, seconds: float = 60) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a minute or two on a quiet machine
 def test_a_trial_outlives_many_spot_machines_and_never_fails(cluster, tmp_path, monkeypatch):
     losses = 10 if os.environ.get("CI") else 4  # a machine takes seconds of computing

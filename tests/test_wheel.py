@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_imports import MODULES, PACKAGES, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def call(*command: str | Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from scoring.actors import Pool
 from scoring.history import forget_weights
 from scoring.tables import read_row, write_table
 from tune_jobs import folder, processes, provenance
+from tune_jobs.account import Account
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
 from tune_jobs.cluster.demand import Demand
 from tune_jobs.cluster.spot import Spared
 from tune_jobs.errors import FULL, SweepError, full_disk, no_space
+from tune_jobs.estimates import Forecast
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.merging import Merger
+from tune_jobs.meter import Meter
 from tune_jobs.picking import field
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep
@@ -43,6 +47,7 @@ class Driver(NotKept, tune.Callback):
         study: Study | None,
         console: Console,
         scratch: str,
+        forecast: Forecast,
     ):
         self._request = request
         self._scratch = scratch
@@ -57,7 +62,7 @@ class Driver(NotKept, tune.Callback):
         self._shared = nodes.share(request)
         self._identity, self._gone = folder.identity(self._root), False
         self._apart = ""  # why a node that joined later cannot reach the sweep's folder
-        self._pool = Pool(self._root)
+        self._pool, self.meter = Pool(self._root), Meter()
         self._demand, self._spared = Demand(), Spared()
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done; only to evaluate
         there = {n.partition(".")[0] for n in storage.list_files(self._root, places.CHECKPOINTS)}
@@ -67,8 +72,10 @@ class Driver(NotKept, tune.Callback):
         self._varying = varied(request.sweep) or None
         known = cells(state, self._varying)
         self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
-        self._stop = Stop(request.max_failures, self._board.say)
         sweep = request.sweep
+        forecast, known = replace(forecast, gpus=self._gpus), self._board.cells
+        self.account = Account(self._root, sweep.budget, forecast, self.meter, known)
+        self._stop = Stop(request.max_failures, self._board.say, self.account.stops)
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
         self._merger = Merger(self._root, len(state.rows))
 
@@ -101,18 +108,21 @@ class Driver(NotKept, tune.Callback):
         if self._state.missing or self._state.to_suggest or self._evaluating:
             self._train()
         storage.delete(self._root, places.NODES)
-        while self._pool.left and not self._stop.asked:
+        while self._pool.left and not (self._stop.asked or self.account.spent):
             self._collect(timeout=0.5)
         if self._study:
             self._claim(self._study)
         self._board.refresh(last=True)
+        self.account.write(at_once=True)
+        self.meter.keep(self._request, self._board.cells)
         if not self._stop.asked:
             self._merger.finish()
         counts = self._board.snapshot()["counts"]
         if self._tracker.failed:
             self._sync(folder.inspect(self._root))
         complete = set(counts) <= set(handover.ENDED)
-        self._tracker.close("FINISHED" if complete else "KILLED" if self._stop.asked else "FAILED")
+        early = self._stop.asked or self.account.over
+        self._tracker.close("FINISHED" if complete else "KILLED" if early else "FAILED")
 
     def _check_folder(self) -> None:
         """Raise before anything is written if the sweep's folder was deleted or replaced."""
@@ -138,7 +148,8 @@ class Driver(NotKept, tune.Callback):
         held = tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": self._gpus}])
         place = f"ray-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         # Queue one suggestion at most. A grid may queue more, for a cluster that is growing.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if self._study else "16"
+        one_by_one = self._study or self.account.limited
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if one_by_one else "16"
         # A trial that is only evaluated, or that found the disk full, has no scores to report.
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         tuner = tune.Tuner(
@@ -192,13 +203,19 @@ class Driver(NotKept, tune.Callback):
 
         None means "ask again later", so that a suggestion can learn from the running trials.
         """
-        yield from self._state.missing
-        yield from self._state.unevaluated
+        for config in (*self._state.missing, *self._state.unevaluated):
+            while self.account.limited and self._is_busy(len(self.meter.running)):
+                yield None
+            if self.account.fits(config):
+                yield config
         while self._study is not None and self._study.left:
             busy = sum(c.status in ("waiting", "running") for c in self._board.cells.values())
-            if busy >= self.at_once() + (self._request.address is not None):
+            busy = len(self.meter.running) if self.account.limited else busy  # others may wait
+            if self._is_busy(busy):
                 yield None
                 continue
+            if not self.account.fits(None):
+                return
             config = self._study.suggest()
             self._claim(self._study)
             if config is not None:
@@ -209,6 +226,10 @@ class Driver(NotKept, tune.Callback):
                 return  # of what is left nothing is trained now, as it was not asked for
             self._board.expect(self._study.left)
             yield config
+
+    def _is_busy(self, busy: int) -> bool:
+        """Whether so many trials are enough; on a cluster one waits, so that it may grow."""
+        return busy >= self.at_once() + (self._request.address is not None)
 
     def _claim(self, study: Study) -> None:
         """Write to the sweep's folder what a search has suggested, if that has changed."""
@@ -241,6 +262,7 @@ class Driver(NotKept, tune.Callback):
             self._board.cells[trial].record = row
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
+            self.meter.scored()
             self._merger.add()
             if self._study:
                 self._study.tell(trial, row)
@@ -288,6 +310,7 @@ class Driver(NotKept, tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name = _trial_id(trial)
+        self.meter.start(name)
         if name in self._evaluating:
             self._board.change(name, "evaluating")
             return
@@ -303,17 +326,20 @@ class Driver(NotKept, tune.Callback):
         for line in result.get("set_aside", []):
             self._board.say(line)
         if "epoch" in result:
-            self._board.report(_trial_id(trial), result)
-            self._tracker.epoch(_trial_id(trial), result)
+            name = _trial_id(trial)
+            self.meter.report(name, result["epoch"], self._board.cells[name].config.epochs)
+            self._board.report(name, result)
+            self._tracker.epoch(name, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._check_folder()
         name = _trial_id(trial)
+        self.meter.end(name)
         cell = self._board.cells[name]
         if name in self._evaluating:
             self._start(name)
         elif not handover.handed_over(self._root, name) and not self._is_done(name):
-            if self._stop.asked:
+            if self._stop.asked or self.account.paused(name):
                 self._board.change(name, "waiting")
                 return
             handover.leave_stopped(self._root, name, cell.epoch)
@@ -327,6 +353,7 @@ class Driver(NotKept, tune.Callback):
         return read_row(self._root, "trials", trial).get("status") == "done"
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.meter.end(_trial_id(trial))
         file = trial.error_file
         text = Path(file).read_text() if file and Path(file).exists() else "the worker died"
         if nodes.NotShared.__name__ in last_line(text):
@@ -340,6 +367,7 @@ class Driver(NotKept, tune.Callback):
         self._stop.look(trials)
         self._spared.look(trials)
         self._collect()
+        self.account.write()
 
 
 def train_cell(config: dict[str, Any], setup: Setup) -> None:

@@ -48,6 +48,8 @@ class Request:
     notes: Sequence[str] = ()  # warnings about the data sets
     code: Mapping[str, Code] = field(default_factory=dict)  # files of users, by identity
     found: Mapping[str, "Found"] = field(default_factory=dict)  # blocks of architectures, by trial
+    # Of each data set, by name: train and test images, channels, height, width, and classes.
+    images: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class State:
     evaluations: Mapping[str, Any] = field(default_factory=dict)  # wanted ones, by name
     worked: bool = False  # whether this run had something to do
     interrupted: bool = False  # whether Ctrl-C ended the run
+    busy: float = 0.0  # seconds of this run from its first trial to its last score
+    over_budget: str = ""  # what of the budget ended the run, in words
 
     def ids(self, *statuses: str) -> list[str]:
         """The trials whose row has one of these statuses."""

@@ -3,41 +3,37 @@
 import json
 import os
 import subprocess
-import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from models import datasets, order, validation
-from models.architectures import architecture
-from models.config import TrialConfig
 from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, folder, networks, processes, room, signals
+from tune_jobs import code, early, estimates, folder, networks, processes, room, signals
+from tune_jobs.account import Account
+from tune_jobs.board import cells
 from tune_jobs.cluster.turns import place
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
+from tune_jobs.meter import Meter
 from tune_jobs.mlflow_report import log_report
-from tune_jobs.mlflow_store import prepare
 from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow
 from tune_jobs.weights import best_of
-
-if TYPE_CHECKING:
-    from tune_jobs.blocks import Found
 
 
 def check(
@@ -71,7 +67,7 @@ def check(
     root = folder.path_of(sweep.name, out)
     sweep = resolved(as_begun(sweep, folder.objectives(root) if sweep.implied else None), root)
     processes.expected_gpus()
-    here = _is_here(address)
+    here = room.is_here(address)
     if here:
         room.fits(sweep)
         processes.temporary_folders()
@@ -108,13 +104,13 @@ def check(
     for trial in sweep.trials if here else ():
         if trial.dataset not in loaded:
             continue
-        needed = memory(trial, loaded[trial.dataset], found.get(trial.trial))
-        if needed > _memory_here():
+        needed = room.needed_memory(trial, loaded[trial.dataset], found.get(trial.trial))
+        if needed > room.memory_here():
             what = f"K = {trial.stages} {trial.layers}" if trial.layers else trial.architecture
             raise SweepError(
                 f"{file}: points = {trial.points}: the states of {what} stages take "
-                f"{needed / 1e9:.1f} GB, this machine has {_memory_here() / 1e9:.1f} GB; take "
-                "fewer points"
+                f"{needed / 1e9:.1f} GB, this machine has {room.memory_here() / 1e9:.1f} GB; "
+                "take fewer points"
             )
     return folder.Request(
         sweep=sweep,
@@ -123,6 +119,10 @@ def check(
         address=address,
         sources=sources,
         checksums={name: data.checksum for name, data in loaded.items()},
+        images={
+            name: (len(data.y_train), len(data.y_test), *data.image, data.classes)
+            for name, data in loaded.items()
+        },
         retry=retry,
         max_failures=max_failures,
         code=files,
@@ -136,23 +136,6 @@ def check(
             )
         ],
     )
-
-
-def _is_here(address: str | None) -> bool:
-    """Whether a sweep starts its own Ray on this machine, instead of using a cluster."""
-    return address is None and "RAY_ADDRESS" not in os.environ
-
-
-def memory(trial: TrialConfig, data: datasets.Dataset, found: "Found | None" = None) -> float:
-    """Least memory of a trial at hand-over, in bytes: every stage's points, or their products."""
-    own = found is None
-    row = architecture(trial.layers, data.image, trial.stages, data.classes) if own else found
-    m = trial.points
-    return sum(4.0 * min(1.5 * m * m, 2 * m * d) for d in row.dimensions)
-
-
-def _memory_here() -> float:
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def run(request: folder.Request, console: Console) -> folder.State:
@@ -172,8 +155,12 @@ def run(request: folder.Request, console: Console) -> folder.State:
                 study.tell(trial, row)
         state = _chosen(state, request.retry)
         if not state.complete:
-            interrupted = _run(request, state, study, console)
-            return replace(folder.inspect(root), worked=True, interrupted=interrupted)
+            forecast = estimates.forecast(request, estimates.left(request, state))
+            if not state.scoring and (why := _nothing_fits(request, state, forecast)):
+                return replace(state, over_budget=why)
+            ran = _run(request, state, study, forecast, console)
+            state = replace(folder.inspect(root), worked=True, **ran)
+            return replace(state, over_budget="") if state.complete else state
         if is_behind(root, state.rows):
             sync(root, console)
         return state
@@ -200,9 +187,9 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         folder.request_evaluations(root, wanted)
         if state.unevaluated or state.scoring:
             state = replace(state, missing=[], begun=[], to_suggest=0)
-            interrupted = _run(request, state, None, console)
-            state = folder.inspect(root, wanted)
-            return replace(state, worked=True, interrupted=interrupted)
+            forecast = estimates.Forecast(estimates.left(request, state), {}, {}, 0)
+            ran = _run(request, state, None, forecast, console)
+            return replace(folder.inspect(root, wanted), worked=True, **ran)
         return state
 
 
@@ -343,18 +330,25 @@ def report(
     return page, log_report(root, name, page.rpartition("/")[0]) if name else None
 
 
+def _nothing_fits(
+    request: folder.Request, state: folder.State, forecast: estimates.Forecast
+) -> str:
+    """Why no trial fits into what is left of the budget; empty if one does."""
+    budget = request.sweep.budget
+    account = Account(request.root, budget, forecast, Meter(), cells(state))
+    waiting = [*state.missing, *state.unevaluated, *([None] if state.to_suggest else [])]
+    return "" if any(map(account.fits, waiting)) else account.over
+
+
 def _run(
-    request: folder.Request, state: folder.State, study: Study | None, console: Console
-) -> bool:
-    """Train and score; return whether Ctrl-C ended the run."""
+    request: folder.Request,
+    state: folder.State,
+    study: Study | None,
+    forecast: estimates.Forecast,
+    console: Console,
+) -> dict[str, Any]:
+    """Train and score; return what is known of the run afterwards, as fields of its state."""
     processes.be_quiet()
-    # What the driver needs takes seconds to load, so do it while Ray's processes start.
-    if _is_here(request.address):
-        processes.keep_private()
-    elif request.address == processes.SLURM:
-        processes.ask_for_token()
-    early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
-    early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
     for line in replaced(rows, request.sweep.evaluations):
         _say(console, line)
@@ -364,25 +358,26 @@ def _run(
     counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
     name = Text(plain(request.sweep.name), style="bold")
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
-    with processes.ray_running(request.address, _is_here(request.address)) as scratch:
+    where = request.address, room.is_here(request.address)
+    with (
+        processes.guarded(*where),
+        early.loading(request.root) as loaded,
+        processes.ray_running(*where) as scratch,
+    ):
+        loaded()
         from tune_jobs.driver import Driver
 
-        early.join()
         with _place(request, console):
-            driver = Driver(request, state, study, console, scratch)
+            driver = Driver(request, state, study, console, scratch, forecast)
+            for line in forecast.total(driver.at_once()).lines():
+                _say(console, line)
             driver.run()
-            return driver.interrupted
-
-
-def _load_early(root: str) -> None:
-    """Load MLflow and Ray Tune, and create MLflow's database. The driver meets what fails here."""
-    with suppress(Exception):
-        prepare(root)
-    import tune_jobs.driver  # noqa: F401
+            ran = {"interrupted": driver.interrupted, "busy": driver.meter.busy}
+            return ran | {"over_budget": driver.account.over}
 
 
 def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:
     """This sweep's place on a cluster. Its own Ray on this machine is one."""
-    if _is_here(request.address):
+    if room.is_here(request.address):
         return nullcontext()
     return place(request.address, request.sweep.name, partial(_say, console))

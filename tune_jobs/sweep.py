@@ -30,6 +30,7 @@ from models.messages import did_you_mean, plain, several, short
 from models.together import NOT_TOGETHER, OWN
 from tune_jobs import code, overrides, yaml_file
 from tune_jobs.axes import ALIASES, Axes, When, listed
+from tune_jobs.budget import Budget, from_text
 from tune_jobs.cells import DEFAULTS, MOST_CELLS, cells, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
@@ -117,10 +118,11 @@ class SweepFile(Axes):
     scheduler: Annotated[Asha, BeforeValidator(_method)] | None = None
     evaluations: Listed = Evaluations()
     keep: Keep = "final"
+    budget: Annotated[Budget, BeforeValidator(from_text)] = Budget()
 
 
 SECTIONS: dict[str, Any] = {"": SweepFile, "zip": Axes, "exclude": Axes, "when": When, "if": Axes}
-SECTIONS |= {"resources": Resources, "search": Search, "scheduler": Asha}
+SECTIONS |= {"resources": Resources, "budget": Budget, "search": Search, "scheduler": Asha}
 SECTIONS |= dict.fromkeys(Spans.model_fields, Span)
 SECTIONS |= {"evaluations": Evaluations, **EVALUATIONS}
 
@@ -141,6 +143,7 @@ class Sweep:
     rules: Rules = field(default_factory=Rules)  # of a search: conditional axes, seeds and more
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # with their settings
     keep: Keep = "final"
+    budget: Budget = field(default_factory=Budget)
     code: Mapping[str, Code] = field(default_factory=dict)  # callables, by the text in the file
     precision: str = ""  # of all trials if it was auto, which it is until it is resolved
     implied: bool = False  # the search named neither objectives nor a validation split
@@ -207,6 +210,7 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
         rules=rules,
         evaluations=file.evaluations.asked(),
         keep=file.keep,
+        budget=file.budget,
         precision=precision,
     )
 

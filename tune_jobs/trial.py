@@ -17,6 +17,7 @@ from ray import tune
 from models import fits
 from models.config import TrialConfig
 from models.errors import DataError
+from models.memory import keep_freed
 from models.network import AnyNetwork, build, decayed
 from models.training import (
     Epoch,
@@ -81,8 +82,9 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
 
 
 def _prepare(trial: TrialConfig, setup: Setup) -> Job:
-    """Load the data, and set the threads and the device of this process."""
+    """Load the data, and set the threads, the memory and the device of this process."""
     torch.set_num_threads(max(1, round(setup.cpus)))
+    keep_freed()
     device = "cuda" if setup.gpus > 0 else "cpu"
     data = nodes.load(setup.root, trial.dataset, setup.sources, setup.folder, setup.shared)
     provenance.reset_peaks(device)

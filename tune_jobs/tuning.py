@@ -89,13 +89,20 @@ class Cells(NotKept, Searcher):
 class Stop(NotKept, tune.Stopper):
     """Ends a sweep early: running trials finish their epoch, and no other trial starts.
 
+    A single trial ends early when ``pauses`` says so of the result of an epoch.
+
     This happens on Ctrl-C, SIGTERM or SIGHUP, when too many cells have failed, and when the
     driver calls :meth:`ask`. A second signal ends the sweep at once.
     """
 
-    def __init__(self, max_failures: int | None, say: Callable[[str], None]):
+    def __init__(
+        self,
+        max_failures: int | None,
+        say: Callable[[str], None],
+        pauses: Callable[[dict[str, Any]], bool] = lambda result: False,
+    ):
         self.asked = self.interrupted = False
-        self._say, self._why = say, ""
+        self._say, self._why, self._pauses = say, "", pauses
         self._failures_left = max_failures
         self._running: set[str] | None = None  # trials that are finishing their epoch
 
@@ -116,7 +123,7 @@ class Stop(NotKept, tune.Stopper):
             self._running = running if self._running is None else self._running & running
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.asked
+        return self._pauses(result) or self.asked
 
     def stop_all(self) -> bool:
         """Whether a stop was asked for and every running epoch has ended."""

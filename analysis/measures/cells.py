@@ -34,7 +34,8 @@ def as_strings(frame: pd.DataFrame) -> pd.DataFrame:
 
     The copy joins columns of one type, as pandas warns when many are apart.
     """
-    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str")).copy()
+    texts = {str(name): frame[name].astype("str") for name in frame.select_dtypes("category")}
+    return frame.assign(**texts).copy()  # astype would go through all columns
 
 
 def varying(trials: pd.DataFrame) -> list[str]:

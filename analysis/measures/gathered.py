@@ -70,7 +70,7 @@ def gather(
     other: str | Path | None = None,
     more: Sequence[str | Path] = (),
 ) -> Gathered:
-    """Read a sweep and compute its tables; arguments as for :func:`build`."""
+    """Read a sweep and compute its tables; arguments as for :func:`analysis.report.build`."""
     results = load(path, tracking_uri, columns=COLUMNS)
     second = None
     if other is not None:

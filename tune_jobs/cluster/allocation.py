@@ -59,6 +59,7 @@ def joined(say: Callable[[str], None]) -> Iterator[None]:
         say(f"Slurm job {os.environ['SLURM_JOB_ID']}: {1 + count} nodes")
         yield
     finally:
+        ray.shutdown()  # before the nodes, or Ray would print their logs as those of a failure
         srun.stdin.close()
         try:
             srun.wait(LEAVING)

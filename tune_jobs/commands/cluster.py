@@ -50,6 +50,7 @@ def submit(
     retry: options.RetryFailed = None,
     max_failures: options.MaxFailures = None,
     fail_fast: options.FailFast = False,
+    budget: options.Budget = None,
     follow: options.Follow = False,
 ) -> None:
     """Run a sweep on a cluster of Ray or Slurm, without waiting for its end.
@@ -74,6 +75,9 @@ def submit(
         arguments += ["--data", str(Path(data).absolute()) if slurm else data]
     if retry is not None:
         arguments.append("--retry-failed" if retry else "--leave-failed")
+    if budget is not None:
+        found.budget.replaced(budget)  # refuses what is no budget
+        arguments += ["--budget", budget]
     if fail_fast or max_failures:
         arguments += ["--max-failures", "1" if fail_fast else str(max_failures)]
     if not slurm:  # from a file here or the environment, before a tunnel is made
@@ -279,9 +283,9 @@ def _check(slurm: Slurm, found: sweep.Sweep, there: str, data: str | None, named
             raise SweepError(
                 f"{found.source}: resources.{what} = {each:g}: a node of the Slurm file has {most}"
             )
+    service.check(found, there, data, processes.SLURM)
     if not named:
         plan.keep_apart(found, there)
-    service.check(found, there, data, processes.SLURM)
 
 
 def _is_probe(job: Any) -> bool:

@@ -18,14 +18,17 @@ from scoring.history import read_history
 from scoring.places import argument
 from scoring.schemas import TABLES
 from scoring.storage import Damaged, list_files, read_file
-from tune_jobs import service
+from tune_jobs import estimates, room, service
+from tune_jobs.account import enough
 from tune_jobs.errors import SweepError
+from tune_jobs.estimates import in_words
 from tune_jobs.folder import Request, State, short_path, shown
 from tune_jobs.labels import duration, labels, last_line, number, varying_fields
 from tune_jobs.mlflow_store import is_there, tracking_uri
 from tune_jobs.terminal import one_line, say
 
 Row = dict[str, Any]
+OVER_BUDGET = 3  # the exit status where the budget left something undone
 MOST = 200  # Tables on the terminal show this many trials; the report shows all of them.
 
 
@@ -205,7 +208,7 @@ def end(
         report: whether to write the report.
 
     Returns:
-        The exit status: 0, 1 if something is missing, 130 after Ctrl-C.
+        The exit status: 0, 1 if something is missing, 3 if the budget is used up, 130 after Ctrl-C.
     """
     for table in (robustness_table(state), curve_table(state)):
         if table:
@@ -220,10 +223,12 @@ def end(
         lines.insert(0, ("report", f"not written; {later} writes it"))
     if unwritten:
         lines.append(("no report", unwritten))
-    for what, text in lines + _left(state):
+    for what, text in lines + _left(state, _more(request, state)):
         say(one_line(f"{what:8} {text}"))
     if state.interrupted:
         return 130
+    if state.over_budget:
+        return OVER_BUDGET
     return int(lacking or bool(state.unevaluated or state.weightless or unwritten))
 
 
@@ -303,7 +308,23 @@ def _places(root: str, page: str | None) -> list[tuple[str, str]]:
     return lines
 
 
-def _left(state: State) -> list[tuple[str, str]]:
+def _more(request: Request, state: State) -> str:
+    """What a sweep needs that its budget ended, and how it goes on."""
+    if not state.over_budget:
+        return ""
+    left = estimates.left(request, state)
+    found = estimates.forecast(request, left).total(room.at_once(request.sweep.resources))
+    epochs = sum(epochs for _, epochs in left.trials) + left.to_suggest * left.epochs
+    time = f", {in_words(found.seconds, duration)}" if found.seconds else ""
+    text = enough(request.root, request.sweep.budget, found)
+    larger = f"--budget {text}" if text else "a larger --budget"
+    say(one_line(f"budget   {state.over_budget}"))
+    trials = f"{found.trials} {'trial' if found.trials == 1 else 'trials'}"
+    say(f"remains  {trials}, {epochs} epochs{time}")
+    return f"run the same command again with {larger}"
+
+
+def _left(state: State, more: str) -> list[tuple[str, str]]:
     """Trials that failed, that are not evaluated or that belong to another sweep."""
     lines = []
     failed = state.ids("failed")
@@ -317,7 +338,7 @@ def _left(state: State) -> list[tuple[str, str]]:
         lines.append(("to do", f"{trial} is not evaluated yet{why}"))
     lines += [("no weights", told) for told in state.unreachable]
     if failed or state.unfinished or state.unevaluated:
-        lines.append(("continue", "run the same command again for what is missing"))
+        lines.append(("continue", more or "run the same command again for what is missing"))
     return lines
 
 

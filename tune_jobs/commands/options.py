@@ -52,6 +52,15 @@ MaxFailures = Annotated[
         help="Stop once N trials have failed; each is tried three times. Default: never stop.",
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIMITS",
+        help="What the sweep may take in all its runs together: hours (2h, 1h30m, 1d), GPU hours "
+        "(8gpuh) and the size of its folder (10GB), with commas between them. It stops after an "
+        "epoch; a larger budget continues it. Default: budget: of the sweep file, if it has one.",
+    ),
+]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Stop at the first failure, like --max-failures 1.")
 ]

@@ -9,9 +9,11 @@ from models.config import ARGUMENT, TrialConfig
 from models.messages import plain
 from scoring.places import argument
 from scoring.tables import read_table
-from tune_jobs import evaluations, folder
+from tune_jobs import estimates, evaluations, folder, room
+from tune_jobs.account import told
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
+from tune_jobs.estimates import Estimate
 from tune_jobs.labels import fields, label, labels, value, varying_fields
 from tune_jobs.sweep import Sweep
 
@@ -69,6 +71,7 @@ class Plan:
     trials: Sequence[Mapping[str, Any]]  # id, label, status (empty if not begun) and fields of each
     notes: Sequence[str]  # warnings about the data sets
     lines: Sequence[str]  # of the text
+    estimate: Estimate  # of what is left
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -89,11 +92,16 @@ def plan(request: folder.Request) -> Plan:
         for each in cells
         for word in [status.get(each.trial) or ("begun" if each.trial in begun else "")]
     ]
+    words = ("done", "diverged", *(["stopped"] if sweep.scheduler else []))
+    ended = {trial for trial, word in status.items() if word in words}
+    what = estimates.left_of(request, ended, cells)
+    estimate = estimates.forecast(request, what).total(room.at_once(sweep.resources))
     lines = _lines(request, len(cells), sum(word == "done" for word in status.values()))
+    lines += estimate.lines()
     for each in trials if not sweep.search else ():
         word = f"  ({each['status']})" if each["status"] else ""
         lines.append(f"  {each['trial']}  {each['label']}{word}")
-    return Plan(sweep.name, root, trials, list(request.notes), lines)
+    return Plan(sweep.name, root, trials, list(request.notes), lines, estimate)
 
 
 def _lines(request: folder.Request, cells: int, done: int) -> list[str]:
@@ -123,6 +131,8 @@ def _lines(request: folder.Request, cells: int, done: int) -> list[str]:
     if sweep.search:
         aims = [f"{name} ({way})" for name, way in sweep.search.objectives.items()]
         lines.append(f"search   by {', '.join(aims)}")
+    if sweep.budget.limits:
+        lines.append(f"budget   {told(root, sweep.budget)}")
     if sweep.evaluations:
         lines.append(f"evaluate {evaluations.changed(sweep.evaluations)}")
     for name in sorted({trial.dataset for trial in sweep.trials} - request.checksums.keys()):

@@ -34,13 +34,14 @@ def run(
     retry: options.RetryFailed = None,
     max_failures: options.MaxFailures = None,
     fail_fast: options.FailFast = False,
+    budget: options.Budget = None,
     report: options.Report = True,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Check the sweep, list its trials and the blocks of its architectures; start and "
-            "download nothing.",
+            help="Check the sweep, list its trials and the blocks of its architectures, and "
+            "estimate its time, memory and disk; start and download nothing.",
         ),
     ] = False,
 ) -> None:
@@ -55,12 +56,13 @@ def run(
     [b]geosweep run demo[/]                       real digits, 16 trials, 2 minutes
     [b]geosweep run mnist --data DIR[/]           uses DIR/mnist.npz if it exists
     [b]geosweep run demo --set seeds=5[/]         means and intervals over 5 seeds
+    [b]geosweep run table4 --budget 2h[/]         what can be done in two hours
     [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
     """
     begun = time.monotonic()
     most = 1 if fail_fast else max_failures
     asked = (name, settings or [], out, data, address)
-    request = work.request_run(*asked, retry, most, download=not dry_run)
+    request = work.request_run(*asked, retry, most, download=not dry_run, budget=budget)
     if dry_run:
         say(str(plan.plan(request)))
         return

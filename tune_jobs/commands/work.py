@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tune_jobs import evaluations, folder, service, sweep
+from tune_jobs import estimates, evaluations, folder, service, sweep
 from tune_jobs.commands import plan
 from tune_jobs.commands.ending import end, results_table
 from tune_jobs.precision import resolved
@@ -23,19 +23,25 @@ def request_run(
     retry: bool | None = None,
     max_failures: int | None = None,
     download: bool = True,
+    budget: str | None = None,
 ) -> folder.Request:
     """A checked request to run a sweep; the arguments are those of :func:`service.check`.
+
+    A text for ``budget`` comes before what the sweep says of it.
 
     Raises:
         SweepError: the message names the file, the field and what is allowed.
     """
     found = sweep.read(source, settings)
+    if budget is not None:
+        found = replace(found, budget=found.budget.replaced(budget))
     found = resolved(found, folder.path_of(found.name, out))
-    if out is None:
-        plan.keep_apart(found, folder.path_of(found.name))
-    return service.check(
+    request = service.check(
         found, out, data, address, retry=retry, max_failures=max_failures, download=download
     )
+    if out is None:  # last, since a misspelt field may be all that differs from the folder
+        plan.keep_apart(found, request.root)
+    return request
 
 
 def run(request: folder.Request, report: bool, begun: float | None = None) -> int:
@@ -55,7 +61,10 @@ def run(request: folder.Request, report: bool, begun: float | None = None) -> in
     failed, unfinished, retry = len(state.ids("failed")), state.unfinished, request.retry
     left_out = failed if retry is False else unfinished if retry else 0
     lacking = failed + unfinished > left_out or bool(state.ids("diverged"))
-    return end(request, state, console, begun, lacking, report)
+    status = end(request, state, console, begun, lacking, report)
+    if report and not state.interrupted:
+        estimates.learn(request, time.monotonic() - begun, state.busy)
+    return status
 
 
 def request_evaluation(

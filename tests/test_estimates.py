@@ -1,0 +1,301 @@
+"""Estimates before a sweep starts: from made-up histories, and from one real timed step."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring import places, storage
+from tune_jobs import api, costs, estimates, folder, room, service, sweep
+from tune_jobs.board import Cell
+from tune_jobs.costs import Cost
+from tune_jobs.estimates import Expected, Forecast, Left, Span
+from tune_jobs.meter import Meter
+
+HERE = costs.place(None, 0)
+COST = Cost(epoch=2.0, other=1.0, scoring=0.5, memory=4e8, disk=1e6)
+
+
+@pytest.fixture
+def request_of(cache, tmp_path, monkeypatch):
+    """A checked request for a built-in sweep, on a machine of two cores without a history."""
+    monkeypatch.setattr(room, "cores", lambda: 2)
+
+    def call(*settings: str) -> folder.Request:
+        found = sweep.read("demo", settings)
+        return service.check(found, str(tmp_path / "out"), None, None)
+
+    return call
+
+
+def remember(request: folder.Request, trials: int, cost: Cost = COST) -> None:
+    """Trials of each kind of the sweep, as if they had been trained here."""
+    kinds = {
+        costs.kind(trial, request.images[trial.dataset], request.sweep, 0)
+        for trial in request.sweep.trials
+    }
+    costs.add(costs.place(None, 0), [(kind, cost) for kind in kinds for _ in range(trials)])
+
+
+def total(request: folder.Request) -> estimates.Estimate:
+    what = estimates.left_of(request, set(), request.sweep.trials)
+    return estimates.forecast(request, what).total(room.at_once(request.sweep.resources))
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 5))
+def test_the_last_trial_ends_as_in_a_simulation_step_by_step(lengths, at_once):
+    waiting, running, now = list(lengths), [], 0
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            running.append(now + waiting.pop(0))
+        now = min(running)
+        running.remove(now)
+    assert estimates.makespan(lengths, at_once) == max([now, 0])
+
+
+def test_earlier_trials_give_the_time_of_a_sweep(request_of):
+    request = request_of("gamma=0", "epochs=4")
+    remember(request, 5)
+    found = total(request)
+    held = 2 * (1 + 4 * 2)  # four trials, two at once
+    assert found.seconds.about == pytest.approx(held + 0.5 + estimates.AROUND)
+    assert found.trials == 4
+    assert found.source == "20 earlier trials on this machine"
+    assert (found.memory.about, found.disk.about) == (8e8, 4e6)
+    assert found.gpu_seconds is None
+    assert found.lines()[0].startswith("estimate 4 trials in about 48 s (")
+
+
+def test_runs_teach_what_a_run_takes_besides_its_trials(request_of):
+    request = request_of("gamma=0", "epochs=4")
+    remember(request, 5)
+    for seconds in (12, 10, 11):
+        estimates.learn(request, seconds + 100, busy=100)
+    estimates.learn(request, 1000, busy=0)  # nothing was trained
+    assert total(request).seconds.about == pytest.approx(18 + 0.5 + 11)
+
+
+def test_the_range_grows_with_the_spread_of_earlier_trials(request_of):
+    request = request_of("gamma=0", "network=plain", "K=1")
+    remember(request, 5)
+    narrow = total(request).seconds
+    remember(request, 5, COST.model_copy(update={"epoch": 6.0}))
+    wide = total(request).seconds
+    assert narrow.low < narrow.about < narrow.high
+    assert wide.high / wide.about > narrow.high / narrow.about
+
+
+def test_a_checkpoint_leaves_fewer_epochs(request_of, monkeypatch):
+    request = request_of("gamma=0", "network=plain", "K=1", "epochs=4")
+    remember(request, 5)
+    (trial,) = request.sweep.trials
+    storage.write_file(request.root, places.checkpoint(trial.trial), b"")
+    history = {"epochs": [{"epoch": 3}]}
+    monkeypatch.setattr(estimates, "read_history", lambda root, trial: history)
+    assert total(request).seconds.about == pytest.approx(1 + 2 + 0.5 + estimates.AROUND)
+
+
+def test_only_what_decides_the_cost_tells_kinds_apart(request_of):
+    request = request_of()
+    trial, images = request.sweep.trials[0], request.images["digits"]
+
+    def kind(gpus=0, **changes):
+        return costs.kind(trial.model_copy(update=changes), images, request.sweep, gpus)
+
+    free = {"gamma": 0.5, "seed": 7, "epochs": 3, "learning_rate": 0.1, "dataset": "mine.npz"}
+    assert {kind(**{name: value}) for name, value in free.items()} == {kind()}
+    telling = {"network": "resnet", "depth": 3, "batch_size": 7, "points": 20, "gpus": 1}
+    telling |= {"precision": "bfloat16", "transport_penalty": 0.1}
+    kinds = {kind(**{name: value}) for name, value in telling.items()}
+    assert len(kinds - {kind()}) == len(telling)
+    assert kind(transport_penalty=0.1) == kind(transport_penalty=0.2)
+
+
+def test_a_history_keeps_the_latest_trials_of_each_kind(cache):
+    for number in range(costs.MOST + 3):
+        costs.add(HERE, [("one", COST.model_copy(update={"epoch": float(number)}))])
+    costs.add(HERE, timed={"one": COST, "two": COST})
+    found = costs.read(HERE)
+    assert [cost.epoch for cost in found.kinds["one"].trials] == list(range(3, costs.MOST + 3))
+    assert found.kinds["two"].timed == COST
+    assert costs.read(costs.place("ray://head", 0)).kinds == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"kinds": 1}', b"\xff", b"[" * 10_000])
+def test_a_damaged_history_counts_as_none_and_is_written_again(cache, content):
+    costs.add(HERE, [("one", COST)])
+    (file,) = (cache / "costs").glob("*.json")
+    file.write_bytes(content)
+    assert costs.read(HERE).kinds == {}
+    costs.add(HERE, [("two", COST)])
+    assert [*costs.read(HERE).kinds] == ["two"]
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "file"))
+    costs.add(HERE, [("one", COST)])
+    assert costs.read(HERE).kinds == {}
+
+
+def test_without_a_history_or_a_timed_step_it_says_what_is_unknown(request_of, monkeypatch):
+    request = request_of("gamma=0")
+    assert total(request).lines() == [
+        "estimate 4 trials; how long they take is not known",
+        "unknown  4 trials: no such trial has been trained here; GEOSWEEP_TIMING is off",
+    ]
+    failed = dict.fromkeys(["K"], "its timed step failed: TypeError: no")
+    monkeypatch.setattr(
+        estimates, "_time", lambda request, kinds, gpus: ({}, dict.fromkeys(kinds, failed["K"]))
+    )
+    assert total(request).unknown == ["4 trials: its timed step failed: TypeError: no"]
+
+
+def test_kinds_that_were_not_timed_cost_what_the_others_cost(request_of, monkeypatch):
+    def time(request, kinds, gpus):
+        return {next(iter(kinds)): COST}, {}
+
+    monkeypatch.setattr(estimates, "_time", time)
+    found = total(request_of("gamma=0"))
+    assert (found.trials, found.unknown) == (4, [])
+    assert found.source == "one timed step of each kind of trial"
+    assert found.seconds.high / found.seconds.about > 2
+
+
+def test_a_data_set_that_is_not_here_is_unknown(cache, tmp_path):
+    found = sweep.read("demo", ["dataset=digits,cifar100", "network=resnet", "K=1", "gamma=0"])
+    request = service.check(found, str(tmp_path / "out"), None, None, download=False)
+    remember(service.check(sweep.read("demo"), str(tmp_path / "o"), None, None), 5)
+    said = total(request).lines()
+    assert said[-1] == "unknown  1 trial: cifar100 is not on this machine yet"
+    assert said[0].startswith("estimate 2 trials in about ")
+
+
+def test_trials_that_a_search_will_suggest_count_at_the_average():
+    trials = sweep.read("demo", ["gamma=0", "K=1"]).trials
+    dear = COST.model_copy(update={"epoch": 4.0})
+    known = {t.trial: Expected(c, 1.15, 5) for t, c in zip(trials, (COST, dear), strict=True)}
+    found = Forecast(Left([], to_suggest=3, epochs=10), known, {}, gpus=2).total(1)
+    assert found.gpu_seconds.about == pytest.approx(2 * 3 * (1 + 10 * 3))
+    assert "; about 0.052 (0.045 to 0.059) GPU hours" in found.lines()[0]
+
+
+def test_nothing_is_said_when_nothing_is_left(request_of):
+    assert total(request_of()).trials == 16
+    what = Left([])
+    assert estimates.forecast(request_of(), what).total(2).lines() == []
+
+
+def test_a_span_holds_its_value():
+    span = Span.within(10.0, 2.0).plus(Span.within(6.0, 1.5))
+    assert span == (16.0, 9.0, 29.0)
+
+
+def test_a_meter_tells_epochs_from_the_rest_of_a_trial():
+    now = SimpleNamespace(time=100.0)
+    meter = Meter(lambda: now.time)
+    (config,) = sweep.read("demo", ["gamma=0", "network=plain", "K=1", "epochs=3"]).trials
+    meter.start("before")
+    now.time += 5
+    meter.end("before")
+    now.time += 1  # a slot changes hands
+    meter.start(config.trial)
+    for epoch, seconds in enumerate((2, 10, 10, 14)):  # evaluations follow the last epoch
+        now.time += seconds
+        meter.report(config.trial, epoch, 3)
+    meter.end(config.trial)
+    now.time += 3
+    meter.scored()
+    row = {"scoring_seconds": 3.0, "peak_memory": 0.5, "epochs_done": 3}
+    cell = Cell(config, "", status="done", record=row, seconds=29.0, epochs=3)
+    assert meter.cost(cell) == Cost(epoch=10, other=7, scoring=3, memory=5e8, disk=0)
+    assert meter.busy == 45
+    assert meter.epoch("before") is None
+    cell.status = "failed"
+    assert meter.cost(cell) is None
+
+
+def test_a_trial_that_went_on_from_a_checkpoint_is_not_kept():
+    now = SimpleNamespace(time=0.0)
+    meter = Meter(lambda: now.time)
+    (config,) = sweep.read("demo", ["gamma=0", "network=plain", "K=1", "epochs=3"]).trials
+    meter.start(config.trial)
+    for epoch in (2, 3):
+        now.time += 1
+        meter.report(config.trial, epoch, 3)
+    meter.end(config.trial)
+    row = {"scoring_seconds": 3.0, "peak_memory": 0.5, "epochs_done": 3}
+    assert meter.cost(Cell(config, "", status="done", record=row, seconds=1.0, epochs=1)) is None
+
+
+def test_a_meter_keeps_costs_with_the_disk_of_each_trial(request_of):
+    request = request_of("gamma=0", "K=1", "epochs=1")
+    one, other = request.sweep.trials
+    meter, cells = Meter(lambda: 0.0), {}
+    for trial, size in ((one, 1000), (other, 3000)):
+        meter.start(trial.trial)
+        meter.report(trial.trial, 0, 1)
+        meter.end(trial.trial)
+        row = {"scoring_seconds": 1.0, "peak_memory": None}
+        cells[trial.trial] = Cell(trial, "", "done", record=row, seconds=2.0, epochs=1)
+        storage.write_file(request.root, places.checkpoint(trial.trial), b"x" * size)
+    storage.write_file(request.root, places.MLFLOW, b"x" * 500)
+    meter.keep(request, cells)
+    kept = costs.read(costs.place(None, 0)).kinds
+    assert sorted(k.trials[0].disk for k in kept.values()) == [1250, 3250]
+    assert total(request).seconds.about > 0
+
+
+def test_a_plan_has_the_estimate_and_starts_nothing(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = api.plan("demo", ["gamma=0"])
+    assert found.estimate.trials == 4
+    assert found.estimate.lines()[0] in str(found)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_timed_step_gives_an_estimate_that_is_kept(request_of, monkeypatch):
+    monkeypatch.setenv("GEOSWEEP_TIMING", "on")
+    request = request_of("gamma=0", "network=plain,resnet", "K=1", "epochs=2", "points=60")
+    found = total(request)
+    assert found.source == "one timed step of each kind of trial"
+    assert found.unknown == []
+    assert 0 < found.seconds.low < found.seconds.about < found.seconds.high < math.inf
+    monkeypatch.setattr(estimates.subprocess, "Popen", None)
+    assert total(request) == found
+
+
+def test_code_of_a_user_that_fails_in_a_timed_step_is_unknown(request_of, tmp_path, monkeypatch):
+    """It works when it is checked, on few images, and fails in a batch of the sweep."""
+    monkeypatch.setenv("GEOSWEEP_TIMING", "on")
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Block(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(64, 64)\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(x).relu()\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, classes):\n"
+        "        super().__init__()\n"
+        "        self.first = torch.nn.Flatten()\n"
+        "        self.blocks = torch.nn.Sequential(*(Block() for _ in range(3)))\n"
+        "        self.last = torch.nn.Linear(64, classes)\n"
+        "    def forward(self, x):\n"
+        "        assert len(x) < 50, 'too many'\n"
+        "        return self.last(self.blocks(self.first(x)))\n"
+        "def net(classes):\n"
+        "    print('hello')\n"
+        "    return Net(classes)\n"
+    )
+    file = tmp_path / "my.yaml"
+    file.write_text(f"dataset: digits\narchitecture: {tmp_path}/mine.py:net\nepochs: 2\n")
+    request = service.check(sweep.read(str(file)), str(tmp_path / "out"), None, None)
+    found = total(request)
+    assert found.seconds is None
+    assert found.unknown == ["1 trial: its timed step failed: AssertionError: too many"]
+    assert json.loads(json.dumps(found.lines())) == found.lines()

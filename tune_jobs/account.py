@@ -1,0 +1,204 @@
+"""What a sweep has used of its budget, and whether a trial, or one more epoch, still fits.
+
+The sweep's folder keeps an entry for each run, which only that run writes. So what a killed run
+used counts, up to the last seconds, and nothing counts twice.
+"""
+
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from models.config import TrialConfig
+from scoring import places, storage
+from tune_jobs import disk
+from tune_jobs.board import Cell
+from tune_jobs.budget import Budget, words
+from tune_jobs.costs import NO_COST, Cost
+from tune_jobs.estimates import Estimate, Forecast
+from tune_jobs.meter import Meter
+
+EVERY = 10.0  # seconds between two updates of a run's entry, and of the folder's size
+TIMES = ("hours", "gpu_hours")
+
+
+def read(root: str) -> dict[str, dict[str, float]]:
+    """The entries of a folder's runs, in seconds; none where there is no file, or a damaged one."""
+    try:
+        found = json.loads(storage.read_file(root, places.USED) or b"{}")
+        return {
+            str(run): {name: float(entry[name]) for name in TIMES} for run, entry in found.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, storage.Damaged):
+        return {}
+
+
+def enough(root: str, budget: Budget, more: Estimate) -> str:
+    """A text for ``--budget`` with which a sweep probably ends.
+
+    Args:
+        root: the sweep's folder.
+        budget: whose limits are to grow.
+        more: what is left of the sweep.
+    """
+    runs = read(root).values()
+    used = {name: sum(run[name] for run in runs) / 3600 for name in TIMES}
+    texts = []
+    if budget.hours and more.seconds:
+        texts.append(f"{math.ceil(60 * (used['hours'] + more.seconds.high / 3600))}m")
+    if budget.gpu_hours and more.gpu_seconds:
+        texts.append(f"{math.ceil(used['gpu_hours'] + more.gpu_seconds.high / 3600)}gpuh")
+    if budget.disk and more.disk:
+        size = sum(size for size, _ in disk.sizes(root).values()) + more.disk.high
+        texts.append(f"{math.ceil(size / 1e6)}MB")
+    return ",".join(texts)
+
+
+def told(root: str, budget: Budget) -> str:
+    """The limits of a budget, and what earlier runs have used, in words."""
+    runs = read(root).values()
+    parts = []
+    for name, limit in budget.limits.items():
+        spent = sum(run.get(name, 0.0) for run in runs)
+        parts.append(words(name, limit) + (f" ({words(name, spent)} used)" if spent else ""))
+    return ", ".join(parts)
+
+
+class Account:
+    """The account of a run.
+
+    Args:
+        root: the sweep's folder.
+        budget: its limits; without any, what is used is only written down.
+        forecast: what trials are expected to cost.
+        meter: of this run.
+        cells: the trials of the sweep, which may grow.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        budget: Budget,
+        forecast: Forecast,
+        meter: Meter,
+        cells: Mapping[str, Cell],
+    ):
+        self._root, self._limits, self._forecast = root, budget.limits, forecast
+        self._meter, self._cells = meter, cells
+        self._run, self._runs = uuid.uuid4().hex, read(root)
+        self._earlier = {name: sum(run[name] for run in self._runs.values()) for name in TIMES}
+        self._began = self._written = meter.clock()
+        self._looked, self._size = -EVERY, 0.0
+        self._paused: set[str] = set()
+        self._kinds: dict[str, str] = {}  # what decides the cost, by trial
+        self.over = ""  # why something had to wait, in words
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget."""
+        return bool(self._limits)
+
+    def used(self) -> dict[str, float]:
+        """What all runs have used: seconds, seconds of GPUs, and bytes of the folder."""
+        now = self._meter.clock()
+        if "disk" in self._limits and now - self._looked >= EVERY:
+            sizes = disk.sizes(self._root).values()
+            self._size, self._looked = float(sum(size for size, _ in sizes)), now
+        return {
+            "hours": self._earlier["hours"] + now - self._began,
+            "gpu_hours": self._earlier["gpu_hours"] + self._forecast.gpus * self._meter.seconds,
+            "disk": self._size,
+        }
+
+    def fits(self, trial: TrialConfig | None) -> bool:
+        """Whether a trial that starts now can finish; None is one that a search will suggest.
+
+        One whose cost is not known may start while anything is left.
+        """
+        if not self._limits:
+            return True
+        need = {"hours": 0.0, "gpu_hours": 0.0, "disk": 0.0}
+        if cost := self._cost(trial):
+            epochs = self._forecast.left.epochs if trial is None else self._epochs_left(trial)
+            held = cost.seconds(epochs)
+            need = {"hours": held + cost.scoring, "disk": cost.disk}
+            need["gpu_hours"] = self._forecast.gpus * held
+        for running in self._meter.running:
+            config = self._cells[running].config
+            if other := self._cost(config):
+                left = self._epochs_left(config) * other.epoch
+                need["gpu_hours"] += self._forecast.gpus * left
+                need["disk"] += other.disk
+        return self._within(need)
+
+    def pauses(self, trial: str, epoch: int) -> bool:
+        """Whether a trial has to stop after an epoch, because the next one does not fit."""
+        config = self._cells[trial].config
+        if not self._limits or epoch >= config.epochs:
+            return False
+        pace = self._meter.epoch(trial)
+        cost = self._cost(config)
+        pace = pace if pace is not None else cost.epoch if cost else 0.0
+        gpus = self._forecast.gpus * len(self._meter.running)
+        if not self._within({"hours": pace, "gpu_hours": gpus * pace, "disk": 0.0}):
+            self._paused.add(trial)
+        return trial in self._paused
+
+    def stops(self, result: Mapping[str, Any]) -> bool:
+        """The same of what a trial has reported."""
+        return "epoch" in result and self.pauses(result["trial"], result["epoch"])
+
+    def paused(self, trial: str) -> bool:
+        """Whether a trial had to stop at the end of an epoch."""
+        return trial in self._paused
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left, so that even trials that are trained have to wait."""
+        return bool(self._limits) and not self._within(dict.fromkeys((*TIMES, "disk"), 0.0))
+
+    def write(self, at_once: bool = False) -> None:
+        """Write this run's entry, every few seconds."""
+        now = self._meter.clock()
+        if at_once or now - self._written >= EVERY:
+            self._written = now
+            used = self.used()
+            own = {name: used[name] - self._earlier[name] for name in TIMES}
+            content = self._runs | {self._run: own}
+            storage.write_file(self._root, places.USED, json.dumps(content).encode())
+
+    def _within(self, need: Mapping[str, float]) -> bool:
+        used = self.used()
+        for name, limit in self._limits.items():
+            if used[name] + need[name] > limit:
+                more = f"; what is next takes {words(name, need[name])}" if need[name] else ""
+                self.over = f"{words(name, used[name])} of {words(name, limit)} used{more}"
+                return False
+        return True
+
+    def _epochs_left(self, config: TrialConfig) -> int:
+        known = {trial.trial: left for trial, left in self._forecast.left.trials}
+        cell = self._cells.get(config.trial)
+        reported = config.epochs - max(cell.epoch, 0) if cell else config.epochs
+        return min(reported, known.get(config.trial, config.epochs))
+
+    def _cost(self, trial: TrialConfig | None) -> Cost | None:
+        """What a trial costs: as those of its kind did in this run, else as it was forecast."""
+        expected = self._forecast.cost(trial)
+        found = expected.cost if expected else None
+        if trial is None:
+            return found
+        kind = self._kind(trial)
+        same = [t for t in self._meter.known if self._kind(self._cells[t].config) == kind]
+        for other in reversed(same):
+            if cost := self._meter.cost(self._cells[other]):
+                return cost.model_copy(update={"disk": found.disk if found else 0.0})
+        paces = [pace for other in same if (pace := self._meter.epoch(other))]
+        return found.model_copy(update={"epoch": max(paces)}) if paces and found else found
+
+    def _kind(self, config: TrialConfig) -> str:
+        if config.trial not in self._kinds:
+            told = config.model_dump(exclude_defaults=True, exclude=NO_COST - {"dataset"})
+            self._kinds[config.trial] = str(told)
+        return self._kinds[config.trial]
