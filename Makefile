@@ -23,8 +23,10 @@ test-all: test test-long  ## all tests except test-cluster
 test-fast: $(READY)  ## tests for the edit loop: without Ray and without what takes over a second
 	$(BIN)/python -m pytest $(PARALLEL) 2 -m "not ray and not slow and not long and not cluster"
 
+# Both mostly wait for machines, so they run beside each other.
 test-cluster: $(READY)  ## a Ray cluster of three machines made of namespaces, and a Slurm; needs root
-	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs --durations=0
+	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs \
+		--durations=0 --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

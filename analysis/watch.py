@@ -97,6 +97,11 @@ class Server(ThreadingHTTPServer):
             found = self.follower.since(version if run == self._run else 0)
         return found | {"run": self._run, "now": time.time(), "every": max(2.0, self._every)}
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print what went wrong, unless a browser has just gone away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class Handler(BaseHTTPRequestHandler):
     """Answers GET for the page, its files and the data."""

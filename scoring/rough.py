@@ -106,10 +106,9 @@ def products(x: Rough, y: Rough) -> np.ndarray:
     """Products of the coordinates of all pairs: int32, exact, or float32."""
     if x.coordinates.dtype == np.float32:
         return x.coordinates @ y.coordinates.T
-    import torch  # only for large problems
+    from torch import _int_mm, from_numpy  # type: ignore[attr-defined]  # only for large problems
 
-    from_numpy = torch.from_numpy
-    return torch._int_mm(from_numpy(x.coordinates), from_numpy(y.coordinates).T).numpy()
+    return _int_mm(from_numpy(x.coordinates), from_numpy(y.coordinates).T).numpy()
 
 
 @cache

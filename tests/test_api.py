@@ -138,6 +138,17 @@ def test_a_folder_that_cannot_be_read_is_no_sweep(here, monkeypatch):
     assert standing.below(str(here / "runs")) == [str(here / "runs/one")]
 
 
+@pytest.mark.parametrize("begin", [api.run, api.evaluate])
+def test_a_second_sweep_in_the_same_process_is_refused(here, monkeypatch, begin):
+    with monkeypatch.context() as first:  # whose checks call the second
+        first.setattr(api.work, "request_run", lambda *_, **__: begin("demo"))
+        with pytest.raises(SweepError, match="a sweep runs in this process already"):
+            api.run("demo")
+    assert api.plan("demo").trials  # to look is not to run
+    with pytest.raises(SweepError, match="nowhere"):
+        api.run("nowhere")
+
+
 def test_a_live_table_in_a_notebook_is_text():
     table = Table()
     table.add_column("trial")
@@ -169,7 +180,10 @@ def test_a_notebook_runs_is_interrupted_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     book = nbformat.read(NOTEBOOK, as_version=4)
     documented = code_cells(book.cells)
-    children = "import psutil\nprint([c.name() for c in psutil.Process().children(True)])"
+    children = (
+        "import os, psutil\nprint([c.name() for c in psutil.Process().children(True)])\n"
+        "print([name for name in os.environ if name.startswith('RAY_AUTH')])"
+    )
     first = [documented[0].source, documented[1].source, children]
     cells = [nbformat.v4.new_code_cell(source) for source in first]
     book.cells = cells + book.cells
@@ -186,7 +200,7 @@ def test_a_notebook_runs_is_interrupted_and_goes_on(tmp_path, monkeypatch):
     client.execute(cwd=str(tmp_path))
     assert "KeyboardInterrupt" in shown(cells[1])
     assert "stopping when the epochs that are running have ended" in shown(cells[1])
-    assert shown(cells[2]) == "[]\n"
+    assert shown(cells[2]) == "[]\n[]\n"
     told = [shown(cell) for cell in documented]
     assert not any("Error" in text or "Interrupt" in text for text in told), told
     assert "2 cells" in told[0]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -154,6 +155,16 @@ def test_another_sweep_does_not_land_in_a_folder_by_accident(geosweep, tmp_path,
     done(str(tmp_path / "runs/demo-2"), sweep.read("demo"))
     assert "--out runs/demo-3 uses" in geosweep("run", "demo", *words)[2]
     assert geosweep("run", "demo", *words, "--out", "runs/demo", "--dry-run")[0] == 0
+
+
+def test_a_misspelt_argument_is_named_rather_than_the_folder_that_lacks_it(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text("dataset: digits\narchitecture: own_net.py:two\nseeds: 1\n")
+    (tmp_path / "own_net.py").write_bytes((Path(__file__).parent / "own_net.py").read_bytes())
+    done(str(tmp_path / "runs/my"), sweep.read("my.yaml"))
+    code, _, err = geosweep("run", "my.yaml", "--set", "model.widht=3", "--dry-run")
+    assert code == 2
+    assert "widht" in err
+    assert "--out" not in err
 
 
 def test_cells_that_differ_in_no_single_value_are_named(geosweep, tmp_path):

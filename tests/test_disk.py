@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scoring import places, storage
 from scoring.tables import write_table
-from tune_jobs import disk, evaluations, folder, sweep
+from tune_jobs import disk, evaluations, folder, mlflow_store, sweep
 from tune_jobs.commands import clean
 from tune_jobs.weights import aim, spare
 
@@ -205,6 +205,30 @@ def test_mlflows_data_is_deleted_and_the_results_stay(root, geosweep):
     before = set(disk.sizes(root))
     assert "freed 40 bytes" in geosweep("clean", "out", "--mlflow", "--yes")[1]
     assert before - set(disk.sizes(root)) == {places.MLFLOW, f"{places.ARTIFACTS}/1/run/a.txt"}
+
+
+@pytest.mark.ray  # for the warnings that MLflow causes
+def test_of_two_sweeps_in_a_folder_only_the_named_ones_runs_are_deleted(
+    tmp_path, geosweep, monkeypatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = str(tmp_path / "100% of 50?")  # letters that URIs encode
+    made_up(root)
+    name = folder.inspect(root).name
+    client, runs = mlflow_store.open_client(root), {}
+    for one in ("other", name):
+        place = Path(root, places.ARTIFACTS).as_uri()
+        run = client.create_run(client.create_experiment(one, place)).info.run_id
+        client.log_text(run, "a" * 10, "a.txt")
+        runs[one] = run
+    said = geosweep("clean", root, "--mlflow", "--yes")[1]
+    assert f"MLflow's runs of {name}" in said
+    assert "runs of other stay" in said
+    assert mlflow_store.mlflow_runs(root) == {"other": [runs["other"]]}
+    kept = [path.parts[-3] for path in Path(root, places.ARTIFACTS).rglob("a.txt")]
+    assert kept == [runs["other"]]
+    assert client.get_experiment_by_name(name) is None
+    assert not (tmp_path / "100% of 50%3F").exists()
 
 
 def test_a_cleaning_that_was_killed_goes_on(root, geosweep, monkeypatch):

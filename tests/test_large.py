@@ -38,6 +38,7 @@ def clouds(kind, m, d, precision=np.float32, seed=0):
     return x.astype(precision), KINDS[kind](x, draw).astype(precision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [4, 70])
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
@@ -56,6 +57,7 @@ def test_the_cost_is_that_of_scipy_and_the_potentials_prove_it(not_kept, kind, d
         assert_array_equal(result.permutation, columns)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(
     st.sampled_from(sorted(KINDS)),
@@ -81,6 +83,7 @@ def test_tiles_threads_and_the_kind_of_screening_change_nothing(
         assert_array_equal(result.permutation, wanted.permutation)
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(st.sampled_from(sorted(KINDS)), st.integers(1, 150), st.integers(0, 10**6))
 def test_blocks_that_are_done_elsewhere_in_any_order_change_nothing(kind, size, seed):
@@ -113,6 +116,7 @@ def test_blocks_that_are_done_elsewhere_in_any_order_change_nothing(kind, size, 
         assert_array_equal(result.permutation, wanted.permutation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_however_few_candidates_there_are_the_matching_is_optimal(not_kept, kind, monkeypatch):
     x, y = clouds(kind, 400, 6)
@@ -125,6 +129,7 @@ def test_however_few_candidates_there_are_the_matching_is_optimal(not_kept, kind
     assert result.suboptimality <= 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.sampled_from(sorted(KINDS)), st.integers(1, 90), st.booleans(), st.integers(0, 10**6))
 def test_rough_products_are_off_by_no_more_than_their_bound(kind, d, small, seed):
@@ -165,6 +170,7 @@ def same(one, other):
     assert (one.rounds, one.edges, one.ties) == (other.rounds, other.edges, other.ties)
 
 
+@pytest.mark.slow
 def test_a_killed_solve_goes_on_from_its_checkpoint_with_the_same_result(many_passes, tmp_path):
     problem = assignment_problem(*clouds("clusters", 400, 6))
     wanted = solve(problem)
@@ -249,6 +255,7 @@ STARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [0, 2**30])
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("kind", ["unrelated", "every point there twice"])
@@ -276,6 +283,7 @@ def test_potentials_are_of_points_of_the_problem(shape):
         optimal_transport_score(*clouds("unrelated", 20, 3), potentials=np.zeros(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [2, 3, 101, 130])
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e18])
 @pytest.mark.parametrize(

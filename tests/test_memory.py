@@ -7,16 +7,14 @@ import torch
 from models.memory import keep_freed
 
 
-def page_faults_of_a_large_tensor() -> int:
-    def faults() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-    torch.ones(4 * 2**20)  # 16 MiB; what follows finds its place
-    before = faults()
-    torch.ones(4 * 2**20)
-    return faults() - before
+def page_faults_of_a_step() -> int:
+    """Those of tensors of 16 and 8 MiB, 6,144 pages, which are free again afterwards."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    states = [torch.ones(4 * 2**20), torch.ones(2 * 2**20)]
+    del states
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def test_freed_memory_is_used_again_without_page_faults():
     if keep_freed():
-        assert page_faults_of_a_large_tensor() < 100  # 4,096 pages
+        assert min(page_faults_of_a_step() for _ in range(8)) < 100

@@ -95,6 +95,17 @@ def test_arguments_of_architectures_stay_columns(tmp_path) -> None:
     )
 
 
+def test_the_reader_is_told_in_what_the_sweeps_differ(tmp_path) -> None:
+    made_up_trial(tmp_path / "a")
+    made_up_trial(tmp_path / "b", seed=1, points=30, precision="bfloat16")
+    made_up_trial(tmp_path / "b", seed=2, points=20, precision="bfloat16")
+    said = sentence(pool(*loaded([tmp_path / "a", tmp_path / "b"])))
+    assert said.endswith(
+        " They differ in m (a 1000, b 20 and 30); precision (a float32, b bfloat16). Trials that "
+        "differ are in different cells, and OTS compares only at equal m."
+    )
+
+
 def test_other_data_under_the_same_name_are_refused(tmp_path) -> None:
     made_up_trial(tmp_path / "a")
     made_up_trial(tmp_path / "b", seed=1, data_checksum="0" * 16)

@@ -1,6 +1,7 @@
 """Child processes import our code, whatever lies in the current folder, and leave nothing."""
 
 import errno
+import functools
 import os
 import subprocess
 import sys
@@ -142,6 +143,31 @@ def test_the_temporary_folder_of_a_dead_sweep_is_deleted_and_one_in_use_is_not(
             Path(folder).name,
         }
     assert not Path(folder).exists()
+
+
+def test_variables_for_our_own_ray_are_gone_after_it_and_come_again_for_the_next(monkeypatch):
+    monkeypatch.setattr(processes, "_private", processes._private.__wrapped__)
+    monkeypatch.setitem(sys.modules, "ray", mock.Mock())
+    before = dict(os.environ)
+    with processes.guarded(None, here=True):
+        assert os.environ == before  # Ray was imported before, and is as its importer wants it
+    monkeypatch.delitem(sys.modules, "ray")
+    monkeypatch.setattr(processes, "_private", functools.cache(processes._private))
+    tokens = []
+    for _ in range(2):
+        with processes.guarded(None, here=True):
+            assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+            tokens.append(os.environ["RAY_AUTH_TOKEN"])
+        assert os.environ == before
+        monkeypatch.setitem(sys.modules, "ray", mock.Mock())
+    assert tokens[0] == tokens[1]
+    assert len(tokens[0]) == 64
+    with processes.guarded("auto", here=False):
+        assert os.environ == before
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/of/the/job")
+    with processes.guarded(processes.SLURM, here=False):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert "RAY_AUTH_TOKEN" not in os.environ
 
 
 @pytest.mark.parametrize("how", ["itself", "cause", "context", "text", "another"])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(slurm.missing() is not None, reason=slurm.missing() or ""),
 ]
 
@@ -63,7 +63,7 @@ class Site:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=200,
+            timeout=400,
         )
         assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}"
         return done.stdout
@@ -113,7 +113,7 @@ def swept(site):
     return job, number, cancelled, places, ended
 
 
-def wait(look, patience: float = 150) -> None:
+def wait(look, patience: float = 300) -> None:
     until = time.monotonic() + patience
     while not look():
         assert time.monotonic() < until, look

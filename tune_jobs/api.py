@@ -5,7 +5,9 @@ that one of them began the other continues. Ray and torch are imported when a sw
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tune_jobs import folder, surroundings
@@ -13,12 +15,14 @@ from tune_jobs import status as standing
 from tune_jobs.commands import plan as planning
 from tune_jobs.commands import work
 from tune_jobs.commands.plan import Plan
+from tune_jobs.errors import SweepError
 from tune_jobs.status import Status
 
 __all__ = ["Plan", "Status", "evaluate", "plan", "run", "status"]
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 STOPPED = "stopped; the same call continues the sweep"
+_ONE = threading.Lock()  # held while this process runs a sweep
 
 
 def run(
@@ -60,16 +64,18 @@ def run(
         ``analysis.results.load``. :func:`status` tells whether trials have failed.
 
     Raises:
-        SweepError: the sweep cannot be run; the message is that of the command.
+        SweepError: the sweep cannot be run; the message is that of the command. Or another thread
+            of this process runs a sweep.
         DataError: a data set cannot be read.
         scoring.storage.StoreError: a file in the folder is damaged or foreign.
         KeyboardInterrupt: the sweep was interrupted. The same call continues it.
     """
     surroundings.prepare()
     asked = (_source(sweep), settings, _path(out), _path(data), address)
-    request = work.request_run(*asked, retry_failed, max_failures, budget=budget)
-    if work.run(request, report) == work.INTERRUPTED:
-        raise KeyboardInterrupt(STOPPED)
+    with _alone():
+        request = work.request_run(*asked, retry_failed, max_failures, budget=budget)
+        if work.run(request, report) == work.INTERRUPTED:
+            raise KeyboardInterrupt(STOPPED)
     return request.root
 
 
@@ -135,16 +141,36 @@ def evaluate(
         The sweep's folder, an absolute path or a URI.
 
     Raises:
-        SweepError: there is no such evaluation, or nothing to evaluate.
+        SweepError: there is no such evaluation, or nothing to evaluate, or another thread of this
+            process runs a sweep.
         KeyboardInterrupt: it was interrupted. The same call continues it.
     """
     surroundings.prepare()
     names = [names] if isinstance(names, str) else names
     asked = (os.fspath(directory), names, settings, _path(data), address)
-    request = work.request_evaluation(*asked)
-    if work.evaluate(request, report) == work.INTERRUPTED:
-        raise KeyboardInterrupt(STOPPED)
+    with _alone():
+        request = work.request_evaluation(*asked)
+        if work.evaluate(request, report) == work.INTERRUPTED:
+            raise KeyboardInterrupt(STOPPED)
     return request.root
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Refuse a second sweep beside one: a process has one Ray, and Ray Tune runs one sweep there.
+
+    Raises:
+        SweepError: another thread runs one.
+    """
+    if not _ONE.acquire(blocking=False):
+        raise SweepError(
+            "a sweep runs in this process already; call this again when it has ended, or in "
+            "another process"
+        )
+    try:
+        yield
+    finally:
+        _ONE.release()
 
 
 def _source(sweep: Source) -> str | Mapping[str, Any]:

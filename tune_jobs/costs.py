@@ -90,6 +90,7 @@ def kind(trial: TrialConfig, images: Sequence[int], sweep: Sweep, gpus: float) -
     about |= {name: True for name in PENALTIES if about.pop(name, 0)}
     about |= {"images": list(images), "cpus": sweep.resources.cpus, "gpus": float(gpus)}
     about |= {"evaluations": sweep.evaluations} if sweep.evaluations else {}
+    about |= {"keep": sweep.keep} if sweep.keep != "final" else {}
     text = json.dumps(about, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

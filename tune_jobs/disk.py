@@ -4,15 +4,16 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from stat import S_ISREG
 
 from pyarrow.fs import FileType
 
+from models.messages import plain
 from scoring import places, storage
 from scoring.handover import ENDED
 from tune_jobs.folder import State
-from tune_jobs.mlflow_store import here
+from tune_jobs.mlflow_store import forget, here, mlflow_runs
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")  # how scoring.storage and MLflow's store name them
 STALE = 3600.0  # seconds; a younger temporary file may belong to a report that is being written
@@ -28,6 +29,7 @@ class Part:
     files: int  # how many files these are
     size: int  # of all of them, in bytes
     lost: str  # what is no longer possible, or how it comes back
+    experiment: str = ""  # of MLflow's database, where others stay in it
 
 
 def sizes(root: str) -> dict[str, tuple[int, float]]:
@@ -77,10 +79,22 @@ def checkpoints(state: State, there: Mapping[str, tuple[int, float]]) -> Part:
     )
 
 
-def mlflow(root: str) -> Part:
-    """MLflow's database and files of a sweep on this machine, unless a server has them."""
+def mlflow(root: str, name: str) -> Part:
+    """MLflow's database and files of a sweep on this machine, unless a server has them.
+
+    Args:
+        root: the sweep's folder.
+        name: the sweep's name. Runs of other sweeps in the folder stay, as geosweep sync fills the
+            database with those of this one only.
+    """
     place = str(here(root))
     there = sizes(place) if os.path.isdir(place) else {}
+    runs = mlflow_runs(root)
+    if others := sorted(runs.keys() - {name}):
+        paths = [f"{places.ARTIFACTS}/{run}" for run in runs.get(name, ())]
+        lost = f"geosweep sync fills it; runs of {plain(', '.join(others))} stay"
+        part = _part(f"MLflow's runs of {plain(name)}", place, paths, there, lost)
+        return replace(part, experiment=name, files=max(part.files, len(paths)))
     journals = (f"{places.MLFLOW}-{what}" for what in ("journal", "wal", "shm"))
     paths = [places.MLFLOW, *journals, places.ARTIFACTS]
     return _part("MLflow's runs on this machine", place, paths, there, "geosweep sync fills it")
@@ -130,3 +144,5 @@ def delete(part: Part) -> None:
     """Delete a part of a folder that the caller holds; after a kill it can be repeated."""
     for path in part.paths:
         storage.delete(part.root, path)
+    if part.experiment:
+        forget(part.root, part.experiment)

@@ -6,6 +6,7 @@ database is updated to the new location when it is next opened. The original is 
 
 import os
 import sqlite3
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,8 +17,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from models.datasets import cache_folder
+from models.messages import plain
 from scoring import places, storage
 from scoring.places import redact
+from tune_jobs import processes
+from tune_jobs.errors import SweepError
+from tune_jobs.labels import last_line
 
 SWEEP_TAG = "geosweep.sweep"  # tag of a sweep's parent run; its value is the sweep's folder
 SQLITE = "sqlite:///"
@@ -193,10 +198,60 @@ def server(root: str) -> Iterator[tuple[dict[str, str], str | None]]:
     if os.environ.get("MLFLOW_TRACKING_URI"):
         yield {"MLFLOW_BACKEND_STORE_URI": uri}, None
         return
-    with tempfile.TemporaryDirectory(prefix="geosweep-") as place:
-        Path(place, "sweep").symlink_to(here(root))
+    with _linked(here(root)) as (address, place):
         files = {"MLFLOW_ARTIFACTS_DESTINATION": (here(root) / places.ARTIFACTS).as_uri()}
-        yield files | {"MLFLOW_BACKEND_STORE_URI": f"{SQLITE}sweep/{places.MLFLOW}"}, place
+        yield files | {"MLFLOW_BACKEND_STORE_URI": address}, place
+
+
+@contextmanager
+def _linked(folder: Path) -> Iterator[tuple[str, str]]:
+    """A temporary folder with a link to another, and the address of the database through it."""
+    with tempfile.TemporaryDirectory(prefix="geosweep-") as place:
+        Path(place, "sweep").symlink_to(folder)
+        yield f"{SQLITE}sweep/{places.MLFLOW}", place
+
+
+def mlflow_runs(root: str) -> dict[str, list[str]]:
+    """Ids of the runs in a folder's own database, by experiment, which is the name of a sweep.
+
+    There is one for each sweep of the folder; none if there is no database, or a damaged one.
+    """
+    path = here(root) / places.MLFLOW
+    found: dict[str, list[str]] = {}
+    if path.is_file():
+        query = "SELECT e.name, run_uuid FROM runs JOIN experiments e USING (experiment_id)"
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path, timeout=10)) as base:
+            for name, run in base.execute(query):
+                found.setdefault(name, []).append(run)
+    return found
+
+
+def forget(folder: str, experiment: str) -> None:
+    """Delete an experiment, with its runs, from the database in a folder; others stay.
+
+    Raises:
+        SweepError: MLflow could not do it.
+    """
+    path = Path(folder, places.MLFLOW)
+    number = "SELECT experiment_id FROM experiments WHERE name = ?"
+    mark = "UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = ?"
+    with closing(sqlite3.connect(path, timeout=10)) as database, database:
+        ((found,),) = database.execute(number, (experiment,)).fetchall()
+        database.execute(mark, (experiment,))  # MLflow deletes for good only what is marked so
+    with _linked(path.parent) as (uri, place):
+        words = ["gc", "--backend-store-uri", uri, "--tracking-uri", uri]
+        done = subprocess.run(
+            processes.python("-m", "mlflow", *words, "--experiment-ids", str(found)),
+            cwd=place,
+            env=os.environ | processes.environment(),
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        name = plain(experiment)
+        raise SweepError(f"{path}: MLflow did not delete {name}: {last_line(done.stderr)}")
+    with closing(sqlite3.connect(path, timeout=10)) as database:
+        database.execute("VACUUM")  # or the file would stay as large as it is
 
 
 def find_parent(client: Any, experiment: str, root: str, earlier: str | None = None) -> Any:

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -84,6 +85,8 @@ def be_quiet() -> None:
 def ray_running(address: str | None, here: bool) -> Iterator[str]:
     """Start or join Ray, and shut it down at the end. A Ray that this process has is left as is.
 
+    Call it within :func:`guarded`.
+
     Args:
         address: address of a cluster; :data:`SLURM` starts Ray here, open to the job's nodes.
         here: whether to start Ray on this machine instead.
@@ -94,8 +97,6 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
     Raises:
         SweepError: Ray did not start, or cannot be reached.
     """
-    if here:
-        keep_private()
     import ray
 
     with scratch() as folder:
@@ -113,27 +114,40 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
             ray.shutdown()
 
 
-def keep_private() -> None:
-    """Keep a Ray of our own to this machine, and to this sweep. Call this before it is imported.
+@contextmanager
+def guarded(address: str | None, here: bool) -> Iterator[None]:
+    """Keep a Ray of our own to its processes. Import Ray within, and not before.
 
-    Ray reads these variables when it is imported, so nothing changes if it is imported already. By
-    default it listens on all networks and has one token for all clusters, in the home folder.
+    One on this machine is open to this machine only; by default it listens on all networks. Both
+    this one and one with other nodes of a Slurm job ask for a token, which only its processes know;
+    by default there is one for all clusters, in the home folder. The variables for this are set
+    while the context is open, since they would change other sweeps of a notebook's process.
+
+    Args:
+        address: as for :func:`ray_running`.
+        here: as for :func:`ray_running`.
     """
-    if "ray" not in sys.modules:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # here: only on the loopback address
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with _environment(_private() if here else _asking() if address == SLURM else {}):
+        yield
 
 
-def ask_for_token() -> None:
-    """Let only processes with a token into a Ray that other machines reach.
+@cache  # Ray reads some of them once, when it is imported, so a second sweep needs the same
+def _private() -> Mapping[str, str]:
+    """Variables for a Ray on this machine; none if Ray is imported already, and goes without."""
+    if "ray" in sys.modules:
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # here: only on the loopback address
+    return loopback | {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": token}
 
-    It is the one in ``RAY_AUTH_TOKEN_PATH`` if that is set, as in jobs of ``geosweep submit``. Call
-    this before Ray is imported.
-    """
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+def _asking() -> Mapping[str, str]:
+    """Variables for a Ray on several nodes; ``geosweep submit --slurm`` puts a token in a file."""
+    mode = {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+    if "RAY_AUTH_TOKEN_PATH" in os.environ or "RAY_AUTH_TOKEN" in os.environ:
+        return mode
+    return mode | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _start(address: str | None, here: bool, folder: str) -> None:

@@ -3,9 +3,8 @@
 import json
 import os
 import subprocess
-import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, estimates, folder, networks, processes, room, signals
+from tune_jobs import code, early, estimates, folder, networks, processes, room, signals
 from tune_jobs.account import Account
 from tune_jobs.board import cells
 from tune_jobs.cluster.turns import place
@@ -29,7 +28,6 @@ from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
 from tune_jobs.meter import Meter
 from tune_jobs.mlflow_report import log_report
-from tune_jobs.mlflow_store import prepare
 from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
@@ -351,13 +349,6 @@ def _run(
 ) -> dict[str, Any]:
     """Train and score; return what is known of the run afterwards, as fields of its state."""
     processes.be_quiet()
-    # What the driver needs takes seconds to load, so do it while Ray's processes start.
-    if room.is_here(request.address):
-        processes.keep_private()
-    elif request.address == processes.SLURM:
-        processes.ask_for_token()
-    early = threading.Thread(target=_load_early, args=(request.root,), daemon=True)
-    early.start()
     rows = [state.rows[trial.trial] for trial in state.unevaluated]
     for line in replaced(rows, request.sweep.evaluations):
         _say(console, line)
@@ -367,10 +358,15 @@ def _run(
     counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
     name = Text(plain(request.sweep.name), style="bold")
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
-    with processes.ray_running(request.address, room.is_here(request.address)) as scratch:
+    where = request.address, room.is_here(request.address)
+    with (
+        processes.guarded(*where),
+        early.loading(request.root) as loaded,
+        processes.ray_running(*where) as scratch,
+    ):
+        loaded()
         from tune_jobs.driver import Driver
 
-        early.join()
         with _place(request, console):
             driver = Driver(request, state, study, console, scratch, forecast)
             for line in forecast.total(driver.at_once()).lines():
@@ -378,13 +374,6 @@ def _run(
             driver.run()
             ran = {"interrupted": driver.interrupted, "busy": driver.meter.busy}
             return ran | {"over_budget": driver.account.over}
-
-
-def _load_early(root: str) -> None:
-    """Load MLflow and Ray Tune, and create MLflow's database. The driver meets what fails here."""
-    with suppress(Exception):
-        prepare(root)
-    import tune_jobs.driver  # noqa: F401
 
 
 def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:

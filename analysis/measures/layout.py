@@ -1,6 +1,6 @@
 """Tables as people read them: headings, digits, Markdown and LaTeX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -178,6 +178,16 @@ def plural(count: int, noun: str) -> str:
     ('1 trial', '2 trials')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def few(texts: Sequence[str], between: str = ", ") -> str:
+    """The first texts of a list, and how many more there are.
+
+    >>> few(["a", "b"]), few([*"abcdef"])
+    ('a, b', 'a, b, c, d and 2 more')
+    """
+    rest = f" and {len(texts) - 4} more" if len(texts) > 4 else ""
+    return between.join(texts[:4]) + rest
 
 
 def span(values: pd.Series) -> str:

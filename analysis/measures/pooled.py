@@ -1,11 +1,12 @@
 """Several sweeps as one, for ``geosweep report A B C``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.measures.layout import plural
+from analysis.measures.cells import varying
+from analysis.measures.layout import few, heading, plural
 from analysis.results import CATEGORIES, Results, ResultsError, completed
 from scoring.tables import ARGUMENT
 
@@ -16,6 +17,7 @@ class Pooled(NamedTuple):
     results: Results  # trials have a column ``folder``, the name of the sweep that each is from
     twice: int  # trials that several sweeps have, each of which is here once
     counts: dict[str, int]  # trials that are here, by the name of their sweep
+    apart: dict[str, dict[str, str]]  # values of a field by sweep, if the sweeps differ in them
 
 
 def pool(folders: Sequence[str], loaded: Sequence[Results]) -> Pooled:
@@ -46,7 +48,10 @@ def pool(folders: Sequence[str], loaded: Sequence[Results]) -> Pooled:
     for table in Results._fields[1:]:
         tables[table] = _together([getattr(one, table) for one in loaded], kept)
     counts = {name: len(own) for name, own in zip(names, kept, strict=True)}
-    return Pooled(Results(**tables), int(every.trial.duplicated().sum()), counts)
+    apart = _apart(
+        tables["trials"], {name: one.trial for name, one in zip(names, rows, strict=True)}
+    )
+    return Pooled(Results(**tables), int(every.trial.duplicated().sum()), counts, apart)
 
 
 def sentence(pooled: Pooled) -> str:
@@ -55,6 +60,13 @@ def sentence(pooled: Pooled) -> str:
     said = f"{len(parts)} sweeps together: {', '.join(parts)}."
     if pooled.twice:
         said += f" Of trials that several have, {pooled.twice} more copies are left out."
+    if pooled.apart:
+        fields = [
+            f"{heading(name)} ({few([' '.join(pair) for pair in values.items()])})"
+            for name, values in pooled.apart.items()
+        ]
+        said += f" They differ in {'; '.join(fields)}. Trials that differ are in different cells"
+        said += ", and OTS compares only at equal m." if "points" in pooled.apart else "."
     return said
 
 
@@ -62,6 +74,20 @@ def _names(folders: Sequence[str]) -> list[str]:
     """The last parts of the folders, or the whole folders where these do not differ."""
     last = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
     return last if len({*last}) == len(last) else list(folders)
+
+
+def _apart(trials: pd.DataFrame, own: Mapping[str, pd.Series]) -> dict[str, dict[str, str]]:
+    """Settings that are not the same in all sweeps, besides those that tables always show."""
+    parts = {name: trials[trials.trial.isin(ids)] for name, ids in own.items() if len(ids)}
+    found = {}
+    for name in ("points", *varying(trials)):
+        values = {
+            folder: [*map(str, sorted({*part[name].dropna()}))] or ["not set"]
+            for folder, part in parts.items()
+        }
+        if len({*map(tuple, values.values())}) > 1:
+            found[name] = {folder: few(texts, " and ") for folder, texts in values.items()}
+    return found
 
 
 def _refuse_other_data(rows: Sequence[pd.DataFrame]) -> None:

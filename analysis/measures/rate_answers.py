@@ -76,7 +76,7 @@ def _numbers(rows: pd.DataFrame, name: str) -> str:
         return ""
     sure = rows[rows[f"{name}_p_adjusted"] < SURE]
     chosen = sure if len(sure) else rows
-    row = chosen.loc[chosen[f"{name}_change"].abs().idxmax()]
+    row = chosen.iloc[int(chosen[f"{name}_change"].abs().argmax())]
     if row.change in (AS_IS, FIXED):
         return f"{number(name, row)} at γ = {row.end:g}"
     return f"{number(name, row)} at {row.change} {row.start:g} \N{RIGHTWARDS ARROW} {row.end:g}"
@@ -108,7 +108,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
     if not len(found):
         return []
     said = [_sentence(row, found) for _, row in found.iterrows()]
-    counts = span(table[["seeds", "seeds_before"]].stack())
+    counts = span(pd.concat([table.seeds, table.seeds_before]))
     said.append(
         f"{RULES} A change is sure if its p value over seeds is below {SURE}, corrected for all "
         f"changes that answer the same question on this outcome (Holm); m = {span(table.m)}, "
@@ -118,8 +118,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _sentence(row: pd.Series, found: pd.DataFrame) -> str:
-    names = [n for n in found.loc[:, :"m"] if found[n].nunique(dropna=False) > 1]
-    others = [f"{heading(str(n))} = {row[n]}" for n in names if n != "network"]
+    names = [str(n) for n in found.loc[:, :"m"] if found[n].nunique(dropna=False) > 1]
+    others = [f"{heading(n)} = {row[n]}" for n in names if n != "network"]
     place = ", ".join([first_word(network_name(row.network)), *others])
     told = [
         f"γ {row.direction}s it as it is: {_said(row, 'as_is')}",

@@ -7,6 +7,7 @@ learning rate or smaller initial weights.
 Command: ``python -m analysis.tables runs/effective-rate --table rates``.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -56,9 +57,10 @@ def rate_of_trials(results: Results) -> pd.Series:
     """
     epochs = results.epochs[COLUMNS["epochs"]].astype({"trial": "str"})
     epochs = epochs[(epochs.epoch > 0) & (epochs.effective_rate > 0) & (epochs.learning_rate > 0)]
-    logs = np.log(epochs.effective_rate / epochs.learning_rate).groupby(epochs.trial).mean()
+    ratio = epochs.effective_rate / epochs.learning_rate
+    logs = ratio.map(math.log).groupby(epochs.trial).mean()
     trials = done(results).set_index("trial")
-    return np.exp(logs.reindex(trials.index)) * trials.learning_rate
+    return logs.reindex(trials.index).map(math.exp) * trials.learning_rate
 
 
 def effects(results: Results) -> pd.DataFrame:
@@ -139,13 +141,13 @@ def _changed(kind: str, cells: pd.DataFrame, axis: str, largest: bool = False) -
     if axis == "gamma" and values[0] != 0:
         return
     for value in values[1:]:
-        sides = [cells[cells[axis] == v] for v in (values[0], value)]
-        yield _Pair(kind, *sides, values[0], value)
+        before, after = (cells[cells[axis] == v] for v in (values[0], value))
+        yield _Pair(kind, before, after, values[0], value)
 
 
 def _row(pair: _Pair, keys: list[str], rates: pd.Series) -> dict[str, Any]:
     x, y = pair.before, pair.after
-    first = y.iloc[0][[*keys, "learning_rate", "initial_scale", "points"]].to_dict()
+    first = {n: y[n].iloc[0] for n in (*keys, "learning_rate", "initial_scale", "points")}
     before, after = (rates.reindex(side.trial).mean() for side in (x, y))
     row = first | {"change": pair.kind, "start": pair.start, "end": pair.end}
     row |= {"seeds": len(y), "seeds_before": len(x), "paired": _paired(pair)}
@@ -172,7 +174,7 @@ def _less(table: pd.DataFrame, pairs: list[_Pair], keys: list[str]) -> dict[str,
         if reference is None or not (_paired(pairs[place]) and _paired(pairs[reference])):
             continue
         for name, sign in CLAIMED.items():
-            row = table.loc[reference]
+            row = _of(table, reference)
             if not (row[f"{name}_p_adjusted"] < SURE and sign * row[f"{name}_change"] > 0):
                 continue
             own, whole = (_differences(pairs[i], name) for i in (place, reference))
@@ -192,19 +194,23 @@ def _holm(p: pd.Series, table: pd.DataFrame) -> pd.Series:
 
 def _reference(table: pd.DataFrame, place: int, keys: list[str]) -> int | None:
     """The row of gamma as it is that another row is compared with."""
-    row = table.loc[place]
+    row = _of(table, place)
     same = table.change == AS_IS
     for name in [*keys, "points"]:
         same &= table[name].eq(row[name]) | (table[name].isna() & bool(pd.isna(row[name])))
-    other = {FASTER: "learning_rate", SMALLER: "initial_scale"}.get(row.change)
+    other = {FASTER: "learning_rate", SMALLER: "initial_scale"}.get(row["change"])
     for name in ("learning_rate", "initial_scale"):
-        same &= table[name] == (row.start if name == other else row[name])
+        same &= table[name] == (row["start"] if name == other else row[name])
     rows = table[same]
-    if row.change == FIXED:
-        rows = rows[rows.end == row.end]
+    if row["change"] == FIXED:
+        rows = rows[rows.end == row["end"]]
         return rows.index[0] if len(rows) else None
-    far = np.log(rows.rate_ratio / row.rate_ratio).abs().dropna()
+    far = (rows.rate_ratio / row["rate_ratio"]).map(math.log).abs().dropna()
     return far.idxmin() if len(far) else None
+
+
+def _of(table: pd.DataFrame, place: int) -> dict[str, Any]:
+    return {str(name): table[name][place] for name in table}
 
 
 def _differences(pair: _Pair, name: str) -> pd.Series:

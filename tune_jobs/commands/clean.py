@@ -54,7 +54,7 @@ def clean(
         state, there = folder.inspect(root), disk.sizes(root)
         parts = {
             "--checkpoints": (checkpoints, disk.checkpoints(state, there)),
-            "--mlflow": (mlflow, disk.mlflow(root)),
+            "--mlflow": (mlflow, disk.mlflow(root, state.name)),
             "--leftover": (leftover or not (checkpoints or mlflow), disk.leftover(state, there)),
         }
         chosen = [part for wanted, part in parts.values() if wanted and part.files]

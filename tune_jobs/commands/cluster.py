@@ -283,9 +283,9 @@ def _check(slurm: Slurm, found: sweep.Sweep, there: str, data: str | None, named
             raise SweepError(
                 f"{found.source}: resources.{what} = {each:g}: a node of the Slurm file has {most}"
             )
+    service.check(found, there, data, processes.SLURM)
     if not named:
         plan.keep_apart(found, there)
-    service.check(found, there, data, processes.SLURM)
 
 
 def _is_probe(job: Any) -> bool:

@@ -36,11 +36,12 @@ def request_run(
     if budget is not None:
         found = replace(found, budget=found.budget.replaced(budget))
     found = resolved(found, folder.path_of(found.name, out))
-    if out is None:
-        plan.keep_apart(found, folder.path_of(found.name))
-    return service.check(
+    request = service.check(
         found, out, data, address, retry=retry, max_failures=max_failures, download=download
     )
+    if out is None:  # last, since a misspelt field may be all that differs from the folder
+        plan.keep_apart(found, request.root)
+    return request
 
 
 def run(request: folder.Request, report: bool, begun: float | None = None) -> int:
