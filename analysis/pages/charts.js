@@ -20,6 +20,7 @@ const DASHES = ["solid", [6, 3], [2, 2], [8, 3, 2, 3]];
 const MOST = 12;     // With more values than this, colours stand for ranges of values.
 const LISTED = 100;  // rows of the table; the others are counted
 const NARROW = 720;  // pixels; below this, charts are one below the other
+const ORDER = new Intl.Collator(undefined, { numeric: true });  // of texts with numbers in them
 
 function element(kind, text, attributes = {}) {
   const made = document.createElement(kind);
@@ -55,6 +56,9 @@ class Charts {
     this.state = { axes: [], trials: new Map(), curves: new Map() };
     this.selected = null;  // names of items, or null for all
     this.sorted = null;  // [column, ascending] of the table
+    this.width = 0;  // of the element when the charts were drawn
+    this.cost = 0;  // milliseconds that the last update took
+    this.anew = false;  // whether charts that wait for a frame have to begin anew
     const style = name => getComputedStyle(root).getPropertyValue(name).trim();
     this.font = getComputedStyle(root).fontFamily;
     this.ink = () => ({ text: style("--ink"), soft: style("--soft"), line: style("--line"), page: style("--page") });
@@ -104,30 +108,44 @@ class Charts {
 
   _listen() {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw(true));
-    let width = 0;
     new ResizeObserver(() => {
-      if (this.root.clientWidth === width || !this.items) return;
-      width = this.root.clientWidth;
+      if (this.root.clientWidth === this.width || !this.items) return;
       for (const one of [this.curves, this.points, this.parallel]) one.chart?.resize();
       this.draw(true);
     }).observe(this.root);
   }
 
-  /** Show another state: {axes, trials: Map of records, curves: Map of [epoch, ...] lists}. */
+  /** Show another state: {axes, trials: Map of records, curves: Map of [epoch, ...] lists}.
+   *
+   * The curves are drawn at once, and each other chart in a frame of its own.
+   */
   update(state) {
     const before = this.state.axes.join();
     this.state = state;
-    this.draw(before !== state.axes.join());
+    this.cost = 0;
+    this._draw(before !== state.axes.join(), false);
   }
 
+  /** Draw everything at once. */
   draw(anew = false) {
-    this._make();
-    this._choices();
-    this._colours();
-    this._drawCurves(anew);
-    this._drawPoints(anew);
-    this._drawParallel(anew);
-    this._list();
+    this._draw(anew, true);
+  }
+
+  _draw(anew, whole) {
+    this.anew ||= anew;
+    cancelAnimationFrame(this.next);
+    const steps = [
+      () => { this._make(); this._choices(); this._colours(); this.width = this.root.clientWidth; this._drawCurves(this.anew); },
+      () => this._list(), () => this._drawPoints(this.anew),
+      () => { this._drawParallel(this.anew); this.anew = false; },
+    ];
+    const step = () => {
+      const start = performance.now();
+      do steps.shift()(); while (whole && steps.length);
+      this.cost += performance.now() - start;
+      this.next = requestAnimationFrame(steps.length ? step : () => performance.mark("charts drawn"));
+    };
+    step();
   }
 
   /** The items to show: trials, or means over trials that differ only in their seed. */
@@ -247,44 +265,62 @@ class Charts {
       text, left: narrow ? 6 : `${i * 33.4 + 0.6}%`, top: narrow ? i * height + 4 : 4,
       textStyle: { fontSize: 12.5, fontWeight: 600, color: ink.text },
     }));
-    const groups = new Map();
+    const ranges = PANELS.map(() => [Infinity, -Infinity, 0]), groups = new Map();  // least, most, last epoch
+    const widen = (i, value) => { if (value < ranges[i][0]) ranges[i][0] = value; if (value > ranges[i][1]) ranges[i][1] = value; };
     for (const item of this.items) {
       if (!item.curve.length) continue;
+      PANELS.forEach(([column], i) => {
+        for (const row of item.curve) if (row[column] !== null) widen(i, row[column]);
+        ranges[i][2] = Math.max(ranges[i][2], item.curve.at(-1)[0]);
+        if (column === 3) for (const value of [item.geodesic_excess_initial, item.geodesic_excess]) if (value) widen(i, value);
+      });
       const inside = this._isIn(item), key = inside ? `${item.colour} ${item.dash}` : "others";
-      if (!groups.has(key)) groups.set(key, { inside, colour: inside ? item.colour : ink.soft, dash: inside ? DASHES[item.dash] : "solid", items: [] });
+      if (!groups.has(key)) groups.set(key, { inside, colour: inside ? item.colour : ink.soft, dash: inside ? item.dash : 0, items: [] });
       groups.get(key).items.push(item);
     }
-    const lines = Math.max(1, this.items.filter(item => this._isIn(item)).length), series = [];
-    for (const [key, group] of groups) {
-      PANELS.forEach(([column], i) => {
-        const data = [], dots = [];
-        for (const item of group.items) {
-          for (const row of item.curve) if (row[column] !== null) data.push([row[0], row[column]]);
-          data.push([null, null]);  // a gap, so that one line holds many curves
-          if (column === 3 && group.inside) {
-            if (item.geodesic_excess_initial) dots.push([0, item.geodesic_excess_initial]);
-            if (item.geodesic_excess) dots.push([item.curve.at(-1)[0], item.geodesic_excess]);
-          }
-        }
-        const opacity = group.inside ? (lines > 300 ? 0.45 : lines > 60 ? 0.7 : 0.95) : 0.1;
-        series.push({
-          type: "line", id: `${key} ${i}`, xAxisIndex: i, yAxisIndex: i, data, symbol: "circle", symbolSize: 3,
-          showSymbol: group.items.every(item => item.curve.length === 1), connectNulls: false, silent: true,
-          lineStyle: { color: group.colour, width: lines > 60 ? 1 : 1.6, type: group.dash, opacity },
-          itemStyle: { color: group.colour }, z: group.inside ? 3 : 2, emphasis: { disabled: true },
-        });
-        if (dots.length) series.push({
-          type: "scatter", id: `${key} dots`, xAxisIndex: i, yAxisIndex: i, data: dots, symbolSize: lines > 60 ? 3 : 5,
-          itemStyle: { color: group.colour, opacity }, silent: true, z: 4,
-        });
-      });
-    }
+    const zr = chart.getZr();
+    for (const one of this.curves.drawn ?? []) zr.remove(one);
     chart.setOption({
       animation: false, title: titles, grid: grids, textStyle: { fontFamily: this.font },
       xAxis: PANELS.map((_, i) => this._axis(ink, { gridIndex: i, type: "value", min: 0, minInterval: 1, name: "epoch", nameLocation: "middle", nameGap: 22, splitLine: { show: false } })),
       yAxis: PANELS.map(([column, , type], i) => this._axis(ink, { gridIndex: i, type, ...(column === 1 ? { max: 1 } : {}) })),
-      series,
-    }, { replaceMerge: ["series"] });
+      // The series only span the axes. A thousand curves are drawn faster without one for each.
+      series: ranges.map(([least, most, last], i) => ({
+        type: "line", id: `range ${i}`, xAxisIndex: i, yAxisIndex: i, data: least <= most ? [[0, least], [last, most]] : [],
+        showSymbol: false, silent: true, lineStyle: { opacity: 0 }, emphasis: { disabled: true },
+      })),
+    });
+    this.curves.place = PANELS.map(([, , type], i) => ranges[i][0] <= ranges[i][1] ? this._place(chart, i, type, ranges[i][0]) : null);
+    this.curves.drawn = [...groups.values()].flatMap(group => this._linesOf(group));
+    for (const one of this.curves.drawn) zr.add(one);
+  }
+
+  /** The function that gives the pixels of an epoch and a value in a panel. */
+  _place(chart, i, type, value) {
+    const log = type === "log", next = log ? value * Math.E : value + 1;
+    const [left, low] = chart.convertToPixel({ gridIndex: i }, [0, value]), [right, high] = chart.convertToPixel({ gridIndex: i }, [1, next]);
+    const first = log ? Math.log(value) : value;
+    return (epoch, y) => [left + (right - left) * epoch, low + (high - low) * ((log ? Math.log(y) : y) - first)];
+  }
+
+  /** The curves of a group, all of one colour, as one path in each panel, and the dots of the excess. */
+  _linesOf({ inside, colour, dash, items }) {
+    const lines = Math.max(1, this.items.filter(item => this._isIn(item)).length), found = [];
+    const opacity = inside ? (lines > 300 ? 0.45 : lines > 60 ? 0.7 : 0.95) : 0.1, z = inside ? 3 : 2;
+    PANELS.forEach(([column], i) => {
+      const place = this.curves.place[i];
+      if (!place) return;
+      const curves = items.map(item => item.curve.filter(row => row[column] !== null).map(row => place(row[0], row[column])));
+      const style = { stroke: colour, fill: "none", lineWidth: lines > 60 ? 1 : 1.6, lineDash: DASHES[dash], lineJoin: "bevel", opacity };
+      found.push(new (shape("Lines"))({ shape: { curves: curves.filter(curve => curve.length > 1) }, style, z, silent: true }));
+      const dots = curves.filter(curve => curve.length === 1).flat();
+      if (column === 3 && inside) for (const item of items) {
+        if (item.geodesic_excess_initial > 0) dots.push(place(0, item.geodesic_excess_initial));
+        if (item.geodesic_excess > 0) dots.push(place(item.curve.at(-1)[0], item.geodesic_excess));
+      }
+      if (dots.length) found.push(new (shape("Dots"))({ shape: { dots, radius: lines > 60 ? 1.5 : 2.5 }, style: { fill: colour, opacity }, z: z + 1, silent: true }));
+    });
+    return found;
   }
 
   /** Name the nearest curve at the pointer, and select its item on a click. */
@@ -293,12 +329,12 @@ class Charts {
     const nearest = event => {
       const panel = PANELS.findIndex((_, i) => chart.containPixel({ gridIndex: i }, [event.offsetX, event.offsetY]));
       if (panel < 0) return null;
-      const epoch = Math.round(chart.convertFromPixel({ gridIndex: panel }, [event.offsetX, event.offsetY])[0]);
+      const epoch = Math.round(chart.convertFromPixel({ gridIndex: panel }, [event.offsetX, event.offsetY])[0]), place = this.curves.place[panel];
       let best = null, least = 16;
       for (const item of this.items) {
         const row = this._isIn(item) && item.curve[epoch - (item.curve[0]?.[0] ?? 0)], value = row && row[PANELS[panel][0]];
         if (typeof value !== "number") continue;
-        const away = Math.abs(chart.convertToPixel({ gridIndex: panel }, [epoch, value])[1] - event.offsetY);
+        const away = Math.abs(place(epoch, value)[1] - event.offsetY);
         if (away < least) [least, best] = [away, { item, row, epoch }];
       }
       return best;
@@ -312,8 +348,8 @@ class Charts {
       const found = nearest(event);
       if (!found) return;
       PANELS.forEach(([column], i) => {
-        const points = found.item.curve.filter(row => row[column] !== null).map(row => chart.convertToPixel({ gridIndex: i }, [row[0], row[column]]));
-        marks[i] = new echarts.graphic.Polyline({ shape: { points }, style: { stroke: this.ink().text, lineWidth: 2.5, fill: "none" }, silent: true, z: 100 });
+        const points = found.item.curve.filter(row => row[column] !== null).map(row => this.curves.place[i](row[0], row[column]));
+        marks[i] = new echarts.graphic.Polyline({ shape: { points }, style: { stroke: this.ink().text, lineWidth: 2.5, fill: "none" }, silent: true, zlevel: 1 });
         zr.add(marks[i]);
       });
       const [, accuracy, lss, factor] = found.row;
@@ -361,7 +397,8 @@ class Charts {
       toolbox: { show: false },
       series: [{
         type: "scatter", id: "points", symbolSize: drawn.length > 300 ? 6 : 9,
-        data: drawn.map(item => ({ value: [this._field(item, x), this._field(item, y)], itemStyle: { color: item.colour, opacity: faint(item), borderColor: ink.page, borderWidth: 0.5 } })),
+        data: drawn.map(item => ({ value: [this._field(item, x), this._field(item, y)], itemStyle: { color: item.colour, opacity: faint(item) } })),
+        itemStyle: { borderColor: ink.page, borderWidth: 0.5 },
       }],
     };
     if (anew) chart.resize();
@@ -445,9 +482,9 @@ class Charts {
       rows = rows.toSorted((a, b) => {
         const [x, y] = [get(a), get(b)];
         if (none(x) || none(y)) return none(x) - none(y);
-        return (up ? 1 : -1) * (typeof x === "number" ? x - y : String(x).localeCompare(String(y), undefined, { numeric: true }));
+        return (up ? 1 : -1) * (typeof x === "number" ? x - y : ORDER.compare(String(x), String(y)));
       });
-    } else rows = rows.toSorted((a, b) => order(a) - order(b) || a.label.localeCompare(b.label, undefined, { numeric: true }));
+    } else rows = rows.toSorted((a, b) => order(a) - order(b) || ORDER.compare(a.label, b.label));
     const table = element("table"), head = element("tr"), body = element("tbody");
     kinds.forEach(([text], i) => {
       const cell = element("th", undefined, { scope: "col", class: i < 2 ? "text" : "" }), button = element("button", text, { type: "button" });
@@ -475,6 +512,19 @@ class Charts {
     this.table.scrollLeft = kept;
     this.more.textContent = rows.length > LISTED ? `... and ${rows.length - LISTED} more; select fewer to see them.` : "";
   }
+}
+
+/** A kind of path: lines through pixels, or dots. It is made when the library is there. */
+function shape(kind) {
+  const build = {
+    Lines: (path, { curves }) => {
+      for (const curve of curves) curve.forEach(([x, y], i) => i ? path.lineTo(x, y) : path.moveTo(x, y));
+    },
+    Dots: (path, { dots, radius }) => {
+      for (const [x, y] of dots) { path.moveTo(x + radius, y); path.arc(x, y, radius, 0, 2 * Math.PI); }
+    },
+  };
+  return shape[kind] ??= echarts.graphic.extendShape({ type: kind, shape: { curves: [], dots: [], radius: 0 }, buildPath: build[kind] });
 }
 
 /** The means of several curves, at the epochs that all of them have. */

@@ -2,9 +2,9 @@
 "use strict";
 
 const $ = id => document.getElementById(id);
-const charts = new Charts($("charts"));
+let charts = null;  // until the library is there, which is large
 let state = { axes: [], trials: new Map(), curves: new Map() };
-let run = "", version = 0, cost = 0, drawn = 0, changed = false, log = [];
+let run = "", version = 0, log = [];
 
 function duration(seconds) {
   const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
@@ -91,19 +91,12 @@ function show(news) {
   if (news.log) log = news.log;
   run = news.run;
   version = news.version;
-  changed ||= fresh;
   showHead(news);
   if (fresh) { showRunning(); showFailed(); }
   if (fresh || news.log) showLog();
   $("damaged").hidden = !news.damaged.length;
   $("damaged").textContent = news.damaged.join("\n");
-  if (changed && performance.now() - drawn > 10 * cost) {  // drawing takes a tenth of the time at most
-    const start = performance.now();
-    charts.update(state);
-    drawn = performance.now();
-    cost = drawn - start;
-    changed = false;
-  }
+  if (fresh) charts?.update(state);
   document.body.dataset.version = version;
 }
 
@@ -116,7 +109,7 @@ async function ask() {
       if (news.error) throw new Error(news.error);
       $("problem").hidden = true;
       show(news);
-      wait = news.every;
+      wait = Math.max(news.every, 3 * (charts?.cost ?? 0) / 1000);  // drawing takes a fourth of the time at most
     } catch (error) {
       $("problem").hidden = false;
       $("problem").textContent = error instanceof TypeError ? "geosweep watch does not answer; start it again." : error.message;
@@ -125,5 +118,9 @@ async function ask() {
   setTimeout(ask, 1000 * wait);
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden) charts.draw(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) charts?.draw(); });
+document.addEventListener("DOMContentLoaded", () => {
+  charts = new Charts($("charts"));
+  if (version) charts.update(state);
+});
 ask();
