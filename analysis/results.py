@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from analysis.errors import ResultsError
 from scoring import places, schemas, storage
 from scoring.tables import ARGUMENT, read_table
 
@@ -35,10 +36,6 @@ MOMENTUM = 0.9  # of all trials with SGD from before the field
 CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # values that repeat
 COMMAND = "python -m analysis.results > docs/columns.md"
 LARGE = 100_000  # Copy a frame with fewer rows; one with more keeps the memory it was read into.
-
-
-class ResultsError(ValueError):
-    """Results are missing or cannot be read; the message says where, and what to do."""
 
 
 class Results(NamedTuple):

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pyarrow.fs as pafs
 
+from analysis.errors import ResultsError
 from analysis.measures.following import Follower
 from analysis.measures.markup import visible
-from analysis.results import ResultsError
 from scoring import places, storage
 from scoring.storage import StoreError
 
@@ -87,15 +88,20 @@ class Server(ThreadingHTTPServer):
         host = "127.0.0.1" if host in ("0.0.0.0", "::") else str(host)
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
-    def news(self, run: str, version: int) -> dict[str, Any]:
-        """What is new since a version that a page has, which may be that of another server."""
+    def news(self, run: str, version: int) -> str:
+        """What is new since a version that a page has, which may be another server's, as JSON."""
         self.asked = time.monotonic()
         with self._lock:
             if time.monotonic() - self._looked >= self._every:
                 self.follower.look()
                 self._looked = time.monotonic()
-            found = self.follower.since(version if run == self._run else 0)
-        return found | {"run": self._run, "now": time.time(), "every": max(2.0, self._every)}
+            more = {"run": self._run, "now": time.time(), "every": max(2.0, self._every)}
+            return self.follower.text(version if run == self._run else 0, **more)
+
+    def begin(self) -> None:
+        """Read the folder before a page asks; what is wrong with it is told to that."""
+        with suppress(StoreError, OSError):
+            self.news("", 0)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print what went wrong, unless a browser has just gone away."""
@@ -127,10 +133,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _data(self, run: str, version: int) -> None:
         try:
-            status, found = 200, self.server.news(run, version)
+            status, text = 200, self.server.news(run, version)
         except (StoreError, OSError) as error:
-            status, found = 503, {"error": visible(str(error))}
-        text = json.dumps(found, allow_nan=False, separators=(",", ":"))
+            status, text = 503, json.dumps({"error": visible(str(error))})
         self._answer(status, text.encode(), "application/json")
 
     def _is_ours(self, given: str) -> bool:
@@ -198,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with Server(root, given.host, given.port) as server:
-            server.news("", 0)  # read the folder before the first page is shown
+            threading.Thread(target=server.begin, daemon=True).start()
             print(f"{server.url}  ({visible(places.redact(root))}; Ctrl-C to stop)", flush=True)
             if given.idle:
                 threading.Thread(target=end_if_idle, args=(server, given.idle), daemon=True).start()

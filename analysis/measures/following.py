@@ -11,16 +11,16 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from analysis.errors import ResultsError
 from analysis.measures.live import COLUMNS, CURVES, LONGEST, Curve, axes, point, record, rounded
 from analysis.measures.markup import visible
-from analysis.measures.search import read_search
-from analysis.results import ResultsError
 from scoring import places, storage
 from scoring.tables import read_rows, read_table
 
 MANY = 50  # So many new files are read together, which merges them; fewer are read one by one.
 AWAY = 60.0  # A driver that has written nothing for so many seconds is no longer there.
 LINES = 400  # of the log
+BY_TRIAL = ("trials", "curves")  # the large parts of an answer
 WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # of a foreign JSON file
 Marks = dict[str, tuple[int, int]]  # size and time of each file, by name
 
@@ -42,11 +42,15 @@ class Follower:
         self._axes: list[str] = []
         self._progress: dict[str, Any] = {}
         self._sweep: dict[str, Any] = {}
+        self._fresh = True  # whether a file has come, changed or gone since the last look
+        self._ran = False  # whether the driver did then
         self._asked = 0  # trials of a search in the end
         self._damaged: dict[str, str] = {}  # what is wrong with a file, by its path
         self._shown: dict[str, tuple[int, dict[str, Any]]] = {}  # version and record, by trial
         self._drawn: dict[str, list[int]] = {}  # the version of each epoch of a curve, by trial
         self._log: tuple[int, list[list[Any]]] = (0, [])  # its version and its lines
+        self._texts: dict[str, tuple[Any, str]] = {}  # of records and curves, with these
+        self._made: dict[str, dict[str, Any]] = {}  # the row of a record that needs nothing else
         self._whole = 0  # what is older than this version has to be sent again
 
     def look(self) -> None:
@@ -59,13 +63,19 @@ class Follower:
         if places.SWEEP in top:
             self._sweep, self._asked = self._json(places.SWEEP), 0
             if self._sweep.get("search"):
+                from analysis.measures.search import read_search  # loads SciPy
+
                 with suppress(ResultsError):
                     search = read_search(self.root)
                     self._asked = search.planned if search else 0
         if places.PROGRESS in top:
             self._progress = self._json(places.PROGRESS)
         self._look_at_trials()
-        self._note(self._look_at_epochs() | self._look_at_histories())
+        curves = self._look_at_epochs() | self._look_at_histories()
+        running = self._is_running()
+        if self._fresh or running != self._ran:
+            self._note(curves)
+        self._fresh, self._ran = False, running
 
     def since(self, version: int) -> dict[str, Any]:
         """All that is newer than a version, as JSON values; everything if the version is 0."""
@@ -91,6 +101,26 @@ class Follower:
             "damaged": [visible(text) for text in self._damaged.values()],
         }
 
+    def text(self, version: int, **more: Any) -> str:
+        """The same as JSON, with more in it. The texts of all trials are made once each."""
+        found = self.since(version) | more
+        if not found["whole"]:
+            return _dumped(found)
+        trials = [self._told(f"trial {t}", shown) for t, (_, shown) in self._shown.items()]
+        curves = [
+            f"{_dumped(trial)}:[0,{self._told(f'curve {trial}', self._curves[trial])}]"
+            for trial in found["curves"]
+        ]
+        rest = _dumped({name: one for name, one in found.items() if name not in BY_TRIAL})
+        return f'{rest[:-1]},"trials":[{",".join(trials)}],"curves":{{{",".join(curves)}}}}}'
+
+    def _told(self, name: str, content: Any) -> str:
+        """The text of a record or a curve, which is another object once it has changed."""
+        known = self._texts.get(name)
+        if known is None or known[0] is not content:
+            known = self._texts[name] = (content, _dumped(content))
+        return known[1]
+
     def _changed(self, folder: str) -> set[str]:
         """Names of the files in a folder that are new or have changed since the last call."""
         infos = storage.infos(self.root, folder)
@@ -98,6 +128,7 @@ class Follower:
         now = {info.base_name: (info.size or 0, info.mtime_ns or 0) for info in files}
         before = self._marks.get(folder, {})
         self._marks[folder] = now
+        self._fresh |= now != before
         return {name for name, mark in now.items() if before.get(name) != mark}
 
     def _json(self, path: str) -> dict[str, Any]:
@@ -178,9 +209,16 @@ class Follower:
             self._curves[trial] = curve
             self.version = new
         rows = {t: row for t, row in self._begun.items() if t not in self._rows} | self._rows
-        self._axes = axes(rows.values())
+        if self._axes != (names := axes(rows.values())):
+            self._axes, self._made = names, {}
         now = rows.keys() | running.keys()
         for trial in now:
+            if trial in running or trial not in self._rows:
+                self._made.pop(trial, None)
+            elif self._made.get(trial) is rows[trial]:
+                continue
+            else:
+                self._made[trial] = rows[trial]
             shown = self._record(trial, rows.get(trial, {"trial": trial}), running.get(trial))
             if trial not in self._shown or self._shown[trial][1] != shown:
                 self._shown[trial] = (new, shown)
@@ -230,6 +268,10 @@ class Follower:
         ended = [[one["ended"], one["status"], t] for t, (_, one) in self._shown.items()]
         earlier = sorted(line for line in ended if line[0] and line[0] < first)
         return (earlier + lines)[-LINES:]
+
+
+def _dumped(content: Any) -> str:
+    return json.dumps(content, allow_nan=False, separators=(",", ":"))
 
 
 def _seconds(given: Any) -> float:

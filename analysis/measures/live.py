@@ -7,12 +7,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.measures.markup import visible
-from analysis.results import Results
 from scoring.schemas import CONFIG, KEY
 from scoring.tables import ARGUMENT
+
+if TYPE_CHECKING:
+    from analysis.results import Results
 
 Row = Mapping[str, Any]
 Curve = list[tuple[Any, ...]]  # (epoch, *CURVES) of each epoch
@@ -119,7 +121,7 @@ def point(row: Row) -> tuple[Any, ...]:
     return (rounded(row.get("epoch")), *(rounded(row.get(name)) for name in CURVES))
 
 
-def of_results(results: Results, name: str, planned: int | None = None) -> dict[str, Any]:
+def of_results(results: "Results", name: str, planned: int | None = None) -> dict[str, Any]:
     """All that the charts show of a sweep, in the form that the page is sent.
 
     Args:
