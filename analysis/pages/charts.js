@@ -397,14 +397,17 @@ class Charts {
       toolbox: { show: false },
       series: [{
         type: "scatter", id: "points", symbolSize: drawn.length > 300 ? 6 : 9,
-        data: drawn.map(item => ({ value: [this._field(item, x), this._field(item, y)], itemStyle: { color: item.colour, opacity: faint(item) } })),
-        itemStyle: { borderColor: ink.page, borderWidth: 0.5 },
+        data: drawn.map(item => [this._field(item, x), this._field(item, y)]),
+        itemStyle: { borderColor: ink.page, borderWidth: 0.5, color: hit => echarts.color.modifyAlpha(drawn[hit.dataIndex].colour, faint(drawn[hit.dataIndex])) },
       }],
     };
     if (anew) chart.resize();
-    chart.setOption(option, { notMerge: anew });
+    if (fresh || anew) {  // without points, since the action draws the chart once more
+      chart.setOption({ ...option, series: [] }, { notMerge: true });
+      chart.dispatchAction({ type: "takeGlobalCursor", key: "brush", brushOption: { brushType: "rect", brushMode: "single" } });
+    }
+    chart.setOption(option);
     if (fresh) chart.on("brushSelected", event => this._brushed(event));
-    if (fresh || anew) chart.dispatchAction({ type: "takeGlobalCursor", key: "brush", brushOption: { brushType: "rect", brushMode: "single" } });
   }
 
   _brushed({ batch: [found] }) {
