@@ -3,12 +3,13 @@
     python -m benchmarks.watch [--trials N] [--rounds N] [--picture FILE DIR]
 
 The script writes the tables of made-up trials (30 epochs each) and serves their page from a process
-of its own. *Start* is the time until that process has read the folder and says where the page is;
-the first start also merges the trials' files, which the driver of a sweep does as they end. *Page*
-is the time in the browser from the request until charts and table are drawn, and the answer's size.
-*Update* is the time from the end of an epoch of a running trial until its curve has moved, which
-includes two seconds between questions, and the size of that answer. Medians over the rounds. Expect
-a minute. Rows are appended to ``benchmarks/RESULTS.md``.
+of its own. *Start* is the time until that process listens, and *read* until it has also read the
+folder; the first time it also merges the trials' files, which the driver of a sweep does as they
+end. *Page* is the time in the browser from the request until all charts and the table are drawn,
+by the page's own clock; *page CPU* is what the page's main thread used of it, which a busy machine
+changes little. *Update* is the time from the end of an epoch of a running trial until its curve
+has moved, which includes two seconds between questions. Medians over the rounds; the range of the
+page's time is in brackets. Expect a minute. Rows are appended to ``benchmarks/RESULTS.md``.
 
 ``--picture FILE DIR`` only photographs the page of the sweep in DIR.
 """
@@ -37,16 +38,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Browser  # noqa: E402
 
 EPOCHS = 30
-WATCHED = """
-(() => {
-  const look = () => {
-    const there = typeof charts !== "undefined" && charts.items && charts.items.length;
-    if (!there || !document.querySelector(".charts tbody")) return requestAnimationFrame(look);
-    requestAnimationFrame(() => { window.drawnAt = performance.now(); });
-  };
-  look();
-})();
-"""
+DRAWN = "performance.getEntriesByName('charts drawn')[0]?.startTime"
 
 
 def write(root: Path, trials: int) -> None:
@@ -98,20 +90,30 @@ def served(root: Path) -> Iterator[tuple[str, float]]:
 
 def once(root: Path, epoch: int) -> list[float]:
     """Seconds and kilobytes of one round."""
-    with served(root) as (address, started), Browser(1400, 1000) as browser:
+    with served(root) as (address, started):
+        before = time.perf_counter()
         with urlopen(f"{address}/data") as answer:
             first = json.loads(content := answer.read())
-        browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCHED)
-        browser.open(address)
-        page = browser.wait("window.drawnAt") / 1000
-        before = time.perf_counter()
-        train(root, epoch)
-        moved = f"charts.items.find(i => i.trial === '{'f' * 12}').curve.length === {epoch + 1}"
-        browser.wait(moved)
-        update = time.perf_counter() - before
-        assert browser.said == [], browser.said
+        times = [started, started + time.perf_counter() - before]
+        with Browser(1400, 1000) as browser:
+            times += looked(browser, address, root, epoch)
         with urlopen(f"{address}/data?run={first['run']}&since={first['version']}") as answer:
-            return [started, page, len(content) / 1e3, update, len(answer.read()) / 1e3]
+            return [*times, len(content) / 1e3, len(answer.read()) / 1e3]
+
+
+def looked(browser: Browser, address: str, root: Path, epoch: int) -> list[float]:
+    """Seconds until the page is drawn, those of its main thread, and until a curve has moved."""
+    browser.call("Performance.enable", timeDomain="threadTicks")
+    browser.open(address)
+    page = browser.wait(DRAWN) / 1000
+    counters = browser.call("Performance.getMetrics")["metrics"]
+    (used,) = [one["value"] for one in counters if one["name"] == "TaskDuration"]
+    before = time.perf_counter()
+    train(root, epoch)
+    browser.wait(f"charts.items.find(i => i.trial === '{'f' * 12}').curve.length === {epoch + 1}")
+    update = time.perf_counter() - before
+    assert browser.said == [], browser.said
+    return [page, used, update]
 
 
 def photograph(file: Path, folder: Path) -> None:
@@ -139,14 +141,17 @@ def main() -> None:
         root = Path(folder, "sweep")
         write(root, given.trials)
         rounds = [once(root, 1 + number) for number in range(given.rounds)]
-    start, page, size, update, small = (median(column) for column in zip(*rounds, strict=True))
-    head = ["commit", "trials", "first start, s", "start, s", "page, s", "answer, kB", "update, s"]
-    head += ["its answer, kB", "rounds", "machine", "versions"]
-    row = [commit(ROOT), f"{given.trials:,}", f"{rounds[0][0]:.2f}", f"{start:.2f}", f"{page:.2f}"]
-    row += [f"{size:.0f}", f"{update:.1f}", f"{small:.1f}", str(given.rounds), machine()]
+    columns = list(zip(*rounds, strict=True))
+    start, read, page, used, update, size, small = map(median, columns)
+    head = ["commit", "trials", "start, s", "read first, s", "read, s", "page, s", "page CPU, s"]
+    head += ["update, s", "answer, kB", "its answer, kB", "rounds", "machine", "versions"]
+    row = [commit(ROOT), f"{given.trials:,}", f"{start:.2f}", f"{rounds[0][1]:.2f}", f"{read:.2f}"]
+    row += [f"{page:.2f} ({min(columns[2]):.2f} to {max(columns[2]):.2f})", f"{used:.2f}"]
+    row += [f"{update:.1f}", f"{size:.0f}", f"{small:.1f}", str(given.rounds), machine()]
     row.append(f"pyarrow {version('pyarrow')}, ECharts 6.1.0")
     command = " ".join(["python -m benchmarks.watch", *sys.argv[1:]])
-    lines = [f"\n## Live page, {date.today()}\n\n`{command}`\n"]
+    load = os.getloadavg()[0]
+    lines = [f"\n## Live page, {date.today()}\n\n`{command}`; load average {load:.0f}\n"]
     report([*lines, *("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), row))])
 
 
