@@ -50,6 +50,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 EVERY = {True: 0.5, False: 4.0}  # seconds between two looks at a folder on this machine, and away
+SOON = 0.1  # seconds until a page asks again that was told what was read before
 
 
 class Server(ThreadingHTTPServer):
@@ -89,13 +90,18 @@ class Server(ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def news(self, run: str, version: int) -> str:
-        """What is new since a version that a page has, which may be another server's, as JSON."""
+        """What is new since a version that a page has, which may be another server's, as JSON.
+
+        A page that has nothing yet gets at once what was read before, and asks again soon.
+        """
         self.asked = time.monotonic()
         with self._lock:
-            if time.monotonic() - self._looked >= self._every:
+            old = time.monotonic() - self._looked >= self._every
+            if old and (run == self._run or not self.follower.version):
                 self.follower.look()
-                self._looked = time.monotonic()
-            more = {"run": self._run, "now": time.time(), "every": max(2.0, self._every)}
+                self._looked, old = time.monotonic(), False
+            wait = SOON if old else max(2.0, self._every)
+            more = {"run": self._run, "now": time.time(), "every": wait}
             return self.follower.text(version if run == self._run else 0, **more)
 
     def begin(self) -> None:

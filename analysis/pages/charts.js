@@ -295,12 +295,12 @@ class Charts {
     for (const one of this.curves.drawn) zr.add(one);
   }
 
-  /** The function that gives the pixels of an epoch and a value in a panel. */
+  /** The functions that give the pixels of an epoch and of a value in a panel. */
   _place(chart, i, type, value) {
     const log = type === "log", next = log ? value * Math.E : value + 1;
     const [left, low] = chart.convertToPixel({ gridIndex: i }, [0, value]), [right, high] = chart.convertToPixel({ gridIndex: i }, [1, next]);
     const first = log ? Math.log(value) : value;
-    return (epoch, y) => [left + (right - left) * epoch, low + (high - low) * ((log ? Math.log(y) : y) - first)];
+    return { x: epoch => left + (right - left) * epoch, y: y => low + (high - low) * ((log ? Math.log(y) : y) - first) };
   }
 
   /** The curves of a group, all of one colour, as one path in each panel, and the dots of the excess. */
@@ -310,13 +310,17 @@ class Charts {
     PANELS.forEach(([column], i) => {
       const place = this.curves.place[i];
       if (!place) return;
-      const curves = items.map(item => item.curve.filter(row => row[column] !== null).map(row => place(row[0], row[column])));
+      const curves = items.map(item => {  // x, y, x, y, ...
+        const flat = [];
+        for (const row of item.curve) if (row[column] !== null) flat.push(place.x(row[0]), place.y(row[column]));
+        return flat;
+      });
       const style = { stroke: colour, fill: "none", lineWidth: lines > 60 ? 1 : 1.6, lineDash: DASHES[dash], lineJoin: "bevel", opacity };
-      found.push(new (shape("Lines"))({ shape: { curves: curves.filter(curve => curve.length > 1) }, style, z, silent: true }));
-      const dots = curves.filter(curve => curve.length === 1).flat();
+      found.push(new (shape("Lines"))({ shape: { curves: curves.filter(curve => curve.length > 2) }, style, z, silent: true }));
+      const dots = curves.filter(curve => curve.length === 2).flat();
       if (column === 3 && inside) for (const item of items) {
-        if (item.geodesic_excess_initial > 0) dots.push(place(0, item.geodesic_excess_initial));
-        if (item.geodesic_excess > 0) dots.push(place(item.curve.at(-1)[0], item.geodesic_excess));
+        if (item.geodesic_excess_initial > 0) dots.push(place.x(0), place.y(item.geodesic_excess_initial));
+        if (item.geodesic_excess > 0) dots.push(place.x(item.curve.at(-1)[0]), place.y(item.geodesic_excess));
       }
       if (dots.length) found.push(new (shape("Dots"))({ shape: { dots, radius: lines > 60 ? 1.5 : 2.5 }, style: { fill: colour, opacity }, z: z + 1, silent: true }));
     });
@@ -334,7 +338,7 @@ class Charts {
       for (const item of this.items) {
         const row = this._isIn(item) && item.curve[epoch - (item.curve[0]?.[0] ?? 0)], value = row && row[PANELS[panel][0]];
         if (typeof value !== "number") continue;
-        const away = Math.abs(place(epoch, value)[1] - event.offsetY);
+        const away = Math.abs(place.y(value) - event.offsetY);
         if (away < least) [least, best] = [away, { item, row, epoch }];
       }
       return best;
@@ -348,7 +352,7 @@ class Charts {
       const found = nearest(event);
       if (!found) return;
       PANELS.forEach(([column], i) => {
-        const points = found.item.curve.filter(row => row[column] !== null).map(row => this.curves.place[i](row[0], row[column]));
+        const points = found.item.curve.filter(row => row[column] !== null).map(row => [this.curves.place[i].x(row[0]), this.curves.place[i].y(row[column])]);
         marks[i] = new echarts.graphic.Polyline({ shape: { points }, style: { stroke: this.ink().text, lineWidth: 2.5, fill: "none" }, silent: true, zlevel: 1 });
         zr.add(marks[i]);
       });
@@ -521,10 +525,16 @@ class Charts {
 function shape(kind) {
   const build = {
     Lines: (path, { curves }) => {
-      for (const curve of curves) curve.forEach(([x, y], i) => i ? path.lineTo(x, y) : path.moveTo(x, y));
+      for (const curve of curves) {
+        path.moveTo(curve[0], curve[1]);
+        for (let i = 2; i < curve.length; i += 2) path.lineTo(curve[i], curve[i + 1]);
+      }
     },
     Dots: (path, { dots, radius }) => {
-      for (const [x, y] of dots) { path.moveTo(x + radius, y); path.arc(x, y, radius, 0, 2 * Math.PI); }
+      for (let i = 0; i < dots.length; i += 2) {
+        path.moveTo(dots[i] + radius, dots[i + 1]);
+        path.arc(dots[i], dots[i + 1], radius, 0, 2 * Math.PI);
+      }
     },
   };
   return shape[kind] ??= echarts.graphic.extendShape({ type: kind, shape: { curves: [], dots: [], radius: 0 }, buildPath: build[kind] });
