@@ -38,6 +38,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Browser  # noqa: E402
 
 EPOCHS = 30
+SETTLED = 2.5  # seconds until a browser has begun, and until a page asks at its usual intervals
 DRAWN = "performance.getEntriesByName('charts drawn')[0]?.startTime"
 
 
@@ -104,10 +105,12 @@ def once(root: Path, epoch: int) -> list[float]:
 def looked(browser: Browser, address: str, root: Path, epoch: int) -> list[float]:
     """Seconds until the page is drawn, those of its main thread, and until a curve has moved."""
     browser.call("Performance.enable", timeDomain="threadTicks")
+    time.sleep(SETTLED)
     browser.open(address)
     page = browser.wait(DRAWN) / 1000
     counters = browser.call("Performance.getMetrics")["metrics"]
     (used,) = [one["value"] for one in counters if one["name"] == "TaskDuration"]
+    time.sleep(SETTLED)
     before = time.perf_counter()
     train(root, epoch)
     browser.wait(f"charts.items.find(i => i.trial === '{'f' * 12}').curve.length === {epoch + 1}")
