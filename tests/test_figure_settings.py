@@ -152,7 +152,7 @@ def test_a_figure_that_fails_is_named_and_the_report_is_written(
         page = Path(report.build(root)).read_text()
     said = f"One figure is left out because of an error while drawing: {NAME} (ValueError: no "
     assert f"{said}&lt;b&gt; here)." in page
-    assert page.count("data:image/svg+xml") == 6
+    assert page.count("data:image/svg+xml;base64") == 6
     assert figures.main([str(root), "--form", "svg"]) == 1
     told = capsys.readouterr()
     assert told.err == f"analysis.figures: {said}<b> here).\n"

@@ -17,6 +17,7 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
 from tune_jobs.cluster import jobs, orders
+from tune_jobs.cluster.at import At
 from tune_jobs.commands import cluster as commands
 
 STAMP = "2026-11-28 16:48:37,640\tINFO x.py:1 -- "
@@ -101,7 +102,7 @@ def test_status_of_a_cluster_shows_what_failed(dashboard, capsys):
     dashboard.log = "\n".join(
         [STAMP + "Failed to launch 1 nodes of type gpu: no", fails("a", "cpu")]
     )
-    commands.show(None, "my.yaml", None)
+    commands.show(None, At(cluster="my.yaml"))
     said = capsys.readouterr().out
     assert "no sweep was submitted" in said
     assert "failed   gpu: 1 launches failed" in said
@@ -110,7 +111,7 @@ def test_status_of_a_cluster_shows_what_failed(dashboard, capsys):
 
 def test_status_of_a_cluster_says_when_it_does_not_know_what_failed(dashboard, capsys):
     dashboard.status = 500
-    commands.show(None, "my.yaml", None)
+    commands.show(None, At(cluster="my.yaml"))
     assert "whether orders failed is not known" in capsys.readouterr().err
 
 

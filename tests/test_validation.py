@@ -20,7 +20,7 @@ from models.validation import count, divided, held_out, of_trained
 from tune_jobs import checkpoints, trial
 from tune_jobs.commands.ending import _chosen
 from tune_jobs.measuring import Job
-from tune_jobs.search import Search
+from tune_jobs.search import Rules, Search
 
 CONFIG = TrialConfig(layers="fully_connected", epochs=1, validation=0.3, points=10)
 
@@ -130,7 +130,8 @@ def told(objectives, rows) -> str:
     trials = [TrialConfig(gamma=gamma) for gamma in range(len(rows))]
     found = dict(zip([each.trial for each in trials], rows, strict=True))
     state = SimpleNamespace(trials=trials, rows=found, ids=lambda _: [*found])
-    asked = SimpleNamespace(sweep=SimpleNamespace(search=Search(objectives=objectives)))
+    sweep = SimpleNamespace(search=Search(objectives=objectives), rules=Rules())
+    asked = SimpleNamespace(sweep=sweep)
     ((_, line),) = _chosen(asked, state)
     return line
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from models.fields import Text, Whole
 from models.files import given_path
 from models.messages import plain
+from scoring.places import argument
 from scoring.storage import subfolder
 from tune_jobs import yaml_file
 from tune_jobs.axes import listed
@@ -126,7 +127,7 @@ def read(path: str) -> SlurmFile:
     Raises:
         SweepError: each line names the file, the line, the field and what is allowed.
     """
-    where = f"--slurm {plain(path)}"
+    where = f"--slurm {argument(path)}"
     try:
         content, lines = yaml_file.parse(yaml_file.read_text(given_path(path)))
     except yaml_file.YamlError as error:

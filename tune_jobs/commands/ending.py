@@ -316,8 +316,8 @@ def _more(request: Request, state: State) -> str:
     found = estimates.forecast(request, left).total(room.at_once(request.sweep.resources))
     epochs = sum(epochs for _, epochs in left.trials) + left.to_suggest * left.epochs
     time = f", {in_words(found.seconds, duration)}" if found.seconds else ""
-    text = enough(request.root, request.sweep.budget, found)
-    larger = f"--budget {text}" if text else "a larger --budget"
+    amount = enough(request.root, request.sweep.budget, found)
+    larger = f"--budget {amount}" if amount else "a larger --budget"
     say(one_line(f"budget   {state.over_budget}"))
     trials = f"{found.trials} {'trial' if found.trials == 1 else 'trials'}"
     say(f"remains  {trials}, {epochs} epochs{time}")
