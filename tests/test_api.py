@@ -178,6 +178,8 @@ def shown(cell) -> str:
 def test_a_notebook_runs_is_interrupted_and_goes_on(tmp_path, monkeypatch):
     """The documented notebook; before it, the same sweep is interrupted in the same kernel."""
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
+    for name in [name for name in os.environ if name.startswith("RAY_AUTH")]:
+        monkeypatch.delenv(name)  # those of a Ray that other tests of this process use
     book = nbformat.read(NOTEBOOK, as_version=4)
     documented = code_cells(book.cells)
     children = (

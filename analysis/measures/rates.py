@@ -98,6 +98,8 @@ def effects(results: Results) -> pd.DataFrame:
     rates = rate_of_trials(results)
     rows = [_row(pair, keys, rates) for pair in pairs]
     table = pd.DataFrame(rows, columns=[*keys, *about, *numbers])
+    real = ["start", "end", "rate_before", "rate_ratio", *numbers]
+    table = table.astype(dict.fromkeys(real, "float64"))  # also without rows
     for name in CLAIMED:
         table[f"{name}_p_adjusted"] = _holm(table[f"{name}_p"], table)
     for name, less in _less(table, pairs, keys).items():
