@@ -56,7 +56,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[docs,test]'
 	$(BIN)/python -c 'import torchvision'
-	$(BIN)/python -m scoring.large
+	$(BIN)/python -m scoring.assignment
 	touch $(READY)
 
 clean:
