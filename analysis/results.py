@@ -78,7 +78,7 @@ def load(
 
     >>> load("runs/nowhere")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    analysis.results.ResultsError: runs/nowhere: no such folder; ...
+    analysis.errors.ResultsError: runs/nowhere: no such folder; ...
     """
     root = str(path).rstrip("/") or "/"
     for table, names in {**dict.fromkeys(tables, ()), **(columns or {})}.items():

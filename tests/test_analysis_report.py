@@ -40,7 +40,7 @@ def labels(figure: Figure) -> list[list[str]]:
     return [[str(line.get_label()) for line in axes.lines] for axes in figure.axes]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_comparison_has_a_page_of_its_own(sweep: Path, tmp_path: Path, without_figures) -> None:
     other = tmp_path / "other.seeds"
     made_up_trial(other, seed=7)

@@ -361,7 +361,7 @@ def test_the_command_prints_the_table(sweep: Path, form: str, capsys) -> None:
 # The page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_has_a_section_with_table_figures_and_correlations(sweep: Path) -> None:
     page = report.build(sweep)
     html = page.read_text()

@@ -339,7 +339,7 @@ def test_its_evaluations_ran(swept):
     assert np.isfinite([row["curve_length_ratio"] for row in by_trial.values()]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_report_names_the_network_and_its_arguments(swept):
     page, _ = service.report(swept)
     text = Path(page).read_text()

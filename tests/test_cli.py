@@ -426,6 +426,7 @@ def test_a_port_in_use_is_named(geosweep, tmp_path, command):
     assert f"127.0.0.1:{port}: Address already in use" in err
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_here")
 def test_a_sweep_that_is_stopped_keeps_its_epochs_and_goes_on(tmp_path):

@@ -122,7 +122,7 @@ def go_on(root, config, reports):
     return said + [line for report in reports for line in report.get("set_aside", [])]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(st.sampled_from(sorted(FILES)), damages())
 @examples()
 def test_a_damaged_file_is_named_and_changes_no_result(half_done, reports, path, damage):

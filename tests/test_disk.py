@@ -207,6 +207,7 @@ def test_mlflows_data_is_deleted_and_the_results_stay(root, geosweep):
     assert before - set(disk.sizes(root)) == {places.MLFLOW, f"{places.ARTIFACTS}/1/run/a.txt"}
 
 
+@pytest.mark.long
 @pytest.mark.ray  # for the warnings that MLflow causes
 def test_of_two_sweeps_in_a_folder_only_the_named_ones_runs_are_deleted(
     tmp_path, geosweep, monkeypatch

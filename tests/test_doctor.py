@@ -214,7 +214,7 @@ def no_launch(place):
     place.refused.add(("me", "launch"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("breaks", "check", "says"),
     [
@@ -291,7 +291,7 @@ def test_without_credentials_nothing_else_is_looked_at(place, monkeypatch):
     assert lines[1][1].fix == "aws configure"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("breaks", "status"), [(lambda place: None, 0), (no_spot, 2)])
 def test_the_command_prints_a_line_for_each_finding_and_ends_with_2_if_one_is_bad(
     place, capsys, breaks, status

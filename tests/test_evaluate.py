@@ -28,7 +28,7 @@ from tune_jobs.commands.ending import robustness_table
 from tune_jobs.errors import SweepError
 from tune_jobs.tuning import Setup
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.usefixtures("ray_here")]
 
 LESION = {
     "levels": [0.0, 1.0],

@@ -159,7 +159,7 @@ def test_a_figure_that_fails_is_named_and_the_report_is_written(
     assert len(told.out.splitlines()) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_odd_names_lose_neither_a_figure_nor_the_report(tmp_path: Path) -> None:
     root = tmp_path / "a_b^{ <b>$\\frac$ & 100 %\nline"
     for name in HARD:

@@ -338,7 +338,7 @@ def take(name: str, log: str, seconds: float) -> None:
         say("ends")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sweeps_take_turns_in_their_order_and_nobody_waits_for_the_killed(tmp_path):
     log = str(tmp_path / "log")
     Path(log).touch()

@@ -130,7 +130,7 @@ def few():
         yield
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mapped", [True, False])
 @given(start=st.integers(0, 12), operations=st.lists(OPERATIONS, max_size=12))
 def test_whatever_happens_every_row_is_read_once(few, tmp_path_factory, mapped, start, operations):

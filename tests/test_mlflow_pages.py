@@ -134,7 +134,7 @@ def link(said: Path, what: str) -> str:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_chromium
 def test_the_first_link_opens_the_trials_as_rows_with_their_scores(served, browser, logged):
     browser.open(link(served[1], "trials"))
@@ -150,7 +150,7 @@ def test_the_first_link_opens_the_trials_as_rows_with_their_scores(served, brows
     assert "Prompts" not in seen  # menus for language models
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_chromium
 def test_the_second_link_opens_charts_of_lss_and_accuracy_by_epoch(served, browser):
     browser.open("about:blank")
@@ -164,7 +164,7 @@ def test_the_second_link_opens_charts_of_lss_and_accuracy_by_epoch(served, brows
     assert titles.index("\nlss") < titles.index("\ntest_accuracy")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_chromium
 def test_the_page_of_the_sweeps_run_begins_with_verdict_and_figures(served, browser, logged):
     _, experiment, run = parent(logged)
@@ -178,6 +178,7 @@ def test_the_page_of_the_sweeps_run_begins_with_verdict_and_figures(served, brow
     assert browser.ask("window.hacked") is None
 
 
+@pytest.mark.long
 def test_the_page_is_named_once_it_answers_and_ctrl_c_ends_its_server(served):
     ui, said, port = served
     assert f"\nhttp://127.0.0.1:{port}  (" in said.read_text()

@@ -329,6 +329,7 @@ for place in sys.stdin.read().split("\\0"):
 """
 
 
+@pytest.mark.long
 def test_the_server_opens_the_database_and_makes_no_folder_beside_it(tmp_path, logged):
     names = ["a?b", "%41", "50%/?x", "two\nlines", "a#b", "[a]*{}'\""]
     roots = [tmp_path / f"{number}/{name}" for number, name in enumerate(names)]

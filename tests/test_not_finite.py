@@ -164,7 +164,7 @@ def test_losses_that_are_not_finite_before_training_leave_no_initial_problems(
 
 
 @pytest.mark.usefixtures("svg_only")
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with done trials"])
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_trial_that_diverged_costs_no_report_figure_table_or_claim(
@@ -182,6 +182,7 @@ def test_a_trial_that_diverged_costs_no_report_figure_table_or_claim(
     assert len(capsys.readouterr().err.splitlines()) == nothing_yet
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_here")
 def test_constant_images_give_one_story_however_often_the_sweep_runs(tmp_path):

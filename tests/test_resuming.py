@@ -66,6 +66,7 @@ def test_a_killed_trial_goes_on_and_ends_with_the_numbers_of_an_undisturbed_one(
     assert {row["epochs_done"] for row in rows.values()} == {40}
 
 
+@pytest.mark.long
 def test_torn_and_foreign_tables_are_set_aside_and_done_again_without_training(finished):
     sweep = finished
     before = sweep.check()

@@ -195,6 +195,7 @@ def test_the_report_is_in_mlflow_too(finished):
         assert ours.read() == theirs.read()
 
 
+@pytest.mark.long
 def test_the_report_of_an_mlflow_experiment_is_that_of_its_folder(finished, tmp_path):
     run, state = finished
     page, _ = service.report(str(tmp_path), None, (f"sqlite:///{run.root}/mlflow.db", state.name))
@@ -241,6 +242,7 @@ def test_a_sweep_that_grew_trains_its_new_cells_only(plain, finished):
         assert after[trial_id] == row
 
 
+@pytest.mark.long
 def test_an_interrupted_trial_goes_on_and_ends_with_the_same_numbers(resumed, finished):
     _, undisturbed = finished
     config = undisturbed.trials[0]
@@ -268,6 +270,7 @@ def test_a_trained_trial_is_only_scored(run, monkeypatch):
     assert row["scored_at"] > row["trained_at"]
 
 
+@pytest.mark.long
 def test_a_torn_checkpoint_is_set_aside_and_its_trial_starts_again(resumed, finished):
     run, state = resumed
     _, undisturbed = finished
@@ -324,6 +327,7 @@ zip:
     return run, state, [state.rows[trial.trial] for trial in state.trials]
 
 
+@pytest.mark.long
 def test_a_trial_that_diverges_says_so_and_keeps_what_it_measured(scored_and_diverged):
     run, state, (_, row) = scored_and_diverged
     assert row["status"] == "diverged"
@@ -342,6 +346,7 @@ def test_a_second_run_on_one_folder_is_told_who_holds_it(run):
         pass
 
 
+@pytest.mark.long
 def test_the_sweep_goes_on_without_mlflow(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{run.file}/is/a/file.db")
     state = run(SWEEP, "network=plain")
@@ -402,6 +407,7 @@ def test_finishing_twice_is_finishing_once(run, monkeypatch):
         handover.finish(run.root, "0123456789ab")
 
 
+@pytest.mark.long
 def test_a_network_that_decay_has_emptied_is_reported_as_collapsed_and_not_as_optimal(run):
     text = SWEEP.replace("gamma: 1e-3", "gamma: 10\nlearning_rate: 0.1").replace("2", "3", 1)
     state = run(text)
@@ -424,6 +430,7 @@ def test_a_network_that_decay_has_emptied_is_reported_as_collapsed_and_not_as_op
     assert "Hardly moving: 1 of 2 trials (at γ = 10)" in said
 
 
+@pytest.mark.long
 def test_ots_comes_with_its_proof_its_classes_and_smaller_m(scored_and_diverged):
     run, _, (row, _) = scored_and_diverged
     assert row["released_at"] < row["scored_at"]
@@ -439,6 +446,7 @@ def test_ots_comes_with_its_proof_its_classes_and_smaller_m(scored_and_diverged)
     assert tracks[1]["prefix_m"] is None
 
 
+@pytest.mark.long
 def test_asha_stops_what_lags_behind_and_what_it_stopped_goes_on_without_it(run):
     text = SWEEP.replace("epochs: 2", "epochs: 12\nlearning_rate: [1e-3, 1e-9]\nrecipe: sgd")
     text = text.replace("[plain, resnet]", "resnet")
