@@ -137,7 +137,7 @@ def shared_points(
     return interval(float(np.mean(values)), np.array(values), np.array(pulls), 400)[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [3, 6])
 @pytest.mark.parametrize("sharing", [0, 0.5, 0.9])
 def test_points_that_say_nothing_are_rarely_sure_however_many_are_shared(

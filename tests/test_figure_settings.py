@@ -51,7 +51,7 @@ def drawn(results: Results) -> dict[str, bytes]:
     return files.render(figures.draw(results, only=[NAME])[NAME], NAME)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environment", "rc"),
     [

@@ -35,7 +35,7 @@ def hostile(tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["analysis.report", "tune_jobs.cli", "ray.scripts.scripts"])
 def test_a_child_process_does_not_import_from_the_current_folder(hostile, module):
     command = processes.python("-m", module, "--help")

@@ -221,7 +221,7 @@ while words:
 """  # importing the command once for all of them saves most of the time
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ENCODINGS)
 def test_a_terminal_that_cannot_write_a_letter_gets_another_one(tmp_path, kind):
     (tmp_path / "κ.yaml").write_text("layers: fully_connected")
