@@ -327,7 +327,10 @@ def _ties(matching: Matching) -> int:
     row = np.repeat(np.arange(m), np.diff(first))
     size = np.maximum.reduceat(np.abs(cost), first[:-1]).astype(np.float64)
     spare = cost - matching.u[row] - matching.v[column]
-    rounding = TIED * np.finfo(cost.dtype).eps * size + ROUNDING * np.abs(matching.v).max()
+    # The products of a row may cancel, so there is some rounding of the largest ones, too.
+    precise = np.finfo(np.float64).eps * size.max()
+    rounding = TIED * (np.finfo(cost.dtype).eps * size + precise)
+    rounding += ROUNDING * np.abs(matching.v).max()
     tight = spare <= rounding[row]
     owner = np.empty(m, dtype=np.int64)
     owner[matching.permutation] = np.arange(m)
