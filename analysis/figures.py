@@ -7,7 +7,7 @@ they look the same whatever matplotlib is set to, and change no settings.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ def draw(
     results: Results,
     search: Search | None = None,
     only: Sequence[str] = (),
-    effects: pd.DataFrame | None = None,
+    tables: Mapping[str, pd.DataFrame] = {},
 ) -> dict[str, Figure]:
     """The figures that apply to a sweep, by name, in the order of the paper.
 
@@ -60,10 +60,11 @@ def draw(
         results: from :func:`analysis.results.load`; of the larger tables COLUMNS are enough.
         search: from :func:`analysis.measures.search.read_search`, if the sweep was a search.
         only: names of the figures to draw; by default all.
-        effects: from :func:`analysis.measures.intervention.effects`, if it is already computed.
+        tables: what is already computed: ``intervention`` and ``rates``, from the functions
+            ``effects`` of :mod:`analysis.measures.intervention` and :mod:`analysis.measures.rates`.
     """
     specs = _applicable(results, search, only)
-    return {name: spec.draw(results, search, effects) for name, spec in specs.items()}
+    return {name: spec.draw(results, search, tables) for name, spec in specs.items()}
 
 
 def write(
@@ -71,7 +72,7 @@ def write(
     folder: str,
     search: Search | None = None,
     only: Sequence[str] = (),
-    effects: pd.DataFrame | None = None,
+    tables: Mapping[str, pd.DataFrame] = {},
     forms: Sequence[str] = tuple(files.FORMS),
 ) -> Iterator[Written]:
     """Draw the figures that apply to a sweep one by one, and write their files.
@@ -80,7 +81,7 @@ def write(
     same.
 
     Args:
-        results: as in :func:`draw`, and so are ``search``, ``only`` and ``effects``.
+        results: as in :func:`draw`, and so are ``search``, ``only`` and ``tables``.
         folder: path or URI of the folder to write to.
         forms: ``png``, ``svg`` or both.
 
@@ -89,7 +90,7 @@ def write(
     """
     for name, spec in _applicable(results, search, only).items():
         try:
-            figure = spec.draw(results, search, effects)
+            figure = spec.draw(results, search, tables)
             content = files.render(figure, name, forms)
         except Exception as error:
             yield Written(name, {}, 0.0, f"{type(error).__name__}: {error}")

@@ -182,7 +182,9 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         any_done=any_done,
         robust=robust,
         changed=intervention.sentence(tables["intervention"]) if "intervention" in tables else "",
-        rated=rate_answers.sentences(tables["rates"]) if "rates" in tables else [],
+        rated=rate_answers.sentences(tables["rates"], tables["rate_answers"])
+        if "rates" in tables
+        else [],
         gamma=gamma_meaning(results.trials),
         curved=curve.sentences(results),
         of_states=states.sentences(tables["states"]) if "states" in tables else [],
@@ -254,8 +256,7 @@ def _pictures(found: Gathered, folder: str) -> tuple[dict[str, Picture], str]:
         The figures for the page by name, and a sentence about those that could not be drawn.
     """
     pictures, failed = {}, []
-    effects = found.tables.get("intervention")
-    for figure in figures.write(found.results, folder, found.search, effects=effects):
+    for figure in figures.write(found.results, folder, found.search, tables=found.tables):
         if figure.error:
             failed.append(figure)
             continue

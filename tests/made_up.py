@@ -307,6 +307,17 @@ def made_up_tracks(rng: np.random.Generator, blocks: int, points: int = 6) -> li
     return rng.normal(size=(blocks + 1, points, 2)).cumsum(axis=0).ravel().tolist()
 
 
+def write_points(root: Path, trial: str, wrong: list[int], lss: list[float], **change) -> None:
+    """A trial's points: those in ``wrong`` are given another class than theirs."""
+    rows = [
+        {"trial": trial, "stage": 1, "point": i, "label": 3, "lss": value, "lsr": 1 + value}
+        | {"prediction": 5 if i in wrong else 3, "dataset": "digits", "network": "resnet"}
+        | change
+        for i, value in enumerate(lss)
+    ]
+    write_table(str(root), "samples", trial, rows)
+
+
 def by_m(ots: float, gap: float) -> dict[str, list]:
     """Scores of the first 100, 300 and 1000 points, from the score of all 1000."""
     grown = [1.2, 1.1, 1.0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import made_up_sweep, made_up_trial
+from made_up import made_up_sweep, made_up_trial, write_points
 from scipy import stats
 
 from analysis.measures.points import COLUMNS, auc, influences, interval, points
@@ -26,17 +26,6 @@ def test_an_auc_is_the_share_of_couples_with_the_wrong_point_above(seed: int, m:
     np.testing.assert_allclose(found, u / (wrong.sum() * (~wrong).sum()))
     above = score[wrong][:, None] - score[~wrong]
     np.testing.assert_allclose(found, np.mean(above > 0) + np.mean(above == 0) / 2)
-
-
-def write_points(root: Path, trial: str, wrong: list[int], lss: list[float], **change) -> None:
-    """A trial's points: those in ``wrong`` are given another class than theirs."""
-    rows = [
-        {"trial": trial, "stage": 1, "point": i, "label": 3, "lss": value, "lsr": 1 + value}
-        | {"prediction": 5 if i in wrong else 3, "dataset": "digits", "network": "resnet"}
-        | change
-        for i, value in enumerate(lss)
-    ]
-    write_table(str(root), "samples", trial, rows)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(4, 30))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import made_up_sweep, made_up_trial, paper_sweep
+from made_up import made_up_sweep, made_up_trial, paper_sweep, write_points
 from scipy import stats
 
 from analysis import correlation
@@ -16,7 +16,6 @@ from analysis.measures.association import METHODS, association
 from analysis.measures.correlations import SCORES, WITHIN, correlations, left_out
 from analysis.measures.points import points
 from analysis.results import Results, load
-from scoring.tables import write_table
 
 # A sweep
 
@@ -281,17 +280,6 @@ def test_a_sweep_in_which_nothing_is_done_gives_empty_tables(tmp_path: Path) -> 
     table = correlations(results)
     assert len(table) == len(points(results)) == 0
     assert {"scope", "outcome", "score", "method", "n", "value", "warning"} <= set(table)
-
-
-def write_points(root: Path, trial: str, wrong: list[int], lss: list[float], **change) -> None:
-    """A trial's points: those in ``wrong`` are given another class than theirs."""
-    rows = [
-        {"trial": trial, "stage": 1, "point": i, "label": 3, "lss": value, "lsr": 1 + value}
-        | {"prediction": 5 if i in wrong else 3, "dataset": "digits", "network": "resnet"}
-        | change
-        for i, value in enumerate(lss)
-    ]
-    write_table(str(root), "samples", trial, rows)
 
 
 # The command

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from browser import Browser, needs_chromium
 from made_up import made_up_trial
+from running import served
 
 from analysis import watch
 from analysis.measures.following import Follower
@@ -188,14 +189,8 @@ def test_the_report_shows_what_the_page_shows_of_an_ended_sweep(tmp_path):
 
 @contextmanager
 def serving(root: Path | str, **words: Any) -> Iterator[watch.Server]:
-    with watch.Server(str(root), **words) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with watch.Server(str(root), **words) as server, served(server):
+        yield server
 
 
 def get(server: watch.Server, path: str, host: str | None = None, method: str = "GET"):

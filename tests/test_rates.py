@@ -133,6 +133,47 @@ def test_gamma_alone_says_nothing_about_rates(tmp_path: Path) -> None:
     assert len(effects(load(made_up_sweep(tmp_path)))) == 0
 
 
+def test_networks_without_an_effective_rate_have_no_changes(tmp_path: Path) -> None:
+    root = train(tmp_path, 0.5, 0.5, seeds=2)
+    for trial in {row["trial"] for row in load(root, tables=("trials",)).trials.to_dict("records")}:
+        epochs = [{"trial": trial, "epoch": e, "learning_rate": BASE} for e in range(3)]
+        write_table(str(root), "epochs", trial, epochs)
+    assert len(effects(read(root))) == 0
+
+
+def test_a_change_of_a_score_counts_from_before_training(tmp_path: Path) -> None:
+    root = train(tmp_path, 0.5, 0.5)
+    before = effects(read(root)).set_index(["change", "end"])
+    for row in load(root, tables=("trials",)).trials.to_dict("records"):
+        initial = 5.0 + row["initial_scale"]
+        kept = {name: value for name, value in row.items() if not pd.isna(value)}
+        write_table(str(root), "trials", row["trial"], [kept | {"lss_initial": initial}])
+    after = effects(read(root)).set_index(["change", "end"])
+    moved = after.lss_change - before.lss_change
+    for (change, end), value in moved.items():
+        assert_allclose(value, SCALE - end if change == SMALLER else 0, atol=1e-12)
+    assert_allclose(after.test_accuracy_change, before.test_accuracy_change)
+
+
+def test_higher_rates_start_at_the_lowest_that_gamma_was_trained_at(tmp_path: Path) -> None:
+    root = train(tmp_path, 0.5, 0.5, seeds=2)
+    row = load(root, tables=("trials",)).trials.query("trial == 'c0s0'").to_dict("records")[0]
+    kept = {name: value for name, value in row.items() if not pd.isna(value)}
+    write_table(str(root), "trials", "low", [kept | {"trial": "low", "learning_rate": BASE / 10}])
+    epochs = [
+        {
+            "trial": "low",
+            "epoch": e,
+            "learning_rate": BASE / 10,
+            "effective_rate": 1e-5 if e else None,
+        }
+        for e in range(3)
+    ]
+    write_table(str(root), "epochs", "low", epochs)
+    table = effects(read(root))
+    assert set(table[table.change == FASTER].start) == {BASE}
+
+
 # The answers
 
 
@@ -168,7 +209,8 @@ def test_a_rise_of_lss_with_gamma_at_a_fixed_rate_is_a_no(tmp_path: Path) -> Non
 
 
 def test_the_sentence_has_answers_numbers_and_seeds(both: Path) -> None:
-    first, *_, last = rate_answers.sentences(effects(read(both)))
+    table = effects(read(both))
+    first, *_, last = rate_answers.sentences(table, rate_answers.answers(table))
     assert first.startswith("ResNet, LSS: γ lowers it as it is: yes (−1.0")
     assert "with the effective rate fixed: yes (−0.5" in first
     assert "So: both: γ by itself, and the effective rate." in first

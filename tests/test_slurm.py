@@ -274,8 +274,7 @@ def test_a_sweep_ends_in_time_whatever_slurm_asks(monkeypatch, asked, needs, sta
     monkeypatch.setattr(slurm_job, "LAST", 0.5)
     command = [sys.executable, "-c", DRIVER.format(needs=needs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
-        assert driver.stdout is not None
-        driver.stdout.readline()
+        assert next(iter(driver.stdout or ())) == b"ready\n"
         assert slurm_job._follow(driver, [asked], slurm_job.RESERVE + 1) == status
 
 

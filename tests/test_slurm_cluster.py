@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from datetime import UTC
@@ -11,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import slurm
+from running import said_by
 
 from analysis.results import load
-
-ROOT = Path(__file__).parents[1]
 
 pytestmark = [
     pytest.mark.cluster,
@@ -55,18 +53,8 @@ class Site:
     def geosweep(self, nodes: int, *words: str, status: int = 0) -> str:
         """What a command says."""
         command = [sys.executable, "-m", "tune_jobs.cli", *words]
-        done = subprocess.run(
-            [*command, "--slurm", str(self.folder / f"{nodes}.yaml")],
-            cwd=ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=400,
-        )
-        assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}"
-        return done.stdout
+        command += ["--slurm", str(self.folder / f"{nodes}.yaml")]
+        return said_by(command, self.environment, status)
 
     def submit(self, nodes: int, *words: str) -> tuple[Path, str]:
         """Submit the sweep; the job's folder, and Slurm's number of it."""

@@ -7,7 +7,6 @@ machines: ``ray up clusters/onprem.yaml``, with addresses, key and storage of th
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ import requests
 import yaml
 from hosts import Hosts, missing
 from mlflow.tracking import MlflowClient
+from running import said_by
 
 from analysis.results import load
 from tune_jobs.cluster import reach
@@ -83,18 +83,7 @@ class Cluster:
 
     def call(self, *command: str | Path, status: int = 0, **more: str) -> str:
         """What a command says on the laptop; it should end with an exit status."""
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self.environment | more,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}"
-        return done.stdout
+        return said_by(command, self.environment | more, status)
 
     def geosweep(self, *words: str, status: int = 0, **more: str) -> str:
         """What a command of geosweep says on the laptop."""

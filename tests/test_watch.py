@@ -18,6 +18,7 @@ import ray
 import yaml
 from ray import tune
 from ray.cluster_utils import Cluster
+from running import served
 
 from tune_jobs.cluster import spot, turns, watch
 from tune_jobs.driver import RETRIES
@@ -69,14 +70,8 @@ class Machine(ThreadingHTTPServer):
 
 @contextmanager
 def machine() -> Iterator[Machine]:
-    with Machine() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Machine() as server, served(server):
+        yield server
 
 
 def test_a_notice_says_how_long_a_machine_has():

@@ -32,7 +32,11 @@ from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, load
 
 COLUMNS = {  # the columns to read of the larger tables
-    "epochs": list(dict.fromkeys([*figures.COLUMNS["epochs"], *live.COLUMNS["epochs"]])),
+    "epochs": list(
+        dict.fromkeys(
+            [*figures.COLUMNS["epochs"], *live.COLUMNS["epochs"], *rates.COLUMNS["epochs"]]
+        )
+    ),
     "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
     "samples": list(
         dict.fromkeys(
@@ -136,7 +140,7 @@ def sentences(found: Gathered) -> list[str]:
     if "intervention" in tables:
         said.append(intervention.sentence(tables["intervention"]))
     if "rates" in tables:
-        said += rate_answers.sentences(tables["rates"])
+        said += rate_answers.sentences(tables["rates"], tables["rate_answers"])
     if found.other:
         said.append(two_sweeps.sentence(found.other.table, found.other.name))
     return [sentence for sentence in said if sentence]

@@ -106,7 +106,7 @@ def _sides(
 def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> dict[str, Any]:
     """Compute the numbers of a row from the trials without and with the penalty."""
     x, y = without.set_index("seed"), side.set_index("seed")
-    paired = x.index.is_unique and y.index.is_unique and set(x.index) == set(y.index)
+    paired = same_seeds(without, side)
     row = {"seeds": len(y), "untreated_seeds": len(x), "paired": paired}
     for name in found:
         a, b = (rows[name].astype("float64") for rows in (x, y))
@@ -118,6 +118,11 @@ def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> di
         values = dict(zip(ENDS, (a[np.isfinite(a)].mean(), *change), strict=True))
         row |= {f"{name}{end}": value for end, value in values.items()}
     return row
+
+
+def same_seeds(x: pd.DataFrame, y: pd.DataFrame) -> bool:
+    """Whether two groups of trials have the same seeds, each once, so that they form pairs."""
+    return x.seed.is_unique and y.seed.is_unique and set(x.seed) == set(y.seed)
 
 
 def change_of(a: pd.Series, b: pd.Series, paired: bool) -> Tested:

@@ -22,9 +22,9 @@ YES, NO, MIXED, UNDECIDED, UNTRIED = "yes", "no", "mixed", "undecided", "not tri
 QUESTIONS = tuple(dict.fromkeys(QUESTION.values()))
 WORDS = {-1: "lower", 1: "raise"}
 RULES = (
-    "Yes: some change is surely in that direction and none surely in the other. No: some is surely "
-    f"in the other direction, or surely less than {HALF:.0%} of what γ does as it is. Mixed: both "
-    "directions. Undecided: none of these."
+    "Yes: some change is surely in that direction. No: some is surely in the other direction, or "
+    f"surely less than {HALF:.0%} of what γ does as it is. Mixed: some changes say yes, others no. "
+    "Undecided: none of these."
 )
 
 
@@ -64,10 +64,10 @@ def _answer(rows: pd.DataFrame, name: str, sign: int) -> str:
         return UNTRIED
     sure, up = rows[f"{name}_p_adjusted"] < SURE, sign * rows[f"{name}_change"] > 0
     less = rows[f"{name}_less"].astype("boolean").fillna(False).astype("bool")
-    agrees, against = (sure & up).any(), (sure & ~up).any()
-    if agrees:
-        return MIXED if against else YES
-    return NO if against or less.any() else UNDECIDED
+    agrees, against = sure & up, (sure & ~up) | less
+    if agrees.any():
+        return MIXED if (against & ~agrees).any() else YES
+    return NO if against.any() else UNDECIDED
 
 
 def _numbers(rows: pd.DataFrame, name: str) -> str:
@@ -89,22 +89,24 @@ def _verdict(as_is: str, fixed: str, higher: str) -> str:
         return "γ does not surely do it, so there is nothing to explain"
     if fixed in does:
         if higher in does:
-            return "both: γ by itself, and the effective rate"
+            both = "both: γ by itself, and the effective rate"
+            return both if MIXED not in (fixed, higher) else f"{both}, each at least in part"
         return "γ by itself" if higher == NO else "γ by itself, at least in part"
     if higher in does:
-        return "the effective rate" if fixed == NO else "the effective rate, at least in part"
+        alone = fixed == NO and higher == YES
+        return "the effective rate" if alone else "the effective rate, at least in part"
     if fixed == NO:
         return "neither alone" if higher == NO else "mostly not γ by itself"
     return "undecided"
 
 
-def sentences(table: pd.DataFrame) -> list[str]:
+def sentences(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     """The answers in words, a sentence per network and outcome, then what they rest on.
 
     Args:
         table: from :func:`analysis.measures.rates.effects`.
+        found: from :func:`answers`.
     """
-    found = answers(table)
     if not len(found):
         return []
     said = [_sentence(row, found) for _, row in found.iterrows()]

@@ -8,7 +8,7 @@ Command: ``python -m analysis.tables runs/effective-rate --table rates``.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.measures.association import holm
 from analysis.measures.cells import CELL, done, varying
-from analysis.measures.intervention import change_of
+from analysis.measures.intervention import SURE, change_of, same_seeds
 from analysis.measures.layout import heading
 from analysis.measures.means import student
 from analysis.results import Results
@@ -33,7 +33,6 @@ CLAIMED = {  # outcomes, and the direction in which gamma is claimed to change t
     "test_accuracy": 1,
 }
 ENDS = ("_before", "_change", "_change_ci95", "_p")  # suffixes of an outcome's columns
-SURE = 0.05  # A change is sure if its p value, corrected for all of its question, is below this.
 HALF = 0.5  # "Less" means a change below this share of what gamma does as it is.
 DECIMALS = {"lss": 2, "lss_scaled": 2}  # digits of a change; 3 for other outcomes
 AXES = ["gamma", "renormalise", "learning_rate", "initial_scale"]
@@ -78,24 +77,28 @@ def effects(results: Results) -> pd.DataFrame:
         :data:`KINDS`, from ``start`` to ``end``; ``learning_rate`` and ``initial_scale`` of the
         changed side; ``m``; ``seeds`` of it and ``seeds_before``; ``paired``; ``rate_before`` and
         ``rate_ratio``, the effective rate (mean over seeds) without the change and how many times
-        as high it is with it. Higher learning rates are compared with the lowest at gamma 0, all
-        else equal, and smaller initial weights with the largest. Then for each outcome (LSS, LSS
-        on states of equal size, clean train and test accuracy) its mean ``<score>_before``,
-        ``<score>_change``, the half-width of its 95% interval ``<score>_change_ci95``,
+        as high it is with it. Higher learning rates are compared with the lowest one that gamma
+        above 0 was trained at (else with the lowest), all else equal, and smaller initial weights
+        with the largest such scale. Networks in which no weight is without a scale are left out.
+        Then for each outcome (LSS, LSS on states of equal size, clean train and test accuracy) its
+        mean ``<score>_before``, ``<score>_change``, the half-width of its 95% interval
+        ``<score>_change_ci95``,
         ``<score>_p``, and ``<score>_p_adjusted``, Holm's over all rows of the same
         :data:`QUESTION`: gamma as it is, at a fixed rate, a higher rate without gamma;
         ``<score>_less``: whether the change is surely below half of what gamma does as it is, in a
         cell where that is sure (p < 0.05 by Student's test over pairs of seeds, Holm's over the
         rows of the question); null if it was not tested. A fixed rate is compared with the same
         gamma; a higher rate with the gamma that raises the rate most nearly as much. No rows
-        unless some cell has more than gamma alone.
+        unless some cell has more than gamma alone. A change is that of what training did: of a
+        score minus its value before training, where both sides have it. Initial weights set part
+        of LSS, and smaller ones change it before any step.
     """
-    pairs = list(_pairs(results))
+    rates = rate_of_trials(results)
+    pairs = list(_pairs(results, rates))
     keys = _stratum(results)
     numbers = [f"{name}{end}" for name in CLAIMED for end in ENDS]
     about = ["change", "start", "end", "learning_rate", "initial_scale", "points", "seeds"]
     about += ["seeds_before", "paired", "rate_before", "rate_ratio"]
-    rates = rate_of_trials(results)
     rows = [_row(pair, keys, rates) for pair in pairs]
     table = pd.DataFrame(rows, columns=[*keys, *about, *numbers])
     real = ["start", "end", "rate_before", "rate_ratio", *numbers]
@@ -114,7 +117,7 @@ def effects(results: Results) -> pd.DataFrame:
 
 def any_effects(results: Results) -> bool:
     """Whether :func:`effects` has a row."""
-    return any(pair.kind != AS_IS for pair in _pairs(results))
+    return any(pair.kind != AS_IS for pair in _pairs(results, rate_of_trials(results)))
 
 
 def _stratum(results: Results) -> list[str]:
@@ -122,29 +125,35 @@ def _stratum(results: Results) -> list[str]:
     return [name for name in [*CELL, *others] if name not in AXES]
 
 
-def _pairs(results: Results) -> Iterator[_Pair]:
+def _pairs(results: Results, rates: pd.Series) -> Iterator[_Pair]:
     trials = done(results)
+    trials = trials[rates.reindex(trials.trial).notna().to_numpy()]
     fixed = trials.renormalise.astype("boolean").fillna(False).astype("bool")
     scale = trials.initial_scale.astype("float64").fillna(1)
     trials = trials.assign(renormalise=fixed, initial_scale=scale)
     for _, own in trials.groupby([*_stratum(results), "points"], dropna=False):
         for key, cells in own.groupby(AXES[1:]):
-            yield from _changed(FIXED if key[0] else AS_IS, cells, "gamma")
-        free = own[(own.gamma == 0) & ~own.renormalise]
-        for _, cells in free.groupby("initial_scale"):
-            yield from _changed(FASTER, cells, "learning_rate")
-        for _, cells in free.groupby("learning_rate"):
-            yield from _changed(SMALLER, cells, "initial_scale", largest=True)
+            if (cells.gamma == 0).any():
+                yield from _changed(FIXED if key[0] else AS_IS, cells, "gamma", [0])
+        free, decayed = (own[~own.renormalise & at] for at in (own.gamma == 0, own.gamma > 0))
+        for scale, cells in free.groupby("initial_scale"):
+            there = decayed.learning_rate[decayed.initial_scale == scale]
+            yield from _changed(FASTER, cells, "learning_rate", there)
+        for rate, cells in free.groupby("learning_rate"):
+            there = decayed.initial_scale[decayed.learning_rate == rate]
+            yield from _changed(SMALLER, cells, "initial_scale", there, largest=True)
 
 
-def _changed(kind: str, cells: pd.DataFrame, axis: str, largest: bool = False) -> Iterator[_Pair]:
-    """Yield each value of a setting together with its first one: 0 for gamma, else an end."""
+def _changed(
+    kind: str, cells: pd.DataFrame, axis: str, starts: Iterable[float], largest: bool = False
+) -> Iterator[_Pair]:
+    """Yield each value of a setting after the first of ``starts``, together with that one."""
     values = sorted(cells[axis].unique(), reverse=largest)
-    if axis == "gamma" and values[0] != 0:
-        return
-    for value in values[1:]:
-        before, after = (cells[cells[axis] == v] for v in (values[0], value))
-        yield _Pair(kind, before, after, values[0], value)
+    known = set(starts)
+    first = next((place for place, value in enumerate(values) if value in known), 0)
+    for value in values[first + 1 :]:
+        before, after = (cells[cells[axis] == v] for v in (values[first], value))
+        yield _Pair(kind, before, after, values[first], value)
 
 
 def _row(pair: _Pair, keys: list[str], rates: pd.Series) -> dict[str, Any]:
@@ -152,19 +161,28 @@ def _row(pair: _Pair, keys: list[str], rates: pd.Series) -> dict[str, Any]:
     first = {n: y[n].iloc[0] for n in (*keys, "learning_rate", "initial_scale", "points")}
     before, after = (rates.reindex(side.trial).mean() for side in (x, y))
     row = first | {"change": pair.kind, "start": pair.start, "end": pair.end}
-    row |= {"seeds": len(y), "seeds_before": len(x), "paired": _paired(pair)}
+    row |= {"seeds": len(y), "seeds_before": len(x), "paired": same_seeds(x, y)}
     row |= {"rate_before": before, "rate_ratio": after / before}
     for name in CLAIMED:
-        a, b = (side.set_index("seed")[name].astype("float64") for side in (x, y))
-        found = change_of(a, b, bool(row["paired"]))
-        values = zip(ENDS, (a[np.isfinite(a)].mean(), *found), strict=True)
+        start = x[name].astype("float64")
+        found = change_of(*_learned(pair, name), bool(row["paired"]))
+        values = zip(ENDS, (start[np.isfinite(start)].mean(), *found), strict=True)
         row |= {f"{name}{end}": value for end, value in values}
     return row
 
 
-def _paired(pair: _Pair) -> bool:
-    x, y = pair.before.seed, pair.after.seed
-    return x.is_unique and y.is_unique and set(x) == set(y)
+def _learned(pair: _Pair, name: str) -> list[pd.Series]:
+    """What training did to an outcome, by seed, on both sides: less its value before training.
+
+    Where that is not known, as for accuracies, the outcome itself.
+    """
+    sides = [side.set_index("seed") for side in (pair.before, pair.after)]
+    initial = f"{name}_initial"
+    known = all(initial in side and side[initial].notna().all() for side in sides)
+    return [
+        side[name].astype("float64") - (side[initial].astype("float64") if known else 0.0)
+        for side in sides
+    ]
 
 
 def _less(table: pd.DataFrame, pairs: list[_Pair], keys: list[str]) -> dict[str, pd.Series]:
@@ -173,7 +191,7 @@ def _less(table: pd.DataFrame, pairs: list[_Pair], keys: list[str]) -> dict[str,
     below = pd.DataFrame(False, table.index, list(CLAIMED))
     for place in table.index[table.change != AS_IS]:
         reference = _reference(table, place, keys)
-        if reference is None or not (_paired(pairs[place]) and _paired(pairs[reference])):
+        if reference is None or not (table.paired[place] and table.paired[reference]):
             continue
         for name, sign in CLAIMED.items():
             row = _of(table, reference)
@@ -216,7 +234,7 @@ def _of(table: pd.DataFrame, place: int) -> dict[str, Any]:
 
 
 def _differences(pair: _Pair, name: str) -> pd.Series:
-    x, y = (side.set_index("seed")[name].astype("float64") for side in (pair.before, pair.after))
+    x, y = _learned(pair, name)
     return (y - x).replace([np.inf, -np.inf], np.nan)
 
 

@@ -1,6 +1,6 @@
 """The catalogue of figures: what each shows, what a sweep must have for it, how it is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from analysis.plots.settings import own_settings  # before matplotlib
@@ -42,7 +42,7 @@ from analysis.results import Results
 class Spec(NamedTuple):
     """A figure of the catalogue."""
 
-    function: Callable[..., Figure]  # takes the results, and the search or the effects (see below)
+    function: Callable[..., Figure]  # takes the results, and the search or a table (see below)
     title: str
     paper: str  # the figure of the paper that has the same form
     alt: str
@@ -50,20 +50,20 @@ class Spec(NamedTuple):
     needs: str  # what a sweep must have for this figure
     applies: Callable[[Results, Search | None], bool]
     of_search: bool = False  # the function takes the search as well
-    of_effects: bool = False  # the function takes the effects of penalties as well
+    table: str = ""  # the table of the report that the function takes as well
 
     def draw(
         self,
         results: Results,
         search: Search | None = None,
-        effects: pd.DataFrame | None = None,
+        tables: Mapping[str, pd.DataFrame] = {},
     ) -> Figure:
         """Draw the figure of a sweep that it applies to; see :func:`analysis.figures.draw`."""
         with own_settings():
             if self.of_search:
                 figure = self.function(results, search)
-            elif self.of_effects:
-                figure = self.function(results, effects)
+            elif self.table:
+                figure = self.function(results, tables.get(self.table))
             else:
                 figure = self.function(results)
             files.clean(figure)
@@ -325,7 +325,7 @@ FIGURES = {
         "something where it did. Scales differ by panel.",
         "trials with straightness_penalty or transport_penalty, and the same cells without it",
         lambda results, _: any_effects(results),
-        of_effects=True,
+        table="intervention",
     ),
     "scores_against_rate": Spec(
         scores_against_rate,
@@ -338,9 +338,11 @@ FIGURES = {
         "would change nothing. If γ acted by itself alone, the lines without γ would be flat. "
         "Hollow: γ = 0. At the end of a line: its last γ, learning rate or initial scale. Bars: "
         "the 95% interval of the change from the start, over pairs of seeds, not corrected for "
-        "multiple tests and cut off where it leaves the panel. Axes differ by panel.",
+        "multiple tests and cut off where it leaves the panel. A change of LSS counts from before "
+        "training, since smaller initial weights change LSS there, too. Axes differ by panel.",
         "γ with and without renormalise, or other learning rates or initial scales at γ = 0",
-        lambda results, _: rate_effects.any_effects(results) and has_rates(results),
+        lambda results, _: rate_effects.any_effects(results),
+        table="rates",
     ),
     "accuracy_against_score": Spec(
         accuracy_against_score,

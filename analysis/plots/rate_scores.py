@@ -63,7 +63,7 @@ def scores_against_rate(results: Results, table: pd.DataFrame | None = None) -> 
 
 def _lines(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     """Draw the lines of a panel, and set the bounds of its axes."""
-    ends, far = [], 0.0
+    ends = []
     for kind, (colour, marker, _) in LOOKS.items():
         for _, own in rows[rows.change == kind].groupby(["rate_before", f"{name}_before"]):
             own = own.sort_values("rate_ratio" if kind != FIXED else "end")
