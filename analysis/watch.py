@@ -80,7 +80,9 @@ class Server(ThreadingHTTPServer):
             super().__init__((host, port), Handler)
         except OSError as error:
             raise ResultsError(f"{host}:{port}: {error.strerror}; choose another --port") from error
-        self.names = {"localhost"} if _is_loopback(host) else {"localhost", socket.gethostname()}
+        self.names = (
+            {"localhost"} if _is_loopback(host) else {"localhost", socket.gethostname().lower()}
+        )
 
     @property
     def url(self) -> str:
@@ -146,6 +148,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_ours(self, given: str) -> bool:
         """Whether the header ``Host`` is an IP address or a name of this machine."""
+        name = ""
         try:
             name = urlsplit(f"//{given}").hostname or ""
             ipaddress.ip_address(name)

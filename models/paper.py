@@ -5,7 +5,7 @@ small constant rate on blocks that start with large weights: at gamma 0 both net
 the first and last segments of a plain network are shorter than the others, as small ends beside
 large states between make them, and shares of segments change where r gamma s is about 1, with
 r = rate / (1 - momentum) and s steps. For K = 4 they do not fit that: accuracy at gamma 0 is as
-high as usual. There it is SGD at its usual rate, on initial weights small enough not to diverge.
+high as usual. There we take SGD at its usual rate, on initial weights small enough not to diverge.
 For MNIST the paper has two numbers, which decide nothing, so the default recipe stays.
 """
 

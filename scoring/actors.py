@@ -20,8 +20,8 @@ from scoring.storage import require
 MOST = 8  # A node has at most this many scorers.
 PATIENCE = 3.0  # Start another scorer when a trial has waited longer than this, in seconds.
 IDLE = 60.0  # Stop a scorer that was idle for longer, in seconds, so that its node can be released.
-BLOCKS = 8  # A pass has at least so many blocks of rows for each node, unless they are small,
-MOST_ROWS = 16_384  # of so many rows at most.
+BLOCKS = 8  # A pass has at least so many blocks for each node, unless they would be very small.
+MOST_ROWS = 16_384  # of a block
 AHEAD = 2  # A node has so many blocks at a time, so that it need not wait for the next one.
 RETRIES = 2  # Give up on a trial when it has lost more scorers (or their nodes) than this.
 

@@ -108,7 +108,7 @@ def _compile_once() -> None:
 
 
 def compile_kernels() -> None:
-    """Compile the kernels for both precisions, which takes 14 s, or load what is compiled.
+    """Compile the kernels for both precisions, or load what is compiled.
 
     numba keeps them next to their source, or in the user's cache folder if that is read-only. A
     process that comes meanwhile waits, and loads them.

@@ -22,8 +22,10 @@ class Checkpoint:
         """What the file holds; nothing where there is none.
 
         Raises:
-            ValueError: the file is no checkpoint, or that of other points.
+            ValueError: the file is no checkpoint, or that of other points, or has no folder.
         """
+        if self.path is not None and not os.path.isdir(os.path.dirname(os.path.abspath(self.path))):
+            raise ValueError(f"{self.path}: its folder does not exist; create it")
         if self.path is None or not os.path.exists(self.path):
             return {}
         try:
@@ -46,7 +48,7 @@ class Checkpoint:
         """Replace the file, all at once."""
         if self.path is None:
             return
-        aside = f"{self.path}.{os.getpid()}.part"
+        aside = f"{self.path}.part"  # The next run replaces what a killed one left.
         try:
             with open(aside, "wb") as file:
                 np.savez(file, points=self._points, **arrays)

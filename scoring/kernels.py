@@ -1,6 +1,6 @@
 """The compiled loops of :mod:`scoring.assignment`, over blocks of a matrix and over edges.
 
-They release the GIL. Compiling takes 14 s, once: :func:`scoring.assignment.compile_kernels`. Heaps
+They release the GIL. They are compiled once: :func:`scoring.assignment.compile_kernels`. Heaps
 are max-heaps, with the worst kept value at index 0. Edges are sparse rows: row i has the entries
 ``first[i]`` to ``first[i + 1]`` of ``column`` and ``cost``, its own column first. ``columns`` holds
 the column of each row and ``owners`` the row of each column, -1 for none.

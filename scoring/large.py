@@ -107,7 +107,8 @@ def match_points(
     As :func:`scoring.assignment.match` does for the products of the points. All but the largest
     problem are solved by it, on a matrix in memory, and the largest as well where nearly all of the
     first points keep their own partner. Otherwise its costs are products in float64.
-    Memory: half of what the points take, and about 1 KB for each of them.
+    Memory: at most as much again as the points, about 1 KB for each of them, about ten matrices
+    (d, d), and the products of the first points.
 
     Args:
         x: points (m, d), C-contiguous, float32 or float64, not longer than about 1.
@@ -125,6 +126,8 @@ def match_points(
     """
     threads = threads or cores()
     few, m = sizes[-2] if len(sizes) > 1 else sizes[-1], sizes[-1]
+    saved = Checkpoint(task.checkpoint, x, y)
+    state = _restored(saved.read())
     smaller = _first(x[:few], y[:few], [n for n in sizes if n <= few], u[:few], threads)
     if len(sizes) == 1:
         return smaller
@@ -132,8 +135,6 @@ def match_points(
     if (smaller[-1].permutation == np.arange(few)).mean() > PLAIN:  # One or two passes do.
         rows: Rows = lambda start, stop, n: x[start:stop] @ y[:n].T  # noqa: E731
         return match(rows, sizes, u, threads)
-    saved = Checkpoint(task.checkpoint, x, y)
-    state = _restored(saved.read())
     small = integers() and (state is None or state.small)
     levels = _levels(len(last[0]), m)
     with ExitStack() as stack:

@@ -200,12 +200,13 @@ def sifted(
     clouds: Clouds, area: Area, most: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of a block of rows: max-heaps (rows, most) of columns and of cost - q."""
-    row, width = area.row[start:stop], area.width[start:stop]
+    # Copies, since Ray's arrays are read-only, and loops are compiled for those that are not.
+    row, width = area.row[start:stop].copy(), area.width[start:stop]
     some, q = clouds.rough_x[row], np.require(area.q, requirements="W")
     best = np.repeat(area.p[row][:, None], most, axis=1)
     place = np.full(best.shape, -1, np.int32)
     for first in range(0, int(width[0]), COLUMNS):
-        column = area.column[first : min(first + COLUMNS, int(width[0]))]
+        column = area.column[first : min(first + COLUMNS, int(width[0]))].copy()
         rest = clouds.rough_y[column]
         for r in range(0, len(row), ROWS):
             here, count = slice(r, r + ROWS), int(width[r]) - first

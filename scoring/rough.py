@@ -38,7 +38,7 @@ class Rough(NamedTuple):
 def rough_copies(x: np.ndarray, y: np.ndarray, small: bool) -> tuple[Rough, Rough]:
     """Rough copies of both clouds, (m, d) each: in int8 if ``small``, otherwise in float32."""
     to_x, to_y, kept = _basis(x, y, DROPPED[1 if small else 4])
-    size = np.linalg.norm(to_x, 2) * np.linalg.norm(to_y, 2)
+    size = np.linalg.norm(to_x) * np.linalg.norm(to_y)
     d = x.shape[1]
     # of the transformation: what A^T B lacks to the identity, and rounding in float64
     lost = np.linalg.norm(np.eye(d) - to_x.T @ to_y) + 4 * d * 2.0**-52 * size
@@ -57,7 +57,8 @@ def _basis(x: np.ndarray, y: np.ndarray, dropped: float) -> tuple[np.ndarray, np
     for points in (x, y):
         some = points[:: -(-len(points) // SAMPLE)]
         covariance = (some.T @ some).astype(np.float64) / len(some)
-        covariance += max(np.trace(covariance) / d, np.finfo(np.float64).tiny) * RIDGE * np.eye(d)
+        size = float(np.vdot(points, points)) / points.size
+        covariance += max(size, np.finfo(np.float64).tiny) * RIDGE * np.eye(d)
         roots.append(covariance)
     values, vectors = np.linalg.eigh(roots[0])
     values = np.sqrt(np.maximum(values, values[-1] * 1e-14))
@@ -104,11 +105,18 @@ def _copied(
 
 def products(x: Rough, y: Rough) -> np.ndarray:
     """Products of the coordinates of all pairs: int32, exact, or float32."""
-    if x.coordinates.dtype == np.float32:
-        return x.coordinates @ y.coordinates.T
+    a, b = x.coordinates, y.coordinates
+    if a.dtype == np.float32:
+        return a @ b.T
+    if not integers():  # on another machine than the one that made the copies
+        return a.astype(np.float64) @ b.T.astype(np.float64)
+    return _of_eight_bits(a, b)
+
+
+def _of_eight_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     from torch import _int_mm, from_numpy  # type: ignore[attr-defined]  # only for large problems
 
-    return _int_mm(from_numpy(x.coordinates), from_numpy(y.coordinates).T).numpy()
+    return _int_mm(from_numpy(a), from_numpy(b).T).numpy()
 
 
 @cache
@@ -117,8 +125,7 @@ def integers() -> bool:
     try:
         ends = np.where(np.arange(2 * 64 * 320).reshape(2, 64, 320) % 3 > 0, 127, -127)
         ends = np.concatenate([ends, np.full((2, 64, 320), 127)], axis=1).astype(np.int8)
-        a, b = (Rough(e, np.ones(128, np.float32), np.ones((128, 3), np.float32)) for e in ends)
         wanted = ends[0].astype(np.int64) @ ends[1].astype(np.int64).T
-        return bool((products(a, b) == wanted).all())
+        return bool((_of_eight_bits(*ends) == wanted).all())
     except (AttributeError, ImportError, RuntimeError):  # no such product in this torch
         return False

@@ -141,6 +141,23 @@ def test_rough_products_are_off_by_no_more_than_their_bound(kind, d, small, seed
     assert (error <= a.spare.astype(np.float64) @ b.spare.astype(np.float64).T).all()
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_rough_copies_have_finite_bounds_where_all_sampled_points_are_0(monkeypatch, small):
+    monkeypatch.setattr(rough, "SAMPLE", 30)
+    x, y = clouds("unrelated", 90, 5)
+    x[::3] = y[::3] = 0
+    for copy in rough.rough_copies(x, y, small):
+        assert np.isfinite(copy.scale).all()
+        assert np.isfinite(copy.spare).all()
+
+
+def test_where_eight_bits_are_not_exact_products_are_taken_in_another_way(monkeypatch):
+    x, y = rough.rough_copies(*clouds("unrelated", 60, 5), small=True)
+    wanted = x.coordinates.astype(int) @ y.coordinates.astype(int).T
+    monkeypatch.setattr(rough, "integers", lambda: False)
+    assert_array_equal(rough.products(x, y), wanted)
+
+
 def test_products_of_eight_bits_are_exact_here():
     assert rough.integers()
     a = np.full((1, 4096), -127, np.int8)
@@ -204,6 +221,12 @@ def test_a_checkpoint_of_other_points_or_a_damaged_one_is_refused(many_passes, t
             ValueError, match=r"solve\.npz: is no checkpoint of a solve, or damaged"
         ):
             solve(other, checkpoint=file)
+
+
+def test_a_checkpoint_without_a_folder_is_refused_before_the_solve(many_passes, tmp_path):
+    problem = assignment_problem(*clouds("clusters", 400, 6))
+    with pytest.raises(ValueError, match="its folder does not exist; create it"):
+        solve(problem, checkpoint=str(tmp_path / "missing" / "solve.npz"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -206,7 +206,13 @@ def test_only_an_address_and_names_of_this_machine_are_answered(tmp_path):
         assert server.server_address[0] == "127.0.0.1"
         for host in ("127.0.0.1:1", "localhost:5050", "[::1]:5050", "10.0.0.7"):
             assert get(server, "/data", host)[0].status == 200
-        for host in ("evil.example", "localhost.evil.example:80", "", "127.0.0.1.evil.example"):
+        for host in (
+            "evil.example",
+            "localhost.evil.example:80",
+            "",
+            "127.0.0.1.evil.example",
+            "[::1",
+        ):
             answer, content = get(server, "/data", host)
             assert answer.status == 403
             assert b"trial" not in content
@@ -226,6 +232,19 @@ def test_a_page_of_an_earlier_server_is_sent_everything(tmp_path):
         other = json.loads(get(server, f"/data?run=other&since={first['version']}")[1])
         odd = json.loads(get(server, f"/data?run={first['run']}&since=x")[1])
     assert [len(one["trials"]) for one in (first, again, other, odd)] == [1, 0, 1, 1]
+
+
+def test_what_a_failed_look_found_is_found_again(tmp_path, monkeypatch):
+    made_up_trial(tmp_path)
+    follower = Follower(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            follower, "_look_at_histories", lambda: (_ for _ in ()).throw(OSError("away"))
+        )
+        with pytest.raises(OSError, match="away"):
+            follower.look()
+    follower.look()
+    assert len(follower.since(0)["curves"]) == 1
 
 
 def test_a_folder_that_is_not_there_and_a_port_that_is_taken_are_said(tmp_path, capsys):

@@ -59,6 +59,13 @@ class Follower:
         Raises:
             scoring.storage.StoreError: the folder cannot be reached.
         """
+        try:
+            self._look()
+        except (storage.StoreError, OSError):
+            self._marks.clear()  # What was found in this look is lost, so the next one reads all.
+            raise
+
+    def _look(self) -> None:
         top = self._changed("")
         if places.SWEEP in top:
             self._sweep, self._asked = self._json(places.SWEEP), 0
@@ -183,6 +190,8 @@ class Follower:
                 curve = [point(row) for row in history["epochs"]]
                 self._begun[trial] = {**history["summary"], "trial": trial}
                 found[trial] = curve
+        there = self._marks[places.CHECKPOINTS]
+        self._begun = {t: row for t, row in self._begun.items() if f"{t}.json" in there}
         return found
 
     def _running(self) -> dict[str, dict[str, Any]]:
@@ -192,7 +201,9 @@ class Follower:
 
     def _is_running(self) -> bool:
         written = _seconds(self._progress.get("written_at"))
-        done = sum(row.get("status") in ("done", "diverged") for row in self._rows.values())
+        done = sum(
+            row.get("status") in ("done", "diverged", "stopped") for row in self._rows.values()
+        )
         return abs(time.time() - written) < AWAY and done < max(1, self._planned())
 
     def _planned(self) -> int:
@@ -281,11 +292,8 @@ def _seconds(given: Any) -> float:
 
 def _numbers(progress: dict[str, Any]) -> dict[str, Any]:
     """What the page needs of the driver's progress."""
-    counts = progress.get("counts")
-    counts = counts if isinstance(counts, dict) else {}
     return {
         "written_at": _seconds(progress.get("written_at")) or None,
         "started_at": _seconds(progress.get("started_at")) or None,
         "seconds_left": rounded(progress.get("seconds_left")),
-        "counts": {visible(str(n)): count for n, count in counts.items() if rounded(count)},
     }

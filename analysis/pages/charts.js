@@ -57,7 +57,7 @@ class Charts {
     this.selected = null;  // names of items, or null for all
     this.sorted = null;  // [column, ascending] of the table
     this.width = 0;  // of the element when the charts were drawn
-    this.cost = 0;  // milliseconds that the last update took
+    this.cost = 0;  // milliseconds that the last drawing took
     this.anew = false;  // whether charts that wait for a frame have to begin anew
     const style = name => getComputedStyle(root).getPropertyValue(name).trim();
     this.font = getComputedStyle(root).fontFamily;
@@ -122,7 +122,6 @@ class Charts {
   update(state) {
     const before = this.state.axes.join();
     this.state = state;
-    this.cost = 0;
     this._draw(before !== state.axes.join(), false);
   }
 
@@ -132,6 +131,7 @@ class Charts {
   }
 
   _draw(anew, whole) {
+    this.cost = 0;
     this.anew ||= anew;
     cancelAnimationFrame(this.next);
     const steps = [
