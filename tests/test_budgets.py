@@ -240,6 +240,30 @@ def test_trials_that_run_reserve_their_part_of_gpu_hours_and_disk(tmp_path):
     assert not simulated.account.fits(third)  # 3 MB of 2.5 MB
 
 
+def test_a_trial_that_did_not_fit_is_looked_at_again_when_another_has_ended(tmp_path):
+    # Each is expected to take two GPU hours, and takes one. All ten fit into ten.
+    hours = COST.model_copy(update={"epoch": 1800.0, "other": 0.0})
+    run = Simulated(tmp_path, "10gpuh", epoch=900.0, trials=10, known=hours, gpus=1.0)
+    running: list[str] = []
+    started = 0
+    for config in run.account.fitting(run.trials, lambda: len(running) == 8):
+        if config is not None:
+            run.meter.start(config.trial)
+            run.meter.report(config.trial, 0, 4)
+            running.append(config.trial)
+            started += 1
+            continue
+        for epoch in range(1, 5):
+            run.clock.now += 900
+            for trial in running:
+                run.cells[trial].epoch = epoch
+                run.meter.report(trial, epoch, 4)
+        for trial in running:
+            run.meter.end(trial)
+        running.clear()
+    assert started == 10
+
+
 def test_a_full_folder_stops_running_trials_at_the_next_epoch(tmp_path):
     simulated = Simulated(str(tmp_path), "2MB")
     trial = simulated.trials[0]

@@ -183,6 +183,18 @@ def test_trials_that_a_search_will_suggest_count_at_the_average():
     assert "; about 0.052 (0.045 to 0.059) GPU hours" in found.lines()[0]
 
 
+def test_every_seed_of_what_a_search_will_suggest_counts(cache, tmp_path):
+    given = {"name": "x", "gamma": {"low": 1e-5, "high": 0.1}, "seeds": 3, "search": "optuna"}
+    request = service.check(sweep.read(given), str(tmp_path / "out"), None, None)
+    assert estimates.left_of(request, set(), []).to_suggest == 60
+
+
+def test_trials_without_epochs_left_have_an_estimate(request_of):
+    request = request_of("gamma=0", "network=plain", "K=1")
+    remember(request, 3, COST.model_copy(update={"other": 0.0, "epoch": 0.0}))
+    assert total(request).trials == 1
+
+
 def test_nothing_is_said_when_nothing_is_left(request_of):
     assert total(request_of()).trials == 16
     what = Left([])

@@ -7,7 +7,7 @@ used counts, up to the last seconds, and nothing counts twice.
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from models.config import TrialConfig
@@ -15,7 +15,7 @@ from scoring import places, storage
 from tune_jobs import disk
 from tune_jobs.board import Cell
 from tune_jobs.budget import Budget, words
-from tune_jobs.costs import NO_COST, Cost
+from tune_jobs.costs import Cost, traits
 from tune_jobs.estimates import Estimate, Forecast
 from tune_jobs.meter import Meter
 
@@ -90,6 +90,8 @@ class Account:
         self._earlier = {name: sum(run[name] for run in self._runs.values()) for name in TIMES}
         self._began = self._written = meter.clock()
         self._looked, self._size = -EVERY, 0.0
+        trials = forecast.left.trials if self._limits else []
+        self._left = {trial.trial: epochs for trial, epochs in trials}
         self._paused: set[str] = set()
         self._kinds: dict[str, str] = {}  # what decides the cost, by trial
         self.over = ""  # why something had to wait, in words
@@ -111,6 +113,30 @@ class Account:
             "disk": self._size,
         }
 
+    def fitting(
+        self, trials: Iterable[TrialConfig], is_busy: Callable[[], bool]
+    ) -> Iterator[TrialConfig | None]:
+        """Yield the trials that fit, one after the other; None means "ask again later".
+
+        What runs reserves what it is expected to take. So a trial that does not fit is looked at
+        again when another one has left its slot, which may have taken less.
+        """
+        waiting = list(trials)
+        while waiting:
+            ended, refused = len(self._meter.held), []
+            for trial in waiting:
+                while self._limits and is_busy():
+                    yield None
+                if self.fits(trial):
+                    yield trial
+                else:
+                    refused.append(trial)
+            waiting = refused
+            while waiting and self._meter.running and len(self._meter.held) == ended:
+                yield None
+            if len(self._meter.held) == ended:
+                return
+
     def fits(self, trial: TrialConfig | None) -> bool:
         """Whether a trial that starts now can finish; None is one that a search will suggest.
 
@@ -130,7 +156,11 @@ class Account:
                 left = self._epochs_left(config) * other.epoch
                 need["gpu_hours"] += self._forecast.gpus * left
                 need["disk"] += other.disk
-        return self._within(need)
+        if not self._within(need):
+            return False
+        if not self._paused:
+            self.over = ""  # What did not fit before may fit later.
+        return True
 
     def pauses(self, trial: str, epoch: int) -> bool:
         """Whether a trial has to stop after an epoch, because the next one does not fit."""
@@ -138,8 +168,9 @@ class Account:
         if not self._limits or epoch >= config.epochs:
             return False
         pace = self._meter.epoch(trial)
-        cost = self._cost(config)
-        pace = pace if pace is not None else cost.epoch if cost else 0.0
+        if pace is None:
+            cost = self._cost(config)
+            pace = cost.epoch if cost else 0.0
         gpus = self._forecast.gpus * len(self._meter.running)
         if not self._within({"hours": pace, "gpu_hours": gpus * pace, "disk": 0.0}):
             self._paused.add(trial)
@@ -178,10 +209,10 @@ class Account:
         return True
 
     def _epochs_left(self, config: TrialConfig) -> int:
-        known = {trial.trial: left for trial, left in self._forecast.left.trials}
-        cell = self._cells.get(config.trial)
+        trial = config.trial
+        cell = self._cells.get(trial)
         reported = config.epochs - max(cell.epoch, 0) if cell else config.epochs
-        return min(reported, known.get(config.trial, config.epochs))
+        return min(reported, self._left.get(trial, config.epochs))
 
     def _cost(self, trial: TrialConfig | None) -> Cost | None:
         """What a trial costs: as those of its kind did in this run, else as it was forecast."""
@@ -189,16 +220,16 @@ class Account:
         found = expected.cost if expected else None
         if trial is None:
             return found
-        kind = self._kind(trial)
-        same = [t for t in self._meter.known if self._kind(self._cells[t].config) == kind]
+        kind = self._kind(trial.trial, trial)
+        same = [t for t in self._meter.known if self._kind(t) == kind]
         for other in reversed(same):
             if cost := self._meter.cost(self._cells[other]):
                 return cost.model_copy(update={"disk": found.disk if found else 0.0})
         paces = [pace for other in same if (pace := self._meter.epoch(other))]
         return found.model_copy(update={"epoch": max(paces)}) if paces and found else found
 
-    def _kind(self, config: TrialConfig) -> str:
-        if config.trial not in self._kinds:
-            told = config.model_dump(exclude_defaults=True, exclude=NO_COST - {"dataset"})
-            self._kinds[config.trial] = str(told)
-        return self._kinds[config.trial]
+    def _kind(self, trial: str, config: TrialConfig | None = None) -> str:
+        if trial not in self._kinds:
+            config = config or self._cells[trial].config
+            self._kinds[trial] = f"{config.dataset} {traits(config)}"
+        return self._kinds[trial]

@@ -91,7 +91,6 @@ class Board:
     def add(self, cell: Cell) -> None:
         """Add a cell that a search has suggested."""
         self.cells[cell.config.trial] = cell
-        self._to_come = max(0, self._to_come - 1)
 
     def expect(self, to_come: int) -> None:
         """Set how many trials a search has yet to suggest, as it gives some cells no more seeds."""
@@ -248,17 +247,18 @@ class Board:
 def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
     """The board's cells, with what is known of each. ``names`` are the fields in the labels."""
     called = labels(state.trials, names)
+    missing, unevaluated = ({t.trial for t in of} for of in (state.missing, state.unevaluated))
     made = {}
-    for trial in state.trials:
-        cell = Cell(trial, called[trial.trial])
-        row = state.rows.get(trial.trial, {})
-        if trial in state.unevaluated:
+    for config in state.trials:
+        trial = config.trial
+        cell = made[trial] = Cell(config, called[trial])
+        row = state.rows.get(trial, {})
+        if trial in unevaluated:
             cell.status, cell.epoch, cell.record = "to evaluate", row["epochs_done"], row
-        elif trial.trial in state.scoring:
-            cell.status, cell.epoch = "scoring", trial.epochs
-        elif row and trial not in state.missing:
+        elif trial in state.scoring:
+            cell.status, cell.epoch = "scoring", config.epochs
+        elif row and trial not in missing:
             cell.status, cell.epoch, cell.record = row["status"], row["epochs_done"], row
-        made[trial.trial] = cell
     return made
 
 

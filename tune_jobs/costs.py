@@ -24,7 +24,7 @@ from scoring.cores import cores
 from tune_jobs.sweep import Sweep
 
 MOST = 20  # trials remembered of each kind, and runs; the oldest go
-KINDS = 1000  # kinds remembered; those that were not seen for longest go
+KINDS = 1000  # kinds remembered; the one unused for longest is dropped first
 PATIENCE = 5.0  # seconds to wait for another sweep that writes the file
 NO_COST = {"gamma", "decay", "seed", "epochs", "learning_rate", "momentum", "schedule", "warmup"}
 NO_COST |= {"dataset", "initialisation", "initial_scale"}  # the images stand for the data set
@@ -77,6 +77,12 @@ def place(address: str | None, gpus: float) -> str:
     return f"{told}, {kind_of_machine('cuda')[0]}" if gpus else told
 
 
+def traits(trial: TrialConfig) -> dict[str, Any]:
+    """The fields of a trial that decide what it costs on given data; of a penalty, that it is."""
+    about: dict[str, Any] = trial.model_dump(exclude_defaults=True, exclude=NO_COST)
+    return about | {name: True for name in PENALTIES if about.pop(name, 0)}
+
+
 def kind(trial: TrialConfig, images: Sequence[int], sweep: Sweep, gpus: float) -> str:
     """A name for all that decides what a trial costs on one machine.
 
@@ -86,9 +92,11 @@ def kind(trial: TrialConfig, images: Sequence[int], sweep: Sweep, gpus: float) -
         sweep: which evaluates trials, keeps weights and gives out cores.
         gpus: of each trial.
     """
-    about: dict[str, Any] = trial.model_dump(exclude_defaults=True, exclude=NO_COST)
-    about |= {name: True for name in PENALTIES if about.pop(name, 0)}
-    about |= {"images": list(images), "cpus": sweep.resources.cpus, "gpus": float(gpus)}
+    about = traits(trial) | {
+        "images": list(images),
+        "cpus": sweep.resources.cpus,
+        "gpus": float(gpus),
+    }
     about |= {"evaluations": sweep.evaluations} if sweep.evaluations else {}
     about |= {"keep": sweep.keep} if sweep.keep != "final" else {}
     text = json.dumps(about, sort_keys=True, default=str)

@@ -203,11 +203,8 @@ class Driver(NotKept, tune.Callback):
 
         None means "ask again later", so that a suggestion can learn from the running trials.
         """
-        for config in (*self._state.missing, *self._state.unevaluated):
-            while self.account.limited and self._is_busy(len(self.meter.running)):
-                yield None
-            if self.account.fits(config):
-                yield config
+        known = (*self._state.missing, *self._state.unevaluated)
+        yield from self.account.fitting(known, lambda: self._is_busy(len(self.meter.running)))
         while self._study is not None and self._study.left:
             busy = sum(c.status in ("waiting", "running") for c in self._board.cells.values())
             busy = len(self.meter.running) if self.account.limited else busy  # others may wait
@@ -215,7 +212,10 @@ class Driver(NotKept, tune.Callback):
                 yield None
                 continue
             if not self.account.fits(None):
-                return
+                if not self.meter.running:
+                    return
+                yield None
+                continue
             config = self._study.suggest()
             self._claim(self._study)
             if config is not None:
@@ -271,6 +271,7 @@ class Driver(NotKept, tune.Callback):
             self._weights[trial] = row
             self._forget()
         self._board.refresh()
+        self.account.write()
 
     def _forget(self) -> None:
         """Delete the weights that the sweep does not keep and nothing needs any more."""
@@ -369,7 +370,6 @@ class Driver(NotKept, tune.Callback):
         self._stop.look(trials)
         self._spared.look(trials)
         self._collect()
-        self.account.write()
 
 
 def train_cell(config: dict[str, Any], setup: Setup) -> None:

@@ -26,6 +26,7 @@ from scoring.history import read_history
 from tune_jobs import costs, processes, room, timing
 from tune_jobs.costs import Cost, Known
 from tune_jobs.folder import Request, State
+from tune_jobs.kept import to_suggest as to_suggest_of
 from tune_jobs.labels import duration, last_line
 
 OFF = "GEOSWEEP_TIMING"  # this variable turns timed steps off if it is "off"
@@ -153,7 +154,7 @@ class Forecast:
         told = _reasons(self.unknown)
         if not known:
             return Estimate(len(found), at_once=at_once, unknown=told)
-        held = [one.cost.seconds(epochs) for one, epochs in known]
+        held = [one.cost.seconds(epochs) or 1e-9 for one, epochs in known]
         scored = [one.cost.scoring for one, _ in known]
         scorers = min(SCORERS, cores())
         ends = max(makespan(held, at_once) + scored[-1], sum(scored) / scorers + held[0])
@@ -171,7 +172,7 @@ class Forecast:
             memory=Span.within(sum(most), min(factor, SIZES)),
             disk=Span.within(disk, min(factor, SIZES)),
             at_once=min(at_once, len(found)),
-            source=_source([one for one, _ in known]),
+            source=_source([*self.costs.values()]),
             unknown=told,
         )
 
@@ -200,8 +201,9 @@ def left_of(request: Request, ended: Container[str], cells: Sequence[TrialConfig
     files = storage.list_files(request.root, places.CHECKPOINTS)
     begun = {name.removesuffix(".pt") for name in files}
     search = request.sweep.search
-    to_suggest = max(0, search.trials - len(cells)) if search else 0
+    asked = {"search": search and search.model_dump(), "seeds": request.sweep.rules.seeds}
     trials = [*_with_epochs(request.root, missing, begun)]
+    to_suggest = to_suggest_of({**asked, "trials": cells})
     return Left(trials, to_suggest, request.sweep.trials[0].epochs)
 
 

@@ -17,8 +17,7 @@ CHANGE = 10.0  # seconds; a slot that was free for longer had nothing to train
 class Meter:
     """The clock of a run.
 
-    A trial holds its slot from when the one before it has left that: what lies between them
-    belongs to the cost of a trial.
+    A trial's time starts when the trial before it left the slot, so the change between them counts.
 
     Args:
         clock: seconds that never go back.

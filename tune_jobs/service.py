@@ -335,6 +335,8 @@ def _nothing_fits(
 ) -> str:
     """Why no trial fits into what is left of the budget; empty if one does."""
     budget = request.sweep.budget
+    if not budget.limits:
+        return ""
     account = Account(request.root, budget, forecast, Meter(), cells(state))
     waiting = [*state.missing, *state.unevaluated, *([None] if state.to_suggest else [])]
     return "" if any(map(account.fits, waiting)) else account.over

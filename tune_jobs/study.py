@@ -164,7 +164,11 @@ class Study:
         names = [name for name in names if name != "seed"]
         ended, better = self._of[cell], self._worse.get(cell)
         given = f"{len(ended.trials)} of {self._rules.seeds} seeds"
-        why = f"clearly worse than {label(better.config, names)}" if better else "one has no score"
+        why = (
+            f"clearly worse than {label(better.config, names)}"
+            if better
+            else "one seed has no score"
+        )
         return f"no more seeds for {label(ended.config, names)} after {given}: {why}"
 
     @property

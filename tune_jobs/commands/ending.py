@@ -319,8 +319,12 @@ def _more(request: Request, state: State) -> str:
     amount = enough(request.root, request.sweep.budget, found)
     larger = f"--budget {amount}" if amount else "a larger --budget"
     say(one_line(f"budget   {state.over_budget}"))
-    trials = f"{found.trials} {'trial' if found.trials == 1 else 'trials'}"
-    say(f"remains  {trials}, {epochs} epochs{time}")
+    if found.trials:
+        trials = f"{found.trials} {'trial' if found.trials == 1 else 'trials'}"
+        say(f"remains  {trials}, {epochs} epochs{time}")
+    else:
+        to_score, to_evaluate = len(state.scoring), len(state.unevaluated)
+        say(f"remains  {to_score} trials to score, {to_evaluate} to evaluate")
     return f"run the same command again with {larger}"
 
 
