@@ -17,6 +17,7 @@ from ray.autoscaler._private.aws.config import key_pair
 from scoring.storage import AZURE
 from tune_jobs import cli
 from tune_jobs.cluster import jobs, keys, nodes, reach
+from tune_jobs.cluster.at import At
 from tune_jobs.cluster.turns import turn
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import read
@@ -206,9 +207,9 @@ def test_a_job_is_found_by_its_id_its_folder_and_that_folders_name():
         for number, folder in enumerate(["/mnt/s/demo", "/mnt/s/try-2"])
     ]
     for which, job in (("job-0", 0), ("/mnt/s/demo", 0), ("demo", 0), ("try-2", 1), (None, 1)):
-        assert jobs.find(client, which, None) is known[job]
+        assert At().find(client, which) is known[job]
     with pytest.raises(SweepError, match="no such job or folder"):
-        jobs.find(client, "table4", None)
+        At().find(client, "table4")
 
 
 def noted(name: str, folder: str):

@@ -76,7 +76,7 @@ def test_a_folder_without_a_job_is_evaluated_by_its_path_or_name(client, ray, ge
     [
         (["fog"], "fog"),
         (["noise", "--set", "noise.levels=x"], "noise.levels"),
-        (["--address", "auto"], "--address is of a Ray here"),
+        (["--address", "auto"], "--address names a running Ray"),
         (["--slurm", "x.yaml"], "name two clusters"),
     ],
 )

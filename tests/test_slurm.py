@@ -71,6 +71,7 @@ def test_the_file_in_the_repository_is_right_and_everything_in_it_is_a_field(mon
         ("memory", "16 GB", "memory = '16 GB': should be like 16G"),
         ("partition", "a b", "partition = 'a b': should be one word"),
         ("sbatch", "qos=long", "should be an option of sbatch, like --qos=long"),
+        ("sbatch", "-J x", "geosweep gives -J itself; leave it out"),
         ("sbatch", "--requeue", "geosweep gives --requeue itself; leave it out"),
         ("partitions", "x", "no such field; did you mean partition?"),
     ],
@@ -96,10 +97,14 @@ def test_a_sweep_becomes_a_script_and_one_call_of_sbatch(write, tools, tmp_path)
     client = Slurm(write(partition="gpu", nodes="2", gpus="1", setup="module load a b"))
     job = client.submit(read("demo"), f"{tmp_path}/s/demo", ["--set", "seeds=2"], named=False)
     place = tmp_path / "s/.jobs" / job
-    assert tools.read_text() == "sbatch --parsable --output=log job.sh\n"
+    words = tools.read_text().split()
+    assert words[:3] == ["sbatch", "--parsable", "--output=log"]
+    assert words[-1] == "job.sh"
     script = (place / "job.sh").read_text().splitlines()
     assert script[0] == "#!/bin/bash"
     asked = {line.removeprefix("#SBATCH ") for line in script if line.startswith("#SBATCH ")}
+    assert asked == set(words[3:-1])  # so that variables like SBATCH_ACCOUNT do not win
+    assert f"cd {os.getcwd()}" in script
     assert asked >= {
         "--dependency=singleton",
         "--nodes=2",
@@ -121,8 +126,8 @@ def test_a_sweep_becomes_a_script_and_one_call_of_sbatch(write, tools, tmp_path)
 
 def test_sweeps_of_one_folder_run_one_by_one_and_others_side_by_side(write, tools, tmp_path):
     client = Slurm(write())
-    folders = ["a", "a", "b"]
-    jobs = [client.send("x", f"/{name}", [name], {}) for name in folders]
+    sweeps = [("x", "/a"), ("y", "/a"), ("x", "/b")]
+    jobs = [client.send(name, folder, [name], {}) for name, folder in sweeps]
     scripts = [(tmp_path / "s/.jobs" / job / "job.sh").read_text() for job in jobs]
     assert len({*jobs}) == 3  # submitted in the same second
     names = [script.partition("--job-name=")[2].split()[0] for script in scripts]

@@ -77,7 +77,7 @@ def _column(kind: str, name: str) -> str:
 
 
 def _trials() -> dict[str, Any]:
-    """The trials as rows, the straightest first. The sweep's own run, which has no score, is left.
+    """The trials as rows, the straightest first, without the sweep's own run, which has no score.
 
     MLflow hides the runs of all but the first rows in its charts; more than twenty are slow.
     """

@@ -171,18 +171,17 @@ def _row(pair: _Pair, keys: list[str], rates: pd.Series) -> dict[str, Any]:
     return row
 
 
-def _learned(pair: _Pair, name: str) -> list[pd.Series]:
+def _learned(pair: _Pair, name: str) -> tuple[pd.Series, pd.Series]:
     """What training did to an outcome, by seed, on both sides: less its value before training.
 
     Where that is not known, as for accuracies, the outcome itself.
     """
-    sides = [side.set_index("seed") for side in (pair.before, pair.after)]
+    x, y = (side.set_index("seed") for side in (pair.before, pair.after))
     initial = f"{name}_initial"
-    known = all(initial in side and side[initial].notna().all() for side in sides)
-    return [
-        side[name].astype("float64") - (side[initial].astype("float64") if known else 0.0)
-        for side in sides
-    ]
+    a, b = (side[name].astype("float64") for side in (x, y))
+    if all(initial in side and side[initial].notna().all() for side in (x, y)):
+        return a - x[initial].astype("float64"), b - y[initial].astype("float64")
+    return a, b
 
 
 def _less(table: pd.DataFrame, pairs: list[_Pair], keys: list[str]) -> dict[str, pd.Series]:

@@ -1,1 +1,1 @@
-"""Running sweeps on a Ray cluster: jobs, tunnels, nodes, the queue."""
+"""Running sweeps on a cluster of Ray or Slurm: jobs, tunnels, nodes, the queue."""

@@ -1,9 +1,9 @@
 """Which cluster a command is about: one of Ray, or one of Slurm."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from scoring.places import argument
 from tune_jobs.cluster import jobs, reach
@@ -62,6 +62,18 @@ class At:
             return
         with jobs.connect(self.cluster, self.address) as client:
             yield client
+
+    def find(self, client: Client, which: str | None) -> Any:
+        """The job of a sweep; see :func:`tune_jobs.cluster.jobs.find`.
+
+        Raises:
+            SweepError: there is no such job; the message lists some that exist.
+        """
+        there = None
+        if which is not None:
+            with suppress(SweepError):  # Nothing says where the storage is.
+                there = self.folder(client, which, which)
+        return jobs.find(client, which, there)
 
     def folder(self, client: Client, out: str | None, name: str) -> str:
         """A sweep's folder as the nodes see it: an absolute path or URI, or a name in the storage.

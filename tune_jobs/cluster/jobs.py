@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -24,7 +24,7 @@ from models.callables import SENT, sent_name
 from models.messages import short
 from scoring.places import argument
 from tune_jobs import processes, provenance, signals
-from tune_jobs.cluster.reach import DASHBOARD, folder_there, token, tunnel
+from tune_jobs.cluster.reach import DASHBOARD, token, tunnel
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import Sweep, builtin, check_name
 
@@ -336,14 +336,14 @@ def sweeps(client: Any) -> list[Any]:
     return sorted(jobs, key=lambda job: job.start_time or 0)
 
 
-def find(client: Any, which: str | None, cluster: str | None) -> Any:
+def find(client: Any, which: str | None, there: str | None = None) -> Any:
     """Find the job of a sweep.
 
     Args:
         client: from :func:`connect`.
         which: a job's id, or a sweep's folder or its name, of which the last job is found; None
             finds the last job of all.
-        cluster: file of the cluster, for the storage that folders are in.
+        there: the folder that a name stands for in the cluster's storage, if that is known.
 
     Raises:
         SweepError: there is no such job; the message lists some that exist.
@@ -353,9 +353,7 @@ def find(client: Any, which: str | None, cluster: str | None) -> Any:
         return known[-1]
     if which is not None:
         found = [job for job in known if job.submission_id == which]
-        with suppress(SweepError):
-            there = folder_there(cluster, which, which)
-            found = found or [job for job in known if _folder(job) == there]
+        found = found or [job for job in known if there is not None and _folder(job) == there]
         found = found or [job for job in known if which in _names(job)]
         if found:
             return found[-1]

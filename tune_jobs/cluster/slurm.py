@@ -71,7 +71,7 @@ class Job:
         submission_id: its name.
         metadata: name and folder of its sweep.
         start_time: when it was submitted, in milliseconds since 1970.
-        number: Slurm's number of it; empty if Slurm did not take it.
+        number: Slurm's number of it.
         status: what has become of it.
         driver_exit_code: exit status of the sweep; None if it has none.
     """
@@ -119,7 +119,9 @@ class Slurm:
         seen, looked, ended = 0, 0.0, False
         while not ended:
             if time.monotonic() - looked > LOOK or (self._jobs / name / ENDED).exists():
-                looked, ended = time.monotonic(), self.get_job_status(name).is_terminal()
+                looked = time.monotonic()
+                with suppress(SweepError):  # Slurm is busy; it is asked again later
+                    ended = self.get_job_status(name).is_terminal()
             if text := self.get_job_logs(name)[seen:]:
                 seen += len(text)
                 yield text
@@ -204,10 +206,13 @@ class Slurm:
         try:
             copy_code(place / CODE, files or {})
             (place / TEXT).write_text(text, "utf-8")
-            (place / SCRIPT).write_text(self._script(name, folder, place, count), "utf-8")
+            options = self._options(folder, count)
+            (place / SCRIPT).write_text(self._script(options, place), "utf-8")
             (place / ABOUT).write_text(json.dumps(about), "utf-8")
             with signals.deferred():  # Slurm may have the job before its number is here
-                said = _call(["sbatch", "--parsable", f"--output={LOG}", SCRIPT], place)
+                said = _call(
+                    ["sbatch", "--parsable", f"--output={LOG}", *_words(options), SCRIPT], place
+                )
                 number = said.strip().splitlines()[-1].partition(";")[0]
                 write_file(str(place), NUMBER, number.encode())
         except BaseException as error:
@@ -223,7 +228,8 @@ class Slurm:
     def _delete_old_code(self) -> None:
         """Delete the code of jobs that ended without doing so, as they do after ``scancel``."""
         for job in self.list_jobs():
-            if job.status.is_terminal():
+            # One that Slurm does not know may be of another Slurm with the same storage.
+            if job.driver_exit_code is not None or job.status is Status.STOPPED:
                 shutil.rmtree(self._jobs / job.submission_id / CODE, ignore_errors=True)
 
     def _new_place(self, name: str) -> Path:
@@ -239,22 +245,31 @@ class Slurm:
             raise _unwritable(self._jobs, error) from None
         raise AssertionError  # numbers do not end
 
-    def _script(self, name: str, folder: str, place: Path, nodes: int) -> str:
+    def _options(self, folder: str, nodes: int) -> list[str]:
         # Slurm runs jobs of one name one by one, so a folder has one driver at a time. Locks of
         # files, which see to that elsewhere, do not reach over all file systems of clusters.
-        job = f"geosweep-{word(name)[:50]}-{sha256(folder.encode()).hexdigest()[:8]}"
-        options = [f"--job-name={job}", "--dependency=singleton", *self.file.options(nodes)]
+        last = word(folder.rpartition("/")[2])[:50]
+        job = f"geosweep-{last}-{sha256(folder.encode()).hexdigest()[:8]}"
+        return [f"--job-name={job}", "--dependency=singleton", *self.file.options(nodes)]
+
+    def _script(self, options: Sequence[str], place: Path) -> str:
         code = shlex.quote(str(place / CODE))
         lines = [
             "#!/bin/bash",
             *(f"#SBATCH {option}" for option in options),
             "unset RAY_ADDRESS SLURM_EXPORT_ENV",
+            f"cd {shlex.quote(os.getcwd())}",  # what is relative here is relative there
             f"export PATH={shlex.quote(str(Path(processes.python()[0]).parent))}:$PATH",
             *self.file.setup,
             f"export PYTHONSAFEPATH=1 PYTHONPATH={code}",
             f"exec python -m tune_jobs.cluster.slurm_job {shlex.quote(str(place))}",
         ]
         return "\n".join(lines) + "\n"
+
+
+def _words(options: Sequence[str]) -> list[str]:
+    """The options as words of the command, where they win over the variables SBATCH_*."""
+    return [part for option in options for part in shlex.split(option)]
 
 
 def note_end(place: Path, status: int) -> None:

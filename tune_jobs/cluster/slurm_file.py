@@ -19,6 +19,7 @@ from tune_jobs.explain import explain
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<h>\d+)(?::(?P<m>[0-5]?\d))?(?::(?P<s>[0-5]?\d))?")
 OURS = ("output", "error", "open-mode", "signal", "requeue", "no-requeue", "job-name", "chdir")
 OURS += ("array", "dependency", "wrap", "ntasks", "ntasks-per-node", "parsable")
+OURS += ("nodes", *"JoeDadnN")  # the last ones in short
 
 
 def seconds(time: str) -> int:

@@ -1,6 +1,7 @@
 """The commands for a cluster: geosweep submit | logs | stop | fetch | down."""
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from tune_jobs.cluster import aws, jobs, leftovers, orders, reach
 from tune_jobs.cluster.at import At, Client
 from tune_jobs.cluster.doctor import examine
 from tune_jobs.cluster.slurm import Slurm
-from tune_jobs.commands import options, plan
+from tune_jobs.commands import options, plan, serving
 from tune_jobs.errors import SweepError
 from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.status import status
@@ -89,15 +90,22 @@ def submit(
             ahead = []
             job = client.submit(found, there, arguments, named=out is not None)
         else:
-            ahead = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
+            ahead = [job for job in jobs.sweeps(client) if _takes_a_turn(job)]
             job = jobs.submit(client, found, there, arguments, named=out is not None)
-        say(f"job      {job}\nfolder   {plain(there, folder.LONGEST)}")
-        if ahead:
-            say(f"queued   behind {', '.join(str(other.submission_id) for other in ahead)}")
-        say(f"log      geosweep logs {job} {at}")
-        say(f"results  geosweep fetch {job} {at}")
-        if follow:
-            follow_log(client, job)
+        tell(at, client, job, there, follow, [str(other.submission_id) for other in ahead])
+
+
+def tell(
+    at: At, client: Client, job: str, there: str, follow: bool, ahead: Sequence[str] = ()
+) -> None:
+    """Say what was submitted and how to go on; show its log if that is asked for."""
+    say(f"job      {job}\nfolder   {plain(there, folder.LONGEST)}")
+    if ahead:
+        say(f"queued   behind {', '.join(ahead)}")
+    say(f"log      geosweep logs {job} {at}")
+    say(f"results  geosweep fetch {job} {at}")
+    if follow:
+        follow_log(client, job)
 
 
 @app.command(rich_help_panel="Clusters")
@@ -115,8 +123,9 @@ def logs(
 
     [b]geosweep logs table4 --follow --cluster ray_cluster.yaml[/]
     """
-    with At(cluster, address, slurm).connect() as client:
-        job = str(jobs.find(client, which, cluster).submission_id)
+    at = At(cluster, address, slurm)
+    with at.connect() as client:
+        job = str(at.find(client, which).submission_id)
         if follow:
             follow_log(client, job)
         say(client.get_job_logs(job), end="")
@@ -137,15 +146,16 @@ def stop(
 
     [b]geosweep stop table4 --cluster ray_cluster.yaml[/]
     """
-    with At(cluster, address, slurm).connect() as client:
-        found = jobs.find(client, which, cluster)
+    at = At(cluster, address, slurm)
+    with at.connect() as client:
+        found = at.find(client, which)
         job = str(found.submission_id)
         if found.status.is_terminal():
             say(f"{job}: not running ({found.status.value.lower()})")
             return
         client.stop_job(job)
         while not client.get_job_status(job).is_terminal():
-            time.sleep(0.5)
+            time.sleep(2)
     say(f"{job}: stopped; submit it again to continue")
 
 
@@ -288,6 +298,11 @@ def _check(slurm: Slurm, found: sweep.Sweep, there: str, data: str | None, named
         plan.keep_apart(found, there)
 
 
+def _takes_a_turn(job: Any) -> bool:
+    """Whether a job on a Ray cluster runs or waits, and others wait for it."""
+    return not job.status.is_terminal() and not _is_probe(job)
+
+
 def _is_probe(job: Any) -> bool:
     """Whether a job is that of a model's probe, which has no trials."""
     return (job.metadata or {}).get(jobs.KIND) == jobs.PROBE
@@ -317,7 +332,7 @@ def show(which: str | None, at: At) -> None:
     """``geosweep status`` on a cluster: all its sweeps, or one of them."""
     with at.connect() as client:
         if which is not None:
-            job = jobs.find(client, which, at.cluster)
+            job = at.find(client, which)
             say(f"{job.submission_id}: {job.status.value.lower()}")
             there = jobs.metadata(job, jobs.FOLDER)
             if _is_probe(job):
@@ -330,7 +345,7 @@ def show(which: str | None, at: At) -> None:
         busy = False
         for job in jobs.sweeps(client):
             state = job.status.value.lower()
-            if not job.status.is_terminal() and not at.slurm:
+            if _takes_a_turn(job) and not at.slurm:
                 busy, state = True, "queued" if busy else state
             begun = datetime.fromtimestamp((job.start_time or 0) / 1000)
             there = (job.metadata or {}).get(jobs.FOLDER, "")  # shown, not opened
@@ -359,12 +374,7 @@ def serve(cluster: str, port: int) -> None:
     """``geosweep ui`` of a cluster: its MLflow on this machine, until Ctrl-C."""
     with reach.tunnel(cluster, reach.MLFLOW, port):
         say(f"http://127.0.0.1:{port}  (MLflow of {cluster}; Ctrl-C to stop)")
-        try:
-            while reach.answers(port):
-                time.sleep(2)
-        except KeyboardInterrupt:
-            return
-    raise SweepError(f"--cluster {cluster}: the tunnel ended")
+        serving.hold(cluster, port)
 
 
 def follow_log(client: Client, job: str) -> None:

@@ -241,7 +241,7 @@ def _serve(
     quiet["PYTHONWARNINGS"] = "ignore"  # MLflow's dependencies warn when they are imported.
     quiet["UVICORN_APP_DIR"] = os.devnull  # else MLflow's uvicorn imports from the current folder
     variables = quiet | os.environ | processes.environment() | environment
-    address = f"http://{host}:{port}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def lines() -> list[str]:
         first = f"{address}  ({places.redact(tracking_uri(root))}; Ctrl-C to stop)"

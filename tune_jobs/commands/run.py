@@ -123,7 +123,9 @@ def evaluate(
     """
     if cluster or slurm:
         if address:
-            raise SweepError("--address is of a Ray here; --cluster or --slurm FILE names it alone")
+            raise SweepError(
+                "--address names a running Ray; leave it out with --cluster or --slurm"
+            )
         at = At(cluster, None, slurm)
         sending.evaluate(at, directory, names or [], settings or [], data, report, follow)
     begun = time.monotonic()

@@ -7,15 +7,14 @@ import typer
 
 from models.files import given_path
 from models.messages import plain
-from tune_jobs import evaluations, folder, processes
+from tune_jobs import evaluations, processes
 from tune_jobs.cluster import jobs
 from tune_jobs.cluster.at import At, Client
 from tune_jobs.cluster.slurm import Slurm
 from tune_jobs.commands import work
-from tune_jobs.commands.cluster import follow_log
+from tune_jobs.commands.cluster import tell
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import check_name
-from tune_jobs.terminal import say
 
 MOST = 200_000_000  # bytes of files that are sent to a Ray cluster; its head keeps them in memory
 
@@ -57,13 +56,14 @@ def evaluate(
             job = client.send(name, there, words, {})
         else:
             job = jobs.send(client, name, there, [*words, "--address", "auto"])
-        _tell(at, client, job, there, follow)
+        tell(at, client, job, there, follow)
+    raise typer.Exit
 
 
 def _sweep(at: At, client: Client, directory: str) -> tuple[str, str]:
     """The folder of a sweep on a cluster, and its name."""
     try:
-        job = jobs.find(client, directory, at.cluster)
+        job = at.find(client, directory)
     except SweepError:  # a folder that no job on this cluster has made
         there = at.folder(client, directory, directory)
         return there, check_name(there.rpartition("/")[2])
@@ -106,6 +106,8 @@ def probe(
             if kind == "transformers":
                 model = f"{kind}:{_here('MODEL', inner)}"
         else:
+            if kind == "transformers" and not inner.startswith("/"):
+                raise SweepError(f"{plain(model)}: a folder is not sent; give its whole path there")
             paths = {option: _sent(option, path, sent) for option, path in files.items()}
         if source := paths.pop("MODEL", None):
             model = f"{source}:{inner}"
@@ -116,7 +118,8 @@ def probe(
         else:
             gpus = int(device.startswith("cuda"))
             job = jobs.send(client, name, there, words, sent, gpus, jobs.PROBE)
-        _tell(at, client, job, there, follow)
+        tell(at, client, job, there, follow)
+    raise typer.Exit
 
 
 def _here(option: str, path: str) -> str:
@@ -142,12 +145,3 @@ def _sent(option: str, path: str, sent: dict[str, bytes]) -> str:
     name = f"{option.lstrip('-').lower()}-{found.name}"
     sent[name] = found.read_bytes()
     return str(Path(jobs.OF_USERS, name))
-
-
-def _tell(at: At, client: Client, job: str, there: str, follow: bool) -> None:
-    say(f"job      {job}\nfolder   {plain(there, folder.LONGEST)}")
-    say(f"log      geosweep logs {job} {at}")
-    say(f"results  geosweep fetch {job} {at}")
-    if follow:
-        follow_log(client, job)
-    raise typer.Exit

@@ -8,6 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import NoReturn
+
+import typer
 
 from tune_jobs.cluster.reach import answers
 from tune_jobs.errors import SweepError
@@ -29,6 +32,21 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
+
+
+def hold(cluster: str, port: int) -> NoReturn:
+    """Wait until Ctrl-C, while a tunnel to a cluster is open.
+
+    Raises:
+        SweepError: the tunnel has ended.
+        typer.Exit: after Ctrl-C.
+    """
+    try:
+        while answers(port):
+            time.sleep(2)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise SweepError(f"--cluster {cluster}: the tunnel ended")
 
 
 def serve(

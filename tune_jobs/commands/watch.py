@@ -1,7 +1,6 @@
 """The command on a page that follows a sweep: geosweep watch."""
 
 import os
-import time
 from typing import Annotated
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from scoring import places, storage
 from tune_jobs import folder, processes
 from tune_jobs.cluster import jobs, pages, reach
+from tune_jobs.cluster.at import At
 from tune_jobs.commands import options, serving
 from tune_jobs.errors import SweepError
 from tune_jobs.terminal import say
@@ -68,14 +68,9 @@ def _on_cluster(which: str | None, cluster: str, host: str, port: int) -> str:
     if host != "127.0.0.1":
         raise SweepError("--host: with --cluster the page is on the loopback address alone")
     with jobs.connect(cluster, None) as client:
-        there = jobs.metadata(jobs.find(client, which, cluster), jobs.FOLDER)
+        there = jobs.metadata(At(cluster).find(client, which), jobs.FOLDER)
         if "://" in there:
             return there
         with pages.page(client, there) as far, reach.tunnel(cluster, far, port):
             say(f"http://{host}:{port}  ({there} on the cluster; Ctrl-C to stop)")
-            try:
-                while reach.answers(port):
-                    time.sleep(2)
-            except KeyboardInterrupt:
-                raise typer.Exit(130) from None
-    raise SweepError(f"--cluster {cluster}: the tunnel ended")
+            serving.hold(cluster, port)
