@@ -1,4 +1,4 @@
-"""Sweeps from Python: the checks without Ray, and one small sweep in a real notebook."""
+"""Sweeps from Python: the checks, which need no Ray."""
 
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,6 @@ from scoring import places, storage
 from tune_jobs import api, folder, notebook, sweep, yaml_file
 from tune_jobs import status as standing
 from tune_jobs.errors import SweepError
-
-NOTEBOOK = Path(__file__).parents[1] / "docs/notebook.ipynb"
 
 
 @pytest.fixture

@@ -359,11 +359,11 @@ def _run(
 
         with _place(request, console):
             driver = Driver(request, state, study, console, scratch, forecast)
-            for line in forecast.total(driver.at_once()).lines():
+            for line in forecast.total(at_once := driver.at_once()).lines():
                 _say(console, line)
             driver.run()
             ran = {"interrupted": driver.interrupted, "busy": driver.meter.busy}
-            return ran | {"over_budget": driver.account.over}
+            return ran | {"over_budget": driver.account.over, "at_once": at_once}
 
 
 def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:
