@@ -96,7 +96,6 @@ class Server(ThreadingHTTPServer):
 
         A page that has nothing yet gets at once what was read before, and asks again soon.
         """
-        self.asked = time.monotonic()
         with self._lock:
             old = time.monotonic() - self._looked >= self._every
             if old and (run == self._run or not self.follower.version):
@@ -126,6 +125,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer, unless the address is a name of somebody else's, as after DNS rebinding."""
+        self.server.asked = time.monotonic()
         asked = urlsplit(self.path)
         if not self._is_ours(self.headers.get("Host", "")):
             self._answer(403, b"open the page by its address, not by a name", "text/plain")

@@ -22,6 +22,7 @@ from analysis.results import load
 from scoring import places
 from scoring.storage import open_folder, write_file
 from scoring.tables import read_row, read_rows, write_table
+from tune_jobs.cluster import pages
 
 HOSTILE = (
     "<img src=x onerror=window.hacked=1></script><script>window.hacked=1</script>\x1b[31m\u202e"
@@ -253,6 +254,17 @@ def test_a_folder_that_is_not_there_and_a_port_that_is_taken_are_said(tmp_path, 
     with serving(tmp_path) as server:
         assert watch.main([str(tmp_path), "--port", str(server.server_address[1])]) == 2
     assert "choose another --port" in capsys.readouterr().err
+
+
+def test_a_page_stays_as_long_as_the_command_that_leads_to_it_asks_for_it(tmp_path):
+    """A browser may be closed for long; a laptop that is gone asks no more."""
+    begin(tmp_path, tmp_path, 1)
+    with serving(tmp_path) as server:
+        port = server.server_address[1]
+        before = server.asked
+        assert pages.is_there(port)
+        assert server.asked > before
+    assert not pages.is_there(port)
 
 
 def test_a_page_that_nobody_asks_for_ends(tmp_path):

@@ -3,17 +3,21 @@
 import re
 import shlex
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from tune_jobs.cluster import jobs
+from tune_jobs.cluster.reach import answers
 from tune_jobs.errors import SweepError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 IDLE = 600  # seconds without a question after which a page ends whose laptop is gone
+ANSWER = 20.0  # seconds for the page to answer
 PATIENCE = 120.0  # seconds for the head to start the page
 
 
@@ -43,6 +47,18 @@ def page(client: "JobSubmissionClient", folder: str) -> Iterator[int]:
             while not client.get_job_status(job).is_terminal() and time.monotonic() < until:
                 time.sleep(0.3)
             client.delete_job(job)
+
+
+def is_there(port: int) -> bool:
+    """Whether a page still answers on a port of this machine; that somebody asks keeps it there."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        direct.open(f"http://127.0.0.1:{port}/", timeout=ANSWER).close()
+    except TimeoutError:  # of a slow network; when that is gone, so is the tunnel
+        return answers(port)
+    except (OSError, HTTPException):
+        return False
+    return True
 
 
 def _port(client: "JobSubmissionClient", job: str) -> int:

@@ -34,15 +34,20 @@ def check_port(host: str, port: int) -> None:
             raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
 
 
-def hold(cluster: str, port: int) -> NoReturn:
+def hold(cluster: str, port: int, is_there: Callable[[int], bool] = answers) -> NoReturn:
     """Wait until Ctrl-C, while a tunnel to a cluster is open.
 
+    Args:
+        cluster: its file.
+        port: of the tunnel, on this machine.
+        is_there: whether what the tunnel leads to is.
+
     Raises:
-        SweepError: the tunnel has ended.
+        SweepError: it is not there any more.
         typer.Exit: after Ctrl-C.
     """
     try:
-        while answers(port):
+        while is_there(port):
             time.sleep(2)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -73,4 +73,4 @@ def _on_cluster(which: str | None, cluster: str, host: str, port: int) -> str:
             return there
         with pages.page(client, there) as far, reach.tunnel(cluster, far, port):
             say(f"http://{host}:{port}  ({there} on the cluster; Ctrl-C to stop)")
-            serving.hold(cluster, port)
+            serving.hold(cluster, port, pages.is_there)
