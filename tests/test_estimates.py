@@ -88,6 +88,58 @@ def test_the_range_grows_with_the_spread_of_earlier_trials(request_of):
     assert wide.high / wide.about > narrow.high / narrow.about
 
 
+def history(*epochs: float) -> list[Cost]:
+    return [COST.model_copy(update={"epoch": epoch}) for epoch in epochs]
+
+
+def test_the_latest_trials_count_most_and_the_range_still_holds_the_others():
+    """A machine that was busy while the first ones trained, and is not any more."""
+    found = estimates._typical(history(*[6.0] * 14, *[2.0] * 6))
+    assert found.cost == COST
+    assert found.factor > 7 / 3  # of one epoch with the rest of a trial
+    assert found.factor > estimates._typical(history(*[6.0] * 4, *[2.0] * 16)).factor
+    assert estimates._typical(history(*[2.0] * 10, 20.0)).cost == COST  # one is no rule
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=20), st.floats(0.01, 100))
+def test_an_estimate_is_among_the_earlier_trials_whatever_a_timed_step_says(epochs, step):
+    (timed,) = history(step)
+    for found in (
+        estimates._typical(history(*epochs)),
+        estimates._typical(history(*epochs), timed),
+    ):
+        assert min(epochs) <= found.cost.epoch <= max(epochs)
+        assert found.factor >= estimates.FIRM
+
+
+def test_trials_that_may_all_be_of_one_run_are_not_taken_for_exact():
+    assert estimates._typical(history(*[2.0] * 8)).factor == estimates.SHARED
+    assert estimates._typical(history(*[2.0] * 9)).factor == estimates.FIRM
+
+
+def test_a_step_is_timed_again_where_earlier_trials_disagree(request_of, monkeypatch):
+    request, asked = request_of("gamma=0", "network=plain", "K=1", "epochs=4"), []
+
+    def time(request, kinds, gpus):
+        asked.extend(kinds)
+        return dict.fromkeys(kinds, history(5.0)[0]), {}
+
+    monkeypatch.setattr(estimates, "_time", time)
+    remember(request, 6)
+    assert total(request).source == "6 earlier trials on this machine"
+    assert asked == []
+    remember(request, 3, *history(6.0))
+    remember(request, 3)
+    found = total(request)
+    assert len(asked) == 1
+    assert found.source.endswith("trials on this machine and one timed step of each kind of trial")
+    held = 1 + 4 * 5
+    assert found.seconds.about == pytest.approx(held + 0.5 + estimates.AROUND)
+    monkeypatch.setattr(estimates, "_time", lambda *_: ({}, dict.fromkeys(asked, "it failed")))
+    assert total(request).seconds.about == pytest.approx(1 + 4 * 2 + 0.5 + estimates.AROUND)
+    assert total(request).unknown == []
+
+
 def test_a_checkpoint_leaves_fewer_epochs(request_of, monkeypatch):
     request = request_of("gamma=0", "network=plain", "K=1", "epochs=4")
     remember(request, 5)

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from statistics import fmean, median, median_low, stdev
+from statistics import fmean, median
 from typing import NamedTuple
 
 from rich.filesize import decimal
@@ -33,6 +33,10 @@ OFF = "GEOSWEEP_TIMING"  # this variable turns timed steps off if it is "off"
 LONGEST = 30.0  # seconds for all timed steps together, on a machine that is very busy
 ROUGH = 2.0  # a timed step is right within this factor
 FIRM = 1.15  # earlier trials are right within this factor at best
+FEW, SHARED = 8, 1.3  # so few may be of one run, whose load they share; the factor is this at best
+HALF = 3  # a trial counts half as much as the one that ended so many trials later
+TORN = 1.5  # trials that are right within more than this disagree, so that a step is timed again
+VOTE = 0.9  # its weight, of that of all of them: too little to lead out of what they took
 SIZES = 1.5  # memory and disk are right within this factor at least
 OTHERS = 3.0  # the same for a kind that there was no time to time, from the other kinds
 AROUND = 30.0  # seconds of a run besides its trials, where none has been measured
@@ -61,7 +65,8 @@ class Expected(NamedTuple):
 
     cost: Cost
     factor: float
-    earlier: int  # trials of its kind that it comes from; 0: a timed step
+    earlier: int = 0  # trials of its kind that it comes from
+    timed: bool = False  # whether it comes from a timed step, too
 
 
 @dataclass(frozen=True)
@@ -237,22 +242,24 @@ def forecast(request: Request, what: Left) -> Forecast:
         else:
             unknown[trial.trial] = f"{plain(trial.dataset)} is not on this machine yet"
     known = {name: past.kinds.get(name, Known()) for name in kinds}
-    new = {name: kinds[name][0] for name, kept in known.items() if not (kept.trials or kept.timed)}
-    timed, reasons = _time(request, new, gpus) if new else ({}, {})
+    found = {name: _typical(kept.trials) for name, kept in known.items() if kept.trials}
+    new = [name for name, kept in known.items() if not (kept.trials or kept.timed)]
+    torn = [name for name, one in found.items() if one.factor > TORN]
+    asked = {name: kinds[name][0] for name in (*new, *torn)}
+    timed, reasons = _time(request, asked, gpus) if asked else ({}, {})
     if timed:
         costs.add(where, timed=timed)
-    found: dict[str, Expected] = {}
     for name, kept in known.items():
-        if kept.trials:
-            found[name] = _typical(kept.trials)
-        elif cost := timed.get(name) or kept.timed:
-            found[name] = Expected(cost, ROUGH, 0)
+        if name in torn and name in timed:
+            found[name] = _typical(kept.trials, timed[name])
+        elif not kept.trials and (cost := timed.get(name) or kept.timed):
+            found[name] = Expected(cost, ROUGH, timed=True)
     others = _mean([one.cost for one in found.values()]) if found else None
     for name, same in kinds.items():
-        if name in reasons or (name not in found and not others):
+        if name not in found and (name in reasons or not others):
             unknown |= dict.fromkeys((t.trial for t in same), reasons.get(name, "was not timed"))
         elif name not in found and others:
-            found[name] = Expected(others, OTHERS, 0)
+            found[name] = Expected(others, OTHERS, timed=True)
     by_trial = {trial.trial: found[name] for name in found for trial in kinds[name]}
     return Forecast(what, by_trial, unknown, gpus, past.around)
 
@@ -279,14 +286,45 @@ def makespan(seconds: Iterable[float], at_once: int) -> float:
     return max(ends)
 
 
-def _typical(trials: Sequence[Cost]) -> Expected:
-    """What earlier trials of a kind cost: medians, and the spread of their logarithms."""
+def _typical(trials: Sequence[Cost], timed: Cost | None = None) -> Expected:
+    """What earlier trials of a kind cost: medians in which the latest trials count most.
+
+    Args:
+        trials: the latest last.
+        timed: from a step just now, which votes on how fast the machine is today.
+
+    Returns:
+        The range comes from the spread of their logarithms, with the same weights.
+    """
+    weights = [0.5 ** (age / HALF) for age in reversed(range(len(trials)))]
     names = Cost.model_fields
-    middle = {name: median(getattr(cost, name) for cost in trials) for name in names}
-    middle["scoring"] = median_low([cost.scoring for cost in trials])  # some compile kernels
+    middle = {n: _median([getattr(cost, n) for cost in trials], weights) for n in names}
     logs = [math.log(max(cost.seconds(1), 1e-9)) for cost in trials]
-    spread = 2 * stdev(logs) if len(logs) > 2 else math.log(1.3)
-    return Expected(Cost(**middle), max(FIRM, math.exp(spread)), len(trials))
+    centre, total = _median(logs, weights), sum(weights)
+    factor = SHARED if len(trials) <= FEW else FIRM
+    if len(logs) > 2:
+        free = total - sum(w * w for w in weights) / total  # n - 1 if they were equal
+        square = sum(w * (log - centre) ** 2 for w, log in zip(weights, logs, strict=True))
+        factor = max(factor, math.exp(2 * math.sqrt(square / free)))
+    if timed:
+        for name in ("epoch", "other"):
+            votes = [*(getattr(cost, name) for cost in trials), getattr(timed, name)]
+            middle[name] = _median(votes, [*weights, VOTE * total])
+    return Expected(Cost(**middle), factor, len(trials), timed is not None)
+
+
+def _median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The smallest value that, with all smaller ones, has half of the weight.
+
+    >>> _median([3.0, 1.0, 2.0], [1, 1, 1]), _median([3.0, 1.0, 2.0], [5, 1, 1])
+    (2.0, 3.0)
+    """
+    half, so_far = sum(weights) / 2, 0.0
+    for value, weight in sorted(zip(values, weights, strict=True)):
+        so_far += weight
+        if so_far >= half:
+            return value
+    return max(values)
 
 
 def _mean(found: Sequence[Cost]) -> Cost:
@@ -299,7 +337,7 @@ def _source(known: Sequence[Expected]) -> str:
     if earlier:
         count = sum(earlier.values())
         parts.append(f"{count} earlier {'trial' if count == 1 else 'trials'} on this machine")
-    if any(not one.earlier for one in known):
+    if any(one.timed for one in known):
         parts.append("one timed step of each kind of trial")
     return " and ".join(parts)
 
