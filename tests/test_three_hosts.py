@@ -123,7 +123,7 @@ class Page:
     def __init__(self, cluster: Cluster, name: str):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            self.port, self.run = probe.getsockname()[1], ""
         self.said = cluster.folder / "watch.log"
         command = [sys.executable, "-m", "tune_jobs.cli", "watch", name, f"--port={self.port}"]
         with self.said.open("w") as said:
@@ -147,9 +147,11 @@ class Page:
         """What the page is sent of the sweep, once it answers and that is as wanted."""
         assert self._process.poll() is None, self.said.read_text()
         try:
-            found = requests.get(f"http://127.0.0.1:{self.port}/data", timeout=20).json()
+            asked = {"run": self.run, "since": "0"}  # of a page that has been here before
+            found = requests.get(f"http://127.0.0.1:{self.port}/data", asked, timeout=20).json()
         except requests.ConnectionError:
             return None
+        self.run = found["run"]
         return found if wanted(found) else None
 
 
