@@ -5,6 +5,7 @@ Command: ``python -m analysis.report runs/demo`` writes ``runs/demo/report/index
 
 import argparse
 import base64
+import errno
 import json
 import sys
 import warnings
@@ -290,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = build(given.folder, given.out, given.tracking_uri, given.compare, given.more)
     except (ResultsError, StoreError, OSError) as error:
         said = f"{error}; move it away" if isinstance(error, Damaged) else str(error)
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            said += "; --out DIR writes the report to a folder that you may write"
         if given.json:
             print(json.dumps({"error": said}))
         else:

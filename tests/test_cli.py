@@ -95,7 +95,18 @@ def test_a_folder_that_cannot_be_written_is_named(geosweep, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = geosweep("run", "demo", "--out", str(tmp_path / "file"))
     assert code == 2
-    assert "file: cannot be written" in err
+    assert "file: a file, where a folder should be; name another folder" in err
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "demo", "--dry-run", "--out"], *([n] for n in ("status", "watch", "clean"))]
+)
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_folder_for_any_command(geosweep, tmp_path, words, name):
+    (tmp_path / "file").write_text("")
+    code, out, err = geosweep(*words, str(tmp_path / name))
+    said = f"geosweep: {tmp_path}/file: a file, where a folder should be; name another folder\n"
+    assert (code, out, err) == (2, "", said)
 
 
 def test_a_torn_table_is_named(geosweep, tmp_path):

@@ -44,6 +44,8 @@ for group in (run, folder, watch, clean, probe, cluster):
     app.add_typer(group.app)
 
 
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
+
 # What typer raises for any wrong command line. It exports only some of the subclasses.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -70,6 +72,10 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except OSError as error:
+        if error.errno in DENIED:
+            named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            terminal.complain(f"{named}; give yourself the rights to it, or name another folder")
+            sys.exit(2)
         if error.errno != errno.ENOSPC:
             raise
         place = f" ({error.filename})" if error.filename else ""

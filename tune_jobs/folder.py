@@ -21,7 +21,7 @@ from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import beyond
 from tune_jobs.kept import Description, Progress, to_suggest, wrong
-from tune_jobs.lease import hold, holder, unwritable
+from tune_jobs.lease import hold, holder, refuse_file, unwritable
 from tune_jobs.sweep import Resources, Sweep
 from tune_jobs.weights import best_of, evaluations, is_earlier, lacks
 
@@ -310,6 +310,7 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
     """
     known = _read(root)
     if known is None:
+        refuse_file(root)
         there = "://" in root or Path(root).is_dir()
         why = f"no sweep here (no {places.SWEEP})" if there else "no such folder"
         raise SweepError(f"{root}: {why}; geosweep run SWEEP --out {argument(root)}")

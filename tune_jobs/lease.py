@@ -78,9 +78,25 @@ def holder(root: str) -> str | None:
     return None
 
 
+def refuse_file(root: str) -> None:
+    """Refuse a file in the place of a sweep's folder, or of a folder above it.
+
+    Raises:
+        SweepError: there is one.
+    """
+    places_above = () if "://" in root else (Path(root), *Path(root).parents)
+    there = next((place for place in places_above if place.exists()), None)
+    if there and not there.is_dir():
+        raise SweepError(f"{there}: a file, where a folder should be; name another folder")
+
+
 def unwritable(root: str, error: Exception) -> SweepError:
     """The error for a folder that cannot be written."""
-    return SweepError(f"{root}: cannot be written: {error}; choose a folder with --out")
+    why = getattr(error, "strerror", None) or str(error)
+    return SweepError(
+        f"{root}: cannot be written: {why}; make it writable, or use another folder (a copy, or a "
+        "new sweep with --out)"
+    )
 
 
 @contextmanager

@@ -159,7 +159,9 @@ def adopt(root: str, say: Callable[[str], None] = lambda line: None) -> bool:
             why = "it was left half made"
     except sqlite3.OperationalError as error:
         if not path.is_dir() and "no such table" not in str(error):
-            raise
+            raise SweepError(
+                f"{path}: cannot be used: {error}; make it writable, or copy the folder"
+            ) from None
         why = why if path.is_dir() else "it was left half made"
     except sqlite3.DatabaseError as error:
         why = str(error)

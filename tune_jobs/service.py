@@ -26,6 +26,7 @@ from tune_jobs.cluster.turns import place
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
 from tune_jobs.labels import labels, last_line
+from tune_jobs.lease import refuse_file
 from tune_jobs.meter import Meter
 from tune_jobs.mlflow_report import log_report
 from tune_jobs.precision import resolved
@@ -65,6 +66,7 @@ def check(
     if data is not None and not os.path.isdir(given_path(data)):
         raise SweepError(f"--data {plain(data)}: no such folder")
     root = folder.path_of(sweep.name, out)
+    refuse_file(root)
     sweep = resolved(as_begun(sweep, folder.objectives(root) if sweep.implied else None), root)
     processes.expected_gpus()
     here = room.is_here(address)

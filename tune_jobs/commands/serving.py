@@ -1,5 +1,6 @@
 """Serving pages in a process of its own, until it ends or Ctrl-C."""
 
+import errno
 import os
 import signal
 import socket
@@ -31,7 +32,8 @@ def check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
         except OSError as error:
-            raise SweepError(f"{host}:{port}: {error.strerror}; choose another --port") from None
+            which = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+            raise SweepError(f"{host}:{port}: {error.strerror}; choose another {which}") from None
 
 
 def hold(cluster: str, port: int, is_there: Callable[[int], bool] = answers) -> NoReturn:
