@@ -151,8 +151,10 @@ def test_what_slurm_refuses_is_said_and_leaves_nothing(write, tools, tmp_path, g
     (tmp_path / "sbatch.status").write_text("1")
     program = tmp_path / "bin/sbatch"
     program.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: x' >&2\nexit 1\n")
-    status, said = geosweep("submit", "demo", "--slurm", write(partition="x"))
-    assert (status, said) == (2, "geosweep: sbatch: invalid partition: x\n")
+    file = write(partition="x")
+    status, said = geosweep("submit", "demo", "--slurm", file)
+    told = "partition = x: sbatch: invalid partition: x; sinfo --long --Node shows what nodes have"
+    assert (status, said) == (2, f"geosweep: --slurm {file}: {told}\n")
     assert not [*(tmp_path / "s/.jobs").iterdir()]
     program.unlink()
     if not (Path("/usr/bin/sbatch").exists()):
@@ -227,6 +229,32 @@ def test_logs_status_stop_and_fetch_find_a_job_by_its_folder(write, tools, tmp_p
     assert geosweep("logs", "--follow", "--slurm", file) == (1, "12 of 16 done\n")
     assert "not running (failed)" in geosweep("stop", job, "--slurm", file)[1]
     assert "no such job or folder" in geosweep("fetch", "table4", "--slurm", file)[1]
+
+
+@pytest.mark.parametrize(("line", "said"), [("time: 480", "08:00:00"), ("memory: 16", "16G")])
+def test_a_number_where_a_text_belongs_is_told_the_form(write, line, said):
+    file = Path(write(**{line.partition(":")[0]: ""}))
+    file.write_text(f"{file.read_text()}\n{line}\n")
+    with pytest.raises(SweepError, match=f"{line.replace(':', ' =')}: should be like {said}"):
+        Slurm(str(file))
+
+
+def test_a_job_that_waits_says_why_and_that_nothing_is_there_yet(write, tools, tmp_path, geosweep):
+    file, there = write(), tmp_path / "s/demo"
+    job = Slurm(file).send("demo", str(there), ["run", "demo"], {})
+    (tmp_path / "squeue").write_text("12|PENDING|Nodes required for job are DOWN\n")
+    assert (
+        f"{job}  pending (Nodes required for job are DOWN)"
+        in geosweep("status", "--slurm", file)[1]
+    )
+    said = (
+        f"{job}: pending (Nodes required for job are DOWN)\nfolder   {there} (nothing there yet)\n"
+    )
+    assert geosweep("status", "demo", "--slurm", file) == (0, said)
+    assert geosweep("fetch", "demo", "--slurm", file) == (
+        2,
+        f"geosweep: {there}: nothing there yet; geosweep status --slurm shows the job\n",
+    )
 
 
 def test_a_stop_is_gentle_with_a_job_that_runs(write, tools, tmp_path):

@@ -310,6 +310,7 @@ def _typical(trials: Sequence[Cost], timed: Cost | None = None) -> Expected:
         for name in ("epoch", "other"):
             votes = [*(getattr(cost, name) for cost in trials), getattr(timed, name)]
             middle[name] = _median(votes, [*weights, VOTE * total])
+        factor = min(factor, ROUGH)
     return Expected(Cost(**middle), factor, len(trials), timed is not None)
 
 

@@ -84,3 +84,9 @@ class At:
         if isinstance(client, Slurm):
             return reach.supported(client.file.folder(out, name))
         return reach.folder_there(self.cluster, out, name)
+
+
+def state_of(job: Any) -> str:
+    """What has become of a job, and why Slurm lets it wait."""
+    why = getattr(job, "reason", "")
+    return f"{job.status.value.lower()}{f' ({why})' if why else ''}"

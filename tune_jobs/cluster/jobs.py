@@ -357,8 +357,10 @@ def find(client: Any, which: str | None, there: str | None = None) -> Any:
         found = found or [job for job in known if which in _names(job)]
         if found:
             return found[-1]
+    if which is None:
+        raise SweepError("no sweep was submitted to this cluster yet; geosweep submit does so")
     have = ", ".join(str(job.submission_id) for job in known[-5:]) or "none"
-    raise SweepError(f"{which or 'no sweep'}: no such job or folder on the cluster (jobs: {have})")
+    raise SweepError(f"{which}: no such job or folder on the cluster (jobs: {have})")
 
 
 def follow(client: Any, job: str, show: Callable[[str], None]) -> int:

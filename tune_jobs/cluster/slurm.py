@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 
 from models.callables import SENT
 from models.messages import first_line
+from scoring.places import argument
 from scoring.storage import write_file
 from tune_jobs import processes, provenance, signals
 from tune_jobs.cluster.jobs import (
@@ -47,6 +49,15 @@ INTERRUPTED = 130  # the exit status of a sweep after Ctrl-C
 LOOK = 5.0  # seconds between two questions to Slurm while a log is followed
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING"}
+ABOUTS = (  # what sbatch says when it refuses a job, and the field of the file that it is about
+    ("[Mm]emory", "memory"),
+    ("[Pp]artition", "partition"),
+    ("[Aa]ccount", "account"),
+    ("[Tt]ime limit", "time"),
+    ("CPU", "cpus"),
+    ("[Gg]res|GRES|gpu", "gpus"),
+    ("[Nn]ode count|Too many nodes", "nodes"),
+)
 
 
 class Status(Enum):
@@ -73,6 +84,7 @@ class Job:
         start_time: when it was submitted, in milliseconds since 1970.
         number: Slurm's number of it.
         status: what has become of it.
+        reason: why it waits, in Slurm's words.
         driver_exit_code: exit status of the sweep; None if it has none.
     """
 
@@ -81,6 +93,7 @@ class Job:
     start_time: int
     number: str
     status: Status = Status.FAILED
+    reason: str = ""
     driver_exit_code: int | None = field(default=None, kw_only=True)
 
 
@@ -89,6 +102,7 @@ class Slurm:
 
     def __init__(self, path: str):
         self.file: SlurmFile = read_file(path)
+        self._where = f"--slurm {argument(path)}"
         self._jobs = Path(self.file.storage, JOBS)
 
     def list_jobs(self) -> list[Job]:
@@ -210,10 +224,7 @@ class Slurm:
             (place / SCRIPT).write_text(self._script(options, place), "utf-8")
             (place / ABOUT).write_text(json.dumps(about), "utf-8")
             with signals.deferred():  # Slurm may have the job before its number is here
-                said = _call(
-                    ["sbatch", "--parsable", f"--output={LOG}", *_words(options), SCRIPT], place
-                )
-                number = said.strip().splitlines()[-1].partition(";")[0]
+                number = self._sbatch(options, place)
                 write_file(str(place), NUMBER, number.encode())
         except BaseException as error:
             if number:
@@ -222,8 +233,30 @@ class Slurm:
             shutil.rmtree(place, ignore_errors=True)
             if not isinstance(error, OSError):
                 raise
-            raise _unwritable(place, error) from None
+            raise self._unwritable(place, error) from None
         return place.name
+
+    def _unwritable(self, place: Path, error: OSError) -> SweepError:
+        why = error.strerror or first_line(error)
+        return SweepError(f"{self._where}: storage: {place}: cannot be written: {why}")
+
+    def _sbatch(self, options: Sequence[str], place: Path) -> str:
+        """Give a job to Slurm; its number.
+
+        Raises:
+            SweepError: Slurm refuses it; the message names the field of the file that it is about.
+        """
+        command = ["sbatch", "--parsable", f"--output={LOG}", *_words(options), SCRIPT]
+        try:
+            return _call(command, place).strip().splitlines()[-1].partition(";")[0]
+        except SweepError as error:
+            named = [field for words, field in ABOUTS if re.search(words, str(error))]
+            about = "".join(f"{field} = {getattr(self.file, field)}: " for field in named[:1])
+            if "not found" not in str(error):
+                raise SweepError(
+                    f"{self._where}: {about}{error}; sinfo --long --Node shows what nodes have"
+                ) from None
+            raise
 
     def _delete_old_code(self) -> None:
         """Delete the code of jobs that ended without doing so, as they do after ``scancel``."""
@@ -242,7 +275,7 @@ class Slurm:
                     (self._jobs / f"{base}{end}").mkdir(mode=0o700)
                     return self._jobs / f"{base}{end}"
         except OSError as error:
-            raise _unwritable(self._jobs, error) from None
+            raise self._unwritable(self._jobs, error) from None
         raise AssertionError  # numbers do not end
 
     def _options(self, folder: str, nodes: int) -> list[str]:
@@ -277,11 +310,6 @@ def note_end(place: Path, status: int) -> None:
     write_file(str(place), ENDED, json.dumps({"status": status % 256}).encode())
 
 
-def _unwritable(place: Path, error: OSError) -> SweepError:
-    why = error.strerror or first_line(error)
-    return SweepError(f"storage: {place}: cannot be written: {why}")
-
-
 def _call(command: Sequence[str], folder: Path | None = None) -> str:
     """What a command of Slurm says.
 
@@ -309,12 +337,14 @@ def _call(command: Sequence[str], folder: Path | None = None) -> str:
     return done.stdout
 
 
-def _states() -> dict[str, str]:
-    """What Slurm says about this user's jobs that run, wait or have ended just now."""
+def _states() -> dict[str, list[str]]:
+    """The state of this user's jobs that run, wait or have ended just now, and why they wait."""
     said = _call(
-        ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%i|%T"]
+        ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%i|%T|%r"]
     )
-    return dict(line.split("|", 1) for line in said.split())
+    return {
+        number: told for number, *told in (line.split("|") for line in said.split("\n") if line)
+    }
 
 
 def _read(place: Path) -> Job | None:
@@ -328,9 +358,12 @@ def _read(place: Path) -> Job | None:
         return None
 
 
-def _with_status(job: Job, state: str | None, jobs: Path) -> Job:
-    if state in WAITING or state in RUNNING:
-        return replace(job, status=Status.PENDING if state in WAITING else Status.RUNNING)
+def _with_status(job: Job, told: Sequence[str] | None, jobs: Path) -> Job:
+    state, *why = told or ("",)
+    if state in WAITING:
+        return replace(job, status=Status.PENDING, reason="".join(why).replace("None", ""))
+    if state in RUNNING:
+        return replace(job, status=Status.RUNNING)
     try:
         code = int(json.loads((jobs / job.submission_id / ENDED).read_text())["status"])
     except (OSError, ValueError, KeyError, TypeError):

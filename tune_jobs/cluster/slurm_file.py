@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -38,14 +38,14 @@ def seconds(time: str) -> int:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
-def _time(text: str) -> str:
-    if seconds(text) < 60:
+def _time(text: Any) -> str:
+    if seconds(str(text)) < 60:
         raise ValueError("should be at least a minute")
     return text
 
 
-def _memory(text: str) -> str:
-    if not re.fullmatch(r"\d+[KMGT]", text):
+def _memory(text: Any) -> Any:
+    if text is not None and not re.fullmatch(r"\d+[KMGT]", str(text)):
         raise ValueError("should be like 16G, for each node")
     return text
 
@@ -87,11 +87,11 @@ class SlurmFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     storage: Annotated[Text, AfterValidator(_storage)]
-    time: Annotated[Text, AfterValidator(_time)]
+    time: Annotated[Text, BeforeValidator(_time)]
     nodes: Whole = Field(default=1, ge=1, le=1000)
     cpus: Whole = Field(ge=1, le=10_000)
     gpus: Whole = Field(default=0, ge=0, le=1000)
-    memory: Annotated[Text, AfterValidator(_memory)] | None = None
+    memory: Annotated[Text, BeforeValidator(_memory)] | None = None
     partition: Word | None = None
     account: Word | None = None
     grace: Whole = Field(default=300, ge=30, le=86_400)

@@ -14,7 +14,7 @@ from scoring import places, storage
 from scoring.places import argument
 from tune_jobs import folder, processes, service, sweep
 from tune_jobs.cluster import aws, jobs, leftovers, orders, reach
-from tune_jobs.cluster.at import At, Client
+from tune_jobs.cluster.at import At, Client, state_of
 from tune_jobs.cluster.doctor import examine
 from tune_jobs.cluster.slurm import Slurm
 from tune_jobs.commands import options, plan, serving
@@ -200,6 +200,8 @@ def fetch(
             there, probe = jobs.metadata(job, jobs.FOLDER), _is_probe(job)
             out = out or f"runs/{jobs.metadata(job, jobs.SWEEP)}"
     root = folder.absolute(out)
+    if slurm and _is_empty(there):
+        raise SweepError(f"{there}: nothing there yet; geosweep status --slurm shows the job")
     source = _as_uri(there) if slurm else there
     if probe:
         reach.fetch(cluster, source, root)
@@ -308,6 +310,11 @@ def _is_probe(job: Any) -> bool:
     return (job.metadata or {}).get(jobs.KIND) == jobs.PROBE
 
 
+def _is_empty(there: str) -> bool:
+    """Whether no job has written to a sweep's folder yet, which the nodes share with us."""
+    return not storage.list_files(there, "")
+
+
 def _as_uri(there: str) -> str:
     """A folder's path as a URI; Slurm's nodes share it with this machine."""
     if "://" in there:
@@ -333,18 +340,21 @@ def show(which: str | None, at: At) -> None:
     with at.connect() as client:
         if which is not None:
             job = at.find(client, which)
-            say(f"{job.submission_id}: {job.status.value.lower()}")
+            say(f"{job.submission_id}: {state_of(job)}")
             there = jobs.metadata(job, jobs.FOLDER)
             if _is_probe(job):
                 say(f"folder   {plain(there, folder.LONGEST)}")
                 return
             here = isinstance(client, Slurm)
+            if here and _is_empty(there):
+                say(f"folder   {plain(there, folder.LONGEST)} (nothing there yet)")
+                return
             say(str(status(there)) if here else jobs.ask(client, "status", there))
             return
         rows = [("job", "state", "submitted", "folder")]
         busy = False
         for job in jobs.sweeps(client):
-            state = job.status.value.lower()
+            state = state_of(job)
             if _takes_a_turn(job) and not at.slurm:
                 busy, state = True, "queued" if busy else state
             begun = datetime.fromtimestamp((job.start_time or 0) / 1000)
