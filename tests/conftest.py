@@ -199,16 +199,42 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def geosweep(monkeypatch, capsys):
-    """Call a command in this process; its exit status, and what it prints on both streams."""
+def called(monkeypatch, capsys):
+    """Call a command in this process; its exit status, and what it prints on each stream."""
 
     from tune_jobs import cli
 
-    def call(*arguments: str) -> tuple[int, str]:
+    def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["geosweep", *arguments])
         with pytest.raises(SystemExit) as end:
             cli.main()
         said = capsys.readouterr()
-        return int(end.value.code or 0), said.out + said.err
+        return int(end.value.code or 0), said.out, said.err
 
     return call
+
+
+@pytest.fixture
+def geosweep(called):
+    """The same, with both streams as one text."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        status, out, err = called(*arguments)
+        return status, out + err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def sweep_of(tmp_path_factory):
+    """The sweep of a text, or of bytes."""
+    from tune_jobs.sweep import read
+
+    folder = tmp_path_factory.mktemp("sweeps")
+
+    def write(content: str | bytes, *settings: str):
+        path = folder / "sweep.yaml"
+        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        return read(str(path), settings)
+
+    return write

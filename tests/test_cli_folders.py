@@ -1,0 +1,268 @@
+"""Commands on a sweep's folder: what is there, what is not, and what does not belong there."""
+
+import io
+import json
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from rich.console import Console
+
+from models import datasets
+from scoring import places, storage
+from scoring.tables import write_table
+from tune_jobs import folder, sweep
+from tune_jobs.board import Board
+from tune_jobs.evaluations import EARLIER
+
+
+@pytest.fixture
+def geosweep(called, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return called
+
+
+def test_a_folder_that_cannot_be_written_is_named(geosweep, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = geosweep("run", "demo", "--out", str(tmp_path / "file"))
+    assert code == 2
+    assert "file: a file, where a folder should be; name another folder" in err
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "demo", "--dry-run", "--out"], *([n] for n in ("status", "watch", "clean"))]
+)
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_folder_for_any_command(geosweep, tmp_path, words, name):
+    (tmp_path / "file").write_text("")
+    code, out, err = geosweep(*words, str(tmp_path / name))
+    said = f"geosweep: {tmp_path}/file: a file, where a folder should be; name another folder\n"
+    assert (code, out, err) == (2, "", said)
+
+
+def test_a_torn_table_is_named(geosweep, tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    storage.write_file(str(tmp_path / "out"), "results/trials/x.parquet", b"PAR1 torn")
+    code, _, err = geosweep("status", "out")
+    assert code == 2
+    assert "x.parquet" in err
+
+
+def done(root: str, found: sweep.Sweep) -> None:
+    """Have a sweep's folder hold a row of each of its trials."""
+    folder.claim(root, found)
+    for one in found.trials:
+        row = {"trial": one.trial, **one.model_dump(), "status": "done"}
+        write_table(root, "trials", one.trial, [row])
+
+
+def files(place) -> dict:
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["epochs=1"], "runs/demo holds 16 trials that this sweep does not have (epochs=20)"),
+        (["gamma=0,0.01"], "holds 8 trials that this sweep does not have (gamma=0.1, gamma=0.3)"),
+        (["network=plain", "K=1"], "holds 12 trials that this sweep does not have (resnet, K=2)"),
+    ],
+)
+def test_another_sweep_does_not_land_in_a_folder_by_accident(geosweep, tmp_path, settings, told):
+    done(str(tmp_path / "runs/demo"), sweep.read("demo"))
+    before = files(tmp_path)
+    words = [word for setting in settings for word in ("--set", setting)]
+    code, out, err = geosweep("run", "demo", *words)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert err.endswith(
+        "; --out runs/demo-2 uses another folder, --out runs/demo keeps both sweeps in this one\n"
+    )
+    assert files(tmp_path) == before
+    done(str(tmp_path / "runs/demo-2"), sweep.read("demo"))
+    assert "--out runs/demo-3 uses" in geosweep("run", "demo", *words)[2]
+    assert geosweep("run", "demo", *words, "--out", "runs/demo", "--dry-run")[0] == 0
+
+
+def test_a_misspelt_argument_is_named_rather_than_the_folder_that_lacks_it(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text("dataset: digits\narchitecture: own_net.py:two\nseeds: 1\n")
+    (tmp_path / "own_net.py").write_bytes((Path(__file__).parent / "own_net.py").read_bytes())
+    done(str(tmp_path / "runs/my"), sweep.read("my.yaml"))
+    code, _, err = geosweep("run", "my.yaml", "--set", "model.widht=3", "--dry-run")
+    assert code == 2
+    assert "widht" in err
+    assert "--out" not in err
+
+
+def test_cells_that_differ_in_no_single_value_are_named(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text("gamma: [0, 1]\nK: [1, 2]")
+    done(str(tmp_path / "runs/my"), sweep.read("my.yaml"))
+    (tmp_path / "my.yaml").write_text("zip: [{gamma: [0, 1], K: [1, 2]}]")
+    err = geosweep("run", "my.yaml", "--dry-run")[2]
+    assert "holds 2 trials that this sweep does not have (K=1 gamma=1, K=2 gamma=0)" in err
+
+
+def test_a_sweep_that_grew_and_one_of_which_nothing_has_begun_are_not_refused(geosweep, tmp_path):
+    root = str(tmp_path / "runs/demo")
+    done(root, sweep.read("demo", ["seeds=1"]))
+    assert geosweep("run", "demo", "--set", "seeds=3", "--dry-run")[0] == 0
+    assert geosweep("run", "demo", "--set", "gamma=0,0.01,0.1,0.3,1", "--dry-run")[0] == 0
+    folder.claim(root, sweep.read("demo", ["epochs=3"]))  # of these nothing is there
+    assert geosweep("run", "demo", "--set", "epochs=4", "--dry-run")[0] == 0
+    storage.write_file(
+        root, f"checkpoints/{sweep.read('demo', ['epochs=3']).trials[0].trial}.pt", b""
+    )
+    assert "holds 1 trial that" in geosweep("run", "demo", "--set", "epochs=4", "--dry-run")[2]
+
+
+def test_a_search_goes_on_in_its_folder(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text("gamma: {low: 1e-5, high: 0.1}\nsearch: optuna")
+    found = sweep.read("my.yaml")
+    suggested = [found.trials[0].model_copy(update={"gamma": 0.02})]
+    root = str(tmp_path / "runs/my")
+    folder.claim(root, found, suggested)
+    row = {"trial": suggested[0].trial, **suggested[0].model_dump(), "status": "done"}
+    write_table(root, "trials", suggested[0].trial, [row])
+    code, out, _ = geosweep("run", "my.yaml", "--dry-run")
+    assert code == 0
+    assert "my: 20 cells, suggested over gamma" in out
+    assert "runs/my (1 of them done there)" in out
+
+
+def test_a_dry_run_downloads_nothing_and_says_what_would_happen(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text(
+        "dataset: [digits, cifar100]\nm: 60\nepochs: 20\nevaluations: {pgd: {steps: 5}, noise:}"
+    )
+    with mock.patch.object(datasets, "_from_torchvision", side_effect=AssertionError):
+        code, out, err = geosweep("run", "my.yaml", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "folder   runs/my (none done there)" in out
+    assert "fixed    epochs=20 points=60" in out
+    assert "evaluate noise, pgd (steps = 5)" in out
+    assert "data     cifar100 is not on this machine yet" in out
+    assert list(tmp_path.iterdir()) == [tmp_path / "my.yaml"]
+    done(str(tmp_path / "runs/demo"), sweep.read("demo", ["network=plain"]))
+    out = geosweep("run", "demo", "--dry-run")[1]
+    assert "(8 of them done there)" in out
+    assert out.count("(done)") == 8
+
+
+def test_status_says_that_a_driver_is_starting(geosweep, tmp_path):
+    root = str(tmp_path / "out")
+    folder.claim(root, sweep.read("demo"))
+    with folder.hold(root):
+        assert f"starting (process {os.getpid()} on " in geosweep("status", "out")[1]
+        board = Board(root, {}, lambda: 1, Console(file=io.StringIO()))
+        live = board.snapshot() | {"seconds_left": 125.0}
+        storage.write_file(root, places.PROGRESS, json.dumps(live).encode())
+        out = geosweep("status", "out")[1]
+        assert "running now, about 2 min 05 s left; no trial has its place yet" in out
+        name = "plain " + "gamma=0.1 " * 20
+        live["running"] = {"x": {"label": name, "epoch": 3, "epochs": 15}}
+        storage.write_file(root, places.PROGRESS, json.dumps(live).encode())
+        out = geosweep("status", "out")[1]
+        assert f"running now, about 2 min 05 s left:\n  {name}: epoch 3 of 15\n" in out
+    assert "not running; geosweep run continues" in geosweep("status", "out")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status", "out"], ["evaluate", "out"], ["report", "out"], ["ui", "out"], ["watch", "out"]],
+)
+def test_a_folder_that_is_not_there_is_told_from_one_without_a_sweep(geosweep, tmp_path, arguments):
+    assert "out: no such folder; geosweep run SWEEP" in geosweep(*arguments)[2]
+    (tmp_path / "out").mkdir()
+    assert "out: no sweep here (no sweep.json); geosweep run SWEEP" in geosweep(*arguments)[2]
+
+
+def test_a_report_of_nothing_is_refused_without_the_names_of_modules(geosweep, tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    code, _, err = geosweep("report", "out")
+    assert code == 2
+    assert err.startswith(f"geosweep: {tmp_path}/out: no results in it")
+
+
+def test_status_counts_without_ray(geosweep, tmp_path):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    code, out, _ = geosweep("status", "out")
+    assert code == 0
+    assert "16 missing" in out
+    assert "not running" in out
+
+
+def test_what_was_measured_stays_and_what_is_new_is_out_of_reach_without_weights(
+    geosweep, tmp_path
+):
+    root, file = str(tmp_path / "out"), tmp_path / "old.yaml"
+    file.write_text("dataset: digits\nkeep: none\nevaluations: [lesion, separation, noise]\n")
+    found = sweep.read(str(file), ["seeds=2", "epochs=1", "points=60"])
+    had = {name: dict(settings) for name, settings in found.evaluations.items()}
+    for name, new in EARLIER.items():  # as a version recorded them that had fewer settings
+        had[name] = {k: v for k, v in had[name].items() if k not in new}
+
+    def record(evaluations: dict) -> folder.State:
+        folder.claim(root, found)
+        for one in found.trials:
+            row = {"trial": one.trial, **one.model_dump(), "status": "done"}
+            row["evaluations"] = json.dumps(evaluations)
+            write_table(root, "trials", one.trial, [row])
+            write_table(root, "robustness", one.trial, [{"trial": one.trial, "of": "lesion"}])
+        return folder.inspect(root)
+
+    state = record(had)
+    assert (state.weightless, state.unevaluated, state.complete) == ([], [], True)
+    assert state.excused == [one.trial for one in found.trials]
+    words = (
+        "lesion of 2 trials stays as measured (replacement = previous, units = top); "
+        "replacement = previous, mean, units = top, random cannot be added"
+    )
+    code, out, _ = geosweep("status", "out")
+    assert code == 0
+    assert f"  no weights: {words}\n" in out
+    assert "to evaluate" not in out
+    code, _, err = geosweep("evaluate", "out", "lesion")
+    assert (code, err) == (
+        2,
+        f"geosweep: {root}: no weights were kept (keep: none, or geosweep clean): {words}\n",
+    )
+    state = record({name: had[name] for name in ("lesion", "separation")})
+    assert (len(state.weightless), state.excused) == (2, [])
+    assert "noise of 2 trials cannot be added" in geosweep("status", "out")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["blur"], "no 'blur'; should be one of lesion, noise, fgsm, pgd, separation, curve"),
+        (["noise", "--set", "noise.levels=900"], "noise.levels = 900"),
+        (["noise", "--set", "pgd.steps=2"], "pgd is not among noise"),
+        (
+            ["pdg"],
+            "no 'pdg'; should be one of lesion, noise, fgsm, pgd, separation, curve, scores; "
+            "did you mean pgd?",
+        ),
+        (
+            ["pgd", "--set", "steps=3"],
+            "--set steps=3: should be like noise.levels=0,8,16; did you mean pgd.steps=3?",
+        ),
+        (["pgd", "--set", "pgd.step=3"], "did you mean steps?"),
+        ([], "no trial is done yet; geosweep run trains them"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_a_line(geosweep, tmp_path, arguments, told):
+    folder.claim(str(tmp_path / "out"), sweep.read("demo"))
+    code, _, err = geosweep("evaluate", "out", *arguments)
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert folder.as_sweep(str(tmp_path / "out")).evaluations == {}
+
+
+def test_status_tells_begun_from_missing(geosweep, tmp_path):
+    root, demo = str(tmp_path / "out"), sweep.read("demo")
+    folder.claim(root, demo)
+    storage.write_file(root, f"checkpoints/{demo.trials[0].trial}.pt", b"some epochs")
+    _, out, _ = geosweep("status", "out")
+    assert "1 begun" in out
+    assert "15 missing" in out
