@@ -56,6 +56,17 @@ def test_the_last_trial_ends_as_in_a_simulation_step_by_step(lengths, at_once):
     assert estimates.makespan(lengths, at_once) == max([now, 0])
 
 
+def test_as_many_trials_train_at_once_as_fit_on_the_machine_or_on_the_cluster(monkeypatch):
+    there = {"CPU": 12.0, "GPU": 2.0}
+    monkeypatch.setattr(room, "there", lambda address: there if address else {"CPU": 2, "GPU": 0})
+    fits = [({}, 2), ({"gpus": 0.5}, 4), ({"gpus": 0}, 12), ({"gpus": 0, "cpus": 5}, 2)]
+    for asked, count in fits:
+        assert room.slots("ray://head", sweep.Resources(**asked)) == count
+    assert room.slots(None, sweep.Resources()) == 2
+    assert room.at_once(sweep.Resources(cpus=3), {"CPU": 2}, 0) == 0
+    assert room.slots(None, sweep.Resources(cpus=3)) == 1  # a cluster may get more nodes
+
+
 def test_earlier_trials_give_the_time_of_a_sweep(request_of):
     request = request_of("gamma=0", "epochs=4")
     remember(request, 5)

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from tune_jobs import processes, signals
-from tune_jobs.errors import no_space
+from tune_jobs.errors import SweepError, no_space
 from tune_jobs.tuning import Setup
 
 OURS = ("models", "scoring", "analysis", "tune_jobs")
@@ -184,6 +184,15 @@ def test_a_child_has_ended_when_an_interrupt_comes_and_another_one():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [child.returncode for child in started] == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379"])
+def test_a_cluster_that_does_not_answer_is_named_at_once(address):
+    with (
+        pytest.raises(SweepError, match=f"Ray at {address}: .*; give the address of a running Ray"),
+        processes.ray_running(address, here=False),
+    ):
+        raise AssertionError("it runs")
 
 
 def test_ray_starts_and_ends_as_a_whole_however_often_it_is_interrupted(monkeypatch):

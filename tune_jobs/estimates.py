@@ -27,7 +27,7 @@ from tune_jobs import costs, processes, room, timing
 from tune_jobs.costs import Cost, Known
 from tune_jobs.folder import Request, State
 from tune_jobs.kept import to_suggest as to_suggest_of
-from tune_jobs.labels import duration, last_line
+from tune_jobs.labels import duration, last_line, trials_of
 
 OFF = "GEOSWEEP_TIMING"  # this variable turns timed steps off if it is "off"
 LONGEST = 30.0  # seconds for all timed steps together, on a machine that is very busy
@@ -106,7 +106,7 @@ class Estimate:
         """What is printed of it; nothing if nothing is left to train."""
         if not self.trials:
             return []
-        named = f"{self.trials} {'trial' if self.trials == 1 else 'trials'}"
+        named = trials_of(self.trials)
         lines = [f"unknown  {reason}" for reason in self.unknown]
         if self.seconds is None:
             return [f"estimate {named}; how long they take is not known", *lines]
@@ -337,7 +337,7 @@ def _source(known: Sequence[Expected]) -> str:
     parts = []
     if earlier:
         count = sum(earlier.values())
-        parts.append(f"{count} earlier {'trial' if count == 1 else 'trials'} on this machine")
+        parts.append(f"{trials_of(count, 'earlier')} on this machine")
     if any(one.timed for one in known):
         parts.append("one timed step of each kind of trial")
     return " and ".join(parts)
@@ -348,7 +348,7 @@ def _reasons(unknown: Mapping[str, str]) -> list[str]:
     count: dict[str, int] = {}
     for reason in unknown.values():
         count[reason] = count.get(reason, 0) + 1
-    return [f"{n} {'trial' if n == 1 else 'trials'}: {reason}" for reason, n in count.items()]
+    return [f"{trials_of(n)}: {reason}" for reason, n in count.items()]
 
 
 def _time(

@@ -57,6 +57,15 @@ def number(value: Any, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def trials_of(count: int, what: str = "") -> str:
+    """A number of trials, in words.
+
+    >>> trials_of(1), trials_of(16, "earlier")
+    ('1 trial', '16 earlier trials')
+    """
+    return f"{count} {what}{' ' * bool(what)}{'trial' if count == 1 else 'trials'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: 42 s, 3 min 20 s, 5 h 10 min."""
     whole = round(seconds)

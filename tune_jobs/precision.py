@@ -12,7 +12,7 @@ from models.errors import DataError
 from scoring.places import argument
 from tune_jobs import folder, processes
 from tune_jobs.errors import SweepError
-from tune_jobs.labels import last_line
+from tune_jobs.labels import last_line, trials_of
 from tune_jobs.sweep import AUTO, Sweep
 
 PRECISIONS = get_args(precision.Precision)
@@ -57,7 +57,7 @@ def _keep_apart(sweep: Sweep, root: str) -> None:
     begun = folder.begun(root)
     for other in {*PRECISIONS} - {sweep.precision}:
         if there := [t for t in _in(other, sweep.trials) if t.trial in begun]:
-            trials = f"{len(there)} {'trial' if len(there) == 1 else 'trials'}"
+            trials = trials_of(len(there))
             raise SweepError(
                 f"{sweep.source}: precision: {folder.short_path(root)} holds {trials} of this "
                 f"sweep in {other}, but auto is {sweep.precision} here; --set precision={other} "

@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from models.datasets import cache_folder
+from models.messages import plain
 from scoring.cores import cores
 from tune_jobs import signals
 from tune_jobs.errors import SweepError, full_disk, is_full, no_space
@@ -33,6 +35,7 @@ LOCK = "in-use"
 LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 characters at most
 SLOW = "timed out during startup"  # Ray gives up after 30 s, too soon for a busy machine: retry
 ATTEMPTS = 3
+ANSWER = 10.0  # seconds for a cluster to accept a connection
 LEAN = {  # defaults: Ray here starts a process when it is needed, not one for each core at once
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",
@@ -176,6 +179,8 @@ def _start(address: str | None, here: bool, folder: str) -> None:
     empty = Path(folder, "empty")
     empty.mkdir()
     own = here or address == SLURM
+    if not own:
+        _require_answer(address or os.environ.get("RAY_ADDRESS", ""))
     defaults = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch"} | (LEAN if own else {})
     chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
     for attempt in range(ATTEMPTS):
@@ -202,6 +207,24 @@ def _start(address: str | None, here: bool, folder: str) -> None:
                 continue
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise SweepError(f"Ray at {address or 'this machine'}: {lines[0]}") from error
+
+
+def _require_answer(address: str) -> None:
+    """Look whether a cluster is there, as Ray would wait for it for minutes.
+
+    Raises:
+        SweepError: nothing answers at the address.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return  # like auto, which Ray looks up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise SweepError(
+            f"Ray at {plain(address)}: {why}; give the address of a running Ray"
+        ) from None
 
 
 def temporary_folders() -> list[str]:

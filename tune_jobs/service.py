@@ -25,7 +25,7 @@ from tune_jobs.board import cells
 from tune_jobs.cluster.turns import place
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import replaced
-from tune_jobs.labels import labels, last_line
+from tune_jobs.labels import labels, last_line, trials_of
 from tune_jobs.lease import refuse_file
 from tune_jobs.meter import Meter
 from tune_jobs.mlflow_report import log_report
@@ -258,6 +258,7 @@ def sync(root: str, console: Console) -> tuple[list[str], bool]:
     Returns:
         The trials that were missing there and are now logged, and whether MLflow failed.
     """
+    processes.be_quiet()
     for line in set_all_aside(root):
         _say(console, f"{root}/{line}")
     state = folder.inspect(root)
@@ -351,7 +352,9 @@ def _run(
     to_train = len(state.missing) + state.to_suggest
     begun = f" ({len(state.begun)} go on from a checkpoint)" if state.begun else ""
     to_evaluate = f", {len(state.unevaluated)} to evaluate" if state.unevaluated else ""
-    counts = f"{state.planned} trials, {to_train} to train{begun}, {len(state.scoring)} to score"
+    counts = (
+        f"{trials_of(state.planned)}, {to_train} to train{begun}, {len(state.scoring)} to score"
+    )
     name = Text(plain(request.sweep.name), style="bold")
     console.print(name + f": {counts}{to_evaluate}; starting Ray and MLflow")
     where = request.address, room.is_here(request.address)

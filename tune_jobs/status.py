@@ -12,7 +12,7 @@ from scoring import places, storage
 from scoring.places import argument
 from tune_jobs import disk, folder
 from tune_jobs.commands.ending import some
-from tune_jobs.labels import duration, labels
+from tune_jobs.labels import duration, labels, trials_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +46,7 @@ def status(folder_: str) -> Status:
     size = sum(each for each, _ in there.values())
     weights = sum(n for path, (n, _) in there.items() if path.startswith(f"{places.CHECKPOINTS}/"))
     most = "at most " if state.seeds > 1 and state.to_suggest else ""
-    lines = [f"{plain(state.name)}: {most}{state.planned} trials"]
+    lines = [f"{plain(state.name)}: {most}{trials_of(state.planned)}"]
     lines += [f"  {n:5} {what}" for what, n in counts.items() if n or what == "done"]
     lines += _cells(state)
     lines += [f"  no weights: {told}" for told in state.unreachable]

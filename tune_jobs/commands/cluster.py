@@ -125,10 +125,12 @@ def logs(
     """
     at = At(cluster, address, slurm)
     with at.connect() as client:
-        job = str(at.find(client, which).submission_id)
+        found = at.find(client, which)
+        job = str(found.submission_id)
         if follow:
             follow_log(client, job)
-        say(client.get_job_logs(job), end="")
+        said = client.get_job_logs(job) or f"{job}: {state_of(found)}, and no output yet\n"
+        say(said, end="")
 
 
 @app.command(rich_help_panel="Clusters")
@@ -297,7 +299,7 @@ def _check(slurm: Slurm, found: sweep.Sweep, there: str, data: str | None, named
             )
     service.check(found, there, data, processes.SLURM)
     if not named:
-        plan.keep_apart(found, there)
+        plan.keep_apart(found, there, there)
 
 
 def _takes_a_turn(job: Any) -> bool:

@@ -23,7 +23,7 @@ from tune_jobs.account import enough
 from tune_jobs.errors import SweepError
 from tune_jobs.estimates import in_words
 from tune_jobs.folder import Request, State, short_path, shown
-from tune_jobs.labels import duration, labels, last_line, number, varying_fields
+from tune_jobs.labels import duration, labels, last_line, number, trials_of, varying_fields
 from tune_jobs.mlflow_store import is_there, tracking_uri
 from tune_jobs.terminal import one_line, say
 
@@ -321,11 +321,10 @@ def _more(request: Request, state: State) -> str:
     larger = f"--budget {amount}" if amount else "a larger --budget"
     say(one_line(f"budget   {state.over_budget}"))
     if found.trials:
-        trials = f"{found.trials} {'trial' if found.trials == 1 else 'trials'}"
-        say(f"remains  {trials}, {epochs} epochs{time}")
+        say(f"remains  {trials_of(found.trials)}, {epochs} epochs{time}")
     else:
         to_score, to_evaluate = len(state.scoring), len(state.unevaluated)
-        say(f"remains  {to_score} trials to score, {to_evaluate} to evaluate")
+        say(f"remains  {trials_of(to_score)} to score, {to_evaluate} to evaluate")
     return f"run the same command again with {larger}"
 
 

@@ -16,6 +16,7 @@ from tune_jobs.cluster.at import At
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options, serving
 from tune_jobs.errors import SweepError
+from tune_jobs.labels import trials_of
 from tune_jobs.mlflow_store import adopt, is_there, server, tracking_uri
 from tune_jobs.status import below, in_words
 from tune_jobs.status import status as status_of
@@ -103,7 +104,7 @@ def sync(directory: options.Folder) -> None:
     folder.inspect(root)
     with folder.hold(root):
         done, missed = service.sync(root, output())
-    say(f"{len(done)} trials logged to {tracking_uri(root)}")
+    say(f"{trials_of(len(done))} logged to {tracking_uri(root)}")
     if missed:
         raise typer.Exit(1)
 

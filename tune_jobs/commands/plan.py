@@ -14,11 +14,11 @@ from tune_jobs.account import told
 from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.estimates import Estimate
-from tune_jobs.labels import fields, label, labels, value, varying_fields
+from tune_jobs.labels import fields, label, labels, trials_of, value, varying_fields
 from tune_jobs.sweep import Sweep
 
 
-def keep_apart(sweep: Sweep, root: str) -> None:
+def keep_apart(sweep: Sweep, root: str, here: str = "") -> None:
     """Refuse the default folder of a sweep if it holds trials that the sweep does not have.
 
     Continuing there would mix two sweeps, which users rarely want. A search may always continue:
@@ -27,6 +27,7 @@ def keep_apart(sweep: Sweep, root: str) -> None:
     Args:
         sweep: what is to run.
         root: its default folder.
+        here: what ``--out`` calls it; the shortest path from the current folder if empty.
 
     Raises:
         SweepError: the message counts those trials, says how they differ, and suggests --out.
@@ -37,8 +38,8 @@ def keep_apart(sweep: Sweep, root: str) -> None:
     others = [t for t in folder.listed(root) if t.trial in begun - ids]
     if not others:
         return
-    here = folder.short_path(root)
-    trials = f"{len(others)} {'trial' if len(others) == 1 else 'trials'}"
+    here = here or folder.short_path(root)
+    trials = trials_of(len(others))
     raise SweepError(
         f"{sweep.source}: {here} holds {trials} that this sweep does not have "
         f"({_difference(others, sweep.trials)}); --out {argument(_free(here))} uses another "
