@@ -43,12 +43,11 @@ def test_the_first_train_images_are_scored_without_those_held_out(config):
 def test_every_number_of_a_trial_is_of_its_split():
     data = load("digits")
     job, epoch = Job("nowhere", CONFIG, data, "cpu", {}), next(train(CONFIG, data, test=False))
-    swapped = Job(
-        "nowhere", TrialConfig(points=700), scored(CONFIG, data), "cpu", {}
-    )  # its test images are our train images
+    others = CONFIG.model_copy(update={"split": "test"})
+    swapped = Job("nowhere", others, scored(CONFIG, data), "cpu", {})  # its test images are these
     stages, rows = measure_epoch(job, epoch.network, 1, ends=True, transport=True)
-    wanted, others = measure_epoch(swapped, epoch.network, 1, ends=True, transport=True)
-    assert str(rows) == str(others)
+    wanted, expected = measure_epoch(swapped, epoch.network, 1, ends=True, transport=True)
+    assert str(rows) == str(expected)
     assert_array_equal(stages[0].problem.own, wanted[0].problem.own)
     labels, classes = predict(epoch.network, job.scored, "cpu", 700)
     assert_array_equal(labels, data.y_train[:700])
