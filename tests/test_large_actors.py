@@ -75,7 +75,7 @@ class Reference(tuple):
 
 
 @pytest.mark.slow
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.sampled_from(sorted(KINDS)),
     st.integers(0, 5),
