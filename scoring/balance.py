@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from scoring.passes import ROWS, Clouds, Guess, Share, judged
+from scoring.passes import ROWS, Clouds, Guess, Share, judged, ranked
+from scoring.passes import SEEN as SEEN_ROWS
 from scoring.rough import Rough, products
 
 CELLS = 256  # at most, and
@@ -58,7 +59,11 @@ def balanced(
         chosen = np.argpartition(values, more.shape[1] - 1, axis=1)[:, : more.shape[1]]
         more[here] = sample[np.take_along_axis(place[here], chosen, 1)]
         u[here] += values.min(1) - before
-    return judged(clouds, u, v + shift[cell]), more
+    others = []
+    for stop, values in share(ranked, m, False, u[: max(m // SEEN_ROWS, min(m, 1000))]):
+        others.append(values)
+        yield stop / m
+    return judged(clouds, u, np.concatenate(others)), more
 
 
 def cells(points: Rough, count: int) -> tuple[np.ndarray, np.ndarray]:
