@@ -225,8 +225,10 @@ class TrialConfig(BaseModel):
         description="epochs, also parts of one, in which the learning rate rises evenly from near "
         "0; 0 to 10^6, and below epochs",
     )
-    normalisation: Literal["batch", "none"] = Field(
-        default=None, description="N in a block; batch for convolutional layers, else none"
+    normalisation: Literal["batch", "final", "none"] = Field(
+        default=None,
+        description="N in a block: batch, final (batch, and once more before the head) or none; "
+        "batch for convolutional layers, else none",
     )  # type: ignore[assignment]
     augment: bool = Field(default=None, description="crop (pad 4) and flip; CIFAR only")  # type: ignore[assignment]
     precision: Literal["float32", "bfloat16"] = Field(

@@ -38,10 +38,11 @@ def block_weights(network: Network) -> list[list[Weights]]:
     """The weights of each block of each stage, without transitions.
 
     With a normalisation, each W1 has no scale. Nor has a W2 of a plain network, unless it is that
-    of the last block of all, which the head reads. The W2 of a ResNet is added to the state before
-    it, so its scale matters.
+    of the last block of all and the head reads it as it is. The W2 of a ResNet is added to the
+    state before it, so its scale matters.
     """
-    last = network.stages[-1][-1]  # type: ignore[index]
+    read = isinstance(network.norm, nn.Identity)
+    last = network.stages[-1][-1] if read else None  # type: ignore[index]
     return [
         [_weights(block, block is last) for block in blocks]  # type: ignore[arg-type]
         for blocks in network.stages

@@ -59,7 +59,7 @@ class Network(nn.Module):
     Args:
         shape: the row of Table 1.
         network: ``plain`` or ``resnet``.
-        normalisation: ``batch`` or ``none``.
+        normalisation: ``batch``; ``final``, which has one more before the head; or ``none``.
 
     Raises:
         ValueError: a state does not have the shape that the row of Table 1 gives it.
@@ -70,7 +70,7 @@ class Network(nn.Module):
         self.shape = shape
         kind = {
             "layers": shape.layers,
-            "batch": normalisation == "batch",
+            "batch": normalisation != "none",
             "identity": network == "resnet",
         }
         widths = [s[0] for s in shape.shapes]
@@ -81,6 +81,10 @@ class Network(nn.Module):
         self.stages = nn.ModuleList(
             nn.ModuleList(Block((w, w), **kind) for _ in range(shape.blocks)) for w in widths
         )
+        # Without a last normalisation logits grow with the states, and large steps then diverge.
+        final = normalisation == "final"
+        self.norm = _norm(widths[-1], shape.layers, final)
+        self.rectify = nn.ReLU() if final else nn.Identity()
         pooled = len(widths) > 1  # Table 1: K = 1 flattens its last state, K > 1 averages it
         self.pool = nn.AdaptiveAvgPool2d(1) if pooled else nn.Identity()
         self.head = nn.Linear(widths[-1] if pooled else shape.dimensions[-1], shape.classes)
@@ -168,7 +172,7 @@ class Network(nn.Module):
             # Flattening gives the gradient another layout, which every identity map would pass on
             # to the block before it: adding two layouts takes ten times as long as adding one.
             state.register_hook(lambda g: g.contiguous(memory_format=torch.channels_last))
-        return self.head(self.pool(state).flatten(1))
+        return self.head(self.pool(self.rectify(self.norm(state))).flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (m, classes) of standardised images (m, c, h, w)."""

@@ -42,7 +42,7 @@ def problem(config: Any) -> str:
         )
     if config.renormalise and config.normalisation == "none":
         return (
-            "renormalise = true needs normalisation: batch; without a normalisation every weight "
-            "has a scale of its own, so there is none to renormalise"
+            "renormalise = true needs normalisation: batch or final; without a normalisation every "
+            "weight has a scale of its own, so there is none to renormalise"
         )
     return ""

@@ -41,7 +41,12 @@ CONFIG = columns(
     ("momentum", REAL, "1", "of SGD; null for other recipes"),
     ("schedule", TEXT, "", "of the learning rate after the warm-up: cosine or constant"),
     ("warmup", REAL, "epochs", "in which the learning rate rises"),
-    ("normalisation", TEXT, "", "batch or none; null: see architecture"),
+    (
+        "normalisation",
+        TEXT,
+        "",
+        "batch, final (and before the head) or none; null: see architecture",
+    ),
     ("augment", pa.bool_(), "", "whether images are randomly cropped and flipped"),
     ("precision", TEXT, "", "number format of training: float32 or bfloat16"),
     ("split", TEXT, "", "test or train: whose first images are scored; null: test"),

@@ -1,28 +1,17 @@
-"""Sweeps from Python: the checks without Ray, and one small sweep in a real notebook."""
+"""Sweeps from Python: the checks, which need no Ray."""
 
-import io
-import os
-import signal
-import threading
-import time
 from functools import partial
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from rich.table import Table
 from rich.text import Text
 
-from analysis.results import load
 from models.errors import DataError
 from scoring import places, storage
-from scoring.history import read_history
 from tune_jobs import api, folder, notebook, sweep, yaml_file
 from tune_jobs import status as standing
 from tune_jobs.errors import SweepError
-
-NOTEBOOK = Path(__file__).parents[1] / "docs/notebook.ipynb"
 
 
 @pytest.fixture
@@ -158,63 +147,3 @@ def test_a_live_table_in_a_notebook_is_text():
     assert "<script" not in found
     assert "\x1b" not in found
     assert 'style="color' in found
-
-
-def code_cells(cells: list) -> list:
-    return [cell for cell in cells if cell.cell_type == "code"]
-
-
-def shown(cell) -> str:
-    """What a cell has shown as text."""
-    found = io.StringIO()
-    for output in cell.outputs:
-        found.write(output.get("text") or output.get("data", {}).get("text/plain") or "")
-        found.write(output.get("ename", ""))
-    return found.getvalue()
-
-
-@pytest.mark.long
-@pytest.mark.ray
-def test_a_notebook_runs_is_interrupted_and_goes_on(tmp_path, monkeypatch):
-    """The documented notebook; before it, the same sweep is interrupted in the same kernel."""
-    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
-    for name in [name for name in os.environ if name.startswith("RAY_AUTH")]:
-        monkeypatch.delenv(name)  # those of a Ray that other tests of this process use
-    book = nbformat.read(NOTEBOOK, as_version=4)
-    documented = code_cells(book.cells)
-    children = (
-        "import os, psutil\nprint([c.name() for c in psutil.Process().children(True)])\n"
-        "print([name for name in os.environ if name.startswith('RAY_AUTH')])"
-    )
-    first = [documented[0].source, documented[1].source, children]
-    cells = [nbformat.v4.new_code_cell(source) for source in first]
-    book.cells = cells + book.cells
-    client = NotebookClient(book, timeout=280, allow_errors=True)
-    root = tmp_path / "runs/notebook"
-
-    def interrupt() -> None:
-        """Interrupt the kernel as Jupyter does, once a trial has finished an epoch."""
-        while not [*(root / places.CHECKPOINTS).glob("*.pt")]:
-            time.sleep(0.02)
-        os.killpg(client.km.provisioner.pid, signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    client.execute(cwd=str(tmp_path))
-    assert "KeyboardInterrupt" in shown(cells[1])
-    assert "stopping when the epochs that are running have ended" in shown(cells[1])
-    assert shown(cells[2]) == "[]\n[]\n"
-    told = [shown(cell) for cell in documented]
-    assert not any("Error" in text or "Interrupt" in text for text in told), told
-    assert "2 cells" in told[0]
-    assert "2 of 2 done" in told[1]
-    assert "go on from a checkpoint" in told[1]
-    assert "notebook: 2 trials" in told[2]
-    found = load(root)
-    assert sorted(found.trials.network) == ["plain", "resnet"]
-    kept = {path.stem for path in (root / places.CHECKPOINTS).glob("*.pt")}
-    assert kept == {found.trials.sort_values("test_accuracy").trial.iloc[-1]}
-    assert found.trials.set_index("trial").noise_auc.dropna().index.tolist() == [*kept]
-    assert api.status(root).complete
-    (trial,) = kept
-    history = read_history(str(root), trial)
-    assert [row["epoch"] for row in history["epochs"]] == [0, 1, 2, 3, 4]

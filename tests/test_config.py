@@ -159,7 +159,7 @@ def test_null_in_a_sweep_file_means_the_default():
         ({"schedule": "step"}, "'cosine' or 'constant'"),
         ({"initialisation": "zero"}, "'he' or 'torch'"),
         ({"initial_scale": 0}, "greater than 0"),
-        ({"dataset": "mnist", "renormalise": True}, "needs normalisation: batch; without"),
+        ({"dataset": "mnist", "renormalise": True}, "needs normalisation: batch or final; w"),
         ({"architecture": "timm:x", "initial_scale": 2}, "belongs to the networks of Table 1"),
         ({"architecture": "timm:x", "renormalise": True}, "belongs to the networks of Table 1"),
         ({"transport_penalty": -1}, "greater than or equal to 0"),

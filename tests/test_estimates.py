@@ -42,7 +42,7 @@ def remember(request: folder.Request, trials: int, cost: Cost = COST) -> None:
 
 def total(request: folder.Request) -> estimates.Estimate:
     what = estimates.left_of(request, set(), request.sweep.trials)
-    return estimates.forecast(request, what).total(room.at_once(request.sweep.resources))
+    return estimates.forecast(request, what).total(room.slots(None, request.sweep.resources))
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 5))

@@ -50,9 +50,11 @@ def logits(network: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("network", ["plain", "resnet"])
-@pytest.mark.parametrize("stages", [1, 2])
-def test_exactly_the_weights_without_a_scale_can_be_multiplied_freely(network, stages):
-    net = built(network=network, K=stages)
+@pytest.mark.parametrize(("stages", "normalisation"), [(1, "batch"), (2, "batch"), (2, "final")])
+def test_exactly_the_weights_without_a_scale_can_be_multiplied_freely(
+    network, stages, normalisation
+):
+    net = built(network=network, K=stages, normalisation=normalisation)
     for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.eps = 1e-12
     free = {id(weight) for weight in invariant_weights(net)}
@@ -185,3 +187,22 @@ def test_a_constant_schedule_stays_after_the_warm_up():
     config = TrialConfig(epochs=3, warmup=0.5, learning_rate=1.0, schedule="constant")
     rates = [rate_at(config, taken, steps=4) for taken in range(12)]
     np.testing.assert_allclose(rates, [1 / 3, 2 / 3] + [1.0] * 10)
+
+
+def losses(data: Dataset, **given) -> np.ndarray:
+    """Running train loss and clean train loss of each epoch, (3, 2), at K = 4 and a high rate."""
+    high = {"K": 4, "recipe": "sgd", "learning_rate": 0.1, "epochs": 3}
+    records = [epoch.record for epoch in train(TrialConfig(**SMALL | high | given), data)]
+    return np.array([(r["train_loss"], r["clean_train_loss"]) for r in records[1:]])
+
+
+def test_a_normalisation_before_the_head_keeps_four_stages_finite_at_a_high_rate(data):
+    """Without it the logits of a ResNet grow with its states, and large steps do the rest."""
+    guessing = np.log(data.classes)
+    assert not np.isfinite(losses(data)).all()
+    trained = losses(data, normalisation="final")
+    assert np.isfinite(trained).all()
+    assert (trained[-1] < guessing / 2).all()
+    plain = losses(data, normalisation="final", network="plain")
+    assert np.isfinite(plain).all()
+    assert plain[-1, 0] < guessing  # its running statistics have not settled after 12 steps

@@ -19,6 +19,7 @@ ROWS = [
     {"layers": "convolutional", "stages": 1},
     {"layers": "convolutional", "stages": 2, "normalisation": "none"},
     {"layers": "convolutional", "stages": 4},
+    {"layers": "convolutional", "stages": 2, "normalisation": "final"},
     {"layers": "convolutional", "stages": 2, "depth": 3},
 ]
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(map(str, row.values())))

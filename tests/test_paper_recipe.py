@@ -24,7 +24,7 @@ FOLDED = {"recipe": "sgd", "learning_rate": 1e-2, "initialisation": "torch"}
     [
         ({"dataset": "cifar10"}, K1),
         ({"dataset": "cifar10", "K": 4}, FOLDED),
-        ({"dataset": "mnist"}, {}),
+        ({"dataset": "mnist"}, {"initialisation": "torch"}),
         ({"dataset": "mnist", "layers": "convolutional"}, K1),
         ({"dataset": "digits", "learning_rate": 0.1}, K1 | {"learning_rate": 0.1}),
     ],

@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from tune_jobs import processes
+from tune_jobs import processes, signals
 from tune_jobs.errors import no_space
 from tune_jobs.tuning import Setup
 
@@ -168,6 +169,44 @@ def test_variables_for_our_own_ray_are_gone_after_it_and_come_again_for_the_next
     with processes.guarded(processes.SLURM, here=False):
         assert os.environ["RAY_AUTH_MODE"] == "token"
         assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_child_has_ended_when_an_interrupt_comes_and_another_one():
+    started = []
+
+    def interrupted() -> None:
+        with processes.child(["sleep", "60"]) as child:
+            kill = child.kill
+            child.kill = lambda: os.kill(os.getpid(), signal.SIGINT) or kill()
+            started.append(child)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [child.returncode for child in started] == [-signal.SIGKILL]
+
+
+def test_ray_starts_and_ends_as_a_whole_however_often_it_is_interrupted(monkeypatch):
+    """Half of its processes would be left otherwise, until a notebook ends."""
+    done = []
+
+    def slow(name: str, **_) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append(name)
+
+    ray = mock.Mock(
+        init=functools.partial(slow, "begun"), shutdown=functools.partial(slow, "ended")
+    )
+    ray.is_initialized.return_value = False
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        signals.as_interrupt(),
+        processes.ray_running(None, here=True),
+    ):
+        done.append("ran")
+    assert done == ["begun", "ended"]
 
 
 @pytest.mark.parametrize("how", ["itself", "cause", "context", "text", "another"])

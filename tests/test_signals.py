@@ -1,5 +1,6 @@
 """What asks a sweep to stop."""
 
+import math
 import os
 import signal
 
@@ -41,6 +42,22 @@ def test_what_must_not_be_left_half_done_is_ended_before_the_first_signal_interr
     with pytest.raises(KeyboardInterrupt), signals.deferred():
         start(2)
     assert done == [0, 0]
+
+
+def test_what_nothing_may_interrupt_ends_before_all_signals_do_also_if_it_fails():
+    done = []
+
+    def start(fails: bool) -> None:
+        for each in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append(each)
+        if fails:
+            raise ValueError("it would be tried again")
+
+    for fails in (False, True):
+        with pytest.raises(KeyboardInterrupt), signals.deferred(math.inf):
+            start(fails)
+    assert done == [0, 1, 2] * 2
 
 
 @pytest.mark.parametrize("first", signals.STOPPING)

@@ -16,7 +16,7 @@ from scoring import handover, places, storage
 from scoring.actors import Pool
 from scoring.history import forget_weights
 from scoring.tables import read_row, write_table
-from tune_jobs import folder, processes, provenance
+from tune_jobs import folder, provenance, room
 from tune_jobs.account import Account
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
@@ -55,10 +55,7 @@ class Driver(NotKept, tune.Callback):
         self._study = study
         self._claimed = 0, study.ended if study else {}  # what sweep.json has of the study
         self._root = request.root
-        asked = request.sweep.resources.gpus
-        expected = processes.expected_gpus()  # on a cluster whose GPU workers are yet to start
-        there = float(bool(ray.cluster_resources().get("GPU"))) if expected is None else expected
-        self._gpus = there if asked is None else asked
+        self._gpus = room.gpus_of_trial(request.sweep.resources, ray.cluster_resources())
         self._shared = nodes.share(request)
         self._identity, self._gone = folder.identity(self._root), False
         self._apart = ""  # why a node that joined later cannot reach the sweep's folder
@@ -186,17 +183,15 @@ class Driver(NotKept, tune.Callback):
             SweepError: one trial needs more than this machine has.
         """
         have, resources = ray.cluster_resources(), self._request.sweep.resources
-        fits = [have.get("CPU", 1) / resources.cpus]
-        if self._gpus:
-            fits.append(have.get("GPU", 0) / self._gpus)
-        if min(fits) < 1 and self._request.address is None:
+        fit = room.at_once(resources, have, self._gpus)
+        if not fit and self._request.address is None:
             asked = f"{resources.cpus:g} CPUs and {self._gpus:g} GPUs"
             there = f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}"
             raise SweepError(
                 f"{self._request.sweep.source}: resources: a trial asks for {asked}; "
                 f"this machine has {there}"
             )
-        return max(1, int(min(fits)))  # a cluster may get more nodes later
+        return max(1, fit)  # a cluster may get more nodes later
 
     def cells(self) -> Iterator[TrialConfig | None]:
         """Yield the cells to train or evaluate: missing, unevaluated, then suggested by a search.

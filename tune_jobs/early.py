@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from tune_jobs import signals
 from tune_jobs.mlflow_store import prepare
 
 
@@ -28,4 +29,5 @@ def loading(root: str) -> Iterator[Callable[[], None]]:
     try:
         yield thread.join
     finally:
-        thread.join()
+        with signals.ignored():  # else Ray might be loaded after this, without its variables
+            thread.join()

@@ -326,22 +326,14 @@ def _time(
         threads=max(1, round(request.sweep.resources.cpus)),
         device="cuda" if gpus and room.gpus_here() else "cpu",
     )
-    with subprocess.Popen(
-        processes.python("-m", "tune_jobs.timing"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | processes.environment(),
-    ) as process:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with processes.child(processes.python("-m", "tune_jobs.timing"), **pipes) as process:
         try:
             printed, errors = process.communicate(pickle.dumps(asked), timeout=LONGEST)
             late = False
         except subprocess.TimeoutExpired:
             process.kill()
             (printed, errors), late = process.communicate(), True
-        except BaseException:
-            process.kill()
-            raise
     lines = [json.loads(line) for line in printed.splitlines() if line.endswith(b"}")]
     by_trial = {line.pop("trial"): line for line in lines}
     found, reasons = {}, {}

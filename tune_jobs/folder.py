@@ -76,6 +76,7 @@ class State:
     ended: Mapping[str, int] = field(default_factory=dict)  # as in :func:`claim`
     worked: bool = False  # whether this run had something to do
     interrupted: bool = False  # whether Ctrl-C ended the run
+    at_once: int = 0  # trials that fitted side by side in this run; 0 if none was to run
     busy: float = 0.0  # seconds of this run from its first trial to its last score
     over_budget: str = ""  # what of the budget ended the run, in words
 

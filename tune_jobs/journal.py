@@ -20,27 +20,29 @@ class Journal:
 
     def __init__(self, root: str):
         self._root, self._held = root, False
-        self._content = storage.read_file(root, STUDY) or b""
+        self._lines = (storage.read_file(root, STUDY) or b"").splitlines()
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """The entries from a number on."""
-        return [checked.load(line) for line in self._content.splitlines()[log_number_from:]]
+        """The entries from a number on; only these are looked at."""
+        return [checked.load(line) for line in self._lines[log_number_from:]]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add entries; the file has them when this returns, or at the end of :meth:`at_once`."""
-        if self._content and not self._content.endswith(b"\n"):
-            self._content += b"\n"
-        self._content += b"".join(checked.dump(log) + b"\n" for log in logs)
+        self._lines += map(checked.dump, logs)
         if not self._held:
-            storage.write_file(self._root, STUDY, self._content)
+            self._write()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Write what is added in this context as a whole, so that a kill leaves all or nothing."""
-        before, self._held = self._content, True
+        before, self._held = len(self._lines), True
         try:
             yield
         finally:
             self._held = False
-        if self._content != before:
-            storage.write_file(self._root, STUDY, self._content)
+        if len(self._lines) > before:
+            self._write()
+
+    def _write(self) -> None:
+        content = b"".join(line + b"\n" for line in self._lines)
+        storage.write_file(self._root, STUDY, content)

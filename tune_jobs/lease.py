@@ -32,6 +32,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from scoring import places, storage
+from tune_jobs import signals
 from tune_jobs.errors import SweepError
 
 BEAT = 10.0  # the holder rewrites its claim every so many seconds
@@ -102,8 +103,9 @@ def _locked(root: str) -> Iterator[None]:
             raise unwritable(root, error) from error
         yield
     finally:
-        note.unlink(missing_ok=True)
-        lock.release()
+        with signals.ignored():  # a notebook keeps the lock as part of the last traceback
+            note.unlink(missing_ok=True)
+            lock.release()
 
 
 def _who(root: str) -> str:
@@ -155,10 +157,11 @@ def _claimed(root: str) -> Iterator[None]:
         if not lost.is_set():
             raise
     finally:
-        done.set()
-        beating.join(BEAT)
-        if not lost.is_set():
-            storage.delete(root, claim)
+        with signals.ignored():
+            done.set()
+            beating.join(BEAT)
+            if not lost.is_set():
+                storage.delete(root, claim)
     if lost.is_set():
         raise SweepError(
             f"{root}: another driver took this sweep over: nothing had been heard from this one "

@@ -5,16 +5,19 @@ None of them looks for modules in the current folder. A user may have a ``models
 """
 
 import logging
+import math
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -82,6 +85,24 @@ def be_quiet() -> None:
 
 
 @contextmanager
+def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A child process that has ended when the context is left, also by an interrupt.
+
+    Args:
+        command: to run.
+        options: of :class:`subprocess.Popen`; the environment is that of :func:`environment`.
+    """
+    with subprocess.Popen(command, env=os.environ | environment(), **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                with signals.ignored():
+                    process.kill()
+                    process.wait()
+
+
+@contextmanager
 def ray_running(address: str | None, here: bool) -> Iterator[str]:
     """Start or join Ray, and shut it down at the end. A Ray that this process has is left as is.
 
@@ -99,19 +120,18 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
     """
     import ray
 
+    own = here or address == SLURM
     with scratch() as folder:
         if ray.is_initialized():
             yield folder
             return
         try:
-            # Interrupted half-way, Ray would leave its first processes to the end of this one,
-            # which in a notebook may be days away.
-            with signals.deferred() if here or address == SLURM else nullcontext():
-                _start(address, here, folder)
+            _start(address, here, folder)
             with signals.as_interrupt():  # instead of Ray's own handler of SIGTERM
                 yield folder
         finally:
-            ray.shutdown()
+            with signals.ignored() if own else nullcontext():  # as in `_start`
+                ray.shutdown()
 
 
 @contextmanager
@@ -160,8 +180,11 @@ def _start(address: str | None, here: bool, folder: str) -> None:
     chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
     for attempt in range(ATTEMPTS):
         try:
-            # Ray puts the current folder first on every worker's import path.
-            with chdir(empty), _environment(environment() | chosen):
+            # Ray puts the current folder first on every worker's import path. Interrupted half-way,
+            # it would leave its first processes to the end of this one, which in a notebook may be
+            # days away.
+            whole = signals.deferred(math.inf) if own else nullcontext()
+            with whole, chdir(empty), _environment(environment() | chosen):
                 ray.init(
                     address="local" if own else address,  # None would join any running cluster
                     num_cpus=cores() if own else None,  # Ray would count those of the machine

@@ -1,6 +1,7 @@
 """What this machine has, and whether a trial fits on it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,19 +27,59 @@ def gpus_here() -> int:
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
-def gpus_of_trial(resources: Resources) -> float:
-    """GPUs that a trial will get, as far as that is known before Ray has started."""
-    expected = processes.expected_gpus()
-    there = float(gpus_here() > 0) if expected is None else expected
-    return there if resources.gpus is None else resources.gpus
+def gpus_of_trial(resources: Resources, have: Mapping[str, float] | None = None) -> float:
+    """GPUs that a trial will get.
+
+    Args:
+        resources: what the sweep asks for.
+        have: as for :func:`at_once`; this machine's if None, before Ray has started.
+    """
+    if resources.gpus is not None:
+        return resources.gpus
+    expected = processes.expected_gpus()  # on a cluster whose GPU workers are yet to start
+    there = gpus_here() if have is None else have.get("GPU", 0)
+    return float(there > 0) if expected is None else expected
 
 
-def at_once(resources: Resources) -> int:
-    """How many trials fit on this machine side by side, at least 1."""
-    fits = [cores() / resources.cpus]
-    if gpus := gpus_of_trial(resources):
-        fits.append(gpus_here() / gpus)
-    return max(1, int(min(fits)))
+def there(address: str | None) -> Mapping[str, float]:
+    """CPUs and GPUs of where a sweep would run, by Ray's names for them.
+
+    Args:
+        address: of a Ray cluster, which is asked; None means this machine, or ``RAY_ADDRESS``.
+
+    Raises:
+        SweepError: the cluster cannot be reached.
+    """
+    if is_here(address) or address == processes.SLURM:
+        nodes = 1 if is_here(address) else int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+        return {"CPU": nodes * cores(), "GPU": nodes * gpus_here()}
+    processes.be_quiet()
+    with processes.guarded(address, False), processes.ray_running(address, False):
+        import ray
+
+        return ray.cluster_resources()
+
+
+def at_once(resources: Resources, have: Mapping[str, float], gpus: float) -> int:
+    """How many trials fit side by side; 0 if one of them needs more than there is.
+
+    Args:
+        resources: what the sweep asks for.
+        have: CPUs and GPUs, as of :func:`there` or of Ray.
+        gpus: of each trial, from :func:`gpus_of_trial`.
+    """
+    fits = have.get("CPU", 1) / resources.cpus
+    return int(min(fits, have.get("GPU", 0) / gpus) if gpus else fits)
+
+
+def slots(address: str | None, resources: Resources) -> int:
+    """How many trials would train side by side, at least 1, as a cluster may get more nodes.
+
+    Raises:
+        SweepError: as for :func:`there`.
+    """
+    have = there(address)
+    return max(1, at_once(resources, have, gpus_of_trial(resources, have)))
 
 
 def fits(sweep: Sweep) -> None:

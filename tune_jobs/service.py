@@ -307,23 +307,11 @@ def report(
     if compare:
         command += ["--compare", compare]
     command += ["--", mlflow[1] if mlflow else root, *more]
-    with (
-        signals.as_interrupt(),
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | processes.environment(),
-        ) as process,
-    ):
-        try:
-            if name:
-                load_mlflow()  # as slow as the report, so import it meanwhile
-            printed, errors = process.communicate()
-        except BaseException:
-            process.terminate()
-            raise
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with signals.as_interrupt(), processes.child(command, text=True, **pipes) as process:
+        if name:
+            load_mlflow()  # as slow as the report, so import it meanwhile
+        printed, errors = process.communicate()
     if process.returncode not in (0, 2):  # the process crashed
         reason = last_line(errors) if errors.strip() else f"exit status {process.returncode}"
         raise SweepError(f"report: {reason}")
@@ -375,11 +363,11 @@ def _run(
 
         with _place(request, console):
             driver = Driver(request, state, study, console, scratch, forecast)
-            for line in forecast.total(driver.at_once()).lines():
+            for line in forecast.total(at_once := driver.at_once()).lines():
                 _say(console, line)
             driver.run()
             ran = {"interrupted": driver.interrupted, "busy": driver.meter.busy}
-            return ran | {"over_budget": driver.account.over}
+            return ran | {"over_budget": driver.account.over, "at_once": at_once}
 
 
 def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:

@@ -45,22 +45,28 @@ def as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Raise KeyboardInterrupt for the first signal only at the end; for a second one at once."""
-    asked = False
+def deferred(most: float = 1) -> Iterator[None]:
+    """Raise KeyboardInterrupt only at the end.
+
+    Args:
+        most: so many signals wait for the end; one more raises it at once.
+    """
+    asked = 0
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if number == signal.SIGHUP:
             forget_terminal()
+        asked += 1
+        if asked > most:
+            raise KeyboardInterrupt
+
+    try:
+        with handled(note):
+            yield
+    finally:
         if asked:
             raise KeyboardInterrupt
-        asked = True
-
-    with handled(note):
-        yield
-    if asked:
-        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 A cell is a group of trials that differ only in their seed.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -107,24 +106,3 @@ def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> 
     half = deviation * n**-0.5 * stats.t.ppf(0.975, np.where(n > 1, n - 1, np.nan))
     spread = deviation > CONSTANT * means.abs()
     return means.join(half.where(np.isfinite(means) & spread).add_suffix("_ci95"))
-
-
-def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Mean of y minus mean of x, with Welch's 95% interval.
-
-    Returns:
-        The difference and the ends of its interval. The ends are NaN if x or y has one value, or
-        if both are constant: no spread between seeds is no evidence.
-
-    >>> difference(np.array([1.0, 2.0, 3.0]), np.array([4.0]))
-    (2.0, nan, nan)
-    """
-    found = float(y.mean() - x.mean())
-    if min(len(x), len(y)) < 2:
-        return found, np.nan, np.nan
-    if np.ptp(x) + np.ptp(y) <= CONSTANT * max(abs(x).max(), abs(y).max()):
-        return found, np.nan, np.nan
-    with warnings.catch_warnings():  # SciPy warns if one of the two is constant
-        warnings.simplefilter("ignore", RuntimeWarning)
-        low, high = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
-    return found, float(low), float(high)

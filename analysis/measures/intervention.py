@@ -25,7 +25,7 @@ ANSWERS = ("test_accuracy", *AUCS)  # outcomes that straighter tracks might caus
 OUTCOMES = (*ALWAYS, *AUCS)
 ENDS = ("_untreated", "_change", "_change_ci95", "_p")  # suffixes of an outcome's columns
 SURE = 0.05  # A change is sure if its p value, corrected for all tests, is below this.
-DECIMALS = {"lss": 2}  # digits of a change; 3 for other outcomes
+DECIMALS = {"lss": 2, "lss_scaled": 2}  # digits of a change; 3 for other outcomes
 
 
 def effects(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -154,21 +154,24 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     texts = {}
     for name in OUTCOMES:
         if f"{name}_change" in table:
-            numbers = table[[f"{name}_change", f"{name}_change_ci95", f"{name}_p_adjusted"]]
-            rows = numbers.to_numpy("float64")
-            texts[f"change of {heading(name)}"] = [_text(name, *row) for row in rows]
+            told = [number(name, row) + star(name, row) for _, row in table.iterrows()]
+            texts[f"change of {heading(name)}"] = told
     return first.assign(**texts)
 
 
-def _text(name: str, change: float, half: float, p: float) -> str:
+def number(name: str, row: pd.Series) -> str:
+    """A change of an outcome with the half-width of its interval: ``−2.10 ± 0.08``."""
+    change, half = row[f"{name}_change"], row[f"{name}_change_ci95"]
     if np.isnan(change):
         return ""
     digits = DECIMALS.get(name, 3)
     text = f"{change:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-    if np.isfinite(half):
-        text += f" ± {half:.{digits}f}"
-        text += "*" if p < SURE else ""
-    return text
+    return f"{text} ± {half:.{digits}f}" if np.isfinite(half) else text
+
+
+def star(name: str, row: pd.Series) -> str:
+    """A star if the change of an outcome is sure."""
+    return "*" if row[f"{name}_p_adjusted"] < SURE else ""
 
 
 def sentence(table: pd.DataFrame) -> str:

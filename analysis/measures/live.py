@@ -21,12 +21,12 @@ Curve = list[tuple[Any, ...]]  # (epoch, *CURVES) of each epoch
 
 CURVES = ("test_accuracy", "lss", "straightness_factor")  # known after every epoch
 SCORES = ("test_accuracy", "lss", "geodesic_excess", "straightness_factor", "ots")
-BASELINES = ("lss_initial", "geodesic_excess_initial", "ots_initial")
+BASELINES = ("geodesic_excess_initial",)
 FIELDS = [f.name for f in (*KEY, *CONFIG) if f.name not in ("trial", "architecture", "model")]
 COLUMNS = {
     "trials": [
         *("trial", "architecture", "model", *FIELDS, "status", "epochs_done"),
-        *(*SCORES, *BASELINES, "collapsed", "error", "started_at", "scored_at"),
+        *(*SCORES, *BASELINES, "collapsed", "error", "scored_at"),
     ],
     "epochs": ["trial", "epoch", *CURVES],
 }
@@ -87,7 +87,6 @@ def record(row: Row, names: Sequence[str]) -> dict[str, Any]:
         "epochs": rounded(row.get("epochs")),
         "points": rounded(row.get("points")),
         "error": visible(_text(row.get("error"))[-LONGEST:], keep="\n"),
-        "began": moment(row.get("started_at")),
         "ended": moment(row.get("scored_at")),
         **scores,
     }

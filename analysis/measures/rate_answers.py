@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.measures.intervention import number
 from analysis.measures.layout import first_word, heading, network_name, span
 from analysis.measures.rates import (
     AS_IS,
@@ -15,7 +16,6 @@ from analysis.measures.rates import (
     HALF,
     QUESTION,
     SURE,
-    number,
 )
 
 YES, NO, MIXED, UNDECIDED, UNTRIED = "yes", "no", "mixed", "undecided", "not tried"

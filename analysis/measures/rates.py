@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.measures.association import holm
 from analysis.measures.cells import CELL, done, varying
-from analysis.measures.intervention import SURE, change_of, same_seeds
+from analysis.measures.intervention import SURE, change_of, number, same_seeds, star
 from analysis.measures.layout import heading
 from analysis.measures.means import student
 from analysis.results import Results
@@ -34,7 +34,6 @@ CLAIMED = {  # outcomes, and the direction in which gamma is claimed to change t
 }
 ENDS = ("_before", "_change", "_change_ci95", "_p")  # suffixes of an outcome's columns
 HALF = 0.5  # "Less" means a change below this share of what gamma does as it is.
-DECIMALS = {"lss": 2, "lss_scaled": 2}  # digits of a change; 3 for other outcomes
 AXES = ["gamma", "renormalise", "learning_rate", "initial_scale"]
 
 
@@ -256,17 +255,6 @@ def _short(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3g}"
 
 
-def number(name: str, row: pd.Series) -> str:
-    """A change of an outcome with the half-width of its interval: ``−2.10 ± 0.08``."""
-    change, half = row[f"{name}_change"], row[f"{name}_change_ci95"]
-    if np.isnan(change):
-        return ""
-    digits = DECIMALS.get(name, 3)
-    text = f"{change:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-    return f"{text} ± {half:.{digits}f}" if np.isfinite(half) else text
-
-
 def _told(name: str, row: pd.Series) -> str:
-    star = "*" if row[f"{name}_p_adjusted"] < SURE else ""
     less = row[f"{name}_less"]
-    return number(name, row) + star + (" less" if pd.notna(less) and less else "")
+    return number(name, row) + star(name, row) + (" less" if pd.notna(less) and less else "")

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import CELL, difference, done, without_collapsed
+from analysis.measures.cells import CELL, done, without_collapsed
 from analysis.measures.layout import heading, plural
+from analysis.measures.means import welch
 from analysis.results import EARLIER, Results, whole_depth
 from scoring.schemas import CONFIG
 
@@ -39,10 +40,11 @@ def compare(results: Results, other: Results) -> pd.DataFrame:
             x, y = x[np.isfinite(x)], y[np.isfinite(y)]
             if not len(x) or not len(y):
                 continue
-            value, low, high = difference(x, y)
+            value, half, _ = welch(x, y)
             row = dict(zip(cell, key, strict=True)) | {"score": score}
             row |= {"here": y.mean(), "there": x.mean(), "seeds": len(y), "seeds_there": len(x)}
-            rows.append(row | {"difference": value, "low": low, "high": high})
+            ends = {"low": value - half, "high": value + half}
+            rows.append(row | {"difference": value} | ends)
     numbers = ["score", "here", "there", "seeds", "seeds_there", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=[*cell, *numbers]).rename(columns={"points": "m"})
     order = ["dataset", "stages", "layers", "network", "gamma", "score"]

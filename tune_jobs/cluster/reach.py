@@ -71,7 +71,7 @@ def folder_there(cluster: str | None, out: str | None, name: str) -> str:
         SweepError: neither the cluster file nor the environment says where the storage is, or it
             is of a kind that is not supported.
     """
-    return supported(_folder_there(cluster, out, name))
+    return supported(whole(out) or within(_storage(cluster), out, name))
 
 
 def supported(there: str) -> str:
@@ -87,9 +87,17 @@ def supported(there: str) -> str:
     return there
 
 
-def _folder_there(cluster: str | None, out: str | None, name: str) -> str:
-    if out and ("://" in out or out.startswith("/")):
-        return out.rstrip("/")
+def within(storage: str, out: str | None, name: str) -> str:
+    """A sweep's folder in a storage; the rest is as for :func:`folder_there`."""
+    return whole(out) or subfolder(storage, (out or name).strip("/"))
+
+
+def whole(out: str | None) -> str:
+    """A folder that is an absolute path or a URI; empty for a name in the storage."""
+    return out.rstrip("/") if out and ("://" in out or out.startswith("/")) else ""
+
+
+def _storage(cluster: str | None) -> str:
     storage = os.environ.get("GEOSWEEP_STORAGE")
     if cluster:
         cluster_file(cluster)
@@ -100,7 +108,7 @@ def _folder_there(cluster: str | None, out: str | None, name: str) -> str:
             "--out: give an absolute path or a URI that all nodes reach. A name alone needs "
             "GEOSWEEP_STORAGE, which neither the cluster file nor the environment sets"
         )
-    return subfolder(storage, (out or name).strip("/"))
+    return storage
 
 
 @contextmanager

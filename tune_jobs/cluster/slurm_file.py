@@ -10,9 +10,9 @@ from models.fields import Text, Whole
 from models.files import given_path
 from models.messages import plain
 from scoring.places import argument
-from scoring.storage import subfolder
 from tune_jobs import yaml_file
 from tune_jobs.axes import listed
+from tune_jobs.cluster import reach
 from tune_jobs.errors import SweepError
 from tune_jobs.explain import explain
 
@@ -100,9 +100,7 @@ class SlurmFile(BaseModel):
 
     def folder(self, out: str | None, name: str) -> str:
         """The folder of a sweep: an absolute path or URI as it is, or a name in the storage."""
-        if out and ("://" in out or out.startswith("/")):
-            return out.rstrip("/")
-        return subfolder(self.storage, (out or name).strip("/"))
+        return reach.within(self.storage, out, name)
 
     def options(self, nodes: int) -> list[str]:
         """Options for ``sbatch``, as lines of a job script on some nodes have them."""

@@ -313,7 +313,8 @@ def _more(request: Request, state: State) -> str:
     if not state.over_budget:
         return ""
     left = estimates.left(request, state)
-    found = estimates.forecast(request, left).total(room.at_once(request.sweep.resources))
+    slots = state.at_once or room.slots(request.address, request.sweep.resources)
+    found = estimates.forecast(request, left).total(slots)
     epochs = sum(epochs for _, epochs in left.trials) + left.to_suggest * left.epochs
     time = f", {in_words(found.seconds, duration)}" if found.seconds else ""
     amount = enough(request.root, request.sweep.budget, found)

@@ -95,7 +95,9 @@ def plan(request: folder.Request) -> Plan:
     words = ("done", "diverged", *(["stopped"] if sweep.scheduler else []))
     ended = {trial for trial, word in status.items() if word in words}
     what = estimates.left_of(request, ended, cells)
-    estimate = estimates.forecast(request, what).total(room.at_once(sweep.resources))
+    forecast = estimates.forecast(request, what)
+    slots = room.slots(request.address, sweep.resources) if forecast.costs else 1
+    estimate = forecast.total(slots)
     lines = _lines(request, len(cells), sum(word == "done" for word in status.values()))
     lines += estimate.lines()
     for each in trials if not sweep.search else ():
