@@ -43,15 +43,19 @@ def balanced(
     sample, first = _sample(cell)
     least = np.empty((m, len(count)), np.float32)
     place = np.empty((m, len(count)), np.uint16)
-    start = 0
-    for stop, (values, best) in share(of_cells, m, sample, first, v[sample]):
-        least[start:stop], place[start:stop] = values, best
-        start = stop
-        yield stop / m
-    shift = shifts(least, count, guess.width)
-    middle = np.average(shift, weights=count)
-    if np.average((shift - middle) ** 2, weights=count) ** 0.5 < WORTH * guess.width:
-        return guess, None
+    few = min(m, max(PART, m // 10))
+    for rows in ((0, few), (few, m)):
+        start, end = rows
+        if start == end:
+            break
+        for stop, (values, best) in share(of_cells, rows, sample, first, v[sample]):
+            least[start:stop], place[start:stop] = values, best
+            start = stop
+            yield stop / (2 * m)
+        shift = shifts(least[:end], count * (end / m), guess.width)
+        apart = shift - np.average(shift, weights=count)
+        if np.average(apart**2, weights=count) ** 0.5 < WORTH * guess.width:
+            return guess, None
     more = np.empty((m, min(NEAR, len(count))), np.int32)
     for here in (slice(start, start + PART) for start in range(0, m, PART)):
         before = least[here].min(1)
@@ -62,7 +66,7 @@ def balanced(
     others = []
     for stop, values in share(ranked, m, False, u[: max(m // SEEN_ROWS, min(m, 1000))]):
         others.append(values)
-        yield stop / m
+        yield (m + stop) / (2 * m)
     return judged(clouds, u, np.concatenate(others)), more
 
 
@@ -126,12 +130,12 @@ def shifts(least: np.ndarray, count: np.ndarray, width: float) -> np.ndarray:
 
     Args:
         least: (m, cells): the least cost - q of each row in each cell.
-        count: columns of each cell; their sum is m.
+        count: how many rows are to want each cell; their sum is m.
         width: a difference of values that is small.
     """
     shift = np.zeros(len(count))
     last = width / 10
-    begin = max(float(least.min(1).std()) / 10, last)
+    begin = max(float(least.min(1).std()), last)
     for size in begin * (last / begin) ** np.linspace(0, 1, TURNS):
         wanted: Any = np.zeros(len(count))
         for start in range(0, len(least), PART):
