@@ -153,8 +153,8 @@ def match_points(
                     small = False
                     stack.close()
                     share, clouds = _opened(x, y, small, threads, stack)
-                begun = yield from _told(balanced(clouds, guess, share), before)
-                state = yield from _begun(clouds, *begun, small, task, saved, share)
+                guess, more = yield from _told(balanced(clouds, guess, share), before)
+                state = yield from _begun(clouds, guess, more, small, task, saved, share)
             solved = yield from _finished(state, task, n == m, saved, share)
             last = solved.u, solved.v
     saved.remove()
