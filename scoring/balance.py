@@ -84,7 +84,8 @@ def cells(points: Rough, count: int) -> tuple[np.ndarray, np.ndarray]:
         centres[used] = sums / np.bincount(nearest)[used][:, None]
     parts = (_real(points[start : start + PART]) for start in range(0, m, PART))
     nearest = np.concatenate([_nearest(part, centres) for part in parts])
-    return tuple(np.unique(nearest, return_inverse=True, return_counts=True)[1:])  # type: ignore[return-value]
+    _, cell, counts = np.unique(nearest, return_inverse=True, return_counts=True)
+    return cell, counts
 
 
 def _real(points: Rough) -> np.ndarray:

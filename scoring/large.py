@@ -254,8 +254,8 @@ def _begun(
     edges = Edges(*kernels.added(*own, *found))
     if more is not None:
         costs = np.empty(more.size)
-        rows = np.repeat(np.arange(m), more.shape[1])
-        sieve.paired(clouds.x, clouds.y, rows, more.ravel(), costs)
+        row, column = np.repeat(np.arange(m), more.shape[1]), more.ravel().astype(np.int64)
+        sieve.paired(clouds.x, clouds.y, row, column, costs)
         edges = Edges(*kernels.added(*edges, more, -costs.reshape(more.shape)))
     apart = sieve.apart(*edges, v)
     finite = apart[np.isfinite(apart)]
