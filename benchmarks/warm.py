@@ -58,7 +58,8 @@ def last_two(folder: str | None, epochs: int, m: int) -> list[Problem]:
             for images in torch.from_numpy(data.x_test[:m]).split(500):
                 walk = [state for _, state in epoch.network.states(standardise(images))]
                 ends.append((walk[0], walk[-1]))
-        found.append(assignment_problem(*(torch.cat(part) for part in zip(*ends, strict=True))))
+        x, y = (torch.cat(part) for part in zip(*ends, strict=True))
+        found.append(assignment_problem(x, y))
     return found
 
 
