@@ -16,7 +16,9 @@ so far; elsewhere stderr gets a line for each pass. With ``--checkpoint`` a
 solve that was killed goes on after its last pass when the same command runs again; the seconds are
 those of the last run. With ``--peers``, SciPy, POT and lapx, those that are installed, solve the
 matrix of squared distances (eq. 46), made before their clock starts, for at most ``--patience``
-seconds each. "Passes, s" are the seconds in passes over pairs, which is what a cluster shares.
+seconds each. "Passes, s" are the seconds in passes over pairs, which is what a cluster shares,
+"first, s" those that solve the first points on a matrix, "auction, s" and "paths, s" those of the
+auction and of shortest augmenting paths on the pairs kept.
 Rows are appended to ``benchmarks/RESULTS.md``. ``--project`` computes from rows there of 100,000
 points and more what so many cores would take, where only passes are shared.
 """
@@ -40,7 +42,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.rows import RESULTS, machine, report
-from scoring import passes
+from scoring import kernels, large, passes
 from scoring.cores import cores
 from scoring.large import Bounds
 from scoring.problems import assignment_problem
@@ -51,6 +53,7 @@ TRAINED = "trained"
 INTRINSIC = 30
 MANY = 100_000  # Rows of so many points say what more cores would bring.
 PACKAGES = ("numpy", "numba", "torch")
+PARTS = {"_first": "first", "auction": "auction", "augment": "paths"}  # functions, and columns
 COLUMNS = {
     "points": "points",
     "m": "m",
@@ -58,6 +61,9 @@ COLUMNS = {
     "seconds": "seconds",
     "user": "user CPU, s",
     "passes": "passes, s",
+    "first": "first, s",
+    "auction": "auction, s",
+    "paths": "paths, s",
     "peak": "peak, GB",
     "rounds": "passes",
     "edges": "edges",
@@ -121,6 +127,7 @@ def one(wanted: Wanted, threads: int, tolerance: float, checkpoint: str | None) 
 
             yield counted
 
+    spent = clocked_parts()
     start, before = time.perf_counter(), user()
     with passes.spread_by(clocked):
         problem = assignment_problem(x, y)
@@ -130,6 +137,7 @@ def one(wanted: Wanted, threads: int, tolerance: float, checkpoint: str | None) 
         "seconds": time.perf_counter() - start,
         "user": user() - before,
         "passes": in_passes[0],
+        **spent,
         "peak": peak(),
         "rounds": found.rounds,
         "edges": found.edges,
@@ -138,6 +146,29 @@ def one(wanted: Wanted, threads: int, tolerance: float, checkpoint: str | None) 
         "cost": found.optimal_cost,
     }
     print(json.dumps(row))
+
+
+def clocked_parts() -> dict[str, float]:
+    """Seconds in some functions from now on; those that another one calls count as its own."""
+    spent, inside = dict.fromkeys(PARTS.values(), 0.0), []
+
+    def clocked(name: str, call: Callable) -> Callable:
+        def counted(*arguments: Any) -> Any:
+            inside.append(name)
+            begun = time.perf_counter()
+            try:
+                return call(*arguments)
+            finally:
+                inside.pop()
+                if not inside:
+                    spent[name] += time.perf_counter() - begun
+
+        return counted
+
+    for name, column in PARTS.items():
+        place = large if hasattr(large, name) else kernels
+        setattr(place, name, clocked(column, getattr(place, name)))
+    return spent
 
 
 def shown(steps: Any, start: float) -> Transport:
@@ -233,7 +264,7 @@ def row(wanted: Wanted, given: argparse.Namespace) -> str:
         "points": wanted.kind,
         "m": f"{wanted.m:,}",
         "d": str(wanted.d),
-        **{name: f"{told[name]:.1f}" for name in ("seconds", "user", "passes")},
+        **{name: f"{told[name]:.1f}" for name in ("seconds", "user", "passes", *PARTS.values())},
         "peak": f"{told['peak']:.2f}",
         "rounds": str(told["rounds"]),
         "edges": f"{told['edges']:,}",
