@@ -30,11 +30,11 @@ COLUMNS = {  # the columns of the larger tables that figures show
         *("learning_rate", "effective_rate", "effective_rate_others"),
     ],
     "tracks": [
-        *("trial", "epoch", "stage", "blocks", "collapsed", "projected"),
+        *("trial", "split", "epoch", "stage", "blocks", "collapsed", "projected"),
         *("lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random", "ots_shuffled"),
         *("prefix_m", "prefix_ots", "prefix_gap", "fuzziness", "effective_rank"),
     ],
-    "samples": ["trial", "point", "label"],
+    "samples": ["trial", "split", "point", "label"],
     "robustness": ROBUSTNESS,
 }
 

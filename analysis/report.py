@@ -28,7 +28,7 @@ from analysis.measures import (
     robustness,
     states,
 )
-from analysis.measures.cells import done, gamma_meaning
+from analysis.measures.cells import done, gamma_meaning, scored_images
 from analysis.measures.correlations import left_out
 from analysis.measures.factors import factor_sentences
 from analysis.measures.gathered import Gathered, gather, sentences
@@ -186,6 +186,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
         if "rates" in tables
         else [],
         gamma=gamma_meaning(results.trials),
+        images=scored_images(results.trials),
         curved=curve.sentences(results),
         of_states=states.sentences(tables["states"]) if "states" in tables else [],
         evaluated=robustness.settings_sentence(results),

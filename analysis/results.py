@@ -31,6 +31,7 @@ EARLIER = {  # what trials from before a field had, whose value is null
     "initial_scale": 1.0,
     "renormalise": False,
     "schedule": "cosine",
+    "split": "test",
 }
 MOMENTUM = 0.9  # of all trials with SGD from before the field
 CATEGORIES = ("trial", "dataset", "network", "split", "evaluation", "unit")  # values that repeat
@@ -238,7 +239,8 @@ def _fill_earlier(trials: pd.DataFrame) -> None:
     """Trials from before a field do not differ from those that have what was usual then."""
     for name, usual in EARLIER.items():
         if name in trials and trials[name].notna().any():
-            trials[name] = trials[name].fillna(usual)
+            kind = "str" if name in CATEGORIES else trials[name].dtype
+            trials[name] = trials[name].astype(kind).fillna(usual)
     if {"momentum", "recipe"} <= {*trials} and trials.momentum.notna().any():
         trials["momentum"] = trials.momentum.mask(
             trials.momentum.isna() & trials.recipe.eq("sgd"), MOMENTUM

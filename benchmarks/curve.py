@@ -24,8 +24,7 @@ import numba
 import numpy as np
 import torch
 
-from benchmarks.rows import report
-from benchmarks.training import machine
+from benchmarks.rows import machine, report
 from models.config import TrialConfig
 from models.network import build
 from scoring.curve import curve_rows

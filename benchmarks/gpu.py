@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.floor import floor
-from benchmarks.rows import report
-from benchmarks.training import WORKERS, faster_precision, machine, ours, peer, rates
+from benchmarks.rows import machine, report
+from benchmarks.training import WORKERS, faster_precision, ours, peer, rates
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import AnyNetwork

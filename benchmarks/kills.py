@@ -27,8 +27,7 @@ from typing import Any
 import psutil
 from mlflow.tracking import MlflowClient
 
-from benchmarks.rows import report
-from benchmarks.training import machine
+from benchmarks.rows import machine, report
 from scoring.tables import read_table
 from tune_jobs.tracking import TRIAL_TAG
 

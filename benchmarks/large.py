@@ -2,21 +2,31 @@
 
     python -m benchmarks.large --points 25000,50000
     python -m benchmarks.large --points 1000000 --checkpoint solve.npz
+    python -m benchmarks.large --points 100000 --kinds trained --data FOLDER --weights FILE
     python -m benchmarks.large --points 1000,2000,5000 --peers
+    python -m benchmarks.large --project 64
 
 Kinds of points, float32, seed 0: ``unrelated``, two Gaussian clouds; ``flat``, two clouds that lie
-in subspaces of 30 dimensions. Each row is solved in a process of its own. A line on stderr shows
-the pass, how much of it is done, and the proved suboptimality so far. With ``--checkpoint`` a
+in subspaces of 30 dimensions; ``trained``, first and last states (d = 1000) of a plain MNIST
+network after five epochs: of the train split, the test split, and, above 70,000 points, of copies
+of their first images, each shifted by up to two pixels along each axis. FOLDER holds ``mnist.npz``;
+the network's weights are trained once and kept in ``--weights``. Each row is solved in a process of
+its own. On a terminal a line shows the pass, how much of it is done, and the proved suboptimality
+so far; elsewhere stderr gets a line for each pass. With ``--checkpoint`` a
 solve that was killed goes on after its last pass when the same command runs again; the seconds are
 those of the last run. With ``--peers``, SciPy, POT and lapx, those that are installed, solve the
 matrix of squared distances (eq. 46), made before their clock starts, for at most ``--patience``
-seconds each. "Passes, s" are the seconds in passes over pairs, which is what a cluster shares.
-Rows are appended to ``benchmarks/RESULTS.md``.
+seconds each. "Passes, s" are the seconds in passes over pairs, which is what a cluster shares,
+"first, s" those that solve the first points on a matrix, "auction, s" and "paths, s" those of the
+auction and of shortest augmenting paths on the pairs kept.
+Rows are appended to ``benchmarks/RESULTS.md``. ``--project`` computes from rows there of 100,000
+points and more what so many cores would take, where only passes are shared.
 """
 
 import argparse
 import json
 import multiprocessing
+import re
 import resource
 import shlex
 import subprocess
@@ -25,20 +35,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.rows import report
-from scoring import passes
+from benchmarks.rows import RESULTS, machine, report
+from scoring import kernels, large, passes
 from scoring.cores import cores
 from scoring.large import Bounds
 from scoring.problems import assignment_problem
 from scoring.transport import Transport, optimal_transport_score, solving
 
 KINDS = ("unrelated", "flat")
+TRAINED = "trained"
 INTRINSIC = 30
+MANY = 100_000  # Rows of so many points say what more cores would bring.
+PACKAGES = ("numpy", "numba", "torch")
+PARTS = {"_first": "first", "auction": "auction", "augment": "paths"}  # functions, and columns
 COLUMNS = {
     "points": "points",
     "m": "m",
@@ -46,6 +61,9 @@ COLUMNS = {
     "seconds": "seconds",
     "user": "user CPU, s",
     "passes": "passes, s",
+    "first": "first, s",
+    "auction": "auction, s",
+    "paths": "paths, s",
     "peak": "peak, GB",
     "rounds": "passes",
     "edges": "edges",
@@ -55,11 +73,28 @@ COLUMNS = {
     "SciPy": "SciPy, s",
     "POT": "POT, s",
     "lapx": "lapx, s",
+    "machine": "machine",
+    "versions": "versions",
 }
 
 
-def points(kind: str, m: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+class Wanted(NamedTuple):
+    """The points of one problem."""
+
+    kind: str
+    m: int
+    d: int
+    data: str | None  # FOLDER
+    weights: str | None  # FILE
+
+
+def points(wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and outputs (m, d) in float32."""
+    kind, m, d, folder, weights = wanted
+    if kind == TRAINED:
+        from benchmarks import trained  # loads torch and more, which takes memory
+
+        return trained.states(folder, Path(str(weights)), m)
     draw = np.random.default_rng(0)
     if kind == "unrelated":
         x, y = (draw.normal(size=(m, d)).astype(np.float32) for _ in range(2))
@@ -72,10 +107,11 @@ def points(kind: str, m: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def one(kind: str, m: int, d: int, threads: int, tolerance: float, checkpoint: str | None) -> None:
+def one(wanted: Wanted, threads: int, tolerance: float, checkpoint: str | None) -> None:
     """Solve one problem and print its row as JSON."""
-    optimal_transport_score(*points("unrelated", 200, 9))  # loads the compiled kernels
-    x, y = points(kind, m, d)
+    small = wanted._replace(kind="unrelated", m=200, d=9)
+    optimal_transport_score(*points(small))  # loads the compiled kernels
+    x, y = points(wanted)
     in_passes = [0.0]
 
     @contextmanager
@@ -91,6 +127,7 @@ def one(kind: str, m: int, d: int, threads: int, tolerance: float, checkpoint: s
 
             yield counted
 
+    spent = clocked_parts()
     start, before = time.perf_counter(), user()
     with passes.spread_by(clocked):
         problem = assignment_problem(x, y)
@@ -100,6 +137,7 @@ def one(kind: str, m: int, d: int, threads: int, tolerance: float, checkpoint: s
         "seconds": time.perf_counter() - start,
         "user": user() - before,
         "passes": in_passes[0],
+        **spent,
         "peak": peak(),
         "rounds": found.rounds,
         "edges": found.edges,
@@ -110,19 +148,44 @@ def one(kind: str, m: int, d: int, threads: int, tolerance: float, checkpoint: s
     print(json.dumps(row))
 
 
+def clocked_parts() -> dict[str, float]:
+    """Seconds in some functions from now on; those that another one calls count as its own."""
+    spent, inside = dict.fromkeys(PARTS.values(), 0.0), []
+
+    def clocked(name: str, call: Callable) -> Callable:
+        def counted(*arguments: Any) -> Any:
+            inside.append(name)
+            begun = time.perf_counter()
+            try:
+                return call(*arguments)
+            finally:
+                inside.pop()
+                if not inside:
+                    spent[name] += time.perf_counter() - begun
+
+        return counted
+
+    for name, column in PARTS.items():
+        place = large if hasattr(large, name) else kernels
+        setattr(place, name, clocked(column, getattr(place, name)))
+    return spent
+
+
 def shown(steps: Any, start: float) -> Transport:
-    """Show progress on stderr until the solve is done."""
+    """Show progress on stderr until the solve is done: a line for each pass."""
+    moving = sys.stderr.isatty()
     while True:
         try:
             bounds: Bounds = next(steps)
         except StopIteration as end:
-            print(file=sys.stderr)
             return end.value
+        if not moving and bounds.covered < 1:
+            continue
         bar, number = "#" * round(20 * bounds.covered), bounds.rounds + (bounds.covered < 1)
         print(
-            f"\r{time.perf_counter() - start:7.0f} s  {bounds.m:,} points, pass {number}"
+            f"{time.perf_counter() - start:7.0f} s  {bounds.m:,} points, pass {number}"
             f" [{bar:20}]  suboptimality <= {bounds.suboptimality:.1e} ",
-            end="\n" if bounds.covered == 1 else "",
+            end="\n" if bounds.covered == 1 else "\r",
             file=sys.stderr,
             flush=True,
         )
@@ -157,22 +220,22 @@ def lapx_columns(cost: np.ndarray) -> Any:
     return lap.lapjvs(cost.astype(np.float32), return_cost=False)[1]
 
 
-def peer(call: Callable, kind: str, m: int, d: int, told: Any) -> None:
+def peer(call: Callable, wanted: Wanted, told: Any) -> None:
     """Send the seconds that a peer takes, and the cost it finds."""
-    x, y = (part.astype(np.float64) for part in points(kind, m, d))
+    x, y = (part.astype(np.float64) for part in points(wanted))
     cost = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
     start = time.perf_counter()
     columns = call(cost)
-    told.send((time.perf_counter() - start, float(cost[np.arange(m), columns].mean())))
+    told.send((time.perf_counter() - start, float(cost[np.arange(len(x)), columns].mean())))
 
 
-def peers(kind: str, m: int, d: int, patience: float, cost: float) -> dict[str, str]:
+def peers(wanted: Wanted, patience: float, cost: float) -> dict[str, str]:
     """Seconds of each peer, or that it took longer; their costs have to agree with ours."""
     found = {}
     calls = {"SciPy": scipy_columns, "POT": pot_columns, "lapx": lapx_columns}
     for name, call in calls.items():
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(target=peer, args=(call, kind, m, d, theirs))
+        process = multiprocessing.Process(target=peer, args=(call, wanted, theirs))
         process.start()
         theirs.close()
         try:
@@ -188,28 +251,31 @@ def peers(kind: str, m: int, d: int, patience: float, cost: float) -> dict[str, 
     return found
 
 
-def row(kind: str, m: int, given: argparse.Namespace) -> str:
+def row(wanted: Wanted, given: argparse.Namespace) -> str:
     """A row of the table."""
-    command = [sys.executable, "-m", "benchmarks.large", "--one", kind, "--points", str(m)]
-    command += ["--dimension", str(given.dimension), "--threads", str(given.threads)]
-    command += ["--tolerance", str(given.tolerance)]
-    command += ["--checkpoint", f"{given.checkpoint}"] if given.checkpoint else []
+    command = [sys.executable, "-m", "benchmarks.large", "--one", "--kinds", wanted.kind]
+    command += ["--points", str(wanted.m), "--dimension", str(wanted.d)]
+    command += ["--threads", str(given.threads), "--tolerance", str(given.tolerance)]
+    for name in ("checkpoint", "data", "weights"):
+        command += [f"--{name}", given.__dict__[name]] if given.__dict__[name] else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     told = json.loads(done.stdout.splitlines()[-1])
     values = {
-        "points": kind,
-        "m": f"{m:,}",
-        "d": str(given.dimension),
-        **{name: f"{told[name]:.1f}" for name in ("seconds", "user", "passes")},
+        "points": wanted.kind,
+        "m": f"{wanted.m:,}",
+        "d": str(wanted.d),
+        **{name: f"{told[name]:.1f}" for name in ("seconds", "user", "passes", *PARTS.values())},
         "peak": f"{told['peak']:.2f}",
         "rounds": str(told["rounds"]),
         "edges": f"{told['edges']:,}",
         "suboptimality": f"{told['suboptimality']:.0e}",
         "ots": f"{told['ots']:.2g}",
         "cost": f"{told['cost']:.9g}",
+        "machine": machine(),
+        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
     if given.peers:
-        values |= peers(kind, m, given.dimension, given.patience, told["cost"])
+        values |= peers(wanted, given.patience, told["cost"])
     return line([values.get(name, "") for name in COLUMNS])
 
 
@@ -217,31 +283,80 @@ def line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def projected(cores: int) -> list[str]:
+    """What so many cores would take, from the last row of each kind of many points.
+
+    Passes are shared by all cores, all else takes as long as it did.
+    """
+    found: dict[tuple[str, str], tuple[int, float, float]] = {}
+    threads = 0
+    for text in RESULTS.read_text().splitlines():
+        if text.startswith("## "):
+            about = re.fullmatch(r"## Large assignments, .*, (\d+) threads", text)
+            threads = int(about[1]) if about else 0
+        cells = [cell.strip() for cell in text.strip("|").split("|")]
+        if threads and len(cells) > 5 and cells[1].replace(",", "").isdigit():
+            seconds, passes = float(cells[3]), float(cells[5])
+            found[cells[0], cells[1]] = threads, seconds, passes
+    lines = []
+    for (kind, m), (threads, seconds, passes) in found.items():
+        if int(m.replace(",", "")) >= MANY:
+            shared = passes * threads / cores
+            rest = seconds - passes
+            lines.append(
+                f"{kind}, m = {m}: {seconds:.1f} s with {threads} cores, {passes / seconds:.0%} in "
+                f"passes; with {cores}: {seconds:.1f} - {passes:.1f} + {passes:.1f} * {threads} / "
+                f"{cores} = {rest + shared:.1f} s; never below {rest:.1f} s"
+            )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--points", default="25000,50000", help="m, separated by commas")
     parser.add_argument("--kinds", default=",".join(KINDS), help="separated by commas")
-    parser.add_argument("--dimension", type=int, default=300, help="d")
+    parser.add_argument("--dimension", type=int, default=300, help="d, but of trained")
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--tolerance", type=float, default=0.0, help="stop early; see the docs")
     parser.add_argument("--checkpoint", metavar="FILE", help="of a single kind and m")
+    parser.add_argument("--data", metavar="FOLDER", help="with mnist.npz, for trained")
+    parser.add_argument("--weights", metavar="FILE", help="of the trained network; made if missing")
     parser.add_argument("--peers", action="store_true", help="SciPy, POT and lapx, too")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds for each peer")
-    parser.add_argument("--one", metavar="KIND", help=argparse.SUPPRESS)
+    parser.add_argument("--project", metavar="CORES", type=int, help="compute, measure nothing")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.project:
+        return print(*projected(given.project), sep="\n")
     sizes, kinds = [int(m) for m in given.points.split(",")], given.kinds.split(",")
+    if TRAINED in kinds and not given.weights:
+        parser.error("--weights: is needed for the kind trained")
+    some = [
+        Wanted(kind, m, 1000 if kind == TRAINED else given.dimension, given.data, given.weights)
+        for m in sizes
+        for kind in kinds
+    ]
     if given.one:
-        settings = given.dimension, given.threads, given.tolerance, given.checkpoint
-        return one(given.one, sizes[0], *settings)
-    if given.checkpoint and len(sizes) * len(kinds) > 1:
+        return one(some[0], given.threads, given.tolerance, given.checkpoint)
+    if given.checkpoint and len(some) > 1:
         parser.error("--checkpoint: is for a single kind and number of points")
-    command = shlex.join(["python", "-m", "benchmarks.large", *sys.argv[1:]])
+    if TRAINED in kinds:
+        from benchmarks import trained
+
+        trained.weights(given.data, Path(given.weights))
+    command = shlex.join(["python", "-m", "benchmarks.large", *shown_arguments(given)])
     names = [*COLUMNS.values()]
     report([f"\n## Large assignments, {date.today()}, {given.threads} threads\n\n`{command}`", ""])
     report([line(names), line(["---"] * len(names))])
-    for m in sizes:
-        for kind in kinds:
-            report([row(kind, m, given)])
+    for wanted in some:
+        report([row(wanted, given)])
+
+
+def shown_arguments(given: argparse.Namespace) -> list[str]:
+    """The command's arguments, without paths of this machine."""
+    paths = {given.data: "FOLDER", given.weights: "FILE", given.checkpoint: "FILE"}
+    return [paths.get(argument, argument) for argument in sys.argv[1:]]
 
 
 if __name__ == "__main__":

@@ -22,8 +22,7 @@ import torchvision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.rows import report
-from benchmarks.training import machine
+from benchmarks.rows import machine, report
 from scoring.probe import TrackProbe
 
 COLUMNS = (

@@ -28,8 +28,8 @@ from torch.nn.functional import relu
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floor import floor
-from benchmarks.rows import report
-from benchmarks.training import faster_precision, machine
+from benchmarks.rows import machine, report
+from benchmarks.training import faster_precision
 from models.config import TrialConfig
 from models.datasets import load
 from models.training import Split, make_optimizer, one_pass, place, standardiser, untrained

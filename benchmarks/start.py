@@ -25,8 +25,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.report import commit
-from benchmarks.rows import report
-from benchmarks.training import machine
+from benchmarks.rows import machine, report
 
 ROOT = Path(__file__).parents[1]
 SWEEP = """

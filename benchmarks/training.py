@@ -19,7 +19,6 @@ minutes on two cores and appends rows to ``benchmarks/RESULTS.md``.
 
 import argparse
 import itertools
-import os
 import platform
 import shlex
 import statistics
@@ -27,7 +26,6 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 
 import torch
 import torchvision
@@ -37,7 +35,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from benchmarks.floor import floor
-from benchmarks.rows import report
+from benchmarks.rows import machine, report
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.memory import keep_freed
@@ -193,14 +191,6 @@ def measure(task: str, data: Dataset, threads: int, arguments: argparse.Namespac
 def faster_precision(device: str) -> Precision:
     """What ``precision: auto`` stands for on this machine."""
     return known(device) or timed(device)
-
-
-def machine() -> str:
-    """The processor's name, or the architecture where it is unknown, and the number of cores."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores"
 
 
 def main() -> None:

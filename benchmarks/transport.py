@@ -47,8 +47,7 @@ import scipy
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.rows import report
-from benchmarks.training import machine
+from benchmarks.rows import machine, report
 from models.config import TrialConfig
 from models.datasets import load
 from models.training import standardiser, train

@@ -234,19 +234,24 @@ class TrialConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of training; scores are always taken in float32"
     )
+    split: Literal["test", "train"] = Field(
+        default="test",
+        description="whose first images are scored and evaluated: test, or train, as they are and "
+        "without those held out",
+    )
     points: Whole = Field(
         default=None,
         ge=2,
         le=MOST,
-        description="m: test images scored before training and at the end, the first m; 2 to "
-        "10^7 and at most all there are; 1000 (digits: 500)",
+        description="m: images of the split scored before training and at the end, the first m; 2 "
+        "to 10^7 and at most all there are; 1000 (digits: 500)",
         validation_alias=AliasChoices("points", "m"),
     )  # type: ignore[assignment]
     epoch_points: Whole = Field(
         default=1000,
         ge=1,
         le=MOST,
-        description="test images scored after every other epoch, at most; 1 to 10^7",
+        description="images scored after every other epoch, at most; 1 to 10^7",
     )
     clean_train_every: Whole = Field(
         default=1,

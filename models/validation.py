@@ -65,6 +65,29 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.sort(by_class[steps.astype(np.int64)])
 
 
+def scorable(config: TrialConfig, images: tuple[int, int]) -> int:
+    """How many images of its ``split`` a trial could score, of so many train and test images.
+
+    Raises:
+        DataError: too few images are left to train on, see :func:`count`.
+    """
+    left = images[0] - count(config.validation, images[0])
+    return left if config.split == "train" else images[1]
+
+
+def scored(config: TrialConfig, data: Dataset) -> Dataset:
+    """The data set with the images that a trial scores in the place of its test split.
+
+    With ``split: train`` these are the first images that it trains on, without augmentation.
+    """
+    if config.split == "test":
+        return data
+    rows, held = divided(config, data)
+    if len(held):  # a copy, so of no more images than are scored
+        rows = np.arange(len(data.y_train))[rows][: max(config.points, config.epoch_points)]
+    return replace(data, x_test=data.x_train[rows], y_test=data.y_train[rows])
+
+
 def of_trained(config: TrialConfig, data: Dataset) -> Dataset:
     """The data set with the mean and deviation of the images that a trial trains on.
 

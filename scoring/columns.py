@@ -49,6 +49,7 @@ CONFIG = columns(
     ),
     ("augment", pa.bool_(), "", "whether images are randomly cropped and flipped"),
     ("precision", TEXT, "", "number format of training: float32 or bfloat16"),
+    ("split", TEXT, "", "test or train: whose first images are scored; null: test"),
     ("points", WHOLE, "points", "m before training and after the last epoch"),
     ("epoch_points", WHOLE, "points", "m after every other epoch"),
     ("clean_train_every", WHOLE, "epochs", "between evaluations of clean train images"),

@@ -227,6 +227,7 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     history, labels, predictions, initial, final = _open(root, trial)
     summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
     key = {field.name: summary[field.name] for field in schemas.KEY}
+    split = {"split": summary.get("split", "test")}
     first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
 
     solved: dict[tuple[int, int], Solved] = {}  # by epoch and stage
@@ -240,7 +241,7 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     baselines = {row["stage"]: row for row in reversed(tracks)}  # of the first epoch
     rows = [
         track_row(
-            key | row,
+            key | split | row,
             baselines[row["stage"]],
             solved.get((row["epoch"], row["stage"])),
             solved.get((first, row["stage"])),
@@ -250,7 +251,7 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     samples = []
     for stage, one in solved_last.items():
         score, ratio = (final.array(stage, name, len(labels)) for name in ("score", "ratio"))
-        same = key | {"epoch": last, "stage": stage}
+        same = key | split | {"epoch": last, "stage": stage}
         samples += sample_rows(same, labels, predictions, score, ratio, one.transport)
     for record in epochs:
         record["finished_at"] = datetime.fromisoformat(record["finished_at"])

@@ -36,6 +36,7 @@ from scoring.assignment import (
     match,
 )
 from scoring.assignment import compile_kernels as compile_others
+from scoring.balance import balanced
 from scoring.checkpoints import Checkpoint
 from scoring.cores import cores
 from scoring.passes import SPREAD, Clouds, Guess, Share, beyond, guessed, kept, whole
@@ -152,7 +153,8 @@ def match_points(
                     small = False
                     stack.close()
                     share, clouds = _opened(x, y, small, threads, stack)
-                state = yield from _begun(clouds, guess, small, task, saved, share)
+                guess, more = yield from _told(balanced(clouds, guess, share), before)
+                state = yield from _begun(clouds, guess, more, small, task, saved, share)
             solved = yield from _finished(state, task, n == m, saved, share)
             last = solved.u, solved.v
     saved.remove()
@@ -177,7 +179,7 @@ def compile_kernels() -> None:
             with ExitStack() as stack:
                 share, clouds = _opened(x, y, small and integers(), 1, stack)
                 guess = ended(guessed(clouds, 60, *start, share))
-                state = ended(_begun(clouds, guess, small, task, Checkpoint(None), share))
+                state = ended(_begun(clouds, guess, None, small, task, Checkpoint(None), share))
                 ended(_finished(state, task, True, Checkpoint(None), share))
 
 
@@ -237,18 +239,24 @@ def _restored(arrays: dict[str, np.ndarray]) -> State | None:
 def _begun(
     clouds: Clouds,
     guess: Guess,
+    more: np.ndarray | None,
     small: bool,
     task: Task,
     saved: Checkpoint,
     share: Share,
 ) -> Generator[Bounds, None, State]:
-    """The first pass: candidates around a guess of the potentials."""
+    """The first pass: candidates around a guess of the potentials, and ``more`` of them."""
     u, v = guess.u, guess.v
     m = len(u)
     before = _start(clouds, m, task)
     found, p = yield from _told(kept(whole(u, v), MOST, share), before)
     own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
     edges = Edges(*kernels.added(*own, *found))
+    if more is not None:
+        costs = np.empty(more.size)
+        row, column = np.repeat(np.arange(m), more.shape[1]), more.ravel().astype(np.int64)
+        sieve.paired(clouds.x, clouds.y, row, column, costs)
+        edges = Edges(*kernels.added(*edges, more, -costs.reshape(more.shape)))
     apart = sieve.apart(*edges, v)
     finite = apart[np.isfinite(apart)]
     step = float(np.median(finite)) if len(finite) else 0.0

@@ -52,6 +52,7 @@ class Guess(NamedTuple):
     v: np.ndarray
     bound: float  # about the mean of the lower bound on costs that v proves
     is_rough: bool  # the bound on errors is too large to tell candidates from others
+    width: float  # of the range of candidates' values
 
 
 Rows = int | tuple[int, int]  # so many, or from the first to before the second
@@ -135,6 +136,12 @@ def guessed(
                 new[which].append(values)
                 yield (which * m + stop) / (2 * m)
         u, v = (np.concatenate(parts) for parts in new)
+    return judged(clouds, u, v)
+
+
+def judged(clouds: Clouds, u: np.ndarray, v: np.ndarray) -> Guess:
+    """Potentials (m,), those of rows raised so that they have candidates, and how good they are."""
+    m = len(v)
     rough_x, rough_y = clouds.rough_x[:m], clouds.rough_y[:m]
     some = np.random.default_rng(0).choice(m, min(m, SAMPLE), replace=False)
     wanted = min(CANDIDATES, m - 1) * len(some)
@@ -154,7 +161,7 @@ def guessed(
     range_of_values = bar - float(np.partition(least, wanted // 4)[wanted // 4])
     spare = float((rough_x.spare[some] * rough_y.spare[some]).sum(1).mean())
     bound = float(lows.mean() + v.mean())
-    return Guess(u + bar, v, bound, spare > ROUGH * range_of_values)
+    return Guess(u + bar, v, bound, spare > ROUGH * range_of_values, range_of_values)
 
 
 def whole(p: np.ndarray, q: np.ndarray) -> Area:

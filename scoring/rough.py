@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SAMPLE = 20_000  # Estimate covariances from so many points at most.
+SAMPLE = 10_000  # Estimate covariances from so many points at most.
 RIDGE = 1e-6  # of the mean variance; added to each direction's
 # Drop directions that add up to at most this share of the size of products, by bytes of a number.
-DROPPED = {1: 0.004, 4: 1e-5}
+DROPPED = {1: 0.004, 4: 1e-3}
 LEVELS = 127
 PART = 4096  # points that are converted at a time
 
@@ -56,7 +56,9 @@ def _basis(x: np.ndarray, y: np.ndarray, dropped: float) -> tuple[np.ndarray, np
     roots = []
     for points in (x, y):
         some = points[:: -(-len(points) // SAMPLE)]
-        covariance = (some.T @ some).astype(np.float64) / len(some)
+        # In float32 the variance of directions without any is rounding, and A has huge entries.
+        some = some.astype(np.float64)
+        covariance = some.T @ some / len(some)
         size = float(np.vdot(points, points)) / points.size
         covariance += max(size, np.finfo(np.float64).tiny) * RIDGE * np.eye(d)
         roots.append(covariance)

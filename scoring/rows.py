@@ -81,7 +81,7 @@ def track_row(
         solved: the assignment after this epoch, if there was one to solve.
         solved_baseline: the assignment of the first epoch.
     """
-    row = dict(row) | {"split": "test", "ots_random": 1 / row["m"]}
+    row = {"split": "test"} | dict(row) | {"ots_random": 1 / row["m"]}
     row |= {f"{name}_initial": baseline[name] for name in ("lss", "inverse_lss", "lsr")}
     row["straightness_factor_initial"] = baseline.get("straightness_factor", np.nan)
     for name in ("lss_scaled", "lss_without_drift"):  # known in the first and the last epoch
@@ -221,7 +221,7 @@ def sample_rows(
     }
     points = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [
-        {**same, "split": "test", "point": point, **dict(zip(columns, values, strict=True))}
+        {**same, "point": point, **dict(zip(columns, values, strict=True))}
         for point, values in enumerate(points)
     ]
 

@@ -314,7 +314,7 @@ ROBUSTNESS = [
         ("units", TEXT, "", "lesion: top (most active, also if null) or random"),
         ("level", REAL, "", "strength, see unit; separation: the decile; null for curve"),
         ("unit", TEXT, "", "unit of the level; pixel values go from 0 (black) to 255 (white)"),
-        ("m", WHOLE, "points", "the first m of the test split; of a rate, those in its mean"),
+        ("m", WHOLE, "points", "the first m of the trial's split; of a rate, those in its mean"),
         ("accuracy", REAL, "fraction", "on these points; at level 0 the baseline"),
         ("loss", REAL, "nat", "mean cross-entropy on these points"),
         ("variation_rate", REAL, "1", "mean |x^(l) - x_c^(l)| / |x^(l)|, eq. 49"),

@@ -165,7 +165,7 @@ def made_up_trial(
     track = {
         "blocks": blocks,
         "m": 1000,
-        "split": "test",
+        "split": change.get("split", "test"),
         "shares": [1 / blocks] * blocks,
         "lss_random": blocks**0.5,
         "ots_random": 0.001,
@@ -189,7 +189,7 @@ def made_up_trial(
     if status == "stopped":
         return trial
     points = [
-        key | {"epoch": epochs, "stage": 1, "split": "test", "point": i, "label": i % 3}
+        key | {"epoch": epochs, "stage": 1, "split": track["split"], "point": i, "label": i % 3}
         for i in range(samples)
     ]
     write_table(str(root), "samples", trial, points)

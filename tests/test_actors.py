@@ -141,7 +141,8 @@ def test_the_passes_of_a_large_assignment_are_spread_over_nodes_and_survive_kill
     monkeypatch.setattr(large, "integers", lambda: False)  # searchers need no torch
     known, searched = [], actors._searched
     monkeypatch.setattr(actors, "_searched", lambda *a: known.append(a[0]) or searched(*a))
-    problem = assignment_problem(*np.random.default_rng(0).normal(size=(2, 1200, 12)))
+    x, y = np.random.default_rng(0).normal(size=(2, 1200, 12))
+    problem, cost = assignment_problem(x, y), ((x[:, None] - y) ** 2).sum(-1)
     wanted = transport.solve(problem, threads=1)
     with actors.across_nodes():
         steps = transport.solving(problem, threads=1)
@@ -161,6 +162,7 @@ def test_the_passes_of_a_large_assignment_are_spread_over_nodes_and_survive_kill
     assert_allclose(result.optimal_cost, wanted.optimal_cost, rtol=1e-12)
     assert_allclose(result.psi, wanted.psi, rtol=1e-9, atol=1e-9)
     assert result.suboptimality <= 1e-9
+    assert (cost - result.phi[:, None] - result.psi).min() >= -1e-9 * cost.max()  # the proof
 
 
 def test_a_node_that_dies_takes_no_trial_with_it(cluster, tmp_path):

@@ -97,7 +97,8 @@ def test_blocks_that_are_done_elsewhere_in_any_order_change_nothing(kind, size, 
             function, rows, *arguments = pickle.loads(pickle.dumps(call))
             for array in arguments[0] if isinstance(arguments[0], tuple) else ():
                 array.flags.writeable = False  # as in Ray's object store
-            blocks = [(a, min(a + size, rows)) for a in range(0, rows, size)]
+            first, last = rows if isinstance(rows, tuple) else (0, rows)
+            blocks = [(a, min(a + size, last)) for a in range(first, last, size)]
             order = np.random.default_rng(seed).permutation(len(blocks))
             found = {n: function(copy, *arguments, *blocks[n]) for n in order}
             return ((stop, found[n]) for n, (_, stop) in enumerate(blocks))

@@ -92,7 +92,7 @@ class Separation(_Strict):
 
     level: Pixels = Field(default=32, description="sigma in pixel values, 0 to 255")
     points: int = Field(
-        default=1000, ge=2, le=100_000, description="the first test images, at most; 2 to 10^5"
+        default=1000, ge=2, le=100_000, description="the first scored images, at most; 2 to 10^5"
     )
     seed: Seed = Field(default=0, description="seed of the noise, 0 to 2^63 - 1")
     controls: bool = Field(
@@ -104,7 +104,7 @@ class Curve(_Strict):
     """The curve of measures in Wasserstein space; ``curve: 500`` is short for its points."""
 
     points: int = Field(
-        default=1000, ge=2, le=100_000, description="m, the first test images, at most; 2 to 10^5"
+        default=1000, ge=2, le=100_000, description="m, the first scored images, at most; 2 to 10^5"
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from models.datasets import Dataset
 from models.invariance import effective_rates, head_rate
 from models.network import AnyNetwork, in_channels_last
 from models.training import standardiser, untrained
+from models.validation import scored
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
 from scoring.left_curve import NAME as CURVE
@@ -63,6 +65,11 @@ class Job:
         """The trial's id, which names its files."""
         return self.trial.trial
 
+    @cached_property
+    def scored(self) -> Dataset:
+        """The same data set, with the images that are scored in the place of its test split."""
+        return scored(self.trial, self.data)
+
     def usable(self, read: Callable[..., Any], *arguments: Any) -> Any:
         """What a function reads from a file of the trial; None if that is damaged.
 
@@ -79,7 +86,7 @@ class Job:
 class Walk:
     """Walks through a network and keeps the logits at the end of each walk.
 
-    So one pass over the first test images gives their line shape, loss and accuracy.
+    So one pass over the first images gives their line shape, loss and accuracy.
     """
 
     def __init__(self, network: AnyNetwork):
@@ -114,12 +121,12 @@ def measure_epoch(
         ends: whether this is the first or the last measurement of the trial. These two take all the
             trial's points and add :func:`apart`; the others take ``epoch_points``.
         transport: whether to collect assignment problems.
-        walk: keeps the logits of the first test images.
+        walk: keeps the logits of the images that are scored.
 
     Returns:
         The stages, and one row of the tracks table per stage.
     """
-    trial, data = job.trial, job.data
+    trial, data = job.trial, job.scored
     m = trial.points if ends else min(trial.epoch_points, len(data.y_test))
     stages = score(network, data, job.device, m, transport, walk)
     rows = [{"epoch": epoch, **stage.row()} for stage in stages]
@@ -177,7 +184,7 @@ def score(
     transport: bool = False,
     walk: Walk | None = None,
 ) -> list[Stage]:
-    """Line shape, and assignment problems if wanted, of every stage on the first m test images."""
+    """Line shape, and assignment problems if wanted, of every stage, of the first m images."""
     network.eval()
     stages = measure(walk or network.states, _batches(data, device, m), transport)
     if not isinstance(network, Custom):
@@ -186,7 +193,7 @@ def score(
 
 
 def apart(network: AnyNetwork, data: Dataset, device: str, m: int) -> list[dict[str, Any]]:
-    """Scores of every stage that need two passes over the first m test images."""
+    """Scores of every stage that need two passes over the first m images."""
     network.eval()
     return geometry(network.states, _batches(data, device, m), data.y_test[:m])
 
@@ -195,7 +202,7 @@ def apart(network: AnyNetwork, data: Dataset, device: str, m: int) -> list[dict[
 def predict(
     network: AnyNetwork, data: Dataset, device: str, m: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and predicted classes of the first m test images, (m,) each."""
+    """Classes and predicted classes of the first m images that are scored, (m,) each."""
     network.eval()
     with full_precision():
         classes = [network(images).argmax(1).cpu() for images in _batches(data, device, m)]
@@ -230,7 +237,7 @@ def evaluate_all(job: Job, network: AnyNetwork) -> None:
 
 def _subject(job: Job, network: AnyNetwork) -> Subject:
     """Prepare the network for evaluations, which need images in which white is 255."""
-    data, m = job.data, job.trial.points
+    data, m = job.scored, job.trial.points
     x, y = (torch.from_numpy(part[:m]).to(job.device) for part in (data.x_test, data.y_test))
     standardise, white = standardiser(data, job.device), float(data.x_train.max())
 

@@ -52,7 +52,7 @@ def measure_again(job: Job, network: AnyNetwork) -> None:
             f"{job.id}: the network before training cannot be made again here (its LSS differs), "
             "so new columns have no baselines"
         )
-    labels, predictions = predict(network, job.data, job.device, job.trial.points)
+    labels, predictions = predict(network, job.scored, job.device, job.trial.points)
     handover.leave_final(job.root, job.id, stages, labels, predictions, history)
 
 

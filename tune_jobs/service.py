@@ -89,17 +89,19 @@ def check(
                     continue
             except datasets.DataError as error:
                 raise SweepError(f"{file}: dataset: {error}") from error
-        most = len(loaded[name].y_test)
-        smallest[name] = min(trial.points, smallest.get(name, most))
-        if trial.points > most:
-            raise SweepError(
-                f"{file}: points = {trial.points}: {plain(name)} has {most} test images, so give "
-                f"points: {most} or fewer"
-            )
+        images = len(loaded[name].y_train), len(loaded[name].y_test)
         try:
-            validation.count(trial.validation, len(loaded[name].y_train))
+            most = validation.scorable(trial, images)
         except datasets.DataError as error:
             raise SweepError(f"{file}: {plain(name)}: {error}") from error
+        if trial.points > most:
+            held = " that are not held out" if trial.split == "train" and trial.validation else ""
+            raise SweepError(
+                f"{file}: points = {trial.points}: {plain(name)} has {most} {trial.split} images"
+                f"{held}, so give points: {most} or fewer"
+            )
+        if trial.split == "test":
+            smallest[name] = min(trial.points, smallest.get(name, most))
     found = networks.check(sweep, files, loaded)
     for trial in sweep.trials if here else ():
         if trial.dataset not in loaded:
@@ -132,7 +134,9 @@ def check(
             for name, kept in loaded.items()
             for note in (
                 *order.note(name, kept.spread),
-                *order.warnings(name, kept.y_train, kept.y_test, smallest[name]),
+                *order.warnings(
+                    name, kept.y_train, kept.y_test, smallest.get(name, len(kept.y_test))
+                ),
             )
         ],
     )

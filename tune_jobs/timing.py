@@ -54,7 +54,7 @@ def cost(trial: TrialConfig, data: Dataset, device: str) -> dict[str, float]:
 
     from models import training
     from models.steps import Totals, take_step
-    from models.validation import count
+    from models.validation import count, scored
     from tune_jobs import provenance
     from tune_jobs.blocks import find
     from tune_jobs.measuring import apart, score
@@ -81,10 +81,11 @@ def cost(trial: TrialConfig, data: Dataset, device: str) -> dict[str, float]:
     some = training.place(data, "test", device, slice(POINTS))
     per_image = _timed(step) / seen
     passed = _timed(lambda: training.loss_and_accuracy(network, some, standardise)) / len(some.y)
-    measured = _timed(lambda: score(network, data, device, m)) / m
-    compared = _timed(lambda: apart(network, data, device, m))
+    images = scored(trial, data)
+    measured = _timed(lambda: score(network, images, device, m)) / m
+    compared = _timed(lambda: apart(network, images, device, m))
     held = count(trial.validation, len(data.y_train))
-    tests, epoch_points = len(data.y_test), min(trial.epoch_points, len(data.y_test))
+    tests, epoch_points = len(data.y_test), min(trial.epoch_points, len(images.y_test))
     once = passed * (tests + held) + measured * epoch_points
     clean = passed * min(tests, len(data.y_train) - held) / trial.clean_train_every
     pairs = min(trial.points, epoch_points)
@@ -93,7 +94,7 @@ def cost(trial: TrialConfig, data: Dataset, device: str) -> dict[str, float]:
     return {
         "epoch": per_image * (len(data.y_train) - held) + once + clean,
         "other": ends,
-        "scoring": _scoring(trial, network, data, device),
+        "scoring": _scoring(trial, network, images, device),
         "memory": provenance.peaks(device)["peak_memory"] * 1e9,
         "disk": weights + ROWS + PER_POINT * trial.points * len(network.layout()),
     }

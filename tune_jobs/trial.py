@@ -157,15 +157,16 @@ def _train(job: Job, checkpoint: dict[str, Any] | None, history: dict[str, Any])
 def _measured(job: Job, epoch: Epoch, test: Split) -> tuple[list[Stage], list[Row], bool]:
     """Measure an epoch; also whether the trial diverged: a loss or a state is not finite.
 
-    The test images that are scored are evaluated in the same pass, and the figures of the whole
-    test split are added to the record. An epoch that diverged is the last one, so all points are
+    Test images that are scored are evaluated in the same pass, and the figures of the whole test
+    split are added to the record. An epoch that diverged is the last one, so all points are
     measured. It has no assignments, not even of stages that are still finite.
     """
     network, number, walk = epoch.network, epoch.record["epoch"], Walk(epoch.network)
     ends = number in (0, job.trial.epochs)
     stages, rows = measure_epoch(job, network, number, ends, transport=ends, walk=walk)
     standardise = standardiser(job.data, job.device)
-    loss, accuracy = loss_and_accuracy(network, test, standardise, first=walk.logits())
+    known = walk.logits() if job.trial.split == "test" else None
+    loss, accuracy = loss_and_accuracy(network, test, standardise, first=known)
     epoch.record.update(test_loss=loss, test_accuracy=accuracy)
     if not diverged(epoch.record, job.trial) and all(stage.finite for stage in stages):
         return stages, rows, False
@@ -211,7 +212,7 @@ def _hand_over(job: Job, network: AnyNetwork, stages: list[Stage], history: dict
         except Exception:  # a failed evaluation must not discard the trained network
             storage.write_file(job.root, places.error(job.id), traceback.format_exc().encode())
     _leave_lost_initial(job, history)
-    labels, predictions = predict(network, job.data, job.device, job.trial.points)
+    labels, predictions = predict(network, job.scored, job.device, job.trial.points)
     handover.leave_final(job.root, job.id, stages, labels, predictions, history)
 
 
@@ -226,7 +227,7 @@ def _leave_lost_initial(job: Job, history: dict[str, Any]) -> None:
     if diverged_at_once or places.INITIAL in left:
         return
     network = untrained(job.trial, job.data, job.device, blocks=job.blocks)
-    stages = score(network, job.data, job.device, job.trial.points, transport=True)
+    stages = score(network, job.scored, job.device, job.trial.points, transport=True)
     handover.leave_initial(job.root, job.id, stages)
 
 
@@ -236,7 +237,7 @@ def _hand_over_again(job: Job, checkpoint: dict[str, Any], history: dict[str, An
     network = next(epochs).network
     network.load_state_dict(checkpoint["network"])
     record, done = history["epochs"][-1], history["summary"]["status"] == "done"
-    stages = score(network, job.data, job.device, job.trial.points, transport=done)
+    stages = score(network, job.scored, job.device, job.trial.points, transport=done)
     _hand_over(job, network, stages, history)
     _report(job, {**record, "diverged": not done})
 

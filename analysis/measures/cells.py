@@ -62,6 +62,16 @@ def gamma_meaning(trials: pd.DataFrame) -> str:
     return "decoupled weight decay" if decoupled.all() else "L2 penalty or decoupled decay"
 
 
+def scored_images(trials: pd.DataFrame) -> str:
+    """Which images of a data set scores, evaluations and predictions are of.
+
+    >>> scored_images(pd.DataFrame({"split": ["train", "test", None]}))
+    'test or train'
+    """
+    splits = sorted({*trials.split.astype("str").fillna("test")})
+    return " or ".join(splits)
+
+
 def other_settings(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """For each trial the values of some columns as one text: ``epochs = 20, batch_size = 64``."""
     rows = trials.to_dict("records")

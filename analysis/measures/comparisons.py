@@ -20,7 +20,7 @@ from analysis.results import Results
 
 COLUMNS = {
     "tracks": ["trial", "epoch", "stage", "lss", "lss_initial"],
-    "samples": ["trial", "stage", "point", "label", "prediction"],
+    "samples": ["trial", "stage", "split", "point", "label", "prediction"],
     "robustness": ROBUSTNESS,
 }
 STRAIGHT = 1.25  # Tracks with an LSS up to this count as nearly straight (the paper's: 1.12).
@@ -65,6 +65,7 @@ def evidence(results: Results, trials: pd.DataFrame | None = None) -> Evidence:
     last = tracks[tracks.epoch == tracks.groupby("trial").epoch.transform("max")]
     points = results.samples.loc[results.samples.stage == 1, COLUMNS["samples"]]
     points = as_strings(points[points.label.notna() & points.prediction.notna()])
+    points = points[points.split == "test"]
     points = points.assign(correct=points.prediction == points.label)
     return Evidence(trials.assign(setting=other_settings(trials, others)), last, points)
 

@@ -306,7 +306,7 @@ def _accuracy_axis(axes: Axes, rows: pd.DataFrame, named: bool | None = None) ->
     axes.set_ylim(-0.03, 1.03)
     named = panels.is_first(axes) if named is None else named
     if named:
-        axes.set_ylabel(f"test accuracy (fraction{_points(rows)})")
+        axes.set_ylabel(f"{cells.scored_images(rows)} accuracy (fraction{_points(rows)})")
     axes.tick_params(labelleft=named)
 
 
@@ -323,7 +323,7 @@ def _finite(values: Any) -> np.ndarray:
 
 
 def _points(rows: pd.DataFrame) -> str:
-    """The numbers of test points (", m = 1,000"), for the label of an axis."""
+    """The numbers of points (", m = 1,000"), for the label of an axis."""
     m = [f"{points:,.0f}" for points in sorted(rows.m.dropna().unique())]
     if not m:
         return ""

@@ -7,6 +7,7 @@ here.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,7 @@ def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
     Rows are in the order of seeds. Collapsed stages have no OTS here.
     """
     done = cells.done(results)
-    columns = ["trial", "epoch", "stage", "blocks", "collapsed", "projected"]
+    columns = ["trial", "split", "epoch", "stage", "blocks", "collapsed", "projected"]
     scores = ["lss", "lss_initial", "ots", "ots_initial"]
     tracks = results.tracks[columns + scores].dropna(subset=["projected", "blocks"])
     tracks = tracks.astype({"trial": "str"} | dict.fromkeys(scores, "float64"))
@@ -102,6 +103,7 @@ def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
     tracks = tracks[(points > 0) & (points % 1 == 0)]
     rows, places = panels.rows_of(done)
     settings = done[list(dict.fromkeys(["trial", "epochs_done", *rows, *LINE]))]
+    tracks = tracks.rename(columns={"split": "images"}).astype({"images": "str"})
     known = tracks.merge(settings, on="trial").sort_values(["seed", "trial"], kind="stable")
     known = known[(known.epoch == known.epochs_done) & ((known.stages > 1) == several)]
     found = [panels.at(known, place) for place in places]
@@ -122,7 +124,7 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Fig
             if trial is None:
                 axes.set_visible(False)
                 continue
-            known = labels.get(trial.dataset, pd.Series(dtype="int64"))
+            known = labels.get((trial.dataset, trial.images), pd.Series(dtype="int64"))
             for place, label in _panel(axes, trial, known).items():
                 classes.setdefault(place, set()).add(label)
             trials.append(trial)
@@ -138,7 +140,8 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Fig
 def _title(trial: pd.Series) -> str:
     """Dataset, network and gamma, then the stage if there are several, then the scores."""
     network = panels.one_line(network_name(trial.network))
-    lines = [f"{panels.data_name(trial.dataset)}, {network}, γ = {trial.gamma:.4g}"]
+    images = panels.data_name(trial.dataset) + (" train" if trial.images == "train" else "")
+    lines = [f"{images}, {network}, γ = {trial.gamma:.4g}"]
     if trial.stages > 1:
         lines.append(f"stage {trial.stage:g} of {trial.stages:g}")
     scores = [_score(trial, "lss", 2), _score(trial, "ots", 3)]
@@ -155,20 +158,21 @@ def _score(trial: pd.Series, name: str, digits: int) -> str:
     return f"{text} ({before:.{digits}f})" if np.isfinite(before) else text
 
 
-def _labels(results: Results) -> dict[str, pd.Series]:
-    """The points to show of each dataset and their classes, the same in all of its trials.
+def _labels(results: Results) -> dict[Any, pd.Series]:
+    """The points to show of each dataset and split and their classes, the same in all trials.
 
     They are the first two points of each of the ten commonest classes.
     """
-    samples = results.samples[["trial", "point", "label"]]
+    samples = results.samples[["trial", "split", "point", "label"]]
     samples = samples[(samples.point < POINTS) & samples.label.notna()]
     trials = results.trials[["trial", "dataset"]].astype("str")
-    both = samples.astype({"trial": "str", "label": "int64"}).merge(trials, on="trial")
-    both = both.drop_duplicates(["dataset", "point"]).set_index("point").sort_index()
+    both = samples.astype({"trial": "str", "split": "str", "label": "int64"})
+    both = both.merge(trials, on="trial").drop_duplicates(["dataset", "split", "point"])
+    both = both.set_index("point").sort_index()
     found = {}
-    for dataset, own in both.groupby("dataset"):
+    for key, own in both.groupby(["dataset", "split"]):
         common = own.label.value_counts().index[: len(HUES)]
-        found[str(dataset)] = own.label[own.label.isin(common)].groupby(own.label).head(EACH)
+        found[key] = own.label[own.label.isin(common)].groupby(own.label).head(EACH)
     return found
 
 
