@@ -3,6 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+TOOLS := .venv/tools
+LOAD := import torchvision, analysis.report, mlflow.store.tracking.sqlalchemy_store, \
+	sklearn.datasets, tune_jobs.cli, tune_jobs.driver, tune_jobs.trial
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
 
 .PHONY: demo test test-long test-all test-fast test-cluster lint docs bench clean
 
@@ -12,23 +16,23 @@ demo: $(READY)  ## the main job on real data: train 16 networks, score them, wri
 # Tests keep the order of tests/conftest.py, which starts with those that take long.
 PARALLEL := --dist loadgroup --no-loadscope-reorder --numprocesses
 
-test: $(READY)  ## what a change has to pass before you send it: every test that is not long
+test: $(TOOLS)  ## what a change has to pass before you send it: every test that is not long
 	$(BIN)/python -m pytest $(PARALLEL) 2 -m "not long and not cluster"
 
-test-long: $(READY)  ## the other tests; they wait more than they compute
+test-long: $(TOOLS)  ## the other tests; they wait more than they compute
 	$(BIN)/python -m pytest $(PARALLEL) 3 -m "long and not cluster" --durations=10
 
 test-all: test test-long  ## all tests except test-cluster
 
-test-fast: $(READY)  ## tests for the edit loop: without Ray and without what takes over a second
+test-fast: $(TOOLS)  ## tests for the edit loop: without Ray and without what takes over a second
 	$(BIN)/python -m pytest $(PARALLEL) 2 -m "not ray and not slow and not long and not cluster"
 
 # Both mostly wait for machines, so they run beside each other.
-test-cluster: $(READY)  ## a Ray cluster of three machines made of namespaces, and a Slurm; needs root
+test-cluster: $(TOOLS)  ## a Ray cluster of three machines made of namespaces, and a Slurm; needs root
 	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs \
 		--durations=0 --numprocesses 2 --dist loadfile
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
@@ -36,12 +40,12 @@ lint: $(READY)
 
 # The build is strict: a broken link, a docstring that does not match its function, or a public name
 # without one (ruff's D1) fails it. It needs no internet.
-docs: $(READY)  ## build the documentation; then open site/index.html
+docs: $(TOOLS)  ## build the documentation; then open site/index.html
 	$(BIN)/ruff check --select D100,D101,D102,D103,D104,D106 .
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(READY)  ## takes half an hour; appends to benchmarks/RESULTS.md
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
+bench: $(TOOLS)  ## takes half an hour; appends to benchmarks/RESULTS.md
+	$(INSTALL) '.[bench]'
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.transport
@@ -49,15 +53,20 @@ bench: $(READY)  ## takes half an hour; appends to benchmarks/RESULTS.md
 
 # uv takes torch and torchvision from one place, so that they match; a pair that does not
 # fails at `import torchvision` only, so that is tried before the environment counts as ready.
-# Compiling now, bytecode and the assignment's kernels, spares Ray's processes from doing it.
+# What a sweep loads is loaded once, which writes its bytecode, while the assignment's kernels
+# compile: both spare Ray's processes from doing it. Bytecode of all packages would take longer.
 # On a machine without a GPU, UV_TORCH_BACKEND=cpu saves the download of CUDA.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[docs,test]'
-	$(BIN)/python -c 'import torchvision'
-	$(BIN)/python -m scoring.assignment
+	$(INSTALL) .
+	$(BIN)/python -m scoring.assignment & kernels=$$!; \
+		PYTHONDONTWRITEBYTECODE= $(BIN)/python -c '$(LOAD)' && wait $$kernels
 	touch $(READY)
+
+$(TOOLS): $(READY)  ## what tests and documentation need, too
+	$(INSTALL) '.[docs,test]'
+	touch $(TOOLS)
 
 clean:
 	rm -rf .venv

@@ -88,6 +88,24 @@ def write(
     Raises:
         OSError: a file cannot be written.
     """
+    for figure in drawn(results, search, tables, only, forms):
+        save(figure, folder)
+        yield figure
+
+
+def save(figure: Written, folder: str) -> None:
+    """Write the files of a figure to a folder, a path or a URI; none after an error."""
+    files.save(figure.files, folder, figure.name)
+
+
+def drawn(
+    results: Results,
+    search: Search | None = None,
+    tables: Mapping[str, pd.DataFrame] = {},
+    only: Sequence[str] = (),
+    forms: Sequence[str] = tuple(files.FORMS),
+) -> Iterator[Written]:
+    """Draw the figures that apply to a sweep one by one, as :func:`write` writes them."""
     for name, spec in _applicable(results, search, only).items():
         try:
             figure = spec.draw(results, search, tables)
@@ -95,7 +113,6 @@ def write(
         except Exception as error:
             yield Written(name, {}, 0.0, f"{type(error).__name__}: {error}")
             continue
-        files.save(content, folder, name)
         yield Written(name, content, figure.get_figwidth())
 
 

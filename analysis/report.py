@@ -6,10 +6,12 @@ Command: ``python -m analysis.report runs/demo`` writes ``runs/demo/report/index
 import argparse
 import base64
 import errno
+import gc
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from itertools import groupby
@@ -20,6 +22,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis import figures
+from analysis.beside import beside
 from analysis.measures import (
     curve,
     findings,
@@ -32,7 +35,7 @@ from analysis.measures import (
 from analysis.measures.cells import done, gamma_meaning, scored_images
 from analysis.measures.correlations import left_out
 from analysis.measures.factors import factor_sentences
-from analysis.measures.gathered import Gathered, gather, sentences
+from analysis.measures.gathered import Gathered, gather, read, sentences
 from analysis.measures.layout import WITHOUT
 from analysis.measures.markup import markdown_text, visible
 from analysis.measures.search import by_validation
@@ -98,6 +101,7 @@ def build(
     tracking_uri: str | None = None,
     other: str | Path | None = None,
     more: Sequence[str | Path] = (),
+    alone: bool = False,
 ) -> Path | str:
     """Write the report of a sweep, finished or not: a page, its tables and its figures.
 
@@ -109,6 +113,7 @@ def build(
         tracking_uri: MLflow's address, to read an experiment.
         other: folder of a sweep to compare with.
         more: folders of further sweeps; the report is about all of them together.
+        alone: this process does nothing else, so a copy of it may draw the figures meanwhile.
 
     Returns:
         Path of ``index.html``, or its URI. The page needs no other file. Beside it are all tables
@@ -126,9 +131,13 @@ def build(
     folder = _folder(str(path), out, tracking_uri)
     if other is not None and out is None:
         folder = f"{folder.removesuffix(places.REPORT)}{places.comparison(_absolute(str(other)))}"
-    found = gather(path, tracking_uri, other, more)
-    write_tables(found.tables, found.paper_tables, folder)
-    pictures, lost = _pictures(found, folder)
+    there = read(path, tracking_uri, other, more)
+    drawing = beside(lambda: [*figures.drawn(there.results, there.search)])
+    with drawing if alone else nullcontext() as wait:
+        found = gather(there)
+        write_tables(found.tables, found.paper_tables, folder)
+        drawn = wait() if wait else figures.drawn(found.results, found.search, found.tables)
+        pictures, lost = _pictures(drawn, folder)
     said = sentences(found)
     if lost:
         said.append(lost)
@@ -251,14 +260,15 @@ def _absolute(folder: str) -> str:
         raise ResultsError(f"{folder}: {error}; give a path, or a URI like s3://...") from error
 
 
-def _pictures(found: Gathered, folder: str) -> tuple[dict[str, Picture], str]:
-    """Draw every figure that applies and write its files.
+def _pictures(drawn: Iterable[figures.Written], folder: str) -> tuple[dict[str, Picture], str]:
+    """Write the files of figures, one by one.
 
     Returns:
         The figures for the page by name, and a sentence about those that could not be drawn.
     """
     pictures, failed = {}, []
-    for figure in figures.write(found.results, folder, found.search, tables=found.tables):
+    for figure in drawn:
+        figures.save(figure, folder)
         if figure.error:
             failed.append(figure)
             continue
@@ -289,7 +299,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        page = build(given.folder, given.out, given.tracking_uri, given.compare, given.more)
+        alone = arguments is None  # a process of the command line, as no other passes none
+        if alone:  # and one that ends soon: by default a fifth of its time is garbage collection
+            gc.set_threshold(100_000, 50, 100)
+        page = build(given.folder, given.out, given.tracking_uri, given.compare, given.more, alone)
     except (ResultsError, StoreError, OSError) as error:
         said = f"{error}; move it away" if isinstance(error, Damaged) else str(error)
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -304,4 +317,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # nothing is worth collecting as the process ends
+    sys.exit(status)

@@ -1,6 +1,7 @@
 """Where the time of a training epoch goes, next to its arithmetic floor.
 
     python -m benchmarks.profile --data FOLDER
+    python -m benchmarks.profile --trial
 
 FOLDER holds ``mnist.npz`` and ``cifar10.npz``. For each trial, on one thread: the CPU seconds of a
 pass over the train split (of a part of it, multiplied); the floor, which is its operations over the
@@ -14,13 +15,20 @@ convolution with its gradients, and a batch normalisation with relu, for one tri
 for eight of them as groups of one convolution.
 
 It takes a minute; rows are appended to ``benchmarks/RESULTS.md``.
+
+``--trial`` runs whole trials of the built-in sweep ``demo`` instead, ResNets with gamma 0, without
+Ray, and says where their CPU seconds go. It takes half a minute.
 """
 
 import argparse
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import date
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -30,9 +38,14 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.floor import floor
 from benchmarks.rows import machine, report
 from benchmarks.training import faster_precision
+from models import training
 from models.config import TrialConfig
-from models.datasets import load
+from models.datasets import load, locate
 from models.training import Split, make_optimizer, one_pass, place, standardiser, untrained
+from scoring import handover
+from tune_jobs import checkpoints, measuring, trial
+from tune_jobs.sweep import read
+from tune_jobs.tuning import Setup
 
 TRIALS = {  # configuration, whether in the faster precision, images that are timed
     "digits, K = 1": (TrialConfig(dataset="digits", batch_size=64), False, 1280),
@@ -115,12 +128,70 @@ def packed(channels: int, side: int) -> list[str]:
     return cells
 
 
+PARTS = {  # of a trial: what each is spent in
+    "steps": [(training, "one_pass")],
+    "clean train images": [(training, "loss_and_accuracy")],
+    "test images and line shape": [(measuring, "score"), (trial, "loss_and_accuracy")],
+    "pairs of tracks": [(measuring, "apart")],
+    "files": [
+        (checkpoints, "write"),
+        (trial, "write_history"),
+        (handover, "leave_initial"),
+        (handover, "leave_final"),
+    ],
+}
+
+
+def trial_parts(stages: int) -> list[str]:
+    """A row: CPU seconds of a trial of the demo, and the shares of its parts."""
+    wanted = {"network": "resnet", "stages": stages, "gamma": 0.0}
+    config = next(t for t in read("demo").trials if wanted.items() <= t.model_dump().items())
+    setup = Setup(root="", sources={"digits": locate("digits", None)})
+    spent: Counter[str] = Counter()
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[part] += time.thread_time() - start
+
+        return call
+
+    def run(epochs: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            whole = config.model_copy(update={"epochs": epochs}).model_dump()
+            start = time.thread_time()
+            trial.run_trial(whole, Setup(**{**vars(setup), "root": folder}))
+            return time.thread_time() - start
+
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(trial.tune, "report", lambda result: None))
+        run(1)  # loads and allocates what later trials of a process find
+        for part, places in PARTS.items():
+            for module, name in places:
+                function = timed(part, getattr(module, name))
+                patches.enter_context(patch.object(module, name, function))
+        whole = run(config.epochs)
+    shares = [f"{spent[part] / whole:.0%}" for part in PARTS]
+    return [f"K = {stages}", f"{whole:.1f}", *shares, f"{1 - spent.total() / whole:.0%}"]
+
+
 def main() -> None:
     """Measure, print the rows, and append them to the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", help="folder with mnist.npz and cifar10.npz")
-    folder = parser.parse_args().data
+    parser.add_argument("--trial", action="store_true", help="whole trials of the demo instead")
+    given = parser.parse_args()
+    folder = given.data
     torch.set_num_threads(1)
+    if given.trial:
+        heads = ["trial", "CPU s", *PARTS, "rest"]
+        rows = [heads, ["---"] * len(heads), trial_parts(1), trial_parts(2)]
+        lines = [f"\n## Profile of a trial, {date.today()}\n"]
+        lines += [f"`python -m benchmarks.profile --trial`; {machine()}, one thread\n"]
+        return report([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
     heads = ["trial", "precision", "epoch, CPU s", "floor, s", "GFLOP/s of the heaviest layer"]
     rows = [[*heads, *KINDS, "rest"], ["---"] * (len(heads) + len(KINDS) + 1)]
     rows += [profiled(name, folder) for name in TRIALS]

@@ -21,6 +21,9 @@ from scoring.rough import Rough, products
 CELLS = 256  # at most, and
 POINTS = 10  # at least so many points in each, on average
 SEEN = 32  # columns of a cell that rows are compared with
+CANDIDATES = (
+    128  # Some points have many neighbours, and others would be left with none of their own.
+)
 NEAR = 16  # cells of each row whose best column is a candidate
 TURNS = 40  # of Sinkhorn
 TRIED = 20_000  # points that centres are fitted to
@@ -67,7 +70,7 @@ def balanced(
     for stop, values in share(ranked, m, False, u[: max(m // SEEN_ROWS, min(m, 1000))]):
         others.append(values)
         yield (m + stop) / (2 * m)
-    return judged(clouds, u, np.concatenate(others)), more
+    return judged(clouds, u, np.concatenate(others), CANDIDATES), more
 
 
 def cells(points: Rough, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -44,6 +44,7 @@ from scoring.rough import integers, rough_copies
 
 GROWTH = 10  # A problem has at most so many times the points of the one before it.
 MOST = 64  # The first pass keeps so many pairs of a row at most; its bound is lowered then.
+MANY = 256  # The same in clusters, see scoring.balance.
 ADDED = 32  # Later passes keep at most so many.
 MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
 LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
@@ -249,7 +250,8 @@ def _begun(
     u, v = guess.u, guess.v
     m = len(u)
     before = _start(clouds, m, task)
-    found, p = yield from _told(kept(whole(u, v), MOST, share), before)
+    most = MOST if more is None else MANY
+    found, p = yield from _told(kept(whole(u, v), most, share), before)
     own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
     edges = Edges(*kernels.added(*own, *found))
     if more is not None:

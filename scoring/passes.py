@@ -48,7 +48,7 @@ class Area(NamedTuple):
 class Guess(NamedTuple):
     """Potentials that are likely near those of the solution."""
 
-    u: np.ndarray  # costs of about CANDIDATES pairs of each row are below u + v
+    u: np.ndarray  # costs of about as many pairs of each row as wanted are below u + v
     v: np.ndarray
     bound: float  # about the mean of the lower bound on costs that v proves
     is_rough: bool  # the bound on errors is too large to tell candidates from others
@@ -139,12 +139,12 @@ def guessed(
     return judged(clouds, u, v)
 
 
-def judged(clouds: Clouds, u: np.ndarray, v: np.ndarray) -> Guess:
+def judged(clouds: Clouds, u: np.ndarray, v: np.ndarray, candidates: int = CANDIDATES) -> Guess:
     """Potentials (m,), those of rows raised so that they have candidates, and how good they are."""
     m = len(v)
     rough_x, rough_y = clouds.rough_x[:m], clouds.rough_y[:m]
     some = np.random.default_rng(0).choice(m, min(m, SAMPLE), replace=False)
-    wanted = min(CANDIDATES, m - 1) * len(some)
+    wanted = min(candidates, m - 1) * len(some)
     least, lows = np.full(0, 0.0), np.empty(len(some))
     for start in range(0, len(some), 16):
         i = some[start : start + 16]

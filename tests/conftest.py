@@ -122,7 +122,7 @@ def svg_only(monkeypatch):
     """Write reports with figures in one form: the other one takes a third of the time."""
     from analysis import figures
 
-    monkeypatch.setattr(figures, "write", partial(figures.write, forms=["svg"]))
+    monkeypatch.setattr(figures, "drawn", partial(figures.drawn, forms=["svg"]))
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def gathered(tmp_path_factory):
     for network in ("plain", "resnet"):
         made_up_trial(root, network, epochs=2)
     made_up_trial(root, gamma=0.1, status="failed", error="an error")
-    return report.gather(root)
+    return report.gather(report.read(root))
 
 
 def page(gathered, text: str) -> Reader:

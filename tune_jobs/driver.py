@@ -1,5 +1,6 @@
 """The driver of a running sweep. It connects Ray Tune, the scorers, MLflow and the board."""
 
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -372,7 +373,10 @@ def train_cell(config: dict[str, Any], setup: Setup) -> None:
 
     A full disk is reported, as Ray Tune would try a trial that failed again, in vain.
     """
+    gc.disable()  # as in tune_jobs.cli, but only while packages load
     from tune_jobs.trial import run_trial
+
+    gc.enable()
 
     try:
         run_trial(config, setup)

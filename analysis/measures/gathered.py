@@ -54,6 +54,17 @@ class OtherSweep(NamedTuple):
     table: pd.DataFrame  # from two_sweeps.compare
 
 
+class Read(NamedTuple):
+    """What a report is made of."""
+
+    name: str  # of the sweep
+    results: Results
+    search: Search | None
+    planned: planned.Cells | None
+    other: OtherSweep | None
+    together: str  # about several sweeps
+
+
 class Gathered(NamedTuple):
     """Everything that a report shows, computed once."""
 
@@ -68,13 +79,13 @@ class Gathered(NamedTuple):
     together: str = ""  # about several sweeps
 
 
-def gather(
+def read(
     path: str | Path,
     tracking_uri: str | None = None,
     other: str | Path | None = None,
     more: Sequence[str | Path] = (),
-) -> Gathered:
-    """Read a sweep and compute its tables; arguments as for :func:`analysis.report.build`."""
+) -> Read:
+    """Read a sweep; arguments as for :func:`analysis.report.build`."""
     results = load(path, tracking_uri, columns=COLUMNS)
     second = None
     if other is not None:
@@ -87,6 +98,13 @@ def gather(
         results, together = joint.results, pooled.sentence(joint)
     search = None if more else read_search(path, tracking_uri)
     cells = planned.of_all([planned.planned(one, tracking_uri) for one in (path, *more)])
+    name = " + ".join(name_of(str(one)) for one in (path, *more))
+    return Read(name, results, search, cells, second, together)
+
+
+def gather(found: Read) -> Gathered:
+    """Compute the tables of a sweep."""
+    name, results, search, cells, second, together = found
     trials = robustness.of_trials(results)
     tables = {
         "claims": claims(results, trials),
@@ -116,7 +134,6 @@ def gather(
     if second:
         tables["comparison"] = second.table
     papers = list(paper_tables(results))
-    name = " + ".join(name_of(str(one)) for one in (path, *more))
     return Gathered(name, results, search, cells, trials, tables, papers, second, together)
 
 

@@ -53,7 +53,7 @@ def run(
     stops at once. A sweep does not write into a folder that holds trials of
     another sweep, unless --out names that folder.
 
-    [b]geosweep run demo[/]                       real digits, 16 trials, 2 minutes
+    [b]geosweep run demo[/]                       real digits, 16 trials, a minute
     [b]geosweep run mnist --data DIR[/]           uses DIR/mnist.npz if it exists
     [b]geosweep run demo --set seeds=5[/]         means and intervals over 5 seeds
     [b]geosweep run table4 --budget 2h[/]         what can be done in two hours
