@@ -5,7 +5,8 @@ BIN := .venv/bin
 READY := .venv/ready
 TOOLS := .venv/tools
 LOAD := import torchvision, analysis.report, mlflow.store.tracking.sqlalchemy_store, \
-	sklearn.datasets, tune_jobs.cli, tune_jobs.driver, tune_jobs.trial
+	ray.dashboard.agent, ray.dashboard.dashboard, sklearn.datasets, tune_jobs.cli, tune_jobs.driver, \
+	tune_jobs.trial
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
 
 .PHONY: demo test test-long test-all test-fast test-cluster lint docs bench clean
@@ -60,8 +61,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(INSTALL) .
-	$(BIN)/python -m scoring.assignment & kernels=$$!; \
-		PYTHONDONTWRITEBYTECODE= $(BIN)/python -c '$(LOAD)' && wait $$kernels
+	export PYTHONDONTWRITEBYTECODE=; $(BIN)/python -m scoring.assignment & kernels=$$!; \
+		$(BIN)/python -c '$(LOAD)' && wait $$kernels
 	touch $(READY)
 
 $(TOOLS): $(READY)  ## what tests and documentation need, too
