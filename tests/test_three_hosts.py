@@ -7,10 +7,15 @@ machines: ``ray up clusters/onprem.yaml``, with addresses, key and storage of th
 import json
 import os
 import shutil
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,9 +117,51 @@ def cluster(tmp_path_factory):
         yield cluster
 
 
+class Page:
+    """``geosweep watch`` of a sweep on the cluster, on the laptop, until the end of ``with``."""
+
+    def __init__(self, cluster: Cluster, name: str):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port, self.run = probe.getsockname()[1], ""
+        self.said = cluster.folder / "watch.log"
+        command = [sys.executable, "-m", "tune_jobs.cli", "watch", name, f"--port={self.port}"]
+        with self.said.open("w") as said:
+            self._process = subprocess.Popen(
+                [*command, "--cluster", cluster.file],
+                cwd=ROOT,
+                env=cluster.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def __enter__(self) -> "Page":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(60) == 130, self.said.read_text()
+
+    def data(self, wanted: Callable[[dict], Any]) -> dict | None:
+        """What the page is sent of the sweep, once it answers and that is as wanted."""
+        assert self._process.poll() is None, self.said.read_text()
+        try:
+            asked = {"run": self.run, "since": "0"}  # of a page that has been here before
+            found = requests.get(f"http://127.0.0.1:{self.port}/data", asked, timeout=20).json()
+        except requests.ConnectionError:
+            return None
+        self.run = found["run"]
+        return found if wanted(found) else None
+
+
 @pytest.fixture(scope="module")
 def swept(cluster, tmp_path_factory):
-    """The sweep done on the cluster, with one worker killed; when, and which trial was on it."""
+    """The sweep done on the cluster, with one worker killed, and its page open meanwhile.
+
+    Returns:
+        The trial that was on that worker, when, and what the page had then and after the end.
+    """
     wait(lambda: all(host.processes("raylet/raylet") for host in cluster.hosts), 120)
     cluster.submit("sweep", SWEEP)
     cluster.submit("second", SECOND)
@@ -126,17 +173,20 @@ def swept(cluster, tmp_path_factory):
                 return trial
         return None
 
-    trial = wait(trial_on_two, 200)
-    cluster.two.lock_out()  # else the head would start Ray there again
-    (raylet,) = cluster.two.processes("raylet/raylet")
-    cluster.two.kill(raylet)
-    killed = time.time()
-    log = cluster.geosweep("logs", "sweep", "--follow")
+    with Page(cluster, "sweep") as page:
+        trial = wait(trial_on_two, 200)
+        cluster.two.lock_out()  # else the head would start Ray there again
+        (raylet,) = cluster.two.processes("raylet/raylet")
+        cluster.two.kill(raylet)
+        killed = time.time()
+        during = wait(lambda: page.data(lambda data: data["running"] and data["curves"]), 120)
+        log = cluster.geosweep("logs", "sweep", "--follow")
+        after = wait(lambda: page.data(lambda data: not data["running"]), 60)
     assert "4 of 4 done" in log
     assert not cluster.two.processes("raylet/raylet")
     cluster.two.let_in()
     cluster.geosweep("logs", "second", "--follow")
-    return trial, killed
+    return trial, killed, during, after
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +221,22 @@ def test_trials_run_on_every_host(cluster, swept):
     assert hosts == {"head", "one", "two"}
 
 
+def test_the_page_of_a_sweep_shows_it_while_it_runs_and_after_its_end(cluster, swept):
+    *_, during, after = swept
+    assert (during["name"], during["planned"]) == ("sweep", 4)
+    assert during["folder"] == f"{cluster.storage}/sweep"
+    assert "running" in {trial["status"] for trial in during["trials"]}
+    assert [trial["status"] for trial in after["trials"]] == ["done"] * 4
+    assert [[row[0] for row in curve] for _, curve in after["curves"].values()] == [
+        [*range(101)]
+    ] * 4
+    for trial, (_, curve) in during["curves"].items():
+        assert after["curves"][trial][1][: len(curve)] == curve
+    assert not cluster.head.processes("analysis.watch")  # it ends with the command
+
+
 def test_trials_of_a_killed_worker_go_on_elsewhere_from_their_checkpoints(home, swept):
-    trial, killed = swept
+    trial, killed, *_ = swept
     epochs = load(str(home)).epochs
     epochs = epochs[epochs.trial == trial]
     assert list(epochs.epoch) == list(range(101))
