@@ -62,7 +62,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(INSTALL) .
 	export PYTHONDONTWRITEBYTECODE=; $(BIN)/python -m scoring.assignment & kernels=$$!; \
-		$(BIN)/python -c '$(LOAD)' && wait $$kernels
+		$(BIN)/python -c '$(LOAD)' || { kill $$kernels; exit 1; }; wait $$kernels
 	touch $(READY)
 
 $(TOOLS): $(READY)  ## what tests and documentation need, too

@@ -201,7 +201,7 @@ class TrialConfig(BaseModel):
     recipe: Literal[(*LEARNING_RATE, PAPER)] = Field(  # type: ignore[valid-type]
         default="adam",
         description=f"optimizer: {', '.join(LEARNING_RATE)}; SGD has momentum 0.9, all else is "
-        "torch's default; or paper, which stands for SGD and the fields nearest to the paper",
+        "torch's default; or paper, which stands for the fields of our reading of the paper",
     )
     learning_rate: Real = Field(
         default=None,

@@ -1,6 +1,12 @@
 """A copy of a process that computes something beside it."""
 
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +32,52 @@ def test_a_function_is_called_here_if_its_copy_dies() -> None:
         assert wait() == here
 
 
+def test_a_function_is_called_here_if_its_copy_dies_in_the_middle_of_its_answer() -> None:
+    here = os.getpid()
+
+    def work() -> bytes:
+        if os.getpid() != here:
+            threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+        return bytes(5_000_000)  # more than a pipe holds
+
+    with beside(work) as wait:
+        time.sleep(0.5)
+        assert wait() == bytes(5_000_000)
+
+
+def test_a_function_is_called_here_if_there_can_be_no_copy(monkeypatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with beside(os.getpid) as wait:
+        assert wait() == os.getpid()
+
+
+def test_a_copy_ends_with_a_process_that_is_killed(tmp_path) -> None:
+    code = f"""
+import os, time
+from pathlib import Path
+from analysis.beside import beside
+def work():
+    Path({str(tmp_path / "part")!r}).write_text(str(os.getpid()))
+    os.rename({str(tmp_path / "part")!r}, {str(tmp_path / "pid")!r})
+    time.sleep(600)
+with beside(work) as wait:
+    wait()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.01)
+    copy = int((tmp_path / "pid").read_text())
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 20
+    while Path(f"/proc/{copy}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_a_copy_that_nobody_waits_for_ends(tmp_path) -> None:
     def work() -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
@@ -33,6 +85,6 @@ def test_a_copy_that_nobody_waits_for_ends(tmp_path) -> None:
 
     with beside(work):
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-            pass
+            time.sleep(0.01)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -58,7 +58,7 @@ def main() -> NoReturn:
     # Loading packages makes many objects and hardly any garbage, and the collector looks at all of
     # them again and again: by default it takes a fifth of the time to load Ray and MLflow.
     before = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(100_000, 10, 10)
     atexit.register(gc.freeze)  # nor is anything worth collecting as the process ends
     try:
         surroundings.prepare()
