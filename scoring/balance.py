@@ -6,7 +6,8 @@ one cluster to the next, and the problem on them drives the potentials of cluste
 columns are divided into cells. The potentials of a cell are shifted together until as many rows
 want one of its columns as it has: a transport problem between rows and cells, with an entropy that
 falls to nearly nothing (Sinkhorn). The best columns of the best few cells of a row are candidates,
-too. All this is a guess, so nothing depends on it but the number of passes.
+too. All this is a guess, so only the number of passes, the memory, and the choice between ties
+depend on it.
 """
 
 from collections.abc import Generator
@@ -28,6 +29,8 @@ NEAR = 16  # cells of each row whose best column is a candidate
 TURNS = 40  # of Sinkhorn
 TRIED = 20_000  # points that centres are fitted to
 FITS = 3  # rounds of Lloyd
+TINY = 1e-30  # One over it is a number in float32.
+RESOLVED = 1e-6  # Smaller differences, relative to the largest value, are rounding in float32.
 WORTH = 1.0  # Shifts that differ by less, in ranges of candidates' values, are left out.
 PART = 4096  # rows at a time
 
@@ -57,7 +60,7 @@ def balanced(
             yield stop / (2 * m)
         shift = shifts(least[:end], count * (end / m), guess.width)
         apart = shift - np.average(shift, weights=count)
-        if np.average(apart**2, weights=count) ** 0.5 < WORTH * guess.width:
+        if not np.average(apart**2, weights=count) ** 0.5 >= WORTH * guess.width:  # also if NaN
             return guess, None
     more = np.empty((m, min(NEAR, len(count))), np.int32)
     for here in (slice(start, start + PART) for start in range(0, m, PART)):
@@ -66,6 +69,7 @@ def balanced(
         chosen = np.argpartition(values, more.shape[1] - 1, axis=1)[:, : more.shape[1]]
         more[here] = sample[np.take_along_axis(place[here], chosen, 1)]
         u[here] += values.min(1) - before
+    del least, place  # 1.5 KB for each point
     others = []
     for stop, values in share(ranked, m, False, u[: max(m // SEEN_ROWS, min(m, 1000))]):
         others.append(values)
@@ -138,7 +142,7 @@ def shifts(least: np.ndarray, count: np.ndarray, width: float) -> np.ndarray:
         width: a difference of values that is small.
     """
     shift = np.zeros(len(count))
-    last = width / 10
+    last = max(width / 10, RESOLVED * float(np.abs(least).max()), TINY)
     begin = max(float(least.min(1).std()), last)
     for size in begin * (last / begin) ** np.linspace(0, 1, TURNS):
         wanted: Any = np.zeros(len(count))

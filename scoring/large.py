@@ -109,8 +109,8 @@ def match_points(
     As :func:`scoring.assignment.match` does for the products of the points. All but the largest
     problem are solved by it, on a matrix in memory, and the largest as well where nearly all of the
     first points keep their own partner. Otherwise its costs are products in float64.
-    Memory: at most as much again as the points, about 1 KB for each of them, about ten matrices
-    (d, d), and the products of the first points.
+    Memory: at most as much again as the points, about 1 KB for each of them, or 6 KB in clusters,
+    about ten matrices (d, d), and the products of the first points.
 
     Args:
         x: points (m, d), C-contiguous, float32 or float64, not longer than about 1.

@@ -24,6 +24,21 @@ def from_few(monkeypatch):
     monkeypatch.setattr(problems, "PREFIXES", (100, 200))
 
 
+def test_far_outliers_do_not_make_shifts_nan(from_few):
+    """The width of candidates' values is then below what float32 can divide by."""
+    draw = np.random.default_rng(0)
+    x, y = (draw.normal(size=(2, 300, 20)) * 1e-21).astype(np.float32)
+    for cloud in (x, y):
+        cloud[0, 0], cloud[1, 0] = 1, -1
+    result = optimal_transport_score(x, y)
+    assert result.suboptimality <= 1e-6
+
+
+def test_shifts_of_tiny_values_are_finite():
+    least = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
+    assert np.isfinite(balance.shifts(least * np.float32(1e-39), np.full(5, 60), 1e-40)).all()
+
+
 @pytest.mark.slow
 def test_clusters_take_fewer_passes_or_edges_and_have_the_same_matching(from_few, monkeypatch):
     x, y = clusters(1000)

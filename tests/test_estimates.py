@@ -58,7 +58,8 @@ def test_the_last_trial_ends_as_in_a_simulation_step_by_step(lengths, at_once):
 
 def test_as_many_trials_train_at_once_as_fit_on_the_machine_or_on_the_cluster(monkeypatch):
     there = {"CPU": 12.0, "GPU": 2.0}
-    monkeypatch.setattr(room, "there", lambda address: there if address else {"CPU": 2, "GPU": 0})
+    here = {"CPU": 2, "GPU": 0}
+    monkeypatch.setattr(room, "capacity", lambda address: there if address else here)
     fits = [({}, 2), ({"gpus": 0.5}, 4), ({"gpus": 0}, 12), ({"gpus": 0, "cpus": 5}, 2)]
     for asked, count in fits:
         assert room.slots("ray://head", sweep.Resources(**asked)) == count

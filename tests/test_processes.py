@@ -186,7 +186,10 @@ def test_a_child_has_ended_when_an_interrupt_comes_and_another_one():
     assert [child.returncode for child in started] == [-signal.SIGKILL]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379"])
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379", "a..b:6379", f"{'a' * 64}:1"],
+)
 def test_a_cluster_that_does_not_answer_is_named_at_once(address):
     with (
         pytest.raises(SweepError, match=f"Ray at {address}: .*; give the address of a running Ray"),

@@ -1,5 +1,7 @@
 """Which split is scored: its first images, without those held out, in every pass of a trial."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 from made_up import made_up_trial
@@ -11,6 +13,7 @@ from analysis.results import load as results_of
 from models import training
 from models.config import TrialConfig
 from models.datasets import load
+from models.network import AnyNetwork
 from models.training import loss_and_accuracy, standardiser, train
 from models.validation import divided, scorable, scored
 from tune_jobs import measuring, service, sweep
@@ -55,6 +58,18 @@ def test_every_number_of_a_trial_is_of_its_split():
     assert_array_equal(measuring._subject(job, epoch.network).labels, data.y_train[:700])
 
 
+@pytest.mark.parametrize("validation", [0, 0.3])
+def test_evaluations_compare_with_the_network_before_training(validation):
+    config = TrialConfig(epochs=1, points=20, epoch_points=20, split="train", validation=validation)
+    data = load("digits")
+    epoch = next(train(config, data))
+    subject = measuring._subject(Job("nowhere", config, data, "cpu", {}), epoch.network)
+    assert subject.untrained is not None
+    before = cast(AnyNetwork, subject.untrained())
+    for found, wanted in zip(before.buffers(), epoch.network.buffers(), strict=True):
+        assert_array_equal(found, wanted)
+
+
 def test_test_loss_and_accuracy_are_of_the_test_split_whichever_is_scored():
     data = load("digits")
     job, epoch = Job("nowhere", CONFIG, data, "cpu", {}), next(train(CONFIG, data, test=False))
@@ -95,4 +110,4 @@ def test_tables_and_figures_tell_trials_of_both_splits_apart(tmp_path):
     assert varying(results.trials) == ["split"]
     assert scored_images(results.trials) == "test or train"
     titles = [axes.get_title() for axes in tracks_by_gamma(results).axes]
-    assert any(titles)
+    assert sorted("train" in title for title in titles if title) == [False, True]

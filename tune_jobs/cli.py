@@ -81,7 +81,13 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno in DENIED:
             named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            terminal.complain(f"{named}; give yourself the rights to it, or name another folder")
+            kind = error.errno in (errno.EISDIR, errno.ENOTDIR)
+            fix = (
+                "name another path"
+                if kind
+                else "give yourself the rights to it, or name another folder"
+            )
+            terminal.complain(f"{named}; {fix}")
             sys.exit(2)
         if error.errno != errno.ENOSPC:
             raise

@@ -27,12 +27,8 @@ MOST = 20  # trials remembered of each kind, and runs; the oldest go
 KINDS = 1000  # kinds remembered; the one unused for longest is dropped first
 PATIENCE = 5.0  # seconds to wait for another sweep that writes the file
 NO_COST = {"gamma", "decay", "seed", "epochs", "learning_rate", "momentum", "schedule", "warmup"}
-NO_COST |= {
-    "dataset",
-    "initialisation",
-    "initial_scale",
-    "split",
-}  # the images stand for the data set
+NO_COST |= {"initialisation", "initial_scale", "split"}
+NO_COST |= {"dataset"}  # its images stand for it
 PENALTIES = {"transport_penalty", "straightness_penalty"}  # they cost the same at any weight
 
 

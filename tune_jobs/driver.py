@@ -374,10 +374,10 @@ def train_cell(config: dict[str, Any], setup: Setup) -> None:
     A full disk is reported, as Ray Tune would try a trial that failed again, in vain.
     """
     gc.disable()  # as in tune_jobs.cli, but only while packages load
-    from tune_jobs.trial import run_trial
-
-    gc.enable()
-
+    try:
+        from tune_jobs.trial import run_trial
+    finally:
+        gc.enable()
     try:
         run_trial(config, setup)
     except Exception as error:

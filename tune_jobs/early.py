@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from tune_jobs import signals
 from tune_jobs.mlflow_store import prepare
 
+LONGEST = 30.0  # seconds to wait for it at the end, where no signal is heard
+
 
 @contextmanager
 def loading(root: str) -> Iterator[Callable[[], None]]:
@@ -30,4 +32,4 @@ def loading(root: str) -> Iterator[Callable[[], None]]:
         yield thread.join
     finally:
         with signals.ignored():  # else Ray might be loaded after this, without its variables
-            thread.join()
+            thread.join(LONGEST)

@@ -33,10 +33,15 @@ OFF = "GEOSWEEP_TIMING"  # this variable turns timed steps off if it is "off"
 LONGEST = 30.0  # seconds for all timed steps together, on a machine that is very busy
 ROUGH = 2.0  # a timed step is right within this factor
 FIRM = 1.15  # earlier trials are right within this factor at best
-FEW, SHARED = 8, 1.3  # so few may be of one run, whose load they share; the factor is this at best
+FEW, SHARED = (
+    8,
+    1.3,
+)  # up to so many trials may share one run's load; they are right within this at best
 HALF = 3  # a trial counts half as much as the one that ended so many trials later
-TORN = 1.5  # trials that are right within more than this disagree, so that a step is timed again
-VOTE = 0.9  # its weight, of that of all of them: too little to lead out of what they took
+TORN = 1.5  # above this factor trials disagree, and a step is timed again
+VOTE = (
+    0.9  # weight of the timed step, as a share of all trials' weight; it cannot leave their range
+)
 SIZES = 1.5  # memory and disk are right within this factor at least
 OTHERS = 3.0  # the same for a kind that there was no time to time, from the other kinds
 AROUND = 30.0  # seconds of a run besides its trials, where none has been measured
@@ -310,7 +315,8 @@ def _typical(trials: Sequence[Cost], timed: Cost | None = None) -> Expected:
         for name in ("epoch", "other"):
             votes = [*(getattr(cost, name) for cost in trials), getattr(timed, name)]
             middle[name] = _median(votes, [*weights, VOTE * total])
-        factor = min(factor, ROUGH)
+        if min(logs) <= math.log(max(timed.seconds(1), 1e-9)) <= max(logs):
+            factor = min(factor, ROUGH)
     return Expected(Cost(**middle), factor, len(trials), timed is not None)
 
 

@@ -242,7 +242,7 @@ def _subject(job: Job, network: AnyNetwork) -> Subject:
     standardise, white = standardiser(data, job.device), float(data.x_train.max())
 
     def before() -> AnyNetwork:
-        return untrained(job.trial, data, job.device, blocks=job.blocks)
+        return untrained(job.trial, job.data, job.device, blocks=job.blocks)
 
     if white in (0, 255):
         return Subject(network, x, y, standardise, BATCH, before)

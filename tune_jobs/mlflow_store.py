@@ -159,9 +159,9 @@ def adopt(root: str, say: Callable[[str], None] = lambda line: None) -> bool:
             why = "it was left half made"
     except sqlite3.OperationalError as error:
         if not path.is_dir() and "no such table" not in str(error):
-            raise SweepError(
-                f"{path}: cannot be used: {error}; make it writable, or copy the folder"
-            ) from None
+            closed = any(word in str(error) for word in ("readonly", "unable to open"))
+            fix = "make it writable, or copy the folder" if closed else "then try again"
+            raise SweepError(f"{path}: cannot be used: {error}; {fix}") from None
         why = why if path.is_dir() else "it was left half made"
     except sqlite3.DatabaseError as error:
         why = str(error)

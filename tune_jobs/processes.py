@@ -5,7 +5,6 @@ None of them looks for modules in the current folder. A user may have a ``models
 """
 
 import logging
-import math
 import os
 import secrets
 import shutil
@@ -36,6 +35,7 @@ LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 
 SLOW = "timed out during startup"  # Ray gives up after 30 s, too soon for a busy machine: retry
 ATTEMPTS = 3
 ANSWER = 10.0  # seconds for a cluster to accept a connection
+PATIENT = 4  # signals that Ray's start and end hold back; one more ends a start that hangs
 LEAN = {  # defaults: Ray here starts a process when it is needed, not one for each core at once
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",
@@ -133,7 +133,7 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
             with signals.as_interrupt():  # instead of Ray's own handler of SIGTERM
                 yield folder
         finally:
-            with signals.ignored() if own else nullcontext():  # as in `_start`
+            with signals.deferred(PATIENT) if own else nullcontext():  # as in `_start`
                 ray.shutdown()
 
 
@@ -188,7 +188,7 @@ def _start(address: str | None, here: bool, folder: str) -> None:
             # Ray puts the current folder first on every worker's import path. Interrupted half-way,
             # it would leave its first processes to the end of this one, which in a notebook may be
             # days away.
-            whole = signals.deferred(math.inf) if own else nullcontext()
+            whole = signals.deferred(PATIENT) if own else nullcontext()
             with whole, chdir(empty), _environment(environment() | chosen):
                 ray.init(
                     address="local" if own else address,  # None would join any running cluster
@@ -220,7 +220,7 @@ def _require_answer(address: str) -> None:
         return  # like auto, which Ray looks up
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise SweepError(
             f"Ray at {plain(address)}: {why}; give the address of a running Ray"

@@ -1,9 +1,18 @@
-"""What this machine has, and whether a trial fits on it."""
+"""What this machine or a cluster has, and whether a trial fits on it.
 
+    python -m tune_jobs.room ADDRESS
+
+prints what a Ray cluster has, as JSON. It serves :func:`capacity`.
+"""
+
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.architectures import architecture
 from models.config import TrialConfig
@@ -37,11 +46,11 @@ def gpus_of_trial(resources: Resources, have: Mapping[str, float] | None = None)
     if resources.gpus is not None:
         return resources.gpus
     expected = processes.expected_gpus()  # on a cluster whose GPU workers are yet to start
-    there = gpus_here() if have is None else have.get("GPU", 0)
-    return float(there > 0) if expected is None else expected
+    known = gpus_here() if have is None else have.get("GPU", 0)
+    return float(known > 0) if expected is None else expected
 
 
-def there(address: str | None) -> Mapping[str, float]:
+def capacity(address: str | None) -> Mapping[str, float]:
     """CPUs and GPUs of where a sweep would run, by Ray's names for them.
 
     Args:
@@ -53,11 +62,17 @@ def there(address: str | None) -> Mapping[str, float]:
     if is_here(address) or address == processes.SLURM:
         nodes = 1 if is_here(address) else int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
         return {"CPU": nodes * cores(), "GPU": nodes * gpus_here()}
-    processes.be_quiet()
-    with processes.guarded(address, False), processes.ray_running(address, False):
-        import ray
-
-        return ray.cluster_resources()
+    # In a process of its own: one that has imported Ray cannot start one with a token later.
+    command = processes.python("-m", "tune_jobs.room", address or "")
+    with processes.child(command, stdout=subprocess.PIPE, text=True) as child:
+        said, _ = child.communicate()
+    try:
+        found: dict[str, Any] = json.loads(said)
+    except ValueError:
+        found = {"error": f"Ray at {address}: does not say what it has; is it running?"}
+    if "error" in found:
+        raise SweepError(found["error"])
+    return found
 
 
 def at_once(resources: Resources, have: Mapping[str, float], gpus: float) -> int:
@@ -65,7 +80,7 @@ def at_once(resources: Resources, have: Mapping[str, float], gpus: float) -> int
 
     Args:
         resources: what the sweep asks for.
-        have: CPUs and GPUs, as of :func:`there` or of Ray.
+        have: CPUs and GPUs, as of :func:`capacity` or of Ray.
         gpus: of each trial, from :func:`gpus_of_trial`.
     """
     fits = have.get("CPU", 1) / resources.cpus
@@ -76,9 +91,9 @@ def slots(address: str | None, resources: Resources) -> int:
     """How many trials would train side by side, at least 1, as a cluster may get more nodes.
 
     Raises:
-        SweepError: as for :func:`there`.
+        SweepError: as for :func:`capacity`.
     """
-    have = there(address)
+    have = capacity(address)
     return max(1, at_once(resources, have, gpus_of_trial(resources, have)))
 
 
@@ -112,3 +127,24 @@ def needed_memory(trial: TrialConfig, data: Dataset, found: "Found | None" = Non
 def memory_here() -> float:
     """Memory of this machine in bytes."""
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def main() -> None:
+    """Print what the cluster at an address has, or an error; see the top of this module."""
+    address = sys.argv[1] or None
+    lines = os.fdopen(os.dup(1), "w")  # what Ray prints goes to standard error
+    with redirect_stdout(sys.stderr):
+        processes.be_quiet()
+        found: Mapping[str, object]
+        try:
+            with processes.guarded(address, False), processes.ray_running(address, False):
+                import ray
+
+                found = ray.cluster_resources()
+        except SweepError as error:
+            found = {"error": str(error)}
+    print(json.dumps(found), file=lines, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -49,7 +49,7 @@ def deferred(most: float = 1) -> Iterator[None]:
     """Raise KeyboardInterrupt only at the end.
 
     Args:
-        most: so many signals wait for the end; one more raises it at once.
+        most: this many signals are held back; the next one raises it at once.
     """
     asked = 0
 

@@ -74,7 +74,7 @@ def points(results: Results) -> pd.DataFrame:
         never move have no score and do not count), ``auc``, its mean over cells after averaging
         over seeds; ``low`` and ``high``, its 95% interval, and ``p`` against 0.5, see
         :func:`interval`; ``p_adjusted`` (Benjamini and Hochberg) over the table. The cells of a
-        sweep have the same test points and seeds, so they are no independent draws. These numbers
+        sweep have the same points and seeds, so they are no independent draws. These numbers
         ask whether other seeds on other points would give the same answer at the same gammas.
     """
     cell = [*CELL, *varying(results.trials), "points"]

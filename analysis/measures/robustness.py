@@ -54,7 +54,7 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
 
     Returns:
         Frame with the cell (see :func:`analysis.measures.summary.summary`, without m), ``seeds``
-        (trials that are done and have any of these numbers), ``m`` (test points behind the
+        (trials that are done and have any of these numbers), ``m`` (points behind the
         accuracies) and ``separation_m`` (points behind the pairs), each the smallest of the cell.
         Then, with the half-width of the 95% t-interval over seeds (``_ci95``): ``clean_accuracy``
         on the same points, the mean accuracies over levels (``lesion_auc``, ...), and the ratios

@@ -49,11 +49,11 @@ INTERRUPTED = 130  # the exit status of a sweep after Ctrl-C
 LOOK = 5.0  # seconds between two questions to Slurm while a log is followed
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING"}
-ABOUTS = (  # what sbatch says when it refuses a job, and the field of the file that it is about
+REFUSALS = (  # what sbatch says when it refuses a job, and the field of the file that it is about
     ("[Mm]emory", "memory"),
     ("[Pp]artition", "partition"),
-    ("[Aa]ccount", "account"),
-    ("[Tt]ime limit", "time"),
+    ("[Ii]nvalid account|[Ss]pecify an account", "account"),
+    ("[Rr]equested time limit|[Ii]nvalid time limit|time limit specification", "time"),
     ("CPU", "cpus"),
     ("[Gg]res|GRES|gpu", "gpus"),
     ("[Nn]ode count|Too many nodes", "nodes"),
@@ -250,13 +250,14 @@ class Slurm:
         try:
             return _call(command, place).strip().splitlines()[-1].partition(";")[0]
         except SweepError as error:
-            named = [field for words, field in ABOUTS if re.search(words, str(error))]
-            about = "".join(f"{field} = {getattr(self.file, field)}: " for field in named[:1])
-            if "not found" not in str(error):
-                raise SweepError(
-                    f"{self._where}: {about}{error}; sinfo --long --Node shows what nodes have"
-                ) from None
-            raise
+            if shutil.which(command[0]) is None:
+                raise
+            named = next((f for words, f in REFUSALS if re.search(words, str(error))), None)
+            value = getattr(self.file, named) if named else None
+            about = f"{named} = {'not set' if value is None else value}: " if named else ""
+            nodes = named in (None, "account", "time")
+            fix = "" if nodes else "; sinfo --long --Node shows what nodes have"
+            raise SweepError(f"{self._where}: {about}{error}{fix}") from None
 
     def _delete_old_code(self) -> None:
         """Delete the code of jobs that ended without doing so, as they do after ``scancel``."""
@@ -337,14 +338,13 @@ def _call(command: Sequence[str], folder: Path | None = None) -> str:
     return done.stdout
 
 
-def _states() -> dict[str, list[str]]:
+def _states() -> dict[str, tuple[str, str]]:
     """The state of this user's jobs that run, wait or have ended just now, and why they wait."""
     said = _call(
         ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%i|%T|%r"]
     )
-    return {
-        number: told for number, *told in (line.split("|") for line in said.split("\n") if line)
-    }
+    told = (f"{line}||".split("|", 3)[:3] for line in said.split("\n") if line)
+    return {number: (state, reason) for number, state, reason in told}
 
 
 def _read(place: Path) -> Job | None:
@@ -358,10 +358,11 @@ def _read(place: Path) -> Job | None:
         return None
 
 
-def _with_status(job: Job, told: Sequence[str] | None, jobs: Path) -> Job:
-    state, *why = told or ("",)
+def _with_status(job: Job, told: tuple[str, str] | None, jobs: Path) -> Job:
+    state, reason = told or ("", "")
     if state in WAITING:
-        return replace(job, status=Status.PENDING, reason="".join(why).replace("None", ""))
+        reason = "" if reason == "None" else reason
+        return replace(job, status=Status.PENDING, reason=reason)
     if state in RUNNING:
         return replace(job, status=Status.RUNNING)
     try:

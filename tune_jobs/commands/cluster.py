@@ -19,6 +19,7 @@ from tune_jobs.cluster.doctor import examine
 from tune_jobs.cluster.slurm import Slurm
 from tune_jobs.commands import options, plan, serving
 from tune_jobs.errors import SweepError
+from tune_jobs.labels import trials_of
 from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.status import status
 from tune_jobs.terminal import complain, output, say
@@ -203,7 +204,9 @@ def fetch(
             out = out or f"runs/{jobs.metadata(job, jobs.SWEEP)}"
     root = folder.absolute(out)
     if slurm and _is_empty(there):
-        raise SweepError(f"{there}: nothing there yet; geosweep status --slurm shows the job")
+        name = f" {argument(which)}" if which else ""
+        state = f"geosweep status{name} --slurm {argument(slurm)}"
+        raise SweepError(f"{there}: nothing there yet; {state} says why")
     source = _as_uri(there) if slurm else there
     if probe:
         reach.fetch(cluster, source, root)
@@ -221,7 +224,7 @@ def fetch(
         say(f"report   {plain(page, folder.LONGEST)}")
     say(f"trials   {len(state.rows)} of {state.planned}")
     say(f"tables   {plain(root, folder.LONGEST)}/results")
-    new = f"{tracking_uri(root)} ({len(done)} trials new)"
+    new = f"{tracking_uri(root)} ({trials_of(len(done))} new)"
     say(f"MLflow   {new}; geosweep ui {argument(root)}")
     if missed:
         raise typer.Exit(1)

@@ -313,8 +313,11 @@ def _more(request: Request, state: State) -> str:
     if not state.over_budget:
         return ""
     left = estimates.left(request, state)
-    slots = state.at_once or room.slots(request.address, request.sweep.resources)
-    found = estimates.forecast(request, left).total(slots)
+    forecast, slots = estimates.forecast(request, left), state.at_once
+    if forecast.costs and not slots:
+        with suppress(SweepError):  # what the budget did is said anyway
+            slots = room.slots(request.address, request.sweep.resources)
+    found = forecast.total(slots or 1)
     epochs = sum(epochs for _, epochs in left.trials) + left.to_suggest * left.epochs
     time = f", {in_words(found.seconds, duration)}" if found.seconds else ""
     amount = enough(request.root, request.sweep.budget, found)

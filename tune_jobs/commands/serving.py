@@ -42,7 +42,7 @@ def hold(cluster: str, port: int, is_there: Callable[[int], bool] = answers) -> 
     Args:
         cluster: its file.
         port: of the tunnel, on this machine.
-        is_there: whether what the tunnel leads to is.
+        is_there: whether the page still answers.
 
     Raises:
         SweepError: it is not there any more.
@@ -53,7 +53,9 @@ def hold(cluster: str, port: int, is_there: Callable[[int], bool] = answers) -> 
             time.sleep(2)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    raise SweepError(f"--cluster {cluster}: the tunnel ended")
+    raise SweepError(
+        f"--cluster {cluster}: the page ended, or the cluster is gone; run the same command again"
+    )
 
 
 def serve(
