@@ -88,7 +88,7 @@ def write(
     Raises:
         OSError: a file cannot be written.
     """
-    for figure in drawn(results, search, tables, only, forms):
+    for figure in drawn(results, search, tables, only=only, forms=forms):
         save(figure, folder)
         yield figure
 

@@ -178,6 +178,7 @@ def test_many_tables_in_an_object_store_are_kept_together_and_a_torn_one_is_foun
     for name in names:
         for place in (s3, str(tmp_path)):
             write_table(place, "epochs", name, [{"trial": name, "epoch": 1, "lss": 2.0}])
+    monkeypatch.setattr(trial_files, "SETTLED", 3600)
     for _ in range(2):
         assert load(s3).epochs.equals(load(tmp_path).epochs)
     assert [path for path in everything(s3) if path.endswith(".merged")] == []  # too young to tell

@@ -1,6 +1,5 @@
 """The command line: puts the commands together and turns errors into exit statuses."""
 
-import atexit
 import errno
 import gc
 import sys
@@ -59,7 +58,6 @@ def main() -> NoReturn:
     # them again and again: by default it takes a fifth of the time to load Ray and MLflow.
     before = gc.get_threshold()
     gc.set_threshold(100_000, 10, 10)
-    atexit.register(gc.freeze)  # nor is anything worth collecting as the process ends
     try:
         surroundings.prepare()
         sys.exit(app(prog_name="geosweep", standalone_mode=False) or 0)
