@@ -74,7 +74,7 @@ def test_writing_a_default_out_does_not_change_the_id(names):
         *(("architecture", "net.py:f#0123456789ab"), ("model", (("width", 8),))),
         ("block_pattern", "a.*"),
         *(("initialisation", "torch"), ("initial_scale", 4), ("renormalise", True)),
-        *(("momentum", 0.5), ("schedule", "constant")),
+        *(("momentum", 0.5), ("schedule", "constant"), ("split", "train")),
     ],
 )
 def test_every_field_has_a_part_in_the_id(field, value):

@@ -253,7 +253,7 @@ def test_a_job_that_waits_says_why_and_that_nothing_is_there_yet(write, tools, t
     assert geosweep("status", "demo", "--slurm", file) == (0, said)
     assert geosweep("fetch", "demo", "--slurm", file) == (
         2,
-        f"geosweep: {there}: nothing there yet; geosweep status demo --slurm {file} says why\n",
+        f"geosweep: {there}: nothing there yet; geosweep status {job} --slurm {file} says why\n",
     )
 
 

@@ -202,11 +202,10 @@ def fetch(
             job = jobs.find(client, which, cluster)
             there, probe = jobs.metadata(job, jobs.FOLDER), _is_probe(job)
             out = out or f"runs/{jobs.metadata(job, jobs.SWEEP)}"
+        if slurm and _is_empty(there):
+            state = f"geosweep status {argument(str(job.submission_id))} --slurm {argument(slurm)}"
+            raise SweepError(f"{there}: nothing there yet; {state} says why")
     root = folder.absolute(out)
-    if slurm and _is_empty(there):
-        name = f" {argument(which)}" if which else ""
-        state = f"geosweep status{name} --slurm {argument(slurm)}"
-        raise SweepError(f"{there}: nothing there yet; {state} says why")
     source = _as_uri(there) if slurm else there
     if probe:
         reach.fetch(cluster, source, root)
