@@ -33,15 +33,12 @@ OFF = "GEOSWEEP_TIMING"  # this variable turns timed steps off if it is "off"
 LONGEST = 30.0  # seconds for all timed steps together, on a machine that is very busy
 ROUGH = 2.0  # a timed step is right within this factor
 FIRM = 1.15  # earlier trials are right within this factor at best
-FEW, SHARED = (
-    8,
-    1.3,
-)  # up to so many trials may share one run's load; they are right within this at best
+FEW = 8  # up to so many trials may come from one run and share its load; then they are
+SHARED = 1.3  # right within this factor at best
 HALF = 3  # a trial counts half as much as the one that ended so many trials later
 TORN = 1.5  # above this factor trials disagree, and a step is timed again
-VOTE = (
-    0.9  # weight of the timed step, as a share of all trials' weight; it cannot leave their range
-)
+# Weight of the timed step, as a share of that of all trials: it cannot lead beyond their values.
+VOTE = 0.9
 SIZES = 1.5  # memory and disk are right within this factor at least
 OTHERS = 3.0  # the same for a kind that there was no time to time, from the other kinds
 AROUND = 30.0  # seconds of a run besides its trials, where none has been measured

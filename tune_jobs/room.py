@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from models.architectures import architecture
 from models.config import TrialConfig
 from models.datasets import Dataset
+from models.messages import plain
 from scoring.cores import cores
 from tune_jobs import processes
 from tune_jobs.errors import SweepError
@@ -69,7 +70,8 @@ def capacity(address: str | None) -> Mapping[str, float]:
     try:
         found: dict[str, Any] = json.loads(said)
     except ValueError:
-        found = {"error": f"Ray at {address}: does not say what it has; is it running?"}
+        where = plain(address or os.environ.get("RAY_ADDRESS", ""))
+        found = {"error": f"Ray at {where}: does not say what it has; is it running?"}
     if "error" in found:
         raise SweepError(found["error"])
     return found

@@ -45,7 +45,7 @@ def as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def deferred(most: float = 1) -> Iterator[None]:
+def deferred(most: int = 1) -> Iterator[None]:
     """Raise KeyboardInterrupt only at the end.
 
     Args:

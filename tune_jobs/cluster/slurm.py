@@ -255,8 +255,8 @@ class Slurm:
             named = next((f for words, f in REFUSALS if re.search(words, str(error))), None)
             value = getattr(self.file, named) if named else None
             about = f"{named} = {'not set' if value is None else value}: " if named else ""
-            nodes = named in (None, "account", "time")
-            fix = "" if nodes else "; sinfo --long --Node shows what nodes have"
+            of_nodes = named not in (None, "account", "time")
+            fix = "; sinfo --long --Node shows what nodes have" if of_nodes else ""
             raise SweepError(f"{self._where}: {about}{error}{fix}") from None
 
     def _delete_old_code(self) -> None:
