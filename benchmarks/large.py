@@ -5,6 +5,7 @@
     python -m benchmarks.large --points 100000 --kinds trained --data FOLDER --weights FILE
     python -m benchmarks.large --points 1000,2000,5000 --peers
     python -m benchmarks.large --project 64
+    python -m benchmarks.large --draw
 
 Kinds of points, float32, seed 0: ``unrelated``, two Gaussian clouds; ``flat``, two clouds that lie
 in subspaces of 30 dimensions; ``trained``, first and last states (d = 1000) of a plain MNIST
@@ -20,7 +21,8 @@ seconds each. "Passes, s" are the seconds in passes over pairs, which is what a 
 "first, s" those that solve the first points on a matrix, "auction, s" and "paths, s" those of the
 auction and of shortest augmenting paths on the pairs kept.
 Rows are appended to ``benchmarks/RESULTS.md``. ``--project`` computes from rows there of 100,000
-points and more what so many cores would take, where only passes are shared.
+points and more what so many cores would take, where only passes are shared. ``--draw`` draws the
+newest rows into ``docs/large.png``.
 """
 
 import argparse
@@ -41,19 +43,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.rows import RESULTS, machine, report
+from benchmarks.rows import machine, number, report, tables
 from scoring import kernels, large, passes
 from scoring.cores import cores
 from scoring.large import Bounds
 from scoring.problems import assignment_problem
 from scoring.transport import Transport, optimal_transport_score, solving
 
+TITLE = "Large assignments"
+PICTURE = Path(__file__).parents[1] / "docs/large.png"
 KINDS = ("unrelated", "flat")
 TRAINED = "trained"
 INTRINSIC = 30
 MANY = 100_000  # Rows of so many points say what more cores would bring.
 PACKAGES = ("numpy", "numba", "torch")
 PARTS = {"_first": "first", "auction": "auction", "augment": "paths"}  # functions, and columns
+PEERS = {name: f"{name}, s" for name in ("SciPy", "POT", "lapx")}
 COLUMNS = {
     "points": "points",
     "m": "m",
@@ -70,9 +75,7 @@ COLUMNS = {
     "suboptimality": "suboptimality",
     "ots": "OTS",
     "cost": "optimal cost",
-    "SciPy": "SciPy, s",
-    "POT": "POT, s",
-    "lapx": "lapx, s",
+    **PEERS,
     "machine": "machine",
     "versions": "versions",
 }
@@ -283,32 +286,65 @@ def line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def newest() -> dict[tuple[str, int], dict[str, str]]:
+    """The newest row of each kind and m; peers keep their cell where a newer row has none."""
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for about, rows in tables(TITLE):
+        threads = re.search(r", (\d+) threads", about)
+        for row in rows:
+            key = row["points"], int(number(row["m"]))
+            told = {name: cell for name, cell in row.items() if cell}
+            peers = {name: found.get(key, {}).get(name, "") for name in PEERS.values()}
+            found[key] = peers | told | {"threads": threads[1] if threads else "1"}
+    return found
+
+
 def projected(cores: int) -> list[str]:
-    """What so many cores would take, from the last row of each kind of many points.
+    """What so many cores would take, from the newest row of each kind of many points.
 
     Passes are shared by all cores, all else takes as long as it did.
     """
-    found: dict[tuple[str, str], tuple[int, float, float]] = {}
-    threads = 0
-    for text in RESULTS.read_text().splitlines():
-        if text.startswith("## "):
-            about = re.fullmatch(r"## Large assignments, .*, (\d+) threads", text)
-            threads = int(about[1]) if about else 0
-        cells = [cell.strip() for cell in text.strip("|").split("|")]
-        if threads and len(cells) > 5 and cells[1].replace(",", "").isdigit():
-            seconds, passes = float(cells[3]), float(cells[5])
-            found[cells[0], cells[1]] = threads, seconds, passes
     lines = []
-    for (kind, m), (threads, seconds, passes) in found.items():
-        if int(m.replace(",", "")) >= MANY:
-            shared = passes * threads / cores
-            rest = seconds - passes
+    for (kind, m), row in sorted(newest().items(), key=lambda found: found[0][1]):
+        if m >= MANY:
+            seconds, passes, threads = (number(row[n]) for n in ("seconds", "passes, s", "threads"))
+            shared, rest = passes * threads / cores, seconds - passes
             lines.append(
-                f"{kind}, m = {m}: {seconds:.1f} s with {threads} cores, {passes / seconds:.0%} in "
-                f"passes; with {cores}: {seconds:.1f} - {passes:.1f} + {passes:.1f} * {threads} / "
-                f"{cores} = {rest + shared:.1f} s; never below {rest:.1f} s"
+                f"{kind}, m = {m:,}: {seconds:.1f} s with {threads:.0f} cores, "
+                f"{passes / seconds:.0%} in passes; with {cores}: {seconds:.1f} - {passes:.1f} + "
+                f"{passes:.1f} * {threads:.0f} / {cores} = {rest + shared:.1f} s; "
+                f"never below {rest:.1f} s"
             )
     return lines
+
+
+def draw() -> None:
+    """Draw seconds and peak memory of the newest rows against m."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (times, memory) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    rows = newest()
+    for kind in dict.fromkeys(kind for kind, _ in rows):
+        sizes = sorted(m for k, m in rows if k == kind)
+        cells = [rows[kind, m] for m in sizes]
+        times.plot(sizes, [number(row["seconds"]) for row in cells], "o-", label=f"{kind}")
+        memory.plot(sizes, [number(row["peak, GB"]) for row in cells], "o-", label=f"{kind}")
+        for mark, (name, column) in zip("sv^", PEERS.items(), strict=True):
+            known = [(m, number(row[column])) for m, row in zip(sizes, cells, strict=True)]
+            known = [(m, seconds) for m, seconds in known if seconds == seconds]
+            if known and kind == KINDS[0]:
+                times.plot(*zip(*known, strict=True), f"{mark}--", color="gray", label=name)
+    times.set(xscale="log", yscale="log", xlabel="m", ylabel="seconds")
+    memory.set(xscale="log", xlabel="m", ylabel="peak memory, GB", ylim=(0, None))
+    times.set_title("from the points to the proof; dashed: others, from the matrix", fontsize=10)
+    for axes in (times, memory):
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    figure.savefig(PICTURE, dpi=100)
+    print(PICTURE)
 
 
 def main() -> None:
@@ -325,8 +361,11 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="SciPy, POT and lapx, too")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds for each peer")
     parser.add_argument("--project", metavar="CORES", type=int, help="compute, measure nothing")
+    parser.add_argument("--draw", action="store_true", help="draw the rows, measure nothing")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.draw:
+        return draw()
     if given.project:
         return print(*projected(given.project), sep="\n")
     sizes, kinds = [int(m) for m in given.points.split(",")], given.kinds.split(",")
@@ -347,7 +386,7 @@ def main() -> None:
         trained.weights(given.data, Path(given.weights))
     command = shlex.join(["python", "-m", "benchmarks.large", *shown_arguments(given)])
     names = [*COLUMNS.values()]
-    report([f"\n## Large assignments, {date.today()}, {given.threads} threads\n\n`{command}`", ""])
+    report([f"\n## {TITLE}, {date.today()}, {given.threads} threads\n\n`{command}`", ""])
     report([line(names), line(["---"] * len(names))])
     for wanted in some:
         report([row(wanted, given)])

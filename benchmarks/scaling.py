@@ -18,13 +18,12 @@ the script draws the newest rows there, and those of ``python -m benchmarks.load
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
-from benchmarks.rows import RESULTS, report
+from benchmarks.rows import number, report, tables
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/scaling.png"
@@ -100,28 +99,15 @@ def measure() -> None:
     report(lines)
 
 
-def sections(title: str) -> list[list[dict[str, float]]]:
-    """The rows of each section of the results with this title, the oldest first."""
-    found = []
-    for section in re.split(r"^## ", RESULTS.read_text(), flags=re.MULTILINE):
-        if section.startswith(f"{title}, 2"):
-            lines = [line for line in section.splitlines() if line.startswith("|")]
-            heads, _, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
-            found.append([dict(zip(heads, map(_number, row), strict=True)) for row in rows])
-    return found
-
-
 def newest(title: str, by: str) -> list[dict[str, float]]:
     """The newest row for each value of a column, in its order."""
-    rows = {row[by]: row for section in sections(title) for row in section}
+    found = [
+        {head: number(cell) for head, cell in row.items()}
+        for _, rows in tables(title)
+        for row in rows
+    ]
+    rows = {row[by]: row for row in found}
     return [rows[value] for value in sorted(rows)]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text.replace(",", ""))
-    except ValueError:
-        return float("nan")
 
 
 def draw() -> None:

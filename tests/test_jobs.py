@@ -239,7 +239,7 @@ def test_fetch_takes_no_name_from_a_job_for_a_path(capsys, tmp_path, monkeypatch
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     for words, job in (
-        (["fetch"], noted("../../there", "/x")),
+        (["fetch"], noted("demo", "/mnt/../x")),
         (["fetch", "--out", "here"], noted("demo", "file:///etc")),
     ):
         with (
@@ -251,6 +251,18 @@ def test_fetch_takes_no_name_from_a_job_for_a_path(capsys, tmp_path, monkeypatch
             assert not fetched.called
     assert "its last part should" in said(capsys, "fetch", "s3://bucket/..")
     assert list((tmp_path / "cwd").iterdir()) == []
+
+
+def test_two_folders_of_one_sweep_are_fetched_into_two(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for there in ("/mnt/s/demo", "/mnt/s/try-2"):
+        with (
+            mock.patch.object(jobs, "connect"),
+            mock.patch.object(jobs, "find", return_value=noted("demo", there)),
+            mock.patch.object(reach, "fetch", side_effect=SweepError("gone")) as fetched,
+        ):
+            assert "gone" in said(capsys, "fetch", "--address", "http://127.0.0.1:1")
+        assert fetched.call_args[0][1:3] == (there, f"{tmp_path}/runs/{Path(there).name}")
 
 
 SSH = """#!/bin/sh

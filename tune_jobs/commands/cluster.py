@@ -171,7 +171,8 @@ def fetch(
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Folder on this machine. Default: runs/<name of the sweep>."
+            metavar="DIR",
+            help="Folder on this machine. Default: runs/<last part of the folder there>.",
         ),
     ] = None,
     checkpoints: Annotated[
@@ -196,16 +197,14 @@ def fetch(
     probe = False
     if which is not None and "://" in which:
         there = which.rstrip("/")
-        out = out or f"runs/{_name(there)}"
     else:
         with at.connect() as client:
             job = jobs.find(client, which, cluster)
             there, probe = jobs.metadata(job, jobs.FOLDER), _is_probe(job)
-            out = out or f"runs/{jobs.metadata(job, jobs.SWEEP)}"
         if slurm and _is_empty(there):
             state = f"geosweep status {argument(str(job.submission_id))} --slurm {argument(slurm)}"
             raise SweepError(f"{there}: nothing there yet; {state} says why")
-    root = folder.absolute(out)
+    root = folder.absolute(out or f"runs/{_name(there)}")
     source = _as_uri(there) if slurm else there
     if probe:
         reach.fetch(cluster, source, root)
@@ -328,7 +327,7 @@ def _as_uri(there: str) -> str:
 
 
 def _name(uri: str) -> str:
-    """The name of the folder that a URI names.
+    """The last part of a path or URI.
 
     Raises:
         SweepError: it could not be the name of a sweep.
