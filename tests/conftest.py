@@ -25,7 +25,7 @@ settings.register_profile(
 )
 settings.load_profile("geosweep")
 torch.set_num_threads(1)
-pytest.register_assert_rewrite("faulty_sweeps")
+pytest.register_assert_rewrite("faulty_sweeps", "tiny_training")
 
 
 def pytest_configure(config):
@@ -164,6 +164,14 @@ def plain_finished(shared, ray_here) -> Path:
     return shared("plain", lambda path: Run(path)(SWEEP, "network=plain"))
 
 
+@pytest.fixture
+def run(tmp_path):
+    """A Run in which nothing was run yet."""
+    from small_sweeps import Run  # imports MLflow, which takes seconds
+
+    return Run(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def object_store_server():
     """An object store on loopback, for this process and its children."""
@@ -196,6 +204,12 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOSWEEP_CACHE", str(folder))
     monkeypatch.delenv("GEOSWEEP_DATA", raising=False)
     return folder
+
+
+@pytest.fixture
+def seeded():
+    """The same random numbers of torch in every test."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -42,11 +42,6 @@ ASKED = f"evaluations: {json.dumps(FEW)}\n"
 CONFIG = TrialConfig(layers="fully_connected", epochs=1, points=30)
 
 
-@pytest.fixture
-def run(tmp_path):
-    return Run(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("evaluated"))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_training import CONNECTED, CONVOLUTIONAL, run, tiny
+from tiny_training import CONNECTED, CONVOLUTIONAL, run, tiny
 from torch.testing import assert_close
 
 from models import steps, training

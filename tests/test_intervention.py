@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import EVALUATIONS, made_up_sweep, made_up_trial
+from made_up import made_up_sweep, made_up_trial
+from made_up_evaluations import EVALUATIONS
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from scipy import stats

@@ -1,19 +1,16 @@
-"""The page of geosweep watch: what it is sent, who may ask, and what a browser shows of it."""
+"""The page of geosweep watch: what it is sent, and who may ask."""
 
 import http.client
 import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import pytest
-from browser import Browser, needs_chromium
+from live_sweeps import HOSTILE, begin, drive, serving
 from made_up import made_up_trial
-from running import served
 
 from analysis import watch
 from analysis.measures.following import Follower
@@ -21,34 +18,8 @@ from analysis.measures.live import as_script, of_results
 from analysis.results import load
 from scoring import places
 from scoring.storage import open_folder, write_file
-from scoring.tables import read_row, read_rows, write_table
+from scoring.tables import read_rows
 from tune_jobs.cluster import pages
-
-HOSTILE = (
-    "<img src=x onerror=window.hacked=1></script><script>window.hacked=1</script>\x1b[31m\u202e"
-)
-
-
-def begin(root: Path | str, scratch: Path, epochs: int, gamma: float = 0.1, **more: Any) -> str:
-    """Leave what a trial leaves that trains: its history up to an epoch, of twenty."""
-    trial = made_up_trial(scratch, "resnet", gamma, epochs=20, **more)
-    row = read_row(str(scratch), "trials", trial)
-    known = ("trial", "dataset", "network", "stages", "gamma", "seed", "layers", "epochs", "points")
-    curve = read_rows(str(scratch), "epochs", trial)[: epochs + 1]
-    history = {"summary": {n: row[n] for n in known}, "epochs": curve, "tracks": []}
-    write_file(str(root), places.history(trial), json.dumps(history, default=str).encode())
-    return trial
-
-
-def drive(root: Path | str, planned: int, running: dict[str, int], *log: str, **more: Any) -> None:
-    """Write what a sweep's driver writes."""
-    cells = {t: {"label": t, "epoch": epoch, "epochs": 20} for t, epoch in running.items()}
-    now = time.time()
-    progress = {"written_at": now, "started_at": now - 60, "counts": {}, "seconds_left": 75.0}
-    progress |= {"running": cells, "log": [[now, line] for line in log]} | more
-    write_file(str(root), places.PROGRESS, json.dumps(progress).encode())
-    sweep = {"name": "demo", "trials": [{}] * planned, "extra": []}
-    write_file(str(root), places.SWEEP, json.dumps(sweep).encode())
 
 
 def news(follower: Follower, version: int = 0) -> dict[str, Any]:
@@ -188,12 +159,6 @@ def test_the_report_shows_what_the_page_shows_of_an_ended_sweep(tmp_path):
     assert error.isprintable()
 
 
-@contextmanager
-def serving(root: Path | str, **words: Any) -> Iterator[watch.Server]:
-    with watch.Server(str(root), **words) as server, served(server):
-        yield server
-
-
 def get(server: watch.Server, path: str, host: str | None = None, method: str = "GET"):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
     connection.request(method, path, headers={} if host is None else {"Host": host})
@@ -273,136 +238,3 @@ def test_a_page_that_nobody_asks_for_ends(tmp_path):
         ending.start()
         ending.join(20)
         assert not ending.is_alive()
-
-
-# What follows is seen in a browser.
-
-DRAWN = "document.body.dataset.version > 0 && charts.items && charts.items.length > 0"
-LAST = "Math.max(...charts.curves.chart.getOption().series.flatMap(s => s.data.map(p => p[0])))"
-
-
-@pytest.fixture(scope="module")
-def followed(tmp_path_factory) -> Iterator[tuple[Path, Callable[[int], None], Browser]]:
-    """A sweep that runs, a function that trains it further, and its page in a browser."""
-    place = tmp_path_factory.mktemp("followed")
-    root, scratch = place / "demo", place / "scratch"
-    for network in ("plain", "resnet"):
-        for gamma in (0.0, 1e-3, 1e-2):
-            made_up_trial(root, network, gamma, epochs=10)
-    made_up_trial(root, "plain", 0.1, status="failed", error=f"ValueError: {HOSTILE}", epochs=20)
-    odd = made_up_trial(scratch, dataset=HOSTILE, epochs=10)
-    for table in ("trials", "epochs"):  # the id that is written is not taken from the name
-        rows = [
-            row | {"trial": "f" * 12, "lss": 5.0} for row in read_rows(str(scratch), table, odd)
-        ]
-        write_table(str(root), table, "f" * 12, rows)
-
-    def train(epochs: int) -> None:
-        trial = begin(root, scratch / "running", epochs)
-        drive(root, 12, {trial: epochs}, HOSTILE, f"epoch {epochs}")
-
-    train(2)
-    with serving(root) as server, Browser() as browser:
-        browser.open(server.url)
-        browser.wait(DRAWN)
-        yield root, train, browser
-
-
-@pytest.mark.slow
-@needs_chromium
-def test_curves_move_while_a_sweep_runs_and_nothing_is_loaded_anew(followed):
-    _, train, browser = followed
-    browser.ask("window.same = true")
-    assert browser.ask("document.getElementById('state').textContent") == "running"
-    assert "7 of 12 trials done, 1 running, 1 failed" in browser.ask("document.body.innerText")
-    assert "about 1 min 15 s left" in browser.ask("document.body.innerText")
-    browser.wait(f"{LAST} === 10")
-    train(15)
-    browser.wait(f"{LAST} === 15")
-    browser.wait("document.body.innerText.includes('epoch 15 of 20')")
-    assert browser.ask("window.same")
-    assert browser.said == []
-
-
-@pytest.mark.slow
-@needs_chromium
-def test_brushing_selects_trials_in_all_charts_and_the_table(followed):
-    _, _, browser = followed
-    rows = "document.querySelectorAll('.charts tbody tr').length"
-    everything = browser.ask(rows)
-    box = browser.ask(
-        "(() => { const b = document.querySelector('.points').getBoundingClientRect();"
-        " return [b.left, b.top, b.width, b.height]; })()"
-    )
-    browser.ask("document.querySelector('.points').scrollIntoView({block: 'center'})")
-    left, top, width, height = browser.ask(
-        "(() => { const b = document.querySelector('.points').getBoundingClientRect();"
-        " return [b.left, b.top, b.width, b.height]; })()"
-    )
-    assert box[2] == width
-    browser.drag((left + 60, top + 16), (left + width / 2, top + height - 60))
-    browser.wait("charts.selected && charts.selected.size > 0")
-    chosen = browser.ask("charts.selected.size")
-    assert 0 < chosen < everything
-    assert browser.ask(rows) == chosen
-    assert browser.ask(
-        "[...charts.selected].every(key => charts.items.find(i => i.key === key).lss < 6)"
-    )
-    faint = (
-        "charts.parallel.chart.getOption().series[0].data.filter(d => d.lineStyle.opacity < 0.1)"
-    )
-    assert browser.ask(f"{faint}.length") == browser.ask("charts.parallel.items.length") - chosen
-    browser.ask("[...document.querySelectorAll('.tools button')].at(-1).click()")
-    browser.wait(f"charts.selected === null && {rows} === {everything}")
-    browser.ask("document.querySelector('.parallel').scrollIntoView({block: 'center'})")
-    x, top, bottom = browser.ask(
-        "(() => { const c = charts.parallel, b = c.box.getBoundingClientRect();"
-        " const all = c.chart.getModel().getComponent('parallel').coordinateSystem;"
-        " const axis = all.getAxisLayout(all.dimensions[1]);"
-        " return [b.left + axis.position[0], b.top + 38, b.top + b.height / 2]; })()"
-    )
-    browser.drag((x, top), (x, bottom))
-    browser.wait("charts.selected && charts.selected.size > 0")
-    networks = browser.ask(
-        "[...charts.selected].map(k => charts.items.find(i => i.key === k).values[1])"
-    )
-    assert set(networks) == {"resnet"}
-    browser.ask("[...document.querySelectorAll('.tools button')].at(-1).click()")
-    browser.wait(f"charts.selected === null && {rows} === {everything}")
-    assert browser.said == []
-
-
-@pytest.mark.slow
-@needs_chromium
-def test_hostile_names_and_errors_stay_text(followed):
-    _, _, browser = followed
-    text = browser.ask("document.body.textContent")
-    assert text.count("<img src=x onerror=window.hacked=1>") >= 3  # a name, an error and the log
-    assert "\\x1b[31m\\u202e" in text
-    assert browser.ask("document.querySelectorAll('img, script:not([src])').length") == 0
-    box = (
-        "(() => { const b = charts.points.box.getBoundingClientRect(); return [b.left, b.top]; })()"
-    )
-    browser.ask("document.querySelector('.points').scrollIntoView({block: 'center'})")
-    left, top = browser.ask(box)
-    place = browser.ask(
-        "charts.points.chart.convertToPixel({gridIndex: 0}, (({lss, test_accuracy: a}) => [lss, a])"
-        f"(charts.items.find(i => i.trial === '{'f' * 12}')))"
-    )
-    browser.move(left + place[0], top + place[1])
-    browser.wait("charts.points.box.textContent.includes('onerror')")
-    assert browser.ask("document.querySelectorAll('img').length") == 0
-    assert browser.ask("window.hacked") is None
-    assert browser.said == []
-
-
-@pytest.mark.slow
-@needs_chromium
-@pytest.mark.parametrize("width", [390, 1500])
-def test_the_live_page_never_scrolls_sideways(followed, width):
-    _, _, browser = followed
-    browser.resize(width, 900)
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    browser.wait(f"charts.curves.chart.getWidth() <= {width}")
-    assert browser.ask(wide) <= 0
-    browser.resize(1280, 900)

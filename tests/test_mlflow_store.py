@@ -11,7 +11,8 @@ from unittest import mock
 from urllib.parse import unquote
 
 import pytest
-from made_up import EVALUATIONS, made_up_trial
+from made_up import made_up_trial
+from made_up_evaluations import EVALUATIONS
 from small_sweeps import add_database
 
 from scoring import places

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawings import change
 from made_up import made_up_trial, paper_sweep
 from pyarrow import parquet as pq
 
@@ -14,12 +15,6 @@ from analysis.results import load
 from scoring.places import table_path
 from scoring.schemas import TABLES
 from scoring.tables import read_rows, write_table
-
-
-def change(root: Path, table: str, trial: str, **columns: object) -> None:
-    """Change columns in all rows that a trial has in a table."""
-    rows = [row | columns for row in read_rows(str(root), table, trial)]
-    write_table(str(root), table, trial, rows)
 
 
 def nothing_finite(root: Path) -> None:

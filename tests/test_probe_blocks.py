@@ -10,10 +10,7 @@ from torch import nn
 from scoring.line_shape import line_shape_score
 from scoring.probing.errors import ProbeError, ProbeWarning
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 class Returns(Block):

@@ -15,10 +15,7 @@ from scoring.probe import TrackProbe
 from scoring.probing.errors import ProbeError, ProbeWarning
 from scoring.probing.measured import ROUNDING
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 # In-place operations
