@@ -20,8 +20,8 @@ PARALLEL := --dist loadgroup --no-loadscope-reorder --numprocesses
 test: $(TOOLS)  ## what a change has to pass before you send it: every test that is not long
 	$(BIN)/python -m pytest $(PARALLEL) 2 -m "not long and not cluster"
 
-test-long: $(TOOLS)  ## the other tests; they wait more than they compute
-	$(BIN)/python -m pytest $(PARALLEL) 3 -m "long and not cluster" --durations=10
+test-long: $(TOOLS)  ## the other tests, or those of MODULES="..."; they wait more than they compute
+	$(BIN)/python -m pytest $(PARALLEL) 3 -m "long and not cluster" --durations=10 $(MODULES)
 
 test-all: test test-long  ## all tests except test-cluster
 
