@@ -175,6 +175,31 @@ def added(first, column, cost, found, costs):
 
 
 @exact
+def joined(first, column, cost, row, other, price):
+    """Add to the edges single pairs: their rows, columns and costs; pairs are sorted by rows."""
+    m = len(first) - 1
+    begin = np.empty(m + 1, np.int64)
+    columns = np.empty(len(column) + len(row), np.int32)
+    prices = np.empty(len(columns), cost.dtype)
+    n, k = 0, 0
+    for i in range(m):
+        begin[i] = n
+        for e in range(first[i], first[i + 1]):
+            columns[n], prices[n] = column[e], cost[e]
+            n += 1
+        while k < len(row) and row[k] == i:
+            known = False
+            for e in range(begin[i], n):
+                known = known or columns[e] == other[k]
+            if not known:
+                columns[n], prices[n] = other[k], price[k]
+                n += 1
+            k += 1
+    begin[m] = n
+    return begin, columns[:n].copy(), prices[:n].copy()
+
+
+@exact
 def least(first, column, cost, v):
     """The least cost - v of each row."""
     u = np.full(len(v), np.inf)
@@ -182,6 +207,36 @@ def least(first, column, cost, v):
         for e in range(first[i], first[i + 1]):
             u[i] = min(u[i], cost[e] - v[column[e]])
     return u
+
+
+@exact
+def lowered(found, costs, u, v):
+    """Lower v where new pairs are cheaper than u + v, so that few columns make up for many rows.
+
+    Such a pair asks for a lower potential of its row or of its column. Its column gives in if more
+    rows ask for that than columns ask of its row.
+
+    Args:
+        found: (m, k) columns of the new pairs, filled up with -1.
+        costs: (m, k).
+        u: potentials of rows.
+        v: potentials of columns.
+    """
+    m, k = found.shape
+    of_row, of_column = np.zeros(m, np.int64), np.zeros(len(v), np.int64)
+    for i in range(m):
+        for q in range(k):
+            j = found[i, q]
+            if j >= 0 and costs[i, q] < u[i] + v[j]:
+                of_row[i] += 1
+                of_column[j] += 1
+    out = v.copy()
+    for i in range(m):
+        for q in range(k):
+            j = found[i, q]
+            if j >= 0 and costs[i, q] < u[i] + v[j] and of_column[j] > of_row[i]:
+                out[j] = min(out[j], costs[i, q] - u[i])
+    return out
 
 
 @exact
@@ -269,16 +324,80 @@ def reduce(first, column, cost, v, columns, owners, limit):
 
 
 @exact
+def _lift(heap, place, distance, j, hole):
+    """Put a column into the heap, at a hole or above it."""
+    while hole > 0 and distance[heap[(hole - 1) >> 1]] > distance[j]:
+        heap[hole] = heap[(hole - 1) >> 1]
+        place[heap[hole]] = hole
+        hole = (hole - 1) >> 1
+    heap[hole], place[j] = j, hole
+
+
+@exact
+def _drop(heap, place, distance, size):
+    """Fill the top of a heap that had one column more, and has ``size`` now."""
+    last, hole = heap[size], 0
+    while True:
+        child = 2 * hole + 1
+        if child >= size:
+            break
+        if child + 1 < size and distance[heap[child + 1]] < distance[heap[child]]:
+            child += 1
+        if distance[heap[child]] >= distance[last]:
+            break
+        heap[hole] = heap[child]
+        place[heap[hole]] = hole
+        hole = child
+    heap[hole], place[last] = last, hole
+
+
+@exact
 def augment(first, column, cost, v, columns, owners):
-    """Match every free row along a shortest path (Dijkstra, heap); False if a row has no path."""
+    """Match every free row along shortest paths (Dijkstra, heap); False if a row has no path.
+
+    All free rows search together, each in a tree of its own, and those that have reached a free
+    column are matched when half of them have. So few searches see many columns, and potentials
+    change little.
+    """
     m = len(v)
     distance, before = np.full(m, np.inf), np.empty(m, np.int64)
     place = np.full(m, -1)  # in the heap; -1 not seen, -2 reached
     heap, seen, reached = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int64)
-    for root in np.flatnonzero(columns < 0):
-        size, many, done = 0, 0, 0
-        i, shift, end, least = root, 0.0, -1, 0.0
-        while True:
+    tree, end = np.empty(m, np.int64), np.empty(m, np.int64)  # root of a column; end of a root
+    free = np.flatnonzero(columns < 0)
+    while len(free) > 0:
+        size, many, done, found = 0, 0, 0, 0
+        least, source = 0.0, 0
+        while 2 * found < len(free):
+            if source < len(free):  # the roots come first, at distance 0
+                i = root = free[source]
+                source += 1
+                end[root] = -1
+                shift = np.inf
+                for e in range(first[i], first[i + 1]):
+                    shift = min(shift, cost[e] - v[column[e]])
+            else:
+                if size == 0:  # The others are in the way of each other.
+                    break
+                j = heap[0]
+                least = distance[j]
+                size -= 1
+                if size > 0:
+                    _drop(heap, place, distance, size)
+                place[j] = -2
+                reached[done] = j
+                done += 1
+                i, root = owners[j], tree[j]
+                if i < 0:
+                    if end[root] < 0:
+                        end[root] = j
+                        found += 1
+                    continue
+                shift = 0.0
+                for e in range(first[i], first[i + 1]):
+                    if column[e] == j:
+                        shift = cost[e] - v[j] - least
+                        break
             for e in range(first[i], first[i + 1]):
                 j = column[e]
                 value = cost[e] - v[j] - shift
@@ -290,51 +409,19 @@ def augment(first, column, cost, v, columns, owners):
                     many += 1
                     hole = size
                     size += 1
-                distance[j], before[j] = value, i
-                while hole > 0 and distance[heap[(hole - 1) >> 1]] > value:
-                    heap[hole] = heap[(hole - 1) >> 1]
-                    place[heap[hole]] = hole
-                    hole = (hole - 1) >> 1
-                heap[hole], place[j] = j, hole
-            if size == 0:
-                return False
-            j = heap[0]
-            least = distance[j]
-            size -= 1
-            if size > 0:
-                last, hole = heap[size], 0
-                while True:
-                    child = 2 * hole + 1
-                    if child >= size:
-                        break
-                    if child + 1 < size and distance[heap[child + 1]] < distance[heap[child]]:
-                        child += 1
-                    if distance[heap[child]] >= distance[last]:
-                        break
-                    heap[hole] = heap[child]
-                    place[heap[hole]] = hole
-                    hole = child
-                heap[hole], place[last] = last, hole
-            place[j] = -2
-            i = owners[j]
-            if i < 0:
-                end = j
-                break
-            reached[done] = j
-            done += 1
-            for e in range(first[i], first[i + 1]):
-                if column[e] == j:
-                    shift = cost[e] - v[j] - least
-                    break
+                distance[j], before[j], tree[j] = value, i, root
+                _lift(heap, place, distance, j, hole)
+        if found == 0:
+            return False
         for q in range(done):
             v[reached[q]] += distance[reached[q]] - least
-        j = end
-        while True:
-            i = before[j]
-            owners[j] = i
-            columns[i], j = j, columns[i]
-            if i == root:
-                break
+        for root in free:
+            j = end[root]
+            while j >= 0:
+                i = before[j]
+                owners[j] = i
+                columns[i], j = j, columns[i]
         for q in range(many):
             distance[seen[q]], place[seen[q]] = np.inf, -1
+        free = free[columns[free] < 0]
     return True

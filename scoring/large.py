@@ -6,11 +6,13 @@ A pass over all pairs costs far more than all else, so there are few of them, an
    from them: a point's is the third least value that it has with some points of the other cloud,
    so that all rows and columns get about as many candidates.
 2. A pass keeps all pairs whose cost is below p_i + q_j, from eight-bit products with a bound on
-   their error. Only pairs that the bound cannot exclude are computed, in float64.
+   their error. Only pairs that the bound cannot exclude are computed, in float64. Points that
+   would be left with hardly any candidates get their nearest ones, too.
 3. An auction and shortest augmenting paths solve the problem on the pairs kept. Its potentials
    u_i + v_j exceed p_i + q_j for some pairs. In order of u - p and v - q these are a staircase,
    mostly a small one. The next pass covers that alone, a little beyond, and the bounds p and q
-   become those of the new potentials. It goes on until no pair is cheaper than its potentials.
+   become those of the new potentials. Pairs that are cheaper than their potentials set a row free,
+   or lower a column that many rows ask for. It goes on until there is no such pair.
 
 So p_i + q_j <= cost_ij holds at every moment for all pairs that are not kept, and the potentials
 at the end are a proof for the exact products, whatever the blocks, the guesses and the machine.
@@ -39,12 +41,14 @@ from scoring.assignment import compile_kernels as compile_others
 from scoring.balance import balanced
 from scoring.checkpoints import Checkpoint
 from scoring.cores import cores
-from scoring.passes import SPREAD, Clouds, Guess, Share, beyond, guessed, kept, whole
+from scoring.passes import SPREAD, Area, Clouds, Guess, Share, beyond, guessed, kept, nearest, whole
 from scoring.rough import integers, rough_copies
 
 GROWTH = 10  # A problem has at most so many times the points of the one before it.
 MOST = 64  # The first pass keeps so many pairs of a row at most; its bound is lowered then.
 MANY = 256  # The same in clusters, see scoring.balance.
+LEAST = 8  # A point with fewer candidates gets the nearest ones,
+CLOSE = 16  # so many, since otherwise the potentials of all others have to move for its sake.
 ADDED = 32  # Later passes keep at most so many.
 MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
 LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
@@ -254,11 +258,21 @@ def _begun(
     found, p = yield from _told(kept(whole(u, v), most, share), before)
     own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
     edges = Edges(*kernels.added(*own, *found))
+    few = np.flatnonzero(np.diff(edges.first) < LEAST)
+    if len(few):
+        area = Area(np.full(m, np.inf), v, few, np.arange(m), np.full(len(few), m))
+        found, further = yield from _told(kept(area, CLOSE, share), before)
+        edges = Edges(*kernels.added(*edges, *found))
+        p[few] = further[few]
     if more is not None:
         costs = np.empty(more.size)
         row, column = np.repeat(np.arange(m), more.shape[1]), more.ravel().astype(np.int64)
         sieve.paired(clouds.x, clouds.y, row, column, costs)
         edges = Edges(*kernels.added(*edges, more, -costs.reshape(more.shape)))
+    lonely = np.flatnonzero(np.bincount(edges.column, minlength=m) < LEAST)
+    if len(lonely):
+        pairs = yield from _told(nearest(lonely, u, share, CLOSE), before)
+        edges = Edges(*kernels.joined(*edges, *pairs))
     apart = sieve.apart(*edges, v)
     finite = apart[np.isfinite(apart)]
     step = float(np.median(finite)) if len(finite) else 0.0
@@ -310,11 +324,13 @@ def _finished(
         edges = Edges(*kernels.added(*edges, *found))
         if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
             patience *= 10
-        low, _, proof = _proved(edges, p, q, cost.sum(), rounds, task)
-        wanting = low < u - rounding
+        v = kernels.lowered(*found, u - rounding, v)
+        proofs = [_proved(edges, p, w, cost.sum(), rounds, task) for w in (v, q)]
+        wanting = (proofs[0][0] < u - rounding) | (v < q)[columns]
+        low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
         if enough(proof) and wanting.any():
             yield proof
-            return Matching(columns, low, q, _excess(cost, low, q[columns]), edges, rounds, False)
+            return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
         new = State(rounds, step, patience, small, p, q, v, columns, owners, *edges)

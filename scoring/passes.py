@@ -227,6 +227,31 @@ def sifted(
     return place, best
 
 
+def columns_sifted(
+    clouds: Clouds, area: Area, most: int, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same as :func:`sifted` for a block of columns, whose area is that of the other cloud."""
+    x, y, rough_x, rough_y = clouds
+    return sifted(Clouds(y, x, rough_y, rough_x), area, most, start, stop)
+
+
+def nearest(
+    some: np.ndarray, u: np.ndarray, share: Share, most: int
+) -> Generator[float, None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The rows with the least cost - u of some columns: pairs (rows, columns, costs), by rows."""
+    m = len(u)
+    most = min(most, m)
+    area = Area(np.full(m, np.inf), u, some, np.arange(m), np.full(len(some), m))
+    row, cost = np.empty((len(some), most), np.int64), np.empty((len(some), most))
+    start = 0
+    for stop, (place, best) in share(columns_sifted, len(some), area, most):
+        row[start:stop], cost[start:stop] = place, best + u[place]
+        start = stop
+        yield stop / len(some)
+    order = np.argsort(row, axis=None, kind="stable")
+    return row.ravel()[order], np.repeat(some, most)[order], cost.ravel()[order]
+
+
 def ranked(clouds: Clouds, of_x: bool, q: np.ndarray, start: int, stop: int) -> np.ndarray:
     """About the third least cost - q of each point of a cloud with the first points of the other.
 
