@@ -9,6 +9,7 @@ the column of each row and ``owners`` the row of each column, -1 for none.
 import numpy as np
 from numba import njit
 
+LONG = 4  # A search ends when it has seen so many times the columns since its last find.
 scan = njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})  # minima in vector registers
 exact = njit(nogil=True, cache=True)
 
@@ -175,8 +176,11 @@ def added(first, column, cost, found, costs):
 
 
 @exact
-def joined(first, column, cost, row, other, price):
-    """Add to the edges single pairs: their rows, columns and costs; pairs are sorted by rows."""
+def joined(first, column, cost, row, other, price, most):
+    """Add single pairs to the edges, at most so many to each row.
+
+    The pairs are distinct and sorted by row.
+    """
     m = len(first) - 1
     begin = np.empty(m + 1, np.int64)
     columns = np.empty(len(column) + len(row), np.int32)
@@ -187,9 +191,10 @@ def joined(first, column, cost, row, other, price):
         for e in range(first[i], first[i + 1]):
             columns[n], prices[n] = column[e], cost[e]
             n += 1
+        old = n
         while k < len(row) and row[k] == i:
-            known = False
-            for e in range(begin[i], n):
+            known = n - old >= most
+            for e in range(begin[i], old):
                 known = known or columns[e] == other[k]
             if not known:
                 columns[n], prices[n] = other[k], price[k]
@@ -210,31 +215,33 @@ def least(first, column, cost, v):
 
 
 @exact
-def lowered(found, costs, u, v):
-    """Lower v where new pairs are cheaper than u + v, so that few columns make up for many rows.
+def lowered(found, costs, u, v, rounding):
+    """Lower potentials of columns, so that fewer rows are in conflict with new pairs.
 
-    Such a pair asks for a lower potential of its row or of its column. Its column gives in if more
-    rows ask for that than columns ask of its row.
+    A new pair that costs less than u_i + v_j needs a lower u_i or v_j. Here v_j is lowered, if
+    column j has more such pairs than row i.
 
     Args:
         found: (m, k) columns of the new pairs, filled up with -1.
         costs: (m, k).
         u: potentials of rows.
         v: potentials of columns.
+        rounding: differences up to here are none.
     """
     m, k = found.shape
     of_row, of_column = np.zeros(m, np.int64), np.zeros(len(v), np.int64)
     for i in range(m):
         for q in range(k):
             j = found[i, q]
-            if j >= 0 and costs[i, q] < u[i] + v[j]:
+            if j >= 0 and costs[i, q] < u[i] + v[j] - rounding:
                 of_row[i] += 1
                 of_column[j] += 1
     out = v.copy()
     for i in range(m):
         for q in range(k):
             j = found[i, q]
-            if j >= 0 and costs[i, q] < u[i] + v[j] and of_column[j] > of_row[i]:
+            is_cheaper = j >= 0 and costs[i, q] < u[i] + v[j] - rounding
+            if is_cheaper and of_column[j] > of_row[i]:
                 out[j] = min(out[j], costs[i, q] - u[i])
     return out
 
@@ -355,9 +362,9 @@ def _drop(heap, place, distance, size):
 def augment(first, column, cost, v, columns, owners):
     """Match every free row along shortest paths (Dijkstra, heap); False if a row has no path.
 
-    All free rows search together, each in a tree of its own, and those that have reached a free
-    column are matched when half of them have. So few searches see many columns, and potentials
-    change little.
+    All free rows search together, each in a tree of its own. A search ends once half of them have
+    reached a free column, or once it has gone on for long without another one. Those that have
+    are matched then. So few searches see many columns, and potentials change little.
     """
     m = len(v)
     distance, before = np.full(m, np.inf), np.empty(m, np.int64)
@@ -367,7 +374,7 @@ def augment(first, column, cost, v, columns, owners):
     free = np.flatnonzero(columns < 0)
     while len(free) > 0:
         size, many, done, found = 0, 0, 0, 0
-        least, source = 0.0, 0
+        cut, source, last = 0.0, 0, 0  # distance of the last free column; columns reached before it
         while 2 * found < len(free):
             if source < len(free):  # the roots come first, at distance 0
                 i = root = free[source]
@@ -377,7 +384,7 @@ def augment(first, column, cost, v, columns, owners):
                 for e in range(first[i], first[i + 1]):
                     shift = min(shift, cost[e] - v[column[e]])
             else:
-                if size == 0:  # The others are in the way of each other.
+                if size == 0 or (found > 0 and done > LONG * (last + 1)):
                     break
                 j = heap[0]
                 least = distance[j]
@@ -390,7 +397,7 @@ def augment(first, column, cost, v, columns, owners):
                 i, root = owners[j], tree[j]
                 if i < 0:
                     if end[root] < 0:
-                        end[root] = j
+                        end[root], cut, last = j, least, done
                         found += 1
                     continue
                 shift = 0.0
@@ -414,7 +421,7 @@ def augment(first, column, cost, v, columns, owners):
         if found == 0:
             return False
         for q in range(done):
-            v[reached[q]] += distance[reached[q]] - least
+            v[reached[q]] += min(0.0, distance[reached[q]] - cut)
         for root in free:
             j = end[root]
             while j >= 0:

@@ -47,8 +47,9 @@ from scoring.rough import integers, rough_copies
 GROWTH = 10  # A problem has at most so many times the points of the one before it.
 MOST = 64  # The first pass keeps so many pairs of a row at most; its bound is lowered then.
 MANY = 256  # The same in clusters, see scoring.balance.
-LEAST = 8  # A point with fewer candidates gets the nearest ones,
-CLOSE = 16  # so many, since otherwise the potentials of all others have to move for its sake.
+LEAST = 8  # A point with fewer candidates gets more, or all potentials would move for its sake.
+CLOSE = 16  # It gets so many, the nearest ones.
+CROWD = 64  # A row gets at most so many columns that have few candidates.
 ADDED = 32  # Later passes keep at most so many.
 MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
 LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
@@ -186,6 +187,11 @@ def compile_kernels() -> None:
                 guess = ended(guessed(clouds, 60, *start, share))
                 state = ended(_begun(clouds, guess, None, small, task, Checkpoint(None), share))
                 ended(_finished(state, task, True, Checkpoint(None), share))
+                pairs = ended(nearest(np.arange(2), start[0], share, CLOSE))
+                edges = state.first, state.column, state.cost
+                kernels.joined(*edges, *pairs, CROWD)
+                found = np.zeros((30, 1), np.int32), np.zeros((30, 1))
+                kernels.lowered(*found, *start, 0.0)
 
 
 def ended(steps: Generator[Any, None, Any]) -> Any:
@@ -258,21 +264,22 @@ def _begun(
     found, p = yield from _told(kept(whole(u, v), most, share), before)
     own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
     edges = Edges(*kernels.added(*own, *found))
+    if more is not None:
+        costs = np.empty(more.size)
+        row, column = np.repeat(np.arange(m), more.shape[1]), more.ravel().astype(np.int64)
+        sieve.paired(clouds.x, clouds.y, row, column, costs)
+        edges = Edges(*kernels.added(*edges, more, -costs.reshape(more.shape)))
+    del found
     few = np.flatnonzero(np.diff(edges.first) < LEAST)
     if len(few):
         area = Area(np.full(m, np.inf), v, few, np.arange(m), np.full(len(few), m))
         found, further = yield from _told(kept(area, CLOSE, share), before)
         edges = Edges(*kernels.added(*edges, *found))
         p[few] = further[few]
-    if more is not None:
-        costs = np.empty(more.size)
-        row, column = np.repeat(np.arange(m), more.shape[1]), more.ravel().astype(np.int64)
-        sieve.paired(clouds.x, clouds.y, row, column, costs)
-        edges = Edges(*kernels.added(*edges, more, -costs.reshape(more.shape)))
     lonely = np.flatnonzero(np.bincount(edges.column, minlength=m) < LEAST)
     if len(lonely):
         pairs = yield from _told(nearest(lonely, u, share, CLOSE), before)
-        edges = Edges(*kernels.joined(*edges, *pairs))
+        edges = Edges(*kernels.joined(*edges, *pairs, CROWD))
     apart = sieve.apart(*edges, v)
     finite = apart[np.isfinite(apart)]
     step = float(np.median(finite)) if len(finite) else 0.0
@@ -324,7 +331,7 @@ def _finished(
         edges = Edges(*kernels.added(*edges, *found))
         if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
             patience *= 10
-        v = kernels.lowered(*found, u - rounding, v)
+        v = kernels.lowered(*found, u, v, rounding)
         proofs = [_proved(edges, p, w, cost.sum(), rounds, task) for w in (v, q)]
         wanting = (proofs[0][0] < u - rounding) | (v < q)[columns]
         low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)

@@ -230,7 +230,7 @@ def sifted(
 def columns_sifted(
     clouds: Clouds, area: Area, most: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same as :func:`sifted` for a block of columns, whose area is that of the other cloud."""
+    """As :func:`sifted` for a block of columns: ``area.row`` has columns, ``area.column`` rows."""
     x, y, rough_x, rough_y = clouds
     return sifted(Clouds(y, x, rough_y, rough_x), area, most, start, stop)
 
@@ -238,18 +238,21 @@ def columns_sifted(
 def nearest(
     some: np.ndarray, u: np.ndarray, share: Share, most: int
 ) -> Generator[float, None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The rows with the least cost - u of some columns: pairs (rows, columns, costs), by rows."""
+    """For some columns, the rows with the least cost - u, at most so many for each.
+
+    Yields the share that is done. Returns rows, columns and costs of these pairs, sorted by row.
+    """
     m = len(u)
     most = min(most, m)
     area = Area(np.full(m, np.inf), u, some, np.arange(m), np.full(len(some), m))
-    row, cost = np.empty((len(some), most), np.int64), np.empty((len(some), most))
+    row, cost = np.empty((len(some), most), np.int32), np.empty((len(some), most))
     start = 0
     for stop, (place, best) in share(columns_sifted, len(some), area, most):
         row[start:stop], cost[start:stop] = place, best + u[place]
         start = stop
         yield stop / len(some)
     order = np.argsort(row, axis=None, kind="stable")
-    return row.ravel()[order], np.repeat(some, most)[order], cost.ravel()[order]
+    return row.ravel()[order], some.astype(np.int32)[order // most], cost.ravel()[order]
 
 
 def ranked(clouds: Clouds, of_x: bool, q: np.ndarray, start: int, stop: int) -> np.ndarray:
