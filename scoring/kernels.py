@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 LONG = 4  # A search ends when it has seen so many times the columns since its last find.
+FEW = 8  # If only one row in so many has found a column, fewer rows search together.
 scan = njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})  # minima in vector registers
 exact = njit(nogil=True, cache=True)
 
@@ -362,9 +363,10 @@ def _drop(heap, place, distance, size):
 def augment(first, column, cost, v, columns, owners):
     """Match every free row along shortest paths (Dijkstra, heap); False if a row has no path.
 
-    All free rows search together, each in a tree of its own. A search ends once half of them have
+    Free rows search together, each in a tree of its own. A search ends once half of them have
     reached a free column, or once it has gone on for long without another one. Those that have
-    are matched then. So few searches see many columns, and potentials change little.
+    are matched then. So few searches see many columns, and potentials change little. Where most
+    are in the way of each other, fewer search together.
     """
     m = len(v)
     distance, before = np.full(m, np.inf), np.empty(m, np.int64)
@@ -372,19 +374,21 @@ def augment(first, column, cost, v, columns, owners):
     heap, seen, reached = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int64)
     tree, end = np.empty(m, np.int64), np.empty(m, np.int64)  # root of a column; end of a root
     free = np.flatnonzero(columns < 0)
+    group = len(free)
     while len(free) > 0:
+        roots = free[:group]
         size, many, done, found = 0, 0, 0, 0
         cut, source, last = 0.0, 0, 0  # distance of the last free column; columns reached before it
-        while 2 * found < len(free):
-            if source < len(free):  # the roots come first, at distance 0
-                i = root = free[source]
+        while 2 * found < len(roots):
+            if source < len(roots):  # they come first, at distance 0
+                i = root = roots[source]
                 source += 1
                 end[root] = -1
                 shift = np.inf
                 for e in range(first[i], first[i + 1]):
                     shift = min(shift, cost[e] - v[column[e]])
             else:
-                if size == 0 or (found > 0 and done > LONG * (last + 1)):
+                if size == 0 or (found > 0 and done > LONG * (last + len(roots))):
                     break
                 j = heap[0]
                 least = distance[j]
@@ -422,7 +426,7 @@ def augment(first, column, cost, v, columns, owners):
             return False
         for q in range(done):
             v[reached[q]] += min(0.0, distance[reached[q]] - cut)
-        for root in free:
+        for root in roots:
             j = end[root]
             while j >= 0:
                 i = before[j]
@@ -430,5 +434,6 @@ def augment(first, column, cost, v, columns, owners):
                 columns[i], j = j, columns[i]
         for q in range(many):
             distance[seen[q]], place[seen[q]] = np.inf, -1
+        group = 2 * len(roots) if FEW * found > len(roots) else max(1, len(roots) // 4)
         free = free[columns[free] < 0]
     return True

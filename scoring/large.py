@@ -51,6 +51,7 @@ LEAST = 8  # A point with fewer candidates gets more, or all potentials would mo
 CLOSE = 16  # It gets so many, the nearest ones.
 CROWD = 64  # A row gets at most so many columns that have few candidates.
 ADDED = 32  # Later passes keep at most so many.
+FREE = 0.05  # An auction comes first, if a larger share of rows has no column.
 MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
 LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
 MORE = 1.3  # or so many times as many as without one.
@@ -303,13 +304,14 @@ def _finished(
     def enough(bounds: Bounds) -> bool:
         return 0 < tolerance >= bounds.suboptimality
 
-    if rounds == 1:
-        if step > 0:
-            for size in STEPS:
-                kernels.auction(*edges, v, size * step, BIDS * m)
-        kernels.take_tight(*edges, v, columns, owners)
-        kernels.reduce(*edges, v, columns, owners, BIDS * m)
     while True:
+        if (columns < 0).mean() > FREE:
+            if step > 0:
+                for size in STEPS:
+                    kernels.auction(*edges, v, size * step, BIDS * m)
+            columns[:] = owners[:] = -1
+            kernels.take_tight(*edges, v, columns, owners)
+            kernels.reduce(*edges, v, columns, owners, BIDS * m)
         if not kernels.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         cost = kernels.matched(*edges, columns)
