@@ -13,16 +13,15 @@ network after five epochs: of the train split, the test split, and, above 70,000
 of their first images, each shifted by up to two pixels along each axis. FOLDER holds ``mnist.npz``;
 the network's weights are trained once and kept in ``--weights``. Each row is solved in a process of
 its own. On a terminal a line shows the pass, how much of it is done, and the proved suboptimality
-so far; elsewhere stderr gets a line for each pass. With ``--checkpoint`` a
-solve that was killed goes on after its last pass when the same command runs again; the seconds are
-those of the last run. With ``--peers``, SciPy, POT and lapx, those that are installed, solve the
-matrix of squared distances (eq. 46), made before their clock starts, for at most ``--patience``
-seconds each. "Passes, s" are the seconds in passes over pairs, which is what a cluster shares,
-"first, s" those that solve the first points on a matrix, "auction, s" and "paths, s" those of the
-auction and of shortest augmenting paths on the pairs kept.
-Rows are appended to ``benchmarks/RESULTS.md``. ``--project`` computes from rows there of 100,000
-points and more what so many cores would take, where only passes are shared. ``--draw`` draws the
-newest rows into ``docs/large.png``.
+so far; elsewhere stderr gets a line for each pass. With ``--checkpoint`` a solve that was killed
+goes on after its last pass when the same command runs again; the seconds are those of the last run.
+With ``--peers``, SciPy, POT and lapx, those that are installed, solve the matrix of squared
+distances (eq. 46), made before their clock starts, for at most ``--patience`` seconds each.
+"Passes, s" are the seconds in passes over pairs, which is what a cluster shares, "first, s" those
+that solve the first points on a matrix, "auction, s" and "paths, s" those of the auction and of
+shortest augmenting paths on the pairs kept. Rows are appended to ``benchmarks/RESULTS.md``.
+``--project`` computes from rows there of 100,000 points and more what so many cores would take,
+where only passes are shared. ``--draw`` draws the newest rows into ``docs/large.png``.
 """
 
 import argparse
@@ -44,7 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.rows import machine, number, report, tables
-from scoring import kernels, large, passes
+from scoring import kernels, large, passes, paths
 from scoring.cores import cores
 from scoring.large import Bounds
 from scoring.problems import assignment_problem
@@ -57,7 +56,7 @@ TRAINED = "trained"
 INTRINSIC = 30
 MANY = 100_000  # Rows of so many points say what more cores would bring.
 PACKAGES = ("numpy", "numba", "torch")
-PARTS = {"_first": "first", "auction": "auction", "augment": "paths"}  # functions, and columns
+PARTS = {"first": (large, "_first"), "auction": (kernels, "auction"), "paths": (paths, "augment")}
 PEERS = {name: f"{name}, s" for name in ("SciPy", "POT", "lapx")}
 COLUMNS = {
     "points": "points",
@@ -153,7 +152,7 @@ def one(wanted: Wanted, threads: int, tolerance: float, checkpoint: str | None) 
 
 def clocked_parts() -> dict[str, float]:
     """Seconds in some functions from now on; those that another one calls count as its own."""
-    spent, inside = dict.fromkeys(PARTS.values(), 0.0), []
+    spent, inside = dict.fromkeys(PARTS, 0.0), []
 
     def clocked(name: str, call: Callable) -> Callable:
         def counted(*arguments: Any) -> Any:
@@ -168,8 +167,7 @@ def clocked_parts() -> dict[str, float]:
 
         return counted
 
-    for name, column in PARTS.items():
-        place = large if hasattr(large, name) else kernels
+    for column, (place, name) in PARTS.items():
         setattr(place, name, clocked(column, getattr(place, name)))
     return spent
 
@@ -268,7 +266,7 @@ def row(wanted: Wanted, given: argparse.Namespace) -> str:
         "points": wanted.kind,
         "m": f"{wanted.m:,}",
         "d": str(wanted.d),
-        **{name: f"{told[name]:.1f}" for name in ("seconds", "user", "passes", *PARTS.values())},
+        **{name: f"{told[name]:.1f}" for name in ("seconds", "user", "passes", *PARTS)},
         "peak": f"{told['peak']:.2f}",
         "rounds": str(told["rounds"]),
         "edges": f"{told['edges']:,}",
@@ -395,8 +393,8 @@ def main() -> None:
 
 def shown_arguments(given: argparse.Namespace) -> list[str]:
     """The command's arguments, without paths of this machine."""
-    paths = {given.data: "FOLDER", given.weights: "FILE", given.checkpoint: "FILE"}
-    return [paths.get(argument, argument) for argument in sys.argv[1:]]
+    hidden = {given.data: "FOLDER", given.weights: "FILE", given.checkpoint: "FILE"}
+    return [hidden.get(argument, argument) for argument in sys.argv[1:]]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scoring import kernels, sieve
+from scoring import kernels, paths, sieve
 from scoring.assignment import (
     BIDS,
     PLAIN,
@@ -312,7 +312,7 @@ def _finished(
             columns[:] = owners[:] = -1
             kernels.take_tight(*edges, v, columns, owners)
             kernels.reduce(*edges, v, columns, owners, BIDS * m)
-        if not kernels.augment(*edges, v, columns, owners):
+        if not paths.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         cost = kernels.matched(*edges, columns)
         u = cost - v[columns]
