@@ -384,9 +384,8 @@ def main() -> None:
 
         trained.weights(given.data, Path(given.weights))
     command = shlex.join(["python", "-m", "benchmarks.large", *shown_arguments(given)])
-    names = [*COLUMNS.values()]
     report([f"\n## {TITLE}, {date.today()}, {given.threads} threads\n\n`{command}`", ""])
-    report([line(names), line(["---"] * len(names))])
+    report([line([*COLUMNS.values()]), line(["---"] * len(COLUMNS))])
     for wanted in some:
         report([row(wanted, given)])
 

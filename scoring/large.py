@@ -190,9 +190,9 @@ def compile_kernels() -> None:
                 ended(_finished(state, task, True, Checkpoint(None), share))
                 pairs = ended(nearest(np.arange(2), start[0], share, CLOSE))
                 edges = state.first, state.column, state.cost
-                kernels.joined(*edges, *pairs, CROWD)
+                kernels.joined(*edges, *pairs, most=CROWD)
                 found = np.zeros((30, 1), np.int32), np.zeros((30, 1))
-                kernels.lowered(*found, *start, 0.0)
+                kernels.lowered(*found, *start, rounding=0.0)
 
 
 def ended(steps: Generator[Any, None, Any]) -> Any:
@@ -280,7 +280,7 @@ def _begun(
     lonely = np.flatnonzero(np.bincount(edges.column, minlength=m) < LEAST)
     if len(lonely):
         pairs = yield from _told(nearest(lonely, u, share, CLOSE), before)
-        edges = Edges(*kernels.joined(*edges, *pairs, CROWD))
+        edges = Edges(*kernels.joined(*edges, *pairs, most=CROWD))
     apart = sieve.apart(*edges, v)
     finite = apart[np.isfinite(apart)]
     step = float(np.median(finite)) if len(finite) else 0.0
@@ -333,7 +333,7 @@ def _finished(
         edges = Edges(*kernels.added(*edges, *found))
         if len(edges.column) == before:  # If that happens again, rounding is larger than assumed.
             patience *= 10
-        v = kernels.lowered(*found, u, v, rounding)
+        v = kernels.lowered(*found, u=u, v=v, rounding=rounding)
         proofs = [_proved(edges, p, w, cost.sum(), rounds, task) for w in (v, q)]
         wanting = (proofs[0][0] < u - rounding) | (v < q)[columns]
         low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
