@@ -329,8 +329,8 @@ def draw() -> None:
     for kind in dict.fromkeys(kind for kind, _ in rows):
         sizes = sorted(m for k, m in rows if k == kind)
         cells = [rows[kind, m] for m in sizes]
-        times.plot(sizes, [number(row["seconds"]) for row in cells], "o-", label=f"{kind}")
-        memory.plot(sizes, [number(row["peak, GB"]) for row in cells], "o-", label=f"{kind}")
+        times.plot(sizes, [number(row["seconds"]) for row in cells], "o-", label=kind)
+        memory.plot(sizes, [number(row["peak, GB"]) for row in cells], "o-", label=kind)
         for mark, (name, column) in zip("sv^", PEERS.items(), strict=True):
             known = [(m, number(row[column])) for m, row in zip(sizes, cells, strict=True)]
             known = [(m, seconds) for m, seconds in known if seconds == seconds]
