@@ -41,7 +41,18 @@ from scoring.assignment import compile_kernels as compile_others
 from scoring.balance import balanced
 from scoring.checkpoints import Checkpoint
 from scoring.cores import cores
-from scoring.passes import SPREAD, Area, Clouds, Guess, Share, beyond, guessed, kept, nearest, whole
+from scoring.passes import (
+    SPREAD,
+    Clouds,
+    Guess,
+    Share,
+    beyond,
+    guessed,
+    kept,
+    nearest,
+    unbounded,
+    whole,
+)
 from scoring.rough import integers, rough_copies
 
 GROWTH = 10  # A problem has at most so many times the points of the one before it.
@@ -273,8 +284,7 @@ def _begun(
     del found
     few = np.flatnonzero(np.diff(edges.first) < LEAST)
     if len(few):
-        area = Area(np.full(m, np.inf), v, few, np.arange(m), np.full(len(few), m))
-        found, further = yield from _told(kept(area, CLOSE, share), before)
+        found, further = yield from _told(kept(unbounded(few, v), CLOSE, share), before)
         edges = Edges(*kernels.added(*edges, *found))
         p[few] = further[few]
     lonely = np.flatnonzero(np.bincount(edges.column, minlength=m) < LEAST)

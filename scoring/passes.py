@@ -170,6 +170,12 @@ def whole(p: np.ndarray, q: np.ndarray) -> Area:
     return Area(p, q, everything, everything, np.full(len(p), len(p)))
 
 
+def unbounded(some: np.ndarray, q: np.ndarray) -> Area:
+    """All pairs of some rows, whatever they cost: a pass keeps the cheapest ones of each."""
+    m = len(q)
+    return Area(np.full(m, np.inf), q, some, np.arange(m), np.full(len(some), m))
+
+
 def beyond(p: np.ndarray, q: np.ndarray, before: tuple[np.ndarray, np.ndarray]) -> Area:
     """The pairs whose p + q is larger than it was before."""
     more, less = p - before[0], before[1] - q
@@ -242,9 +248,7 @@ def nearest(
 
     Yields the share that is done. Returns rows, columns and costs of these pairs, sorted by row.
     """
-    m = len(u)
-    most = min(most, m)
-    area = Area(np.full(m, np.inf), u, some, np.arange(m), np.full(len(some), m))
+    most, area = min(most, len(u)), unbounded(some, u)
     row, cost = np.empty((len(some), most), np.int32), np.empty((len(some), most))
     start = 0
     for stop, (place, best) in share(columns_sifted, len(some), area, most):
