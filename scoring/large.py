@@ -66,6 +66,10 @@ FREE = 0.05  # An auction comes first, if a larger share of rows has no column.
 MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
 LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
 MORE = 1.3  # or so many times as many as without one.
+WHOLE = (0.0, 1.0)
+# For progress: the parts of the first pass, about as long as they take at 100,000 points.
+GUESS, OTHER, BALANCE, PAIRS = (0.0, 0.1), (0.1, 0.15), (0.15, 0.2), (0.2, 0.9)
+FEW, LONELY = (0.9, 0.95), (0.95, 1.0)
 
 
 class Bounds(NamedTuple):
@@ -163,15 +167,16 @@ def match_points(
                 continue
             if state is None or n > len(state.v):
                 before = _start(clouds, n, task)
-                guess = yield from _told(guessed(clouds, n, *last, share), before)
+                guess = yield from _told(guessed(clouds, n, *last, share), before, GUESS)
                 if n == m and task.start is not None:
-                    other = yield from _told(guessed(clouds, n, *task.start, share), before)
+                    steps = guessed(clouds, n, *task.start, share)
+                    other = yield from _told(steps, before, OTHER)
                     guess = max(guess, other, key=lambda one: one.bound)
                 if small and guess.is_rough:
                     small = False
                     stack.close()
                     share, clouds = _opened(x, y, small, threads, stack)
-                guess, more = yield from _told(balanced(clouds, guess, share), before)
+                guess, more = yield from _told(balanced(clouds, guess, share), before, BALANCE)
                 state = yield from _begun(clouds, guess, more, small, task, saved, share)
             solved = yield from _finished(state, task, n == m, saved, share)
             last = solved.u, solved.v
@@ -229,13 +234,16 @@ def _levels(few: int, m: int) -> list[int]:
     return [round(few * (m / few) ** (step / count)) for step in range(1, count)] + [m]
 
 
-def _told(steps: Generator[float, None, Any], bounds: Bounds) -> Generator[Bounds, None, Any]:
-    """The same, with bounds beside each share."""
+def _told(
+    steps: Generator[float, None, Any], bounds: Bounds, part: tuple[float, float] = WHOLE
+) -> Generator[Bounds, None, Any]:
+    """The same, with bounds beside each share; the steps are this part of the pass."""
+    begin, end = part
     while True:
         try:
-            covered = next(steps)
-        except StopIteration as end:
-            return end.value
+            covered = begin + (end - begin) * next(steps)
+        except StopIteration as last:
+            return last.value
         if covered < 1:  # Bounds after the pass follow.
             yield bounds._replace(covered=covered)
 
@@ -273,7 +281,7 @@ def _begun(
     m = len(u)
     before = _start(clouds, m, task)
     most = MOST if more is None else MANY
-    found, p = yield from _told(kept(whole(u, v), most, share), before)
+    found, p = yield from _told(kept(whole(u, v), most, share), before, PAIRS)
     own = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), _own(clouds, m))
     edges = Edges(*kernels.added(*own, *found))
     if more is not None:
@@ -284,12 +292,12 @@ def _begun(
     del found
     few = np.flatnonzero(np.diff(edges.first) < LEAST)
     if len(few):
-        found, further = yield from _told(kept(unbounded(few, v), CLOSE, share), before)
+        found, further = yield from _told(kept(unbounded(few, v), CLOSE, share), before, FEW)
         edges = Edges(*kernels.added(*edges, *found))
         p[few] = further[few]
     lonely = np.flatnonzero(np.bincount(edges.column, minlength=m) < LEAST)
     if len(lonely):
-        pairs = yield from _told(nearest(lonely, u, share, CLOSE), before)
+        pairs = yield from _told(nearest(lonely, u, share, CLOSE), before, LONELY)
         edges = Edges(*kernels.joined(*edges, *pairs, most=CROWD))
     apart = sieve.apart(*edges, v)
     finite = apart[np.isfinite(apart)]

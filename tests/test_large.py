@@ -261,6 +261,19 @@ def test_bounds_hold_the_optimal_cost_between_them_after_every_pass(many_passes,
     assert_allclose(wanted.lower_bound, wanted.optimal_cost, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["unrelated", "clusters", "every point there twice"])
+def test_the_progress_of_a_pass_never_goes_back(many_passes, kind):
+    x, y = clouds(kind, 400, 6)
+    start = np.arange(400.0)
+    found: dict[tuple[int, int], list[float]] = {}
+    for bounds in solving(assignment_problem(x, y), potentials=(start, -start)):
+        number = bounds.rounds + (bounds.covered < 1)
+        found.setdefault((bounds.m, number), []).append(bounds.covered)
+    assert len(found[400, 1]) > 3
+    for covered in found.values():
+        assert covered == sorted(covered)
+
+
 @pytest.mark.parametrize("tolerance", [0.3, 1e-2])
 def test_a_solve_stops_at_a_tolerance_between_two_bounds(many_passes, tolerance):
     problem = assignment_problem(*clouds("unrelated", 400, 6))

@@ -120,6 +120,18 @@ def test_a_notebook_runs_is_interrupted_and_goes_on(tmp_path):
     assert [row["epoch"] for row in history["epochs"]] == [0, 1, 2, 3, 4]
 
 
+def goes_on(now: dict[str, list[str]], before: dict[str, list[str]]) -> bool:
+    """Whether all trials have kept their epochs, but for a last one that was cut off.
+
+    The history of an epoch is written before its checkpoint. An interrupt that ends the worker
+    between the two has the trial train this epoch again.
+    """
+    return all(
+        len(now[trial]) >= len(ends) and now[trial][: len(ends) - 1] == ends[:-1]
+        for trial, ends in before.items()
+    )
+
+
 def test_two_interrupts_in_a_row_leave_no_process_and_lose_no_epoch(tmp_path):
     """While Ray starts, while trials train, and while what the first one has asked for is done."""
     runs = [cell(RUN) for _ in GAPS]
@@ -167,7 +179,7 @@ def test_two_interrupts_in_a_row_leave_no_process_and_lose_no_epoch(tmp_path):
         assert "KeyboardInterrupt" in shown(run)
         found = json.loads(shown(look))
         assert (found["left"], found["running"]) == ([], False)
-        assert all(found["kept"][trial][: len(ends)] == ends for trial, ends in kept.items())
+        assert goes_on(found["kept"], kept)
         kept = found["kept"]
         assert sum(map(len, kept.values())) >= before
     assert sum(map(len, kept.values())) >= 6
@@ -176,6 +188,7 @@ def test_two_interrupts_in_a_row_leave_no_process_and_lose_no_epoch(tmp_path):
     for trial, ends in kept.items():
         rows = epochs[epochs.trial == trial]
         assert list(rows.epoch) == list(range(31))
-        assert list(rows.finished_at[: len(ends)]) == list(pd.to_datetime(ends))
+        stamps = pd.to_datetime(ends)
+        assert list(rows.finished_at[: len(ends) - 1]) == list(stamps[:-1])
     assert api.status(root).complete
     assert len(load(root).trials) == 2
