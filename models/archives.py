@@ -23,7 +23,7 @@ SPLITS = ("train", "test")
 
 MOST_CLASSES = 100_000  # limits the network, which has an output for each class
 MOST_IN_IMAGE = 2**22  # values: 1024 x 1024 pixels of four channels
-CHANNELS = 4  # A second axis up to this and a last one above it: channels first, which is refused.
+CHANNELS = 4  # Refuse images whose second axis is at most this and last axis longer.
 NPY = b"\x93NUMPY"
 
 IMAGES = "uint8 images of shape (count, height, width) or (count, height, width, channels)"
@@ -203,7 +203,7 @@ def check_memory(forms: Mapping[str, Form], where: str) -> None:
     """Check that memory is enough for the arrays, and for the train images as float64.
 
     Raises:
-        DataError: it is not.
+        DataError: memory is too small.
     """
     unpacked = sum(form.bytes for form in forms.values())
     needed = unpacked + 8 * forms["x_train"].bytes

@@ -1,8 +1,8 @@
 """Functions and classes of a user's Python file: ``FILE.py:CALLABLE`` in a sweep file.
 
 The file is identified by its content. It runs as a module of a private name, without a place on
-``sys.path``, so it imports installed packages but not its neighbours, and nothing it is called can
-hide a module of another package.
+``sys.path``, so it imports installed packages but not its neighbours, and its name cannot hide
+a module of another package.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Code:
 
     @property
     def identity(self) -> str:
-        """What stands for it in a trial: it is the same wherever the file is.
+        """What stands for the callable in a trial; it does not depend on the file's folder.
 
         >>> Code("/home/me/net.py", "build", b"def build(): ...").identity
         'net.py:build#a2edfd6177cf'
@@ -72,8 +72,8 @@ def find(text: str, folder: str | os.PathLike[str] = ".") -> Code:
 
     Args:
         text: ``FILE.py:CALLABLE``, or the :attr:`Code.identity` that an earlier call gave.
-        folder: relative paths start there: that of the sweep file. On the head of a cluster,
-            ``geosweep submit`` has sent the files.
+        folder: where relative paths start: the sweep file's folder. On the head of a cluster,
+            the files that ``geosweep submit`` has sent are read instead.
 
     Raises:
         CodeError: the text has another form, there is no such file, or it has changed. Like all
@@ -129,7 +129,7 @@ def loaded(identity: str) -> Callable[..., Any]:
     """The callable of an :attr:`Code.identity` whose file this process has run with :func:`load`.
 
     Raises:
-        CodeError: it has not.
+        CodeError: this process has not run it.
     """
     found = FORM.fullmatch(identity)
     module = sys.modules.get(f"_geosweep_{found['checksum']}") if found else None
@@ -146,16 +146,16 @@ def call(
     Args:
         function: of a user or a library.
         what: names it in messages.
-        offered: arguments that it gets only if it takes some of these names.
-        given: arguments that the user gave; it has to take all of them.
+        offered: arguments that are passed only if the function takes some of these names.
+        given: arguments that the user gave; the function has to take all of them.
 
     Raises:
-        CodeError: it does not take them, needs others, or fails.
+        CodeError: the function does not take the arguments, needs others, or fails.
     """
     arguments = {**_taken(function, offered), **given}
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some callables that are written in C have none
+    except (TypeError, ValueError):  # some callables written in C have no signature
         signature = None
     if signature is not None:
         try:

@@ -127,7 +127,7 @@ class Custom(nn.Module):
         return states, logits
 
     def classify(self, state: Tensor) -> Tensor:
-        """Logits (m, classes) that belong to the last state of a walk that has ended, once."""
+        """Logits (m, classes) for the last state of a finished walk; they can be taken once."""
         return self._logits.pop(state)
 
     @torch.no_grad()
@@ -170,7 +170,7 @@ class Custom(nn.Module):
     @contextmanager
     def _watched(self, take: Callable[[int, Tensor], None]) -> Iterator[None]:
         """Call a function with each stage and state while the network runs in this thread."""
-        here = get_ident()  # other walks through the network may wait in theirs
+        here = get_ident()  # other walks through the network may wait in other threads
         calls: dict[str, int] = {}
         taken: dict[str, torch.Size] = {}  # shapes
         handles = []
@@ -212,7 +212,7 @@ class Custom(nn.Module):
 
 
 def _states(given: Sequence[Any]) -> list[Tensor]:
-    """What could be the state that a block takes or returns: as the probe sees it, which found it.
+    """What may be the state that a block takes or returns, as seen by the probe that found it.
 
     Tensors of floating-point numbers, then those inside of tuples, lists and mappings.
     """

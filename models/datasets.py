@@ -33,7 +33,7 @@ from models.order import spread
 
 __all__ = ["ARRAYS", "DataError"]  # re-exported from models.archives and models.errors
 
-PREPARED = "prepared:"  # starts what stands for a data set that is in the cache already
+PREPARED = "prepared:"  # prefix of the source of a data set that is already in the cache
 DIGITS_TEST = 500  # test images among the 1,797
 
 
@@ -68,7 +68,7 @@ def cache_folder() -> Path:
     """The folder of prepared arrays: ``GEOSWEEP_CACHE``, else ``~/.cache/geosweep``.
 
     Raises:
-        DataError: there is neither.
+        DataError: the variable is not set, and this user has no home folder.
     """
     if given := os.environ.get("GEOSWEEP_CACHE"):
         return given_path(given).resolve()
@@ -110,7 +110,7 @@ def load(name: str, folder: str | None = None, verify: bool = False) -> Dataset:
 def from_code(code: Code) -> Dataset:
     """Call a user's function, and keep what it returns in the cache, under its content.
 
-    Nothing is replaced there, so trials that are running keep the data they began with.
+    Other data has another place in the cache, so running trials keep the data they began with.
 
     Raises:
         DataError: the function fails, or returns something that is no data set.

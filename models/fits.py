@@ -14,10 +14,10 @@ from models.training import make_optimizer
 def check(
     config: TrialConfig, data: Dataset, checkpoint: dict[str, Any], blocks: Blocks = ()
 ) -> None:
-    """Check that a checkpoint can go on training a trial, or be evaluated.
+    """Check that training can continue from a checkpoint, or that it can be evaluated.
 
-    ``load_state_dict`` converts other types of tensors without a word, so training would go on
-    with other numbers; other shapes would fail it.
+    ``load_state_dict`` silently converts tensors of other types, so training would go on with
+    other numbers; tensors of other shapes make it fail.
 
     Args:
         config: the trial.
@@ -42,7 +42,7 @@ def check(
 
 def _compare(name: str, found: Any, wanted: Any) -> None:
     if not isinstance(wanted, torch.Tensor):
-        return  # what a module of a user keeps beside its weights, which only it understands
+        return  # extra state of a user's module, in a form that only the module knows
     if not isinstance(found, torch.Tensor):
         raise TypeError(f"{name} is no tensor")
     if found.shape != wanted.shape or found.dtype != wanted.dtype:

@@ -37,8 +37,8 @@ class Rates(NamedTuple):
 def block_weights(network: Network) -> list[list[Weights]]:
     """The weights of each block of each stage, without transitions.
 
-    With a normalisation, each W1 has no scale. Nor has a W2 of a plain network, unless it is that
-    of the last block of all and the head reads it as it is. The W2 of a ResNet is added to the
+    With a normalisation, no W1 has a scale. In a plain network, no W2 has one either, except in
+    the very last block if the head reads its output directly. The W2 of a ResNet is added to the
     state before it, so its scale matters.
     """
     read = isinstance(network.norm, nn.Identity)
@@ -75,8 +75,8 @@ class Renormalise:
     """Brings weights back to the Frobenius norm that they have when this is made.
 
     Args:
-        weights: those of an untrained network, which has the same ones whenever it is built. So
-            training that goes on from a checkpoint goes on with the same norms.
+        weights: those of an untrained network. They are the same whenever it is built, so
+            training that continues from a checkpoint keeps the same norms.
     """
 
     def __init__(self, weights: Sequence[nn.Parameter]):

@@ -51,7 +51,7 @@ class Optimizer:
             [[torch.zeros_like(p) for p in group.parameters] for _ in MOMENTS[recipe]]
             for group in self._groups
         ]
-        # Those of a group are parts of one tensor, so that one call counts all of them.
+        # The counts of a group share one tensor, so that one call increments all of them.
         self._counts = [
             torch.zeros(len(group.parameters), device=group.parameters[0].device)
             for group in self._groups

@@ -2,12 +2,12 @@
 
 The paper names no optimizer, rate, or initial weights. For K = 1 its Tables 2 to 5 fit SGD with a
 small constant rate on blocks that start with large weights: at gamma 0 both networks train badly,
-the first and last segments of a plain network are shorter than the others, as small ends beside
-large states between make them, and shares of segments change where r gamma s is about 1, with
-r = rate / (1 - momentum) and s steps. For K = 4 they do not fit that: accuracy at gamma 0 is as
-high as usual. There we take SGD at its usual rate, on initial weights small enough not to diverge.
-For MNIST the paper has two numbers. Of 19 trainings with one seed each, Adam on torch's own
-initial weights comes nearest to its LSS (docs/results/mnist.md).
+the first and last segments of a plain network are shorter than the others, as small states at
+the ends and large ones between make them, and shares of segments change where r gamma s is about 1,
+with r = rate / (1 - momentum) and s steps. For K = 4 the tables do not fit this: accuracy at gamma
+0 is as high as usual. There we take SGD at its usual rate, on initial weights small enough not to
+diverge. For MNIST the paper has two numbers. Of 19 trainings with one seed each, Adam on torch's
+own initial weights comes nearest to its LSS (docs/results/mnist.md).
 """
 
 from collections.abc import Mapping

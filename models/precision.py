@@ -24,7 +24,7 @@ Precision = Literal["float32", "bfloat16"]
 
 UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # flags in /proc/cpuinfo: x86, x86, ARM
 CAPABILITY = (8, 0)  # Earlier CUDA devices have no bfloat16 units.
-WORTH = 1.2  # bfloat16 is taken if it is so many times as fast: its rounding should buy something.
+WORTH = 1.2  # Take bfloat16 if it is this many times as fast, since it also rounds more.
 SECONDS = 1.0  # of the timing
 SIZES = {"cpu": (128, 1000), "cuda": (4096, 4096)}  # images and width of the layer that is timed
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _NotWantedError(BaseException):
-    """Nobody asks for the rest; not an Exception, which the function might catch."""
+    """No more values are wanted. Not an Exception, since the function might catch those."""
 
 
 def pulled(hand_out: Callable[[Callable[[T], None]], None]) -> Iterator[T]:

@@ -1,7 +1,7 @@
 """Optimizers by name, with what each has by default."""
 
-# Those of torch, but for SGD and RMSprop: without a final normalisation SGD diverges at 1e-2, and
-# RMSprop hardly learns.
+# torch's defaults, except for SGD and RMSprop: without a final normalisation SGD diverges at 1e-2,
+# and RMSprop hardly learns.
 LEARNING_RATE = {
     "adam": 1e-3,
     "sgd": 1e-3,
@@ -15,6 +15,6 @@ LEARNING_RATE = {
     "adafactor": 1e-2,
 }
 DECOUPLED = ("adamw", "adafactor")  # Their gamma shrinks weights apart from the loss.
-MOMENTUM = {"sgd": 0.9}  # The others have none that can be set.
+MOMENTUM = {"sgd": 0.9}  # Other recipes have no momentum that can be set.
 SIGNED = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop")
 """Recipes that move each weight by about the learning rate, whatever the size of its gradient."""

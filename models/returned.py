@@ -1,7 +1,7 @@
 """Data sets that a callable of a user's file returns: arrays, tensors, or torch's data sets.
 
 They become the four arrays of an ``.npz`` file, and follow the same rules (:mod:`models.archives`).
-Where torch has another convention, it is understood: channels first in tensors, and images from 0
+torch's conventions are understood, too: channels first in tensors, and images from 0
 to 1, as ``torchvision.transforms.ToTensor`` makes them.
 """
 

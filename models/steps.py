@@ -23,7 +23,7 @@ class Totals(NamedTuple):
 
     @classmethod
     def zero(cls, device: torch.device) -> "Totals":
-        """Those of no image."""
+        """The sums over no images."""
         return cls(
             torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
         )

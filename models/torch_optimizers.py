@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
 
 class TorchOptimizer:
-    """Updates parameters from their gradients, with torch's defaults but for rate and decay.
+    """Updates parameters from their gradients, with torch's defaults except rate and decay.
 
     Args:
         groups: all parameters, on one device. One without a gradient has the gradient 0.
@@ -81,9 +81,9 @@ class TorchOptimizer:
             self._torch.state.update(zip(self._parameters, states, strict=True))
 
     def _states(self) -> list[dict[str, Any]]:
-        """States in the form that this optimizer gives to its parameters, which differs by recipe.
+        """Parameter states in the form that this optimizer uses, which differs by recipe.
 
-        They are those of an equal optimizer of other parameters after a step.
+        They come from one step of an equal optimizer on other parameters.
         """
         twin = type(self._torch)(
             [  # type: ignore[call-arg]
@@ -104,12 +104,12 @@ def continued(
     """Copy saved states of parameters into an optimizer's own, after checking each of them.
 
     Args:
-        states: by number of the parameter; with no parameter at all, nothing is changed.
+        states: saved states by number of the parameter; if there are none, nothing changes.
         own: the states to copy into.
         spare: names that a saved state may lack.
 
     Raises:
-        ValueError: they belong to another recipe, or to other parameters.
+        ValueError: the states belong to another recipe, or to other parameters.
     """
     if states and states.keys() != set(range(len(own))):
         raise ValueError("the optimizer's state is that of another network")

@@ -27,7 +27,7 @@ from models.optimizers import Optimizer, optimizer_of
 from models.steps import Totals, take_step, tf32
 from models.torch_optimizers import Group, TorchOptimizer
 
-PAD = 4  # Crops are taken from images with so many pixels added on each side.
+PAD = 4  # Crops are taken from images with this many pixels added on each side.
 
 
 class Split(NamedTuple):

@@ -66,7 +66,7 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def scorable(config: TrialConfig, images: tuple[int, int]) -> int:
-    """How many images of its ``split`` a trial could score, of so many train and test images.
+    """How many images of its ``split`` a trial could score, given its train and test images.
 
     Raises:
         DataError: too few images are left to train on, see :func:`count`.

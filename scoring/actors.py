@@ -20,15 +20,15 @@ from scoring.storage import require
 MOST = 8  # A node has at most this many scorers.
 PATIENCE = 3.0  # Start another scorer when a trial has waited longer than this, in seconds.
 IDLE = 60.0  # Stop a scorer that was idle for longer, in seconds, so that its node can be released.
-BLOCKS = 8  # A pass has at least so many blocks for each node, unless they would be very small.
-MOST_ROWS = 16_384  # of a block
-AHEAD = 2  # A node has so many blocks at a time, so that it need not wait for the next one.
+BLOCKS = 8  # Cut a pass into at least this many blocks per node, unless they get very small.
+MOST_ROWS = 16_384  # rows of a block
+AHEAD = 2  # Each node holds this many blocks at a time, so that it never waits for the next one.
 RETRIES = 2  # Give up on a trial when it has lost more scorers (or their nodes) than this.
 
 
 @ray.remote(num_cpus=0)
 class Scorer:
-    """Finishes one trial at a time. It loads no torch, so it cannot take memory of a GPU."""
+    """Finishes one trial at a time. It never imports torch, so it cannot take GPU memory."""
 
     def finish(self, root: str, trial: str, released_at: datetime, share: int) -> None:
         """Finish a trial with 1/share of the cores of this machine."""
@@ -39,7 +39,7 @@ class Scorer:
 
 @ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)
 class Searcher:
-    """Looks at blocks of rows in passes of a large assignment. It keeps a copy of the points."""
+    """Searches blocks of rows in passes of a large assignment. It keeps a copy of the points."""
 
     def __init__(self) -> None:
         self._share: Any = None
@@ -60,10 +60,10 @@ class Searcher:
 def across_nodes(share: int = 1) -> Iterator[None]:
     """Solve large assignments on all nodes of the Ray cluster that this process belongs to.
 
-    While the context is open, an assignment whose products do not fit into 1 GiB spreads its passes
-    over all pairs; the rest of it runs here. Each node that scorers can start on gets the points
-    once, looks at blocks of rows on 1/share of its cores, and sends back candidates. A node or
-    process that dies costs the blocks it had. What is left when all have died is done here.
+    While the context is open, an assignment whose products do not fit into 1 GiB distributes its
+    passes over all pairs; everything else runs here. Each node that scorers can start on gets the
+    points once, searches blocks of rows on 1/share of its cores, and sends back candidates. If a
+    node or process dies, its blocks are searched again, in this process if all have died.
     """
     from scoring.passes import by_threads, spread_by  # loads numba
 
@@ -134,7 +134,7 @@ def _searched(
 
 @dataclass(eq=False)
 class _Started:
-    """A scorer, its node, and the time since when it is idle."""
+    """A scorer, its node, and the time at which it became idle."""
 
     actor: Any
     node: str
@@ -194,7 +194,7 @@ class Pool:
 
     def _lose(self, scorer: _Started) -> None:
         """Remove a scorer that died, and idle ones on its node, as the node may be lost."""
-        ray.kill(scorer.actor)  # it may still run, but out of reach
+        ray.kill(scorer.actor)  # it may still run, but cannot be reached
         self._died[scorer.node] += 1
         self._dismiss([free for free in self._free if free.node == scorer.node])
 

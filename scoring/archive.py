@@ -38,7 +38,7 @@ class Archive:
 
         Args:
             name: of the array.
-            shape: that it must have; None stands for any length.
+            shape: the required shape; None stands for any length.
         """
         with storage.reading(*self._at):
             found = self._read(name)
@@ -48,11 +48,11 @@ class Archive:
             return found
 
     def array(self, stage: int, name: str, *shape: int | None) -> np.ndarray:
-        """An array of a stage, as :meth:`shared` gives it."""
+        """An array of a stage, checked like an array from :meth:`shared`."""
         return self.shared(f"{name}{stage}", *shape)
 
     def problem(self, stage: int, m: int) -> Problem:
-        """The assignment problem of m points whose arrays belong to a stage, or have its number."""
+        """The assignment problem of m points that is stored under this number, e.g. a stage's."""
         names = [name for name in Problem._fields if name in self.stages.get(stage, [])]
         arrays: dict[str, Any] = {name: self.array(stage, name, *_shape(name, m)) for name in names}
         with storage.reading(*self._at):

@@ -41,7 +41,7 @@ def floats(values: Any) -> Any:
     small = array.dtype.kind == "f" and array.itemsize <= 8
     try:
         array = array.astype(array.dtype.newbyteorder("=") if small else np.float64, copy=False)
-    except TypeError as error:  # Python objects that are no numbers
+    except TypeError as error:  # Python objects that are not numbers
         raise ValueError(f"values that are not real numbers: {error}") from error
     flags, steps = array.flags, array.strides
     shared = flags.writeable and flags.aligned

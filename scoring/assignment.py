@@ -39,11 +39,11 @@ Rows = Callable[[int, int, int], np.ndarray]
 
 CANDIDATES = 30  # Start with this many edges of each row and of each column.
 ADDED = 8  # A pass adds at most this many edges to a row.
-STEPS = (20.0, 4.0, 1.0, 0.25)  # of the auction, in units of the typical cost of second best
-WARM = (1.0, 0.25)  # the same, where potentials of a problem like this are given
+STEPS = (20.0, 4.0, 1.0, 0.25)  # of the auction, in typical gaps between best and second best
+WARM = (1.0, 0.25)  # the same, when the auction starts from potentials of a similar problem
 EASY = 0.8  # Skip the auction when this share of rows already has a column.
 PLAIN = 0.95  # Above this share of columns with their own row best, consider no other candidates.
-FEW = 0.01  # Skip the pass after a round of the auction when at most this share of rows wants more.
+FEW = 0.01  # Skip passes between auction rounds once at most this share of rows lacks edges.
 BIDS = 60  # A round of the auction ends after this many bids per row, on average.
 BLOCK = 2**24  # elements of a block
 ROUNDING = 1e-13  # rounding error of a potential, as a share of the largest cost
@@ -92,8 +92,8 @@ def match(
         sizes: increasing, each at least 1.
         u: potentials (m,) of the rows, chosen so that the own row of a column is likely its best.
         threads: how many to use; all cores if None. Each takes blocks in turn.
-        start: potentials to start the largest problem with, if they prove a better bound on its
-            cost than those of the problem before it. One more pass finds out.
+        start: potentials to start the largest problem with. They are used only if they prove a
+            better bound on its cost than the previous problem's potentials (one more pass).
     """
     _compile_once()
     return _solved(rows, sizes, u, threads or cores(), start)
@@ -110,8 +110,8 @@ def _compile_once() -> None:
 def compile_kernels() -> None:
     """Compile the kernels for both precisions, or load what is compiled.
 
-    numba keeps them next to their source, or in the user's cache folder if that is read-only. A
-    process that comes meanwhile waits, and loads them.
+    numba keeps the kernels next to their source, or in the user's cache folder if the source is
+    read-only. Another process that needs them meanwhile waits, then loads them.
     """
     with FileLock(_kept() / "kernels.lock"):
         for kind in (np.float32, np.float64):
@@ -121,15 +121,15 @@ def compile_kernels() -> None:
 
 
 def blas_threads(count: int) -> AbstractContextManager[Any]:
-    """Let BLAS use so many threads while the context is open."""
+    """Let BLAS use this many threads while the context is open."""
     return _libraries("torch" in sys.modules).limit(limits=count, user_api="blas")
 
 
 @cache
 def _libraries(torch: bool) -> ThreadpoolController:
-    """The libraries that this process has loaded. To find them takes longer than a small problem.
+    """The libraries that this process has loaded. Finding them takes longer than a small problem.
 
-    ``torch`` says whether torch is among them, since that is the one that may be loaded later.
+    ``torch`` says whether torch is loaded. It is part of the cache key, as torch may come later.
     """
     return ThreadpoolController()
 
@@ -182,7 +182,7 @@ def _match(
 ) -> Matching:
     edges, v, step = _candidates(rows, v, pool, threads)
     m, rounds = len(v), 1
-    columns, owners = np.full(m, -1), np.full(m, -1)  # of rows, of columns
+    columns, owners = np.full(m, -1), np.full(m, -1)  # column of each row, row of each column
     kernels.take_tight(*edges, v, columns, owners)
     if (columns >= 0).mean() < EASY and step > 0:
         wanting = m
@@ -248,7 +248,7 @@ def _parts(m: int, rows: int | None = None) -> Iterator[tuple[int, int]]:
 def _check_diagonal(
     rows: Rows, u: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Least cost - u of each column, cost of its own row, and share of columns where it is least.
+    """Least cost - u of each column, its own row's cost, and the share where the own row is best.
 
     The share is 0 where two rows of some column are equally good within rounding.
     """
@@ -286,7 +286,7 @@ def _extended(
 
 
 def _bound(rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor) -> float:
-    """The lower bound on the cost of any matching that these potentials of columns prove."""
+    """The lower bound that these column potentials prove on the cost of any matching."""
     *_, low = _price(rows, np.full(len(v), -np.inf), v, pool, 1)
     return float(low.sum() + v.sum())
 
@@ -294,7 +294,7 @@ def _bound(rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor) -> float:
 def _candidates(
     rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> tuple[Edges, np.ndarray, float]:
-    """First edges, potentials of columns that fit them, and the typical cost of a second best."""
+    """First edges, column potentials that fit them, and the typical gap to a second best."""
     m = len(v)
     k = min(CANDIDATES, m)
     best, place = np.full((m, k), np.inf), np.full((m, k), -1, np.int32)
@@ -329,9 +329,9 @@ def _candidates(
 
 
 def _guessed(block: np.ndarray, u: np.ndarray, m: int, share: float) -> np.ndarray:
-    """For each column, a value with somewhat more than this share of its costs - u below it.
+    """For each column, a value slightly above the quantile ``share`` of its costs - u.
 
-    It is estimated from the first block. As a first bar it keeps most other values out of the
+    It is estimated from the first block. As the initial bar, it keeps most values out of the
     heaps of best values.
     """
     rank = max(3, int(np.ceil(share * len(block))))
@@ -373,5 +373,5 @@ def _price(
     return place, best + v[place], low
 
 
-if __name__ == "__main__":  # when geosweep is installed, so that no sweep waits for it
+if __name__ == "__main__":  # run when geosweep is installed, so that no sweep waits
     compile_kernels()

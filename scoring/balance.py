@@ -1,13 +1,12 @@
 """Brings guessed potentials into balance, where points lie in clusters.
 
-A guess from fewer points is off by about as much in a whole cluster, since by chance a cluster has
-more rows around it than its share of the fewer points. Candidates are near, so hardly any lead from
-one cluster to the next, and the problem on them drives the potentials of clusters far apart. So
-columns are divided into cells. The potentials of a cell are shifted together until as many rows
-want one of its columns as it has: a transport problem between rows and cells, with an entropy that
-falls to nearly nothing (Sinkhorn). The best columns of the best few cells of a row are candidates,
-too. All this is a guess, so only the number of passes, the memory, and the choice between ties
-depend on it.
+A guess from a sample has about the same error throughout a cluster, since by chance the sample has
+too many or too few rows around it. Candidates are near, so hardly any connect two clusters, and
+solving the problem on these candidates drives the potentials of clusters far apart. Therefore the
+columns are divided into cells, and the potentials of a cell are shifted together until as many rows
+want its columns as it has: a transport problem between rows and cells, with an entropy that falls
+to nearly nothing (Sinkhorn). The best columns of each row's best few cells become candidates, too.
+The result is a guess. It only affects the number of passes, the memory and the choice between ties.
 """
 
 from collections.abc import Generator
@@ -19,28 +18,28 @@ from scoring.passes import ROWS, Clouds, Guess, Share, judged, ranked
 from scoring.passes import SEEN as SEEN_ROWS
 from scoring.rough import Rough, products
 
-CELLS = 256  # at most, and
-POINTS = 10  # at least so many points in each, on average
+CELLS = 256  # number of cells, at most
+POINTS = 10  # points of a cell on average, at least
 SEEN = 32  # columns of a cell that rows are compared with
 CANDIDATES = (
     128  # Some points have many neighbours, and others would be left with none of their own.
 )
 NEAR = 16  # cells of each row whose best column is a candidate
-TURNS = 40  # of Sinkhorn
-TRIED = 20_000  # points that centres are fitted to
+TURNS = 40  # iterations of Sinkhorn
+TRIED = 20_000  # Fit centres to at most this many points.
 FITS = 3  # rounds of Lloyd
 TINY = 1e-30  # One over it is a number in float32.
 RESOLVED = 1e-6  # Smaller differences, relative to the largest value, are rounding in float32.
-WORTH = 1.0  # Shifts that differ by less, in ranges of candidates' values, are left out.
+WORTH = 1.0  # Skip shifts whose deviation is below this, in units of ``Guess.width``.
 PART = 4096  # rows at a time
 
 
 def balanced(
     clouds: Clouds, guess: Guess, share: Share
 ) -> Generator[float, None, tuple[Guess, np.ndarray | None]]:
-    """A better guess, and more candidates of each row, columns (m, NEAR).
+    """A better guess, and more candidate columns (m, NEAR) for each row.
 
-    Where cells need next to no shift, it is the same guess, and None. Yields the share done.
+    Returns the same guess and None if the cells need almost no shift. Yields the share done.
     """
     u, v, m = guess.u, guess.v, len(guess.v)
     if m < 2 * POINTS or guess.width <= 0:
@@ -134,7 +133,7 @@ def of_cells(
 
 
 def shifts(least: np.ndarray, count: np.ndarray, width: float) -> np.ndarray:
-    """What to add to the potentials of each cell, so that as many rows want it as it has columns.
+    """Shifts of the cells' potentials after which as many rows want a cell as it has columns.
 
     Args:
         least: (m, cells): the least cost - q of each row in each cell.

@@ -18,11 +18,11 @@ def dump(content: Mapping[str, Any]) -> bytes:
 
 
 def load(text: bytes) -> dict[str, Any]:
-    """The members of such an object. An earlier version wrote no checksum; then none is compared.
+    """The members of an object from :func:`dump`, or from an earlier version without checksums.
 
     Raises:
-        ValueError: it is no JSON object, or its checksum is that of another one.
-        RecursionError: it is nested too deeply.
+        ValueError: the text is not a JSON object, or its checksum does not match.
+        RecursionError: the object is nested too deeply.
     """
     content = json.loads(text)
     if not isinstance(content, dict):

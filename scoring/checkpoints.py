@@ -1,4 +1,4 @@
-"""A file with what a long solve knows, so that it goes on there after a kill."""
+"""A file with the progress of a long solve, so that it can continue after a kill."""
 
 import hashlib
 import os
@@ -12,17 +12,17 @@ PART = 2**26  # bytes that are digested at a time
 
 
 class Checkpoint:
-    """Arrays in one local file, which belong to certain points; without a path, in none."""
+    """Arrays in one local file that belong to certain points; without a path, nothing is kept."""
 
     def __init__(self, path: str | None, *points: np.ndarray):
         self.path = path
         self._points = digest(points) if path else np.zeros(0, np.uint8)
 
     def read(self) -> dict[str, np.ndarray]:
-        """What the file holds; nothing where there is none.
+        """The arrays in the file; empty if there is no file.
 
         Raises:
-            ValueError: the file is no checkpoint, or that of other points, or has no folder.
+            ValueError: the file is not a checkpoint, has other points, or its folder is missing.
         """
         if self.path is not None and not os.path.isdir(os.path.dirname(os.path.abspath(self.path))):
             raise ValueError(f"{self.path}: its folder does not exist; create it")
@@ -45,7 +45,7 @@ class Checkpoint:
         return arrays
 
     def write(self, arrays: Mapping[str, Any]) -> None:
-        """Replace the file, all at once."""
+        """Replace the file atomically."""
         if self.path is None:
             return
         aside = f"{self.path}.part"  # The next run replaces what a killed one left.

@@ -10,7 +10,7 @@ def cores() -> int:
     """Number of CPU cores that this process may use, at least 1.
 
     A container, a job of a cluster or ``taskset`` gives a process some of the machine's cores, by
-    an affinity mask or a quota of time. A Slurm that does neither still says how many it gave.
+    an affinity mask or a quota of time. Slurm also tells the number in an environment variable.
 
     >>> cores() >= 1
     True

@@ -37,13 +37,13 @@ def curve_rows(
         trained network and ``curve_initial`` before training. A block has ``speed``, W2 between
         its two measures, in the units of the states; ``energy``, its mean squared step; ``ots``
         and ``gap`` of its map; and ``polar_share``: the mean of |x_i^(l) - x_sigma(i)^(l)|^2, the
-        part of a step that its optimal matching does without (eq. 15), over ``energy``, from 0 to
-        4. A stage has the same of the whole (``energy`` and ``polar_share``: of the sums over
-        blocks, the share over those that have not collapsed) and the fields of
+        part of a step that its optimal matching avoids (eq. 15), over ``energy``, from 0 to 4. A
+        stage has the same columns for the whole (``energy`` and ``polar_share`` from sums over
+        blocks, ``polar_share`` without collapsed ones) and the fields of
         :class:`scoring.excess.WassersteinCurve`, with ``geodesic_excess = block_factor *
         speed_factor * length_ratio**2``. Rows ``curve_shuffled`` are a baseline of single blocks:
         the trained network's displacements, each given to another point. NaN where a block or
-        stage has collapsed, but for speeds and energies.
+        stage has collapsed, except for speeds and energies.
     """
     rows: list[dict[str, Any]] = []
     for (evaluation, stage), group in groupby(problems, lambda one: one[0][:2]):
@@ -61,7 +61,7 @@ def curve_rows(
             if evaluation == CURVE:
                 order = np.random.default_rng([seed, *place[1:]]).permutation(blocks[-1].m)
                 other = shuffled(problem, order)
-                assert other is not None  # the problem was made with all it takes
+                assert other is not None  # problems with ``baseline`` hold all arrays for this
                 others.append(solve(other, threads))
         assert whole is not None
         rows += _rows(evaluation, stage, blocks, whole, polar)
@@ -127,7 +127,7 @@ def _row(
 
 
 def _nothing(evaluation: str, stage: int, block: int | None, m: int) -> dict[str, Any]:
-    """A row with no result yet; those of other evaluations are None."""
+    """A row without results of this evaluation; columns of other evaluations are None."""
     others = dict.fromkeys(("level", "accuracy", "loss", "variation_rate", "mixed", "distance"))
     return {"evaluation": evaluation, "stage": stage, "block": block, "unit": "", "m": m} | others
 

@@ -27,8 +27,8 @@ from scoring.tables import read_row, read_rows, write_table
 if TYPE_CHECKING:
     from scoring.stages import Stage
 
-PROBLEM = {"own", "columns", "rows", "shift", "collapsed", "unit"}  # arrays of every version
-BASELINE = {"random_cost", "along", "relative"}  # arrays since the baseline of OTS
+PROBLEM = {"own", "columns", "rows", "shift", "collapsed", "unit"}  # arrays in every version
+BASELINE = {"random_cost", "along", "relative"}  # arrays added with the baseline of OTS
 PLACE = {  # columns that tell a trial's rows of a table apart
     "trials": (),
     "epochs": ("epoch",),
@@ -61,7 +61,7 @@ def leave_final(
         labels: classes (m,) of the points measured.
         predictions: the network's classes (m,).
         history: as :func:`scoring.history.write_history` takes it. With ``"initial": False`` the
-            problems from before training are not there, and nothing is added about that epoch.
+            problems from before training are missing, and nothing is added about that epoch.
     """
     epochs = history["epochs"]
     summary = history["summary"] | {
@@ -117,7 +117,7 @@ def check(root: str, trial: str) -> None:
 def put_aside(root: str, error: storage.Damaged) -> list[str]:
     """Set a damaged file aside, with whatever else its trial left for scoring.
 
-    A trial that is trained then leaves it all again, from its last checkpoint.
+    If the trial is trained, it then leaves all of these files again, from its last checkpoint.
 
     Returns:
         The paths of the files before they were moved.
@@ -137,7 +137,7 @@ def finish(
 ) -> None:
     """Solve a trial's assignments, write its tables, and delete what it left.
 
-    The curve of measures comes first, as the row sums it up. When nothing else is left to score,
+    The curve of measures comes first, as the row summarises it. When nothing else is left to score,
     only update the row with later evaluations. It is safe to repeat this after a crash at any
     point: the row of the trials table is written last, and a trial that has a row and left nothing
     is finished.
@@ -177,7 +177,7 @@ def _update(root: str, trial: str) -> None:
 
 
 class _Left(NamedTuple):
-    """What a trial left, complete but for arrays that are yet to be read."""
+    """What a trial left; large arrays are read later."""
 
     history: dict[str, Any]
     labels: np.ndarray
@@ -286,9 +286,9 @@ def _problem_arrays(stage: "Stage") -> dict[str, Any]:
 def _solve(
     archive: Archive, seed: int, labels: np.ndarray, threads: int | None
 ) -> dict[int, Solved]:
-    """Solve the problem of each stage that has one, and that of shuffled displacements.
+    """Solve each stage's problem, if it has one, and the problem of its shuffled displacements.
 
-    The trial's seed is that of the shuffle, so that a second run gives the same baseline.
+    The trial's seed also seeds the shuffle, so that a second run gives the same baseline.
     """
     from scoring.shuffled import shuffled  # loads numba
     from scoring.transport import class_scores, solve

@@ -1,7 +1,7 @@
 """Training history of a trial, kept next to its checkpoint while it trains.
 
-It holds what is known of the trial and its rows of epochs and tracks so far, so that a trial
-which its scheduler stops early can be finished from it.
+It holds the trial's columns that are known so far, and its rows of the epochs and tracks tables.
+So a trial that its scheduler stops early can be finished from its history.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def check_history(history: Any) -> None:
     """Check that a history has the columns that every version wrote, in the types of the tables.
 
     Raises:
-        Exception: of many types; it is no history, or it lacks something.
+        Exception: of many types; this is not a history, or a column is missing.
     """
     for name, table in (("summary", "trials"), ("epochs", "epochs"), ("tracks", "tracks")):
         rows = [history[name]] if name == "summary" else history[name]

@@ -145,7 +145,7 @@ def collected(best, place, v, best_rows, place_rows, u, own):
 
 @exact
 def added(first, column, cost, found, costs):
-    """Add to the edges the new ones that a pass found."""
+    """Add the new edges that a pass found."""
     m, k = found.shape
     new = np.zeros((m, k), np.bool_)
     begin = np.zeros(m + 1, np.int64)
@@ -176,7 +176,7 @@ def added(first, column, cost, found, costs):
 
 @exact
 def joined(first, column, cost, row, other, price, most):
-    """Add single pairs to the edges, at most so many to each row.
+    """Add single pairs to the edges, at most ``most`` to each row.
 
     The pairs are distinct and sorted by row.
     """
@@ -225,7 +225,7 @@ def lowered(found, costs, u, v, rounding):
         costs: (m, k).
         u: potentials of rows.
         v: potentials of columns.
-        rounding: differences up to here are none.
+        rounding: ignore differences up to this size.
     """
     m, k = found.shape
     of_row, of_column = np.zeros(m, np.int64), np.zeros(len(v), np.int64)

@@ -2,17 +2,17 @@
 
 A pass over all pairs costs far more than all else, so there are few of them, and they are rough.
 
-1. The first points are solved by :mod:`scoring.assignment`. The potentials of others are guessed
-   from them: a point's is the third least value that it has with some points of the other cloud,
-   so that all rows and columns get about as many candidates.
+1. The first points are solved by :mod:`scoring.assignment`. The potentials of the others are
+   guessed from these: each is the third least cost minus potential over some points of the other
+   cloud, so that all rows and columns get about as many candidates.
 2. A pass keeps all pairs whose cost is below p_i + q_j, from eight-bit products with a bound on
    their error. Only pairs that the bound cannot exclude are computed, in float64. Points that
    would be left with hardly any candidates get their nearest ones, too.
 3. An auction and shortest augmenting paths solve the problem on the pairs kept. Its potentials
    u_i + v_j exceed p_i + q_j for some pairs. In order of u - p and v - q these are a staircase,
-   mostly a small one. The next pass covers that alone, a little beyond, and the bounds p and q
-   become those of the new potentials. Pairs that are cheaper than their potentials set a row free,
-   or lower a column that many rows ask for. It goes on until there is no such pair.
+   mostly a small one. The next pass covers only the staircase and a small margin, and the new
+   potentials become the bounds p and q. A pair that is cheaper than its potentials sets its row
+   free, or lowers a column that many rows ask for. Passes continue until there is no such pair.
 
 So p_i + q_j <= cost_ij holds at every moment for all pairs that are not kept, and the potentials
 at the end are a proof for the exact products, whatever the blocks, the guesses and the machine.
@@ -55,17 +55,17 @@ from scoring.passes import (
 )
 from scoring.rough import integers, rough_copies
 
-GROWTH = 10  # A problem has at most so many times the points of the one before it.
-MOST = 64  # The first pass keeps so many pairs of a row at most; its bound is lowered then.
-MANY = 256  # The same in clusters, see scoring.balance.
-LEAST = 8  # A point with fewer candidates gets more, or all potentials would move for its sake.
-CLOSE = 16  # It gets so many, the nearest ones.
-CROWD = 64  # A row gets at most so many columns that have few candidates.
-ADDED = 32  # Later passes keep at most so many.
-FREE = 0.05  # An auction comes first, if a larger share of rows has no column.
-MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in costs of a second best
-LITTLE = 0.05  # A pass may cover this share of pairs for its margin,
-MORE = 1.3  # or so many times as many as without one.
+GROWTH = 10  # Each problem has at most this many times the points of the previous one.
+MOST = 64  # Pairs of a row in the first pass, at most; beyond that, its bound is lowered.
+MANY = 256  # The same limit for points in clusters, see scoring.balance.
+LEAST = 8  # Points with fewer candidates get more, since they would distort all potentials.
+CLOSE = 16  # Such a point gets this many candidates, the nearest ones.
+CROWD = 64  # Columns with few candidates that one row gets, at most.
+ADDED = 32  # Pairs of a row that a later pass keeps, at most.
+FREE = 0.05  # Run an auction first if a larger share of rows has no column.
+MARGINS = (4.0, 2.0, 1.0, 0.5, 0.25)  # beyond the potentials, in typical gaps to a second best
+LITTLE = 0.05  # With its margin, a pass may cover this share of all pairs,
+MORE = 1.3  # or this many times the pairs that it covers without a margin.
 WHOLE = (0.0, 1.0)
 # For progress: the parts of the first pass, about as long as they take at 100,000 points.
 GUESS, OTHER, BALANCE, PAIRS = (0.0, 0.1), (0.1, 0.15), (0.15, 0.2), (0.2, 0.9)
@@ -86,7 +86,7 @@ class Bounds(NamedTuple):
 class Task(NamedTuple):
     """What is asked for, besides the points."""
 
-    extra: np.ndarray  # (m,): a matching costs its costs plus these, which only bounds need
+    extra: np.ndarray  # (m,): constants to add to the costs of a matching; only bounds need them
     floor: float  # measure suboptimality against no less than this sum
     tolerance: float = 0.0  # stop when the suboptimality is at most this
     start: tuple[np.ndarray, np.ndarray] | None = None  # potentials (n,) of the first n points
@@ -104,7 +104,7 @@ class State(NamedTuple):
     """What is known of a problem after a pass."""
 
     rounds: int
-    step: float  # typical cost of a second best
+    step: float  # typical gap between the best and the second best value of a row
     patience: float  # rounding, as a share of the largest cost
     small: bool  # rough copies are of eight bits
     p: np.ndarray  # (m,): p_i + q_j is at most the cost of all pairs that are no edge
@@ -127,9 +127,9 @@ def match_points(
 ) -> Generator[Bounds, None, list[Matching]]:
     """Solve the assignments of the first m points, for each m in increasing order.
 
-    As :func:`scoring.assignment.match` does for the products of the points. All but the largest
-    problem are solved by it, on a matrix in memory, and the largest as well where nearly all of the
-    first points keep their own partner. Otherwise its costs are products in float64.
+    Like :func:`scoring.assignment.match` for the products of the points. That function solves all
+    problems but the largest on a matrix in memory. It also solves the largest one if nearly all of
+    the first points keep their own partner; otherwise the costs are products in float64.
     Memory: at most as much again as the points, about 1 KB for each of them, or 6 KB in clusters,
     about ten matrices (d, d), and the products of the first points.
 
@@ -237,7 +237,7 @@ def _levels(few: int, m: int) -> list[int]:
 def _told(
     steps: Generator[float, None, Any], bounds: Bounds, part: tuple[float, float] = WHOLE
 ) -> Generator[Bounds, None, Any]:
-    """The same, with bounds beside each share; the steps are this part of the pass."""
+    """Yield bounds in place of the shares that ``steps`` yields; it does ``part`` of the pass."""
     begin, end = part
     while True:
         try:
@@ -371,7 +371,7 @@ def _finished(
 def _proved(
     edges: Edges, p: np.ndarray, v: np.ndarray, upper: float, rounds: int, task: Task
 ) -> tuple[np.ndarray, np.ndarray, Bounds]:
-    """Potentials of rows beside v, v, and what they prove; other pairs cost at least p_i + v_j."""
+    """Row potentials for v, v, and the bounds they prove; other pairs cost at least p_i + v_j."""
     low = np.minimum(kernels.least(*edges, v), p)
     return low, v, task.bounds(len(p), rounds, 1.0, float(upper), float(low.sum() + v.sum()))
 

@@ -1,8 +1,8 @@
 """What a trial leaves of its curve of measures, to be solved once its accelerator is released.
 
-The assignment problems are in ``pending/<trial>/curve.npz``. Whoever finishes the trial solves them
-and adds the rows to its robustness table. If that is killed, the file is still there; if the file
-is lost, the next run leaves it again from the trial's weights. This needs neither torch nor Ray.
+The assignment problems are in ``pending/<trial>/curve.npz``. Whatever process finishes the trial
+solves them and adds the rows to its robustness table. The file stays after a kill; if it is lost,
+the next run leaves it again from the trial's weights. This module needs neither torch nor Ray.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Keeps the rows of trials' files in a few merged files (see :mod:`scoring.pieces`).
 
-A merged file is never changed. New rows go into another one, and it is put together with the next
-larger one as soon as those that are smaller hold as many trials as that one does. So each row is
-written again only a few times, however large a sweep becomes, and there are few files.
+A merged file is never changed. New rows go into a new merged file. A merged file is joined with
+all smaller ones as soon as these together hold as many trials as it does. So each row is rewritten
+only a few times, however large a sweep becomes, and there are few files.
 """
 
 import time
@@ -18,7 +18,7 @@ from scoring.schemas import TABLES
 from scoring.storage import Damaged, StoreError
 from scoring.trial_files import SETTLED, TICK, marks, read_files
 
-MANY = 50  # A table with so many files is merged; fewer new ones are read beside it.
+MANY = 50  # Merge tables with at least this many files; read fewer new ones one by one.
 TOGETHER, LARGE = 500, 2**26  # files, and bytes of files, whose rows are in memory at a time
 SHORT = 16  # Copy rows one by one where fewer than this many on average follow each other.
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 
 def located(known: Sequence[Piece], now: Mapping[str, str]) -> dict[str, Run]:
-    """Where the rows of each file are, of those whose present rows are in a merged file."""
+    """Where the rows of each file are, for files whose present rows are in a merged file."""
     found: dict[str, Run] = {}
     for source, piece in enumerate(known):
         row = 0
@@ -58,7 +58,7 @@ def runs(places: Iterable[Run]) -> list[Run]:
 
 
 def positions(found: Sequence[Run], sizes: Sequence[int]) -> np.ndarray | None:
-    """Numbers of the rows in the sources one after another; None if long runs are better sliced."""
+    """Row numbers in the concatenated sources; None if runs are so long that slicing is faster."""
     counts = np.array([run.count for run in found], np.int64)
     if counts.sum() >= SHORT * len(counts):
         return None
@@ -68,11 +68,11 @@ def positions(found: Sequence[Run], sizes: Sequence[int]) -> np.ndarray | None:
 
 
 def merge(root: str, table: str, finish: bool = False) -> None:
-    """Put the rows of files that are in no merged file into one.
+    """Merge the files of trials that are in no merged file yet.
 
-    Any number of processes may do this at once, and be killed. What they leave is right, and at
-    worst some rows are in two merged files for a while. Where nothing can be written, nothing
-    happens, because the trials' files are enough; a damaged one of them is left out.
+    Any number of processes may do this at once, and be killed. The merged files stay correct; at
+    worst some rows are in two of them for a while. In a read-only folder nothing happens, because
+    the trials' own files are enough. Damaged files of trials are left out.
 
     Args:
         root: the sweep's folder.
@@ -125,7 +125,7 @@ def _add(root: str, table: str, now: Mapping[str, str]) -> None:
 
 
 def _join(root: str, table: str, now: Mapping[str, str], finish: bool) -> None:
-    """Put merged files together where there are too many, and delete those of no use."""
+    """Join merged files if there are too many, and delete unused ones."""
     known = pieces(root, table)
     there = located(known, now)
     used = Counter(place.source for place in there.values())
@@ -148,7 +148,7 @@ def _join(root: str, table: str, now: Mapping[str, str], finish: bool) -> None:
 
 
 def _chosen(known: Sequence[Piece], used: Counter[int], finish: bool) -> set[int]:
-    """Which merged files to put together, by how many trials are used of each."""
+    """Choose the merged files to join, by the number of trials of each that are still used."""
     order = [source for source, _ in used.most_common()]
     stale = [len(known[source].files) - used[source] for source in order]
     if finish:

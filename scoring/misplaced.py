@@ -8,9 +8,9 @@ from scoring import places, storage
 def misplaced(root: str) -> list[str]:
     """Paths in a sweep's folder that are of the wrong kind.
 
-    What :mod:`scoring.places` does not know, such as a user's own notes, is never listed. Nor is
-    what is in the folder of a table or of a trained trial: a damaged file there costs more than
-    itself, so :func:`scoring.tables.broken_files` and :func:`scoring.handover.check` look.
+    Files that :mod:`scoring.places` does not know, such as a user's notes, are never listed. The
+    files of tables and of trained trials are not listed either. A damaged one affects more than
+    itself, so :func:`scoring.tables.broken_files` and :func:`scoring.handover.check` find them.
     """
     found, folders = [], [""]
     for folder in folders:  # grows while it is read
@@ -25,9 +25,9 @@ def misplaced(root: str) -> list[str]:
 
 
 def set_all_aside(root: str) -> list[str]:
-    """Set aside what is :func:`misplaced`, with a line about each.
+    """Set aside what is :func:`misplaced`, and return a line about each.
 
-    A folder in the place of ``sweep.json`` stays, because whoever reads that file refuses it.
+    A folder in the place of ``sweep.json`` stays, because reading that file raises an error.
     """
     lines = []
     for path in misplaced(root):

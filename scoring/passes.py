@@ -1,7 +1,7 @@
 """Passes over all pairs of points: which of them can be cheap enough to be kept?
 
 A pass is cut into blocks of rows, which do not depend on each other. The threads of this process
-take them in turn, or, inside :func:`spread_by`, whatever else is there.
+take them in turn; inside :func:`spread_by`, the given workers do.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -16,14 +16,14 @@ from scoring import sieve
 from scoring.assignment import blas_threads
 from scoring.rough import Rough, products
 
-ROWS, COLUMNS = 256, 2048  # of a tile
-MOST_ROWS = 2048  # of a block
-BLOCKS = 8  # A thread gets at least so many, if they are not too small.
-SEEN = 5  # Guess potentials from at most one in so many points.
+ROWS, COLUMNS = 256, 2048  # size of a tile
+MOST_ROWS = 2048  # rows of a block
+BLOCKS = 8  # Each thread gets at least this many blocks, unless they get too small.
+SEEN = 5  # Guess potentials from at most one in this many points.
 SAMPLE = 128  # rows from which the first bound is set
-CANDIDATES = 32  # The first pass keeps about so many pairs for each row.
-ROUGH = 1.5  # Eight bits do if the bound is at most so many times the range of candidates' values.
-RANK = 3  # A guessed potential has about so many values below it.
+CANDIDATES = 32  # The first pass keeps about this many pairs for each row.
+ROUGH = 1.5  # Eight bits suffice if the error bound is at most this many times ``Guess.width``.
+RANK = 3  # A guessed potential has about this many values below it.
 
 
 class Clouds(NamedTuple):
@@ -42,20 +42,20 @@ class Area(NamedTuple):
     q: np.ndarray  # (m,)
     row: np.ndarray  # (rows,)
     column: np.ndarray  # (columns,)
-    width: np.ndarray  # (rows,), falling: so many of the columns are looked at
+    width: np.ndarray  # (rows,), falling: how many of the columns are searched for each row
 
 
 class Guess(NamedTuple):
     """Potentials that are likely near those of the solution."""
 
-    u: np.ndarray  # costs of about as many pairs of each row as wanted are below u + v
+    u: np.ndarray  # about as many pairs of each row as wanted cost less than u + v
     v: np.ndarray
     bound: float  # about the mean of the lower bound on costs that v proves
     is_rough: bool  # the bound on errors is too large to tell candidates from others
     width: float  # of the range of candidates' values
 
 
-Rows = int | tuple[int, int]  # so many, or from the first to before the second
+Rows = int | tuple[int, int]  # a number of rows, or (start, stop)
 
 Share = Callable[..., Iterator[tuple[int, Any]]]
 """(function, rows, *arguments) -> where each block of rows ends, and what ``function(clouds,
@@ -67,7 +67,7 @@ Spread = Callable[[Clouds, int], AbstractContextManager[Share]]
 
 @contextmanager
 def by_threads(clouds: Clouds, threads: int) -> Iterator[Share]:
-    """The blocks of passes are shared by threads of this process, and libraries use one in each."""
+    """Share blocks between threads of this process; libraries use one thread in each of them."""
     small = clouds.rough_x.coordinates.dtype == np.int8
     with _single(small), blas_threads(1), ThreadPoolExecutor(threads) as pool:
 
@@ -109,14 +109,14 @@ def spread_by(way: Spread) -> Iterator[None]:
 
 
 def blocks(rows: Rows, least: int, most_rows: int = MOST_ROWS) -> Iterator[tuple[int, int]]:
-    """Start and end of blocks of rows: at least so many, unless they are smaller than a tile."""
+    """Start and end of blocks of rows: ``least`` or more, unless they get smaller than a tile."""
     first, last = rows if isinstance(rows, tuple) else (0, rows)
     size = max(ROWS, min(most_rows, -(-(last - first) // least)))
     return ((start, min(start + size, last)) for start in range(first, last, size))
 
 
 def copied(clouds: Clouds) -> Clouds:
-    """A copy that can be written to: the compiled loops know no other arrays."""
+    """A writable copy: the loops are compiled for writable arrays only."""
     rough_x, rough_y = (Rough(*(a.copy() for a in r)) for r in (clouds.rough_x, clouds.rough_y))
     return Clouds(clouds.x.copy(), clouds.y.copy(), rough_x, rough_y)
 
@@ -140,7 +140,7 @@ def guessed(
 
 
 def judged(clouds: Clouds, u: np.ndarray, v: np.ndarray, candidates: int = CANDIDATES) -> Guess:
-    """Potentials (m,), those of rows raised so that they have candidates, and how good they are."""
+    """Judge potentials (m,), and raise those of rows so that rows have candidates."""
     m = len(v)
     rough_x, rough_y = clouds.rough_x[:m], clouds.rough_y[:m]
     some = np.random.default_rng(0).choice(m, min(m, SAMPLE), replace=False)
@@ -165,7 +165,7 @@ def judged(clouds: Clouds, u: np.ndarray, v: np.ndarray, candidates: int = CANDI
 
 
 def whole(p: np.ndarray, q: np.ndarray) -> Area:
-    """All pairs of as many rows and columns."""
+    """All pairs of m rows and m columns."""
     everything = np.arange(len(p))
     return Area(p, q, everything, everything, np.full(len(p), len(p)))
 
@@ -191,7 +191,7 @@ Kept = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
 def kept(area: Area, most: int, share: Share) -> Generator[float, None, Kept]:
     """The pairs of an area whose cost is below p_i + q_j: at most ``most`` for each row.
 
-    Yields which share of the pairs it has seen. Returns columns (m, most) and costs, filled up with
+    Yields the share of the pairs that is done. Returns columns (m, most) and costs, filled up with
     -1, and p, lowered where a row has more pairs than it may keep.
     """
     m = len(area.p)
@@ -212,8 +212,8 @@ def kept(area: Area, most: int, share: Share) -> Generator[float, None, Kept]:
 def sifted(
     clouds: Clouds, area: Area, most: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of a block of rows: max-heaps (rows, most) of columns and of cost - q."""
-    # Copies, since Ray's arrays are read-only, and loops are compiled for those that are not.
+    """Max-heaps (rows, most) of columns and of cost - q, for a block of rows."""
+    # Copies: Ray's arrays are read-only, but the loops are compiled for writable arrays.
     row, width = area.row[start:stop].copy(), area.width[start:stop]
     some, q = clouds.rough_x[row], np.require(area.q, requirements="W")
     best = np.repeat(area.p[row][:, None], most, axis=1)
@@ -236,7 +236,7 @@ def sifted(
 def columns_sifted(
     clouds: Clouds, area: Area, most: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`sifted` for a block of columns: ``area.row`` has columns, ``area.column`` rows."""
+    """As :func:`sifted`, for a block of columns: ``area.row`` has columns, ``area.column`` rows."""
     x, y, rough_x, rough_y = clouds
     return sifted(Clouds(y, x, rough_y, rough_x), area, most, start, stop)
 
@@ -244,7 +244,7 @@ def columns_sifted(
 def nearest(
     some: np.ndarray, u: np.ndarray, share: Share, most: int
 ) -> Generator[float, None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For some columns, the rows with the least cost - u, at most so many for each.
+    """For some columns, the rows with the least cost - u, at most ``most`` for each.
 
     Yields the share that is done. Returns rows, columns and costs of these pairs, sorted by row.
     """
@@ -262,7 +262,7 @@ def nearest(
 def ranked(clouds: Clouds, of_x: bool, q: np.ndarray, start: int, stop: int) -> np.ndarray:
     """About the third least cost - q of each point of a cloud with the first points of the other.
 
-    ``q`` has the potentials of these; a block of the points' values is returned.
+    ``q`` has the potentials of these first points. Returns values for a block of points.
     """
     rough, others = clouds.rough_x, clouds.rough_y
     if not of_x:

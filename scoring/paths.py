@@ -4,8 +4,8 @@ import numpy as np
 
 from scoring.kernels import exact
 
-FEW = 8  # If only one row in so many has found a column, fewer rows search together.
-LONG = 4  # A search ends when it has seen so many times the columns since its last find.
+FEW = 8  # Let fewer rows search together if at most one in this many found a column.
+LONG = 4  # End a search at this many times the columns that its last find took.
 
 
 @exact
@@ -40,10 +40,10 @@ def _drop(heap, place, distance, size):
 def augment(first, column, cost, v, columns, owners):
     """Match every free row along shortest paths (Dijkstra, heap); False if a row has no path.
 
-    Free rows search together, each in a tree of its own. A search ends once half of them have
-    reached a free column, or once it has gone on for long without another one. Those that have
-    are matched then. So few searches see many columns, and potentials change little. Where most
-    are in the way of each other, fewer search together.
+    Free rows search together, each in a tree of its own. A search ends when half of the rows have
+    reached a free column, or when no further row has reached one for long. Then the rows that
+    have reached one are matched. So few searches visit many columns, and potentials change
+    little. If most rows block each other, fewer search together.
     """
     m = len(v)
     distance, before = np.full(m, np.inf), np.empty(m, np.int64)
@@ -57,7 +57,7 @@ def augment(first, column, cost, v, columns, owners):
         size, many, done, found = 0, 0, 0, 0
         cut, source, last = 0.0, 0, 0  # distance of the last free column; columns reached before it
         while 2 * found < len(roots):
-            if source < len(roots):  # they come first, at distance 0
+            if source < len(roots):  # roots come first, at distance 0
                 i = root = roots[source]
                 source += 1
                 end[root] = -1

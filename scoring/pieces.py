@@ -1,14 +1,14 @@
-"""Merged files: rows of many trials' files together, in hidden files beside a table's folder.
+"""Merged files: rows of many trials' files together, in hidden files next to a table's folder.
 
-Opening 10,000 small files takes most of a minute, so whoever reads or writes many of them also
-keeps their rows in a few large ones. A merged file can be deleted at any time. It says which files
-it holds, with the size and time that each had; a file that is gone, or has another size or time,
-is read from its own Parquet file instead. So a row is never lost and never counted twice, whoever
-is killed at whatever moment, and also if two processes merge at once or the folder was copied.
+Opening 10,000 small files takes most of a minute, so a process that reads or writes many of them
+also keeps their rows in a few large ones. A merged file can be deleted at any time. It says which
+files it holds, with the size and time that each had; a file that is gone, or has another size or
+time, is read from its own Parquet file instead. So a row is never lost and never counted twice,
+even if a process is killed, two processes merge at once, or the folder is copied.
 
 A merged file holds an Arrow stream of each column, one after another, so that columns are read
-and written one by one, and those on a disk of this machine are mapped. Then follow an index in
-JSON with a checksum of each column, and at the end the index's size and checksum.
+and written one by one, and files on a disk of this machine are mapped. After the columns come a
+JSON index with a checksum of each column, and the index's size and checksum.
 """
 
 import json
@@ -46,8 +46,8 @@ END = struct.Struct("<QI8s")  # at the end: size of the index, its checksum, MAR
 MARK = b"geosweep"
 ALIGNED = 64  # Columns begin at a multiple of this many bytes.
 BLOCK = 8192  # 8-byte words that are added up at a time for a checksum
-TOGETHER = 2**25  # bytes that are fetched at a time from where nothing is mapped
-ABANDONED = 600  # A half-written file that has not grown for so many seconds has lost its writer.
+TOGETHER = 2**25  # bytes that are fetched at a time if the file is not mapped
+ABANDONED = 600  # A half-written file that has not grown for this many seconds is abandoned.
 
 Files = dict[str, tuple[str, int]]  # name -> size and time of a trial's file, number of its rows
 
@@ -60,14 +60,14 @@ class Piece(NamedTuple):
     path: str
     files: Files  # in the order of their rows, which is that of their names
     index: dict[str, tuple[int, int, int]]  # column -> offset, bytes, checksum
-    mapped: mmap.mmap | None  # None: it is on no disk of this machine
+    mapped: mmap.mmap | None  # None: the file is not on a disk of this machine
 
     def columns(self, names: Sequence[str]) -> list[pa.ChunkedArray]:
         """Some columns, after their checksums were compared.
 
         Raises:
             Damaged: a checksum differs.
-            OSError: the file is gone meanwhile, or cannot be read.
+            OSError: the file was deleted meanwhile, or cannot be read.
         """
         contents = self._mapped(names) if self.mapped else self._fetched(names)
 
@@ -87,7 +87,7 @@ class Piece(NamedTuple):
         return {name: whole.slice(*self.index[name][:2]) for name in names}
 
     def forget(self, name: str) -> None:
-        """Give the memory of a mapped column back; its pages come again when they are used."""
+        """Release the memory of a mapped column; its pages are loaded again when they are used."""
         offset, size, _ = self.index[name]
         first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -138,8 +138,8 @@ def write_piece(
     Args:
         root: the sweep's folder.
         table: the name of the table.
-        prepare: gives the files in it and a function that makes a column. It is called once the
-            file is open, because there are folders that cannot be written.
+        prepare: returns the files in it and a function that makes a column. It is called once
+            the file is open, because some folders are read-only.
     """
     path = merged(table, uuid.uuid4().hex[:12])
     index, at = {}, 0
@@ -181,7 +181,7 @@ def _types(table: str) -> list[list[str]]:
 def pieces(root: str, table: str) -> list[Piece]:
     """The merged files of a table that are whole and have its present columns, largest first.
 
-    Others are deleted where that is possible, since nobody can use them.
+    Other merged files are of no use, and are deleted if possible.
     """
     for _ in range(5):
         found, gone = [], False
@@ -192,7 +192,7 @@ def pieces(root: str, table: str) -> list[Piece]:
                 try:
                     found.append(_opened(root, table, path, info.size))
                 except FileNotFoundError:
-                    gone = True  # another process has put its rows into another one
+                    gone = True  # another process has joined it with other files
                 except Damaged:
                     remove(root, path)
                 except (OSError, StoreError):
@@ -227,9 +227,9 @@ def _opened(root: str, table: str, path: str, size: int) -> Piece:
 
 
 def remove(root: str, path: str) -> None:
-    """Delete a merged file, where that is possible; another process may do it at once.
+    """Delete a merged file if possible; another process may delete it at the same time.
 
-    Whatever is no hidden file among the results is left alone.
+    Only hidden files among the results are ever deleted.
     """
     if path.startswith(f"{RESULTS}/."):
         with suppress(OSError, StoreError):
@@ -237,7 +237,7 @@ def remove(root: str, path: str) -> None:
 
 
 def sweep_up(root: str, table: str) -> None:
-    """Delete what processes that were killed left half-written, and files of earlier versions."""
+    """Delete half-written files of killed processes, and files of earlier versions."""
     remove(root, f"{RESULTS}/.{table}.arrow")
     for info in infos(root, RESULTS, hidden=True):
         begun = info.base_name.startswith(f"..{table}.") and ".merged." in info.base_name

@@ -105,7 +105,7 @@ def comparison(other: str) -> str:
 
 
 def together(folders: Sequence[str]) -> str:
-    """Folder of the report on several sweeps: beside the first one, named after all of them.
+    """Folder of the report on several sweeps: next to the first one, named after all of them.
 
     >>> together(["/runs/demo", "/runs/more.seeds/"])
     '/runs/report-demo-more-seeds'
@@ -128,7 +128,7 @@ def code(checksum: str) -> str:
 
 
 def is_folder(path: str) -> bool | None:
-    """Whether a place of a sweep's folder is that of a folder; None if it is that of anything.
+    """Whether a path in a sweep's folder should be a folder; None if it may be anything.
 
     Files in subfolders have a suffix, and folders have none.
 

@@ -34,7 +34,7 @@ class TrackProbe:
 
     Memory: per batch two states in their own precision and two in float64, of the stage that is
     running; about ``24 (n + 2)`` bytes a point and n + 1 sums of d numbers over batches; and with
-    ``transport`` all states of so many points, on the CPU.
+    ``transport`` all states of that many points, on the CPU.
 
     Args:
         model: any module. A compiled one runs eagerly within the context.
@@ -45,7 +45,7 @@ class TrackProbe:
             tokens. ``each``: every token. ``first``, ``last``, ``mean``: one token of a sample, or
             their mean. Padding is left out, as an attention mask among the arguments says.
         branches: blocks return what is added to their input, and the model adds it.
-        transport: also solve OTS, the excess and the Wasserstein curve of so many first points.
+        transport: also solve OTS, the excess and the Wasserstein curve of this many first points.
         null: other models to run on the same batches: ``reinit``, a copy with new weights;
             ``shuffle``, a copy with the blocks of each stage in random order; a module of the same
             structure; or a list of these.
@@ -109,7 +109,7 @@ class TrackProbe:
         """The scores, once the context has ended.
 
         Raises:
-            ProbeError: it has not, or it ended with an exception.
+            ProbeError: the context has not ended, or it ended with an exception.
         """
         if self._result is None:
             raise ProbeError("the scores of a probe are there once its context has ended")
@@ -220,7 +220,7 @@ class TrackProbe:
 
 
 def _warn_of_sums(found: Sequence[Mapping[str, float]]) -> None:
-    """Warn of branches that are not added as they are to what the block took."""
+    """Warn of branches that the model does not add unchanged to the input of their block."""
     wrong = {call: off for each in found for call, off in each.items() if off > ADDED}
     if wrong:
         call, off = next(iter(wrong.items()))

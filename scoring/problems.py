@@ -12,9 +12,9 @@ import numpy as np
 from scoring import arrays
 from scoring.arrays import double, on_cpu, slices
 
-# A cloud is a single point if its spread is at most this share of its scale; by bytes of a number.
+# A cloud is a single point if its spread is at most this share of its scale; by bytes per number.
 COLLAPSED = {4: 1e-6, 8: 1e-14}
-PREFIXES = (100, 300, 1000, 3000, 10_000)  # OTS is also given for so many first points.
+PREFIXES = (100, 300, 1000, 3000, 10_000)  # OTS is also given for this many first points.
 DIMENSIONS = 4096  # Add up products over this many dimensions at a time.
 CURVE, INITIAL = "curve", "curve_initial"  # evaluations of the networks; names in the tables
 
@@ -60,7 +60,7 @@ class Place(NamedTuple):
 def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
     """The assignment problem between inputs and outputs, (m, d) each.
 
-    With ``baseline`` it holds all that :func:`scoring.shuffled.shuffled` takes: half a matrix more.
+    With ``baseline`` it also holds what :func:`scoring.shuffled.shuffled` needs: half a matrix.
 
     It is computed on the device of the points and in their precision (own costs: float64). The
     caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and keeps
@@ -117,7 +117,7 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
 
 
 def prefixes(m: int) -> list[int]:
-    """The numbers of first points whose scores are given, too; all m are the last.
+    """The numbers of first points for which scores are given; the last one is m.
 
     >>> prefixes(350)
     [100, 300, 350]

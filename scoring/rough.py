@@ -1,11 +1,11 @@
 """Rough copies of points, with products that are cheap and have a bound on their error.
 
 The points are first brought into a basis in which both clouds have the same, diagonal covariance,
-by a matrix A for x and its inverse transpose for y, so that products stay what they are. Of all
-bases this one makes the product of their sizes least. Directions in which next to nothing is left
+by a matrix A for x and its inverse transpose for y, so that products do not change. Of all bases,
+this one minimises the product of their sizes. Directions in which next to nothing is left
 are dropped, and what they could add to a product is bounded by Cauchy and Schwarz. The others are
 mixed by a rotation, so that all coordinates have a similar size, and rounded to eight bits: a
-product of integers is exact, and comes at several times the rate of float32.
+product of integers is exact, and several times as fast as in float32.
 """
 
 from functools import cache
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SAMPLE = 10_000  # Estimate covariances from so many points at most.
-RIDGE = 1e-6  # of the mean variance; added to each direction's
+SAMPLE = 10_000  # Estimate covariances from at most this many points.
+RIDGE = 1e-6  # share of the mean variance that is added to the variance of each direction
 # Drop directions that add up to at most this share of the size of products, by bytes of a number.
 DROPPED = {1: 0.004, 4: 1e-3}
 LEVELS = 127
@@ -40,7 +40,7 @@ def rough_copies(x: np.ndarray, y: np.ndarray, small: bool) -> tuple[Rough, Roug
     to_x, to_y, kept = _basis(x, y, DROPPED[1 if small else 4])
     size = np.linalg.norm(to_x) * np.linalg.norm(to_y)
     d = x.shape[1]
-    # of the transformation: what A^T B lacks to the identity, and rounding in float64
+    # error of the transformation: distance of A^T B from the identity, and float64 rounding
     lost = np.linalg.norm(np.eye(d) - to_x.T @ to_y) + 4 * d * 2.0**-52 * size
     largest = [float(np.sqrt(np.einsum("ij,ij->i", p, p).max())) for p in (x, y)]
     lost *= largest[0] * largest[1]
@@ -56,7 +56,7 @@ def _basis(x: np.ndarray, y: np.ndarray, dropped: float) -> tuple[np.ndarray, np
     roots = []
     for points in (x, y):
         some = points[:: -(-len(points) // SAMPLE)]
-        # In float32 the variance of directions without any is rounding, and A has huge entries.
+        # In float32, directions without variance get that of rounding errors, and A huge entries.
         some = some.astype(np.float64)
         covariance = some.T @ some / len(some)
         size = float(np.vdot(points, points)) / points.size

@@ -35,7 +35,7 @@ BY_STAGE = (
 )
 """Columns of the tracks table whose mean over stages, with its baseline, is in the trials table."""
 GEOMETRIC = [name + end for name in FACTORS for end in ("", DRIFTLESS)]
-"""Columns of which stages have a geometric mean, so that the mean excess is still the product."""
+"""Columns with a geometric mean over stages, so that the mean excess is still the product."""
 
 
 LINE_SHAPE = (
@@ -162,14 +162,14 @@ def _is_measurable(row: Mapping[str, Any]) -> bool:
 
 
 def has_all_scores(row: Mapping[str, Any]) -> bool:
-    """Whether a row of the trials table has the scores of this version, be they NaN."""
+    """Whether a row of the trials table has the scores of this version, even if they are NaN."""
     return row.get(NEWEST) is not None
 
 
 def completed(
     old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """New rows of a table with the values that old ones have, and new values only where those lack.
+    """New rows of a table, in which known values of the old rows replace new ones.
 
     Args:
         old: rows that were stored before, with None or NaN for what they lack.
@@ -242,7 +242,7 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
     for name in ("lss", "lsr", "ots"):
         values = [row.get(name, np.nan) for row in (measurable(final) if name != "ots" else final)]
         with np.errstate(invalid="ignore"):  # an infinite LSS has no deviation
-            # One of several stages has a line shape: it has no deviation.
+            # If only one of several stages has a line shape, there is no deviation.
             spread = np.std(values) if len(values) > 1 or len(final) == 1 else np.nan
             summary |= {name: float(np.mean(values)), f"{name}_std": float(spread)}
     baselines = [f"{name}_initial" for name in ("lss", "inverse_lss", "lsr", "ots", "gap")]

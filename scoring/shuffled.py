@@ -45,9 +45,9 @@ def shuffled(problem: Problem, order: np.ndarray) -> Problem | None:
         order: a permutation (m,) of the points.
 
     Returns:
-        The problem, in the form and precision of the first one; it has no OTS where that one has
-        none. None if the problem does not hold what this takes, as in earlier versions.
-        Memory: two (m, m) matrices beside the first problem's, or one of (m, d).
+        The problem, in the form and precision of the given one; it has no OTS where that one has
+        none. None if the given problem lacks the arrays for this, as in earlier versions.
+        Memory: two (m, m) matrices in addition to the given problem's, or one of (m, d).
     """
     kept = problem.gram if problem.inner is not None else problem.x
     relative = float(problem.relative)

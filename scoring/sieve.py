@@ -1,7 +1,7 @@
 """The compiled loops of :mod:`scoring.large`: which pairs of points can be cheap enough?
 
 They see rough products of a tile of rows and columns, each with a bound on its error, and compute
-the exact product of those pairs alone that the bound cannot exclude.
+exact products only for pairs that the bound cannot exclude.
 """
 
 import numpy as np
@@ -40,8 +40,8 @@ def sift(products, scale, spare, other_scale, other_spare, q, x, y, row, column,
         spare: (rows, 3) float32; with ``other_spare`` (columns, 3) the bound on the error.
         other_scale: (columns,) float32.
         q: potentials of all columns.
-        x: points of all rows, as y of all columns. The cost is minus their product in float64.
-        row: which row each one of the tile is; ``column`` the same.
+        x: points of all rows, and ``y`` of all columns. The cost is minus their product in float64.
+        row: index of each row of the tile among all rows; ``column`` likewise.
         best: (rows, k) max-heaps. The bar of a row is its first value; ``place`` has the columns.
     """
     many, count = products.shape
@@ -115,7 +115,7 @@ def paired(x, y, row, column, out):
 
 @exact
 def stairs(a, b):
-    """Of rows and columns, both sorted upwards: how many pairs have a + b > 0."""
+    """How many pairs of a row and a column, both sorted upwards, have a + b > 0."""
     total, c = 0, 0
     for r in range(len(a) - 1, -1, -1):
         while c < len(b) and a[r] + b[c] <= 0:

@@ -50,7 +50,7 @@ class Stage:
 
     @property
     def finite(self) -> bool:
-        """Whether all states are finite: a segment at one that is not has no length."""
+        """Whether all states are finite: a segment next to a non-finite state has no length."""
         return bool(np.isfinite(self.lengths).all())
 
     def row(self) -> dict[str, Any]:

@@ -131,9 +131,9 @@ def _together(
 def broken_files(root: str, table: str) -> list[str]:
     """Paths of files in a table's folder that are damaged or do not belong to a trial.
 
-    Tables with a row or few for each trial are read as a whole. Of the others, which are large,
-    only the end of each file is read. Files that have not changed since they were merged are not
-    opened.
+    Tables with one row or a few for each trial are read as a whole. For the other tables, which
+    are large, only the end of each file is read. Files that have not changed since they were
+    merged are not opened.
     """
     fs, base = open_folder(root)
     folder = table_folder(table)

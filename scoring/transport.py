@@ -127,11 +127,11 @@ def solving(
     potentials: tuple[Any, Any] | None = None,
     checkpoint: str | None = None,
 ) -> Generator[Bounds, None, Transport]:
-    """The same, yielding bounds on the optimal cost while it goes on.
+    """Like :func:`solve`, but yields bounds on the optimal cost while it runs.
 
     :mod:`scoring.assignment` describes the method. If the problem holds points, their products
     are computed once and kept if they take at most 1 GiB. :mod:`scoring.large` solves larger ones
-    from the points, exactly for their products in float64, and alone yields bounds.
+    from the points, exactly for their products in float64. Only that module yields bounds.
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance: {tolerance}; should be at least 0")
@@ -141,7 +141,7 @@ def solving(
     problem = _with_products(problem, threads)
     sizes = prefixes(m)
     diagonal = _products(problem, np.arange(m))
-    constants = own - columns + 2 * unit * diagonal  # the part of |x_i - y_j|^2 of row i alone
+    constants = own - columns + 2 * unit * diagonal  # the part of |x_i - y_j|^2 of row i only
     start = -closeness / (2 * unit)
     known = _known(potentials, (constants, columns), scale, unit)
     if problem.inner is None:
@@ -211,10 +211,10 @@ def _known(
     scale: float,
     unit: float,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Given potentials, as those of products of the centred and scaled points.
+    """Convert given potentials to those of products of the centred and scaled points.
 
-    Products are at most 1, so optimal potentials lie within 2 of each other. Others are brought
-    there: rounding of huge ones would spoil the proof.
+    Products are at most 1, so optimal potentials lie within 2 of each other. Others are clipped
+    to this range, because rounding of huge ones would spoil the proof.
     """
     if potentials is None:
         return None
@@ -236,7 +236,7 @@ def _known(
 
 
 def _in_units(steps: Generator[Bounds, None, Any], unit: float) -> Generator[Bounds, None, Any]:
-    """The same, with the best bounds so far, as mean squared distances."""
+    """Convert bounds to mean squared distances, and yield the best ones so far."""
     m, upper, lower = 0, math.inf, 0.0
     while True:
         try:

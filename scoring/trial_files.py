@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
 
 def marks(root: str, table: str) -> dict[str, str]:
-    """What tells whether a file has changed, by its name: its size and time.
+    """Marks of files by name, which tell whether a file has changed: its size and time.
 
     An empty mark says that the file is too young to tell: a change would not be seen.
     """

@@ -35,11 +35,11 @@ def read(root: str) -> dict[str, dict[str, float]]:
 
 
 def enough(root: str, budget: Budget, more: Estimate) -> str:
-    """A text for ``--budget`` with which a sweep probably ends.
+    """A value of ``--budget`` with which a sweep can probably finish.
 
     Args:
         root: the sweep's folder.
-        budget: whose limits are to grow.
+        budget: its limits are raised.
         more: what is left of the sweep.
     """
     runs = read(root).values()
@@ -118,8 +118,8 @@ class Account:
     ) -> Iterator[TrialConfig | None]:
         """Yield the trials that fit, one after the other; None means "ask again later".
 
-        What runs reserves what it is expected to take. So a trial that does not fit is looked at
-        again when another one has left its slot, which may have taken less.
+        A running trial reserves its expected cost. A trial that does not fit is checked again when
+        another one has left its slot, since that trial may have used less than expected.
         """
         waiting = list(trials)
         while waiting:
@@ -140,7 +140,7 @@ class Account:
     def fits(self, trial: TrialConfig | None) -> bool:
         """Whether a trial that starts now can finish; None is one that a search will suggest.
 
-        One whose cost is not known may start while anything is left.
+        A trial of unknown cost may start while anything is left.
         """
         if not self._limits:
             return True
@@ -177,7 +177,7 @@ class Account:
         return trial in self._paused
 
     def stops(self, result: Mapping[str, Any]) -> bool:
-        """The same of what a trial has reported."""
+        """Like :meth:`pauses`, for a result that a trial has reported."""
         return "epoch" in result and self.pauses(result["trial"], result["epoch"])
 
     def paused(self, trial: str) -> bool:
@@ -215,7 +215,7 @@ class Account:
         return min(reported, self._left.get(trial, config.epochs))
 
     def _cost(self, trial: TrialConfig | None) -> Cost | None:
-        """What a trial costs: as those of its kind did in this run, else as it was forecast."""
+        """The cost of a trial: that of its kind in this run if known, else its forecast."""
         expected = self._forecast.cost(trial)
         found = expected.cost if expected else None
         if trial is None:

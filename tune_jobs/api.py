@@ -1,7 +1,7 @@
 """Sweeps from Python and from notebooks: the commands of geosweep as functions.
 
-They have the defaults and checks of the commands, and do the same in the same folders, so a sweep
-that one of them began the other continues. Ray and torch are imported when a sweep starts.
+They have the defaults and checks of the commands, and do the same in the same folders, so either
+can continue a sweep that the other began. Ray and torch are imported when a sweep starts.
 """
 
 import os
@@ -54,7 +54,7 @@ def run(
         address: address of a running Ray cluster. By default Ray is started on this machine, or
             the process's own Ray is used.
         retry_failed: True trains only the trials that failed before, False all others.
-        max_failures: stop once so many trials have failed; each is tried three times.
+        max_failures: stop once this many trials have failed; each is tried three times.
         budget: what the sweep may take in all its runs together, like ``2h,10GB``; by default what
             its field ``budget`` says. What does not fit is left for a larger budget.
         report: whether to write the report.
@@ -157,10 +157,10 @@ def evaluate(
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Refuse a second sweep beside one: a process has one Ray, and Ray Tune runs one sweep there.
+    """Refuse a second sweep at once: a process has one Ray, on which Ray Tune runs one sweep.
 
     Raises:
-        SweepError: another thread runs one.
+        SweepError: another thread runs a sweep.
     """
     if not _ONE.acquire(blocking=False):
         raise SweepError(

@@ -69,7 +69,7 @@ def branches(
         where: how messages name the file.
         file: the checked content of a sweep file.
         places: where each of its values was given.
-        ranged: fields that a search picks from a range, of which no condition can ask a value.
+        ranged: fields that a search picks from a range; no condition can ask for their values.
 
     Raises:
         SweepError: a group has no condition or no axis, or one that is given elsewhere already.
@@ -96,7 +96,7 @@ def branches(
 
 
 def _in_order(start: str, number: int, later: int, groups: list[tuple[Axes, Axes]]) -> None:
-    """Refuse a group of ``when`` that asks for an axis of a later one, whose values come later."""
+    """Refuse a group of ``when`` with a condition on an axis that a later group adds."""
     (asked, axes), (others_if, others) = groups[number], groups[later]
     if early := [name for name in asked if name in others]:
         advice = f"put when[{later}] before it"
@@ -122,9 +122,9 @@ def cells(
     The arguments are those of :func:`branches`.
 
     Raises:
-        SweepError: there are more than ``MOST_CELLS``, which is raised before the first cell
-            without ``when`` and ``exclude``, and else when the limit is passed. Or a group of
-            ``when`` applies to none of them.
+        SweepError: there are more than ``MOST_CELLS`` cells, or a group of ``when`` applies to
+            none. Without ``when`` and ``exclude`` the cells are counted before the first one is
+            yielded, otherwise the error comes when the limit is passed.
     """
     found = dimensions(where, file, places)
     groups = branches(where, file, places, ranged)

@@ -31,7 +31,7 @@ def read(
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
             if changed := parts.testzip():  # torch writes checksums, but does not compare them
                 raise ValueError(f"the checksum of {changed} does not match")
-        # One that was trained on a GPU may be read on a machine without any.
+        # A checkpoint from a GPU may be read on a machine without one.
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(state["epoch"], int) or not isinstance(state["network"], dict):
             raise TypeError("no epoch and no network")

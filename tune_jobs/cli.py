@@ -62,7 +62,7 @@ def main() -> NoReturn:
         surroundings.prepare()
         sys.exit(app(prog_name="geosweep", standalone_mode=False) or 0)
     except UsageError as error:
-        if type(error).__name__ != "NoArgsIsHelpError":  # That one has printed the help already.
+        if type(error).__name__ != "NoArgsIsHelpError":  # typer has printed the help already.
             terminal.complain(_usage(error))
         sys.exit(2)
     except Damaged as error:

@@ -1,7 +1,7 @@
 """Python files of users that a sweep names: from the sweep file to its folder, and to its trials.
 
-In a trial's configuration a callable of such a file stands under its identity, which holds the
-checksum of the file. The folder keeps the file in ``code/``, so every node finds it there.
+A trial's configuration names a callable of such a file by its identity, which holds the checksum
+of the file. The folder keeps the file in ``code/``, so every node finds it there.
 """
 
 import os

@@ -1,8 +1,8 @@
 """What earlier trials cost: seconds, memory and disk, by kind of trial, in the cache folder.
 
-One small file stands for each kind of machine, and for each cluster. Losing it costs nothing but
-the next estimate, so files that cannot be read count as empty, and ones that cannot be written
-are left alone.
+There is one small file for each kind of machine, and for each cluster. Losing it only affects the
+next estimate, so files that cannot be read count as empty, and files that cannot be written stay
+unchanged.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ KINDS = 1000  # kinds remembered; the one unused for longest is dropped first
 PATIENCE = 5.0  # seconds to wait for another sweep that writes the file
 NO_COST = {"gamma", "decay", "seed", "epochs", "learning_rate", "momentum", "schedule", "warmup"}
 NO_COST |= {"initialisation", "initial_scale", "split"}
-NO_COST |= {"dataset"}  # its images stand for it
+NO_COST |= {"dataset"}  # the counts and shape of its images decide instead
 PENALTIES = {"transport_penalty", "straightness_penalty"}  # they cost the same at any weight
 
 
@@ -40,13 +40,13 @@ class Cost(_Kept):
     """What one trial cost, or is expected to."""
 
     epoch: float = Field(ge=0)  # seconds of an epoch with its evaluation and line shape
-    other: float = Field(ge=0)  # seconds that it holds its CPU or GPU besides
+    other: float = Field(ge=0)  # further seconds that it holds its CPU or GPU
     scoring: float = Field(ge=0)  # seconds to solve its assignments, after that
     memory: float = Field(ge=0)  # bytes of the process that trains it, at its peak
     disk: float = Field(ge=0)  # bytes that it leaves in the sweep's folder
 
     def seconds(self, epochs: int) -> float:
-        """How long a trial with so many epochs left holds its CPU or GPU."""
+        """How long a trial with this many epochs left holds its CPU or GPU."""
         return self.other + epochs * self.epoch
 
 
@@ -66,7 +66,7 @@ class Past(_Kept):
 
 
 def place(address: str | None, gpus: float) -> str:
-    """What the numbers hold for: this machine, or a cluster as seen from it.
+    """What the costs apply to: this machine, or a cluster as seen from it.
 
     Args:
         address: of a Ray cluster; None means this machine.
@@ -79,7 +79,7 @@ def place(address: str | None, gpus: float) -> str:
 
 
 def traits(trial: TrialConfig) -> dict[str, Any]:
-    """The fields of a trial that decide what it costs on given data; of a penalty, that it is."""
+    """The fields of a trial that decide its cost on given data; penalties count as on or off."""
     about: dict[str, Any] = trial.model_dump(exclude_defaults=True, exclude=NO_COST)
     return about | {name: True for name in PENALTIES if about.pop(name, 0)}
 

@@ -63,9 +63,9 @@ def _on_disk(base: str) -> Iterator[tuple[str, tuple[int, float]]]:
 
 
 def checkpoints(state: State, there: Mapping[str, tuple[int, float]]) -> Part:
-    """The weights of the trials that are finished, and the history beside them.
+    """The weights of the finished trials, and the history next to them.
 
-    A trial that is to be trained further, to be scored or to be evaluated keeps its own.
+    A trial that is to be trained further, scored or evaluated keeps its weights.
     """
     busy = {*state.scoring, *(t.trial for t in (*state.missing, *state.unevaluated))}
     trials = [t for t, row in state.rows.items() if row["status"] in ENDED and t not in busy]
@@ -84,8 +84,8 @@ def mlflow(root: str, name: str) -> Part:
 
     Args:
         root: the sweep's folder.
-        name: the sweep's name. Runs of other sweeps in the folder stay, as geosweep sync fills the
-            database with those of this one only.
+        name: the sweep's name. Runs of other sweeps in the folder stay, because geosweep
+            sync can only restore the runs of this sweep.
     """
     place = str(here(root))
     there = sizes(place) if os.path.isdir(place) else {}

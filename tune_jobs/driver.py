@@ -219,12 +219,12 @@ class Driver(NotKept, tune.Callback):
             elif not busy and self._pool.left:  # Ray Tune asks again before it looks for results
                 self._collect(timeout=0.5)
             elif not busy:
-                return  # of what is left nothing is trained now, as it was not asked for
+                return  # this run was not asked to train any of what is left
             self._board.expect(self._study.left)
             yield config
 
     def _is_busy(self, busy: int) -> bool:
-        """Whether so many trials are enough; on a cluster one waits, so that it may grow."""
+        """Whether enough trials are busy; on a cluster one more waits, so that it may grow."""
         return busy >= self.at_once() + (self._request.address is not None)
 
     def _claim(self, study: Study) -> None:
@@ -273,7 +273,7 @@ class Driver(NotKept, tune.Callback):
         """Delete the weights that the sweep does not keep and nothing needs any more."""
         sweep = self._request.sweep
         ended = ["done", "diverged"]
-        if sweep.scheduler and best_of(sweep.keep):  # without it they would go on
+        if sweep.scheduler and best_of(sweep.keep):  # else stopped trials would go on
             ended.append("stopped")
         for trial in spare(self._weights, sweep.keep, self._best_in, self._wanted, ended):
             forget_weights(self._root, trial)
@@ -371,7 +371,7 @@ class Driver(NotKept, tune.Callback):
 def train_cell(config: dict[str, Any], setup: Setup) -> None:
     """Run :func:`tune_jobs.trial.run_trial` in a Ray worker. Only workers import torch.
 
-    A full disk is reported, as Ray Tune would try a trial that failed again, in vain.
+    A full disk is reported as a result, since Ray Tune would retry a failed trial in vain.
     """
     gc.disable()  # as in tune_jobs.cli, but only while packages load
     try:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from tune_jobs import signals
 from tune_jobs.mlflow_store import prepare
 
-LONGEST = 30.0  # seconds to wait for it at the end, where no signal is heard
+LONGEST = 30.0  # seconds to wait for the thread at the end, while signals are ignored
 
 
 @contextmanager
@@ -18,11 +18,11 @@ def loading(root: str) -> Iterator[Callable[[], None]]:
         root: the sweep's folder.
 
     Yields:
-        A function that waits for it. At the end of the context nothing is still being loaded.
+        A function that waits for the thread, which has ended when the context is left.
     """
 
     def load() -> None:
-        with suppress(Exception):  # the driver meets what fails here
+        with suppress(Exception):  # the driver will meet the same error
             prepare(root)
         import tune_jobs.driver  # noqa: F401
 
@@ -31,5 +31,5 @@ def loading(root: str) -> Iterator[Callable[[], None]]:
     try:
         yield thread.join
     finally:
-        with signals.ignored():  # else Ray might be loaded after this, without its variables
+        with signals.ignored():  # else Ray might load after this, without its variables
             thread.join(LONGEST)

@@ -33,11 +33,11 @@ OFF = "GEOSWEEP_TIMING"  # this variable turns timed steps off if it is "off"
 LONGEST = 30.0  # seconds for all timed steps together, on a machine that is very busy
 ROUGH = 2.0  # a timed step is right within this factor
 FIRM = 1.15  # earlier trials are right within this factor at best
-FEW = 8  # up to so many trials may come from one run and share its load; then they are
+FEW = 8  # Up to this many trials may come from one run and share its load: then they are
 SHARED = 1.3  # right within this factor at best
-HALF = 3  # a trial counts half as much as the one that ended so many trials later
+HALF = 3  # a trial counts half as much as one that ended this many trials later
 TORN = 1.5  # above this factor trials disagree, and a step is timed again
-# Weight of the timed step, as a share of that of all trials: it cannot lead beyond their values.
+# Weight of the timed step over that of all trials: below 1, the median stays in their range.
 VOTE = 0.9
 SIZES = 1.5  # memory and disk are right within this factor at least
 OTHERS = 3.0  # the same for a kind that there was no time to time, from the other kinds
@@ -105,7 +105,7 @@ class Estimate:
     unknown: Sequence[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """What is printed of it; nothing if nothing is left to train."""
+        """The lines to print; none if nothing is left to train."""
         if not self.trials:
             return []
         named = trials_of(self.trials)
@@ -129,10 +129,10 @@ class Forecast:
 
     Attributes:
         left: what is left.
-        costs: by trial; of the cells of a sweep file as well if it is a search.
-        unknown: why those of other trials are not known.
+        costs: by trial; for a search, also those of the cells of its sweep file.
+        unknown: why the costs of other trials are not known.
         gpus: of each trial.
-        around: seconds of earlier runs besides their trials.
+        around: seconds that earlier runs spent outside their trials.
     """
 
     left: Left
@@ -152,7 +152,7 @@ class Forecast:
         return Expected(_mean([one.cost for one in every]), worst, sum(o.earlier for o in every))
 
     def total(self, at_once: int) -> Estimate:
-        """All of it, with so many trials side by side."""
+        """The estimate for all trials, with this many of them side by side."""
         found = [(self.cost(trial), epochs) for trial, epochs in self.left.trials]
         if self.left.to_suggest:
             epochs = [epochs for _, epochs in self.left.trials] or [self.left.epochs]
@@ -197,12 +197,12 @@ def left(request: Request, state: State) -> Left:
 
 
 def left_of(request: Request, ended: Container[str], cells: Sequence[TrialConfig]) -> Left:
-    """What a sweep would do that has not begun to run, or not again.
+    """What a sweep that is not running would have to do.
 
     Args:
         request: of the sweep.
         ended: trials that would not be trained.
-        cells: all that are known; a search has some to suggest besides.
+        cells: all known cells; a search has further ones to suggest.
     """
     missing = [trial for trial in cells if trial.trial not in ended]
     files = storage.list_files(request.root, places.CHECKPOINTS)
@@ -277,7 +277,7 @@ def learn(request: Request, seconds: float, busy: float) -> None:
 
 
 def makespan(seconds: Iterable[float], at_once: int) -> float:
-    """When the last of some trials ends; they start in order, so many at once.
+    """When the last of some trials ends; they start in order, ``at_once`` side by side.
 
     >>> makespan([3, 1, 1, 1, 2], 2)
     5

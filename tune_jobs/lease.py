@@ -10,9 +10,9 @@ its claim every few seconds. A claim that is too old by the store's own clock be
 that was killed.
 
 Without conditional writes this has one gap. A driver that was cut off for a minute is taken for
-dead and replaced. When it comes back, it may write for a moment beside its successor, until it
-finds its claim gone and stops. Both write the same, whole files, so no trial is counted twice; at
-worst a trial is trained twice.
+dead and replaced. When it comes back, it may write at the same time as its successor for a moment,
+until it finds its claim gone and stops. Both write the same, whole files, so no trial is counted
+twice; at worst a trial is trained twice.
 """
 
 import json
@@ -35,7 +35,7 @@ from scoring import places, storage
 from tune_jobs import signals
 from tune_jobs.errors import SweepError
 
-BEAT = 10.0  # the holder rewrites its claim every so many seconds
+BEAT = 10.0  # seconds after which the holder rewrites its claim
 DEAD = 60.0  # seconds; a younger claim is alive, an older one belongs to a dead driver
 ATTEMPTS = 3  # a driver that sees another claim this many times gives up; before that it retries
 

@@ -212,7 +212,7 @@ def predict(
 def evaluate_all(job: Job, network: AnyNetwork) -> None:
     """Run those evaluations that are not yet in the trial's robustness table with these settings.
 
-    Each one is written when it ends; one that is killed starts again from its beginning. Of the
+    Each evaluation is written when it ends; a killed one starts again from the beginning. For the
     curve of measures only the assignment problems are written. They are solved when the trial is
     finished, after its CPU or GPU is released. Levels are pixel values from 0 (black) to 255
     (white), even if white has another value in the images, such as 16 in the digits.

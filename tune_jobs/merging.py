@@ -10,7 +10,7 @@ SHARE = 50  # at least 1 / SHARE of all, so that looking at all files costs litt
 
 
 class Merger:
-    """Merges in a thread beside the driver.
+    """Merges in a thread of the driver's process.
 
     What is not merged, because the driver was killed or nothing can be written, is read from the
     trials' own files. So nothing here can lose a row or count one twice, and nothing here fails.
@@ -31,7 +31,7 @@ class Merger:
         busy = self._running is not None and self._running.is_alive()
         if is_due(self._new, self._ended) and not busy:
             self._new = 0
-            # A daemon, because whoever is killed while merging leaves nothing wrong behind.
+            # A daemon, because a process killed while merging leaves nothing wrong behind.
             self._running = Thread(target=_merge_beside, args=(self._root,), daemon=True)
             self._running.start()
 
@@ -43,12 +43,12 @@ class Merger:
 
 
 def is_due(new: int, ended: int) -> bool:
-    """Whether it is time to merge new trials, of so many that have ended."""
+    """Whether it is time to merge this many new trials, of all that have ended."""
     return new >= max(FEWEST, ended // SHARE)
 
 
 def _merge_beside(root: str) -> None:
-    """Merge every table, in a thread that the end of the program may meet half-way."""
+    """Merge every table, in a thread that the end of the program may interrupt."""
     try:
         merge_all(root)
     except RuntimeError:

@@ -54,7 +54,7 @@ class Meter:
         return [*self._since]
 
     def start(self, trial: str) -> None:
-        """A trial takes a slot, or has its own again after a failure."""
+        """Note that a trial takes a slot, or continues in its own slot after a failure."""
         if trial in self._since:
             return
         now = self.clock()
@@ -62,7 +62,7 @@ class Meter:
         self._since[trial] = max(now - CHANGE, self._free.pop(0)) if self._free else now
 
     def report(self, trial: str, epoch: int, epochs: int) -> None:
-        """A trial has ended an epoch. Evaluations come before the last one is reported."""
+        """Note that a trial has ended an epoch; the last one is reported after evaluations."""
         now = self.clock()
         if trial not in self._epochs:
             self._epochs[trial] = epoch, now, epoch, now
@@ -70,22 +70,22 @@ class Meter:
             self._epochs[trial] = *self._epochs[trial][:2], epoch, now
 
     def end(self, trial: str) -> None:
-        """A trial leaves its slot."""
+        """Note that a trial leaves its slot."""
         now = self._ended = self.clock()
         self._free.append(now)
         self.held[trial] = self.held.get(trial, 0.0) + now - self._since.pop(trial, now)
 
     def scored(self) -> None:
-        """A trial has been scored."""
+        """Note that a trial has been scored."""
         self._ended = self.clock()
 
     def epoch(self, trial: str) -> float | None:
-        """Seconds of an epoch of a trial, so far; None if it has had none."""
+        """Seconds of an epoch of a trial, so far; None until two epochs can be compared."""
         first, since, last, until = self._epochs.get(trial, (0, 0.0, 0, 0.0))
         return (until - since) / (last - first) if last > first else None
 
     def cost(self, cell: Cell) -> Cost | None:
-        """What a trial cost, but for the disk; None unless this run trained it from its beginning.
+        """What a trial cost, without disk; None unless this run trained it from the beginning.
 
         Args:
             cell: with its row of the trials table as its record.

@@ -19,7 +19,7 @@ def split(setting: str) -> tuple[str, list[Any]]:
     ('gamma', [0, 0.001])
 
     Raises:
-        SweepError: it has not the form of a setting, or a value cannot be read.
+        SweepError: the text does not look like a setting, or a value cannot be read.
     """
     name, equals, text = setting.partition("=")
     shown = f"--set {plain(setting)}"
@@ -119,7 +119,7 @@ def apply(
 def _without(
     content: dict[str, Any], places: Places, names: set[str]
 ) -> tuple[dict[str, Any], Places]:
-    """Remove a field from the content, also from groups: of zip, and of when beside its if."""
+    """Remove a field from the content, and from groups of zip and when, but not from an if."""
 
     def left(group: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in group.items() if key not in names}
@@ -141,7 +141,7 @@ def _without_argument(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
 def _regrouped(
     content: dict[str, Any], places: Places, left: Callable[[Mapping[str, Any]], dict[str, Any]]
 ) -> tuple[dict[str, Any], Places]:
-    """Replace each group by what is left of it; one of which no axis is left goes."""
+    """Replace each group by what ``left`` returns, and drop a changed group without any axis."""
     for section in ("zip", "when"):
         groups = content.get(section)
         if not isinstance(groups, list):

@@ -84,7 +84,7 @@ class Picking:
     def _grown(
         self, params: dict[str, Any], cell: dict[str, Any], number: int
     ) -> Iterator[tuple[dict[str, Any], bool]]:
-        """Every choice from a part on, and whether there is a continuous axis beside it."""
+        """Every choice from a part on, and whether it comes with a continuous axis."""
         if number == len(self._parts):
             yield params, False
             return
@@ -108,7 +108,7 @@ def field(name: str) -> str:
 
 
 def told(space: Space, fixed: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """All of it as JSON values, to recognise the study of another search by."""
+    """The whole search space as JSON values, to recognise the study of another search."""
     found: dict[str, Any] = {"space": _told(space), "fixed": dict(fixed)}
     if rules.branches:
         found["when"] = [[b.condition, _told(b.space), b.fixed] for b in rules.branches]

@@ -139,12 +139,12 @@ def ray_running(address: str | None, here: bool) -> Iterator[str]:
 
 @contextmanager
 def guarded(address: str | None, here: bool) -> Iterator[None]:
-    """Keep a Ray of our own to its processes. Import Ray within, and not before.
+    """Let only its own processes use a Ray of ours. Import Ray within this context, not before.
 
-    One on this machine is open to this machine only; by default it listens on all networks. Both
-    this one and one with other nodes of a Slurm job ask for a token, which only its processes know;
-    by default there is one for all clusters, in the home folder. The variables for this are set
-    while the context is open, since they would change other sweeps of a notebook's process.
+    A Ray on this machine is open to this machine only; by default it listens on all networks. It
+    asks for a token that only its processes know, and so does a Ray on several nodes of a Slurm
+    job; by default all clusters share one token in the home folder. The environment variables are
+    set only in the context, since they would change other sweeps of a notebook's process.
 
     Args:
         address: as for :func:`ray_running`.
@@ -156,7 +156,7 @@ def guarded(address: str | None, here: bool) -> Iterator[None]:
 
 @cache  # Ray reads some of them once, when it is imported, so a second sweep needs the same
 def _private() -> Mapping[str, str]:
-    """Variables for a Ray on this machine; none if Ray is imported already, and goes without."""
+    """Variables for a Ray on this machine; none if Ray was already imported without them."""
     if "ray" in sys.modules:
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)

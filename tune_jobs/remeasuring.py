@@ -29,7 +29,7 @@ def measure_again(job: Job, network: AnyNetwork) -> None:
         network: the network with its stored weights.
 
     Raises:
-        FileNotFoundError: the history beside the weights is gone.
+        FileNotFoundError: the history next to the weights is gone.
         ValueError: the stored weights do not have the stored scores.
     """
     history = job.usable(read_history)

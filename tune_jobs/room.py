@@ -63,7 +63,7 @@ def capacity(address: str | None) -> Mapping[str, float]:
     if is_here(address) or address == processes.SLURM:
         nodes = 1 if is_here(address) else int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
         return {"CPU": nodes * cores(), "GPU": nodes * gpus_here()}
-    # In a process of its own: one that has imported Ray cannot start one with a token later.
+    # In a separate process: after importing Ray, this one could start no Ray with a token.
     command = processes.python("-m", "tune_jobs.room", address or "")
     with processes.child(command, stdout=subprocess.PIPE, text=True) as child:
         said, _ = child.communicate()

@@ -376,7 +376,7 @@ def _run(
 
 
 def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:
-    """This sweep's place on a cluster. Its own Ray on this machine is one."""
+    """This sweep's place on a cluster, or on its own Ray on this machine."""
     if room.is_here(request.address):
         return nullcontext()
     return place(request.address, request.sweep.name, partial(_say, console))

@@ -121,7 +121,7 @@ def _driver(state: folder.State, holder: str | None, live: Mapping | None) -> li
 
 
 def below(parent: str) -> list[str]:
-    """The sweeps' folders in a folder that is no sweep's itself, by name; empty otherwise.
+    """The sweeps' folders in a folder, sorted by name; empty if that is a sweep's folder itself.
 
     It is also empty for a folder that cannot be read; :func:`status` says why.
     """

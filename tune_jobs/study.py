@@ -28,7 +28,7 @@ from tune_jobs.search import Better, Rules, Search, Space, Span
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-AGAIN = 20  # after so many repeated suggestions in a row take any new cell; before, ask again
+AGAIN = 20  # after this many repeated suggestions in a row, take any new cell
 TOWARDS: dict[Better, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 
 
@@ -88,11 +88,11 @@ class Study:
         about = {"objectives": search.objectives, **told(space, fixed, self._rules)}
         self._of: dict[str, _Cell] = {}  # by the id of each trial that a cell has or may get
         self._suggested: list[_Cell] = []
-        self._worse: dict[str, _Cell] = {}  # a cell that it is clearly worse than
+        self._worse: dict[str, _Cell] = {}  # first trial of a cell -> a clearly better cell
         self._order: list[TrialConfig] = []
         if known and not again and storage.read_file(root, STUDY) is None:
             raise storage.Damaged(root, STUDY, "it is missing")
-        with storage.reading(root, STUDY):  # Optuna believes what the file says
+        with storage.reading(root, STUDY):  # Optuna does not check the file
             self._journal: Any = Journal(root)
             self._study = optuna.create_study(
                 storage=JournalStorage(self._journal),
@@ -129,14 +129,14 @@ class Study:
         for trial in known:  # in the order in which they were suggested
             if trial.trial in self._of:
                 self._begin(self._of[trial.trial], trial)
-        for cell in self._suggested:  # whoever suggested it was killed before it was known
+        for cell in self._suggested:  # a driver was killed before it listed this cell
             self._begin(cell, cell.config)
         lacking = [trial for trial in known if trial.trial not in self._of]
         if lacking and not again:
             raise storage.Damaged(root, STUDY, f"it lacks {len(lacking)} cells that were suggested")
 
     def _begin_with(self, known: Sequence[TrialConfig]) -> None:
-        """Suggest cells to a new study, as far as its space has them."""
+        """Add known cells to a new study, except those that its space does not have."""
         cells = {cell.trial: cell for cell in map(self._first, known)}
         for cell in cells.values():
             if params := self._picking.parameters(cell):
@@ -233,7 +233,7 @@ class Study:
     def _unseen(self) -> dict[str, Any]:
         """Parameters of a cell that is allowed and not suggested yet.
 
-        Where it has continuous axes, only the other parameters: Optuna picks those.
+        Continuous axes are left out, as Optuna picks their values.
         """
         found = [p for p, made in self._picking.choices() if not made or made.trial not in self._of]
         if not found:
@@ -272,7 +272,7 @@ class Study:
 
         A row that is done or has no status gives the values, if every objective is finite. A done
         row without them, and a diverged or stopped row, marks its cell as failed in the study.
-        One that failed may be trained again; until then its cell gets no more seeds. Any other
+        A failed trial may be trained again; until then its cell gets no more seeds. Any other
         row, or a second result of the same trial, changes nothing.
         """
         cell = self._of.get(trial)

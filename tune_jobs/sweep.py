@@ -51,8 +51,8 @@ LONGEST_NAME = 200  # bytes; file names add to it, and file systems allow 255
 def check_name(name: str) -> str:
     """Check a sweep's name, which is also the name of its folder.
 
-    Every name that a file system allows is one, also with spaces, line breaks or control
-    characters. Whoever prints it escapes them, with :func:`models.messages.plain`.
+    Every name that a file system allows is valid, also with spaces, line breaks or control
+    characters. Code that prints it escapes them, with :func:`models.messages.plain`.
 
     Raises:
         ValueError: it is not the name of one folder.
@@ -278,7 +278,7 @@ def _taken_out(where: str, file: Any, places: Places) -> str:
         ``auto``, or nothing if the file does not have it.
 
     Raises:
-        SweepError: there are other precisions beside it.
+        SweepError: the file gives other precisions, too.
     """
     if AUTO not in file.given().get("precision", []):
         return ""

@@ -25,8 +25,8 @@ from models.datasets import load as load_data
 from models.errors import CodeError
 from models.messages import first_line
 
-STEPS, LEAST = 3, 0.1  # a step is timed at least so often, and for so many seconds
-SECONDS = 3.0  # start no other kind of trial after so long
+STEPS, LEAST = 3, 0.1  # time a step at least this often, and for this many seconds
+SECONDS = 3.0  # start no further kind of trial after this long
 POINTS = 250  # test images measured, at most
 HANDLING = 0.5  # seconds of a trial for files, reports and the change to the next one
 FEW = 2000  # points whose assignment takes less than training for any number of epochs
@@ -101,7 +101,7 @@ def cost(trial: TrialConfig, data: Dataset, device: str) -> dict[str, float]:
 
 
 def _scoring(trial: TrialConfig, network: Any, data: Dataset, device: str) -> float:
-    """Seconds to solve the assignments, from those of fewer points."""
+    """Seconds to solve the assignments, extrapolated from fewer points."""
     stages = len(network.layout())
     if trial.points <= FEW:
         return 0.1 * SOLVED * stages

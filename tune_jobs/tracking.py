@@ -50,7 +50,7 @@ METRICS = (  # at most 16 with all evaluations: many keys make MLflow's pages sl
 )
 ENDS = ("geodesic_excess", "ots", "gap")  # known before training and after the last epoch only
 ROBUSTNESS = ("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc")  # if measured
-TAGS = (  # scores beside the metrics, and their baselines: OTS 1/m, LSS sqrt(n), before training
+TAGS = (  # further scores, and their baselines: OTS 1/m, LSS sqrt(n), before training
     *(
         "suboptimality",
         "ots_random",

@@ -64,7 +64,7 @@ def read_text(path: Path) -> str:
 
 
 def dump(content: Mapping[str, Any]) -> str:
-    """Write a mapping of Python values, as a sweep of a program or a notebook, as such a text.
+    """Write a mapping of Python values, such as a sweep in a notebook, as YAML text.
 
     Arrays, tensors, ranges, sets and tuples become lists.
 

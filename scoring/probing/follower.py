@@ -24,9 +24,9 @@ class Follower:
     Args:
         model: a bare model.
         groups: of blocks.
-        named: these are the user's blocks. Otherwise the first pass shows which groups are
+        named: whether the user chose the blocks. Otherwise the first pass shows which groups are
             residual blocks: those of which at least half keep the shape of their input.
-        keep: so many first points of every state are kept.
+        keep: how many first points of every state to keep.
         branches: blocks return what is added to their input.
         tokens: see :func:`scoring.probing.values.points`.
         batch_first: whether states are (b, t, d). None: as the blocks' attention says.
@@ -144,7 +144,7 @@ class Follower:
         return None
 
     def _refuse(self, recorder: Recorder, name: str, problem: str) -> None:
-        """A user's block has to have states; among those that ``auto`` tries, some have none."""
+        """A user's block must have states; a block that ``auto`` tries may have none."""
         if self._named or self.batches:
             raise ProbeError(f"blocks: {name} {problem}")
         recorder.refuse(name, problem)
@@ -159,7 +159,7 @@ class Follower:
         if state.is_sparse or state.device.type == "meta":
             raise ProbeError(f"blocks: {name} has a state without values in memory")
         state = state.detach()
-        if state.device.type == "mps":  # it has no float64
+        if state.device.type == "mps":  # MPS has no float64
             state = state.cpu()
         if sequence_first and state.ndim == 3:
             state = state.transpose(0, 1)

@@ -37,7 +37,7 @@ class MeasuredStage:
         kind: the number format of the states, such as ``float32``.
         points: the scores of each of the m points; see :class:`scoring.stages.Stage`.
         effective_rank: of each of the n + 1 states.
-        rank_points: how many points that took: the first ones, at most 1,000.
+        rank_points: how many points this takes: the first ones, at most 1,000.
         rounding: of each block, the share of rounding in its mean squared step; NaN where
             numbers have 32 bits or more.
         transport: columns of the tracks table and of the Wasserstein curve, if requested.
@@ -86,7 +86,7 @@ def measured(
     Args:
         sums: of the stage.
         number: k, from 1.
-        transport: so many first points were kept, and their optimal transport is wanted.
+        transport: how many first points were kept for optimal transport; 0 if none.
         off: see :class:`scoring.probing.recorder.Recorder`.
     """
     dimension = math.prod(sums.shape)

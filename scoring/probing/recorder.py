@@ -60,11 +60,11 @@ class Recorder:
     """Follows one group of blocks.
 
     A stage is a sequence of calls that keep the shape of their input, each of which takes what the
-    one before it returned. Everything else starts a new stage. A batch counts once it ended, so one
-    that fails on the way leaves nothing.
+    one before it returned. Everything else starts a new stage. A batch counts when it ends, so a
+    batch that fails leaves nothing.
 
     Args:
-        keep: so many first points of every state are kept.
+        keep: how many first points of every state to keep.
         branches: blocks return what is added to their input.
     """
 
@@ -76,12 +76,12 @@ class Recorder:
         self.added = 0  # places where the input plus the output is what the next block takes
         self.off: dict[str, float] = {}
         """With branches: by call of the first batch, how far the input plus the output is from what
-        the model goes on with, as a share of the output. Calls that nothing shows are not in it."""
+        the model goes on with, as a share of the output. Unknown calls are left out."""
         self._batches = 0
         self.begin()
 
     def begin(self) -> None:
-        """A batch begins; what an unfinished one left is dropped."""
+        """Begin a batch, and drop what an unfinished one left."""
         self._walks: list[Walk] = []
         self._skipped: list[Skipped] = []
         self._counts: dict[str, int] = {}
@@ -93,7 +93,7 @@ class Recorder:
         self._step_size = 0.0  # of the last branch
 
     def before(self, name: str, state: Tensor) -> None:
-        """A block is about to take this state, (m, ...)."""
+        """Note the state (m, ...) that a block is about to take."""
         walk = self._open
         if walk is not None and walk.calls:
             self.compare(walk.calls[-1], state)
@@ -115,10 +115,9 @@ class Recorder:
         self._input = state.clone() if self._branches else None
 
     def compare(self, call: str, state: Tensor) -> None:
-        """The model went on with this state: is it the sum of the input and of what it returned?
+        """Compare a state that the model went on with to the last block's input plus output.
 
-        It matters only if blocks return branches. A later state that is the sum decides; of several
-        that are not, the nearest.
+        This matters only if blocks return branches. The state nearest to the sum counts.
 
         Args:
             call: of the last block, by :attr:`last`.
@@ -138,11 +137,11 @@ class Recorder:
         return self._open.calls[-1] if self._open is not None and self._open.calls else None
 
     def refuse(self, name: str, reason: str) -> None:
-        """That block has no state."""
+        """Note that a block has no state."""
         self._skipped.append(Skipped(name, reason))
 
     def after(self, name: str, state: Tensor) -> None:
-        """That block returned this state."""
+        """Note the state that a block returned."""
         walk = self._open
         count = self._counts[name] = self._counts.get(name, 0) + 1
         call = name if count == 1 else f"{name} (call {count})"
@@ -160,7 +159,7 @@ class Recorder:
         self._step(walk, state)
 
     def end(self) -> None:
-        """The batch ended: count it.
+        """End a batch, and count it.
 
         Raises:
             ProbeError: its stages differ from those of the first batch.
@@ -232,7 +231,7 @@ class Recorder:
 
 
 def same(one: Tensor | None, other: Tensor) -> bool:
-    """Whether two states are equal; a number that is not one is equal to itself."""
+    """Whether two states are equal; NaN counts as equal to NaN."""
     if one is None or one.shape != other.shape:
         return False
     if torch.equal(one, other):

@@ -144,7 +144,7 @@ class ProbeResult:
 
 
 def fitting(cells: list[list[str]], width: int) -> list[list[str]]:
-    """A table, or, where it is wider than so many characters, one with rows for its columns."""
+    """A table; transposed if it is wider than ``width`` characters and would get narrower."""
     turned = list(map(list, zip(*cells, strict=True)))
     wide, high = (sum(_widths(some)) + 2 * len(some[0]) - 2 for some in (cells, turned))
     return turned if high < wide > width else cells

@@ -63,10 +63,10 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         closest decile over that in all pairs, from 0 to 10. The same with ``_matched``: among
         pairs matched by the distance of their ends, where it is 1 if track distance did not
         matter; and with ``_initial``: in the untrained network. Values of stages are averaged
-        over the stages. Ratios are averaged over the stages where a pair is mixed up, matched ones
-        over those where about :data:`FEW` pairs are, in the untrained network as well, so that both
-        are about the same stages. NaN if there is no such stage. Those of the curve of measures are
-        in :func:`curve_summary`. Columns without rows are left out.
+        over the stages. Ratios are averaged over the stages where a pair is mixed up; matched
+        ratios over the stages where about :data:`FEW` pairs are mixed up, also in the untrained
+        network, so that both cover the same stages. NaN if there is no such stage. Columns
+        without rows are left out. Those of the curve of measures are in :func:`curve_summary`.
     """
     rows = list(rows)
     curves: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)
@@ -104,8 +104,8 @@ def curve_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         ``_shuffled``: of displacements shuffled between points. ``curve_blocks`` counts the blocks
         that have not collapsed. Only they are in the means of OTS and polar share, and only stages
         that have not collapsed; NaN if there are none. The curve of a stage of a single block is a
-        geodesic by definition: beside longer stages, it is not in the means of the factors and of
-        ``curve_speed_variation``.
+        geodesic by definition: if there are longer stages, it is left out of the means of the
+        factors and of ``curve_speed_variation``.
     """
     found: dict[str, float] = {}
     for end, name in CURVES.items():

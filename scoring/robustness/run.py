@@ -19,7 +19,7 @@ def evaluate(name: str, subject: Subject, settings: Mapping[str, Any]) -> Rows:
         name: ``lesion`` (with the rows of :func:`scoring.robustness.lesion.rearrangement`),
             ``noise``, ``fgsm``, ``pgd``, ``separation``
             (:func:`scoring.robustness.noise.mixing`) or ``curve``.
-        subject: the network and its points; afterwards as it was.
+        subject: the network and its points; it is unchanged afterwards.
         settings: the other arguments of that function.
 
     Returns:

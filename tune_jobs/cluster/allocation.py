@@ -5,7 +5,7 @@ other node, where it joins the head. All ports are chosen by the system, so jobs
 do not collide. (``ray symmetric-run`` of Ray 2.60 refuses a node where anybody runs Ray, and ends
 with ``ray stop``, which also ends other jobs of the same user there.)
 
-Nodes leave when their standard input ends, which the driver holds open: also when it is killed.
+Nodes leave when their standard input ends. The driver holds it open until it dies.
 """
 
 import os
@@ -122,7 +122,7 @@ def join(address: str) -> int:
 
 
 def _end(node: subprocess.Popen[str]) -> str:
-    """End Ray on this node; what it has printed."""
+    """End Ray on this node, and return what it has printed."""
     node.terminate()
     try:
         return node.communicate(timeout=LAST)[0]

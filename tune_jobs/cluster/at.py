@@ -42,7 +42,7 @@ class At:
         """Refuse options that name no cluster, or two.
 
         Raises:
-            SweepError: they do.
+            SweepError: the options name no cluster, or two.
         """
         if self.slurm and self.cluster:
             raise SweepError("--cluster and --slurm name two clusters; give one of them")

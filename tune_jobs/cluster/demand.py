@@ -10,7 +10,7 @@ import os
 
 import ray
 
-EACH = 8  # Ask for one machine for every so many waiting assignments.
+EACH = 8  # Ask for one machine per this many waiting assignments.
 
 
 class Demand:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OF_USERS = "sent"  # folder in the package for files of the user
 PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
-KIND, PROBE = "geosweep.kind", "probe"  # a job that is no sweep's says so
+KIND, PROBE = "geosweep.kind", "probe"  # marks a job that is not a sweep
 MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
 LINES = 20_000  # of the log of orders; the autoscaler writes a few a second at most
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
@@ -104,11 +104,11 @@ def _client(url: str, given: str) -> "JobSubmissionClient":
 def package(files: Mapping[str, bytes] | None = None) -> Iterator[str]:
     """A temporary folder with a copy of the code, and nothing else but files of the user.
 
-    Ray uploads and unpacks equal folders only once. Until the context ends, its own temporary
-    files are next to the copy, so that they are deleted with it.
+    Ray uploads and unpacks equal folders only once. Until the context ends, Ray's own temporary
+    files are next to the copy, and are deleted with it.
 
     Args:
-        files: their content by name; they come into a folder of their own.
+        files: content of the user's files by name; they are put into a separate folder.
     """
     with signals.as_interrupt(), processes.scratch() as parent:
         folder, before = Path(parent, "code"), tempfile.tempdir
@@ -257,7 +257,7 @@ def start(
 
 
 def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> str:
-    """The output of a geosweep command that runs on the head, as a job that is deleted then.
+    """The output of a geosweep command that runs on the head, as a job that is then deleted.
 
     Raises:
         SweepError: the command failed; the message is its last line. Or it took too long.
@@ -299,9 +299,9 @@ def autoscaler_log(client: "JobSubmissionClient") -> list[str]:
 
 
 def metadata(job: "JobDetails", what: str) -> str:
-    """A sweep's name (``SWEEP``) or folder (``FOLDER``), as :func:`submit` noted it at its job.
+    """A sweep's name (``SWEEP``) or folder (``FOLDER``), as :func:`submit` noted it in its job.
 
-    Whoever reaches the cluster can note anything there, so both are checked before they are used.
+    Anyone who reaches the cluster can change the metadata, so both are checked before use.
 
     Raises:
         SweepError: it is not the name of a sweep, or no absolute path or URI of a store.
@@ -320,7 +320,7 @@ def metadata(job: "JobDetails", what: str) -> str:
 
 
 def _folder(job: "JobDetails") -> str:
-    """A sweep's folder as noted at its job, to compare with; not to be used as a path."""
+    """A sweep's folder as noted in its job, for comparisons only; do not use it as a path."""
     return (job.metadata or {}).get(FOLDER, "")
 
 
@@ -341,7 +341,7 @@ def find(client: Any, which: str | None, there: str | None = None) -> Any:
 
     Args:
         client: from :func:`connect`.
-        which: a job's id, or a sweep's folder or its name, of which the last job is found; None
+        which: a job's id, or a sweep's folder or name, which finds the sweep's last job; None
             finds the last job of all.
         there: the folder that a name stands for in the cluster's storage, if that is known.
 

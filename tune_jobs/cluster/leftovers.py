@@ -16,8 +16,8 @@ def left(file: str) -> list[str]:
         file: path of the cluster file.
 
     Returns:
-        A line for each machine, and one with a command. A line that says why it is not known. None
-        if no machine is left, or if the cluster is a list of machines.
+        A line for each machine, and one with a command; or a line that says why this is unknown.
+        Empty if no machine is left, or if the cluster is a list of machines.
     """
     look = {"aws": _aws, "gcp": _gcp}.get(cluster_file(file)["provider"].get("type", ""))
     if look is None:

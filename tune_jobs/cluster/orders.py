@@ -16,7 +16,7 @@ import yaml
 
 from scoring.places import argument
 
-LIMIT = 3  # setups of one type that fail in a row; a third one is no bad luck any more
+LIMIT = 3  # Stop orders of a type when this many setups in a row have failed.
 LAUNCH = re.compile(r"Failed to launch (\d+) nodes of type (\S+): (.*)")
 STEP = re.compile(r"Update instance (\w+)->(\w+) \(id=([^,]*), type=([^,]*),[^)]*\): (.*)")
 NOISE = re.compile(r"Node Launch Exception \((.*?)\): ")

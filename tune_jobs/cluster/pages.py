@@ -16,14 +16,14 @@ from tune_jobs.errors import SweepError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-IDLE = 600  # seconds without a question after which a page ends whose laptop is gone
+IDLE = 600  # seconds without a request after which a page ends, as its laptop is gone
 ANSWER = 20.0  # seconds for the page to answer
 PATIENCE = 120.0  # seconds for the head to start the page
 
 
 @contextmanager
 def page(client: "JobSubmissionClient", folder: str) -> Iterator[int]:
-    """Serve a sweep's page on the loopback address of the head, as a job that is deleted then.
+    """Serve a sweep's page on the loopback address of the head, as a job that is then deleted.
 
     Args:
         client: from :func:`tune_jobs.cluster.jobs.connect`.
@@ -50,7 +50,7 @@ def page(client: "JobSubmissionClient", folder: str) -> Iterator[int]:
 
 
 def is_there(port: int) -> bool:
-    """Whether a page still answers on a port of this machine; that somebody asks keeps it there."""
+    """Whether a page still answers on a port of this machine; each request keeps it alive."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         direct.open(f"http://127.0.0.1:{port}/", timeout=ANSWER).close()

@@ -241,7 +241,7 @@ class Slurm:
         return SweepError(f"{self._where}: storage: {place}: cannot be written: {why}")
 
     def _sbatch(self, options: Sequence[str], place: Path) -> str:
-        """Give a job to Slurm; its number.
+        """Submit a job to Slurm, and return its number.
 
         Raises:
             SweepError: Slurm refuses it; the message names the field of the file that it is about.
@@ -260,9 +260,9 @@ class Slurm:
             raise SweepError(f"{self._where}: {about}{error}{fix}") from None
 
     def _delete_old_code(self) -> None:
-        """Delete the code of jobs that ended without doing so, as they do after ``scancel``."""
+        """Delete the code of jobs that ended without deleting it, as after ``scancel``."""
         for job in self.list_jobs():
-            # One that Slurm does not know may be of another Slurm with the same storage.
+            # A job that Slurm does not know may belong to another Slurm with the same storage.
             if job.driver_exit_code is not None or job.status is Status.STOPPED:
                 shutil.rmtree(self._jobs / job.submission_id / CODE, ignore_errors=True)
 
@@ -280,8 +280,8 @@ class Slurm:
         raise AssertionError  # numbers do not end
 
     def _options(self, folder: str, nodes: int) -> list[str]:
-        # Slurm runs jobs of one name one by one, so a folder has one driver at a time. Locks of
-        # files, which see to that elsewhere, do not reach over all file systems of clusters.
+        # Slurm runs jobs of one name one by one, so a folder has one driver at a time. File
+        # locks, which ensure this elsewhere, do not work on all file systems of clusters.
         last = word(folder.rpartition("/")[2])[:50]
         job = f"geosweep-{last}-{sha256(folder.encode()).hexdigest()[:8]}"
         return [f"--job-name={job}", "--dependency=singleton", *self.file.options(nodes)]

@@ -43,7 +43,7 @@ def run(place: Path) -> int:
         The exit status of the sweep.
     """
     about = json.loads((place / ABOUT).read_text())
-    (place / ENDED).unlink(missing_ok=True)  # of an earlier start
+    (place / ENDED).unlink(missing_ok=True)  # from an earlier start
     job = os.environ.get("SLURM_JOB_ID", "")
     if not (place / NUMBER).exists():  # geosweep submit was killed
         storage.write_file(str(place), NUMBER, job.encode())
@@ -78,8 +78,8 @@ def run(place: Path) -> int:
 
 
 def _follow(driver: subprocess.Popen, asked: list[int], grace: float) -> int:
-    """Pass signals on to the sweep until it ends; its exit status."""
-    ends = killed = math.inf  # when a second signal ends it at once, and when nothing else helps
+    """Pass signals on to the sweep until it ends, and return its exit status."""
+    ends = killed = math.inf  # when to send the second signal, and when to kill the driver
     while driver.poll() is None:
         time.sleep(0.2)
         now = time.monotonic()

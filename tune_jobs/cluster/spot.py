@@ -18,7 +18,7 @@ EVERY = 2.0  # seconds between two looks; a machine is announced two minutes ahe
 
 
 class Spared:
-    """The trials that were allowed one more restart, and on whose account."""
+    """The trials that were allowed one more restart, and the nodes they ran on."""
 
     def __init__(self) -> None:
         self._looked = 0.0

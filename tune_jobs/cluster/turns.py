@@ -28,7 +28,7 @@ def place(address: str | None, sweep: str, say: Callable[[str], None]) -> Iterat
     """What a sweep needs of its cluster: its turn, or the nodes of its own Slurm job.
 
     Args:
-        address: as for :func:`tune_jobs.processes.ray_running`, which this process is connected by.
+        address: as for :func:`tune_jobs.processes.ray_running`, which connected this process.
         sweep: as for :func:`turn`.
         say: called with a sentence about what this sweep waits for, or has.
 

@@ -309,7 +309,7 @@ def _places(root: str, page: str | None) -> list[tuple[str, str]]:
 
 
 def _more(request: Request, state: State) -> str:
-    """What a sweep needs that its budget ended, and how it goes on."""
+    """What a sweep still needs after its budget ended it, and how to continue it."""
     if not state.over_budget:
         return ""
     left = estimates.left(request, state)

@@ -85,7 +85,7 @@ def probe(
     Args:
         at: the cluster.
         name: of the probe's folder.
-        model: as the command is given it.
+        model: as given on the command line.
         files: path of each file, by its option.
         options: further options.
         out: folder for the results there.
@@ -131,7 +131,7 @@ def _here(option: str, path: str) -> str:
 
 
 def _sent(option: str, path: str, sent: dict[str, bytes]) -> str:
-    """The path of a file on the cluster: of one that is here, which is sent, or one there."""
+    """The path of a file on the cluster; a file on this machine is sent."""
     found = given_path(path)
     if not found.is_file():
         if path.startswith("/"):

@@ -45,7 +45,7 @@ def hold(cluster: str, port: int, is_there: Callable[[int], bool] = answers) -> 
         is_there: whether the page still answers.
 
     Raises:
-        SweepError: it is not there any more.
+        SweepError: the page does not answer any more.
         typer.Exit: after Ctrl-C.
     """
     try:
@@ -72,7 +72,7 @@ def serve(
         command: the server's.
         host: address that it listens on.
         port: likewise.
-        lines: called while the server starts; its lines are printed as soon as that answers.
+        lines: called while the server starts; its lines are printed as soon as the server answers.
         environment: its variables.
         place: its current folder.
     """

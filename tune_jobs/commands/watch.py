@@ -64,7 +64,7 @@ def watch(
 
 
 def _on_cluster(which: str | None, cluster: str, host: str, port: int) -> str:
-    """Serve the page of a folder on the nodes, from there; the URI of one in an object store."""
+    """Serve the page of a folder on the nodes; return the URI of one in an object store."""
     if host != "127.0.0.1":
         raise SweepError("--host: with --cluster the page is on the loopback address alone")
     with jobs.connect(cluster, None) as client:

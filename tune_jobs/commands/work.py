@@ -27,7 +27,7 @@ def request_run(
 ) -> folder.Request:
     """A checked request to run a sweep; the arguments are those of :func:`service.check`.
 
-    A text for ``budget`` comes before what the sweep says of it.
+    A text for ``budget`` takes precedence over the budget of the sweep.
 
     Raises:
         SweepError: the message names the file, the field and what is allowed.

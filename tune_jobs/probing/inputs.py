@@ -21,7 +21,7 @@ def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
     Args:
         file: it holds an array ``x_test``, ``x`` or ``images``: uint8 of shape (count, height,
             width[, channels]), or floating-point numbers as the model takes them.
-        points: at most so many.
+        points: the most images to read.
         batch: at most so many in a batch.
         standard: the model takes three colours, standardised like ImageNet.
 
@@ -65,10 +65,10 @@ def texts(file: str, points: int, batch: int, tokenizer: Any, longest: int) -> l
 
     Args:
         file: UTF-8.
-        points: at most so many lines.
+        points: the most lines to read.
         batch: at most so many in a batch.
         tokenizer: of transformers.
-        longest: so many tokens of a line.
+        longest: the most tokens of a line.
 
     Raises:
         SweepError: the file cannot be read, or has no text.
