@@ -268,8 +268,7 @@ def _made(config: TrialConfig, image: tuple[int, int, int], classes: int) -> nn.
             import timm
         except ImportError as error:
             raise CodeError(
-                f"{what}: timm cannot be imported ({first_line(error)}); "
-                "pip install 'geosweep[probe]'"
+                f"{what}: timm cannot be imported ({first_line(error)}); pip install timm"
             ) from error
         _check_known(what, name.partition(".")[0], timm.list_models())
         offered = {"num_classes": classes}

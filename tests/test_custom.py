@@ -308,9 +308,7 @@ def test_networks_that_a_library_does_not_have_are_refused(name, given, message)
 
 def test_without_timm_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(
-        CodeError, match=r"timm cannot be imported .*pip install 'geosweep\[probe\]'"
-    ):
+    with pytest.raises(CodeError, match=r"timm cannot be imported .*pip install timm"):
         build_custom(TrialConfig(architecture="timm:resnet18"), DIGITS, 10)
 
 

@@ -162,6 +162,4 @@ def _known(library: str, name: str, names: list[str]) -> None:
 
 
 def _missing(library: str, error: ImportError) -> SweepError:
-    return SweepError(
-        f"{library} cannot be imported ({first_line(error)}); pip install 'geosweep[probe]'"
-    )
+    return SweepError(f"{library} cannot be imported ({first_line(error)}); pip install {library}")
