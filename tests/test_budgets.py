@@ -329,7 +329,8 @@ def test_the_end_says_what_remains_and_which_budget_is_enough(tmp_path, geosweep
     left = replace(state, over_budget="30 s of 36 s used")
     more = ending._more(request, left)
     assert more == "run the same command again with a larger --budget"
-    assert "remains  4 trials, 24 epochs\n" in capsys.readouterr().out
+    epochs = 4 * found.trials[0].epochs
+    assert f"remains  4 trials, {epochs} epochs\n" in capsys.readouterr().out
     seconds = estimates.Span(60, 50, 90)
     known = estimates.Estimate(4, seconds=seconds, disk=estimates.Span(1e6, 1e6, 1e6))
     assert account.enough(root, found.budget, known) == "2m"

@@ -64,7 +64,7 @@ def files(place) -> dict:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (["epochs=1"], "runs/demo holds 16 trials that this sweep does not have (epochs=6)"),
+        (["epochs=1"], "runs/demo holds 16 trials that this sweep does not have (epochs=5)"),
         (["gamma=0,0.01"], "holds 8 trials that this sweep does not have (gamma=0.1, gamma=0.3)"),
         (["network=plain", "K=1"], "holds 12 trials that this sweep does not have (resnet, K=2)"),
     ],
