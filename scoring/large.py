@@ -11,8 +11,9 @@ A pass over all pairs costs far more than all else, so there are few of them, an
 3. An auction and shortest augmenting paths solve the problem on the pairs kept. Its potentials
    u_i + v_j exceed p_i + q_j for some pairs. In order of u - p and v - q these are a staircase,
    mostly a small one. The next pass covers only the staircase and a small margin, and the new
-   potentials become the bounds p and q. A pair that is cheaper than its potentials sets its row
-   free, or lowers a column that many rows ask for. Passes continue until there is no such pair.
+   potentials are another p and q. Each pass uses the p and q that leave it the fewest pairs. A
+   pair that is cheaper than its potentials sets its row free, or lowers a column that many rows
+   ask for. Passes continue until there is no such pair.
 
 So p_i + q_j <= cost_ij holds at every moment for all pairs that are not kept, and the potentials
 at the end are a proof for the exact products, whatever the blocks, the guesses and the machine.
@@ -100,6 +101,9 @@ class Task(NamedTuple):
         return Bounds(m, rounds, covered, (extra + upper) / m, (extra + lower) / m, share)
 
 
+Covered = tuple[np.ndarray, np.ndarray]  # p and q, (m,), below which a pass has seen all pairs
+
+
 class State(NamedTuple):
     """What is known of a problem after a pass."""
 
@@ -107,8 +111,8 @@ class State(NamedTuple):
     step: float  # typical gap between the best and the second best value of a row
     patience: float  # rounding, as a share of the largest cost
     small: bool  # rough copies are of eight bits
-    p: np.ndarray  # (m,): p_i + q_j is at most the cost of all pairs that are no edge
-    q: np.ndarray
+    p: np.ndarray  # (rounds, m): all pairs that are no edge cost at least p_i + q_j in each row of
+    q: np.ndarray  # p and q, one for each pass
     v: np.ndarray
     columns: np.ndarray  # (m,) of rows, -1: none
     owners: np.ndarray  # (m,) of columns
@@ -264,6 +268,7 @@ def _restored(arrays: dict[str, np.ndarray]) -> State | None:
     if not arrays:
         return None
     values: dict[str, Any] = {n: a.item() if a.ndim == 0 else a for n, a in arrays.items()}
+    values |= {name: np.atleast_2d(values[name]) for name in ("p", "q")}  # (m,) in earlier versions
     return State(**values)
 
 
@@ -303,7 +308,8 @@ def _begun(
     finite = apart[np.isfinite(apart)]
     step = float(np.median(finite)) if len(finite) else 0.0
     none = np.full(m, -1)
-    state = State(1, step, ROUNDING, small, p, v.copy(), v.copy(), none, none.copy(), *edges)
+    covered = p[None], v[None]
+    state = State(1, step, ROUNDING, small, *covered, v.copy(), none, none.copy(), *edges)
     saved.write(state._asdict())
     yield _proved(edges, p, v, own.cost.sum(), 1, task)[2]
     return state
@@ -313,7 +319,8 @@ def _finished(
     state: State, task: Task, is_last: bool, saved: Checkpoint, share: Share
 ) -> Generator[Bounds, None, Matching]:
     """The optimal matching, after as many passes as it takes."""
-    rounds, step, patience, small, p, q = state[:6]
+    rounds, step, patience, small = state[:4]
+    covered: list[Covered] = list(zip(state.p, state.q, strict=True))
     v, columns, owners = (array.copy() for array in (state.v, state.columns, state.owners))
     edges = Edges(state.first, state.column, state.cost)
     m = len(v)
@@ -335,10 +342,14 @@ def _finished(
         cost = kernels.matched(*edges, columns)
         u = cost - v[columns]
         rounding = patience * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
-        margin = _margin(u - p - rounding, v - q, step)
+        margin, (p, q) = _least_area(u - rounding, v, covered, step)
         if margin is None:
             break
-        proofs = [_proved(edges, p + (q - w).min(), w, cost.sum(), rounds, task) for w in (q, v)]
+        proofs = [
+            _proved(edges, below + (beside - w).min(), w, cost.sum(), rounds, task)
+            for below, beside in covered
+            for w in (beside, v)
+        ]
         low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
         if enough(proof):
             return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
@@ -346,6 +357,7 @@ def _finished(
             kept(beyond(u + margin, v, (p, q)), ADDED, share), proof._replace(covered=0.0)
         )
         q = v.copy()
+        covered.append((p, q))
         rounds += 1
         before = len(edges.column)
         edges = Edges(*kernels.added(*edges, *found))
@@ -360,7 +372,8 @@ def _finished(
             return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
-        new = State(rounds, step, patience, small, p, q, v, columns, owners, *edges)
+        parts = (np.array(part) for part in zip(*covered, strict=True))
+        new = State(rounds, step, patience, small, *parts, v, columns, owners, *edges)
         saved.write(new._asdict())
         yield proof
     low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
@@ -380,14 +393,24 @@ def _excess(cost: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.maximum(cost - u - v, 0)
 
 
-def _margin(a: np.ndarray, b: np.ndarray, step: float) -> float | None:
-    """How far beyond the potentials a pass is to look; None if none is needed."""
-    a, b = np.sort(a), np.sort(b)
-    least = sieve.stairs(a, b)
-    if least == 0:
-        return None
-    allowed = max(LITTLE * len(a) ** 2, MORE * least)
-    return next((s * step for s in MARGINS if sieve.stairs(a + s * step, b) <= allowed), 0.0)
+def _least_area(
+    u: np.ndarray, v: np.ndarray, covered: list[Covered], step: float
+) -> tuple[float | None, Covered]:
+    """How far beyond the potentials a pass is to look, and from what; None if none is needed.
+
+    Every earlier pass covered all pairs below its own p_i + q_j. The last one did so just below
+    the potentials of its time. If many of them have moved a little since, it leaves more pairs than
+    an earlier pass that looked further.
+    """
+    sides = [(np.sort(u - p), np.sort(v - q)) for p, q in covered]
+    areas = [sieve.stairs(a, b) for a, b in sides]
+    k = int(np.argmin(areas))
+    if areas[k] == 0:
+        return None, covered[k]
+    a, b = sides[k]
+    allowed = max(LITTLE * len(a) ** 2, MORE * areas[k])
+    fitting = (s * step for s in MARGINS if sieve.stairs(a + s * step, b) <= allowed)
+    return next(fitting, 0.0), covered[k]
 
 
 if __name__ == "__main__":  # when geosweep is installed, so that no sweep waits for it

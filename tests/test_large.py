@@ -219,6 +219,34 @@ def test_a_killed_solve_goes_on_from_its_checkpoint_with_the_same_result(many_pa
     assert not file.exists()
 
 
+def test_a_checkpoint_that_knows_only_the_last_pass_is_enough(many_passes, tmp_path):
+    problem = assignment_problem(*clouds("clusters", 400, 6))
+    file = tmp_path / "solve.npz"
+    steps = solving(problem, checkpoint=str(file))
+    while (bounds := next(steps)).rounds < 3 or bounds.covered < 1:
+        pass
+    steps.close()
+    with np.load(file) as kept:
+        arrays = dict(kept)
+    assert arrays["p"].shape == arrays["q"].shape == (3, 400)
+    last = {name: arrays[name][-1] for name in ("p", "q")}  # as earlier versions wrote it
+    np.savez(file, **arrays | last)
+    found, wanted = solve(problem, checkpoint=str(file)), solve(problem)
+    assert found.optimal_cost == pytest.approx(wanted.optimal_cost, rel=1e-12)
+    assert found.suboptimality <= 1e-9
+
+
+def test_a_pass_starts_from_the_earlier_pass_that_leaves_the_fewest_pairs():
+    zero, one, two = np.zeros(10), np.eye(10)[0], np.eye(10)[:2].sum(0)
+    far, near = (1.0 - 2.0 * one, zero), (0.5 - two, zero)  # above these, 10 pairs and 20
+    for covered in ([far, near], [near, far]):
+        margin, chosen = large._least_area(zero, zero, covered, step=0.1)
+        assert chosen is far
+        assert margin == 0.4  # 4 steps: the other rows stay below
+    everything = (1.0 - zero, zero)
+    assert large._least_area(zero, zero, [near, far, everything], 0.1) == (None, everything)
+
+
 def test_a_checkpoint_of_other_points_or_a_damaged_one_is_refused(many_passes, tmp_path):
     file = str(tmp_path / "solve.npz")
     steps = solving(assignment_problem(*clouds("clusters", 400, 6)), checkpoint=file)
