@@ -14,7 +14,8 @@ of their first images, each shifted by up to two pixels along each axis. FOLDER 
 the network's weights are trained once and kept in ``--weights``. Each row is solved in a process of
 its own. On a terminal a line shows the pass, how much of it is done, and the proved suboptimality
 so far; elsewhere stderr gets a line for each pass. With ``--checkpoint`` a solve that was killed
-goes on after its last pass when the same command runs again; the seconds are those of the last run.
+goes on after its last pass when the same command runs again. The seconds are those of the last run,
+so ``--project`` and ``--draw`` leave it out.
 With ``--peers``, SciPy, POT and lapx, those that are installed, solve the matrix of squared
 distances (eq. 46), made before their clock starts, for at most ``--patience`` seconds each.
 "Passes, s" are the seconds in passes over pairs, which is what a cluster shares, "first, s" those
@@ -53,6 +54,7 @@ TITLE = "Large assignments"
 PICTURE = Path(__file__).parents[1] / "docs/large.png"
 KINDS = ("unrelated", "flat")
 TRAINED = "trained"
+RESUMED = "resumed"  # in the heading of a run that went on from a checkpoint
 INTRINSIC = 30
 MANY = 100_000  # Rows of so many points say what more cores would bring.
 PACKAGES = ("numpy", "numba", "torch")
@@ -286,9 +288,14 @@ def line(cells: list[str]) -> str:
 
 
 def newest() -> dict[tuple[str, int], dict[str, str]]:
-    """The newest row of each kind and m; peers keep their cell where a newer row has none."""
+    """The newest row of each kind and m; peers keep their cell where a newer row has none.
+
+    A run that was resumed is left out, since its seconds are not those of the whole solve.
+    """
     found: dict[tuple[str, int], dict[str, str]] = {}
     for about, rows in tables(TITLE):
+        if RESUMED in about:
+            continue
         threads = re.search(r", (\d+) threads", about)
         for row in rows:
             key = row["points"], int(number(row["m"]))
@@ -384,10 +391,12 @@ def main() -> None:
 
         trained.weights(given.data, Path(given.weights))
     command = shlex.join(["python", "-m", "benchmarks.large", *shown_arguments(given)])
-    report([f"\n## {TITLE}, {date.today()}, {given.threads} threads\n\n`{command}`", ""])
-    report([line([*COLUMNS.values()]), line(["---"] * len(COLUMNS))])
+    resumed = f", {RESUMED}" if given.checkpoint and Path(given.checkpoint).exists() else ""
+    heading = f"\n## {TITLE}, {date.today()}, {given.threads} threads{resumed}\n\n`{command}`\n"
+    head = [heading, line([*COLUMNS.values()]), line(["---"] * len(COLUMNS))]
     for wanted in some:
-        report([row(wanted, given)])
+        report([*head, row(wanted, given)])
+        head.clear()
 
 
 def shown_arguments(given: argparse.Namespace) -> list[str]:
