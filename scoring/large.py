@@ -308,8 +308,8 @@ def _begun(
     finite = apart[np.isfinite(apart)]
     step = float(np.median(finite)) if len(finite) else 0.0
     none = np.full(m, -1)
-    covered = p[None], v[None]
-    state = State(1, step, ROUNDING, small, *covered, v.copy(), none, none.copy(), *edges)
+    once = p[None], v[None]
+    state = State(1, step, ROUNDING, small, *once, v.copy(), none, none.copy(), *edges)
     saved.write(state._asdict())
     yield _proved(edges, p, v, own.cost.sum(), 1, task)[2]
     return state
@@ -372,8 +372,8 @@ def _finished(
             return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
-        parts = (np.array(part) for part in zip(*covered, strict=True))
-        new = State(rounds, step, patience, small, *parts, v, columns, owners, *edges)
+        ps, qs = (np.array(part) for part in zip(*covered, strict=True))
+        new = State(rounds, step, patience, small, ps, qs, v, columns, owners, *edges)
         saved.write(new._asdict())
         yield proof
     low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
