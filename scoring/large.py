@@ -20,6 +20,7 @@ at the end are a proof for the exact products, whatever the blocks, the guesses 
 After each pass the matching so far has a certain cost, and p and q prove a lower bound on any.
 """
 
+import functools
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -343,13 +344,9 @@ def _finished(
         u = cost - v[columns]
         rounding = patience * max(float(np.abs(edges.cost).max()), float(np.abs(v).max()))
         margin, (p, q) = _least_area(u - rounding, v, covered, step)
-        if margin is None:
+        if margin is None:  # p and q prove that no pair is cheaper than its potentials
             break
-        proofs = [
-            _proved(edges, below + (beside - w).min(), w, cost.sum(), rounds, task)
-            for below, beside in covered
-            for w in (beside, v)
-        ]
+        proofs = [_proved(edges, _below(covered, w), w, cost.sum(), rounds, task) for w in (q, v)]
         low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
         if enough(proof):
             return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
@@ -372,13 +369,24 @@ def _finished(
             return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
-        ps, qs = (np.array(part) for part in zip(*covered, strict=True))
-        new = State(rounds, step, patience, small, ps, qs, v, columns, owners, *edges)
+        bounds = _stacked(covered)
+        new = State(rounds, step, patience, small, *bounds, v, columns, owners, *edges)
         saved.write(new._asdict())
+        del new, bounds  # they are copies
         yield proof
-    low = np.minimum(kernels.least(*edges, v), np.minimum(u, p + (q - v).min()))
+    low = np.minimum(kernels.least(*edges, v), np.minimum(u, _below(covered, v)))
     yield task.bounds(m, rounds, 1.0, float(cost.sum()), float(low.sum() + v.sum()))
     return Matching(columns, low, v, _excess(cost, low, v[columns]), edges, rounds)
+
+
+def _stacked(covered: list[Covered]) -> tuple[np.ndarray, np.ndarray]:
+    """The p and the q of all passes, (passes, m) each."""
+    return np.array([p for p, _ in covered]), np.array([q for _, q in covered])
+
+
+def _below(covered: list[Covered], v: np.ndarray) -> np.ndarray:
+    """Potentials of rows for v, (m,): all pairs that are no edge cost at least their sum."""
+    return functools.reduce(np.maximum, (p + (q - v).min() for p, q in covered))
 
 
 def _proved(
