@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,20 @@ exec sh -c "$*"
 """
 
 
+@pytest.mark.parametrize("lacking", ["rsync", "ssh"])
+def test_a_program_that_copying_needs_is_named_if_it_is_not_installed(
+    lacking, tmp_path, monkeypatch
+):
+    for program in {"rsync", "ssh"} - {lacking}:
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SweepError, match=f"^/mnt/s/demo: .*{lacking} is not installed on this"):
+        reach.fetch("c.yaml", "/mnt/s/demo", str(tmp_path / "here"))
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
 def test_links_that_lead_out_of_a_folder_are_not_fetched(tmp_path, home, monkeypatch):
     """With Ray's own rsync, through a stand-in for ssh that runs the command here."""
     bin, there, here = (tmp_path / name for name in ("bin", "there", "here"))

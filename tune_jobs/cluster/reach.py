@@ -5,6 +5,7 @@ The dashboard and MLflow listen on the loopback address of the head alone. SSH t
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -220,15 +221,21 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
     Raises:
         SweepError: the folder could not be copied; the message says why.
     """
-    Path(to).mkdir(parents=True, exist_ok=True)
     try:
         if "://" in folder:
+            Path(to).mkdir(parents=True, exist_ok=True)
             _copy(folder, to, left)
             return
         if not cluster:
             raise SweepError(
                 f"{folder}: a path on the cluster's nodes; --cluster FILE says how to reach them"
             )
+        for program in ("rsync", "ssh"):
+            if shutil.which(program) is None:
+                raise SweepError(
+                    f"{folder}: cannot be copied: {program} is not installed on this machine"
+                )
+        Path(to).mkdir(parents=True, exist_ok=True)
         hidden = (".*", f"{places.RESULTS}/.*")  # merged files are made again here
         config = cluster_file(cluster) | {
             "rsync_exclude": [f"/{name}" for name in (*left, *hidden)]
