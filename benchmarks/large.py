@@ -14,8 +14,8 @@ of their first images, each shifted by up to two pixels along each axis. FOLDER 
 the network's weights are trained once and kept in ``--weights``. Each row is solved in a process of
 its own. On a terminal a line shows the pass, how much of it is done, and the proved suboptimality
 so far; elsewhere stderr gets a line for each pass. With ``--checkpoint`` a solve that was killed
-goes on after its last pass when the same command runs again. The seconds are those of the last run,
-so ``--project`` and ``--draw`` leave it out.
+goes on after its last pass when the same command runs again. Its row has the seconds of the last
+run only, so ``--project`` and ``--draw`` leave this row out.
 With ``--peers``, SciPy, POT and lapx, those that are installed, solve the matrix of squared
 distances (eq. 46), made before their clock starts, for at most ``--patience`` seconds each.
 "Passes, s" are the seconds in passes over pairs, which is what a cluster shares, "first, s" those
