@@ -1,12 +1,16 @@
-"""Whether bfloat16 trials score as float32 trials do: within the spread of float32 seeds.
+"""Whether trials score as those in another precision or of another version do, seed by seed.
 
     python -m benchmarks.precision --data FOLDER [--datasets digits mnist] [--seeds 5]
+    python -m benchmarks.precision --data FOLDER --against CHECKOUT
 
 Trains every seed in float32 and in bfloat16, a plain network and a ResNet at one gamma on each data
-set, on one thread, and compares test accuracy, LSS and OTS at the end. The row has the mean in each
-precision, the standard deviation s over float32 seeds, and the difference of the means in units of
+set, on one thread, and compares test accuracy, LSS and OTS at the end. The row has both means, the
+standard deviation s over float32 seeds, and the difference of the means in units of
 s sqrt(2 / n), the error that n seeds alone give it. ``within`` says that it is below 2, or that
-every bfloat16 seed lies between the lowest and the highest float32 seed.
+every bfloat16 seed lies between the lowest and the highest float32 seed. ``first losses`` is the
+largest difference of a loss in the first ten steps of a seed, relative to that loss.
+
+With ``--against``, float32 in another checkout of geosweep takes the place of bfloat16.
 
 Digits (K = 1, 20 epochs, m = 500) take two minutes for 5 seeds. MNIST (the first 3,000 images, 4
 epochs, m = 1,000; FOLDER holds ``mnist.npz``) takes four. Rows are appended to
@@ -14,70 +18,71 @@ epochs, m = 1,000; FOLDER holds ``mnist.npz``) takes four. Rows are appended to
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
-from collections import defaultdict
-from dataclasses import replace
 from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
+from benchmarks.report import commit
 from benchmarks.rows import report
-from models.config import TrialConfig
-from models.datasets import Dataset, load
-from models.training import train
-from scoring.transport import solve
-from tune_jobs.measuring import score
 
-TRIALS = {  # data set: configuration, images of the train split
-    "digits": (TrialConfig(dataset="digits", gamma=0.1, epochs=20, batch_size=64), 10_000),
-    "mnist": (TrialConfig(dataset="mnist", gamma=5e-4, epochs=4), 3_000),
+ROOT = Path(__file__).parents[1]
+TRIALS: dict[str, tuple[dict[str, Any], int]] = {  # fields, images of the train split
+    "digits": ({"gamma": 0.1, "epochs": 20, "batch_size": 64, "points": 500}, 10_000),
+    "mnist": ({"gamma": 5e-4, "epochs": 4, "points": 1000}, 3_000),
 }
 NAMES = ("accuracy", "LSS", "OTS")
-COLUMNS = ["dataset", "network", "score", "m", "seeds", "float32", "over seeds", "bfloat16"]
-COLUMNS += ["difference / its error", "within"]
 
 
-def scores(config: TrialConfig, data: Dataset) -> dict[str, float]:
-    """Accuracy, LSS and OTS of a trial after training."""
-    *_, last = train(config, data)
-    (stage,) = score(last.network, data, "cpu", config.points, transport=True)
-    row = stage.row()
-    assert stage.problem is not None
-    transport = solve(stage.problem)
-    return {"accuracy": last.record["test_accuracy"], "LSS": row["lss"], "OTS": transport.ots}
+class Way(NamedTuple):
+    """How a trial is trained: by which checkout of geosweep, and in which precision."""
+
+    name: str
+    checkout: Path = ROOT
+    precision: str | None = None  # None: the default, float32
 
 
-def compared(name: str, data: Dataset, seeds: int) -> list[list[str]]:
+def trained(way: Way, dataset: str, folder: str | None, **fields: Any) -> dict[str, Any]:
+    """What ``benchmarks/seeded.py`` prints about a trial."""
+    print(dataset, *fields.values(), way.name, file=sys.stderr, flush=True)
+    some, images = TRIALS[dataset]
+    precision = {"precision": way.precision} if way.precision else {}
+    settings = {"dataset": dataset, **some, **precision, **fields}
+    command = [sys.executable, str(Path(__file__).with_name("seeded.py")), json.dumps(settings)]
+    command += [str(images), *([folder] if folder else [])]
+    environment = {**os.environ, "PYTHONPATH": str(way.checkout)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def compared(
+    ways: tuple[Way, Way], dataset: str, folder: str | None, seeds: int
+) -> list[list[str]]:
     """Rows of one data set."""
-    plain, images = TRIALS[name]
-    data = replace(
-        data,
-        x_train=data.x_train[:images],
-        y_train=data.y_train[:images],
-        x_test=data.x_test[: plain.points],
-        y_test=data.y_test[: plain.points],
-    )
     rows = []
     for network in ("plain", "resnet"):
-        found = defaultdict(list)
-        for seed in range(seeds):
-            for precision in ("float32", "bfloat16"):
-                changed = {"network": network, "seed": seed, "precision": precision}
-                config = plain.model_copy(update=changed)
-                for what, value in scores(config, data).items():
-                    found[what, precision].append(value)
-                print(name, network, seed, precision, file=sys.stderr, flush=True)
-        for what in NAMES:
-            one, two = (np.array(found[what, kind]) for kind in ("float32", "bfloat16"))
+        pairs = [
+            [trained(way, dataset, folder, network=network, seed=seed) for way in ways]
+            for seed in range(seeds)
+        ]
+        losses = np.array([[found["losses"] for found in pair] for pair in pairs])
+        apart = f"{(np.abs(losses[:, 0] - losses[:, 1]) / losses[:, 0]).max():.1g}"
+        for name in NAMES:
+            one, two = np.array([[found[name] for found in pair] for pair in pairs]).T
             spread = one.std(ddof=1)
             difference = two.mean() - one.mean()
             error = spread * (2 / seeds) ** 0.5
             share = abs(difference) / error if error else 0.0 if not difference else float("inf")
             inside = bool((two >= one.min()).all() and (two <= one.max()).all())
             cells = [f"{one.mean():.4f}", f"{spread:.4f}", f"{two.mean():.4f}", f"{share:.2f}"]
+            m = f"{TRIALS[dataset][0]['points']:,}"
             within = "yes" if share < 2 or inside else "no"
-            rows.append([name, network, what, f"{plain.points:,}", str(seeds), *cells, within])
+            rows.append([dataset, network, name, m, str(seeds), *cells, within, apart])
     return rows
 
 
@@ -87,13 +92,21 @@ def main() -> None:
     parser.add_argument("--data", help="folder with mnist.npz")
     parser.add_argument("--datasets", nargs="+", choices=TRIALS, default=[*TRIALS])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--against", type=Path, help="another checkout of geosweep")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = [COLUMNS, ["---"] * len(COLUMNS)]
+    ways = Way("float32"), Way("bfloat16", precision="bfloat16")
+    title, options = "bfloat16 against float32", ""
+    if given.against:
+        there = given.against.resolve()
+        ways = Way("float32"), Way(commit(there), there)
+        title, options = f"float32 against {ways[1].name}", " --against CHECKOUT"
+    columns = ["dataset", "network", "score", "m", "seeds", ways[0].name, "over seeds"]
+    columns += [ways[1].name, "difference / its error", "within", "first losses"]
+    rows = [columns, ["---"] * len(columns)]
     for name in given.datasets:
-        rows += compared(name, load(name, given.data), given.seeds)
+        rows += compared(ways, name, given.data and str(Path(given.data).resolve()), given.seeds)
     command = "python -m benchmarks.precision --data FOLDER --datasets " + " ".join(given.datasets)
-    lines = [f"\n## bfloat16 against float32, {date.today()}\n", f"`{command}`\n"]
+    lines = [f"\n## {title}, {date.today()}\n", f"`{command}{options}`\n"]
     report([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 

@@ -102,7 +102,15 @@ class Task(NamedTuple):
         return Bounds(m, rounds, covered, (extra + upper) / m, (extra + lower) / m, share)
 
 
-Covered = tuple[np.ndarray, np.ndarray]  # p and q, (m,), below which a pass has seen all pairs
+class Covered(NamedTuple):
+    """What each pass has seen: all pairs that are no edge cost at least its p_i + q_j."""
+
+    p: np.ndarray  # (passes, m)
+    q: np.ndarray
+
+    def below(self, v: np.ndarray) -> np.ndarray:
+        """Potentials of rows for v, (m,): all pairs that are no edge cost at least their sum."""
+        return functools.reduce(np.maximum, (p + (q - v).min() for p, q in zip(*self, strict=True)))
 
 
 class State(NamedTuple):
@@ -112,8 +120,8 @@ class State(NamedTuple):
     step: float  # typical gap between the best and the second best value of a row
     patience: float  # rounding, as a share of the largest cost
     small: bool  # rough copies are of eight bits
-    p: np.ndarray  # (rounds, m): all pairs that are no edge cost at least p_i + q_j in each row of
-    q: np.ndarray  # p and q, one for each pass
+    p: np.ndarray  # (rounds, m), as in Covered
+    q: np.ndarray
     v: np.ndarray
     columns: np.ndarray  # (m,) of rows, -1: none
     owners: np.ndarray  # (m,) of columns
@@ -321,7 +329,7 @@ def _finished(
 ) -> Generator[Bounds, None, Matching]:
     """The optimal matching, after as many passes as it takes."""
     rounds, step, patience, small = state[:4]
-    covered: list[Covered] = list(zip(state.p, state.q, strict=True))
+    covered = Covered(state.p, state.q)
     v, columns, owners = (array.copy() for array in (state.v, state.columns, state.owners))
     edges = Edges(state.first, state.column, state.cost)
     m = len(v)
@@ -346,7 +354,7 @@ def _finished(
         margin, (p, q) = _least_area(u - rounding, v, covered, step)
         if margin is None:  # p and q prove that no pair is cheaper than its potentials
             break
-        proofs = [_proved(edges, _below(covered, w), w, cost.sum(), rounds, task) for w in (q, v)]
+        proofs = [_proved(edges, covered.below(w), w, cost.sum(), rounds, task) for w in (q, v)]
         low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
         if enough(proof):
             return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
@@ -354,7 +362,7 @@ def _finished(
             kept(beyond(u + margin, v, (p, q)), ADDED, share), proof._replace(covered=0.0)
         )
         q = v.copy()
-        covered.append((p, q))
+        covered = Covered(np.vstack([covered.p, p]), np.vstack([covered.q, q]))
         rounds += 1
         before = len(edges.column)
         edges = Edges(*kernels.added(*edges, *found))
@@ -369,24 +377,12 @@ def _finished(
             return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
-        bounds = _stacked(covered)
-        new = State(rounds, step, patience, small, *bounds, v, columns, owners, *edges)
+        new = State(rounds, step, patience, small, *covered, v, columns, owners, *edges)
         saved.write(new._asdict())
-        del new, bounds  # they are copies
         yield proof
-    low = np.minimum(kernels.least(*edges, v), np.minimum(u, _below(covered, v)))
+    low = np.minimum(kernels.least(*edges, v), np.minimum(u, covered.below(v)))
     yield task.bounds(m, rounds, 1.0, float(cost.sum()), float(low.sum() + v.sum()))
     return Matching(columns, low, v, _excess(cost, low, v[columns]), edges, rounds)
-
-
-def _stacked(covered: list[Covered]) -> tuple[np.ndarray, np.ndarray]:
-    """The p and the q of all passes, (passes, m) each."""
-    return np.array([p for p, _ in covered]), np.array([q for _, q in covered])
-
-
-def _below(covered: list[Covered], v: np.ndarray) -> np.ndarray:
-    """Potentials of rows for v, (m,): all pairs that are no edge cost at least their sum."""
-    return functools.reduce(np.maximum, (p + (q - v).min() for p, q in covered))
 
 
 def _proved(
@@ -402,23 +398,23 @@ def _excess(cost: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _least_area(
-    u: np.ndarray, v: np.ndarray, covered: list[Covered], step: float
-) -> tuple[float | None, Covered]:
+    u: np.ndarray, v: np.ndarray, covered: Covered, step: float
+) -> tuple[float | None, tuple[np.ndarray, np.ndarray]]:
     """How far beyond the potentials a pass is to look, and from what; None if none is needed.
 
     Every earlier pass covered all pairs below its own p_i + q_j. The last one did so just below
     the potentials of its time. If many of them have moved a little since, it leaves more pairs than
     an earlier pass that looked further.
     """
-    sides = [(np.sort(u - p), np.sort(v - q)) for p, q in covered]
+    sides = [(np.sort(u - p), np.sort(v - q)) for p, q in zip(*covered, strict=True)]
     areas = [sieve.stairs(a, b) for a, b in sides]
     k = int(np.argmin(areas))
     if areas[k] == 0:
-        return None, covered[k]
+        return None, (covered.p[k], covered.q[k])
     a, b = sides[k]
     allowed = max(LITTLE * len(a) ** 2, MORE * areas[k])
     fitting = (s * step for s in MARGINS if sieve.stairs(a + s * step, b) <= allowed)
-    return next(fitting, 0.0), covered[k]
+    return next(fitting, 0.0), (covered.p[k], covered.q[k])
 
 
 if __name__ == "__main__":  # when geosweep is installed, so that no sweep waits for it
