@@ -1,6 +1,7 @@
 """What Ray Tune is given: the cells, when to end the sweep, and which trials to stop early."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -18,6 +21,8 @@ from tune_jobs.cluster.nodes import Shared
 from tune_jobs.folder import State
 from tune_jobs.search import EPOCH_METRICS
 from tune_jobs.sweep import Sweep
+
+MEMORY_PAUSE = 20  # seconds for another program to give memory back
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,33 @@ class Stop(NotKept, tune.Stopper):
     def ask(self, why: str) -> None:
         """Ask the sweep to stop once the running epochs have ended."""
         self.asked, self._why = True, why
+
+
+@contextmanager
+def lost_workers(say: Callable[[str], None]) -> Iterator[None]:
+    """Let Ray Tune restart a trial from its last epoch, whatever its worker died of.
+
+    Ray Tune does so for two kinds of errors of Ray, and ends the whole sweep on any other. One of
+    these is OutOfMemoryError: when a machine runs out of memory, Ray kills workers on it, even if
+    another program took the memory. Such a trial waits before it is restarted.
+    """
+    original = RayActorManager._actor_task_failed
+
+    def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            say(f"Ray stopped a trial because memory ran out; it goes on in {MEMORY_PAUSE} s")
+            time.sleep(MEMORY_PAUSE)
+        known = not isinstance(exception, RayError) or isinstance(
+            exception, RayActorError | RayTaskError
+        )
+        died = exception if known else RayActorError(error_msg=str(exception))
+        original(self, tracked_actor_task, died)
+
+    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original  # type: ignore[method-assign]
 
 
 def scheduler(sweep: Sweep, root: str, state: State) -> TrialScheduler:
