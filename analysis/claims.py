@@ -5,7 +5,8 @@ at one gamma, or two values of K. Every place in a sweep that has both sides giv
 It is sure if a test over seeds gives p < 0.05 after Holm's correction for all comparisons of the
 claim. A claim holds if some comparison surely agrees and none surely disagrees, is mixed if both
 occur, does not hold if some surely disagree only, and is undecided if none is sure, as with one
-seed. A claim about all places together holds only if each comparison is sure.
+seed. A claim about all places together holds only if each comparison is sure, and does not hold if
+one of them surely disagrees.
 
 Command: ``python -m analysis.claims runs/demo``.
 """
@@ -22,7 +23,15 @@ from analysis.measures.checks import EQUAL
 from analysis.measures.comparisons import COLUMNS, OPTIMAL, STRAIGHT, Check
 from analysis.measures.layout import as_text
 from analysis.measures.markup import visible
-from analysis.measures.verdicts import FAILS, HOLDS, MIXED, NOT_MEASURED, UNDECIDED, judge
+from analysis.measures.verdicts import (
+    FAILS,
+    HOLDS,
+    MIXED,
+    NOT_MEASURED,
+    UNDECIDED,
+    Comparison,
+    judge,
+)
 from analysis.results import Results, ResultsError, load, script
 
 FAR = 0.5  # An OTS higher by this or more is "far above" another.
@@ -286,19 +295,20 @@ def claims(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame
         ``comparisons``, ``agree`` (in the claimed direction), ``sure`` (surely so) and ``against``
         (surely in the other direction), see :func:`analysis.measures.verdicts.judge`; ``null``, the
         baseline: in how many comparisons the same is true before training; ``numbers`` of up to
-        three comparisons, those that disagree first.
+        three comparisons, those that disagree first, and then what was not compared, and why.
     """
     evidence = comparisons.evidence(results, trials)
     return pd.DataFrame([_line(claim, evidence) for claim in CLAIMS])
 
 
 def _line(claim: Claim, evidence: comparisons.Evidence) -> dict[str, Any]:
-    found = list(claim.check(evidence))
-    verdict = judge(found, claim.everywhere)
+    every = list(claim.check(evidence))
+    verdict = judge(every, claim.everywhere)
+    found, notes = ([c for c in every if c.compared == known] for known in (True, False))
     before = list(claim.baseline(evidence)) if claim.baseline and found else []
+    before = [c for c in before if c.compared]
     shown = [c for c in found if not c.agrees][:2]
     shown += [c for c in found if c.agrees][: 3 - len(shown)]
-    more = f"; {len(found) - len(shown)} more" if len(found) > len(shown) else ""
     surely = f"{verdict.sure} of {len(found)}" if found else ""
     counts = verdict._asdict()
     return {
@@ -310,8 +320,14 @@ def _line(claim: Claim, evidence: comparisons.Evidence) -> dict[str, Any]:
         "surely": f"{surely}, {verdict.against} against" if verdict.against else surely,
         **counts,
         "null": f"{sum(c.agrees for c in before)} of {len(before)}" if before else "",
-        "numbers": "; ".join(f"{c.where}: {c.numbers}" for c in shown) + more,
+        "numbers": "; ".join(_told(shown, found) + _told(notes[:2], notes)),
     }
+
+
+def _told(shown: list[Comparison], found: list[Comparison]) -> list[str]:
+    """The numbers of some comparisons, and how many more there are."""
+    more = [f"{len(found) - len(shown)} more"] if len(found) > len(shown) else []
+    return [f"{c.where}: {c.numbers}" for c in shown] + more
 
 
 def claims_sentence(table: pd.DataFrame) -> str:

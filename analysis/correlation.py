@@ -89,9 +89,10 @@ def correlation_sentence(table: pd.DataFrame) -> str:
     parts = []
     for row in known.to_dict("records"):
         dataset = f"{row['dataset']}, " if known.dataset.nunique() > 1 else ""
+        setting = f", {row['setting']}" if pd.notna(row["setting"]) else ""
         value = f"{row['value']:+.2f}".replace("-", "\N{MINUS SIGN}")
         network = network_name(row["network"])
-        parts.append(f"{dataset}K = {row['stages']}, {network} {value} (n = {row['n']})")
+        parts.append(f"{dataset}K = {row['stages']}, {network}{setting} {value} (n = {row['n']})")
     shown = parts[:8]
     if len(parts) > 8:
         shown.append(f"{len(parts) - 8} more in the table")

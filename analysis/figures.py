@@ -8,6 +8,7 @@ they look the same whatever matplotlib is set to, and change no settings.
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.search import Search, read_search
 from analysis.plots import files
 from analysis.results import Results, ResultsError, load
+from analysis.scripts import filled, script, tell
+from analysis.targets import refuse_sweep
 from scoring.storage import StoreError, refuse_links
 
 COLUMNS = {  # the columns of the larger tables that figures show
@@ -132,6 +135,7 @@ def _applicable(results: Results, search: Search | None, only: Sequence[str]) ->
 
 def _folder(path: str, out: str | None) -> str:
     if out is not None:
+        refuse_sweep(out)
         return out
     local = path.removeprefix("file://")
     if "://" in local or not Path(local).is_dir():
@@ -156,11 +160,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=f"figures, with those of the paper that have the same form:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
-    parser.add_argument("--out", metavar="DIR", help="where to write (default: DIR/figures)")
+    add = partial(parser.add_argument, type=filled)
+    add("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
+    add("--out", metavar="DIR", help="where to write (default: DIR/figures)")
     parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="only these figures")
     parser.add_argument("--form", default="both", choices=["png", "svg", "both"])
-    parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
+    add("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
     try:
         if unknown := [name for name in given.only if name not in FIGURES]:
@@ -178,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = []
         for figure in write(results, folder, search, given.only, forms=forms):
             for form in figure.files:
-                print(Path(folder) / f"{figure.name}.{form}")
+                tell(Path(folder) / f"{figure.name}.{form}")
             if figure.error:
                 failed.append(figure)
     except (ResultsError, StoreError, OSError) as error:
@@ -190,4 +195,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(main)

@@ -14,6 +14,7 @@ from analysis.plots.files import clean, render, save  # before matplotlib
 # isort: split
 from analysis.measures.markup import visible
 from analysis.plots import probe
+from analysis.scripts import filled, script, tell
 from scoring.storage import StoreError, read_file
 
 
@@ -30,10 +31,13 @@ def draw(root: str) -> list[str]:
         ValueError: ``probe.json`` is not what ``geosweep probe`` writes.
         StoreError: the folder cannot be read or written.
     """
+    content = read_file(root, "probe.json")
+    if content is None:
+        raise ValueError(f"{root}: has no probe.json, which geosweep probe writes")
     try:
-        results = json.loads(read_file(root, "probe.json") or "null")["results"]
+        results = json.loads(content)["results"]
         figures = {"depth": probe.depth(results), "tracks": probe.tracks(results)}
-    except (KeyError, TypeError, IndexError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{root}/probe.json: not from this version of geosweep probe") from error
     written = []
     for name, figure in figures.items():
@@ -47,10 +51,12 @@ def draw(root: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the figures of a folder and print their names; 2, with one message, after an error."""
     parser = argparse.ArgumentParser(prog="python -m analysis.probe", description=__doc__)
-    parser.add_argument("folder", metavar="DIR", help="where geosweep probe wrote probe.json")
+    parser.add_argument(
+        "folder", type=filled, metavar="DIR", help="where geosweep probe wrote probe.json"
+    )
     given = parser.parse_args(arguments)
     try:
-        print(*draw(given.folder), sep="\n")
+        tell(*draw(given.folder))
     except (ValueError, StoreError, OSError) as error:
         print(f"analysis.probe: {visible(str(error))}", file=sys.stderr)
         return 2
@@ -58,4 +64,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(main)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,8 @@ from analysis.measures.markup import markdown_text, visible
 from analysis.measures.search import by_validation
 from analysis.measures.shown import shown, write_tables
 from analysis.results import ResultsError, load
+from analysis.scripts import filled, script, tell
+from analysis.targets import refuse_others, refuse_sweep
 from scoring import places
 from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_links, write_file
 
@@ -121,7 +123,8 @@ def build(
         complete.
 
     Raises:
-        ResultsError: there is nothing to read, or ``out`` is needed and missing.
+        ResultsError: there is nothing to read, or ``out`` is needed and missing, or it belongs to a
+            sweep or holds files of others that the report would replace.
         scoring.storage.StoreError: without ``out``, a link in the report leads out of the folder.
     """
     if more and (other is not None or tracking_uri):
@@ -131,10 +134,16 @@ def build(
     folder = _folder(str(path), out, tracking_uri)
     if other is not None and out is None:
         folder = f"{folder.removesuffix(places.REPORT)}{places.comparison(_absolute(str(other)))}"
+    if out is not None:  # elsewhere everything is the report's
+        refuse_sweep(folder)
+        refuse_others(folder)
     there = read(path, tracking_uri, other, more)
     drawing = beside(lambda: [*figures.drawn(there.results, there.search)])
     with drawing if alone else nullcontext() as wait:
         found = gather(there)
+        if out is not None:
+            names = [*found.tables, *(table.name for table in found.paper_tables)]
+            refuse_others(folder, [f"{name}{end}" for name in names for end in (".csv", ".tex")])
         write_tables(found.tables, found.paper_tables, folder)
         drawn = wait() if wait else figures.drawn(found.results, found.search, found.tables)
         pictures, lost = _pictures(drawn, folder)
@@ -142,8 +151,8 @@ def build(
     if lost:
         said.append(lost)
         warnings.warn(lost, RuntimeWarning, stacklevel=2)
-    write_file(folder, "verdict.md", verdict(found, said, pictures).encode())
-    write_file(folder, "index.html", render(found, said, pictures).encode())
+    write_file(folder, "verdict.md", verdict(found, said, pictures).encode(), lasting=False)
+    write_file(folder, "index.html", render(found, said, pictures).encode(), lasting=False)
     page = f"{folder}/index.html"
     return Path(page) if is_local(folder) else page
 
@@ -289,11 +298,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 2, with one message, if the report cannot be built.
     """
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
-    parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
-    parser.add_argument("more", metavar="DIR", nargs="*", help="further sweeps, pooled with it")
-    parser.add_argument("--out", metavar="DIR", help="where to write (default: DIR/report)")
-    parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
-    parser.add_argument("--compare", metavar="DIR2", help="folder of a sweep to compare with")
+    add = partial(parser.add_argument, type=filled)
+    add("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
+    add("more", metavar="DIR", nargs="*", help="further sweeps, pooled with it")
+    add("--out", metavar="DIR", help="where to write (default: DIR/report)")
+    add("--tracking-uri", help="MLflow's address, to read an experiment")
+    add("--compare", metavar="DIR2", help="folder of a sweep to compare with")
     parser.add_argument(
         "--json", action="store_true", help='print one JSON object, with the "page" or the "error"'
     )
@@ -308,15 +318,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             said += "; --out DIR writes the report to a folder that you may write"
         if given.json:
-            print(json.dumps({"error": said}))
+            tell(json.dumps({"error": said}))
         else:
             print(f"analysis.report: {visible(said)}", file=sys.stderr)
         return 2
-    print(json.dumps({"page": str(page)}) if given.json else page)
+    tell(json.dumps({"page": str(page)}) if given.json else page)
     return 0
 
 
 if __name__ == "__main__":
-    status = main()
-    gc.freeze()  # nothing is worth collecting as the process ends
-    sys.exit(status)
+
+    def _main() -> int:
+        status = main()
+        gc.freeze()  # nothing is worth collecting as the process ends
+        return status
+
+    script(_main)

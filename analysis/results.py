@@ -5,15 +5,13 @@
 documents the columns of every table.
 """
 
-import io
 import json
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +19,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from analysis.errors import ResultsError
+from analysis.mlflow_address import OPTION, check_address
+from analysis.scripts import script
 from scoring import places, schemas, storage
 from scoring.tables import ARGUMENT, read_table
 
@@ -287,8 +287,11 @@ def _from_mlflow(
     """Download the Parquet files of all ended trials, and read them like a sweep's folder."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # A server that does not answer should be told soon.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    check_address(tracking_uri)
     from mlflow import MlflowClient  # importing it takes seconds
-    from mlflow.exceptions import MlflowException
 
     shown = places.redact(tracking_uri)
     try:
@@ -331,9 +334,14 @@ def _from_mlflow(
                     "wait for the first one, or give the sweep's folder"
                 )
             return _read(folder, tables, columns)
-    except MlflowException as error:
+    except ResultsError:
+        raise
+    except Exception as error:  # each of MLflow's stores raises errors of its own
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        if "failed with exception" in said and "onnect" in said:  # of requests, which is long
+            said = "does not answer; start that server, or give another address"
         raise ResultsError(
-            places.redact(f"{experiment}: MLflow at {tracking_uri}: {error}")
+            places.redact(f"{experiment}: MLflow at {tracking_uri} ({OPTION}): {said}")
         ) from error
 
 
@@ -345,24 +353,6 @@ def columns_page() -> str:
         rows += describe(table).map(lambda text: text.replace("|", r"\|")).to_numpy().tolist()
         parts += [f"## {table}\n", *(f"| {' | '.join(row)} |" for row in rows), ""]
     return "\n".join(parts)
-
-
-def script(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script and exit with its status; a closed output pipe (``| head``) is no error.
-
-    Letters that the terminal cannot show, like γ in ASCII, become ``?``.
-    """
-    if sys.stdout is None:  # it was closed before the start
-        sys.stdout = io.StringIO()
-    elif isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        status = 0
-    sys.exit(status)
 
 
 if __name__ == "__main__":

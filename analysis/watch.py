@@ -10,6 +10,7 @@ import argparse
 import ipaddress
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -28,6 +29,7 @@ import pyarrow.fs as pafs
 from analysis.errors import ResultsError
 from analysis.measures.following import Follower
 from analysis.measures.markup import visible
+from analysis.scripts import filled, script, tell
 from scoring import places, storage
 from scoring.storage import StoreError
 
@@ -132,7 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         elif asked.path == "/data":
             words = parse_qs(asked.query)
             version = words.get("since", ["0"])[-1]
-            self._data(words.get("run", [""])[-1], int(version) if version.isdecimal() else 0)
+            known = re.fullmatch(r"[0-9]{1,18}", version)
+            self._data(words.get("run", [""])[-1], int(version) if known else 0)
         elif asked.path in FILES:
             name, kind = FILES[asked.path]
             self._answer(200, (PAGES / name).read_bytes(), kind)
@@ -187,6 +190,12 @@ def _check(root: str) -> None:
         raise ResultsError(f"{root}: no such folder; give the folder of a sweep, like runs/demo")
 
 
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError("should be from 0 to 65535")
+    return int(text)
+
+
 def end_if_idle(server: Server, seconds: float) -> None:
     """Stop a server that nobody has asked anything for so long."""
     while time.monotonic() - server.asked < seconds:
@@ -201,9 +210,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 130 after Ctrl-C; 2, with one message, if it cannot be served.
     """
     parser = argparse.ArgumentParser(prog="python -m analysis.watch", description=__doc__)
-    parser.add_argument("folder", metavar="DIR", help="a sweep's folder, a path or a URI")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=5050, help="port of the page; 0: any")
+    add = parser.add_argument
+    add("folder", type=filled, metavar="DIR", help="a sweep's folder, a path or a URI")
+    add("--host", type=filled, default="127.0.0.1", help="address to listen on")
+    add("--port", type=_port, default=5050, help="port of the page; 0: any")
     parser.add_argument(
         "--idle", type=float, metavar="SECONDS", help="end when nobody has looked for so long"
     )
@@ -213,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Server(root, given.host, given.port) as server:
             threading.Thread(target=server.begin, daemon=True).start()
-            print(f"{server.url}  ({visible(places.redact(root))}; Ctrl-C to stop)", flush=True)
+            tell(f"{server.url}  ({visible(places.redact(root))}; Ctrl-C to stop)")
             if given.idle:
                 threading.Thread(target=end_if_idle, args=(server, given.idle), daemon=True).start()
             server.serve_forever(poll_interval=0.1)
@@ -226,4 +236,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script(main)

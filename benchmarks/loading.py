@@ -134,7 +134,8 @@ def write(root: str, epochs: int, number: int) -> tuple[str, str]:
             if field.name in values and (table == "trials" or field.name in ("trial", "seed")):
                 column = pa.array([values[field.name]] * len(rows), field.type)
                 rows = rows.set_column(place, field, column)
-        with storage.writing(root, places.table_path(table, config.trial)) as stream:
+        path = places.table_path(table, config.trial)
+        with storage.writing(root, path, lasting=False) as stream:
             write_content(stream, rows.cast(schemas.TABLES[table]))
     return config.trial, str(tables["trials"]["scored_at"][0].as_py())
 

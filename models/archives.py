@@ -151,6 +151,8 @@ def check_forms(forms: Mapping[str, Form], where: str) -> None:
                 fix = "; for values from 0 to 1: (255 * x).round().astype(numpy.uint8)"
             elif x.dtype.kind in "iu" and x.dtype != np.uint8:
                 fix = "; for values from 0 to 255: x.astype(numpy.uint8)"
+            elif x.dtype.kind == "b":
+                fix = "; 255 * x.astype(numpy.uint8)"
             raise DataError(f"{where}: x_{split} is {x}; should be {IMAGES}{fix}")
         if len(x.shape) == 4 and x.shape[1] <= CHANNELS < x.shape[3]:
             raise DataError(
@@ -163,7 +165,10 @@ def check_forms(forms: Mapping[str, Form], where: str) -> None:
                 f"{MOST_IN_IMAGE:,}, so make them smaller"
             )
         if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-            fix = "; use y.astype(numpy.int64)" if y.dtype.kind in "fb" else ""
+            one_axis_too_many = len(y.shape) > 1 and math.prod(y.shape) == x.shape[0]
+            fix = ".ravel()" if one_axis_too_many else ""
+            fix += ".astype(numpy.int64)" if y.dtype.kind in "fb" else ""
+            fix = f"; use y{fix}" if fix else ""
             raise DataError(
                 f"{where}: y_{split} is {y}; should be {x.shape[0]} integer labels{fix}"
             )

@@ -4,14 +4,19 @@ Which of their modules are blocks is not known here: it is found by running the 
 :mod:`tune_jobs.blocks`. Given their names, hooks take the states while the network runs.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import interpolate
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
 from models.callables import call, loaded
@@ -27,10 +32,11 @@ FIXED = {  # arguments of the libraries that name a model, or weights to downloa
     *("name", "model_name", "weights", "weights_backbone", "pretrained", "checkpoint_path"),
     *("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "cache_dir"),
 }
-FREE = {  # last parts of names of parameters that are no weights of a layer
-    *("class_token", "cls_token", "dist_token", "reg_token", "mask_token"),
-    *("pos_embedding", "pos_embed", "position_embedding", "relative_position_bias_table"),
-}
+FREE = re.compile(  # parts of names of parameters that are no weights of a layer
+    r"bias(es)?$|pos_?(emb|enc)|^pos$|(^|_)position(s|al)?(_(?!wise)|$)|rel_pos"
+    r"|(height|width)_rel|(cls|class|dist|reg|mask)_token"
+)
+LAYERS = (nn.Linear, _ConvNd, nn.MultiheadAttention, nn.RNNBase)  # penalised whatever their names
 
 
 class Custom(nn.Module):
@@ -63,6 +69,10 @@ class Custom(nn.Module):
             for block, name in enumerate(names, 1)
         }
         self._logits = WeakIdKeyDictionary()  # by the last state of a walk
+        shared: dict[int, list[str]] = {}
+        for name, parameter in self.named_parameters(remove_duplicate=False):
+            shared.setdefault(id(parameter), []).append(name)
+        self._aliases = {name: names for names in shared.values() for name in names}
 
     def layout(self) -> list[tuple[tuple[int, ...], int]]:
         """The shape of a state and the number of blocks of each stage."""
@@ -97,6 +107,9 @@ class Custom(nn.Module):
             The stage, 1 to K, and the state x^(l) of its points, (m, *shape of the stage), for
             l = 0, ..., n; l = 0 is what its first block takes. Each is a copy, and only the
             latest one is kept. The network waits in a thread of its own in between.
+
+        Raises:
+            CodeError: at the end, in evaluation mode: it ran more blocks than it has, or fewer.
         """
 
         def run(give: Callable[[tuple[int, Tensor]], None]) -> None:
@@ -106,8 +119,10 @@ class Custom(nn.Module):
                 last[:] = [state]
                 give((stage, state))
 
-            with self._watched(take):
+            with self._watched(take) as steps:
                 logits = self(images)
+            if not self.training:  # in training, blocks may be left out at random
+                self._check_depth(steps)
             if last:
                 self._logits[last[0]] = logits
 
@@ -138,40 +153,69 @@ class Custom(nn.Module):
             A list of n floats for each stage, >= 0.
         """
         sums = dict.fromkeys(self.block_names, 0.0)
-        for name, parameter in self.named_parameters():
+        counted: set[tuple[str, int]] = set()  # blocks may share weights, but count them once each
+        for name, parameter in self.named_parameters(remove_duplicate=False):
             block = self._block_of(name)
-            if block is not None and self.penalised(name, parameter, "blocks"):
-                sums[block] += float(parameter.double().square().sum())
+            if block is None or (block, id(parameter)) in counted:
+                continue
+            counted.add((block, id(parameter)))
+            if self.penalised(name, parameter, "blocks"):
+                sums[block] += float(parameter.abs().double().square().sum())
         return [[sums[name.partition(" (call ")[0]] for name in names] for names in self.blocks]
 
     def penalised(self, name: str, parameter: Tensor, decay: str) -> bool:
         """Whether gamma penalises a parameter: a weight matrix of a layer, as in our networks.
 
-        Biases, normalisations and scales of channels have at most one axis longer than 1. Tokens
-        and position embeddings are known by their names; timm's models name more of them.
+        Biases, normalisations and scales of channels mostly have at most one axis longer than 1.
+        The others are known by their modules, tokens and position embeddings by their names;
+        timm's models name more of them. All names of a shared parameter count.
 
         Args:
             name: of the parameter.
             parameter: itself.
             decay: ``all``, or ``blocks`` for the weight matrices in blocks only.
         """
-        if decay == "blocks" and self._block_of(name) is None:
+        if sum(size > 1 for size in parameter.shape) < 2:
+            return False
+        names = self._aliases.get(name, [name])
+        if decay == "blocks" and not any(map(self._block_of, names)):
             return False
         skipped: Any = getattr(self.model, "no_weight_decay", set)
-        names: Any = skipped() if callable(skipped) else ()
-        inner = name.removeprefix("model.")
-        named = inner.rpartition(".")[2] in FREE or inner in names
-        return sum(size > 1 for size in parameter.shape) > 1 and not named
+        free: Any = skipped() if callable(skipped) else ()
+        inner = [name.removeprefix("model.") for name in names]
+        return not any(name in free or self._free(name) for name in inner)
+
+    def _free(self, name: str) -> bool:
+        owner = self.model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, nn.LayerNorm | nn.RMSNorm):  # others have vectors only
+            return True
+        return not isinstance(owner, LAYERS) and any(map(FREE.search, name.split(".")))
 
     def _block_of(self, name: str) -> str | None:
         inner = name.removeprefix("model.")
         return next((b for b in self.block_names if inner.startswith(f"{b}.")), None)
 
+    def _check_depth(self, steps: Mapping[str, int]) -> None:
+        found = Counter(name.partition(" (call ")[0] for name in self._places)
+        for name, wanted in found.items():
+            if (ran := steps.get(name, 0)) != wanted:
+                times = "time" if ran == 1 else "times"
+                raise CodeError(
+                    f"{type(self.model).__name__}: block {plain(name)} ran {ran} {times}, "
+                    f"{wanted} {'was' if wanted == 1 else 'were'} found: the depth depends on the "
+                    "images; make it fixed"
+                )
+
     @contextmanager
-    def _watched(self, take: Callable[[int, Tensor], None]) -> Iterator[None]:
-        """Call a function with each stage and state while the network runs in this thread."""
+    def _watched(self, take: Callable[[int, Tensor], None]) -> Iterator[dict[str, int]]:
+        """Call a function with each stage and state while the network runs in this thread.
+
+        Yields how often each block ran so far, without calls that change the shape of a state.
+        """
         here = get_ident()  # other walks through the network may wait in other threads
         calls: dict[str, int] = {}
+        steps: dict[str, int] = {}
+        begun: set[int] = set()  # stages
         taken: dict[str, torch.Size] = {}  # shapes
         handles = []
 
@@ -188,14 +232,18 @@ class Custom(nn.Module):
                 state = _states([*args, *named, *kwargs.values()])[0]
                 taken[name] = state.shape
                 where = place(name)
-                if where is not None and where[1] == 1:
+                if where is not None and where[0] not in begun:  # its first block may be left out
+                    begun.add(where[0])
                     take(where[0], state.clone())
 
             def after(_: nn.Module, args: Any, output: Any) -> None:
-                where = place(name) if get_ident() == here else None
+                if get_ident() != here:
+                    return
+                where, states = place(name), _states([output])
+                alike = [state for state in states if state.shape == taken[name]]
+                if alike or where is not None:
+                    steps[name] = steps.get(name, 0) + 1
                 if where is not None:
-                    states = _states([output])
-                    alike = [state for state in states if state.shape == taken[name]]
                     take(where[0], (alike or states)[0].clone())
 
             block = self.model.get_submodule(name)
@@ -205,7 +253,7 @@ class Custom(nn.Module):
         try:
             for name in self.block_names:
                 watch(name)
-            yield
+            yield steps
         finally:
             for handle in handles:
                 handle.remove()
@@ -248,7 +296,15 @@ def build_custom(
         torch.manual_seed(config.seed)
         model = _made(config, image, classes)
         fixed = config.architecture.partition(":")[0].endswith(".py")
-        return Custom(model, image, classes, _taken(model, image, classes, config, fixed), blocks)
+        tried = _copied(model) if fixed else model
+        try:
+            taken = _taken(tried, image, classes, config, fixed)
+        except CodeError:  # functions within the copy may use the model itself
+            tried = model
+            taken = _taken(model, image, classes, config, fixed)
+        if tried.state_dict().keys() != model.state_dict().keys():  # its first call adds layers
+            model = tried
+        return Custom(model, image, classes, taken, blocks)
 
 
 def _made(config: TrialConfig, image: tuple[int, int, int], classes: int) -> nn.Module:
@@ -278,6 +334,16 @@ def _made(config: TrialConfig, image: tuple[int, int, int], classes: int) -> nn.
     if not isinstance(model, nn.Module):
         kind = plain(type(model).__name__)
         raise CodeError(f"{plain(what)}: returns {kind}; should return a torch.nn.Module")
+    return _eager(model)
+
+
+def _eager(model: nn.Module) -> nn.Module:
+    """The model without torch.compile, whose code may leave out hooks that are set later."""
+    for module in model.modules():
+        if "_orig_mod" in module._modules:  # what torch.compile(module) returns
+            module.forward = module._modules["_orig_mod"].__call__  # type: ignore[union-attr]
+        elif module._compiled_call_impl is not None:  # after module.compile()
+            module._compiled_call_impl = None
     return model
 
 
@@ -285,6 +351,19 @@ def _check_known(what: str, name: str, known: list[str]) -> None:
     if name not in known:
         library = what.partition(":")[0]
         raise CodeError(f"{plain(what)}: {library} has no such model{did_you_mean(name, known)}")
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy to try shapes on, as networks may set their scales from the first images they see.
+
+    It is the model itself if that cannot be copied, or has no shapes before its first call.
+    """
+    if any(map(is_lazy, [*model.parameters(), *model.buffers()])):
+        return model
+    try:
+        return deepcopy(model)
+    except Exception:  # whatever a user's module or its tensors raise
+        return model
 
 
 def _taken(
@@ -329,33 +408,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def check_custom(network: Custom, precision: str) -> None:
-    """Check that a network can be trained: every weight has a part in the loss.
-
-    The network should not be used afterwards, as its running statistics have changed.
-
-    Args:
-        network: on the CPU.
-        precision: of the trial.
-
-    Raises:
-        CodeError: it fails in training mode, or some weights would never change.
-    """
-    name = type(network.model).__name__
-    network.train()
-    try:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = network(torch.randn(4, *network.image))
-        cross_entropy(logits.float(), torch.zeros(4, dtype=torch.int64)).backward()
-    except Exception as error:  # whatever a model raises
-        raise CodeError(
-            f"{name} fails in training in {precision}: {type(error).__name__}: {first_line(error)}"
-        ) from error
-    idle = [n for n, p in network.model.named_parameters() if p.requires_grad and p.grad is None]
-    if idle:
-        raise CodeError(
-            f"{name}: {plain(idle[0])} has no part in the loss ({len(idle)} such parameters); "
-            "delete it, or set its requires_grad to False"
-        )

@@ -12,14 +12,15 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from models import returned
 from models.archives import ARRAYS, SPLITS, Form, check_forms, check_labels, read, read_archive
@@ -34,6 +35,9 @@ from models.order import spread
 __all__ = ["ARRAYS", "DataError"]  # re-exported from models.archives and models.errors
 
 PREPARED = "prepared:"  # prefix of the source of a data set that is already in the cache
+NOTICE, PATIENCE = 60.0, 3600.0  # seconds of waiting for another process, until a word, and an end
+FLAT = 1e-6  # A channel with at most this deviation is constant, and is divided by LEVELS instead.
+LEVELS = 255.0  # By 1, the padding of a crop and the noise of an evaluation would outweigh images.
 DIGITS_TEST = 500  # test images among the 1,797
 
 
@@ -47,7 +51,7 @@ class Dataset:
     y_test: np.ndarray
     classes: int
     mean: tuple[float, ...]  # per channel, over the images to train on, in pixel values
-    std: tuple[float, ...]  # likewise
+    std: tuple[float, ...]  # likewise; 255 for a channel that is constant
     checksum: str = ""  # of the shapes and contents of the four arrays
     spread: Sequence[str] = ()  # splits in a random order, as their file is sorted by class
 
@@ -172,7 +176,7 @@ def _prepared(
     lock = Path(f"{place}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        with _locked(lock):
             data = _mapped(place, verify)
             if data is None:
                 if is_there(place):
@@ -194,6 +198,36 @@ def _prepared(
     return data
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock of the cache, which is released when the process ends, however it ends.
+
+    Only on a file system without locks, a file stands for it. If its process was killed, others
+    on that machine notice, but those on other machines wait.
+
+    Raises:
+        DataError: another process has the lock for too long.
+    """
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=NOTICE)
+        except Timeout:
+            said = f"{plain(path)}: waiting for another process, which prepares this data set"
+            print(said, file=sys.stderr)
+            lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise DataError(
+            f"{plain(path)}: another process has kept this lock for {PATIENCE / 60:.0f} minutes; "
+            "if none prepares this data set any more, delete the file, or set GEOSWEEP_CACHE to a "
+            "folder on a disk of this machine"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _mapped(place: Path, verify: bool = False) -> Dataset | None:
     """The arrays at a place in the cache, or None if they are missing or damaged."""
     files = [place / "about.json", *(place / f"{key}.npy" for key in ARRAYS)]
@@ -201,12 +235,13 @@ def _mapped(place: Path, verify: bool = False) -> Dataset | None:
         if not all(file.is_file() for file in files):
             return None
         about = json.loads(files[0].read_text())
+        about["std"] = [deviation if deviation > FLAT else LEVELS for deviation in about["std"]]
         # Copy-on-write maps share memory until it is changed; torch warns of read-only ones.
         arrays = {key: np.load(place / f"{key}.npy", mmap_mode="c") for key in ARRAYS}
         data = Dataset(**arrays, **about)
         check_forms({key: Form(array.dtype, array.shape) for key, array in arrays.items()}, "")
         whole = len(data.mean) == len(data.std) == data.x_train.shape[3] and data.classes > 0
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, IndexError):
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError):
         return None
     return data if whole and (not verify or data.checksum == _checksum(arrays)) else None
 
@@ -276,7 +311,7 @@ def _prepare(place: Path, arrays: dict[str, np.ndarray]) -> None:
     about = {
         "classes": int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1,
         "mean": images.mean(axis=(0, 1, 2), dtype=np.float64).tolist(),
-        "std": np.maximum(images.std(axis=(0, 1, 2), dtype=np.float64), 1e-6).tolist(),
+        "std": images.std(axis=(0, 1, 2), dtype=np.float64).tolist(),
         "checksum": _checksum(arrays),
     } | ({"spread": spread_out} if spread_out else {})
     needed = sum(array.nbytes for array in arrays.values())

@@ -1,4 +1,4 @@
-"""The order of the images of a split, of which the first should represent all.
+"""The labels of a split: their order, of which the first should represent all, and their numbers.
 
 Scores are measured on the first test images, and normalisations settle on the first train images.
 In a file that is sorted by class, these images belong to a few classes only. So such a split gets a
@@ -67,8 +67,18 @@ def note(name: str, splits: Sequence[str]) -> list[str]:
 
 
 def warnings(name: str, y_train: np.ndarray, y_test: np.ndarray, m: int) -> list[str]:
-    """Warnings about the order of a data set whose first ``m`` test images are scored."""
+    """Warnings about the labels of a data set whose first ``m`` test images are scored.
+
+    They are about their order, and about numbers that no train image has.
+    """
     told = []
+    every, classes = len(np.unique(y_train)), int(y_train.max()) + 1
+    if every < classes:
+        told.append(
+            f"{name}: y_train has {every} different labels from {y_train.min()} to {classes - 1}, "
+            f"so networks get {classes:,} outputs; to number the classes 0, 1, 2, ...: "
+            "numpy.unique(y, return_inverse=True)[1] of all labels, train and test"
+        )
     for split, labels, count, use in (
         ("test", y_test, m, "which are scored"),
         ("train", y_train, 1000, "which normalisations settle on before training"),

@@ -55,7 +55,7 @@ def transport_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
     tensor(25.)
     """
     energy = [step.square().sum(1).mean() for _, steps in _stages(states) for step, _ in steps]
-    return torch.stack(energy).sum()
+    return torch.stack(energy).sum() if energy else torch.zeros(())
 
 
 def straightness_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
@@ -89,13 +89,15 @@ def straightness_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
             # Summed at once, since segments are as large as states.
             direction = direction + torch.where(moves, 1 / length, 0.0)[:, None] * step
             moving = moving + moves
+        if not direction.ndim:  # every block of the stage was left out of this step
+            continue
         square = direction.square().sum(1)
         enough = square > LEAST**2
         resultant = torch.where(enough, square, LEAST**2).sqrt()
         score = moving / resultant - 1
         some = moving > 0
         means.append(torch.where(some, score, 0.0).sum() / some.sum().clamp(min=1))
-    return torch.stack(means).mean()
+    return torch.stack(means).mean() if means else torch.zeros(())
 
 
 def _stages(

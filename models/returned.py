@@ -20,6 +20,7 @@ from models.errors import CodeError, DataError
 from models.messages import first_line, plain, several, short
 
 LEVEL = 0.01  # An image from 0 to 1 has 256 levels if 255 x value is this close to a whole number.
+GREY_OR_COLOUR = {"1": "L", "P": "RGB", "PA": "RGBA"}  # modes of PIL images
 FORMS = (
     f"a mapping with {', '.join(ARRAYS)}, a tuple ((x_train, y_train), (x_test, y_test)), or two "
     "torch data sets (train, test)"
@@ -158,7 +159,15 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _array(value: Any, images: bool = False) -> np.ndarray:
-    """An array, tensor, list or PIL image as an array; channels of a tensor go last."""
+    """An array, tensor, list or PIL image as an array; channels of a tensor go last.
+
+    The numbers of a PIL image may stand for colours of its palette, or for bits; these are no
+    levels of grey, so such images are converted.
+    """
+    if images and isinstance(value, list | tuple):
+        value = [_array(one, images) if hasattr(one, "getbands") else one for one in value]
+    if images and hasattr(value, "getbands") and value.mode in GREY_OR_COLOUR:
+        value = value.convert(GREY_OR_COLOUR[value.mode])
     if not _is_tensor(value):
         return np.asarray(value)
     array = value.detach().cpu().numpy()

@@ -6,6 +6,7 @@ a checkpoint sees the same batches as one that was not interrupted, on any devic
 """
 
 import math
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import validation
 from models.config import TrialConfig
@@ -27,6 +29,7 @@ from models.optimizers import Optimizer, optimizer_of
 from models.steps import Totals, take_step, tf32
 from models.torch_optimizers import Group, TorchOptimizer
 
+SETTLED = 250  # Normalisations settle on at least so many images: fewer say too little of the rest.
 PAD = 4  # Crops are taken from images with this many pixels added on each side.
 
 
@@ -156,7 +159,7 @@ def untrained(
     if settled:
         data = validation.of_trained(config, data)
         rows, _ = validation.divided(config, data)
-        first = np.arange(len(data.y_train))[rows][: len(data.y_test)]
+        first = np.arange(len(data.y_train))[rows][: max(len(data.y_test), SETTLED)]
         with drawing(config.seed, 0, device):
             settle(network, place(data, "train", device, first), standardiser(data, device))
     return network
@@ -166,13 +169,21 @@ def untrained(
 def drawing(seed: int, epoch: int, device: str) -> Iterator[None]:
     """Let layers such as dropout draw the same numbers whenever an epoch is trained.
 
-    Table 1's networks have no such layers. The caller's random numbers go on as before.
+    A user's network may draw them from torch, from NumPy or from Python. Table 1's networks draw
+    none. The caller's random numbers go on as before.
     """
     devices = [torch.cuda.current_device()] if torch.device(device).type == "cuda" else []
-    mixed = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
+    mixed = int(np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)[0])
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(mixed[0]) >> 1)
-        yield
+        torch.manual_seed(mixed >> 1)
+        random.seed(mixed)
+        np.random.seed(mixed >> 32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
 
 
 @torch.no_grad()
@@ -184,7 +195,7 @@ def settle(network: AnyNetwork, split: Split, standardise: Standardise, points: 
     they have settled, a network in evaluation mode differs from the network that trains, and
     its scores would be no baseline for training.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the plain mean over batches

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.config import TrialConfig
-from models.datasets import Dataset
+from models.datasets import FLAT, LEVELS, Dataset
 from models.errors import DataError
 
 FEWEST = 2  # images to train on: one image has no variance to normalise with
@@ -105,5 +105,6 @@ def of_trained(config: TrialConfig, data: Dataset) -> Dataset:
         squares += (images**2).sum(axis=(0, 1, 2))
     pixels = len(kept) * data.x_train.shape[1] * data.x_train.shape[2]
     mean = total / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-12))
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
+    std[std <= FLAT] = LEVELS
     return replace(data, mean=tuple(mean.tolist()), std=tuple(std.tolist()))

@@ -22,7 +22,7 @@ class Archive:
     """
 
     def __init__(self, root: str, path: str, file: Any):
-        self._at = root, path
+        self._at, self._stream = (root, path), file
         with storage.reading(*self._at):
             self._file = np.load(file, allow_pickle=False)
             for part in self._file.zip.infolist():  # each name is in the file twice
@@ -32,6 +32,14 @@ class Archive:
         for name in self._file.files:
             if match := OF_A_STAGE.fullmatch(name):
                 self.stages.setdefault(int(match[2]), []).append(match[1])
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file: on NFS the folder of an open file cannot be deleted."""
+        self._file.close()
+        self._stream.close()
 
     def shared(self, name: str, *shape: int | None) -> np.ndarray:
         """An array of numbers that belongs to no stage.
@@ -79,7 +87,11 @@ def _shape(name: str, m: int) -> tuple[int | None, ...]:
 
 
 def write_archive(
-    root: str, path: str, stages: Mapping[int, Mapping[str, Any]], **shared: Any
+    root: str,
+    path: str,
+    stages: Mapping[int, Mapping[str, Any]],
+    lasting: bool = True,
+    **shared: Any,
 ) -> None:
     """Write an archive into a sweep's folder.
 
@@ -87,12 +99,13 @@ def write_archive(
         root: the sweep's folder.
         path: of the file in it.
         stages: arrays of each stage, by name.
+        lasting: as for :func:`scoring.storage.writing`.
         shared: arrays that belong to no stage.
     """
     arrays = dict(shared)
     for stage, named in stages.items():
         arrays |= {f"{name}{stage}": value for name, value in named.items()}
-    with storage.writing(root, path) as stream:
+    with storage.writing(root, path, lasting) as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,8 @@ table last, and then deletes the folder. This needs neither torch nor Ray.
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,9 +40,12 @@ ENDED = ("done", "diverged", "stopped")  # statuses of trials with nothing left 
 
 
 def leave_initial(root: str, trial: str, stages: Sequence["Stage"]) -> None:
-    """Keep the assignment problems of the network before training; all stages have one."""
+    """Keep the assignment problems of the network before training; all stages have one.
+
+    As the files of each epoch, they survive a power failure only once the trial is handed over.
+    """
     arrays = {stage.stage: _problem_arrays(stage) for stage in stages}
-    write_archive(root, places.initial(trial), arrays)
+    write_archive(root, places.initial(trial), arrays, lasting=False)
 
 
 def leave_final(
@@ -53,6 +57,8 @@ def leave_final(
     history: Mapping[str, Any],
 ) -> None:
     """Hand a trained network over. Once this file exists, the trial is not trained again.
+
+    What was written while it trained is made to survive a power failure first.
 
     Args:
         root: the sweep's folder.
@@ -69,6 +75,8 @@ def leave_final(
         "trained_at": epochs[-1]["finished_at"],
     }
     arrays = {stage.stage: _problem_arrays(stage) | _line_shape(stage) for stage in stages}
+    weights = (places.history(trial), places.checkpoint(trial), places.best_checkpoint(trial))
+    storage.settle(root, *weights, places.initial(trial))
     write_archive(
         root,
         places.final(trial),
@@ -82,12 +90,17 @@ def leave_final(
 def leave_stopped(root: str, trial: str, epoch: int) -> None:
     """Hand over a trial that its scheduler stopped after an epoch, from its history alone.
 
+    A trial whose history says how it ended has handed itself over, even if a network file system
+    does not show that here yet. Nothing is written then.
+
     Raises:
         FileNotFoundError: there is no history that ends with this epoch.
     """
     history = read_history(root, trial, epoch)
     if history is None:
         raise FileNotFoundError(f"{root}/{places.history(trial)}: no epoch {epoch}")
+    if "status" in history["summary"]:
+        return
     history["summary"]["status"] = "stopped"
     nothing = np.zeros(0, np.int64)
     leave_final(root, trial, [], nothing, nothing, history)
@@ -111,7 +124,8 @@ def check(root: str, trial: str) -> None:
     Raises:
         storage.Damaged: a file is damaged, or lacks something, or is missing.
     """
-    _open(root, trial)
+    with _open(root, trial):
+        pass
 
 
 def put_aside(root: str, error: storage.Damaged) -> list[str]:
@@ -159,9 +173,14 @@ def finish(
 
 
 def discard(root: str, trial: str) -> None:
-    """Delete what a trial left."""
-    storage.delete(root, places.final(trial))  # first, as the other files are not used without it
-    storage.delete(root, places.pending(trial))
+    """Delete what a trial left, as far as possible; the next driver deletes the rest.
+
+    The tables have all of it by then, so an error here must not fail a finished trial. There may
+    be one on NFS, where the folder of a file that is open on this machine cannot be deleted.
+    """
+    with suppress(OSError, storage.StoreError):
+        storage.delete(root, places.final(trial))  # first, as the others are not used without it
+        storage.delete(root, places.pending(trial))
 
 
 def _update(root: str, trial: str) -> None:
@@ -186,8 +205,14 @@ class _Left(NamedTuple):
     final: Archive
 
 
-def _open(root: str, trial: str) -> _Left:
-    final = open_archive(root, places.final(trial))
+@contextmanager
+def _open(root: str, trial: str) -> Iterator[_Left]:
+    with ExitStack() as opened:
+        yield _opened(root, trial, opened)
+
+
+def _opened(root: str, trial: str, opened: ExitStack) -> _Left:
+    final = opened.enter_context(open_archive(root, places.final(trial)))
     labels = final.shared("labels", None)
     predictions = final.shared("predictions", len(labels))
     text = final.text("history")
@@ -205,7 +230,7 @@ def _open(root: str, trial: str) -> _Left:
     # A trial that was stopped has no final OTS, so its initial problems are not worth solving.
     none = status == "stopped" or (status, last) == ("diverged", epochs[0]["epoch"])
     if not none and history.get("initial", True):
-        initial = open_archive(root, places.initial(trial))
+        initial = opened.enter_context(open_archive(root, places.initial(trial)))
         with storage.reading(root, places.initial(trial)):
             _check_problems(initial, stages)
     return _Left(history, labels, predictions, initial, final)
@@ -224,7 +249,23 @@ def _check_problems(archive: Archive, stages: set[int]) -> None:
 
 def _finish(root: str, trial: str, released_at: datetime | None, threads: int | None) -> None:
     start = time.perf_counter()
-    history, labels, predictions, initial, final = _open(root, trial)
+    with _open(root, trial) as left:
+        tables = _tables(left, threads)
+    summary = tables["trials"][0]
+    summary |= {"scoring_seconds": time.perf_counter() - start, "released_at": released_at}
+    if read_row(root, "trials", trial).get("status") == "done":  # it was measured again
+        for name, new in tables.items():
+            tables[name] = completed(read_rows(root, name, trial), new, PLACE[name])
+    trials = [tables.pop("trials")[0] | robustness_columns(root, trial)]
+    for name, content in tables.items():
+        write_table(root, name, trial, content)
+    write_table(root, "trials", trial, [row | {"scored_at": datetime.now(UTC)} for row in trials])
+    discard(root, trial)
+
+
+def _tables(left: _Left, threads: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Solve a trial's assignments; the rows of its four tables, by name."""
+    history, labels, predictions, initial, final = left
     summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
     key = {field.name: summary[field.name] for field in schemas.KEY}
     split = {"split": summary.get("split", "test")}
@@ -257,21 +298,11 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
         record["finished_at"] = datetime.fromisoformat(record["finished_at"])
     summary |= summary_columns(rows, epochs[-1])
     summary |= {
-        "scoring_seconds": time.perf_counter() - start,
-        "released_at": released_at,
         "started_at": datetime.fromisoformat(summary["started_at"]),
         "trained_at": datetime.fromisoformat(summary["trained_at"]),
     }
-    tables = {"epochs": [key | record for record in epochs], "tracks": rows, "samples": samples}
-    tables["trials"] = [summary]
-    if read_row(root, "trials", trial).get("status") == "done":  # it was measured again
-        for name, new in tables.items():
-            tables[name] = completed(read_rows(root, name, trial), new, PLACE[name])
-    trials = [tables.pop("trials")[0] | robustness_columns(root, trial)]
-    for name, content in tables.items():
-        write_table(root, name, trial, content)
-    write_table(root, "trials", trial, [row | {"scored_at": datetime.now(UTC)} for row in trials])
-    discard(root, trial)
+    epochs = [key | record for record in epochs]
+    return {"epochs": epochs, "tracks": rows, "samples": samples, "trials": [summary]}
 
 
 def _line_shape(stage: "Stage") -> dict[str, Any]:

@@ -24,7 +24,7 @@ TIMES = ("started_at", "trained_at", "finished_at")  # text in a history
 
 
 def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
-    """Keep the history of a trial so far.
+    """Keep the history of a trial so far. It need not survive a power failure until the end.
 
     Args:
         root: the sweep's folder.
@@ -32,7 +32,7 @@ def write_history(root: str, trial: str, history: Mapping[str, Any]) -> None:
         history: JSON values. ``summary`` has columns of the trials table, ``epochs`` rows of
             the epochs table and ``tracks`` rows of the tracks table.
     """
-    storage.write_file(root, places.history(trial), checked.dump(history))
+    storage.write_file(root, places.history(trial), checked.dump(history), lasting=False)
 
 
 def read_history(root: str, trial: str, epoch: int | None = None) -> dict[str, Any] | None:

@@ -57,19 +57,19 @@ def finish_curve(root: str, trial: str, threads: int | None = None) -> None:
     path = places.curve(trial)
     if places.CURVE not in storage.list_files(root, places.pending(trial)):
         return
-    archive = open_archive(root, path)
-    text = archive.text("about")
-    with storage.reading(root, path):
-        about = json.loads(text)
-        if {"key", "settings", "places", "m"} - about.keys() or about["key"]["trial"] != trial:
-            raise ValueError("it does not say what is in it")
-        key = {field.name: about["key"][field.name] for field in KEY}
-        left = [(str(name), int(stage), int(block)) for name, stage, block in about["places"]]
+    with open_archive(root, path) as archive:
+        text = archive.text("about")
+        with storage.reading(root, path):
+            about = json.loads(text)
+            if {"key", "settings", "places", "m"} - about.keys() or about["key"]["trial"] != trial:
+                raise ValueError("it does not say what is in it")
+            key = {field.name: about["key"][field.name] for field in KEY}
+            left = [(str(name), int(stage), int(block)) for name, stage, block in about["places"]]
 
-    from scoring.curve import curve_rows  # loads numba
+        from scoring.curve import curve_rows  # loads numba
 
-    problems = (
-        (Place(*place), archive.problem(number, about["m"])) for number, place in enumerate(left)
-    )
-    add_evaluation(root, key, NAME, about["settings"], curve_rows(problems, key["seed"], threads))
+        m = about["m"]
+        problems = ((Place(*place), archive.problem(n, m)) for n, place in enumerate(left))
+        rows = curve_rows(problems, key["seed"], threads)
+        add_evaluation(root, key, NAME, about["settings"], rows)
     storage.delete(root, path)

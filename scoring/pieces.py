@@ -143,7 +143,7 @@ def write_piece(
     """
     path = merged(table, uuid.uuid4().hex[:12])
     index, at = {}, 0
-    with writing(root, path) as stream:
+    with writing(root, path, lasting=False) as stream:
         files, column = prepare()
         for field in TABLES[table]:
             content = _encoded(field, column(field.name))

@@ -19,7 +19,6 @@ from scoring.probing.blocks import Wanted, bare, choose
 from scoring.probing.errors import ProbeError, ProbeWarning
 from scoring.probing.follower import Follower, quiet
 from scoring.probing.measured import measured
-from scoring.probing.recorder import Recorder
 from scoring.probing.result import ProbeResult
 from scoring.probing.values import TOKENS, Mask
 
@@ -195,9 +194,9 @@ class TrackProbe:
                 f"{type(self.model).__name__} was not called while the probe watched{more}: call "
                 "the model itself, not its forward or its parts"
             )
-        _warn_of_sums([recorder.off for recorder in main.recorders])
-        found = {name: self._stages(follower.recorders) for name, follower in others.items()}
-        stages = self._stages(main.recorders)
+        _warn_of_sums(main.off)
+        found = {name: self._stages(follower) for name, follower in others.items()}
+        stages = self._stages(main)
         for name, other in found.items():
             if [stage.blocks for stage in other] != [stage.blocks for stage in stages]:
                 raise ProbeError(f"null: {name} has other stages than the model")
@@ -211,17 +210,16 @@ class TrackProbe:
             batches=main.batches,
         )
 
-    def _stages(self, recorders: list[Recorder]) -> list[Any]:
-        stages = [(sums, recorder.off) for recorder in recorders for sums in recorder.stages]
+    def _stages(self, follower: Follower) -> list[Any]:
         return [
-            measured(sums, number, self._transport, off)
-            for number, (sums, off) in enumerate(stages, 1)
+            measured(sums, number, self._transport, follower.off)
+            for number, sums in enumerate(follower.stages(), 1)
         ]
 
 
-def _warn_of_sums(found: Sequence[Mapping[str, float]]) -> None:
+def _warn_of_sums(found: Mapping[str, float]) -> None:
     """Warn of branches that the model does not add unchanged to the input of their block."""
-    wrong = {call: off for each in found for call, off in each.items() if off > ADDED}
+    wrong = {call: off for call, off in found.items() if off > ADDED}
     if wrong:
         call, off = next(iter(wrong.items()))
         more = f", and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""

@@ -35,6 +35,7 @@ AZURE = ("abfs", "abfss", "az", "adl", "wasb", "wasbs")
 PATIENCE = 60.0  # When an object store does not answer, repeat the call for this many seconds.
 PASSING = ("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE")
 PASSING += ("REQUEST_TIMEOUT", "THROTTLING", "UNAVAILABLE")
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
 
 
 class StoreError(RuntimeError):
@@ -127,10 +128,17 @@ def is_local(root: str) -> bool:
 
 
 @contextmanager
-def writing(root: str, path: str) -> Iterator[Any]:
+def writing(root: str, path: str, lasting: bool = True) -> Iterator[Any]:
     """A binary stream into a file of a sweep's folder, which appears when it is complete.
 
     After a failure, an earlier file of that name is still there, and nothing else.
+
+    Args:
+        root: the sweep's folder.
+        path: of the file in it.
+        lasting: wait until the file also survives a power failure, which takes a disk some
+            milliseconds. Files that are written often, or can be made again, need not last; see
+            :func:`settle`.
     """
     fs, base = open_folder(root)
     if fs.type_name in OBJECT_STORES:
@@ -152,14 +160,44 @@ def writing(root: str, path: str) -> Iterator[Any]:
     try:
         with fs.open_output_stream(aside) as stream:
             yield stream
+        if lasting and fs.type_name == "local":  # else the name could last without the content
+            _sync(aside)
         try:
             fs.move(aside, f"{folder}/{name}")
         except IsADirectoryError as error:
             raise Damaged(root, path, "a folder is in its place") from error
+        if lasting and fs.type_name == "local":
+            _sync(folder)
     except BaseException:
         if fs.get_file_info(aside).type != pafs.FileType.NotFound:
             fs.delete_file(aside)
         raise
+
+
+def settle(root: str, *paths: str) -> None:
+    """Make files last that were written without; those that are not there are left out."""
+    fs, base = open_folder(root)
+    if fs.type_name != "local":
+        return
+    files = [at for path in paths if os.path.exists(at := f"{base}/{path}")]
+    for at in (*files, *dict.fromkeys(map(os.path.dirname, files))):
+        _sync(at)
+
+
+def _sync(path: str) -> None:
+    """Wait until a file's content, or the names in a folder, would survive a power failure.
+
+    Some file systems cannot do this, most often not for folders.
+    """
+    try:
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise OSError(error.errno, error.strerror, path) from error
 
 
 def refuse_links(root: str, path: str = "") -> None:
@@ -200,15 +238,20 @@ def require(root: str) -> None:
 
 def _make_folder(fs: pafs.FileSystem, base: str, folder: str, must_exist: bool) -> None:
     """Create a folder inside a sweep's folder, and the sweep's folder unless it must exist."""
-    if not must_exist or fs.type_name != "local":
+    if fs.type_name != "local":
         fs.create_dir(folder, recursive=True)
         return
+    if not must_exist and not os.path.isdir(base):
+        fs.create_dir(base, recursive=True)
+        _sync(os.path.dirname(os.path.abspath(base)))
     for at in _above(f"{folder.removeprefix(base)}/x"[1:]):
         try:
             os.mkdir(f"{base}/{at}")
         except FileExistsError:
             if not os.path.isdir(f"{base}/{at}"):
                 raise
+        else:
+            _sync(os.path.dirname(f"{base}/{at}"))
 
 
 def _above(path: str) -> list[str]:
@@ -237,9 +280,9 @@ def _put(fs: pafs.FileSystem, path: str, file: IO[bytes]) -> None:
         elsewhere.submit(put).result()
 
 
-def write_file(root: str, path: str, content: bytes | pa.Buffer) -> None:
+def write_file(root: str, path: str, content: bytes | pa.Buffer, lasting: bool = True) -> None:
     """Write a file in a sweep's folder as a whole; see :func:`writing`."""
-    with writing(root, path) as stream:
+    with writing(root, path, lasting) as stream:
         stream.write(content)
 
 

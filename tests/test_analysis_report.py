@@ -145,7 +145,7 @@ def test_a_stage_that_collapsed_leaves_its_trial_without_a_line(tmp_path: Path) 
 
 
 def test_a_network_that_some_k_has_not_leaves_its_place_empty(tmp_path: Path) -> None:
-    made_up_trial(tmp_path, "plain", stages=1)
+    made_up_trial(tmp_path, "plain", stages=1, points=500)
     for stages in (1, 2):
         made_up_trial(tmp_path, "resnet", stages=stages, points=500 * stages)
     shown = [axes.get_visible() for axes in ots_against_m(load(tmp_path)).axes]

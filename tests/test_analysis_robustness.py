@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 
 from analysis import figures, report, tables
 from analysis.measures import robustness
+from analysis.measures.layout import fold
 from analysis.measures.robustness import (
     ALL_AUCS,
     AUCS,
@@ -74,6 +75,52 @@ def test_losses_are_told_for_each_replacement(sweep: Path) -> None:
     said = lost_sentence(load(sweep))
     for part in ("to lesions plain", "to lesions by means plain", "to lesions of random units"):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "other"),
+    [("noise", "noise_auc", "fgsm_auc"), ("lesion", "lesion_top_mean_auc", "noise_auc")],
+)
+def test_numbers_of_several_settings_have_no_mean(
+    tmp_path: Path, name: str, column: str, other: str
+) -> None:
+    for seed in range(4):
+        given = {what: EVALUATIONS[what] for what in EVERY}
+        if seed > 1:
+            given[name] = {**given[name], "levels": [0.0, 0.5, 1.0]}
+        made_up_trial(tmp_path, seed=seed, tried=EVERY, evaluations=json.dumps(given))
+    results = load(tmp_path)
+    (row,) = by_cell(results).to_dict("records")
+    assert np.isnan(row[column])
+    assert np.isnan(row[f"{column}_ci95"])
+    assert np.isfinite([row[other], row["mixed_ratio"], row["clean_accuracy"]]).all()
+    assert (row["seeds"], row["warning"]) == (4, f"several settings or m: {name}")
+    said = lost_sentence(results)
+    left = {"noise": "to random noise", "lesion": "to lesions, to lesions by means"}[name]
+    told, _, after = said.partition("The accuracy that networks lose ")
+    assert after.startswith(left)
+    assert after.endswith("has no mean: it was measured with several settings or m.")
+    assert f"{left} ResNet" not in told
+
+
+def test_numbers_of_several_m_have_no_mean(tmp_path: Path) -> None:
+    for seed in range(2):
+        trial = made_up_trial(tmp_path, seed=seed, tried=EVERY)
+        rows = read_rows(str(tmp_path), "robustness", trial)
+        m = {0: lambda row: row["m"], 1: lambda row: 2 * row["m"]}[seed]
+        write_table(str(tmp_path), "robustness", trial, [row | {"m": m(row)} for row in rows])
+    results = load(tmp_path)
+    (row,) = by_cell(results).to_dict("records")
+    assert np.isnan([row["clean_accuracy"], row["noise_auc"], row["mixed_ratio"]]).all()
+    assert row["warning"].startswith("several settings or m: clean accuracy, lesion")
+    assert lost_sentence(results).startswith("The accuracy that networks lose to lesions")
+    assert "has no mean over trials" in mixed_sentence(of_trials(results))
+
+
+def test_a_table_without_warnings_does_not_show_them(sweep: Path) -> None:
+    table = by_cell(load(sweep))
+    assert table.warning.isna().all()
+    assert "warning" not in fold(table)[0]
 
 
 # Tables

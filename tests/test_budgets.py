@@ -3,12 +3,14 @@
 import json
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring import places, storage
+from scoring.tables import write_table
 from tune_jobs import account, estimates, folder, sweep
 from tune_jobs.account import Account
 from tune_jobs.board import Cell
@@ -243,7 +245,7 @@ def test_trials_that_run_reserve_their_part_of_gpu_hours_and_disk(tmp_path):
 def test_a_trial_that_did_not_fit_is_looked_at_again_when_another_has_ended(tmp_path):
     # Each is expected to take two GPU hours, and takes one. All ten fit into ten.
     hours = COST.model_copy(update={"epoch": 1800.0, "other": 0.0})
-    run = Simulated(tmp_path, "10gpuh", epoch=900.0, trials=10, known=hours, gpus=1.0)
+    run = Simulated(str(tmp_path), "10gpuh", epoch=900.0, trials=10, known=hours, gpus=1.0)
     running: list[str] = []
     started = 0
     for config in run.account.fitting(run.trials, lambda: len(running) == 8):
@@ -308,6 +310,23 @@ def test_what_trials_of_this_run_took_comes_before_the_forecast(tmp_path):
 def test_a_damaged_account_counts_as_empty(tmp_path, content):
     storage.write_file(str(tmp_path), places.USED, content)
     assert account.read(str(tmp_path)) == {}
+
+
+def test_trials_side_by_side_count_once_on_the_clock_and_each_on_its_gpu(tmp_path):
+    root, found = str(tmp_path), sweep.read("demo", ["gamma=0", "resources.gpus=0.5"])
+    folder.claim(root, found)
+    for config, start in zip(found.trials, (0, 50, 200, 300), strict=True):
+        row = config.row() | {"seconds": 90.0, "scoring_seconds": 10.0, "device": "NVIDIA H200"}
+        row |= {"status": "done", "started_at": datetime.fromtimestamp(1e9 + start, UTC)}
+        write_table(root, "trials", config.trial, [row])
+    expected = {"hours": 350.0, "gpu_hours": 0.5 * 4 * 90}
+    assert account.read(root) == {account.BEFORE: pytest.approx(expected)}
+    simulated = Simulated(root, "400s")
+    assert simulated.account.used()["hours"] == pytest.approx(350)
+    simulated.run()
+    kept = folder.used(root)
+    assert len(kept) == 2  # it stays, beside this run
+    assert kept[account.BEFORE] == pytest.approx(expected)
 
 
 def test_a_stop_asks_about_each_trial():

@@ -1,7 +1,9 @@
 """The command line as a user meets it."""
 
+import errno
 import io
 import math
+import os
 import signal
 import socket
 import subprocess
@@ -297,3 +299,22 @@ def test_whatever_stands_in_a_sweep_file_it_runs_or_is_refused_in_words(tmp_path
     assert end.value.code in (0, 2)
     assert (end.value.code == 2) == bool(said.getvalue())
     assert "Traceback" not in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, "no space left on the disk"),
+        (errno.EDQUOT, "the quota is used up on the disk"),
+    ],
+)
+def test_a_full_disk_or_a_used_up_quota_is_one_message(monkeypatch, capsys, number, says):
+    full = OSError(number, os.strerror(number), "/there/a.pt")
+    monkeypatch.setattr(cli, "app", mock.Mock(side_effect=full))
+    monkeypatch.setattr(sys, "argv", ["geosweep", "run", "demo"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        f"geosweep: {says} (/there/a.pt); free some, then run the same command again to continue\n"
+    )

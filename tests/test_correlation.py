@@ -1,5 +1,6 @@
 """Coefficients of correlation, their intervals and p values."""
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -292,6 +293,118 @@ def test_a_long_stratified_tau_has_the_p_value_of_its_permutations(tied, monkeyp
             x, y, strata = tied
             found.append(association(np.roll(x, shift), y, strata, "kendall")["p"])
     np.testing.assert_allclose(normal, permuted, atol=0.04)
+
+
+# Units, which are permuted in all strata together
+
+
+def by_seed(random: np.random.Generator, cells: int, seeds: int, share: float) -> np.ndarray:
+    """Normal numbers of (cells x seeds) trials; a seed has a share of the variance in all cells."""
+    own, common = random.normal(size=(cells, seeds)), random.normal(size=seeds)
+    return np.sqrt(1 - share) * own + np.sqrt(share) * common
+
+
+def labels(cells: int, seeds: int) -> dict[str, np.ndarray]:
+    """Strata and units of (cells x seeds) trials."""
+    cell, seed = np.indices((cells, seeds))
+    return {"strata": cell.ravel(), "units": seed.ravel()}
+
+
+@methods
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_p_value_over_units_counts_all_orders_of_the_seeds(method: str, tied: bool) -> None:
+    x, y = np.random.default_rng(12).normal(size=(2, 3, 4))
+    y = y + 0.7 * x
+    if tied:
+        x, y = x.round(), y.round()
+
+    def value(x: np.ndarray) -> float:
+        return association(x.ravel(), y.ravel(), labels(3, 4)["strata"], method)["value"]
+
+    as_far = [
+        abs(value(x[:, [a, b, c, d]])) >= abs(value(x)) - 1e-9
+        for a, b, c, d in permutations(range(4))
+    ]
+    assert len(as_far) == 24
+    found = association(x.ravel(), y.ravel(), method=method, **labels(3, 4))
+    np.testing.assert_allclose(found["p"], np.mean(as_far))
+    assert found["value"] == value(x)
+
+
+def test_a_column_held_fixed_is_taken_out_of_every_order_of_the_seeds() -> None:
+    x, y, z = np.random.default_rng(13).normal(size=(3, 3, 4))
+    y = y + x
+
+    def left(v: np.ndarray, given: np.ndarray) -> np.ndarray:
+        v, given = (u - u.mean(axis=1, keepdims=True) for u in (v, given))
+        return v - given * (v * given).sum() / (given * given).sum()
+
+    def value(x: np.ndarray) -> float:
+        return np.corrcoef(left(x, z).ravel(), left(y, z).ravel())[0, 1]
+
+    residuals = left(x, z)
+    orders = [list(order) for order in permutations(range(4))]
+    as_far = [abs(value(residuals[:, o])) >= abs(value(x)) - 1e-9 for o in orders]
+    found = association(x.ravel(), y.ravel(), method="pearson", held=z.ravel(), **labels(3, 4))
+    np.testing.assert_allclose(found["p"], np.mean(as_far))
+
+
+def test_many_units_are_permuted_at_random() -> None:
+    random = np.random.default_rng(14)
+    x, y = by_seed(random, 2, 8, 0.5), by_seed(random, 2, 8, 0.5)
+    y = y + 0.5 * x
+    a, b = (v - v.mean(axis=1, keepdims=True) for v in (x, y))
+    orders = np.array([*permutations(range(8))])
+    exact = np.mean(abs((a[:, orders] * b[:, None]).sum(axis=(0, 2))) >= abs((a * b).sum()))
+    found = association(x.ravel(), y.ravel(), method="pearson", **labels(2, 8))
+    np.testing.assert_allclose(found["p"], exact, atol=0.03)
+
+
+def test_seeds_that_last_through_all_cells_give_false_positives_only_without_units() -> None:
+    random = np.random.default_rng(15)
+    within, joint = [], []
+    for _ in range(150):
+        x, y = (by_seed(random, 9, 5, 0.9).ravel() for _ in range(2))
+        units = labels(9, 5)
+        joint.append(association(x, y, **units, interval=False)["p"])
+        strata = units["strata"]
+        within.append(association(x, y, strata, resamples=99, interval=False)["p"])
+    assert np.mean(np.array(within) <= 0.05) > 0.25
+    assert np.mean(np.array(joint) <= 0.05) < 0.10
+    assert stats.kstest(joint, "uniform").pvalue > 0.01
+
+
+@methods
+def test_the_order_of_the_rows_and_the_names_of_the_units_do_not_matter(method: str) -> None:
+    random = np.random.default_rng(16)
+    x, y = (by_seed(random, 3, 5, 0.5).ravel() for _ in range(2))
+    units = labels(3, 5)
+    order = random.permutation(15)
+    moved = {name: label[order] for name, label in units.items()}
+    moved["units"] = np.array(["e", "b", "c", "a", "d"])[moved["units"]]
+    once = association(x, y, method=method, interval=False, **units)
+    again = association(x[order], y[order], method=method, interval=False, **moved)
+    for name in ("value", "p"):
+        np.testing.assert_allclose(once[name], again[name])
+
+
+@methods
+def test_units_need_two_that_differ(method: str) -> None:
+    x = np.arange(9.0)
+    alone = association(x, x, method=method, **labels(9, 1))
+    assert np.isnan([alone["value"], alone["p"]]).all()  # each cell is one trial
+    constant = association(np.repeat(x, 4), np.arange(36.0), method=method, **labels(9, 4))
+    assert np.isnan([constant["value"], constant["p"]]).all()
+    same = association(np.tile([0.0, 0, 0, 1], 9), np.arange(36.0), method=method, **labels(9, 4))
+    np.testing.assert_allclose(same["p"], 0.5)  # seed 3 is last in y, and first in as many orders
+
+
+def test_strata_of_different_units_are_refused() -> None:
+    x, units = np.arange(8.0), np.array([0, 1, 2, 3, 0, 1, 2, 4])
+    with pytest.raises(ValueError, match="units; should be the same in all strata"):
+        association(x, x, np.arange(8) // 4, units=units)
+    with pytest.raises(ValueError, match="each of them once"):
+        association(x, x, np.arange(8) // 4, units=units // 2)
 
 
 def test_the_same_numbers_come_each_time(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from analysis import correlation
 from analysis.measures import correlations as correlations_module
 from analysis.measures.association import METHODS, association
-from analysis.measures.correlations import SCORES, WITHIN, correlations, left_out
+from analysis.measures.correlations import SCORES, WITHIN, correlations, left_out, shared
 from analysis.measures.points import points
 from analysis.results import Results, load
 
@@ -138,10 +138,10 @@ def test_pooled_rows_have_a_value_but_no_p_value(tmp_path: Path) -> None:
 
 
 def seeds_in_cells(root: Path, effect: float, within: float) -> Results:
-    """8 gammas x 4 seeds; LSS and accuracy share ``effect`` by gamma, and ``within`` a cell."""
+    """8 gammas x 6 seeds; LSS and accuracy share ``effect`` by gamma, and ``within`` a cell."""
     random = np.random.default_rng(11)
     for i in range(8):
-        for seed in range(4):
+        for seed in range(6):
             a, b = random.normal(size=2)
             given = {"lss": effect * i + a, "test_accuracy": effect * i + b + within * a}
             made_up_trial(root, gamma=i / 100, seed=seed, **given)
@@ -158,7 +158,7 @@ def test_within_gamma_only_differences_between_seeds_count(tmp_path: Path) -> No
     left = results.trials[["lss", "test_accuracy"]]
     left = left - left.groupby(results.trials.gamma).transform("mean")
     np.testing.assert_allclose(row.value, left.corr().iloc[0, 1])
-    assert (row.n, row.trials, row.gammas) == (32, 32, 8)
+    assert (row.n, row.trials, row.gammas) == (48, 48, 8)
     assert row.p > 0.05
     assert np.isnan([row.low, row.high]).all()
     seeds_in_cells(tmp_path / "seeds", effect=0.0, within=3.0)
@@ -169,6 +169,135 @@ def test_within_gamma_only_differences_between_seeds_count(tmp_path: Path) -> No
 def test_without_replicates_there_are_no_rows_within_gamma(tmp_path: Path) -> None:
     table = correlations(two_networks(tmp_path), resamples=50)
     assert WITHIN not in set(table.scope)
+
+
+def within_gamma(root: Path) -> pd.Series:
+    """Spearman's correlation of accuracy with LSS within gamma."""
+    rows = correlations(load(root), resamples=50)
+    chosen = (rows.scope == WITHIN) & (rows.score == "lss") & (rows.method == "spearman")
+    return rows[chosen].iloc[0]
+
+
+def test_within_gamma_the_seeds_are_permuted_in_all_cells_together(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(2, 3, 5))
+    for i in range(3):
+        for seed in range(5):
+            given = {"test_accuracy": x[i, seed], "lss": y[i, seed]}
+            made_up_trial(tmp_path, gamma=i / 100, seed=seed, **given)
+    cell, seed = np.indices((3, 5))
+    expected = association(x.ravel(), y.ravel(), cell.ravel(), units=seed.ravel())
+    row = within_gamma(tmp_path)
+    np.testing.assert_allclose([row.value, row.p], [expected["value"], expected["p"]])
+    assert row.warning == ""
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_with_few_seeds_there_is_a_correlation_within_gamma_but_no_p(
+    tmp_path: Path, seeds: int
+) -> None:
+    for i in range(6):
+        for seed in range(seeds):
+            made_up_trial(tmp_path, gamma=i / 100, seed=seed)
+    row = within_gamma(tmp_path)
+    assert np.isfinite(row.value)
+    assert np.isnan([row.p, row.p_adjusted]).all()
+    assert row.n == 6 * seeds
+    assert row.warning == "fewer than 4 shared seeds: no p"
+
+
+def test_within_gamma_trials_count_only_of_seeds_that_all_cells_have(tmp_path: Path) -> None:
+    for i in range(3):
+        for seed in range(6):
+            if (i, seed) != (1, 2):
+                made_up_trial(tmp_path / "gap", gamma=i / 100, seed=seed)
+            if seed != 2:
+                made_up_trial(tmp_path / "none", gamma=i / 100, seed=seed)
+    row, expected = (within_gamma(tmp_path / name) for name in ("gap", "none"))
+    assert row.warning == "without 2 trials of seeds that not all cells have"
+    assert (row.n, row.value, row.p) == (15, expected.value, expected.p)
+
+
+def test_a_cell_of_few_seeds_does_not_cost_the_other_cells_theirs() -> None:
+    seeds = {"a": range(6), "b": range(1, 7), "c": [0, 5], "d": [3]}
+    trials = pd.DataFrame([(cell, s) for cell, own in seeds.items() for s in own])
+    trials.columns = ["cell", "seed"]
+    chosen = shared(trials)
+    assert sorted(zip(chosen.cell, chosen.seed, strict=True)) == [
+        (cell, seed) for cell in "ab" for seed in range(1, 6)
+    ]
+    assert len(shared(trials[trials.seed < 3])) == 0
+    assert len(shared(trials[:0])) == 0
+
+
+# Settings
+
+
+def recipes(root: Path, cells: int = 5, **change: object) -> Results:
+    """Two rates at each gamma; accuracy falls as LSS rises at each, and rises with both."""
+    for i in range(cells):
+        for k, rate in enumerate((1e-3, 1e-2)):
+            given = {"lss": 10 * k - i, "test_accuracy": 10 * k + i + i * k}
+            trial = {"gamma": i / 100, "seed": k, "learning_rate": rate}
+            made_up_trial(root, **trial, **given, **change)
+    return load(root)
+
+
+def test_cells_of_different_settings_are_different_strata(tmp_path: Path) -> None:
+    rows = chosen(correlations(recipes(tmp_path), resamples=100))
+    assert rows.scope.tolist() == ["stratum", "stratum", "settings pooled"]
+    assert rows.setting.tolist() == ["learning_rate = 0.001", "learning_rate = 0.01", "pooled"]
+    assert rows.n.tolist() == [5, 5, 10]
+    np.testing.assert_allclose(rows.value[:2], -1)
+    assert rows.value.iloc[2] > 0
+    assert rows.p.notna().tolist() == [True, True, False]
+    assert rows.warning.iloc[2] == (
+        "settings share seeds: no p; Simpson's paradox: opposite within 2 of 2 strata"
+    )
+
+
+def test_settings_that_say_only_which_network_or_data_set_it_is_make_no_strata(
+    tmp_path: Path,
+) -> None:
+    for i in range(5):
+        made_up_trial(tmp_path, "plain", i / 100, learning_rate=1e-3)
+        made_up_trial(tmp_path, "resnet", i / 100, learning_rate=1e-2)
+    table = correlations(load(tmp_path), resamples=50)
+    assert table.setting.isna().all()
+    assert table.scope.unique().tolist() == ["stratum", "networks pooled", "networks partial"]
+
+
+def test_all_partial_has_no_p_value_if_its_strata_are_settings(tmp_path: Path) -> None:
+    for stages in (1, 2):
+        recipes(tmp_path, stages=stages)
+    rows = chosen(correlations(load(tmp_path), resamples=50)).set_index("scope")
+    assert rows.loc["all partial", "warning"] == "settings share seeds: no p"
+    assert np.isfinite(rows.loc["all partial", "value"])
+    assert np.isnan(rows.loc["all partial", "p"])
+
+
+def test_a_search_over_rates_has_one_row_for_all_its_settings(tmp_path: Path) -> None:
+    for i in range(12):
+        made_up_trial(tmp_path, gamma=i / 100, learning_rate=1e-3 + i / 1000)
+    table = correlations(load(tmp_path), resamples=50)
+    rows = chosen(table)
+    assert rows.scope.tolist() == ["settings pooled"]
+    assert rows.n.tolist() == [12]
+    assert np.isfinite(rows.value.iloc[0])
+    assert table.p.isna().all()
+    assert correlation.correlation_sentence(table).startswith("Too few cells in any stratum")
+
+
+def test_the_sentence_names_the_settings(tmp_path: Path) -> None:
+    said = correlation.correlation_sentence(correlations(recipes(tmp_path), resamples=50))
+    assert "K = 1, ResNet, learning_rate = 0.001 \N{MINUS SIGN}1.00 (n = 5)" in said
+
+
+def test_a_network_with_one_setting_has_no_column_for_it_to_read(tmp_path: Path, capsys) -> None:
+    for root, sweep in ((tmp_path / "one", two_networks), (tmp_path / "two", recipes)):
+        sweep(root)
+        assert correlation.main([str(root), "--table", "correlations"]) == 0
+        assert ("| setting |" in capsys.readouterr().out) == (sweep == recipes)
 
 
 def test_another_setting_that_varies_makes_another_cell(tmp_path: Path) -> None:
@@ -213,12 +342,14 @@ def test_an_ots_is_correlated_at_equal_m_only(tmp_path: Path) -> None:
         made_up_trial(tmp_path, gamma=i / 100, points=m, ots=i / 20, test_accuracy=i / 20, gap=i)
     table = correlations(load(tmp_path), resamples=50)
     for score in ("ots", "gap"):
-        row = chosen(table, score).loc["resnet"]
+        rows = chosen(table, score).set_index("setting")
+        np.testing.assert_allclose(rows.value[["points = 500", "points = 1000"]], 1)
+        row = rows.loc["pooled"]
         assert np.isnan([row.value, row.p, row.p_adjusted]).all()
-        assert (row.n, row.warning) == (12, "several m")
-    row = chosen(table).loc["resnet"]
+        assert (row.n, row.warning) == (12, "several m; settings share seeds: no p")
+    row = chosen(table).set_index("setting").loc["pooled"]
     assert np.isfinite(row.value)
-    assert row.warning == ""
+    assert row.warning.startswith("settings share seeds: no p")
 
 
 def test_every_outcome_that_was_measured_is_correlated(tmp_path: Path, monkeypatch) -> None:

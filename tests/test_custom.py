@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from models.callables import find as find_code
 from models.callables import load
 from models.config import TrialConfig
-from models.custom import Custom, build_custom, check_custom
+from models.custom import Custom, build_custom
 from models.datasets import load as load_data
 from models.errors import CodeError
 from models.fits import check
@@ -21,6 +21,7 @@ from models.network import build, decayed, in_channels_last
 from models.pulled import pulled
 from models.training import train, untrained
 from tune_jobs.blocks import find
+from tune_jobs.trainable import check_trainable
 
 DIGITS = (1, 8, 8)
 same = partial(assert_close, rtol=0, atol=0)
@@ -269,14 +270,14 @@ def test_a_callable_that_makes_no_classifier_is_refused(name, message):
 
 def test_a_weight_without_a_part_in_the_loss_is_named():
     with pytest.raises(CodeError, match=r"Net: more\.weight has no part in the loss \(2 such"):
-        check_custom(build_custom(config("idle"), DIGITS, 10), "float32")
+        check_trainable(build_custom(config("idle"), DIGITS, 10), config("idle"))
 
 
 def test_a_network_is_tried_in_the_precision_of_its_trial():
     network = build_custom(config("exact"), DIGITS, 10)
-    check_custom(network, "float32")
+    check_trainable(network, config("exact"))
     with pytest.raises(CodeError, match="Copying fails in training in bfloat16: RuntimeError"):
-        check_custom(network, "bfloat16")
+        check_trainable(network, config("exact", precision="bfloat16"))
 
 
 def test_blocks_that_return_what_is_added_are_refused_with_the_field_that_names_others():

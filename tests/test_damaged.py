@@ -23,7 +23,7 @@ from scoring.history import read_history
 from scoring.misplaced import misplaced
 from scoring.storage import Damaged
 from scoring.tables import read_row, read_rows
-from tune_jobs import checkpoints, folder, sweep, trial
+from tune_jobs import account, checkpoints, folder, sweep, trial
 from tune_jobs.errors import SweepError
 from tune_jobs.tuning import Setup
 
@@ -239,6 +239,53 @@ def test_a_file_for_a_folder_or_a_folder_for_a_file_is_named_and_set_aside(
     assert not at.exists() or places.is_folder(path)
     aside = Path(root, places.ASIDE, path.replace("/", "-"))
     assert aside.read_text() == "mine" if places.is_folder(path) else aside.is_dir()
+
+
+@pytest.mark.parametrize("table", ["epochs", "tracks", "samples", "robustness"])
+def test_a_driver_killed_while_it_sets_files_aside_leaves_no_row_without_its_tables(
+    half_done, tmp_path, monkeypatch, table
+):
+    source, _ = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    with Path(root, places.table_path(table, DONE.trial)).open("r+b") as file:
+        file.truncate(100)
+    real, left = storage.set_aside, [1]
+
+    def set_aside(*where):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return real(*where)
+
+    monkeypatch.setattr(storage, "set_aside", set_aside)
+    with pytest.raises(Killed):
+        folder.mend(root)
+    monkeypatch.setattr(storage, "set_aside", real)
+    assert len(folder.mend(root)) == 1
+    assert DONE in folder.inspect(root).missing
+    assert sorted(storage.list_files(root, places.ASIDE)) == sorted(
+        places.table_path(each, DONE.trial).replace("/", "-") for each in (table, "trials")
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b'{"a": 1}', b'{"a": {"hours": NaN, "gpu_hours": 0}}', b'{"a": {"hours": 1}}'],
+)
+def test_the_times_of_trials_stand_for_a_damaged_account(half_done, tmp_path, content):
+    source, _ = half_done
+    root = str(tmp_path / "out")
+    shutil.copytree(source, root)
+    storage.write_file(root, places.USED, content)
+    before = account.read(root)
+    (said,) = folder.mend(root)
+    assert said.startswith("used.json: torn: ")
+    assert said.endswith("the times of the trials count instead")
+    assert Path(root, places.ASIDE, places.USED).read_bytes() == content
+    row = read_row(root, "trials", DONE.trial)
+    took = pytest.approx(row["seconds"] + row["scoring_seconds"], rel=1e-3)
+    assert account.read(root) == before == {account.BEFORE: {"hours": took, "gpu_hours": 0.0}}
 
 
 def test_a_users_own_files_and_folders_are_not_set_aside(half_done, tmp_path):

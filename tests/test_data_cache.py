@@ -1,14 +1,19 @@
 """Damaged arrays and downloads in the cache are deleted, and prepared or downloaded again."""
 
+import errno
 import gzip
 import hashlib
+import json
+import os
 import shutil
 import struct
 from urllib.error import URLError
 
+import filelock._unix
 import numpy as np
 import pytest
 import torchvision
+from filelock import FileLock
 from numpy.testing import assert_array_equal
 from test_datasets import saved
 
@@ -66,6 +71,18 @@ def test_damaged_arrays_in_the_cache_are_prepared_again(tmp_path, cache, capsys,
     load(path, verify=True)
     assert capsys.readouterr().err == ""
     datasets.keep(again.checksum, lambda: pytest.fail("it is there"))
+
+
+def test_a_constant_channel_in_an_earlier_cache_has_its_deviation_corrected(tmp_path, cache):
+    path = saved(tmp_path / "mine.npz", x_train=np.full((12, 5, 4), 9, np.uint8))
+    assert list(load(path).std) == [255]
+    (file,) = (cache / "arrays-2").glob("*/about.json")
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(about | {"std": [1e-6]}))
+    assert list(load(path).std) == [255]
+    del about["std"]
+    file.write_text(json.dumps(about))
+    assert list(load(path).std) == [255]
 
 
 IDX = {"train": 60, "t10k": 10}
@@ -164,3 +181,36 @@ def test_an_error_without_a_message_has_a_name(monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "MNIST", Broken)
     with pytest.raises(DataError, match=r"\(AssertionError\)"):
         load("mnist")
+
+
+def test_a_lock_of_the_cache_that_is_never_free_is_named_with_the_fix(cache, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, "NOTICE", 0.05)
+    monkeypatch.setattr(datasets, "PATIENCE", 0.2)
+    (cache / "arrays-2").mkdir(parents=True)
+    lock = cache / "arrays-2" / "digits.lock"
+    with FileLock(lock), pytest.raises(DataError, match=f"^{lock}: .*, delete the file, or set"):
+        load("digits")
+    assert f"{lock}: waiting for another process" in capsys.readouterr().err
+    assert load("digits").classes == 10
+
+
+def test_a_lock_that_a_killed_process_left_on_another_machine_without_locks_is_named(
+    cache, monkeypatch
+):
+    def lock(_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", lock)
+    monkeypatch.setattr(datasets, "NOTICE", 0.05)
+    monkeypatch.setattr(datasets, "PATIENCE", 0.2)
+    (cache / "arrays-2").mkdir(parents=True)
+    left = cache / "arrays-2" / "digits.lock"
+    left.write_text("4711\nnode17\n12345\n")
+    with (
+        pytest.warns(UserWarning, match="flock not supported"),
+        pytest.raises(DataError, match=f"^{left}: .*, delete the file"),
+    ):
+        load("digits")
+    left.unlink()
+    with pytest.warns(UserWarning, match="flock not supported"):
+        assert load("digits").classes == 10

@@ -68,7 +68,7 @@ COLOURED = arrays(shape=(8, 8, 3))
         ({"x_train": GREY["x_train"] / 255}, "(255 * x).round().astype(numpy.uint8)"),
         ({"x_train": GREY["x_train"] * np.nan}, "float64 (12, 5, 4); should be uint8"),
         ({"x_train": GREY["x_train"].astype(np.int64)}, "x.astype(numpy.uint8)"),
-        ({"x_train": GREY["x_train"] > 9}, "should be uint8 images"),
+        ({"x_train": GREY["x_train"] > 9}, "; 255 * x.astype(numpy.uint8)"),
         ({"x_train": GREY["x_train"].astype("S4")}, "should be uint8 images"),
         ({"y_train": Y + 0.5}, "use y.astype(numpy.int64)"),
         ({"y_train": Y > 0}, "y_train is bool (12,); should be 12 integer labels"),

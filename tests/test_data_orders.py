@@ -26,6 +26,21 @@ def test_a_file_sorted_by_class_is_warned_of_and_a_shuffled_one_is_not():
             assert order.warnings("mine.npz", random, random, m) == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (np.arange(100) % 10 + 1, "has 10 different labels from 1 to 10, so networks get 11 outp"),
+        (np.arange(100) % 9 * 1000, "has 9 different labels from 0 to 8000, so networks get 8,001"),
+    ],
+)
+def test_numbers_of_classes_that_no_train_image_has_are_warned_of(labels, told):
+    (said,) = order.warnings("mine.npz", labels, labels, 100)
+    assert told in said
+    assert "numpy.unique(y, return_inverse=True)[1]" in said
+    renumbered = np.unique(labels, return_inverse=True)[1]
+    assert order.warnings("mine.npz", renumbered, renumbered, 100) == []
+
+
 def test_a_split_that_is_sorted_by_class_is_taken_in_a_fixed_random_order(tmp_path, monkeypatch):
     labels, draw = np.repeat(np.arange(4), 50), np.random.default_rng(0).permutation(200)
     images = np.arange(200, dtype=np.uint8).repeat(4).reshape(200, 2, 2)  # their own numbers

@@ -141,11 +141,11 @@ def test_the_headline_is_the_excess_and_one_seed_decides_nothing_about_its_facto
 @pytest.mark.parametrize(
     ("ends", "told"),
     [
-        ([8, 7, 8.5], "from 10.00 to 7.83 (lower in 1 of 1 cell, surely in 1): learned in part."),
+        ([8, 7, 8.5], "from 10.00 to 7.81 (lower in 1 of 1 cell, surely in 1): learned in part."),
         ([1, 1.04, 1], "from 10.00 to 1.01 (lower in 1 of 1 cell, surely in 1): learned."),
         ([9.7, 9.8, 9.75], "(lower in 1 of 1 cell, surely in 1): hardly changed."),
         ([12, 13, 12], "(lower in 0 of 1 cell, surely in 0, surely higher in 1): away from the"),
-        ([4, 9, 14], "from 10.00 to 9.00 (lower in 1 of 1 cell, surely in 0): undecided."),
+        ([4, 9, 14], "from 10.00 to 7.96 (lower in 1 of 1 cell, surely in 0): undecided."),
         ([8, 8, 8], "from 10.00 to 8.00 (lower in 1 of 1 cell, surely in 0): undecided."),
     ],
 )
@@ -178,6 +178,55 @@ def test_a_factor_that_falls_in_one_cell_and_rises_in_another_is_told_as_both(
     assert (
         "(lower in 1 of 2 cells, surely in 1, surely higher in 1): learned in some cells, " in said
     )
+
+
+@pytest.mark.parametrize(
+    ("sure", "noisy", "told"),
+    [
+        ((9.9, 9.91, 9.92), (5, 40, 60), "surely in 1): learned in some cells only."),
+        ((5, 5.1, 5.2), (5, 20, 60), "surely in 1): learned in some cells only."),
+        ((9.7, 9.8, 9.75), (7, 9, 16), "surely in 1): hardly changed."),
+        ((5, 5.1, 5.2), (7, 9, 16), "surely in 1): learned in part."),
+        ((5, 5.1, 5.2), (8, 20, 50), "surely in 1): learned in some cells only."),
+        ((12, 12.1, 12.2), (1, 5, 20), "away from the geodesic in some cells only."),
+        ((12, 12.1, 12.2), (7, 9, 16), "surely higher in 1): away from the geodesic."),
+    ],
+)
+def test_one_sure_cell_does_not_speak_for_cells_that_go_the_other_way(
+    tmp_path: Path, sure: tuple[float, ...], noisy: tuple[float, ...], told: str
+) -> None:
+    for gamma, ends in ((0, sure), (0.1, noisy)):
+        for seed, end in enumerate(ends):
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, **factors((10, end), (1, 1)))  # type: ignore[arg-type]
+    assert told in of_factors(tmp_path)[0]
+
+
+def test_means_of_the_factors_multiply_to_that_of_the_excess(tmp_path: Path) -> None:
+    pairs = [((5, 4), (1.1, 1.0)), ((5, 3), (1.2, 1.0)), ((100, 140), (4.0, 3.0))]
+    for seed, (straightness, transport) in enumerate(pairs):
+        made_up_trial(tmp_path, seed=seed, **factors(straightness, transport))  # type: ignore[arg-type]
+    (said,) = of_factors(tmp_path)
+    ends = [
+        [np.exp(np.mean([np.log(pair[factor][when]) for pair in pairs])) for when in (0, 1)]
+        for factor in (0, 1)
+    ]
+    before, after = np.prod(ends, axis=0)
+    assert f"excess {before:.2f} before training, {after:.2f} after (× {after / before:.2f}" in said
+    assert "geometric means over seeds; m = 1,000, 3 seeds per cell)" in said
+    for (first, last), name in zip(ends, ("Straightness", "Transport"), strict=True):
+        assert f"{name} factor went from {first:.2f} to {last:.2f} (" in said
+
+
+def test_trials_without_an_excess_are_no_seeds_of_its_means(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(["geodesic_excess", "transport_factor"], np.nan)
+    for gamma in (0, 0.1):
+        for seed in range(3):
+            lost = nothing if (gamma, seed) == (0.1, 2) else {}
+            made_up_trial(
+                tmp_path, gamma=gamma, seed=seed, **factors((10, 8 + seed), (1, 1)) | lost
+            )  # type: ignore[arg-type]
+    (said,) = of_factors(tmp_path)
+    assert "after (geometric means over seeds; m = 1,000, 2 to 3 seeds per cell)" in said
 
 
 @pytest.mark.usefixtures("svg_only")
@@ -218,6 +267,45 @@ def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) ->
     assert "ResNet: 1 of 3 (LSS 1.20, before training 1.10 to 2.50; OTS 0.850 to 0.950" in said
     assert "Plain: 0 of 1 (LSS 3.00, before training 3.00; OTS 0.000, before" in said
     assert "after training but not before; m = 1,000, 1 seed per cell.)" in said
+
+
+@pytest.mark.parametrize(
+    ("lost", "why"),
+    [
+        ({"collapsed": True}, "collapsed trials"),
+        ({"ots": np.nan}, "trials without OTS"),
+    ],
+)
+def test_a_cell_is_not_counted_as_learned_by_the_trials_that_have_an_ots(
+    tmp_path: Path, lost: dict, why: str
+) -> None:
+    near = {"lss": 1.2, "ots": 0.95, "lss_initial": 2.5, "ots_initial": 1.0}
+    for seed in range(3):
+        made_up_trial(tmp_path, gamma=0, seed=seed, **near | (lost if seed else {}))
+    cells = summary(load(tmp_path))
+    assert headline(cells).verdict == (
+        "Whether the network learned the geodesic is undecided: it is near it, but its cell has "
+        f"{why}."
+    )
+    told = f" 1 cell is near the geodesic, but not counted: it has {why}."
+    assert geodesic_sentence(cells).startswith("Geodesic learned: 0 of 1 cell.")
+    assert f"3 seeds per cell.){told} ResNet: 0 of 1 (" in geodesic_sentence(cells)
+    made_up_trial(tmp_path, gamma=0.1, **near)
+    made_up_trial(tmp_path, gamma=1.0, **near | {"lss": 2.0})
+    cells = summary(load(tmp_path))
+    assert headline(cells).verdict == f"1 of 3 cells learned the geodesic.{told}"
+    assert geodesic_sentence(cells).startswith("Geodesic learned: 1 of 3 cells.")
+
+
+def test_a_cell_with_collapsed_trials_is_not_free_either(tmp_path: Path) -> None:
+    near = {"lss": 1.2, "ots": 0.95, "lss_initial": 1.1, "ots_initial": 1.0}
+    for gamma in (0, 0.1):
+        for seed in range(2):
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, **near, collapsed=gamma > 0 < seed)
+    assert headline(summary(load(tmp_path))).verdict == (
+        "None of the 2 cells learned the geodesic. It was free in 1: that one was near it before "
+        "training, too. 1 cell is near the geodesic, but not counted: it has collapsed trials."
+    )
 
 
 def test_a_geodesic_that_was_there_before_training_is_free(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """What a trained trial leaves for scoring, and how it is finished."""
 
+import errno
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from scoring import handover, places, storage
+from scoring.history import read_history, write_history
+from scoring.left_curve import leave_curve
+from scoring.problems import Place
 from scoring.tables import read_row, read_rows
 from scoring.transport import assignment_problem, optimal_transport_score
 
@@ -91,3 +96,106 @@ def test_files_that_an_earlier_version_left_are_finished(tmp_path, kept):
     assert trial["ots"] == np.mean([wanted[1, stage].ots for stage in (1, 2)])
     assert math.isnan(trial["ots_shuffled"])
     assert trial["seconds"] == 2.0
+
+
+def leave(root, status="done"):
+    """What a trained trial leaves for scoring, and its history."""
+    history = made_history(status)
+    write_history(root, "a", history)
+    history["summary"] |= {"seconds": 2.0, "trained_at": MOMENT}
+    arrays = {"labels": np.arange(POINTS) % 3, "predictions": np.arange(POINTS) % 3}
+    arrays["history"] = np.array(json.dumps(history))
+    problems = {}
+    for stage in (1, 2):
+        problem = assignment_problem(*made_points([7, stage])).arrays()
+        problems |= {f"{name}{stage}": value for name, value in problem.items()}
+        arrays |= {f"{name}{stage}": np.ones(POINTS) for name in ("score", "ratio")}
+    save(root, places.initial("a"), problems)
+    save(root, places.final("a"), arrays | problems)
+
+
+def leave_a_curve(root):
+    key = {"trial": "a", "dataset": "digits", "network": "plain", "stages": 1}
+    problem = assignment_problem(*made_points(3))
+    problems = [(Place("curve", 1, block), problem) for block in (1, 0)]  # 0: the whole stage
+    leave_curve(root, key | {"gamma": 0.0, "seed": 0}, {}, problems)
+
+
+def is_open(place):
+    opened = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return any(place in os.readlink(one) for one in opened if os.path.islink(one))
+
+
+@pytest.fixture
+def nfs(monkeypatch):
+    """As on NFS, a folder cannot be deleted if a file in it was open when it was deleted."""
+    real, busy = storage.delete, set()
+
+    def delete(root, path):
+        place = f"{root}/{path}"
+        if os.path.isdir(place) and any(one.startswith(f"{place}/") for one in busy):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), place)
+        if is_open(place):
+            busy.add(place)
+        real(root, path)
+
+    monkeypatch.setattr(storage, "delete", delete)
+    return busy
+
+
+@pytest.mark.parametrize("what", ["trained", "with a curve", "only a curve"])
+def test_on_nfs_everything_that_a_trial_left_is_deleted_once_it_is_finished(tmp_path, nfs, what):
+    root = str(tmp_path)
+    leave(root)
+    if what == "only a curve":
+        handover.finish(root, "a")
+    if what != "trained":
+        leave_a_curve(root)
+    handover.finish(root, "a")
+    assert storage.list_files(root, places.PENDING) == []
+    assert not nfs
+    assert bool(read_rows(root, "robustness", "a")) == (what != "trained")
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.ENOTEMPTY, errno.EIO])
+@pytest.mark.parametrize("what", ["trained", "only a curve"])
+def test_what_cannot_be_deleted_fails_no_finished_trial(tmp_path, monkeypatch, number, what):
+    root = str(tmp_path)
+    leave(root)
+    if what == "only a curve":
+        handover.finish(root, "a")
+        leave_a_curve(root)
+    real = storage.delete
+
+    def delete(root, path):
+        if path == places.pending("a"):
+            raise OSError(number, os.strerror(number))
+        real(root, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "delete", delete)
+        handover.finish(root, "a")
+    row = read_row(root, "trials", "a")
+    assert row["status"] == "done"
+    assert not handover.handed_over(root, "a")
+    assert storage.list_files(root, places.PENDING) == ["a"]
+    handover.discard(root, "a")  # as the next driver does
+    assert storage.list_files(root, places.PENDING) == []
+    assert str(read_row(root, "trials", "a")) == str(row)
+
+
+@pytest.mark.parametrize("status", ["done", "diverged"])
+def test_a_trial_that_has_ended_does_not_become_a_stopped_one(tmp_path, status):
+    """The driver may not see yet that it was handed over."""
+    root = str(tmp_path)
+    leave(root, status)
+    before = storage.read_file(root, places.final("a"))
+    handover.leave_stopped(root, "a", 1)
+    assert storage.read_file(root, places.final("a")) == before
+    history = read_history(root, "a")
+    del history["summary"]["status"]
+    write_history(root, "a", history)
+    handover.leave_stopped(root, "a", 1)
+    assert storage.read_file(root, places.final("a")) != before
+    with pytest.raises(FileNotFoundError, match="no epoch 2"):
+        handover.leave_stopped(root, "a", 2)

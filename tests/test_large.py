@@ -239,14 +239,16 @@ def test_a_checkpoint_that_knows_only_the_last_pass_is_enough(many_passes, tmp_p
 def test_a_pass_starts_from_the_earlier_pass_that_leaves_the_fewest_pairs():
     zero, one, two = np.zeros(10), np.eye(10)[0], np.eye(10)[:2].sum(0)
     far, near = 1.0 - 2.0 * one, 0.5 - two  # p of passes; above them are 10 pairs and 20
-    for passes in ([far, near], [near, far]):
-        covered = large.Covered(np.array(passes), np.zeros((2, 10)))
+    for seen in ([far, near], [near, far]):
+        covered = large.Covered(np.array(seen), np.zeros((2, 10)))
         margin, (p, q) = large._least_area(zero, zero, covered, step=0.1)
-        assert (p == far).all() and (q == zero).all()
+        assert (p == far).all()
+        assert (q == zero).all()
         assert margin == 0.4  # 4 steps: the other rows stay below
     everything = large.Covered(np.array([near, far, 1.0 - zero]), np.zeros((3, 10)))
     margin, (p, _) = large._least_area(zero, zero, everything, 0.1)
-    assert margin is None and (p == 1.0).all()
+    assert margin is None
+    assert (p == 1.0).all()
 
 
 def test_a_checkpoint_of_other_points_or_a_damaged_one_is_refused(many_passes, tmp_path):

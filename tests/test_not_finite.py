@@ -108,11 +108,11 @@ def test_a_diverged_trial_ends_with_the_same_row_wherever_it_was_killed(
     poison(number, math.nan)
     writing, written = storage.writing, []
 
-    def killing(root, path):
+    def killing(root, path, *how, **settings):
         written.append(path)
         if len(written) == die_at:
             raise Killed
-        return writing(root, path)
+        return writing(root, path, *how, **settings)
 
     monkeypatch.setattr(storage, "writing", killing)
     die_at = 0

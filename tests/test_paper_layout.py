@@ -79,6 +79,31 @@ def test_here_is_the_mean_over_seeds_and_the_difference_is_to_the_paper(tmp_path
     np.testing.assert_allclose(row["difference"], np.mean(values) - 2.25)
 
 
+@pytest.mark.parametrize(
+    ("stages", "m", "compared"),
+    [
+        *((1, 10_000, True), (1, 1000, False), (1, 100, False)),
+        *((4, 1000, True), (4, 2000, True), (4, 10_000, False)),
+    ],
+)
+def test_ots_has_a_difference_only_at_an_m_that_the_papers_may_have(
+    tmp_path: Path, stages: int, m: int, compared: bool
+) -> None:
+    cifar(tmp_path, stages=stages, points=m, ots=0.9)
+    table = side_by_side(load(tmp_path))
+    known = table[table.here.notna() & table.paper.notna()].set_index("quantity")
+    assert known.difference.drop("ots").notna().all()
+    assert bool(known.difference.notna()["ots"]) == compared
+    number = {1: 4, 4: 6}[stages]
+    (shown,) = (t for t in paper_tables(load(tmp_path)) if t.name == f"table_{number}")
+    why = [note for note in shown.notes if note.endswith("so OTS has no difference.")]
+    assert len(why) == (not compared)
+    if not compared:
+        sizes = {1: "10,000", 4: "1,000 or 2,000"}[stages]
+        assert why[0].startswith(f"OTS falls with m. Ours has m = {m:,} and the paper's {sizes},")
+        assert why[0] in as_text(shown, "md")
+
+
 def test_what_the_paper_has_and_the_sweep_has_not_is_a_dash(tmp_path: Path) -> None:
     cifar(tmp_path)
     (table,) = (t for t in paper_tables(load(tmp_path)) if t.name == "table_4")

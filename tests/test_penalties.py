@@ -140,3 +140,9 @@ def test_states_of_bfloat16_are_subtracted_in_float32():
 
 def test_without_weights_there_is_nothing_to_add():
     assert penalty([], 0, 0) == 0.0
+
+
+def test_a_step_that_leaves_out_every_block_has_no_penalty():
+    state = torch.ones(4, 3, requires_grad=True)
+    for states in ([], [(1, state)], [(1, state), (2, state)]):
+        assert float(penalty(states, transport=1.0, straightness=1.0)) == 0.0

@@ -3,6 +3,7 @@
 import io
 import time
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -137,6 +138,48 @@ def test_a_node_that_comes_later_looks_for_the_folder_and_takes_the_data_from_th
         np.testing.assert_array_equal(getattr(taken, key), arrays[key])
         assert getattr(again, key).filename == getattr(taken, key).filename
     assert (taken.checksum, taken.mean) == (data.checksum, data.mean)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def zeroed(path):
+    content = bytearray(path.read_bytes())
+    content[5000:6000] = bytes(1000)
+    path.write_bytes(content)
+
+
+def unlinked(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [emptied, cut, zeroed, unlinked])
+def test_damaged_data_in_the_folder_is_named_and_the_next_run_writes_it_again(
+    tmp_path, monkeypatch, damage
+):
+    root, data = str(tmp_path / "out"), datasets.load("digits")
+    names = {"digits": data.checksum}
+    request = mock.Mock(root=root, checksums=names, sources={"digits": "digits"}, data=None)
+    path = tmp_path / "out" / places.dataset(data.checksum)
+    nodes._put_data(request)
+    storage.write_file(root, f"{places.NODES}/token", b"")
+    damage(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOSWEEP_CACHE", str(tmp_path / "another node"))
+        with pytest.raises(datasets.DataError, match=f"^{path}: .*; the next geosweep run writes"):
+            nodes.load(root, "digits", {}, None, nodes.Shared("token", names))
+    nodes._put_data(request)
+    monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "another node"))
+    taken = nodes.load(root, "digits", {}, None, nodes.Shared("token", names))
+    assert taken.checksum == data.checksum
+    written = path.stat().st_mtime_ns
+    nodes._put_data(request)
+    assert path.stat().st_mtime_ns == written
 
 
 def test_data_that_is_not_what_it_should_be_is_not_taken(tmp_path, monkeypatch):

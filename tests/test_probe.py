@@ -10,7 +10,7 @@ from scoring.line_shape import line_shape_score
 from scoring.probe import TrackProbe
 from scoring.probing.blocks import candidates
 from scoring.probing.errors import ProbeError
-from scoring.probing.values import padding
+from scoring.probing.values import own_mask, padding
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -80,6 +80,38 @@ def test_padding_of_a_decoder_has_a_mask_of_its_own():
     given = {"src_key_padding_mask": ~kept, "tgt_key_padding_mask": kept}
     assert_array_equal(padding(given, decoder=False)[0], kept)
     assert_array_equal(padding(given, decoder=True)[0], ~kept)
+
+
+KEPT = torch.tensor([[True, True, False], [True, True, True]])
+ADDED = torch.zeros(2, 3).masked_fill(~KEPT, -torch.inf)  # to the attention
+LEAST = torch.finfo(torch.float16).min
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [
+        ("attention_mask", KEPT),
+        ("attention_mask", KEPT.long()),
+        ("attention_mask", KEPT.float()),
+        ("attention_mask", ADDED),
+        ("attention_mask", ADDED.half().clamp(min=LEAST)),
+        ("src_key_padding_mask", ~KEPT),
+        ("src_key_padding_mask", ADDED),
+        ("key_padding_mask", ADDED.bfloat16()),
+    ],
+)
+def test_a_mask_may_choose_tokens_or_be_added_to_the_attention(name, mask):
+    (found,) = padding({name: mask}, decoder=False)
+    assert_array_equal(found, KEPT)
+    if mask.is_floating_point() and (mask < 0).any():  # another batch of the loop has no padding
+        (found,) = padding({name: torch.zeros_like(mask)}, decoder=False)
+        assert found.all()
+        assert_array_equal(own_mask(mask, torch.zeros(2, 3, 4), "layers.0"), KEPT)
+
+
+def test_a_padding_mask_of_whole_numbers_is_an_error():
+    with pytest.raises(ProbeError, match=r"tgt_key_padding_mask: int64 does not say .* pass mask="):
+        padding({"tgt_key_padding_mask": KEPT.long()}, decoder=True)
 
 
 def test_samples_of_several_lengths_need_single_tokens():
@@ -181,6 +213,56 @@ def test_auto_takes_blocks_within_stages_and_not_parts_of_blocks():
     assert result.matched == ["Block x 7: stages.0.blocks.0, ..., stages.2.blocks.1"]
     result = probed(Chain(Experts(), Experts()), images())
     assert [stage.blocks for stage in result.stages] == [("blocks.0", "blocks.1")]
+
+
+class Added(nn.Sequential):
+    """A residual block that is written as a sequence with a forward of its own."""
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def test_auto_takes_a_sequence_with_a_forward_of_its_own_and_not_its_parts():
+    blocks = [Added(Branchy(), Branchy()) for _ in range(3)]
+    result = probed(Chain(*blocks), images())
+    assert result.matched == ["Added x 3: blocks.0, ..., blocks.2"]
+    result = probed(Chain(*(nn.Sequential(Block(), Block()) for _ in range(3))), images())
+    assert [len(stage.blocks) for stage in result.stages] == [6]  # a plain one is a stage
+
+
+@pytest.mark.parametrize("stem", [1, 2, 5])
+def test_auto_takes_the_outer_blocks_though_a_stem_has_units_of_their_kind(stem):
+    model = Chain(*(Added(Branchy(), Branchy()) for _ in range(3)))
+    model.stem = nn.Sequential(model.stem, *(Branchy() for _ in range(stem)))
+    result = probed(model, images())
+    assert [stage.blocks for stage in result.stages] == [("blocks.0", "blocks.1", "blocks.2")]
+    more = f", and {stem - 1} more like it" if stem > 1 else ""
+    told = f"stem.1: other Branchy are parts of other blocks{more}"
+    assert result.skipped == [told]
+
+
+class Other(Block):
+    """A block of another type."""
+
+
+class Turned(Chain):
+    """Turns the state round before each sequence of blocks."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        for part in self.blocks:
+            x = part(x.flip(1))
+        return self.head(x)
+
+
+def test_stages_of_alternating_types_are_in_the_order_of_their_calls():
+    kinds = (Block, Other, Block)
+    model = Turned(*(nn.Sequential(kind(), kind()) for kind in kinds))
+    result = probed(model, *images().split(4), null=["reinit", "shuffle"])
+    wanted = [(f"blocks.{k}.0", f"blocks.{k}.1") for k in range(3)]
+    assert [stage.blocks for stage in result.stages] == wanted
+    assert [row["stage"] for row in result.rows()] == [1, 2, 3]
+    assert len(result.matched) == 2
 
 
 def test_auto_says_what_there_is_where_it_finds_nothing():

@@ -86,17 +86,17 @@ def test_a_model_of_a_file_is_measured_and_written(place, geosweep, undrawn):
     assert "LSS reinit" in said
     assert "LSS shuffle" in said
     assert "stage 1: 2 to 4" in said
-    assert "probe.json, stages.parquet, blocks.parquet in runs/probe-net" in said
+    assert "probe.json, stages.parquet, blocks.parquet in runs/probe-net-build" in said
     names: dict = {}
     exec(NET, names)
     model = names["build"]()
     with torch.no_grad(), TrackProbe(model) as probe:
         model(torch.from_numpy(np.load("points.npz")["x"]))
-    (row,) = pd.read_parquet("runs/probe-net/stages.parquet").to_dict("records")
+    (row,) = pd.read_parquet("runs/probe-net-build/stages.parquet").to_dict("records")
     assert_allclose(row["lss"], probe.result.frame().lss[0], rtol=1e-6)
     assert row["transport_points"] == 9
-    assert pd.read_parquet("runs/probe-net/blocks.parquet").name.tolist() == ["2", "3", "4"]
-    content = json.loads(Path("runs/probe-net/probe.json").read_text())
+    assert pd.read_parquet("runs/probe-net-build/blocks.parquet").name.tolist() == ["2", "3", "4"]
+    content = json.loads(Path("runs/probe-net-build/probe.json").read_text())
     tracks = content["results"]["a.pt"]["tracks"]
     assert np.shape(tracks[0]) == (4, 20, 2)
 
@@ -146,6 +146,18 @@ def test_weights_of_a_wrapper_or_of_an_old_version_of_torch_are_taken(tmp_path):
     assert wrapper.module.weight.tolist() == [3.0, 4.0]
 
 
+def test_weights_of_a_lazy_model_need_a_call_of_it(tmp_path):
+    from tune_jobs.errors import SweepError
+    from tune_jobs.probing.model import _fill
+
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "w.pt")
+    lazy = torch.nn.LazyLinear(2)
+    with pytest.raises(SweepError, match=r"w.pt: .*call the model once first, in the function"):
+        _fill(torch.nn.Sequential(lazy), str(tmp_path / "w.pt"), "--weights")
+    lazy(torch.zeros(1, 3))
+    _fill(lazy, str(tmp_path / "w.pt"), "--weights")
+
+
 def test_the_checkpoint_of_a_sweep_over_an_architecture_can_be_probed(tmp_path):
     from tune_jobs.probing.model import _fill
 
@@ -174,7 +186,7 @@ def test_two_checkpoints_stand_side_by_side_with_figures(place, geosweep):
 
 def test_figures_of_a_folder_without_results_are_refused(tmp_path, capsys):
     assert figures.main([str(tmp_path)]) == 2
-    assert "not from this version of geosweep probe" in capsys.readouterr().err
+    assert "has no probe.json" in capsys.readouterr().err
     (tmp_path / "probe.json").write_text("{")
     assert figures.main([str(tmp_path)]) == 2
 

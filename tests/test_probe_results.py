@@ -129,6 +129,16 @@ def test_a_module_that_cannot_be_reset_is_an_error():
         probed(nn.Sequential(Needy(), Needy()), torch.randn(3, WIDTH), null="reinit")
 
 
+@pytest.mark.parametrize("null", ["reinit", "shuffle"])
+def test_a_lazy_model_has_baselines_once_it_was_called(null):
+    model = Chain(Block(), Block(), Block())
+    model.stem = nn.LazyLinear(WIDTH)
+    with pytest.raises(ProbeError, match=r"null: stem gets its shape .*call the model once first"):
+        probed(model, images(), null=null)
+    model(images())
+    assert null in probed(model, images(), null=null).nulls
+
+
 def test_stages_are_in_the_order_of_their_first_calls():
     class Other(Block):
         pass

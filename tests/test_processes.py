@@ -16,7 +16,8 @@ import pytest
 from filelock import FileLock
 
 from tune_jobs import processes, signals
-from tune_jobs.errors import SweepError, no_space
+from tune_jobs.cluster import reach
+from tune_jobs.errors import SweepError, full_disk, no_space
 from tune_jobs.tuning import Setup
 
 OURS = ("models", "scoring", "analysis", "tune_jobs")
@@ -146,6 +147,73 @@ def test_the_temporary_folder_of_a_dead_sweep_is_deleted_and_one_in_use_is_not(
     assert not Path(folder).exists()
 
 
+KILLED = """
+import os, signal, sys
+from tune_jobs import processes
+
+processes.temporary_folders = lambda: [sys.argv[1]]
+left, real = [int(sys.argv[2])], os.unlink
+
+def unlink(*where, **options):
+    real(*where, **options)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with processes.scratch() as folder:
+    for name in ("first", "second"):
+        os.mkdir(f"{folder}/{name}")
+        open(f"{folder}/{name}/spilled", "w").close()
+    open(f"{folder}/file", "w").close()
+    os.unlink = unlink
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_while_it_deletes_its_temporary_folder_leaves_it_to_the_next(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(processes, "temporary_folders", lambda: [str(tmp_path)])
+    environment = os.environ | processes.environment()
+    for deletions in range(1, 5):  # the fourth one is of the lock
+        command = processes.python("-c", KILLED, str(tmp_path), str(deletions))
+        done = subprocess.run(command, env=environment)
+        assert done.returncode == -signal.SIGKILL
+        (left,) = tmp_path.iterdir()
+        assert (left / processes.LOCK).exists() == (deletions < 4)
+        if deletions == 4:
+            old = time.time() - processes.UNUSED - 1
+            os.utime(left, (old, old))
+        with processes.scratch() as folder:
+            assert [str(path) for path in tmp_path.iterdir()] == [folder]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("alive", ["folder", "file", "link"])
+def test_a_temporary_folder_without_a_lock_is_left_alone_while_anything_in_it_changes(
+    tmp_path, monkeypatch, alive
+):
+    """A cleaner of /tmp may have deleted the lock of a sweep that runs for weeks."""
+    place = tmp_path / "t"
+    monkeypatch.setattr(processes, "temporary_folders", lambda: [str(place)])
+    left, log = place / f"{processes.SCRATCH}a", tmp_path / "elsewhere"
+    if alive == "link":
+        place.mkdir()
+        log.mkdir()
+        left.symlink_to(log)
+    else:
+        log = left / "session" / "log"
+        log.parent.mkdir(parents=True)
+        log.touch()
+    old = time.time() - processes.UNUSED - 1
+    for path in {"folder": (log,), "file": (left, log.parent), "link": (log,)}[alive]:
+        os.utime(path, (old, old))
+    os.utime(left, (old, old), follow_symlinks=False)
+    with processes.scratch():
+        pass
+    assert log.exists()
+
+
 def test_variables_for_our_own_ray_are_gone_after_it_and_come_again_for_the_next(monkeypatch):
     monkeypatch.setattr(processes, "_private", processes._private.__wrapped__)
     monkeypatch.setitem(sys.modules, "ray", mock.Mock())
@@ -169,6 +237,37 @@ def test_variables_for_our_own_ray_are_gone_after_it_and_come_again_for_the_next
     with processes.guarded(processes.SLURM, here=False):
         assert os.environ["RAY_AUTH_MODE"] == "token"
         assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+TUNNEL = """
+import os, signal, sys
+from tune_jobs import processes
+from tune_jobs.cluster import reach
+
+reach.check = lambda *_: None
+reach.cluster_file = lambda *_: {}
+real, port = processes.python, sys.argv[1]
+SSH = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
+RAY = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SSH!r}])"
+processes.python = lambda *words: real("-c", RAY) if words[0] == "-m" else real(*words)
+with reach.tunnel("x.yaml", 8265, int(port)):
+    assert reach.answers(int(port))
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "left"])
+def test_a_tunnel_ends_with_its_command(how):
+    port = reach._free_port()
+    environment = os.environ | processes.environment()
+    done = subprocess.run(processes.python("-c", TUNNEL, str(port), how), env=environment)
+    assert done.returncode == (-signal.SIGKILL if how == "killed" else 0)
+    until = time.monotonic() + 20
+    while reach.answers(port) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not reach.answers(port)
 
 
 def test_a_child_has_ended_when_an_interrupt_comes_and_another_one():
@@ -221,9 +320,10 @@ def test_ray_starts_and_ends_as_a_whole_however_often_it_is_interrupted(monkeypa
     assert done == ["begun", "ended"]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("how", ["itself", "cause", "context", "text", "another"])
-def test_a_full_disk_is_found_in_the_errors_that_it_led_to(how):
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_full_disk_is_found_in_the_errors_that_it_led_to(how, number):
+    full = OSError(number, os.strerror(number))
     error: BaseException = RuntimeError("Tune failed")
     if how == "itself":
         error = full
@@ -233,24 +333,33 @@ def test_a_full_disk_is_found_in_the_errors_that_it_led_to(how):
         error.__context__ = full
     elif how == "text":
         error = RuntimeError(f"worker: {full}")
-    assert no_space(error) == (how != "another")
+    assert no_space(error) == no_space(str(error) if how == "text" else error) == (how != "another")
+    if how != "another":
+        found = full_disk(error, "/runs/demo")
+        assert (found.errno, found.filename) == (number, "/runs/demo")
 
 
-def test_a_trial_that_finds_the_disk_full_is_not_tried_again(monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(errno.ENOSPC, "No space left on device"), (errno.EDQUOT, "Disk quota exceeded")],
+)
+def test_a_trial_that_finds_the_disk_full_is_not_tried_again(monkeypatch, number, says):
     """Ray Tune tries again what fails, so it reports the disk, and the driver ends the sweep."""
     from tune_jobs import driver, trial  # torch and Ray, which take seconds
 
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/there/checkpoints/a.pt")
+    full = OSError(number, os.strerror(number), "/there/checkpoints/a.pt")
     reports = []
     monkeypatch.setattr(driver.tune, "report", reports.append)
     monkeypatch.setattr(trial, "run_trial", mock.Mock(side_effect=RuntimeError(f"torch: {full}")))
     driver.train_cell({}, Setup("/there", {}))
     here = mock.Mock(_root="/there", _scratch="/tmp")
     for result in reports:
-        with pytest.raises(OSError, match="No space left on device") as raised:
+        with pytest.raises(OSError, match=says) as raised:
             driver.Driver.on_trial_result(here, 0, [], None, result)
-        assert raised.value.errno == errno.ENOSPC
+        assert raised.value.errno == number
         assert raised.value.filename == "/there/checkpoints/a.pt"
+    with pytest.raises(OSError, match=says):  # as a scorer says it
+        driver.Driver._failed(here, "a", f"scoring: {full}")
     assert len(reports) == 1
     monkeypatch.setattr(trial, "run_trial", mock.Mock(side_effect=OSError("gone")))
     with pytest.raises(OSError, match="gone"):

@@ -208,6 +208,33 @@ def test_a_rise_of_lss_with_gamma_at_a_fixed_rate_is_a_no(tmp_path: Path) -> Non
     assert answer(train(tmp_path, 3.0, -1.0))[:3] == ("yes", "no", "yes")
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [  # change of LSS, adjusted p, whether it is less: of higher learning rates
+        (
+            [(0.25, 0.3, True), (0.77, 0.5, False)],
+            "no (+0.25 ± 0.10, surely less than 50% of γ's, at",
+        ),
+        (
+            [(-0.13, 0.3, True), (-0.41, 0.2, True)],
+            "no (−0.41 ± 0.10, surely less than 50% of γ's, at",
+        ),
+        ([(-0.13, 0.3, True), (0.2, 0.01, False), (0.9, 0.5, False)], "no (+0.20 ± 0.10 at"),
+        ([(-0.3, 0.01, False), (-0.9, 0.5, False)], "yes (−0.30 ± 0.10 at"),
+        ([(0.1, 0.5, False), (0.77, 0.5, False)], "undecided (+0.77 ± 0.10 at"),
+    ],
+)
+def test_the_numbers_beside_an_answer_are_a_reason_for_it(rows: list, told: str) -> None:
+    table = pd.DataFrame(rows, columns=["lss_change", "lss_p_adjusted", "lss_less"])
+    table["lss_change_ci95"] = 0.1
+    for name in ("lss_scaled", "clean_train_accuracy", "test_accuracy"):
+        table[f"{name}_change"] = np.nan
+    about = {"network": "resnet", "change": FASTER, "start": BASE, "end": 0.1, "m": 500}
+    table = pd.concat([pd.DataFrame([about] * len(rows)), table], axis=1)
+    (shown,) = rate_answers.shown(rate_answers.answers(table)).to_dict("records")
+    assert shown["higher_rate"].startswith(told)
+
+
 def test_the_sentence_has_answers_numbers_and_seeds(both: Path) -> None:
     table = effects(read(both))
     first, *_, last = rate_answers.sentences(table, rate_answers.answers(table))

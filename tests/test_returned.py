@@ -88,6 +88,26 @@ def test_every_allowed_form_is_the_same_data_set_as_an_npz_file(tmp_path, body):
     assert found.image == (1, 5, 4)
 
 
+@pytest.mark.parametrize(("mode", "alike"), [("P", "RGB"), ("PA", "RGBA"), ("1", "L")])
+@pytest.mark.parametrize("form", ["(pictures, y_train)", "Mine()"])
+def test_pictures_of_a_palette_or_of_bits_are_taken_as_they_look(tmp_path, mode, alike, form):
+    body = f"""
+    from PIL import Image
+    coloured = (x_train[..., None] // np.array([1, 2, 4])).astype(np.uint8)
+    pictures = [Image.fromarray(x).convert("P").convert("{mode}") for x in coloured]
+    class Mine(Dataset):
+        def __len__(self):
+            return 12
+        def __getitem__(self, number):
+            return pictures[number], int(y_train[number])
+    wanted = np.array([np.asarray(picture.convert("{alike}")) for picture in pictures])
+    return {form}, (wanted, y_train)
+    """
+    found = loaded(tmp_path, re.sub("(?m)^ {4}", "", body))
+    assert_array_equal(found.x_train, found.x_test)
+    assert found.image[0] == len(alike)
+
+
 def test_channels_of_tensors_come_first_and_those_of_arrays_last(tmp_path):
     body = """
     coloured = draw.integers(0, 256, (12, 8, 6, 3), np.uint8)

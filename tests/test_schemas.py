@@ -348,7 +348,7 @@ def test_what_was_kept_before_a_column_was_added_is_read_anew(many, monkeypatch)
 
 
 def test_where_nothing_can_be_kept_the_files_are_read(many, monkeypatch):
-    def full_disk(*where):
+    def full_disk(*where, **how):
         raise OSError("no space left")
 
     monkeypatch.setattr(pieces, "writing", full_disk)

@@ -6,7 +6,8 @@ from contextlib import suppress
 import pytest
 from studies import asked, made_up, study_of
 
-from scoring import storage
+from scoring import places, storage
+from scoring.tables import write_table
 from tune_jobs import folder
 from tune_jobs.errors import SweepError
 from tune_jobs.status import status
@@ -118,6 +119,34 @@ def test_a_search_with_seeds_killed_at_every_write_ends_with_the_same_study(tmp_
     assert story(again) == story(study)
     assert story(study_of(parts, found, folder.suggested(parts))) == story(study)
     assert folder.inspect(parts).to_suggest == 0
+
+
+@pytest.mark.parametrize("kept", ["rows", "checkpoints", "the last seeds"])
+def test_a_search_with_seeds_whose_sweep_json_was_deleted_knows_every_seed(tmp_path, kept):
+    """Its message says so when it is torn. Only it lists the seeds, and study.log the cells."""
+    root, found = str(tmp_path / "out"), asked(tmp_path, SEEDS, "search.trials=4")
+    study, rows = study_of(root, found), {}
+    finish(study, rows)
+    folder.claim(root, found, study.cells, ended=study.ended)
+    last = {cell.trials[-1] for cell in study._suggested}
+    for config in study.cells:
+        if kept == "checkpoints":
+            storage.write_file(root, places.checkpoint(config.trial), b"")
+        elif kept == "rows" or config.trial in last:  # damaged rows were set aside
+            row = config.row() | rows[config.trial]
+            write_table(root, "trials", config.trial, [row])
+    (tmp_path / "out" / places.SWEEP).write_bytes(b"")
+    with pytest.raises(SweepError, match="delete it, geosweep run writes it again"):
+        folder.inspect(root)
+    storage.delete(root, places.SWEEP)
+    again = study_of(root, found, folder.suggested(root))
+    folder.claim(root, found, again.cells, ended=again.ended)
+    assert {trial.trial for trial in again.cells} == rows.keys()
+    assert [cell.trials for cell in again._suggested] == [cell.trials for cell in study._suggested]
+    state = folder.inspect(root)
+    assert state.extra == []
+    assert state.to_suggest == again.left == 0
+    assert state.ended == study.ended
 
 
 def test_a_seed_that_failed_holds_its_cell_up_until_it_is_trained_again(tmp_path):

@@ -105,11 +105,11 @@ def test_a_probe_takes_its_files_along_and_its_results_are_in_the_storage(
 
     client.submit_job.side_effect = submit_job
     status, said = geosweep("probe", f"{where}/my net.py:build", *words, *ray)
-    assert (status, "folder   /mnt/s/probe-my net\n" in said) == (0, True)
+    assert (status, "folder   /mnt/s/probe-my net-build\n" in said) == (0, True)
     command = sent(client)
     assert command[:2] == ["probe", "sent/model-my net.py:build"]
     assert command[command.index("--data") + 1] == "sent/data-x.npz"
-    assert command[command.index("--out") + 1] == "/mnt/s/probe-my net"
+    assert command[command.index("--out") + 1] == "/mnt/s/probe-my net-build"
     assert [*contents.values()] == ["my net.py", "w.pt", "x.npz"]
     given = client.submit_job.call_args.kwargs
     assert given["entrypoint_num_gpus"] == 1

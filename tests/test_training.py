@@ -2,10 +2,13 @@
 
 import io
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import CONNECTED, CONVOLUTIONAL, OTHERS, assert_same, images_of, run, tiny
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
@@ -91,6 +94,42 @@ def test_a_trial_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(config):
         for wanted, record in zip(records[stopped + 1 :], later, strict=True):
             assert_same(wanted, record)
         assert_same(weights, resumed)
+
+
+def test_what_layers_draw_depends_on_the_epoch_and_leaves_the_callers_numbers_alone():
+    def drawn():
+        return [torch.rand(1).item(), random.random(), np.random.rand()]  # noqa: NPY002
+
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = drawn()[1:]
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    found = []
+    for epoch in (1, 1, 2):
+        with training.drawing(7, epoch, "cpu"):
+            found.append(drawn())
+    assert drawn()[1:] == before
+    assert found[0] == found[1]
+    assert all(one != other for one, other in zip(found[1], found[2], strict=True))
+
+
+@pytest.mark.parametrize("shape", [CONVOLUTIONAL, CONNECTED])
+@pytest.mark.parametrize("test", [1, 5])
+def test_normalisations_settle_alike_however_few_test_images_there_are(shape, test):
+    config = TrialConfig(**shape | {"normalisation": "batch"})
+    few, some = (untrained(config, tiny(side=8, test=count)) for count in (test, 40))
+    assert_same(some.state_dict(), few.state_dict())
+
+
+def test_a_normalisation_of_three_axes_settles_on_all_batches_alike():
+    norm, data = nn.BatchNorm3d(3), tiny(side=4, train=500)
+    network = nn.Sequential(nn.Unflatten(2, (1, -1)), norm)
+    training.settle(network, training.place(data, "train", "cpu"), standardiser(data, "cpu"))
+    x = images_of(data, "train").double()
+    variances = [part.var((0, 2, 3)) for part in x.split(250)]
+    assert_close(norm.running_var.double(), torch.stack(variances).mean(0), rtol=1e-5, atol=0)
+    assert norm.momentum == 0.1
 
 
 def test_a_finished_trial_has_nothing_to_go_on_with():

@@ -57,7 +57,8 @@ def simulated(
     trials = trials.assign(trial=trials.index.astype(str), layers="convolutional", points=1000)
     for size in ("m", "separation_m", "curve_m"):
         trials[size] = 1000
-    trials = trials.assign(dataset="mnist", setting=trials.setting.map("sweep {}".format))
+    trials = trials.assign(dataset="mnist", evaluations="{}")
+    trials = trials.assign(setting=trials.setting.map("sweep {}".format))
     random = np.random.default_rng(0)
     noise = random.normal(0, STEP, (len(trials), len(MEANS)))
     numbers = pd.DataFrame(noise, columns=list(MEANS)) + MEANS

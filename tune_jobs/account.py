@@ -8,30 +8,50 @@ import json
 import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from models.config import TrialConfig
 from scoring import places, storage
+from scoring.tables import read_table
 from tune_jobs import disk
 from tune_jobs.board import Cell
 from tune_jobs.budget import Budget, words
 from tune_jobs.costs import Cost, traits
 from tune_jobs.estimates import Estimate, Forecast
+from tune_jobs.folder import TIMES, gpus, used
 from tune_jobs.meter import Meter
 
 EVERY = 10.0  # seconds between two updates of a run's entry, and of the folder's size
-TIMES = ("hours", "gpu_hours")
+BEFORE = "before"  # name of the entry that stands for lost ones
 
 
 def read(root: str) -> dict[str, dict[str, float]]:
-    """The entries of a folder's runs, in seconds; none where there is no file, or a damaged one."""
-    try:
-        found = json.loads(storage.read_file(root, places.USED) or b"{}")
-        return {
-            str(run): {name: float(entry[name]) for name in TIMES} for run, entry in found.items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, storage.Damaged):
-        return {}
+    """The entries of a folder's runs, in seconds.
+
+    Where there is no file, or a damaged one, one entry has the times of the trials instead.
+    """
+    with suppress(storage.Damaged):
+        if found := used(root):
+            return found
+    return _of_trials(root)
+
+
+def _of_trials(root: str) -> dict[str, dict[str, float]]:
+    """The time in which some trial was trained or scored, and the time of trials on GPUs."""
+    columns = ["started_at", "seconds", "scoring_seconds", "device"]
+    rows = read_table(root, "trials", columns).to_pylist()
+    rows = [row for row in rows if row["started_at"] and row["seconds"]]
+    hours, until = 0.0, 0.0
+    for row in sorted(rows, key=lambda row: row["started_at"]):
+        start = row["started_at"].timestamp()
+        end = start + row["seconds"] + (row["scoring_seconds"] or 0.0)
+        hours += max(0.0, end - max(start, until))
+        until = max(until, end)
+    on_gpus = sum(row["seconds"] for row in rows if not str(row["device"]).endswith("CPU"))
+    share = gpus(root) if on_gpus else 0.0
+    gpu_hours = on_gpus * (1.0 if share is None else share)
+    return {BEFORE: {"hours": hours, "gpu_hours": gpu_hours}} if rows else {}
 
 
 def enough(root: str, budget: Budget, more: Estimate) -> str:

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from models.config import TrialConfig
-from models.custom import Blocks, Custom, check_custom
+from models.custom import Blocks, Custom
 from models.errors import CodeError
 from models.messages import plain
 from models.network import build
-from scoring.probing.blocks import choose
+from scoring.probing.blocks import bare, choose
 from scoring.probing.errors import ProbeError
 from scoring.probing.follower import Follower
+from tune_jobs.trainable import check_trainable
 
 PATTERN = "block_pattern"  # the field that names blocks
 BRANCHES = "pass branches=True with their names or type"  # what only the probe can do
@@ -59,12 +61,13 @@ def check(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Foun
 
     The arguments and errors are those of :func:`find`.
     """
-    network = build(trial, image, classes)
+    found = find(trial, image, classes)
+    network = build(trial, image, classes, found.blocks)
     assert isinstance(network, Custom)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        check_custom(network, trial.precision)
-    return find(trial, image, classes)
+        check_trainable(network, trial)
+    return found
 
 
 def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found:
@@ -84,6 +87,12 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
     network = build(trial, image, classes)
     assert isinstance(network, Custom)
     name = plain(trial.architecture)
+    try:
+        bare(network.model)
+    except ProbeError as error:
+        raise CodeError(
+            f"{name}: returns {str(error).replace('probe the', 'return the')}"
+        ) from error
     try:
         groups = choose(network.model, trial.block_pattern or "auto")
         follower = Follower(network.model, groups, trial.block_pattern is not None)
@@ -107,14 +116,16 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
         parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
         taken=network.taken,
     )
-    _check_followed(build(trial, image, classes, found.blocks), found, name)
+    known = build(trial, image, classes, found.blocks)
+    assert isinstance(known, Custom)
+    _check_followed(known, found, name)
+    _check_apart(known, name)
     return found
 
 
 @torch.no_grad()
-def _check_followed(network: object, found: Found, name: str) -> None:
+def _check_followed(network: Custom, found: Found, name: str) -> None:
     """Check that a network that knows its blocks yields their states, points first."""
-    assert isinstance(network, Custom)
     images = torch.randn(POINTS, *network.image, generator=torch.Generator().manual_seed(0))
     seen = [(k, tuple(state.shape)) for k, state in network.eval().states(images)]
     wanted = [
@@ -128,6 +139,50 @@ def _check_followed(network: object, found: Found, name: str) -> None:
             f"{name}: its blocks do not go through one stage after another with states "
             f"({POINTS} images, ...), the images first: {shown}; name others with {PATTERN}: REGEX"
         )
+
+
+@torch.no_grad()
+def _check_apart(network: Custom, name: str) -> None:
+    """Check that walks do not see each other, as scores and evaluations walk side by side.
+
+    The network should not be used afterwards.
+    """
+    draw = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():  # a weight that starts at 0 would hide what it scales
+        if parameter.requires_grad and not parameter.any():
+            parameter.copy_(
+                0.1 * torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype)
+            )
+    batches = [torch.randn(count, *network.image, generator=draw) for count in (2, 2)]
+    network.eval()
+    alone = [_ended(network, [x]) for x in batches]
+    try:
+        beside = _ended(network, batches)
+    except Exception:  # states of one walk do not fit those of another one
+        beside = []
+    if not _same(beside, [x for states in alone for x in states]) and all(
+        _same(_ended(network, [x]), states) for x, states in zip(batches, alone, strict=True)
+    ):
+        raise CodeError(
+            f"{name}: keeps activations on self, where several walks through the network mix them; "
+            "pass them to the blocks as arguments"
+        )
+
+
+def _ended(network: Custom, batches: Sequence[Tensor]) -> list[Tensor]:
+    """The states and logits of walks side by side, one walk after the other."""
+    walks = [[] for _ in batches]
+    for here in zip(*map(network.states, batches), strict=True):
+        for states, (_, state) in zip(walks, here, strict=True):
+            states.append(state)
+    return [x for states in walks for x in [*states, network.classify(states[-1])]]
+
+
+def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(
+        x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True)
+        for x, y in zip(some, others, strict=True)
+    )
 
 
 def _by(shape: Sequence[int]) -> str:

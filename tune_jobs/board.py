@@ -147,7 +147,8 @@ class Board:
         now = time.monotonic()
         if last or now - self._written >= 1:
             self._written = now
-            storage.write_file(self.root, places.PROGRESS, json.dumps(self.snapshot()).encode())
+            content = json.dumps(self.snapshot()).encode()
+            storage.write_file(self.root, places.PROGRESS, content, lasting=False)
         if self._draws:
             self._live.update(self._table(), refresh=True)
         elif now - self._said >= EVERY:

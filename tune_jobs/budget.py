@@ -16,7 +16,7 @@ from tune_jobs.errors import SweepError
 from tune_jobs.labels import duration
 
 LARGEST = 1e6  # hours, and TB
-NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+NUMBER = r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 TIME = {"d": 24.0, "h": 1.0, "m": 1 / 60, "min": 1 / 60, "s": 1 / 3600}  # in hours
 GPU = ("gpuh", "gpu-h", "gpuhours", "gpu-hours")
 SIZE = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}  # in bytes

@@ -40,7 +40,11 @@ def read(
 
 
 def write(root: str, name: str, state: dict[str, Any]) -> None:
-    """Write a checkpoint. It replaces an earlier one atomically."""
+    """Write a checkpoint. It replaces an earlier one atomically.
+
+    As this is done after every epoch, it need not survive a power failure until the trial is handed
+    over (:func:`scoring.handover.leave_final`).
+    """
     content = io.BytesIO()
     torch.save(state, content)
-    storage.write_file(root, places.checkpoint(name), content.getvalue())
+    storage.write_file(root, places.checkpoint(name), content.getvalue(), lasting=False)

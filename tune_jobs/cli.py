@@ -7,13 +7,15 @@ from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
+from typer.core import TyperCommand
 
 from models import messages
 from models.errors import DataError
 from scoring.storage import Damaged, StoreError
 from tune_jobs import provenance, surroundings, terminal
-from tune_jobs.commands import clean, cluster, folder, probe, run, watch
-from tune_jobs.errors import SweepError
+from tune_jobs.commands import clean, cluster, folder, probe, run, targets, watch
+from tune_jobs.errors import NO_SPACE, SweepError
 
 HELP = """
 Measure how close deep networks come to a geodesic in Wasserstein space.
@@ -41,11 +43,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+class Filled(TyperCommand):
+    """A command that refuses empty texts, like those of unset shell variables, and s3:/bucket."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Check all options and arguments, then run the command."""
+        for param in self.params:
+            given = ctx.params.get(str(param.name))
+            texts = given if isinstance(given, list | tuple) else [given]
+            for text in texts:
+                if isinstance(text, str) and not text.strip():
+                    name = param.opts[0] if param.opts[0][0] == "-" else param.metavar
+                    hint = "give a value, or leave it out (is a variable of the shell unset?)"
+                    raise SweepError(f"{name} is empty: {hint}")
+                if isinstance(text, str):
+                    targets.check_uri(text)
+        return super().invoke(ctx)
+
+
 for group in (run, folder, watch, clean, probe, cluster):
+    for registered in group.app.registered_commands:
+        registered.cls = Filled
     app.add_typer(group.app)
 
-
-DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
+RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
+DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+PATH = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 # What typer raises for any wrong command line. It exports only some of the subclasses.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -54,6 +78,8 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 def main() -> NoReturn:
     """Entry point: bad input ends with one message and exit status 2, never with a traceback."""
     terminal.never_fail_to_encode()
+    # So that the help, which typer prints, ends like everything else when its reader leaves.
+    Console.on_broken_pipe = lambda self: terminal.silence(sys.stdout)
     # Loading packages makes many objects and hardly any garbage, and the collector looks at all of
     # them again and again: by default it takes a fifth of the time to load Ray and MLflow.
     before = gc.get_threshold()
@@ -77,26 +103,28 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except OSError as error:
-        if error.errno in DENIED:
-            named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            kind = error.errno in (errno.EISDIR, errno.ENOTDIR)
-            fix = (
-                "name another path"
-                if kind
-                else "give yourself the rights to it, or name another folder"
-            )
-            terminal.complain(f"{named}; {fix}")
+        if error.errno not in NO_SPACE:
+            if error.errno not in (*RIGHTS, *DISK, *PATH) and error.filename is None:
+                raise
+            terminal.complain(_about_a_file(error))
             sys.exit(2)
-        if error.errno != errno.ENOSPC:
-            raise
+        quota = error.errno == errno.EDQUOT
+        what = "the quota is used up on the disk" if quota else "no space left on the disk"
         place = f" ({error.filename})" if error.filename else ""
-        terminal.complain(
-            f"no space left on the disk{place}; free some, then run the same command again to "
-            "continue"
-        )
+        terminal.complain(f"{what}{place}; free some, then run the same command again to continue")
         sys.exit(1)
     finally:
         gc.set_threshold(*before)
+
+
+def _about_a_file(error: OSError) -> str:
+    """What is wrong with a file or folder, and what to do."""
+    named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in RIGHTS:
+        return f"{named}; give yourself the rights to it, or name another folder"
+    if error.errno in DISK:
+        return f"{named}; look after that disk, then run the same command again"
+    return f"{messages.plain(named, 400)}; name another path"
 
 
 def _usage(error: Any) -> str:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
 from tune_jobs.cluster.demand import Demand
 from tune_jobs.cluster.spot import Spared
-from tune_jobs.errors import FULL, SweepError, full_disk, no_space
+from tune_jobs.errors import SweepError, full_disk, no_space
 from tune_jobs.estimates import Forecast
 from tune_jobs.labels import label, labels, last_line
 from tune_jobs.merging import Merger
@@ -32,9 +33,10 @@ from tune_jobs.picking import field
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep
 from tune_jobs.tracking import Tracker
-from tune_jobs.tuning import Cells, NotKept, Setup, Stop, scheduler
+from tune_jobs.tuning import Cells, NotKept, Setup, Stop, lost_workers, scheduler
 from tune_jobs.weights import aim, best_of, spare
 
+UNSEEN = 60.0  # For so many seconds NFS may say that a new file is not there (its acdirmax).
 RETRIES = 2  # restarts of a trial that failed, each from its last epoch; then it counts as failed
 
 
@@ -171,7 +173,8 @@ class Driver(NotKept, tune.Callback):
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with lost_workers(self._board.say):
+            tuner.fit()
         for trial, cell in self._board.cells.items():
             if cell.status in ("running", "evaluating"):  # stopped before the epoch ended
                 back = "to evaluate" if trial in self._evaluating else "waiting"
@@ -256,7 +259,11 @@ class Driver(NotKept, tune.Callback):
             if error is not None:
                 self._failed(trial, f"scoring: {error}", record=False)
                 continue
-            row = read_row(self._root, "trials", trial)
+            row = self._scored_row(trial)
+            if not row:
+                path = f"{self._root}/{places.table_path('trials', trial)}"
+                self._failed(trial, f"scoring: {path}: not there, or damaged", record=False)
+                continue
             self._board.cells[trial].record = row
             self._tracker.finish(trial, row)
             self._board.change(trial, row["status"])
@@ -268,6 +275,20 @@ class Driver(NotKept, tune.Callback):
             self._forget()
         self._board.refresh()
         self.account.write()
+
+    def _row(self, trial: str) -> dict[str, Any]:
+        """A trial's row; empty if there is none, or a damaged one."""
+        try:
+            return read_row(self._root, "trials", trial)
+        except storage.Damaged:
+            return {}
+
+    def _scored_row(self, trial: str) -> dict[str, Any]:
+        """The row that a scorer has written; it may take a while to be seen on this machine."""
+        end = time.monotonic() + UNSEEN
+        while not (row := self._row(trial)) and time.monotonic() < end:
+            time.sleep(0.2)
+        return row
 
     def _forget(self) -> None:
         """Delete the weights that the sweep does not keep and nothing needs any more."""
@@ -282,11 +303,12 @@ class Driver(NotKept, tune.Callback):
     def _failed(self, trial: str, error: str, record: bool = True) -> None:
         """Write the traceback to the folder and the failure to the trials table.
 
-        If only a trial's evaluation failed, it stays done in the table and in MLflow. A full disk
-        is no failure of the trial: the sweep ends, and goes on where there is room.
+        If only a trial's evaluation failed, it stays done in the table and in MLflow. So does
+        a trial that had ended in an earlier run. A full disk is no failure of the trial: the sweep
+        ends, and goes on where there is room.
         """
         self._check_folder()
-        if FULL in error:
+        if no_space(error):
             raise full_disk(error, self._root, self._scratch)
         storage.write_file(self._root, places.error(trial), error.encode())
         last = last_line(error)
@@ -294,14 +316,19 @@ class Driver(NotKept, tune.Callback):
             self._board.change(trial, "failed", f"evaluation: {last}")
             self._stop.failed()
             return
-        if record:
-            config = self._board.cells[trial].config
-            row = config.row() | {"status": "failed", "error": last}
+        row = self._row(trial) if record else {}
+        ended = row.get("status") in handover.ENDED
+        if not ended:
+            row = self._board.cells[trial].config.row() | {"status": "failed", "error": last}
+        if record and not ended:
             write_table(self._root, "trials", trial, [row])
         if self._study:
-            self._study.tell(trial, {"status": "failed"})
+            self._study.tell(trial, row)
         self._start(trial)
-        self._tracker.fail(trial, error)
+        if ended:
+            self._tracker.finish(trial, row)
+        else:
+            self._tracker.fail(trial, error)
         self._board.change(trial, "failed", last)
         self._stop.failed()
 
@@ -349,7 +376,7 @@ class Driver(NotKept, tune.Callback):
 
     def _is_done(self, trial: str) -> bool:
         """Whether a trial is done; a scorer of a killed driver may have finished it meanwhile."""
-        return read_row(self._root, "trials", trial).get("status") == "done"
+        return self._row(trial).get("status") == "done"
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.meter.end(_trial_id(trial))

@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Iterator
 
 FULL = "No space left on device"
+QUOTA = "Disk quota exceeded"
+NO_SPACE = {errno.EDQUOT: QUOTA, errno.ENOSPC: FULL}
 LEAST = 100_000  # bytes; with less on its disk Ray does not start, and does not say why
-NAMED = re.compile(rf"{FULL}: '([^']+)'")
+NAMED = re.compile(rf"(?:{FULL}|{QUOTA}): '([^']+)'")
 
 
 class SweepError(ValueError):
@@ -25,16 +27,28 @@ class SweepError(ValueError):
         return "\n".join(map(str, self.args))
 
 
-def no_space(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, says that the disk is full."""
-    return any(
-        (isinstance(each, OSError) and each.errno == errno.ENOSPC) or FULL in str(each)
-        for each in _chain(error)
-    )
+def no_space(error: BaseException | str) -> bool:
+    """Whether an error, or one that led to it, says that the disk is full or a quota used up.
+
+    Args:
+        error: an error, or the text of one.
+    """
+    return _lacks(error) is not None
+
+
+def _lacks(error: BaseException | str) -> int | None:
+    """The number of the error among :data:`NO_SPACE`; None if it is another one."""
+    chain = [error] if isinstance(error, str) else list(_chain(error))
+    numbers = {each.errno for each in chain if isinstance(each, OSError)}
+    texts = [str(each) for each in chain]
+    for number, text in NO_SPACE.items():
+        if number in numbers or any(text in each for each in texts):
+            return number
+    return None
 
 
 def full_disk(error: BaseException | str, *folders: str) -> OSError:
-    """The one error for a full disk, whatever says so and however it says it.
+    """The one error for a full disk or a used up quota, whatever says so and however it says it.
 
     Args:
         error: an error for which :func:`no_space` holds, or the text of one.
@@ -43,7 +57,8 @@ def full_disk(error: BaseException | str, *folders: str) -> OSError:
     texts = [error] if isinstance(error, str) else [str(each) for each in _chain(error)]
     named = [found.group(1) for text in texts for found in NAMED.finditer(text)]
     full = [folder for folder in folders if is_full(folder)]
-    return OSError(errno.ENOSPC, FULL, [*named, *full, *folders][0])
+    number = _lacks(error) or errno.ENOSPC
+    return OSError(number, NO_SPACE[number], [*named, *full, *folders][0])
 
 
 def is_full(folder: str) -> bool:

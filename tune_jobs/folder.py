@@ -1,6 +1,7 @@
 """A sweep's folder as the driver sees it: its cells, their progress, and the current holder."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # torch need not load to look at a sweep's folder
     from tune_jobs.blocks import Found
 
 LONGEST = 5000  # characters; file systems allow paths of 4,096 bytes
+TIMES = ("hours", "gpu_hours")  # what used.json has of each run, both in seconds
 
 __all__ = ["hold", "holder"]  # re-exported from tune_jobs.lease
 
@@ -263,6 +265,11 @@ def precision(root: str) -> str:
     return (_read(root) or {}).get("precision", "")
 
 
+def gpus(root: str) -> float | None:
+    """The GPUs of a trial that the sweep in a folder asks for; None if it does not say."""
+    return Resources.model_validate((_read(root) or {}).get("resources", {})).gpus
+
+
 def begun(root: str) -> set[str]:
     """Trials that have a row in the trials table or a checkpoint, by the names of their files."""
     folders = (places.table_folder("trials"), places.CHECKPOINTS)
@@ -287,14 +294,21 @@ def mend(root: str) -> list[str]:
     moved = []
     for table in schemas.TABLES:
         for path in broken_files(root, table):
-            moved.append(path)
-            storage.set_aside(root, path)
-            whole = places.table_path("trials", Path(path).stem)
-            if table != "trials" and storage.read_file(root, whole) is not None:
-                moved.append(whole)
-                storage.set_aside(root, whole)
+            row = places.table_path("trials", Path(path).stem)
+            whole = table != "trials" and storage.read_file(root, row) is not None
+            # The row first: after a kill in between, it would count without its other tables.
+            for each in [row, path] if whole else [path]:
+                storage.set_aside(root, each)
+                moved.append(each)
     why = f"torn, or not of geosweep; it is in {places.ASIDE}/ now"
-    return lines + [f"{path}: {why}" for path in moved]
+    lines += [f"{path}: {why}" for path in moved]
+    try:
+        used(root)
+    except storage.Damaged as error:
+        storage.set_aside(root, error.path)
+        instead = "for the budget, the times of the trials count instead"
+        lines.append(f"{error.path}: torn: {error.reason}; it is in {places.ASIDE}/ now; {instead}")
+    return lines
 
 
 def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
@@ -367,6 +381,23 @@ def progress(root: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError, storage.Damaged):
         return None
     return found
+
+
+def used(root: str) -> dict[str, dict[str, float]]:
+    """The content of ``used.json``: seconds of each run, by its name; empty if there is none.
+
+    Raises:
+        storage.Damaged: it is damaged.
+    """
+    content = storage.read_file(root, places.USED)
+    if content is None:
+        return {}
+    with storage.reading(root, places.USED):
+        found = json.loads(content)
+        runs = {run: {name: float(entry[name]) for name in TIMES} for run, entry in found.items()}
+        if not all(0 <= time < math.inf for run in runs.values() for time in run.values()):
+            raise ValueError("a time is not a number of seconds")
+    return runs
 
 
 def _write(root: str, content: Mapping[str, Any]) -> None:

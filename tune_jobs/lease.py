@@ -7,14 +7,16 @@ An object store has no locks. There each driver writes a claim into ``holders/``
 claims. If it finds another driver's claim, it deletes its own. Stores list a claim as soon as it
 is written, so of two drivers at least the one that looks last sees the other. The holder rewrites
 its claim every few seconds. A claim that is too old by the store's own clock belongs to a driver
-that was killed.
+that was killed. Claims also serve on a file system without locks (Lustre without ``-o flock``).
+There the times of claims may come from the clocks of different machines.
 
 Without conditional writes this has one gap. A driver that was cut off for a minute is taken for
 dead and replaced. When it comes back, it may write at the same time as its successor for a moment,
-until it finds its claim gone and stops. Both write the same, whole files, so no trial is counted
-twice; at worst a trial is trained twice.
+until it finds its claim gone, or next to that of its successor, and stops. Both write the same,
+whole files, so no trial is counted twice; at worst a trial is trained twice.
 """
 
+import errno
 import json
 import os
 import random
@@ -37,6 +39,8 @@ from tune_jobs.errors import SweepError
 
 BEAT = 10.0  # seconds after which the holder rewrites its claim
 DEAD = 60.0  # seconds; a younger claim is alive, an older one belongs to a dead driver
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # counts while a machine sleeps
+LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of file systems without locks
 ATTEMPTS = 3  # a driver that sees another claim this many times gives up; before that it retries
 
 
@@ -61,20 +65,30 @@ def hold(root: str) -> Iterator[None]:
 def holder(root: str) -> str | None:
     """Describe the driver that holds a sweep's folder now; None if there is none."""
     if not storage.is_local(root):
-        now = time.time()  # close enough to the store's clock for a status message
-        alive = [claim for claim, beat in _beats(root).items() if now - beat < DEAD]
-        claims = (storage.read_file(root, f"{places.HOLDERS}/{claim}") for claim in alive)
-        return next((json.loads(claim)["who"] for claim in claims if claim), None)
+        return _claimant(root)
     if not Path(root, places.LOCK).exists():
         return None
-    lock = FileLock(Path(root, places.LOCK))
+    lock = _file_lock(root)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return _who(root)
-    except OSError:  # a link, which no driver locks, or a folder that cannot be written
-        return None
+    except OSError as error:  # a link, which no driver locks, or a folder that cannot be written
+        return _claimant(root) if error.errno in LOCKLESS else None
     lock.release()
+    return _claimant(root)  # on a machine where the file system has no locks
+
+
+def _claimant(root: str) -> str | None:
+    """Who has a claim that was written a moment ago, or None."""
+    now = time.time()  # close enough to the store's clock
+    with suppress(storage.Damaged, OSError):
+        for claim, beat in _beats(root).items():
+            content = None
+            if now - beat < DEAD:
+                content = storage.read_file(root, f"{places.HOLDERS}/{claim}")
+            if content is not None and not _ended(about := _about(content)):
+                return about["who"]
     return None
 
 
@@ -99,24 +113,54 @@ def unwritable(root: str, error: Exception) -> SweepError:
     )
 
 
-@contextmanager
-def _locked(root: str) -> Iterator[None]:
-    note = Path(root, places.HOLDER)
-    lock = FileLock(Path(root, places.LOCK))
+def _file_lock(root: str) -> FileLock:
+    """The lock of a folder. It leaves no marker that outlives a killed process."""
+    return FileLock(Path(root, places.LOCK), fallback_to_soft=False)
+
+
+def _lock(root: str) -> FileLock | None:
+    """Lock a folder; None on a file system that has no locks.
+
+    Raises:
+        SweepError: another driver holds the folder, or it cannot be written.
+    """
+    lock = _file_lock(root)
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=1)  # `holder` may have the lock for a moment
+    except Timeout:
+        raise _busy(root, _who(root)) from None
     except OSError as error:
-        if not isinstance(error, Timeout):
-            raise unwritable(root, error) from error
-        raise SweepError(
-            f"{root}: {_who(root)} is running this sweep; wait for it, or stop it"
-        ) from None
+        if error.errno in LOCKLESS:
+            return None
+        raise unwritable(root, error) from error
+    return lock
+
+
+def _busy(root: str, who: str, more: str = "") -> SweepError:
+    return SweepError(f"{root}: {who} is running this sweep; wait for it, or stop it{more}")
+
+
+@contextmanager
+def _locked(root: str) -> Iterator[None]:
+    note, lock = Path(root, places.HOLDER), _lock(root)
+    if lock is None:
+        with _claimed(root):
+            if note.exists():  # of a driver on a machine where the file system has locks
+                raise SweepError(
+                    f"{note}: {_who(root)} has locked this folder, and here its file system has "
+                    "no locks, so whether it still runs is not known; mount it with -o flock, or, "
+                    "if it has ended, delete this file"
+                )
+            yield
+        return
     try:
         try:
-            storage.write_file(root, places.HOLDER, _here()["who"].encode())
+            storage.write_file(root, places.HOLDER, _here()["who"].encode(), lasting=False)
         except (OSError, pa.ArrowException) as error:
             raise unwritable(root, error) from error
+        if other := _claimant(root):  # on a machine where the file system has no locks
+            raise _busy(root, other)
         yield
     finally:
         with signals.ignored():  # a notebook keeps the lock as part of the last traceback
@@ -137,16 +181,15 @@ def _claimed(root: str) -> Iterator[None]:
     claim = f"{places.HOLDERS}/{mine}"
     try:
         for attempt in range(ATTEMPTS):
+            written = _now()
             _put(root, claim)
             other = _other(root, mine)
             if other is None:
                 break
             storage.delete(root, claim)
             if attempt + 1 == ATTEMPTS:
-                raise SweepError(
-                    f"{root}: {other} is running this sweep; wait for it, or stop it; one that "
-                    f"was killed is taken for dead {DEAD:.0f} s after its last sign of life"
-                )
+                more = f"; one that was killed is taken for dead {DEAD:.0f} s after its last sign "
+                raise _busy(root, other, f"{more}of life")
             time.sleep(random.uniform(0.2, 1.0))  # random, so two drivers do not collide again
     except (OSError, pa.ArrowException) as error:
         with suppress(OSError, pa.ArrowException, storage.StoreError):
@@ -154,18 +197,31 @@ def _claimed(root: str) -> Iterator[None]:
         raise unwritable(root, error) from error
     done, lost = threading.Event(), threading.Event()
 
-    def beat() -> None:
+    def is_lost(last: float) -> bool:
+        """Write the claim again, if it is still there and no other driver has taken over."""
+        if mine not in _beats(root):
+            return True
+        _put(root, claim)
+        # Late, the line above may have brought back a claim that was found dead and deleted. The
+        # one who deleted it had a claim of its own by then.
+        if _now() - last < DEAD - BEAT or _other(root, mine) is None:
+            return False
+        storage.delete(root, claim)
+        return True
+
+    def beat(last: float) -> None:
         while not done.wait(BEAT):
+            now = _now()
             try:
-                if mine not in _beats(root):
+                if is_lost(last):
                     lost.set()
                     interrupt_main()  # like Ctrl-C: running epochs finish, nothing new starts
                     return
-                _put(root, claim)
-            except (OSError, storage.StoreError):
+            except (OSError, pa.ArrowException, storage.StoreError):
                 continue  # the next attempt may succeed
+            last = now
 
-    beating = threading.Thread(target=beat, daemon=True)
+    beating = threading.Thread(target=beat, args=[written], daemon=True)
     beating.start()
     try:
         yield
@@ -185,8 +241,12 @@ def _claimed(root: str) -> Iterator[None]:
         )
 
 
+def _now() -> float:
+    return time.clock_gettime(CLOCK)
+
+
 def _put(root: str, claim: str) -> None:
-    storage.write_file(root, claim, json.dumps(_here()).encode())
+    storage.write_file(root, claim, json.dumps(_here()).encode(), lasting=False)
 
 
 def _beats(root: str) -> dict[str, float]:
@@ -207,10 +267,11 @@ def _other(root: str, mine: str) -> str | None:
             content = storage.read_file(root, f"{places.HOLDERS}/{claim}")
         if content is None:
             continue  # deleted since it was listed
-        about = json.loads(content)
+        about = _about(content)
         if beats[mine] - beat < DEAD and not _ended(about):
             return about["who"]
-        storage.delete(root, f"{places.HOLDERS}/{claim}")
+        with suppress(FileNotFoundError):  # a third driver deleted it
+            storage.delete(root, f"{places.HOLDERS}/{claim}")
     return None
 
 
@@ -221,6 +282,15 @@ def _here() -> dict[str, Any]:
         "pid": os.getpid(),
         "machine": _machine(),
     }
+
+
+def _about(claim: bytes) -> dict[str, Any]:
+    """What a claim says. If a crash of its machine has damaged it, only its time counts."""
+    with suppress(ValueError):
+        about = json.loads(claim)
+        if isinstance(about, dict) and _here().keys() <= about.keys():
+            return about
+    return {"who": "another process", "pid": 0, "machine": ""}
 
 
 def _machine() -> str:

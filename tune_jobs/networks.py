@@ -45,6 +45,7 @@ def check(
         data = loaded[trial.dataset]
         kind = (
             *(trial.architecture, trial.model, trial.block_pattern, trial.precision),
+            *(trial.recipe, trial.transport_penalty > 0, trial.straightness_penalty > 0),
             *(data.image, data.classes),
         )
         if kind not in known:

@@ -12,9 +12,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ SOURCE = Path(__file__).parents[1]  # site-packages or the root of a source tree
 SLURM = "slurm"  # an address: Ray starts here, and the other nodes of the Slurm job join it
 SCRATCH = "geosweep-ray-"
 LOCK = "in-use"
+UNUSED = 3600.0  # seconds without a change, after which a folder without a lock counts as left
 LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 characters at most
 SLOW = "timed out during startup"  # Ray gives up after 30 s, too soon for a busy machine: retry
 ATTEMPTS = 3
@@ -259,25 +261,49 @@ def scratch() -> Iterator[str]:
     """
     parents = temporary_folders()
     for parent in parents:
-        for left in Path(parent).glob(f"{SCRATCH}*/{LOCK}"):
+        for left in Path(parent).glob(f"{SCRATCH}*"):
             _delete_unused(left)
-    parent = parents[0]
-    with (
-        tempfile.TemporaryDirectory(
-            prefix=SCRATCH, dir=parent, ignore_cleanup_errors=True
-        ) as folder,
-        FileLock(Path(folder, LOCK)),
-    ):
-        yield folder
-
-
-def _delete_unused(lock: Path) -> None:
-    """Delete a temporary folder whose lock is free, because its sweep was killed."""
+    folder = tempfile.mkdtemp(prefix=SCRATCH, dir=parents[0])
     try:
-        with FileLock(lock, timeout=0):
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with FileLock(Path(folder, LOCK)):
+            try:
+                yield folder
+            finally:
+                with suppress(OSError):
+                    _empty(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: str | Path) -> None:
+    """Delete all but the lock: it goes last, so that others find what a kill leaves."""
+    for inner in Path(folder).iterdir():
+        if inner.is_dir() and not inner.is_symlink():
+            shutil.rmtree(inner, ignore_errors=True)
+        elif inner.name != LOCK:
+            with suppress(OSError):
+                inner.unlink()
+
+
+def _delete_unused(folder: Path) -> None:
+    """Delete a temporary folder whose lock is free, because its sweep was killed.
+
+    A sweep killed in its first or last moment leaves a folder without a lock.
+    """
+    try:
+        if (folder / LOCK).exists():
+            with FileLock(folder / LOCK, timeout=0):
+                _empty(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+        elif folder.lstat().st_uid == os.getuid() and time.time() - _changed(folder) > UNUSED:
+            shutil.rmtree(folder, ignore_errors=True)  # which refuses a link
     except (OSError, Timeout):
         return  # in use, or owned by another user
+
+
+def _changed(folder: Path) -> float:
+    """When anything in a folder has changed last. A running Ray writes every few seconds."""
+    return max(inner.lstat().st_mtime for inner in (folder, *folder.rglob("*")))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ the means once all seeds have ended. :mod:`tune_jobs.racing` says which cells ge
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ import numpy as np
 from models.config import TrialConfig
 from scoring import storage
 from scoring.places import STUDY
+from tune_jobs import folder
 from tune_jobs.errors import SweepError
 from tune_jobs.journal import Journal
 from tune_jobs.labels import label
@@ -129,8 +130,10 @@ class Study:
         for trial in known:  # in the order in which they were suggested
             if trial.trial in self._of:
                 self._begin(self._of[trial.trial], trial)
-        for cell in self._suggested:  # a driver was killed before it listed this cell
-            self._begin(cell, cell.config)
+        begun = folder.begun(root)
+        for cell in self._suggested:
+            self._begin(cell, cell.config)  # a driver was killed before it listed this cell
+            self._begin_again(cell, begun)
         lacking = [trial for trial in known if trial.trial not in self._of]
         if lacking and not again:
             raise storage.Damaged(root, STUDY, f"it lacks {len(lacking)} cells that were suggested")
@@ -142,6 +145,16 @@ class Study:
             if params := self._picking.parameters(cell):
                 self._study.enqueue_trial(params)
                 self._ask()
+
+    def _begin_again(self, cell: _Cell, begun: Collection[str]) -> None:
+        """Note the seeds of a cell up to the last one that has left something in the folder.
+
+        Only ``sweep.json`` lists the seeds that have begun. It may be damaged, and deleted then.
+        """
+        seeds = [cell.config.model_copy(update={"seed": n}) for n in range(self._rules.seeds)]
+        last = max((n for n, trial in enumerate(seeds) if trial.trial in begun), default=0)
+        for trial in seeds[1 : last + 1]:
+            self._begin(cell, trial)
 
     @property
     def cells(self) -> list[TrialConfig]:

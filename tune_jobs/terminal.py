@@ -2,14 +2,16 @@
 
 Names and messages may contain anything: escape sequences that clear the screen, carriage returns
 that overwrite a line, controls that reverse its direction, or rich's markup. Everything that
-geosweep prints goes through :func:`output`, :func:`say` or :func:`complain`, which clean it.
+geosweep prints goes through :func:`output`, :func:`say` or :func:`complain`, which clean it. Where
+nobody reads it any more, as after ``| head -1``, the command goes on and prints to nowhere.
 """
 
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -71,6 +73,10 @@ class Terminal(Console):
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else clean(text), style, control)
 
+    def on_broken_pipe(self) -> None:
+        """Go on without a reader; rich would end the process, and with it a sweep."""
+        silence(sys.stdout)
+
 
 def output() -> Console:
     """Standard output with colours, tables and live displays. Lines are not wrapped in a pipe."""
@@ -79,7 +85,10 @@ def output() -> Console:
 
 def say(text: str, end: str = "\n") -> None:
     """Print a line on standard output."""
-    print(clean(text), end=end, flush=True)
+    try:
+        print(clean(text), end=end, flush=True)
+    except BrokenPipeError:
+        silence(sys.stdout)
 
 
 def one_line(text: str) -> str:
@@ -98,7 +107,17 @@ def complain(*lines: str) -> None:
     text = "\n".join(map(one_line, lines))
     if len(text) > MOST:
         text = f"{text[: MOST // 2]} ... {text[-MOST // 2 :]}"
-    print(f"geosweep: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"geosweep: {text}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        silence(sys.stderr)
+
+
+def silence(stream: IO[str]) -> None:
+    """Send what is printed on a stream from now on to nowhere, because its reader has left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def never_fail_to_encode() -> None:

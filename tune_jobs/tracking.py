@@ -278,7 +278,8 @@ class Tracker:
             "root": redact(self._root),
             "scored_at": self._noted,
         }
-        storage.write_file(self._root, places.MLFLOW_NOTE, json.dumps(content).encode())
+        content = json.dumps(content).encode()
+        storage.write_file(self._root, places.MLFLOW_NOTE, content, lasting=False)
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
         self._start(trial, TrialConfig.of_row(row).model_dump(), label)

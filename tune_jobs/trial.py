@@ -41,6 +41,7 @@ from tune_jobs.cluster import nodes
 from tune_jobs.measuring import Job, Walk, add_rates, evaluate_all, measure_epoch, predict, score
 from tune_jobs.remeasuring import measure_again
 from tune_jobs.tuning import Setup
+from tune_jobs.weights import lacks
 
 Row = dict[str, Any]
 SCORES = ("lss", "inverse_lss", "lsr")  # means over the stages are reported after every epoch
@@ -66,7 +67,7 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
     checkpoint = job.usable(checkpoints.read, check)
     row = read_row(job.root, "trials", job.id)
     if row.get("status") == "done":
-        _evaluate_only(job, checkpoint, lacks="scores" in job.wanted and not has_all_scores(row))
+        _evaluate_only(job, checkpoint, row)
         return
     history = job.usable(read_history, checkpoint["epoch"]) if checkpoint else None
     if history is not None:
@@ -76,6 +77,7 @@ def run_trial(config: dict[str, Any], setup: Setup) -> None:
         started = {"started_at": _now()}
         _train(job, None, {"summary": started, "epochs": [], "tracks": []})
     elif "optimizer" in checkpoint:
+        history["summary"].pop("status", None)  # killed between the two files of the last epoch
         _train(job, checkpoint, history)
     else:  # the last checkpoint of a trial has no optimizer
         _hand_over_again(job, checkpoint, history)
@@ -103,15 +105,22 @@ def _prepare(trial: TrialConfig, setup: Setup) -> Job:
     )
 
 
-def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None, lacks: bool) -> None:
-    """Evaluate a trial that is done, with its stored weights; add scores if it lacks some."""
+def _evaluate_only(job: Job, checkpoint: dict[str, Any] | None, row: Row) -> None:
+    """Evaluate a trial that is done, with its stored weights; add scores if it lacks some.
+
+    A search that has lost its cells may suggest a trial again whose weights were not kept. If it
+    has all that is wanted, there is nothing to do.
+    """
+    if checkpoint is None and not lacks(row, job.wanted):
+        _report(job, {})
+        return
     if checkpoint is None:
         damaged = "".join(job.set_aside)
         raise FileNotFoundError(damaged or f"{job.root}/{places.checkpoint(job.id)}: no weights")
     network = build(job.trial, job.data.image, job.data.classes, job.blocks).to(job.device)
     network.load_state_dict(checkpoint["network"])
     evaluate_all(job, network)
-    if lacks:
+    if "scores" in job.wanted and not has_all_scores(row):
         measure_again(job, network)
     _report(job, {})
 

@@ -7,6 +7,7 @@ date, and its field accepts or refuses it. Keys are always text.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ MOST_VALUES = 20_000  # after aliases are expanded
 CORE = "tag:yaml.org,2002:"
 NULL = ("", "~", "null", "Null", "NULL")
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
+QUOTED = re.compile(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^']|'')*'""", re.DOTALL)
 BREAKS = {"\x85": "U+0085", "\u2028": "U+2028", "\u2029": "U+2029"}
 
 Place = tuple[str | int, ...]  # keys and indices from the root of the document to a value
@@ -55,7 +57,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise YamlError(f"cannot be read: {plain(error.strerror or error)}") from error
     if len(content) > MOST_BYTES:
-        raise YamlError(f"is larger than {MOST_BYTES:,} bytes; a sweep file is a short text")
+        raise YamlError(f"is larger than {MOST_BYTES:,} bytes; such a file is a short text")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -92,8 +94,12 @@ def _as_plain(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def parse(text: str) -> tuple[Any, Lines]:
+def parse(text: str, overriding: bool = False) -> tuple[Any, Lines]:
     """Parse the one document in a text; also return the line of each of its values.
+
+    Args:
+        text: YAML.
+        overriding: whether a mapping may give again what ``<<`` has given it, as in Ray's files.
 
     >>> parse("gamma: [0, 1e-3]\\nname: 2026-01-01")[0]
     {'gamma': [0, 0.001], 'name': '2026-01-01'}
@@ -105,33 +111,61 @@ def parse(text: str) -> tuple[Any, Lines]:
         if letter in text:
             line = text[: text.index(letter)].count("\n") + 1
             raise YamlError(f"has the invisible line break {name}; delete it", line)
-    return _Document(text).read()
+    return _Document(text, overriding).read()
 
 
 def values(text: str) -> list[Any]:
     """Parse the values of a command line, separated by commas, as if they stood in a file.
 
+    A text in quotes is one value. A list alone stands for its values, if they are several.
+
     >>> values("0,1e-3,plain")
     [0, 0.001, 'plain']
+    >>> values("[0, 1e-3]"), values('"x, y"')
+    ([0, 0.001], ['x, y'])
 
     Raises:
         YamlError: a value is missing, or :func:`parse` refuses it.
     """
-    parts = text.split(",")
+    parts = _parts(text)
     if not all(part.strip() for part in parts):
         raise YamlError("a value is missing")
-    return [parse(part)[0] for part in parts]
+    found = [parse(part)[0] for part in parts]
+    alone = len(found) == 1 and isinstance(found[0], list) and len(found[0]) > 1
+    return found[0] if alone else found
+
+
+def _parts(text: str) -> list[str]:
+    """Split a text at its commas, except those in quotes and in brackets that begin a value."""
+    parts, begin, place, depth = [], 0, 0, 0
+    before = ","  # the last letter that is no space
+    while place < len(text):
+        letter = text[place]
+        starts = before == "," or (depth and before in "[{:")
+        if starts and (quoted := QUOTED.match(text, place)):
+            place, before = quoted.end(), '"'
+            continue
+        if letter in "[{" and (starts or depth):
+            depth += 1
+        elif letter in "]}" and depth:
+            depth -= 1
+        elif letter == "," and not depth:
+            parts.append(text[begin:place])
+            begin = place + 1
+        place, before = place + 1, before if letter.isspace() else letter
+    return [*parts, text[begin:]]
 
 
 class _Document:
     """The state of reading one document: the parser, anchors, and how much was read."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, overriding: bool):
         try:
             self._parser = yaml.SafeLoader(text)
         except yaml.YAMLError as error:
             raise _not_yaml(error, text) from error
         self._text = text
+        self._overriding = overriding
         self._values = 0
         self._anchors: dict[str, tuple[Any, int]] = {}  # each value, and how many it contains
         self._lines: Lines = {}
@@ -212,9 +246,10 @@ class _Document:
             content = self._node(self._next(), (*path, key), level)
             for part in _merged(content, line) if merges else [{key: content}]:
                 for name, inner in part.items():
-                    if merges:
+                    if merges and not self._overriding:
                         self._once(given, path, name, line)
-                    found[name] = inner
+                    if not merges or name not in found:
+                        found[name] = inner
         return found
 
     def _once(self, given: dict[str, int], path: Place, key: str, line: int) -> None:

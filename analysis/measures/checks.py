@@ -2,12 +2,14 @@
 
 Two sides are compared over seeds: the same network at two gammas, the two networks at one gamma,
 or two values of K. Two numbers of the same trial, such as those of two stages, are compared trial
-by trial. Each check takes the evidence of a sweep and yields comparisons.
+by trial. Numbers of evaluations are compared only at equal settings and equal m. Each check takes
+the evidence of a sweep and yields comparisons.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.measures.comparisons import (
@@ -21,12 +23,14 @@ from analysis.measures.comparisons import (
     place,
     reaches,
 )
-from analysis.measures.layout import span
+from analysis.measures.layout import heading, span
+from analysis.measures.robustness import alike
 from analysis.measures.verdicts import Comparison
 
 HEAVY = 0.1  # The paper says that tracks straighten up to this gamma; above it, accuracy falls.
 LOW = 0.5  # An OTS below this counts as fallen "towards 0"; from this on, it does not.
 EQUAL = 0.01  # Accuracies that differ by less than this count as equal.
+NETWORKS = ("plain", "resnet")
 MATCHED = "mixed_ratio_different_matched"  # 1 where close tracks are mixed up as often as others
 
 
@@ -45,6 +49,12 @@ def _sizes(trials: pd.DataFrame, score: str) -> list[str]:
     if score.startswith("curve_"):
         return [f"m = {span(trials.curve_m)}"]
     return [f"m = {span(trials.m)}"] if score.endswith(("_lost", "_variation")) else []
+
+
+def _parts(trials: pd.DataFrame, score: str) -> list[pd.DataFrame]:
+    """The trials with a finite score, in parts with equal settings and m of its evaluation."""
+    known = trials[np.isfinite(trials[score].astype("float64"))]
+    return [part for _, part in known.groupby(alike(known, score))]
 
 
 def decay_lowers(score: str, *only: str) -> Check:
@@ -74,10 +84,10 @@ def training_lowers(score: str, *only: str) -> Check:
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
             for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
-                here = _at(trials, gamma)
-                where = place(key, f"γ = {gamma:g}", *_sizes(here, score))
                 names = ("before training", "after it")
-                yield from paired(where, names, here[f"{score}_initial"], here[score], -1)
+                for here in _parts(_at(trials, gamma), score):
+                    where = place(key, f"γ = {gamma:g}", *_sizes(here, score))
+                    yield from paired(where, names, here[f"{score}_initial"], here[score], -1)
 
     return check
 
@@ -114,6 +124,9 @@ def heavy(evidence: Evidence) -> Iterator[Comparison]:
 def networks(score: str, sign: int, least: float = 0, several: bool = False) -> Check:
     """Compare a ResNet with the plain network at the same gamma.
 
+    If the score is from an evaluation, both sides have equal settings and m of it. If both were
+    measured, but never so, the check yields a note in the place of a comparison.
+
     Args:
         score: the column to compare.
         sign: +1 if the ResNet's should be higher, -1 if lower.
@@ -126,10 +139,15 @@ def networks(score: str, sign: int, least: float = 0, several: bool = False) -> 
             if several and key["stages"] == 1:
                 continue
             for gamma in _gammas(trials):
-                here = _at(trials, gamma)
-                plain, resnet = (here[here.network == n][score] for n in ("plain", "resnet"))
-                where = place(key, f"γ = {gamma:g}", *_sizes(here, score), m="ots" in score)
-                yield from compare(where, ("plain", "ResNet"), plain, resnet, sign, least)
+                parts = _parts(_at(trials, gamma), score)
+                both = [here for here in parts if {*NETWORKS} <= {*here.network}]
+                for here in both:
+                    plain, resnet = (here[here.network == n][score] for n in NETWORKS)
+                    where = place(key, f"γ = {gamma:g}", *_sizes(here, score), m="ots" in score)
+                    yield from compare(where, ("plain", "ResNet"), plain, resnet, sign, least)
+                if not both and {*NETWORKS} <= {name for here in parts for name in here.network}:
+                    told = f"{heading(score)} not compared: the settings or m of both sides differ"
+                    yield Comparison(place(key, f"γ = {gamma:g}"), told, False, np.nan, False)
 
     return check
 
@@ -232,17 +250,26 @@ def with_accuracy(evidence: Evidence) -> Iterator[Comparison]:
 def falling(evidence: Evidence) -> Iterator[Comparison]:
     """Check whether train accuracy falls as a ResNet's OTS rises over gammas, K = 1.
 
-    OTS falls "towards 0" only if it is below :data:`LOW` at the highest train accuracy.
+    OTS falls "towards 0" only if it is below :data:`LOW` at the highest train accuracy. If one of
+    the two is the same in all trials, they have no correlation: nothing falls then, and this is
+    not sure.
     """
     for key, trials in evidence.strata():
         if key["stages"] != 1 or key["network"] != "resnet":
             continue
         known = trials[trials.ots.notna() & trials.train_accuracy.notna()]
-        for found in falls(place(key, m=True), trials, "ots", "train_accuracy"):
-            yield found
-            best = known.groupby("gamma").train_accuracy.mean().idxmax()
-            where = place(key, f"γ = {best:g}, the highest train accuracy", m=True)
-            yield from reaches(where, _at(known, best).ots, LOW, -1)
+        if len(known) < 3 or known.gamma.nunique() < 2:
+            continue
+        where = place(key, m=True)
+        found = list(falls(where, trials, "ots", "train_accuracy"))
+        same = [n for n in ("ots", "train_accuracy") if known[n].nunique() == 1]
+        if not found and same:
+            told = f"{heading(same[0])} is {known[same[0]].iloc[0]:.3g} in all {len(known)} trials"
+            found = [Comparison(where, told, False, np.nan)]
+        yield from found
+        best = known.groupby("gamma").train_accuracy.mean().idxmax()
+        where = place(key, f"γ = {best:g}, the highest train accuracy", m=True)
+        yield from reaches(where, _at(known, best).ots, LOW, -1)
 
 
 def best_gamma(evidence: Evidence) -> Iterator[Comparison]:
@@ -331,10 +358,11 @@ def units(flat: float, lost: str = "lesion_lost") -> Check:
     def check(evidence: Evidence) -> Iterator[Comparison]:
         yield from networks(lost, -1)(evidence)
         for key, trials in evidence.strata("network"):
-            for gamma, here in trials[trials.network == "resnet"].groupby("gamma"):
-                sizes = _sizes(here, lost)
-                where = place(key | {"network": "resnet"}, f"γ = {gamma:g}", *sizes)
-                yield from reaches(where, here[lost], flat, -1)
+            for gamma, resnets in trials[trials.network == "resnet"].groupby("gamma"):
+                for here in _parts(resnets, lost):
+                    sizes = _sizes(here, lost)
+                    where = place(key | {"network": "resnet"}, f"γ = {gamma:g}", *sizes)
+                    yield from reaches(where, here[lost], flat, -1)
 
     return check
 
@@ -355,16 +383,18 @@ def mixed_first(evidence: Evidence) -> Iterator[Comparison]:
     The larger of the two counts. Pairs are of two classes, matched by the distance of their ends.
     """
     for key, trials in evidence.strata():
-        for gamma, here in trials.groupby("gamma"):
-            after, before = here[MATCHED], here[f"{MATCHED}_initial"].clip(lower=1)
+        for gamma, own in trials.groupby("gamma"):
             names = ("before training (or 1)", "after it")
-            where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
-            yield from paired(where, names, before, after, 1)
+            for here in _parts(own, MATCHED):
+                after, before = here[MATCHED], here[f"{MATCHED}_initial"].clip(lower=1)
+                where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
+                yield from paired(where, names, before, after, 1)
 
 
 def mixed_first_untrained(evidence: Evidence) -> Iterator[Comparison]:
     """Check whether the untrained network mixes up the closest tracks more often than all."""
     for key, trials in evidence.strata():
-        for gamma, here in trials.groupby("gamma"):
-            where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
-            yield from reaches(where, here[f"{MATCHED}_initial"], 1, 1)
+        for gamma, own in trials.groupby("gamma"):
+            for here in _parts(own, f"{MATCHED}_initial"):
+                where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
+                yield from reaches(where, here[f"{MATCHED}_initial"], 1, 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Pairs(NamedTuple):
-    """Pairs of finite numbers, sorted by stratum."""
+    """Pairs of finite numbers, sorted by stratum, and by unit if there are units."""
 
     x: np.ndarray  # (n,)
     y: np.ndarray  # (n,)
@@ -19,20 +19,30 @@ Coefficients = Callable[[np.ndarray], np.ndarray]  # see coefficients_of
 
 
 def finite_pairs(
-    x: np.ndarray, y: np.ndarray, strata: np.ndarray | None, held: np.ndarray | None
+    x: np.ndarray,
+    y: np.ndarray,
+    strata: np.ndarray | None,
+    held: np.ndarray | None,
+    units: np.ndarray | None = None,
 ) -> Pairs:
     """The pairs without NaN and infinities.
 
     The arguments are those of :func:`analysis.measures.association.association`.
+
+    Raises:
+        ValueError: strata have different units, or one of them twice.
     """
     x, y = np.asarray(x, "float64"), np.asarray(y, "float64")
     z = np.zeros(len(x)) if held is None else np.asarray(held, "float64")
     labels = np.zeros(len(x)) if strata is None else np.asarray(strata)
     finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
     stratum = np.unique(labels[finite], return_inverse=True)[1]
-    order = np.argsort(stratum, kind="stable")
+    unit = np.arange(len(stratum)) if units is None else np.asarray(units)[finite]
+    order = np.lexsort((unit, stratum))
     sizes = np.bincount(stratum).tolist()
     blocks = [slice(end - k, end) for k, end in zip(sizes, np.cumsum(sizes), strict=True)]
+    if units is not None and any(list(unit[order][b]) != [*np.unique(unit)] for b in blocks):
+        raise ValueError("units; should be the same in all strata, each of them once")
     x, y, z = (column[finite][order] for column in (x, y, z))
     return Pairs(x, y, blocks, None if held is None else z)
 

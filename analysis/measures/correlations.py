@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.association import METHODS, RESAMPLES, adjusted, associations
-from analysis.measures.cells import CELL, not_collapsed, varying
+from analysis.measures.cells import CELL, not_collapsed, other_settings, varying
+from analysis.measures.layout import plural
 from analysis.measures.robustness import AUCS, settings_key
 from analysis.results import Results
 
@@ -15,16 +16,21 @@ OUTCOMES = ("test_accuracy", *AUCS)
 GIVEN = " given test_accuracy"  # suffix of an outcome with test accuracy held fixed
 SCORES = ("lss", "inverse_lss", "lsr", "ots", "gap", "energy", "geodesic_excess")
 SAME_M = ("ots", "gap", "geodesic_excess")  # comparable at equal m only
-STRATUM = ["dataset", "layers", "stages", "network"]
+PLACE = ["dataset", "layers", "stages"]
+STRATUM = [*PLACE, "network", "setting"]
 WITHIN = "within gamma"
 SMALL = 10  # With fewer cells than this, a correlation supports no conclusion.
+FEWEST = 3  # A stratum of fewer cells than this has no correlation.
+FEWEST_SEEDS = 4  # Three seeds have only 6 orders, so p could not be below 1 / 6.
 
 
 def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     """Correlation of each outcome with each score over the cells of a sweep, in every scope.
 
     Trials that differ only in their seed are averaged first, because replicates of one gamma are
-    not independent (except in the scope ``within gamma``). Trials count if they are done, have not
+    not independent (except in the scope ``within gamma``). Cells of different settings are not
+    independent either: all cells of one recipe, depth or m have something in common. So each
+    ``setting`` is a stratum of its own. Trials count if they are done, have not
     collapsed (:func:`left_out` counts the others), and have both numbers finite.
 
     Outcomes are test accuracy and, if it was measured, the mean accuracy under lesions, random
@@ -40,27 +46,38 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
 
     Returns:
         Frame with one row per ``scope``, outcome, score and method. Scopes: each ``stratum``
-        (dataset, layers, stages, network); ``networks pooled`` and ``networks partial`` (given
-        the network) if a data set and K has several networks; ``all pooled`` and ``all partial``
-        (given the stratum) if there are several data sets or K; ``within gamma`` of each stratum
-        with several seeds: over trials, given the cell, so that only differences between seeds
-        count and gamma cannot act on both numbers. ``n`` cells (there: trials), ``trials`` behind
-        them, distinct ``gammas``; ``value``, ``low``, ``high`` and ``p`` of the association.
-        Pooled rows have no p: cells of one network are no independent draws, so p is below 0.05 in
-        a third of the sweeps in which only the networks differ. Rows within gamma have no interval,
-        since cells of a few seeds cannot be resampled.
+        (dataset, layers, stages, network, setting); ``settings pooled`` if a network has several
+        settings on a data set and K (a setting of fewer than 3 cells then has no row of its own);
+        ``networks pooled`` and ``networks partial`` (given the network) if a data set, K and
+        setting has several networks; ``all pooled`` and ``all partial`` (given the stratum) if
+        there are several data sets or K; ``within gamma`` of each stratum with several seeds: over
+        trials, given the cell, so that only differences between seeds count and gamma cannot act on
+        both numbers. ``setting`` is m and the other settings that differ within a network, as text.
+        ``n`` cells (there: trials), ``trials`` behind them, distinct ``gammas``; ``value``,
+        ``low``, ``high`` and ``p`` of the association.
+        Pooled rows have no p: cells of one network, or of one setting, are no independent draws, so
+        p is below 0.05 in a third of the sweeps in which only the networks differ. For the same
+        reason ``all partial`` has no p if there are several settings: they share seeds.
+        Rows within gamma have no interval, since cells of a few seeds cannot be resampled. Their p
+        value permutes seeds, in the same way at all gammas, because a seed has the same initial
+        weights and order of data at every gamma. This needs the same seeds in all cells. So if
+        trials are missing, only the seeds that all cells have are used, or fewer cells if that
+        keeps more trials (see :func:`shared`). With fewer than 4 such seeds all trials are used,
+        and there is no p.
         ``p_adjusted`` is Benjamini and Hochberg's, over all p values of the table: among the
         rows where it is below 0.05, at most one in twenty should be due to chance. Rows overlap, so
         this is a guide and not a proof. ``warning`` lists the caveats of a row: few cells, pooled
         signs that differ from those within networks (Simpson's paradox), networks that differ in
         sign, several m (OTS, gap and the excess have no value then), evaluations with several
-        settings (no value either).
+        settings (no value either), settings pooled, few seeds, seeds that only some cells have.
     """
     trials = not_collapsed(results)
+    trials = trials.assign(setting=_setting(trials, varying(results.trials)))
     trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())
     strata = trials.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
-    cell = ["stratum", *CELL, *varying(results.trials), "points"]
+    cell = ["stratum", "setting", *CELL, *varying(results.trials), "points"]
     replicated = set(trials[trials.duplicated(cell)].stratum)
+    sizes = trials.drop_duplicates(cell).groupby("stratum").size()
     cells = {}
     for outcome in OUTCOMES:
         if outcome not in trials or trials[outcome].isna().all():
@@ -70,7 +87,7 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
                 frame = _cells(trials, cell, outcome, score, bool(given))
                 cells[outcome + given, score] = frame
     rows: list[dict[str, Any]] = []
-    for scope, members, given in _scopes(strata):
+    for scope, members, given in _scopes(strata.assign(cells=sizes)):
         if scope["scope"] == WITHIN and not replicated.issuperset(members):
             continue
         for (outcome, score), (single, means) in cells.items():
@@ -95,17 +112,58 @@ def left_out(results: Results) -> dict[str, int]:
     return counts | {"collapsed": int(((status == "done") & lost).sum())}
 
 
+def shared(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials of cells that all have the same seeds, as a permutation of seeds needs it.
+
+    A cell with few seeds would cost all other cells their seeds. So of all choices "the cells with
+    at least k seeds, and the seeds that all of these have", take the one with the most trials among
+    those with at least :data:`FEWEST_SEEDS` seeds. The choice does not look at scores.
+
+    Args:
+        trials: with ``cell`` and ``seed``.
+
+    Returns:
+        Some of the rows; none if there are too few seeds.
+
+    >>> one = pd.DataFrame({"cell": 0, "seed": range(5)})
+    >>> two = pd.DataFrame({"cell": 1, "seed": range(1, 6)})
+    >>> len(shared(pd.concat([one, two]))), len(shared(pd.concat([one, two[:2]])))
+    (8, 5)
+    """
+    trials = trials.drop_duplicates(["cell", "seed"])
+    has = pd.crosstab(trials.cell, trials.seed) > 0  # (cells, seeds)
+    best, most = trials.iloc[:0], 0
+    for k in has.sum(axis=1).unique():
+        cells = has[has.sum(axis=1) >= k]
+        seeds = has.columns[cells.all()]
+        if len(seeds) >= FEWEST_SEEDS and len(cells) * len(seeds) > most:
+            most = len(cells) * len(seeds)
+            best = trials[trials.cell.isin(cells.index) & trials.seed.isin(seeds)]
+    return best
+
+
+def _setting(trials: pd.DataFrame, names: list[str]) -> list[str] | None:
+    """For each trial m and other settings as text, those that differ within a network, if any."""
+    groups = trials.groupby([*PLACE, "network"], dropna=False)
+    names = [
+        name
+        for name in ("points", *names)
+        if (groups[name].nunique(dropna=name == "momentum") > 1).any()
+    ]
+    return other_settings(trials, names) if names else None
+
+
 def _cells(
     trials: pd.DataFrame, cell: list[str], outcome: str, score: str, given: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Trials that have all the numbers, with their ``cell``, and the means of each cell.
 
-    ``setting`` holds the settings of the evaluation. Different settings are not averaged.
+    ``evaluation`` holds the settings of the evaluation. Different ones are not averaged.
     """
-    trials = trials.assign(setting=settings_key(trials, outcome) if outcome in AUCS else "")
+    trials = trials.assign(evaluation=settings_key(trials, outcome) if outcome in AUCS else "")
     numbers = [outcome, score, "test_accuracy"] if given else [outcome, score]
     every = trials[np.isfinite(trials[numbers].astype("float64")).all(axis=1)]
-    group = every.groupby([*cell, "setting"], dropna=False)
+    group = every.groupby([*cell, "evaluation"], dropna=False)
     means = group[numbers].mean().assign(trials=group.size()).reset_index()
     return every.assign(trials=1, cell=group.ngroup()), means.assign(cell=means.index)
 
@@ -114,23 +172,32 @@ def _rows(
     row: dict[str, Any], part: pd.DataFrame, given: str, resamples: int
 ) -> list[dict[str, Any]]:
     """Correlate the cells of one scope, given a column if any: a row for each method."""
-    outcome, score = row["outcome"], row["score"]
+    outcome, score, within_gamma = row["outcome"], row["score"], row["scope"] == WITHIN
+    left_out, permuted = 0, None
+    if within_gamma and len(common := shared(part)):
+        left_out = len(part) - len(common)
+        part, permuted = common, common.seed.to_numpy()
     several = {
         "several m": score in SAME_M and part.points.nunique() > 1,
-        "several settings": part.setting.nunique() > 1,
+        "several settings": part.evaluation.nunique() > 1,
+    }
+    without_p = {
+        "settings share seeds: no p": part.setting.nunique(dropna=False) > 1,
+        f"fewer than {FEWEST_SEEDS} shared seeds: no p": within_gamma and permuted is None,
     }
     x, y = (part[name].to_numpy("float64") for name in (outcome.removesuffix(GIVEN), score))
-    within = part[given].to_numpy() if given else None
+    strata = part[given].to_numpy() if given else None
     held = part.test_accuracy.to_numpy("float64") if outcome.endswith(GIVEN) else None
     if any(several.values()):
         y = y * np.nan
-    interval = row["scope"] != WITHIN
-    found = associations(x, y, within, METHODS, resamples, held, interval)
-    if row["scope"].endswith("pooled"):
+    found = associations(x, y, strata, METHODS, resamples, held, not within_gamma, permuted)
+    if row["scope"].endswith("pooled") or any(without_p.values()):
         found = {method: values | {"p": np.nan} for method, values in found.items()}
     row = row | {"trials": int(part.trials.sum()), "gammas": part.gamma.nunique()}
     notes = [f"n < {SMALL}"] if len(part) < SMALL else []
-    notes += [name for name in several if several[name]]
+    notes += [name for name, is_so in (several | without_p).items() if is_so]
+    if left_out:
+        notes.append(f"without {plural(left_out, 'trial')} of seeds that not all cells have")
     return [
         row | {"method": method} | values | {"n": len(part), "notes": list(notes)}
         for method, values in found.items()
@@ -138,19 +205,31 @@ def _rows(
 
 
 def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, ...], str]]:
-    """Yield for each scope its first columns, its strata, and the column that is held fixed."""
-    places = strata.groupby(STRATUM[:-1], dropna=False)
+    """Yield for each scope its first columns, its strata, and the column that is held fixed.
+
+    Args:
+        strata: with the columns of STRATUM, and the number of ``cells`` of each.
+    """
+    places = strata.groupby(PLACE, dropna=False)
     fixed = {"pooled": "", "partial": "stratum"}
-    for key, group in places:
-        place = dict(zip(STRATUM, key, strict=False))  # type: ignore[call-overload]
-        for stratum, network in zip(group.index, group.network, strict=True):
-            yield {"scope": "stratum", **place, "network": network}, (stratum,), ""
-        if len(group) > 1:
-            for word, given in fixed.items():
-                scope = {"scope": f"networks {word}", **place, "network": word}
-                yield scope, tuple(group.index), given
-        for stratum, network in zip(group.index, group.network, strict=True):
-            yield {"scope": WITHIN, **place, "network": network}, (stratum,), "cell"
+    for key, every in places:
+        place = dict(zip(PLACE, key, strict=True))
+        alone = ~every.duplicated("network", keep=False)  # networks with one setting
+        for setting, group in every[alone | (every.cells >= FEWEST)].groupby(
+            "setting", dropna=False
+        ):
+            here = place | {"setting": setting}
+            for stratum, network in zip(group.index, group.network, strict=True):
+                yield {"scope": "stratum", **here, "network": network}, (stratum,), ""
+            if len(group) > 1:
+                for word, given in fixed.items():
+                    scope = {"scope": f"networks {word}", **here, "network": word}
+                    yield scope, tuple(group.index), given
+            for stratum, network in zip(group.index, group.network, strict=True):
+                yield {"scope": WITHIN, **here, "network": network}, (stratum,), "cell"
+        for network, group in every[~alone].groupby("network"):
+            scope = {"scope": "settings pooled", **place, "network": network, "setting": "pooled"}
+            yield scope, tuple(group.index), ""
     if places.ngroups > 1:
         for word, given in fixed.items():
             yield {"scope": f"all {word}"}, tuple(strata.index), given
@@ -169,7 +248,8 @@ def _compare_signs(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["scope"] in ("stratum", WITHIN):
             continue
-        within = [single[(member,), what(row)] for member in row["members"]]
+        every = (single.get(((member,), what(row))) for member in row["members"])
+        within = [one for one in every if one]  # a stratum of few cells may have no row
         differ = len({sign(r) for r in within} - {0}) > 1
         against = [r for r in within if sign(r) * sign(row) < 0]
         networks = row["scope"].startswith("networks")

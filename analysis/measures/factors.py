@@ -2,20 +2,32 @@
 
 The excess is a product: straightness factor x transport factor (:mod:`scoring.geodesic`). A factor
 was *learned* only if seeds say so: the same networks before and after training are compared, seed
-by seed, in every cell.
+by seed, in every cell. All means here are geometric, also those over seeds, so the means of the
+factors multiply to the mean of the excess.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from analysis.measures.association import holm
 from analysis.measures.cells import CELL, done, varying
 from analysis.measures.layout import first_word, network_name, plural, sample, span
 from analysis.measures.means import over_seeds, student
-from analysis.measures.verdicts import FAILS, HOLDS, MIXED, Comparison, Verdict, judge
+from analysis.measures.verdicts import FAILS, HOLDS, MIXED, SURE, Comparison, Verdict, judge
 from analysis.results import Results
 
 NEAR = 1.05  # A factor below this is near 1, and one that changes by less has hardly changed.
 FACTORS = {"straightness_factor": "Straightness factor", "transport_factor": "Transport factor"}
+KNOWN = ["geodesic_excess", *FACTORS]
+
+
+class _Change(NamedTuple):
+    """What training did to a factor in the cells of a network."""
+
+    verdict: Verdict  # on "the factor falls"
+    clear: bool  # some cell surely changed, and by more than NEAR
 
 
 def factor_sentences(results: Results, cells: pd.DataFrame) -> list[str]:
@@ -27,25 +39,29 @@ def factor_sentences(results: Results, cells: pd.DataFrame) -> list[str]:
 
     Returns:
         A text for each network whose excess is known before and after training. Numbers are
-        geometric means over cells. A factor fell surely in a cell if the mean over seeds of the
+        geometric means over the trials of each cell, then over cells, of trials with all factors
+        before and after. A factor fell surely in a cell if the mean over seeds of the
         logarithm of after / before is below 0 (Student's test, p < 0.05 after Holm's correction for
         the network's cells). One seed says nothing surely. A factor was free if it was near 1
         before training and is so now, in every trial.
     """
     said = []
-    trials = finite(done(results), ["geodesic_excess", *FACTORS])
+    trials = finite(done(results), KNOWN)
     cell = [*CELL, *varying(results.trials), "points"]
-    known = finite(cells[cells.seeds > 0], ["geodesic_excess", *FACTORS])
-    for network, rows in known.groupby("network", observed=True):
+    known = finite(cells[cells.seeds > 0], KNOWN)
+    for network, own in trials.groupby("network", observed=True):
+        rows = geometric(own, cell)
         after, before = typical(rows, "geodesic_excess")
-        name, own = network_name(network), trials[trials.network == network]
+        name = network_name(network)
+        means = "geometric means over seeds; " if (rows.seeds > 1).any() else ""
         told = (
             f"{first_word(name)}: geodesic excess {before:.2f} before training, "
-            f"{after:.2f} after ({_times(own)}{sample(rows)})."
+            f"{after:.2f} after ({_times(own, cell)}{means}{sample(rows)})."
         )
         for factor in FACTORS:
             told += f" {_change(rows, own, cell, factor)}"
-        free = rows.dropna(subset=["ots", "ots_initial", "ots_shuffled"])
+        scored = known[known.network == network]
+        free = scored.dropna(subset=["ots", "ots_initial", "ots_shuffled"])
         if len(free):
             told += (
                 f" OTS {free.ots.mean():.3f} (m = {span(free.m)}); before training "
@@ -71,10 +87,31 @@ def typical(cells: pd.DataFrame, factor: str) -> tuple[float, float]:
     return after, before
 
 
-def _times(trials: pd.DataFrame) -> str:
-    """The change of the excess as a factor with its interval over seeds; empty with one seed."""
+def geometric(trials: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+    """The geometric means of the excess and its factors over the trials of each cell.
+
+    Args:
+        trials: with finite values, after training and before.
+        cell: the columns that make a cell, with ``points``.
+
+    Returns:
+        One row per cell, with its trials as ``seeds``, and ``m``.
+    """
+    both = [f"{score}{when}" for score in KNOWN for when in ("", "_initial") if score in trials]
+    logs = trials.assign(**{name: np.log(trials[name].astype("float64")) for name in both})
+    group = logs.groupby(cell, observed=True, dropna=False)
+    means = group[both].mean().map(np.exp).assign(seeds=group.size())
+    return means.reset_index().rename(columns={"points": "m"})
+
+
+def _times(trials: pd.DataFrame, cell: list[str]) -> str:
+    """The change of the excess as a factor with its interval over seeds.
+
+    Empty with one seed, and if some cell lacks a seed: then seeds are of different cells.
+    """
     mean, half = over_seeds(trials.assign(change=_logarithm(trials, "geodesic_excess")), "change")
-    if not np.isfinite(half):
+    cells = trials.groupby(cell, observed=True, dropna=False).ngroups
+    if not np.isfinite(half) or len(trials) != cells * trials.seed.nunique():
         return ""
     low, high = np.exp(mean - half), np.exp(mean + half)
     return f"× {np.exp(mean):.2f}, 95% interval {low:.2f} to {high:.2f}; "
@@ -92,33 +129,39 @@ def _change(cells: pd.DataFrame, trials: pd.DataFrame, cell: list[str], factor: 
     both = trials[[factor, f"{factor}_initial"]].astype("float64")
     if (both <= NEAR).all(axis=None):
         return f"{name} was {before:.2f} before training and is {after:.2f}: free."
-    fell = int((cells[factor] < cells[f"{factor}_initial"]).sum())
     found = _judged(trials.assign(change=_logarithm(trials, factor)), cell)
-    higher = f", surely higher in {found.against}" if found.against else ""
+    fell, sure, against = found.verdict.agree, found.verdict.sure, found.verdict.against
+    higher = f", surely higher in {against}" if against else ""
     return (
         f"{name} went from {before:.2f} to {after:.2f} (lower in {fell} of "
-        f"{plural(len(cells), 'cell')}, surely in {found.sure}{higher}): "
-        f"{_meaning(found.verdict, after, before)}."
+        f"{plural(len(cells), 'cell')}, surely in {sure}{higher}): "
+        f"{_meaning(found, after, before)}."
     )
 
 
-def _judged(trials: pd.DataFrame, cell: list[str]) -> Verdict:
+def _judged(trials: pd.DataFrame, cell: list[str]) -> _Change:
     """The verdict on "the factor falls in training", from the cells of one network."""
-    found = []
+    means, found = [], []
     for _, rows in trials.groupby(cell, observed=True, dropna=False):
         mean, _, p = student(rows.change.to_numpy(), scale=1)
+        means.append(mean)
         found.append(Comparison("", "", mean < 0, p))
-    return judge(found)
+    sure = holm(np.array([c.p for c in found])) < SURE
+    return _Change(judge(found), bool((sure & (np.abs(means) > np.log(NEAR))).any()))
 
 
-def _meaning(verdict: str, after: float, before: float) -> str:
-    """The verdict on a fall in training, in the words of the page."""
+def _meaning(found: _Change, after: float, before: float) -> str:
+    """What training did to a factor, in the words of the page."""
+    verdict = found.verdict.verdict
     if verdict == MIXED:
         return "learned in some cells, away from the geodesic in others"
     if verdict not in (HOLDS, FAILS):
         return "undecided"
-    if before / NEAR <= after <= before * NEAR:
+    if not found.clear and before / NEAR <= after <= before * NEAR:
         return "hardly changed"
     if verdict == FAILS:
-        return "away from the geodesic"
+        far = "away from the geodesic"
+        return far if after > before * NEAR else f"{far} in some cells only"
+    if after >= before / NEAR:
+        return "learned in some cells only"
     return "learned" if after <= NEAR else "learned in part"

@@ -60,6 +60,11 @@ def headline(cells: pd.DataFrame) -> Headline:
         verdict = f"The network {'learned' if learned else 'did not learn'} the geodesic."
         if free:
             verdict = "The geodesic was free: the network was near it before training, too."
+        elif _doubtful(scored).any():
+            verdict = (
+                "Whether the network learned the geodesic is undecided: it is near it, but its "
+                f"cell has {_lacking(scored)}."
+            )
         return Headline(verdict, number, baseline)
     if not learned:
         verdict = f"None of the {count} cells learned the geodesic."
@@ -70,7 +75,7 @@ def headline(cells: pd.DataFrame) -> Headline:
     if free:
         verdict += f" It was free in {free}: {'that one was' if free == 1 else 'they were'} near "
         verdict += "it before training, too."
-    return Headline(verdict, number, baseline)
+    return Headline(verdict + _not_counted(scored), number, baseline)
 
 
 def _excess(trained: pd.DataFrame) -> tuple[str, str]:
@@ -101,13 +106,41 @@ def _line_shape(trained: pd.DataFrame) -> tuple[str, str]:
 
 
 def _learned(cells: pd.DataFrame) -> pd.Series:
-    """Whether a network is near the geodesic, and was not before training."""
-    return _near(cells, "") & ~_near(cells, "_initial")
+    """Whether a network is near the geodesic in all trials, and was not before training."""
+    return _near(cells, "") & _whole(cells) & ~_near(cells, "_initial")
 
 
 def _free(cells: pd.DataFrame) -> pd.Series:
-    """Whether a network is near the geodesic, and was before training, too."""
-    return _near(cells, "") & _near(cells, "_initial")
+    """Whether a network is near the geodesic in all trials, and was before training, too."""
+    return _near(cells, "") & _whole(cells) & _near(cells, "_initial")
+
+
+def _whole(cells: pd.DataFrame) -> pd.Series:
+    """Whether all trials of a cell have an OTS. Those that collapsed are not in its mean."""
+    return (cells.collapsed == 0) & (cells.without_ots == 0)
+
+
+def _doubtful(cells: pd.DataFrame) -> pd.Series:
+    """Whether a cell is near the geodesic, but some of its trials have no OTS."""
+    return _near(cells, "") & ~_whole(cells)
+
+
+def _lacking(cells: pd.DataFrame) -> str:
+    """Why some trials of these cells have no OTS."""
+    why = {"collapsed": "collapsed trials", "without_ots": "trials without OTS"}
+    return " or ".join(text for name, text in why.items() if (cells[name] > 0).any())
+
+
+def _not_counted(cells: pd.DataFrame) -> str:
+    """A sentence on the cells that are near the geodesic and do not count; empty without any."""
+    some = cells[_doubtful(cells)]
+    if not len(some):
+        return ""
+    one = len(some) == 1
+    return (
+        f" {plural(len(some), 'cell')} {'is' if one else 'are'} near the geodesic, but not "
+        f"counted: {'it has' if one else 'they have'} {_lacking(some)}."
+    )
 
 
 def _near(cells: pd.DataFrame, when: str) -> pd.Series:
@@ -160,7 +193,7 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
         return ""
     said = (
         f"Geodesic learned: {_learned(cells).sum()} of {plural(len(cells), 'cell')}. (A cell "
-        f"counts when {LIMITS}; {sample(cells)}.)"
+        f"counts when {LIMITS}; {sample(cells)}.){_not_counted(cells)}"
     )
     for network, rows in cells.groupby("network", observed=True):
         name = network_name(network)

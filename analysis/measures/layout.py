@@ -19,7 +19,7 @@ LATER = [
     )
     for end in ("", "_initial")
 ]
-LATER += ["ots_shuffled", "suboptimality", "error"]
+LATER += ["ots_shuffled", "suboptimality", "error", "warning", "setting"]
 LATER += [f"lesion_{kind}_auc" for kind in ("top_mean", "random_previous", "random_mean")]
 LATER += [
     f"mixed_ratio{pairs}{end}"

@@ -27,6 +27,7 @@ POINTS = {
     1: "The paper does not say its m: every OTS at K = 1 is a multiple of 1e-4, so m = 10,000.",
     4: "The paper does not say its m: 1000 and 2000 points explain every OTS at K = 4.",
 }
+SIZES = {1: (10_000,), 4: (1000, 2000)}  # K -> m that the paper's OTS may have, as in POINTS
 NOTES = {
     2: ("Captioned K = 4 in the paper; ten segments are K = 1.",),
     3: ("Captioned K = 4 in the paper; ten segments are K = 1.",),

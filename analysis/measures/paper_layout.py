@@ -142,7 +142,8 @@ def _laid_out(
         where += f", {place['setting']}"
     if len(number):
         name, title = f"table_{number[0]}", f"Table {number[0]}: {paper.TITLES[number[0]]}"
-        return PaperTable(name, f"{title} ({where})", shown, paper.NOTES[number[0]], group)
+        notes = (*paper.NOTES[number[0]], *_without_difference(place, group))
+        return PaperTable(name, f"{title} ({where})", shown, notes, group)
     form = 4 if place["stages"] == 1 else 6
     if network:
         form = 2 if network == "plain" else 3
@@ -152,6 +153,18 @@ def _laid_out(
         title = _named(title, sorted(map(layout.network_name, group.network.unique())))
     title = f"In the form of Table {form}: {title} ({where})"
     return PaperTable(name, title, shown, (), group)
+
+
+def _without_difference(place: dict[str, Any], group: pd.DataFrame) -> tuple[str, ...]:
+    """Why OTS has no difference from the paper's, if it has none."""
+    both = group[group.quantity.eq("ots") & group.here.notna() & group.paper.notna()]
+    if not len(both) or both.difference.notna().any():
+        return ()
+    sizes = " or ".join(f"{m:,}" for m in paper.SIZES[place["stages"]])
+    return (
+        f"OTS falls with m. Ours has m = {place['m']:,} and the paper's {sizes}, so OTS has no "
+        "difference.",
+    )
 
 
 def _named(title: str, networks: list[str]) -> str:

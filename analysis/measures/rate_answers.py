@@ -38,8 +38,9 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
         Frame with dataset, stages, layers, network and what else varies, ``m``; ``outcome``, a
         column of the trials table; ``direction`` in which gamma is claimed to change it, ``lower``
         or ``raise``; ``as_is``, ``rate_fixed`` and ``higher_rate``: yes, no, mixed, undecided or
-        not tried (see RULES), each with the numbers of its surest or largest change
-        (``<question>_numbers``); and ``verdict``.
+        not tried (see RULES), each with the numbers of one change (``<question>_numbers``): the
+        largest that is sure, else the largest that is surely less than half, else the largest;
+        and ``verdict``.
     """
     keys = [*table.loc[:, :"change"].columns[:-1], "m"]
     rows = []
@@ -63,23 +64,31 @@ def _answer(rows: pd.DataFrame, name: str, sign: int) -> str:
     if not len(rows):
         return UNTRIED
     sure, up = rows[f"{name}_p_adjusted"] < SURE, sign * rows[f"{name}_change"] > 0
-    less = rows[f"{name}_less"].astype("boolean").fillna(False).astype("bool")
-    agrees, against = sure & up, (sure & ~up) | less
+    agrees, against = sure & up, (sure & ~up) | _less(rows, name)
     if agrees.any():
         return MIXED if (against & ~agrees).any() else YES
     return NO if against.any() else UNDECIDED
 
 
 def _numbers(rows: pd.DataFrame, name: str) -> str:
-    """The largest change that is sure, or the largest of all."""
+    """The largest change that is sure; without one, the largest that is surely less than half.
+
+    If there is neither, the largest of all. So the numbers behind a no are a reason for it.
+    """
     if not len(rows):
         return ""
-    sure = rows[rows[f"{name}_p_adjusted"] < SURE]
-    chosen = sure if len(sure) else rows
+    sure, less = rows[rows[f"{name}_p_adjusted"] < SURE], rows[_less(rows, name)]
+    chosen = next(part for part in (sure, less, rows) if len(part))
     row = chosen.iloc[int(chosen[f"{name}_change"].abs().argmax())]
+    told = number(name, row) + (f", surely less than {HALF:.0%} of γ's," if chosen is less else "")
     if row.change in (AS_IS, FIXED):
-        return f"{number(name, row)} at γ = {row.end:g}"
-    return f"{number(name, row)} at {row.change} {row.start:g} \N{RIGHTWARDS ARROW} {row.end:g}"
+        return f"{told} at γ = {row.end:g}"
+    return f"{told} at {row.change} {row.start:g} \N{RIGHTWARDS ARROW} {row.end:g}"
+
+
+def _less(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Whether a change is surely less than half of what gamma does as it is."""
+    return rows[f"{name}_less"].astype("boolean").fillna(False).astype("bool")
 
 
 def _verdict(as_is: str, fixed: str, higher: str) -> str:

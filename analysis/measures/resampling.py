@@ -1,7 +1,10 @@
 """Bootstrap distributions and permutation tests of correlations."""
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
+from itertools import permutations
+from math import factorial
 
 import numpy as np
 from scipy import stats
@@ -10,6 +13,8 @@ from analysis.measures.coefficients import Coefficients, Pairs, centred, signs
 
 DRAWS = 1_000_000  # With more than DRAWS / resamples pairs, a bootstrap takes fewer resamples.
 BATCH = 100_000  # draws at a time, few enough to fit into the processor's cache
+EXACT = 5040  # Up to this many orders of units (7 units), try all of them; above, random ones.
+CHUNK = 4_000_000  # couples of pairs at a time in a test over units: 16 MB
 PERMUTED = 50  # Up to this many pairs, permute for Kendall's p; above, use the normal limit.
 
 
@@ -34,8 +39,12 @@ def bootstrapped(coefficients: Coefficients, n: int, resamples: int) -> np.ndarr
         ).bootstrap_distribution
 
 
-def p_value(pairs: Pairs, method: str, resamples: int) -> float:
-    """Two-sided p value: the share of permutations within strata at least as far from 0."""
+def p_value(pairs: Pairs, method: str, resamples: int, joint: bool = False) -> float:
+    """Two-sided p value: the share of permutations within strata at least as far from 0.
+
+    If ``joint``, units are permuted, in the same way in all strata. The strata have the same units
+    in the same order.
+    """
     x, y, blocks, z = pairs
     n, sizes = len(x), tuple(b.stop - b.start for b in blocks)
     if method != "pearson":
@@ -43,7 +52,7 @@ def p_value(pairs: Pairs, method: str, resamples: int) -> float:
         z = None if z is None else stats.rankdata(z)
     if method == "kendall" and z is not None:
         return np.nan
-    if method == "kendall" and n > PERMUTED:
+    if method == "kendall" and n > PERMUTED and not joint:
         return _normal_p_value(Pairs(x, y, blocks))
     if method == "kendall":
         stratum = np.repeat(np.arange(len(sizes)), sizes)
@@ -65,6 +74,8 @@ def p_value(pairs: Pairs, method: str, resamples: int) -> float:
             left = 1 - (moved @ c) ** 2 / size  # share of |a|^2 that c does not explain
             return np.abs(moved @ b) / np.sqrt(np.maximum(left, 1e-12))
 
+    if joint:
+        return _joint_p_value(far, len(sizes), sizes[0], resamples)
     return float(
         stats.monte_carlo_test(
             np.arange(n),
@@ -75,6 +86,33 @@ def p_value(pairs: Pairs, method: str, resamples: int) -> float:
             alternative="greater",
         ).pvalue
     )
+
+
+def _joint_p_value(
+    far: Callable[[np.ndarray, int], np.ndarray], strata: int, units: int, resamples: int
+) -> float:
+    """The share of orders of the units at least as far from 0, (strata x units) pairs.
+
+    All orders if there are at most EXACT; otherwise random ones and the order as it is.
+    """
+    orders, exact = _orders(units, resamples)
+    size = max(CHUNK // (strata * units**2), 1)
+    starts = units * np.arange(strata)[:, None]
+    parts = (orders[i : i + size] for i in range(0, len(orders), size))
+    found = [far((part[:, None] + starts).reshape(len(part), -1), -1) for part in parts]
+    reached = np.concatenate(found)
+    observed = far(np.arange(strata * units)[None], -1)[0]
+    as_far = reached >= observed - 1e-9 * reached.max()  # equal up to rounding counts, too
+    return float(as_far.mean() if exact else (as_far.sum() + 1) / (len(as_far) + 1))
+
+
+@lru_cache(maxsize=2)
+def _orders(units: int, resamples: int) -> tuple[np.ndarray, bool]:
+    """Orders of units, (orders, units), and whether these are all."""
+    if units <= 20 and factorial(units) <= EXACT:
+        return np.array([*permutations(range(units))]), True
+    random = np.random.default_rng(1)
+    return random.permuted(np.tile(np.arange(units), (resamples, 1)), axis=1), False
 
 
 @lru_cache(maxsize=2)  # all scores of a scope use the same permutations

@@ -5,6 +5,7 @@ Command: ``python -m analysis.tables runs/robustness --table robustness``.
 """
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ RATIOS = tuple(
 ALL_AUCS = (*(f"{name}_auc" for name in LESIONS), *AUCS[1:])
 MEASURED = ("clean_accuracy", *ALL_AUCS, *RATIOS)
 FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic: not drawn.
+SIZES = {"separation": "separation_m", "curve": "curve_m"}  # the column with its m; else m
 LEARNED = 2  # At or below this multiple of chance, a network has no accuracy to lose: NaN.
 
 
@@ -57,20 +59,46 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
         (trials that are done and have any of these numbers), ``m`` (points behind the
         accuracies) and ``separation_m`` (points behind the pairs), each the smallest of the cell.
         Then, with the half-width of the 95% t-interval over seeds (``_ci95``): ``clean_accuracy``
-        on the same points, the mean accuracies over levels (``lesion_auc``, ...), and the ratios
-        of mixed-up pairs (:data:`RATIOS`), each next to its value in the untrained network
-        (``_initial``). Only ``_matched`` ones are 1 where the distance of tracks says nothing.
-        No rows if nothing was evaluated.
+        on the same points, the areas under accuracy over the levels, divided by their range
+        (``lesion_auc``, ...), and the ratios of mixed-up pairs (:data:`RATIOS`), each next to its
+        value in the untrained network (``_initial``). Only ``_matched`` ones are 1 where the
+        distance of tracks says nothing.
+        ``warning`` names evaluations that have several settings or several m in a cell: their
+        numbers have no mean; null without any. No rows if nothing was evaluated.
     """
     trials = of_trials(results) if trials is None else trials
     measured = trials[[*ALL_AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
     trials = trials.loc[measured.notna().any(axis=1)]
     cell = [*CELL, *varying(results.trials)]
+    apart = _apart(trials, cell)
+    alone = {name: trials[name].mask(apart[name]) for name in MEASURED}
+    trials = trials.assign(**alone, warning=pd.Series(_warnings(apart), trials.index, "object"))
     group = trials.groupby(cell, dropna=False)
     counts = group[["m", "separation_m"]].min().assign(seeds=group.size())
+    counts["warning"] = group.warning.first()  # the same in all trials of a cell
     table = counts.join(mean_interval(trials, cell, MEASURED)).reset_index()
     numbers = [name for score in MEASURED for name in (score, f"{score}_ci95")]
-    return table[[*cell, "seeds", "m", "separation_m", *numbers]]
+    return table[[*cell, "seeds", "m", "separation_m", *numbers, "warning"]]
+
+
+def _apart(trials: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+    """Whether the numbers of a trial's cell must not be averaged, by score: see :func:`alike`."""
+    groups = [trials[name] for name in cell]
+    found = {}
+    for score in MEASURED:
+        key = alike(trials, score).where(trials[score].notna())
+        found[score] = key.groupby(groups, dropna=False).transform("nunique") > 1
+    return pd.DataFrame(found, index=trials.index)
+
+
+def _warnings(apart: pd.DataFrame) -> list[str | None]:
+    """For each trial, the evaluations that :func:`_apart` marks, in words."""
+    said: list[str | None] = []
+    names = [evaluation_of(str(score)) or "clean accuracy" for score in apart]
+    for row in apart.to_numpy("bool"):
+        told = dict.fromkeys(name for name, several in zip(names, row, strict=True) if several)
+        said.append(f"several settings or m: {', '.join(told)}" if told else None)
+    return said
 
 
 def of_trials(results: Results) -> pd.DataFrame:
@@ -79,8 +107,9 @@ def of_trials(results: Results) -> pd.DataFrame:
     Returns:
         Their rows of the trials table, with ``clean_accuracy`` (level 0) and its ``m``;
         ``separation_m``; ``lesion_lost`` (and those of the other :data:`LESIONS`), ``noise_lost``,
-        ``fgsm_lost`` and ``pgd_lost``: the mean share of its clean accuracy that a network loses
-        over the levels, 1 - AUC / clean;
+        ``fgsm_lost`` and ``pgd_lost``: the share of its clean accuracy that a network loses,
+        1 - AUC / clean, where AUC is the trapezoidal area under accuracy over the levels, divided
+        by their range;
         ``noise_variation``, ``fgsm_variation`` and ``pgd_variation``: the variation rate at the
         end of the last stage, mean over levels above 0. NaN if it was not measured. Shares and
         rates are also NaN if clean accuracy is at most twice chance, because a network that gives
@@ -138,13 +167,45 @@ def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.block == rows.groupby("trial").block.transform("max")]
 
 
-def settings_key(trials: pd.DataFrame, auc: str) -> pd.Series:
-    """The settings of the evaluation behind an AUC, as a text.
+def evaluation_of(score: str) -> str:
+    """The evaluation that a score is from; empty if there is none.
 
-    Compare AUCs only if these are equal.
+    >>> [evaluation_of(score) for score in ("lesion_top_mean_lost", "mixed_ratio", "lss")]
+    ['lesion', 'separation', '']
     """
-    name = auc.removesuffix("_auc")
-    return trials.evaluations.map(lambda text: json.dumps(_settings(text, name), sort_keys=True))
+    first = score.partition("_")[0]
+    if first == "mixed":
+        return "separation"
+    return first if first in (*CURVES, "curve") else ""
+
+
+def settings_key(trials: pd.DataFrame, score: str) -> pd.Series:
+    """The settings of the evaluation behind a score, such as an AUC, as a text.
+
+    Compare scores only if these are equal.
+    """
+    name = evaluation_of(score)
+    return trials.evaluations.map(lambda text: _key(text, name))
+
+
+@lru_cache(maxsize=1024)  # most trials of a sweep have the same settings
+def _key(text: Any, name: str) -> str:
+    return json.dumps(_settings(text, name), sort_keys=True)
+
+
+def alike(trials: pd.DataFrame, score: str) -> pd.Series:
+    """What has to be equal in trials whose scores are compared or averaged, as a text.
+
+    These are the settings and m of the evaluation behind the score. Scores of training depend on
+    neither: all trials have the same text then. The clean accuracy has an m, but no settings.
+    """
+    name = evaluation_of(score)
+    texts = [""] * len(trials)
+    if name or score == "clean_accuracy":
+        settings = settings_key(trials, score) if name else texts
+        sizes = trials[SIZES.get(name, "m")]
+        texts = [f"{text} m = {m:g}" for text, m in zip(settings, sizes, strict=True)]
+    return pd.Series(texts, trials.index, "object")
 
 
 def _settings(text: Any, name: str) -> Any:
@@ -160,22 +221,39 @@ def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
     Args:
         results: as for :func:`of_trials`.
         trials: from that function, if it is already computed.
+
+    Returns:
+        The sentence. A mean is over trials that were evaluated with the same settings and m. If
+        these differ, there is no mean, and a second sentence says so.
     """
     trials = of_trials(results) if trials is None else trials
-    parts = []
-    names = [f"{name}_lost" for name in (*LESIONS, *CURVES[1:])]
-    for name in names:
-        each = _by_network(trials, name)
+    parts, left, names = [], [], []
+    for name in (f"{kind}_lost" for kind in (*LESIONS, *CURVES[1:])):
         told = heading(name).removeprefix("lost ")
-        if each:
+        if _several(trials, name):
+            left.append(told)
+        elif each := _by_network(trials, name):
             parts.append(f"{told} {', '.join(each)}")
-    if not parts:
-        return ""
-    known = trials[trials[names].notna().any(axis=1)]
-    return (
-        "Share of its accuracy that a network loses, mean over levels and trials: "
-        f"{'; '.join(parts)} {_sample(known, 'm')}."
-    )
+            names.append(name)
+    said = []
+    if parts:
+        known = trials[trials[names].notna().any(axis=1)]
+        said.append(
+            "Share of its accuracy that a network loses, by the area under accuracy over the "
+            "levels, mean over trials: "
+            f"{'; '.join(parts)} {_sample(known, 'm')}."
+        )
+    if left:
+        said.append(
+            f"The accuracy that networks lose {', '.join(left)} has no mean: it was measured with "
+            "several settings or m."
+        )
+    return " ".join(said)
+
+
+def _several(trials: pd.DataFrame, score: str) -> bool:
+    """Whether the trials with a score were evaluated with several settings or m."""
+    return alike(trials[trials[score].notna()], score).nunique() > 1
 
 
 def mixed_sentence(trials: pd.DataFrame) -> str:
@@ -191,6 +269,11 @@ def mixed_sentence(trials: pd.DataFrame) -> str:
     if not trials.mixed_ratio_different_initial.notna().any():
         return ""
     known = trials.dropna(subset=[name, f"{name}_initial"])
+    if _several(known, name):
+        return (
+            "How often noise mixes up the closest tracks has no mean over trials: it was measured "
+            "with several settings or m."
+        )
     few = len(trials.dropna(subset="mixed_ratio_different_initial")) - len(known)
     after, before = (", ".join(_by_network(known, f"{name}{when}")) for when in ("", "_initial"))
     told = (

@@ -65,8 +65,8 @@ def write_tables(
     for table in papers:
         texts[table.name] = tuple(paper_layout.as_text(table, form) for form in ("csv", "latex"))
     for name, (csv, latex) in texts.items():
-        write_file(folder, f"{name}.csv", csv.encode())
-        write_file(folder, f"{name}.tex", latex.encode())
+        write_file(folder, f"{name}.csv", csv.encode(), lasting=False)
+        write_file(folder, f"{name}.tex", latex.encode(), lasting=False)
 
 
 def _read(name: str, table: pd.DataFrame) -> pd.DataFrame:

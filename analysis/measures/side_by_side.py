@@ -45,7 +45,8 @@ def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.Dat
         One row per data set, layers, K, m, other setting that varies, network, gamma, quantity and
         segment: ``table`` of the paper, or null; ``here``, the mean over seeds; ``here_ci95``, the
         half-width of its 95% t-interval; ``here_std``, the deviation over stages (ddof = 0, K > 1),
-        mean over seeds; ``seeds``; ``paper`` and ``paper_std``; ``difference``, here minus paper.
+        mean over seeds; ``seeds``; ``paper`` and ``paper_std``; ``difference``, here minus paper:
+        of OTS, which falls with m, only if m is one that the paper's may have.
         Accuracies, OTS and shares are fractions, LSR and LSS dimensionless. Train accuracy is the
         running one, on augmented images; the paper's seems to be the same. Collapsed trials have
         no OTS.
@@ -76,8 +77,14 @@ def side_by_side(results: Results, trials: pd.DataFrame | None = None) -> pd.Dat
     table = table.merge(depth, on=KEY, how="left")
     whole = pd.concat([_with_paper(key, group) for key, group in table.groupby(KEY, dropna=False)])
     whole = whole[whole.here.notna() | whole.paper.notna()]
-    whole["difference"] = whole.here - whole.paper
+    whole["difference"] = (whole.here - whole.paper).where(~_other_m(whole))
     return whole[ORDER].astype({"table": "Int64"}).reset_index(drop=True)
+
+
+def _other_m(table: pd.DataFrame) -> pd.Series:
+    """Whether a row has an OTS at another m than the paper's OTS."""
+    known = [m in paper.SIZES.get(k, ()) for k, m in zip(table.stages, table.m, strict=True)]
+    return table.quantity.eq("ots") & ~pd.Series(known, table.index, "bool")
 
 
 def keyed(results: Results) -> pd.DataFrame:

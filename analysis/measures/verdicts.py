@@ -25,6 +25,7 @@ class Comparison(NamedTuple):
     numbers: str  # of both sides
     agrees: bool  # the means differ in the claimed direction, and by as much as is claimed
     p: float  # two-sided, if the truth were at the edge of the claim; NaN without spread over seeds
+    compared: bool = True  # False: no comparison, only a note that the sides cannot be compared
 
 
 class Verdict(NamedTuple):
@@ -41,7 +42,7 @@ def judge(found: Sequence[Comparison], everywhere: bool = False) -> Verdict:
     """Turn the comparisons of a claim into a verdict.
 
     Args:
-        found: all comparisons of the claim.
+        found: all comparisons of the claim; notes that something was not compared do not count.
         everywhere: whether the claim is about all places together. It holds only if each
             comparison is sure by itself. This needs no correction, since the claim is wrongly held
             only if each wrong comparison is (an intersection-union test; Berger 1982,
@@ -50,14 +51,18 @@ def judge(found: Sequence[Comparison], everywhere: bool = False) -> Verdict:
     Returns:
         The verdict. A claim holds if at least one comparison surely agrees and none surely
         disagrees (``everywhere``: if all surely agree); it is mixed if both occur; it does not hold
-        if some surely disagree and none surely agrees; it is undecided if none is sure, as with
-        one seed (``everywhere``: also if only some are sure); not measured without comparisons.
+        if some surely disagree and none surely agrees (``everywhere``: if any surely disagrees,
+        because one counterexample refutes it); it is undecided if none is sure, as with one seed
+        (``everywhere``: also if only some are sure); not measured without comparisons.
 
     >>> judge([Comparison("", "", True, 0.01), Comparison("", "", True, 0.3)])
     Verdict(verdict='holds', comparisons=2, agree=2, sure=1, against=0)
     >>> judge([Comparison("", "", True, 0.01), Comparison("", "", True, 0.3)], everywhere=True)
     Verdict(verdict='undecided', comparisons=2, agree=2, sure=1, against=0)
+    >>> judge([Comparison("", "", True, 0.01), Comparison("", "", False, 0.01)], everywhere=True)
+    Verdict(verdict='does not hold', comparisons=2, agree=1, sure=1, against=1)
     """
+    found = [c for c in found if c.compared]
     agrees = np.array([c.agrees for c in found], "bool")
     p = np.array([c.p for c in found], "float64")
     corrected = holm(p) < SURE
@@ -67,7 +72,7 @@ def judge(found: Sequence[Comparison], everywhere: bool = False) -> Verdict:
     if not found:
         verdict = NOT_MEASURED
     elif against:
-        verdict = MIXED if sure else FAILS
+        verdict = MIXED if sure and not everywhere else FAILS
     else:
         verdict = HOLDS if sure == len(found) or (sure and not everywhere) else UNDECIDED
     return Verdict(verdict, len(found), int(agrees.sum()), sure, against)

@@ -100,6 +100,10 @@ def _measured(*names: str) -> Callable[[Results, Search | None], bool]:
 
 
 BASELINES = "Dotted: the same network before training. Dashed: "
+RANGES = (
+    "Dotted: the same network before training; two lines are the lowest and the highest, where "
+    "other settings change that. Dashed: "
+)
 FREE = (
     "Dash-dotted: OTS when the displacements are shuffled between points; an OTS no higher than "
     "this says nothing about learning."
@@ -351,7 +355,7 @@ FIGURES = {
         "Test accuracy against LSS and against OTS, a point per trial, by network",
         "A point per trial, a row per dataset and K. Look at each network by itself: two networks "
         "that differ in both numbers form a trend even where neither has one. "
-        f"{BASELINES}√n and 1/m.",
+        f"{RANGES}√n and 1/m.",
         "a trial that is done",
         _any_done,
     ),
@@ -375,7 +379,7 @@ FIGURES = {
         "Objectives of the search against each other, a point per trial, with the Pareto front",
         "Every trial that is done, against two objectives of the search; the axes say which "
         "direction is better. Large points are on the Pareto front of all objectives; the line is "
-        f"the front of the panel's two. {BASELINES}√n and 1/m, the values at random.",
+        f"the front of the panel's two. {RANGES}√n and 1/m, the values at random.",
         "a search with several objectives",
         lambda results, search: _found(results, search, several=True),
         of_search=True,
@@ -386,7 +390,7 @@ FIGURES = {
         "",
         "Objective of the search against the number of the trial, with the best so far",
         "Every trial that is done, in the order of training; the line is the best so far. "
-        f"{BASELINES}√n and 1/m, the values at random.",
+        f"{RANGES}√n and 1/m, the values at random.",
         "a search with one objective",
         lambda results, search: _found(results, search, several=False),
         of_search=True,

@@ -28,16 +28,25 @@ def speed_by_block(results: Results) -> Figure:
         before training. Axes differ by panel.
     """
     done, rows = cells.done(results), by_block(results).dropna(subset="speed")
+    done = done.assign(points=done.trial.map(rows.groupby("trial").m.max()))  # m of the curve
     rows = rows.merge(done[panels.key_columns(done)], on="trial")
     if not len(rows):
         return style.nothing("no trial that is done has a curve of measures")
-    columns, _ = panels.rows_of(done[done.trial.isin(rows.trial)])
+    shown = panels.fitting(done[done.trial.isin(rows.trial)])
+    done = shown.trials
+    rows = rows[rows.trial.isin(done.trial)]
+    columns, _ = panels.rows_of(done, shown.extra)
     by = [*columns, "stage"]
     places = rows[by].drop_duplicates().sort_values(by).to_dict("records")
     networks, gammas = sorted(rows.network.unique()), sorted(rows.gamma.unique())
     figure, grid = style.sheet(
         len(places), len(networks), (3.4, 2.2 if len(places) == 1 else 1.8),
-        gaps=(0.75, 0.7), beside=1.75, top=0.5,
+        gaps=(0.75, 0.7), beside=1.75, top=0.5, note=shown.note,
+        titles=[
+            f"{panels.data_name(at['dataset'])}, {panels.name(at | {'network': n}, shown.extra)}\nm"
+            for at in places
+            for n in networks
+        ],
     )  # fmt: skip
     after = rows[rows.evaluation == TRAINED]
     means = mean_interval(after, [*by, "network", "gamma", "block"], ["speed"]).reset_index()

@@ -25,7 +25,12 @@ PAPER = [0.0, 1e-1]  # gammas to show if there are many
 
 def varies(results: Results) -> bool:
     """Whether trials of one row of panels that are done have several numbers of blocks."""
-    return bool(cells.done(results).groupby(panels.PANEL).depth.nunique().gt(1).any())
+    return _several(panels.fitting(cells.done(results), panels.SPLIT, along="depth", curves=True))
+
+
+def _several(shown: panels.Fitting) -> bool:
+    by = [*panels.PANEL, *shown.extra]
+    return bool(shown.trials.groupby(by, dropna=False).depth.nunique().gt(1).any())
 
 
 def scores_against_depth(results: Results) -> Figure:
@@ -41,14 +46,15 @@ def scores_against_depth(results: Results) -> Figure:
         1/m (dashed). Both axes are logarithmic where numbers differ by orders of magnitude.
     """
     done = without_collapsed(cells.done(results))
-    if not varies(results):
+    shown = panels.fitting(done, panels.SPLIT, along="depth", curves=True)
+    if not _several(shown):
         return style.nothing("no two trials differ in their number of blocks alone")
-    by = [name for name in (*panels.PANEL, *panels.splitting(done)) if name != "depth"]
-    places = done[by].drop_duplicates().sort_values(by).to_dict("records")
+    done = shown.trials
+    by, places = panels.rows_of(done, shown.extra)
     gammas = panels.chosen(sorted(done.gamma.unique()), PAPER, 2)
     networks = sorted(done.network.unique())
     figure, grid = style.sheet(
-        2 * len(places), 3, (2.3, 1.8), gaps=(1.0, 0.75), top=0.55, beside=1.6
+        2 * len(places), 3, (2.3, 1.8), gaps=(1.0, 0.75), top=0.55, beside=1.6, note=shown.note
     )
     for i, place in enumerate(places):
         here = panels.at(done, place)

@@ -51,4 +51,4 @@ def save(content: Mapping[str, bytes], root: str, name: str) -> None:
         name: name of the figure.
     """
     for form, drawn in content.items():
-        write_file(root, f"{name}.{form}", drawn)
+        write_file(root, f"{name}.{form}", drawn, lasting=False)

@@ -42,9 +42,14 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
     by = ["penalty", *panels.PANEL, *(others if few else []), "gamma"]
     line = ["network", *([] if few else others)]
     places = _places(table, by)
+    note = (
+        ""
+        if few
+        else f"Each line is one combination of {panels.listed(table, [], list(map(str, others)))}."
+    )
     figure, grid = style.sheet(
         len(places), len(names), (1.75, 2.1 if len(places) == 1 else 1.7),
-        gaps=(0.75, 1.0), beside=1.2, top=0.55,
+        gaps=(0.75, 1.0), beside=1.2, top=0.55, note=note,
     )  # fmt: skip
     for row, key in zip(grid, places, strict=True):
         here = panels.at(table, key)

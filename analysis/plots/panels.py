@@ -1,13 +1,15 @@
 """What figures share: grids of panels, names of panels and lines, a line for each gamma.
 
-A panel shows one dataset, K and network, and one value of each other setting that varies.
+A panel shows one dataset, K and network, and one value of each other setting that varies. A mean
+is always over the seeds of one combination of all settings; what does not fit is left out, and the
+figure says so (:func:`fitting`).
 """
 
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,23 +26,141 @@ from analysis.plots.style import MARKERS
 from scoring.tables import ARGUMENT
 
 PANEL = ["dataset", "layers", "stages"]
-SPLIT = 3  # Up to so many combinations of other settings get lines of their own; more are averaged.
-APART = ["depth", "recipe"]  # Networks that differ in these are never averaged.
+SPLIT = 3  # Up to so many combinations of other settings are lines of one panel; more are rows.
+MOST = 6  # Up to so many combinations of other settings are drawn; more are left out.
+APART = ["depth", "recipe"]  # All values of these are drawn.
+MORE = ["points", "evaluation_settings"]  # Settings that are not in varying().
 MANY = 12  # Up to so many gammas have a legend; more have a colour bar and a logarithmic axis.
 
 
-def splitting(done: pd.DataFrame) -> list[str]:
-    """Other settings that vary; those of APART only, if the rest make more combinations than SPLIT.
+class Fitting(NamedTuple):
+    """Trials to draw, from :func:`fitting`."""
 
-    Arguments of architectures are as in APART.
+    trials: pd.DataFrame  # with a column ``combination``, which differs between lines of one panel
+    extra: list[
+        str
+    ]  # settings that take several values; rows of panels, or lines, have one of each
+    note: str  # what is left out, for :func:`analysis.plots.style.sheet`
+
+
+def fitting(
+    done: pd.DataFrame,
+    most: int = MOST,
+    along: str = "gamma",
+    thin: bool = False,
+    curves: bool = False,
+) -> Fitting:
+    """The trials that a figure has space for, whole combinations of settings.
+
+    All values of APART and of arguments of architectures are drawn. Of the combinations of other
+    settings, m among them, each of these has up to ``most``: first those with the most values of
+    ``along``, then with the most trials, then with the most common values. A setting that is the
+    same within each dataset, K, layers and value of APART makes no combinations.
 
     Args:
         done: trials.
+        most: number of combinations.
+        along: column along the axis, or of the lines, of which a panel should have many values.
+        thin: where there are more combinations and none has two values of ``along``, as in a
+            search, keep all of them for lines or points of their own in one panel; then
+            ``combination`` tells them apart.
+        curves: of more combinations than SPLIT, leave out those with one value of ``along``, where
+            another one has several.
     """
-    extra = varying(done)
+    kinds, rest = _differing(done, along)
+    one = _number(done, [*kinds, *rest])
+    place = _number(done, kinds)
+    extra = [n for n in kinds if n not in PANEL] + rest
+    each = one.groupby(place).nunique()
+    done = done.assign(combination=0)
+    if not len(done) or each.max() <= (SPLIT if curves else most):
+        return Fitting(done, extra, "")
+    if thin and each.max() > most and done[along].groupby(one).nunique().max() == 1:
+        return together(done)
+    table = pd.DataFrame(
+        {
+            "place": place.groupby(one).first(),
+            "along": -done[along].groupby(one).nunique(),
+            "trials": -one.groupby(one).size(),
+            "usual": -_usual(done, rest).groupby(one).first(),
+        }
+    )
+    table = table.sort_values(["along", "trials", "usual"], kind="stable")
+    some = table
+    if curves:
+        several = table.along < -1
+        some = table[several | ~several.groupby(table.place).transform("any")]
+    kept = some.groupby("place").head(most).index
+    if len(kept) == len(table):
+        return Fitting(done, extra, "")
+    shown = done[one.isin(kept)]
+    said = f"{len(kept)} of {len(table)} combinations of {listed(done, kinds, rest)} are shown, "
+    said += "first those with the most "
+    said += {"gamma": "γ"}.get(along, f"values of {along}") + "; a mean is over seeds only. "
+    fixed = [n for n in rest if shown[n].nunique(dropna=False) == 1]
+    if fixed:
+        said += f"All of these have {', '.join(settings(shown.iloc[0].to_dict(), fixed))}. "
+    said += "The table summary has the others; analysis.figures.draw draws the trials you select."
+    return Fitting(shown, [n for n in extra if n not in fixed], said)
+
+
+def together(done: pd.DataFrame, every: bool = False) -> Fitting:
+    """All trials, with many combinations of settings in one panel, told apart by a column.
+
+    Args:
+        done: trials.
+        every: whether values of APART, arguments of architectures and m are in one panel, too;
+            otherwise they have rows of their own.
+    """
+    kinds, rest = _differing(done)
+    if every:
+        rest = [*kinds, *rest]
+    apart = [n for n in (*kinds, *rest) if n not in PANEL and (n in kinds or n == "points")]
+    rest = [n for n in rest if every or n != "points"]
+    done = done.assign(combination=_number(done, rest))
+    said = ""
+    if rest:
+        said = f"A panel has all combinations of {listed(done, [], rest)}; they are not averaged."
+        said += " Dotted: their lowest and highest value before training."
+    return Fitting(done, apart, said)
+
+
+def _differing(done: pd.DataFrame, along: str = "") -> tuple[list[str], list[str]]:
+    """Columns all of whose values are drawn, and other settings that vary among equal ones."""
+    extra = [name for name in varying(done) if name != along]
     apart = [name for name in extra if name in APART or name.startswith(ARGUMENT)]
-    few = len(done[[n for n in extra if n not in apart]].drop_duplicates()) <= SPLIT
-    return extra if few else apart
+    kinds = [*PANEL, *apart]
+    others = [name for name in (*extra, *MORE) if name not in kinds and name in done]
+    counts = done.groupby(kinds, dropna=False)[others].nunique(dropna=False)
+    # A null momentum says no more than the recipe, as in :func:`varying`.
+    return kinds, [name for name in others if counts[name].gt(1).any()]
+
+
+def _number(done: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """A number for each combination of values, in their order."""
+    if not columns:
+        return pd.Series(0, index=done.index)
+    return done.groupby(columns, dropna=False).ngroup()
+
+
+def _usual(done: pd.DataFrame, names: list[str]) -> pd.Series:
+    """For each trial, how many settings have the value that most combinations have."""
+    table = done[names].drop_duplicates()
+    usual = pd.Series(0, index=done.index)
+    for name in names:
+        usual += (
+            done[name]
+            .map(table[name].value_counts(dropna=False))
+            .eq(table[name].value_counts(dropna=False).max())
+        )
+    return usual
+
+
+def listed(done: pd.DataFrame, kinds: list[str], rest: list[str]) -> str:
+    """Names of columns for a note; of ``kinds`` those that vary."""
+    names = [name for name in kinds if done[name].nunique(dropna=False) > 1] + rest
+    known = {"points": "m", "stages": "K"}
+    return ", ".join(known.get(name, name.replace("_", " ")) for name in names)
 
 
 def at(frame: pd.DataFrame, key: Mapping) -> pd.DataFrame:
@@ -54,7 +174,7 @@ def at(frame: pd.DataFrame, key: Mapping) -> pd.DataFrame:
 
 def key_columns(done: pd.DataFrame) -> list[str]:
     """Columns that identify a trial, its panel and its line."""
-    return ["trial", *PANEL, *varying(done), "network", "gamma"]
+    return ["trial", *PANEL, *varying(done), "points", "network", "gamma"]
 
 
 def name(key: Mapping, extra: list[str]) -> str:
@@ -69,8 +189,13 @@ def row_name(key: Mapping, extra: list[str]) -> str:
 
 
 def settings(key: Mapping, names: list[str]) -> list[str]:
-    """Settings with their values, as texts: "learning rate 0.001"."""
-    return [f"{name.replace('_', ' ')} {one_line(key[name])}" for name in names]
+    """Settings with their values, as texts: "learning rate 0.001"; m as "m = 1,000"."""
+    return [
+        f"m = {key[name]:,.0f}"
+        if name == "points"
+        else f"{name.replace('_', ' ')} {one_line(key[name])}"
+        for name in names
+    ]
 
 
 def data_name(dataset: str) -> str:
@@ -93,32 +218,39 @@ def one_line(value: object) -> str:
     return str(value).replace("\n", "\\n")
 
 
-def rows_of(done: pd.DataFrame) -> tuple[list[str], list[dict]]:
+def rows_of(done: pd.DataFrame, extra: list[str]) -> tuple[list[str], list[dict]]:
     """The columns that say which row of panels a trial is in, and their distinct values."""
-    columns = [*PANEL, *splitting(done)]
+    columns = [*PANEL, *extra]
     return columns, done[columns].drop_duplicates().sort_values(columns).to_dict("records")
 
 
 def grid(
-    done: pd.DataFrame, scores: Mapping[str, str], named: bool = True
+    shown: Fitting, scores: Mapping[str, str], named: bool = True
 ) -> tuple[Figure, list[tuple[Axes, str, dict]]]:
     """A figure with a row per dataset and K, and a column per score and network.
 
     Args:
-        done: trials.
+        shown: trials, from :func:`fitting`.
         scores: columns to show, with the labels of their axes.
         named: whether to leave space for the names of lines at their right ends.
 
     Returns:
         The figure, and for each panel its axes, its score and its key for :func:`at`.
     """
-    rows, cells = rows_of(done)
+    done = shown.trials
+    rows, cells = rows_of(done, shown.extra)
     columns = [(score, network) for score in scores for network in sorted(done.network.unique())]
     wide = len(columns) < 3
     room = 0.65 if named else 0.0
+    titles = [
+        f"{data_name(cell['dataset'])}, {name(cell | {'network': network}, rows[3:])}"
+        for cell in cells
+        for network in done.network.unique()
+    ]
     figure, axes_of = style.sheet(
         len(cells), len(columns), (3.4 if wide else 2.1, 2.3 if len(cells) == 1 else 2.0),
-        gaps=(0.65 + 0.75 * room, 0.6), beside=1.55 + 0.5 * room,
+        gaps=(0.65 + 0.75 * room, 0.6), beside=1.55 + 0.5 * room, note=shown.note,
+        titles=titles,
     )  # fmt: skip
     places = []
     for i, cell in enumerate(cells):
@@ -167,13 +299,15 @@ def gamma_lines(
 
     Args:
         axes: to draw on.
-        means: from :func:`analysis.measures.cells.mean_interval`, with columns ``gamma`` and ``x``.
+        means: from :func:`analysis.measures.cells.mean_interval`, with columns ``gamma`` and ``x``,
+            and ``combination`` if lines of one gamma can differ in other settings.
         x: column along the panel.
         score: column that gives the heights.
-        gammas: all gammas of the figure. Lines of many gammas are thin and have no markers.
+        gammas: all gammas of the figure. Lines of many gammas, or of several combinations, are
+            thin and have no markers.
         dodge: shift lines a little sideways, so that equal lines can be told apart.
     """
-    if len(gammas) > MANY:
+    if len(gammas) > MANY or ("combination" in means and means.combination.nunique() > 1):
         _many_lines(axes, means, x, score, gammas)
         return list(means[score])
     places, heights, halves = means[[x, score, f"{score}_ci95"]].to_numpy("float64").T
@@ -197,12 +331,13 @@ def gamma_lines(
 
 
 def _many_lines(axes: Axes, means: pd.DataFrame, x: str, score: str, gammas: list[float]) -> None:
-    colours = style.shades(gammas, log=True)
-    curves = {gamma: own[[x, score]].to_numpy() for gamma, own in means.groupby("gamma")}
-    shown = [colours[float(gamma)] for gamma in curves]  # type: ignore[arg-type]
-    lines = LineCollection(
-        list(curves.values()), colors=shown, linewidths=0.8, alpha=0.8, zorder=1.4
-    )
+    colours = style.shades(gammas, log=len(gammas) > MANY)
+    line = ["gamma", *(["combination"] if "combination" in means else [])]
+    curves, shown = [], []
+    for _, own in means.groupby(line):
+        curves.append(own[[x, score]].to_numpy())
+        shown.append(colours[float(own.gamma.iloc[0])])
+    lines = LineCollection(curves, colors=shown, linewidths=0.8, alpha=0.8, zorder=1.4)
     axes.add_collection(lines)
     axes.autoscale_view()
 

@@ -39,12 +39,14 @@ def rate_against_epoch(results: Results) -> Figure:
     epochs = epochs[(epochs.epoch > 0) & epochs[[*SHOWN]].notna().any(axis=1)]
     if not len(epochs):
         return style.nothing("no effective learning rate is known yet")
-    done = done[done.trial.isin(epochs.trial.unique())]
+    fitting = panels.fitting(done[done.trial.isin(epochs.trial.unique())], thin=True)
+    done = fitting.trials
+    epochs = epochs.merge(done[["trial", "combination"]], on="trial")
     shown = {name: label for name, label in SHOWN.items() if epochs[name].notna().any()}
-    figure, places = panels.grid(done, shown, named=False)
+    figure, places = panels.grid(fitting, shown, named=False)
     gammas = sorted(done.gamma.unique())
-    means = mean_interval(panels.thinned(epochs), [*places[0][2], "gamma", "epoch"], [*shown])
-    means = means.reset_index()
+    by = [*places[0][2], "combination", "gamma", "epoch"]
+    means = mean_interval(panels.thinned(epochs), by, [*shown]).reset_index()
     for axes, score, key in places:
         seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
         axes.set_visible(bool(np.isfinite(seen).any()))

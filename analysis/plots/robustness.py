@@ -4,6 +4,7 @@ Plain network against ResNet at up to four gammas. The baseline of each network 
 value when it is left as it is; the dashed line is chance.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ TESTED = {
 }
 PAIRS = {"mixed": "any ends", "mixed_matched": "equally distant ends"}  # of two classes
 INSTEAD = {"previous": "previous state", "mean": "means"}
+OF = {  # evaluations with the settings of another one
+    **dict.fromkeys(("skip", "swap"), "lesion"),
+    **dict.fromkeys(("separation_same", "separation_different"), "separation"),
+}
 RANDOM: dict[str, Any] = {"linestyle": "-.", "marker": "", "linewidth": 1.2}
 NOTHING = "no trial that is done was evaluated"
 
@@ -55,8 +60,9 @@ def accuracy_against_units(results: Results) -> Figure:
     rows = lesions(_rows(results, ["lesion"]))
     if not len(rows):
         return style.nothing(NOTHING)
-    places, by = _places(rows, "stage", "block", "replacement")
-    figure, grid = _sheet(places, rows)
+    rows, shown = _fitting(rows)
+    places, by = _places(rows, shown, "stage", "block", "replacement")
+    figure, grid = _sheet(places, rows, shown)
     for axes, key, here in _panels(grid, places, rows):
         top, random = (here[here.units == name] for name in UNITS)
         _lines(axes, top, "level", "accuracy")
@@ -90,8 +96,10 @@ def accuracy_without_blocks(results: Results) -> Figure:
     rows = every[every.evaluation != "lesion"]
     if not len(rows):
         return style.nothing(NOTHING)
-    places, by = _places(rows, "evaluation")
-    figure, grid = _sheet(places, rows)
+    rows, shown = _fitting(rows)
+    whole = whole[whole.trial.isin(rows.trial)]
+    places, by = _places(rows, shown, "evaluation")
+    figure, grid = _sheet(places, rows, shown)
     for axes, key, here in _panels(grid, places, rows):
         last = here.groupby("stage").block.max() + (key["evaluation"] == "swap")
         gap = 0.6 * (last.index - 1)  # between stages
@@ -128,14 +136,15 @@ def accuracy_against_noise(results: Results) -> Figure:
     rows = _rows(results, list(TESTED))
     if not len(rows):
         return style.nothing(NOTHING)
+    rows, shown = _fitting(rows)
     first = rows[(rows.stage == 1) & (rows.block == 0)]
     ends = at_the_end(rows)
-    places, by = _places(rows)
+    places, by = _places(rows, shown)
     keys = [place | {"gamma": gamma} for place in places for gamma in _gammas(rows, place)]
     names = [name for name in TESTED if (rows.evaluation == name).any()]
     figure, grid = style.sheet(
         len(keys), 2 * len(names), (2.5 if len(names) == 1 else 1.27, 1.6),
-        gaps=(0.78, 0.75), beside=0.3, top=0.52, below=0.5,
+        gaps=(0.78, 0.75), beside=0.3, top=0.52, below=0.5, note=shown.note,
     )  # fmt: skip
     for i, key in enumerate(keys):
         for j, name in enumerate(names):
@@ -181,9 +190,9 @@ def mixed_by_distance(results: Results) -> Figure:
     found = [_relative(every, column) for column in PAIRS if every[column].notna().any()]
     if not found:
         return style.nothing(NOTHING)
-    rows = pd.concat(found)
-    places, by = _places(rows, "stage", "pairs")
-    figure, grid = _sheet(places, rows)
+    rows, shown = _fitting(pd.concat(found))
+    places, by = _places(rows, shown, "stage", "pairs")
+    figure, grid = _sheet(places, rows, shown)
     for axes, key, here in _panels(grid, places, rows):
         _lines(axes, here, "level", "relative")
         for network, own in here.dropna(subset="initial").groupby("network"):
@@ -229,12 +238,45 @@ def _rows(results: Results, names: Sequence[str]) -> pd.DataFrame:
     columns = list(dict.fromkeys([*panels.key_columns(done), *more]))
     rows = results.robustness[COLUMNS].astype({"trial": "str", "evaluation": "str"})
     rows = rows[rows.evaluation.isin(names)].replace([np.inf, -np.inf], np.nan)
-    return rows.merge(done[columns], on="trial")
+    rows = rows.merge(done[columns], on="trial")
+    return rows.merge(_settings(rows, done), on="trial")
 
 
-def _places(rows: pd.DataFrame, *more: str) -> tuple[list[dict], list[str]]:
+def _settings(rows: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """For each trial a number, which is equal only where evaluations had equal settings and m.
+
+    An evaluation that a trial has not counts as that of the first trial.
+    """
+    trials = done[done.trial.isin(rows.trial)].set_index("trial").sort_index()
+    parts = {}
+    for name, own in rows.groupby("evaluation"):
+        m = own.groupby("trial").m.max()
+        known = [_given(text, OF.get(str(name), str(name))) for text in trials.evaluations[m.index]]
+        parts[name] = pd.Series(
+            pd.factorize(pd.Series(known) + m.astype("str").to_numpy())[0], m.index
+        )
+    table = pd.DataFrame(parts, index=trials.index).fillna(0)
+    numbers = pd.factorize(pd.Series(list(map(tuple, table.to_numpy()))))[0] + 1
+    return pd.DataFrame({"trial": trials.index, "evaluation_settings": numbers})
+
+
+def _given(evaluations: Any, name: str) -> str:
+    """The settings of an evaluation as a text, from those of all evaluations of a trial."""
+    try:
+        return json.dumps(json.loads(evaluations)[name], sort_keys=True)
+    except (TypeError, ValueError, KeyError):
+        return "unknown"
+
+
+def _fitting(rows: pd.DataFrame) -> tuple[pd.DataFrame, panels.Fitting]:
+    """The rows of the combinations of settings that fit."""
+    shown = panels.fitting(rows.drop_duplicates("trial"), panels.SPLIT)
+    return rows[rows.trial.isin(shown.trials.trial)], shown
+
+
+def _places(rows: pd.DataFrame, shown: panels.Fitting, *more: str) -> tuple[list[dict], list[str]]:
     """The keys of the rows of panels, and the names of other settings that vary."""
-    columns, _ = panels.rows_of(rows)
+    columns, _ = panels.rows_of(rows, shown.extra)
     by = [*columns, *more]
     return rows[by].drop_duplicates().sort_values(by).to_dict("records"), columns[3:]
 
@@ -245,12 +287,16 @@ def _gammas(rows: pd.DataFrame, place: dict) -> list[float]:
     return panels.chosen(sorted(networks.index[networks == networks.max()]), PAPER, ACROSS)
 
 
-def _sheet(places: list[dict], rows: pd.DataFrame) -> tuple[Figure, np.ndarray]:
+def _sheet(
+    places: list[dict], rows: pd.DataFrame, shown: panels.Fitting
+) -> tuple[Figure, np.ndarray]:
     across = max(len(_gammas(rows, place)) for place in places)
     height = 2.2 if len(places) == 1 else 1.7
+    titles = [f"{_cell(place | {'gamma': 5e-4}, shown.extra)}\nblock" for place in places]
     return style.sheet(
         len(places), across, (3.4 if across == 1 else 2.0, height),
-        gaps=(0.4, 0.7), beside=1.6, top=0.55,
+        gaps=(0.4, 0.7), beside=1.6, top=0.55, note=shown.note,
+        titles=titles,
     )  # fmt: skip
 
 

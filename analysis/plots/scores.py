@@ -14,6 +14,7 @@ from analysis.measures.cells import mean_interval, without_collapsed
 from analysis.plots import panels, scales, style
 from analysis.plots.style import INITIAL, SHUFFLED
 from analysis.results import Results
+from scoring.tables import ARGUMENT
 
 FACTORS = ("straightness_factor", "transport_factor")  # of the geodesic excess
 OTS = "OTS (fraction, m = {m})"
@@ -52,11 +53,14 @@ def _against_epoch(results: Results, score: str, label: str) -> Figure:
     done = cells.done(results)
     if not len(done):
         return style.nothing()
+    shown = panels.fitting(done, thin=True)
+    done = shown.trials
     epochs = results.epochs[["trial", "epoch", score]].astype({"trial": "str"})
-    epochs = epochs.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
-    figure, places = panels.grid(done, {score: label})
+    columns = [*panels.key_columns(done), "epochs_done", "combination"]
+    epochs = epochs.merge(done[columns], on="trial")
+    figure, places = panels.grid(shown, {score: label})
     gammas = sorted(done.gamma.unique())
-    by = [*places[0][2], "gamma", "epoch"]
+    by = [*places[0][2], "combination", "gamma", "epoch"]
     means = mean_interval(panels.thinned(epochs), by, [score]).reset_index()
     for axes, _, key in places:
         seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
@@ -87,9 +91,11 @@ def ots_against_m(results: Results) -> Figure:
     scores = _by_m(results.tracks, done)
     if not len(scores):
         return style.nothing("no assignment of fewer points is known yet")
-    done = done[done.trial.isin(scores.trial.unique())]
+    shown = panels.fitting(done[done.trial.isin(scores.trial.unique())])
+    done = shown.trials
+    scores = scores[scores.trial.isin(done.trial)]
     labels = {"ots": "OTS (fraction)", "gap": "gap (dimensionless)"}
-    figure, places = panels.grid(done, labels, named=False)
+    figure, places = panels.grid(shown, labels, named=False)
     gammas = sorted(done.gamma.unique())
     by = [*places[0][2], "gamma", "m"]
     ended = scores[scores.epoch == scores.epochs_done]
@@ -143,7 +149,8 @@ def scores_against_gamma(results: Results) -> Figure:
         results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
-        Figure with four panels per dataset. Points are means over seeds, bars their 95%
+        Figure with four panels per dataset, or a row of four per combination of other settings if
+        there are more than three of these. Points are means over seeds, bars their 95%
         t-intervals where there are several. Baselines: each network before training (dotted,
         in its colour), the OTS of its shuffled displacements (dash-dotted), sqrt(n) and 1/m
         (dashed). OTS is comparable at equal m only, so the axis names m.
@@ -170,26 +177,38 @@ def factors_against_gamma(results: Results) -> Figure:
 def _against_gamma(
     results: Results, shown: dict[str, str], random: str = "random: √n, 1/m"
 ) -> Figure:
-    """A row of panels per dataset, one for each score; four panels of one dataset in two rows."""
+    """A row of panels per dataset, one for each score; four panels of one dataset in two rows.
+
+    Up to three combinations of other settings have lines of their own, more have rows. In a search
+    there is a point for each.
+    """
     done = without_collapsed(cells.done(results))
     if not len(done):
         return style.nothing()
-    by = [*LINE, *panels.splitting(done)]
+    fitting = panels.fitting(done, thin=True, curves=True)
+    done = fitting.trials
+    rest = [n for n in fitting.extra if n not in panels.APART and not n.startswith(ARGUMENT)]
+    many = len(done[rest].drop_duplicates()) > panels.SPLIT if rest else False
+    split = ["dataset", *(rest if many else [])]
+    places = done[split].drop_duplicates().sort_values(split).to_dict("records")
+    by = [*LINE, *(n for n in fitting.extra if n not in split)]
     lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
     shuffled = "ots" in shown and bool(done.ots_shuffled.notna().any())
     handles = _handles(lines, by, random, shuffled)
-    datasets, gammas = sorted(done.dataset.unique()), sorted(done.gamma.unique())
-    wide, count = len(datasets) > 1, len(shown)
+    gammas = sorted(done.gamma.unique())
+    wide, count = len(places) > 1, len(shown)
     longest = max(len(str(line.get_label())) for line in handles)
     columns = max(1, min(4, int((13.0 if wide else 9.6) / (0.5 + 0.075 * longest))))
     figure, grid = style.sheet(
-        len(datasets) if wide else count // 2, count if wide else 2,
+        len(places) if wide else count // 2, count if wide else 2,
         (2.4, 2.0) if wide and count > 2 else (3.5, 2.2),
         gaps=(1.25, 0.75), top=0.3, beside=0.85, below=0.25 + 0.22 * -(-len(handles) // columns),
+        note=fitting.note,
     )  # fmt: skip
     grid = grid.ravel()
-    for i, dataset in enumerate(datasets):
-        trials = done[done.dataset == dataset]
+    for i, place in enumerate(places):
+        trials = panels.at(done, place)
+        name = ", ".join([panels.data_name(place["dataset"]), *panels.settings(place, split[1:])])
         for j, (score, label) in enumerate(shown.items()):
             axes = grid[count * i + j]
             seen = style.random_baselines(axes, score, trials)
@@ -197,8 +216,10 @@ def _against_gamma(
                 shift = 0.08 * (k - (len(lines) - 1) / 2)
                 seen += _line(axes, score, panels.at(trials, key), gammas, shift, line)
             axes.set_ylabel(label.format(m=panels.sizes(trials)))
-            title = panels.data_name(dataset) if wide or j == 0 else ""
-            style.title(axes, title, "left")
+            if not many and (wide or j == 0):
+                style.title(axes, name, "left")
+            elif j == 0:
+                axes.set_title(name, fontsize=9, loc="left", y=1)  # as wide as the row
             axes.set_xlabel(f"γ ({cells.gamma_meaning(done)})")
             scales.gamma_axis(axes, gammas, log=len(gammas) > panels.MANY)
             if score in ("lss", *FACTORS):
@@ -239,18 +260,21 @@ def _line(
         return []
     look = style.network_style(trials.network.iloc[0], int(trials.stages.iloc[0]))
     look |= {"alpha": line.get_alpha(), "label": line.get_label()}
-    mean = mean_interval(trials, ["gamma"], [score])
-    x = [gammas.index(g) + shift if len(gammas) <= panels.MANY else g for g in mean.index]
-    if len(gammas) > panels.MANY:  # a search: each gamma has few trials, so a line would zigzag
+    mean = mean_interval(trials, ["gamma", "combination"], [score])
+    along = mean.index.get_level_values("gamma")
+    x = [gammas.index(g) + shift if len(gammas) <= panels.MANY else g for g in along]
+    scattered = len(gammas) > panels.MANY or trials.combination.nunique() > 1
+    if scattered:  # a search: each gamma has few trials, so a line would zigzag
         look |= {"linestyle": "none", "markersize": 3.5}
     style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
     if score == "ots":
-        means = trials.groupby("gamma").ots_shuffled.mean().reindex(mean.index)
+        means = trials.groupby(["gamma", "combination"]).ots_shuffled.mean().reindex(mean.index)
         own = style.shuffled_style(look["color"])
-        if len(gammas) > panels.MANY:
+        if scattered:
             own |= {"linestyle": "none", "marker": "_", "markersize": 4}
         axes.plot(x, means.to_numpy("float64"), label=SHUFFLED, **own)
-    before = trials[f"{score}_initial"].mean() if f"{score}_initial" in trials else np.nan
-    if np.isfinite(before):
-        axes.axhline(before, label=INITIAL, **style.initial_style(look["color"]))
-    return [*mean[score], before]
+    before = style.ends(trials, f"{score}_initial") if f"{score}_initial" in trials else []
+    for height in before:
+        if np.isfinite(height):
+            axes.axhline(height, label=INITIAL, **style.initial_style(look["color"]))
+    return [*mean[score], *before]

@@ -39,10 +39,11 @@ def lss_by_stage(results: Results) -> Figure:
         mean value of that stage before training (dotted) and sqrt(n) (dashed). Axes of LSS
         differ.
     """
-    done, tracks = _stages(results)
+    shown, tracks = _stages(results)
+    done = shown.trials
     if not len(tracks):
         return style.nothing("no trial of several stages is done yet")
-    columns, cells = panels.rows_of(done)
+    columns, cells = panels.rows_of(done, shown.extra)
     networks, gammas = sorted(done.network.unique()), sorted(done.gamma.unique())
     ended = tracks[tracks.epoch == tracks.epochs_done]
     by = [*columns, "network", "stage", "gamma", "epoch"]
@@ -53,6 +54,13 @@ def lss_by_stage(results: Results) -> Figure:
     figure, grid = style.sheet(
         sum(heights), count * len(networks), (2.9 if count * len(networks) < 3 else 2.1, 1.45),
         gaps=(1.1, 0.55), beside=1.9, top=0.61 if len(columns) > 3 else 0.45,
+        note=shown.note,
+        titles=[
+            f"{panels.data_name(cell['dataset'])}, "
+            f"{panels.name(cell | {'network': network}, shown.extra)}\nstage"
+            for cell in cells
+            for network in networks
+        ],
     )  # fmt: skip
     for axes in grid.flat:
         axes.set_visible(False)
@@ -100,17 +108,19 @@ def scores_by_stage(results: Results) -> Figure:
         1/m (dashed). A collapsed stage has no OTS; the title names it. OTS is comparable at equal
         m only, so the axis names m.
     """
-    done, tracks = _stages(results)
+    fitting, tracks = _stages(results)
+    done = fitting.trials
     ended = tracks[tracks.epoch == tracks.epochs_done]
     if not len(ended):
         return style.nothing("no trial of several stages is done yet")
-    columns, cells = panels.rows_of(done)
+    columns, cells = panels.rows_of(done, fitting.extra)
     scores = ["ots", "ots_initial", "ots_shuffled", "lss", "lss_initial"]
     means = mean_interval(ended, [*columns, "network", "gamma", "stage"], scores).reset_index()
     shown = [_gammas(panels.at(done, cell)) for cell in cells]
     figure, grid = style.sheet(
         2 * len(cells), 1 + max(map(len, shown)), (1.8, 1.75), gaps=(0.72, 0.78), beside=0.85,
-        top=0.55,
+        top=0.55, note=fitting.note,
+        titles=[panels.row_name(cell, fitting.extra) for cell in cells],
     )  # fmt: skip
     for i, (cell, gammas) in enumerate(zip(cells, shown, strict=True)):
         trials, rows = panels.at(done, cell), panels.at(ended, cell)
@@ -144,8 +154,8 @@ def scores_by_stage(results: Results) -> Figure:
     return figure
 
 
-def _stages(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Trials that are done and have several stages, and their rows of the tracks table.
+def _stages(results: Results) -> tuple[panels.Fitting, pd.DataFrame]:
+    """Trials to draw, with several stages, and their rows of the tracks table.
 
     Collapsed stages have no OTS here.
     """
@@ -155,7 +165,8 @@ def _stages(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     tracks = tracks.astype({"trial": "str"} | dict.fromkeys(SCORES, "float64"))
     tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
     tracks = tracks.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
-    return done[done.trial.isin(tracks.trial.unique())], tracks
+    shown = panels.fitting(done[done.trial.isin(tracks.trial.unique())])
+    return shown, tracks[tracks.trial.isin(shown.trials.trial)]
 
 
 def _shape(trials: pd.DataFrame, stage: int) -> str:

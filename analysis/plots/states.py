@@ -29,8 +29,10 @@ def states_by_block(results: Results) -> Figure:
     states = _states(results.tracks, done)
     if not len(states):
         return style.nothing("no spread of states is known yet")
-    done = done[done.trial.isin(states.trial.unique())]
-    figure, places = panels.grid(done, SHOWN)
+    shown = panels.fitting(done[done.trial.isin(states.trial.unique())])
+    done = shown.trials
+    states = states[states.trial.isin(done.trial)]
+    figure, places = panels.grid(shown, SHOWN)
     gammas = sorted(done.gamma.unique())
     by = [*places[0][2], "gamma", "stage", "state"]
     after, before = states[states.epoch == states.epochs_done], states[states.epoch == 0]

@@ -31,6 +31,8 @@ SHUFFLED = "of shuffled displacements"  # a baseline of OTS
 # The palest colours of viridis do not print.
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.86, 40)))
 LEFT, TOP, BOTTOM = 0.72, 0.38, 0.5  # inches around the grid of panels
+LINE = 0.15  # inches from one line of a title or note to the next
+NARROW = 0.062  # inches that a letter of a note takes at most, on average
 BEFORE, BELOW = 0.6, 0.34  # inches from a panel to the middle of its axis labels
 
 
@@ -57,6 +59,8 @@ def sheet(
     top: float = TOP,
     beside: float = 1.5,
     below: float = 0.0,
+    note: str = "",
+    titles: Sequence[str] = (),
 ) -> tuple[Figure, np.ndarray]:
     """A figure with a grid of panels. All lengths are in inches.
 
@@ -71,19 +75,31 @@ def sheet(
         top: space above the first row, for its titles.
         beside: space on the right, for a legend and the names at the ends of lines.
         below: space below the last row and its axis labels, for a legend.
+        note: text above all panels, for instance of what the figure leaves out.
+        titles: titles of panels; where they need more lines than there is space for, it grows.
 
     Returns:
         The figure, and its axes in plain style as an array of shape (rows, columns).
     """
     width = LEFT + columns * panel[0] + (columns - 1) * gaps[0] + beside
-    height = top + rows * panel[1] + (rows - 1) * gaps[1] + BOTTOM + below
+    tall = max((_wrapped(text, panel[0]).count("\n") + 1 for text in titles), default=0)
+    top += LINE * max(0, tall - int((top - 0.08) / LINE + 1e-6))
+    between = gaps[1] + LINE * max(0, tall - int((gaps[1] - 0.3) / LINE + 1e-6))
+    lines = textwrap.wrap(note, max(20, int((width - min(LEFT, 0.2) - beside) / NARROW)))
+    top += LINE * len(lines) + 0.1 * bool(lines)
+    height = top + rows * panel[1] + (rows - 1) * between + BOTTOM + below
     figure = empty_figure(width, height)
+    if lines:
+        figure.text(
+            0.2 / width, 1 - 0.08 / height, "\n".join(lines), va="top", fontsize=7.5,
+            color="0.35",
+        )  # fmt: skip
     grid = figure.subplots(
         rows, columns, squeeze=False,
         gridspec_kw={
             "left": LEFT / width, "right": 1 - beside / width, "wspace": gaps[0] / panel[0],
             "bottom": (BOTTOM + below) / height, "top": 1 - top / height,
-            "hspace": gaps[1] / panel[1],
+            "hspace": between / panel[1],
         },
     )  # fmt: skip
     for axes in grid.flat:
@@ -107,8 +123,12 @@ def prepare(axes: Axes) -> None:
 def title(axes: Axes, text: str, align: Literal["left", "center"] = "center") -> None:
     """Title a panel, in lines that are no wider than the panel."""
     inches = axes.get_position().width * axes.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
-    lines = [textwrap.fill(line, max(20, int(inches / 0.062))) for line in text.split("\n")]
-    axes.set_title("\n".join(lines), fontsize=9, loc=align, y=1)
+    axes.set_title(_wrapped(text, inches), fontsize=9, loc=align, y=1)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    lines = text.split("\n")
+    return "\n".join(textwrap.fill(line, max(20, int(inches / 0.062 + 1e-6))) for line in lines)
 
 
 def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None) -> None:
@@ -183,6 +203,22 @@ RANDOM = {
 }
 
 
+def ends(trials: pd.DataFrame, column: str) -> list[float]:
+    """The mean of a column over trials that differ in their seed and gamma alone.
+
+    Of trials with several combinations of settings (``combination``, from
+    :func:`analysis.plots.panels.fitting`), the lowest and the highest of their means.
+    """
+    if not len(trials) or "combination" not in trials:
+        return [trials[column].mean()]
+    means = trials.groupby("combination")[column].mean().astype("float64")
+    means = means[np.isfinite(means)]
+    if not len(means):
+        return [np.nan]
+    low, high = means.min(), means.max()
+    return [low] if not high - low > 1e-9 * abs(high) else [low, high]
+
+
 def line_baselines(axes: Axes, trials: pd.DataFrame, score: str = "lss") -> list[float]:
     """Draw LSS or the straightness factor before training (dotted) and at random (dashed).
 
@@ -191,8 +227,8 @@ def line_baselines(axes: Axes, trials: pd.DataFrame, score: str = "lss") -> list
     """
     column, name, written = RANDOM[score]
     baselines = [
-        (trials[f"{score}_initial"].mean(), ":", INITIAL, "init. {:.2f}"),
-        (trials[column].mean(), "--", name, written),
+        *((height, ":", INITIAL, "init. {:.2f}") for height in ends(trials, f"{score}_initial")),
+        *((height, "--", name, written) for height in ends(trials, column)),
     ]
     baselines = sorted(line for line in baselines if np.isfinite(line[0]))
     for i, (height, dashes, label, text) in enumerate(baselines):

@@ -52,14 +52,15 @@ def tracks_by_gamma(results: Results) -> Figure:
         brackets.
     """
     rows = []
-    for cell in _cells(results, several=False):
+    found, note = _cells(results, several=False)
+    for cell in found:
         wanted = [FIG_3, *FIGS_9_TO_12] if cell.dataset.iloc[0] == "mnist" else FIGS_9_TO_12
         common = cell.groupby("gamma").network.nunique().max() == cell.network.nunique()
         for _, own in cell.groupby("network"):
             gammas = sorted((cell if common else own).gamma.unique())
             some = [own[own.gamma == gamma] for gamma in panels.chosen(gammas, wanted)]
             rows.append([trials.iloc[0] if len(trials) else None for trials in some])
-    return _figure(results, rows)
+    return _figure(results, rows, note)
 
 
 def tracks_by_stage(results: Results) -> Figure:
@@ -74,24 +75,26 @@ def tracks_by_stage(results: Results) -> Figure:
         :func:`tracks_by_gamma`.
     """
     rows = []
-    for cell in _cells(results, several=True):
+    found, note = _cells(results, several=True)
+    for cell in found:
         for _, own in cell.groupby("network"):
             accuracy = own.groupby("gamma").test_accuracy.mean().fillna(-1)
             best = own[own.gamma == accuracy.idxmax()]
             stages = best[best.trial == best.trial.iloc[0]].sort_values("stage")
             rows.append([stages.iloc[i] for i in range(len(stages))])
-    return _figure(results, rows)
+    return _figure(results, rows, note)
 
 
 def has_tracks(results: Results, several: bool) -> bool:
     """Whether a trial that is done has stored tracks; it has one stage, or several."""
-    return any(True for _ in _cells(results, several))
+    return len(_cells(results, several)[0]) > 0
 
 
-def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
-    """For each dataset and K, a row per stage of each trial with tracks of its last epoch.
+def _cells(results: Results, several: bool) -> tuple[list[pd.DataFrame], str]:
+    """For each row of panels, a row per stage of each trial with tracks of its last epoch.
 
-    Rows are in the order of seeds. Collapsed stages have no OTS here.
+    Rows are in the order of seeds. Collapsed stages have no OTS here. The text says what does not
+    fit.
     """
     done = cells.done(results)
     columns = ["trial", "split", "epoch", "stage", "blocks", "collapsed", "projected"]
@@ -101,22 +104,31 @@ def _cells(results: Results, several: bool) -> list[pd.DataFrame]:
     tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
     points = np.array([len(flat) for flat in tracks.projected]) / (2 * (tracks.blocks + 1))
     tracks = tracks[(points > 0) & (points % 1 == 0)]
-    rows, places = panels.rows_of(done)
-    settings = done[list(dict.fromkeys(["trial", "epochs_done", *rows, *LINE]))]
+    done = done[done.trial.isin(tracks.trial) & ((done.stages > 1) == several)]
+    shown = panels.fitting(done, panels.SPLIT)
+    done, extra = shown.trials, shown.extra
+    done = done.assign(
+        others=[", ".join(panels.settings(t, extra)) for t in done.to_dict("records")]
+    )
+    rows, places = panels.rows_of(done, extra)
+    settings = done[list(dict.fromkeys(["trial", "epochs_done", "others", *rows, *LINE]))]
     tracks = tracks.rename(columns={"split": "images"}).astype({"images": "str"})
     known = tracks.merge(settings, on="trial").sort_values(["seed", "trial"], kind="stable")
-    known = known[(known.epoch == known.epochs_done) & ((known.stages > 1) == several)]
+    known = known[known.epoch == known.epochs_done]
     found = [panels.at(known, place) for place in places]
-    return [cell for cell in found if len(cell)]
+    return [cell for cell in found if len(cell)], shown.note
 
 
-def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Figure:
+def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]], note: str) -> Figure:
     if not rows:
         return style.nothing("no tracks in two dimensions are stored")
     labels = _labels(results)
+    longest = max(len(trial.others) for row in rows for trial in row if trial is not None)
+    more = 0.15 * -(-longest // 36)  # inches for the lines of other settings
     figure, grid = style.sheet(
-        len(rows), max(map(len, rows)), (2.25, 2.25), gaps=(0.45, 0.85), top=0.65, beside=1.6
-    )
+        len(rows), max(map(len, rows)), (2.25, 2.25), gaps=(0.45, 0.85 + more), top=0.65 + more,
+        beside=1.6, note=note,
+    )  # fmt: skip
     classes: dict[int, set[int]] = {}
     trials: list[pd.Series] = []
     for row, places in zip(rows, grid, strict=True):
@@ -138,10 +150,12 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]]) -> Fig
 
 
 def _title(trial: pd.Series) -> str:
-    """Dataset, network and gamma, then the stage if there are several, then the scores."""
+    """Dataset, network and gamma, then other settings, the stage and the scores, a line each."""
     network = panels.one_line(network_name(trial.network))
     images = panels.data_name(trial.dataset) + (" train" if trial.images == "train" else "")
     lines = [f"{images}, {network}, γ = {trial.gamma:.4g}"]
+    if trial.others:
+        lines.append(trial.others)
     if trial.stages > 1:
         lines.append(f"stage {trial.stage:g} of {trial.stages:g}")
     scores = [_score(trial, "lss", 2), _score(trial, "ots", 3)]

@@ -41,10 +41,20 @@ def accuracy_against_score(results: Results) -> Figure:
     done = done.assign(lss=done.lss.replace(np.inf, np.nan))
     if not len(done):
         return style.nothing()
-    columns, rows = panels.rows_of(done)
-    figure, grid = style.sheet(len(rows), 2, (3.3, 2.4), gaps=(0.5, 0.8), beside=1.6)
+    shown = panels.fitting(done, panels.SPLIT)
+    shown = panels.together(done) if shown.note else shown
+    columns, rows = panels.rows_of(shown.trials, shown.extra)
+    figure, grid = style.sheet(
+        len(rows),
+        2,
+        (3.3, 2.4),
+        gaps=(0.5, 0.8),
+        beside=1.6,
+        note=shown.note,
+        titles=[panels.row_name(row, columns[3:]) for row in rows],
+    )
     for cell, places in zip(rows, grid, strict=True):
-        here = at(done, cell)
+        here = at(shown.trials, cell)
         for axes, score, better in zip(places, ("lss", "ots"), ("min", "max"), strict=True):
             trial_points(axes, score, "test_accuracy", here, alpha=0.75, markeredgewidth=0.9)
             objective_axis(axes, "x", score, better, here)
@@ -124,7 +134,8 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
     """Label an axis (``x`` or ``y``) with an objective, its unit and its better direction.
 
     Baselines are lines across the panel: each network and K before training (dotted, in its
-    colour), and the value at random (dashed).
+    colour; with several combinations of other settings the lowest and the highest of their means),
+    and the value at random (dashed).
     """
     unit = (TABLES["trials"].field(score).metadata or {})[b"unit"].decode()
     m = f"m = {sizes(trials)}" if score in ("ots", "gap") else ""
@@ -138,10 +149,12 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
         axis.set_minor_formatter(scales.Powers())
     line = axes.axvline if along == "x" else axes.axhline
     if f"{score}_initial" in trials:
-        means = trials.groupby(["network", "stages"])[f"{score}_initial"].mean().dropna()
-        for (network, stages), mean in means.items():  # type: ignore[misc]
-            colour = style.network_style(network, stages)["color"]
-            line(mean, label=INITIAL, **style.initial_style(colour))
+        own = panels.together(trials, every=True).trials
+        for (network, stages), of_network in own.groupby(["network", "stages"]):  # type: ignore[misc]
+            look = style.initial_style(style.network_style(str(network), int(stages))["color"])  # type: ignore[arg-type]
+            for height in style.ends(of_network, f"{score}_initial"):
+                if np.isfinite(height):
+                    line(height, label=INITIAL, **look)
     if f"{score}_random" in trials:
         for height in trials[f"{score}_random"].dropna().unique():
             line(height, linestyle="--", label=heading(f"{score}_random"), **style.BASELINE)

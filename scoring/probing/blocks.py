@@ -121,7 +121,7 @@ def _repeated(model: nn.Module) -> list[Group]:
     kinds: dict[type[nn.Module], list[str]] = {}
     for name, module in named.items():
         inner = any(True for _ in module.children()) and any(True for _ in module.parameters())
-        if name and inner and not isinstance(module, CONTAINERS):
+        if name and inner and not _only_holds(module):
             kinds.setdefault(type(module), []).append(name)
     siblings: list[set[type[nn.Module]]] = []
     for module in named.values():
@@ -149,6 +149,13 @@ def _repeated(model: nn.Module) -> list[Group]:
             f"{candidates(model)}"
         )
     return sorted(found, key=lambda group: min(name.count(".") for name in group.names))
+
+
+def _only_holds(module: nn.Module) -> bool:
+    """Whether a module runs its parts as a container does; a subclass may be a residual block."""
+    return isinstance(module, CONTAINERS) and any(
+        type(module).forward is kind.forward for kind in CONTAINERS
+    )
 
 
 def nested(inner: Group, outer: Group) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from scoring.probing import values
 from scoring.probing.blocks import Group, candidates, nested
 from scoring.probing.errors import ProbeError
-from scoring.probing.recorder import Recorder
+from scoring.probing.recorder import Recorder, Skipped, Sums
 
 NO_STATE = "no tensor of floating-point numbers of shape (batch, ...)"
 
@@ -46,7 +47,8 @@ class Follower:
     ):
         self.model = model
         self.groups, self._named = list(groups), named
-        self.recorders = [Recorder(keep, branches) for _ in groups]
+        numbers = count()
+        self.recorders = [Recorder(keep, branches, numbers) for _ in groups]
         self.batches = 0
         self.outside = 0  # calls of blocks outside a call of the model
         self._tokens, self._mask, self._batch_first = tokens, mask, batch_first
@@ -78,9 +80,15 @@ class Follower:
             self._unwatch(name)
         self._forget()
 
-    def stages(self) -> list[Any]:
-        """The stages of all groups that turned out to be residual blocks, in their order."""
-        return [stage for recorder in self.recorders for stage in recorder.stages]
+    def stages(self) -> list[Sums]:
+        """The stages of all groups that turned out to be residual blocks, as they began."""
+        stages = [stage for recorder in self.recorders for stage in recorder.stages]
+        return sorted(stages, key=lambda stage: stage.number)
+
+    @property
+    def off(self) -> dict[str, float]:
+        """See :attr:`scoring.probing.recorder.Recorder.off`; of all groups."""
+        return {call: off for recorder in self.recorders for call, off in recorder.off.items()}
 
     def _watch(self, name: str, recorder: Recorder) -> None:
         block = self.model.get_submodule(name)
@@ -191,24 +199,49 @@ class Follower:
 
     def _decide(self) -> None:
         """Keep the outermost groups whose blocks are steps; drop the hooks of the others."""
+        fitting = [place for place in range(len(self.groups)) if self._fits(place)]
         chosen: list[int] = []
-        for place, (group, recorder) in enumerate(zip(self.groups, self.recorders, strict=True)):
-            longest = max((len(stage.calls) for stage in recorder.stages), default=0)
-            if self._named:
-                fits = longest > 1 or (longest == 1 and not recorder.added)
-            else:
-                fits = longest > 1 and 2 * recorder.alike >= len(group.names)
-            if fits and not any(nested(group, self.groups[other]) for other in chosen):
+        for place in fitting:
+            group = self.groups[place]
+            inner = any(  # also if one of its blocks is outside, such as a unit that a stem uses
+                nested(group, self.groups[other]) and not nested(self.groups[other], group)
+                for other in fitting
+            )
+            if not inner and not any(nested(group, self.groups[other]) for other in chosen):
                 chosen.append(place)
         if not chosen:
             raise ProbeError(self._nothing())
         order = list(self._called)
         chosen.sort(key=lambda place: order.index(self.recorders[place]))
+        for place in fitting:
+            if place not in chosen:
+                self._leave_out(self.groups[place], chosen)
         self.groups = [self.groups[place] for place in chosen]
         self.recorders = [self.recorders[place] for place in chosen]
         kept = {name for group in self.groups for name in group.names} | {""}
         for name in self._handles.keys() - kept:
             self._unwatch(name)
+
+    def _fits(self, place: int) -> bool:
+        """Whether the blocks of a group turned out to be steps."""
+        group, recorder = self.groups[place], self.recorders[place]
+        longest = max((len(stage.calls) for stage in recorder.stages), default=0)
+        if self._named:
+            return longest > 1 or (longest == 1 and not recorder.added)
+        return longest > 1 and 2 * recorder.alike >= len(group.names)
+
+    def _leave_out(self, group: Group, chosen: Sequence[int]) -> None:
+        """Note the blocks of an inner group that are in no block of the chosen groups."""
+        others = [self.groups[place] for place in chosen]
+        left = [
+            name
+            for name in group.names
+            if not any(nested(Group(group.label, (name,)), other) for other in others)
+        ]
+        if left:
+            more = f", and {len(left) - 1} more like it" if len(left) > 1 else ""
+            reason = f"other {group.label} are parts of other blocks{more}"
+            self.recorders[chosen[0]].skipped.append(Skipped(left[0], reason))
 
     def _nothing(self) -> str:
         """Why no group has steps."""

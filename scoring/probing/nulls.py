@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._pytree import tree_map
 
 from scoring.probing.errors import ProbeError, ProbeWarning
@@ -85,6 +86,12 @@ def shuffle(model: nn.Module, stages: Sequence[Sequence[str]]) -> None:
             model.get_submodule(parent)._modules[last] = blocks[place]
 
 
+def not_called(model: nn.Module) -> str | None:
+    """The name of a lazy module that has not been called yet; None if there is none."""
+    lazy = (name for name, m in model.named_modules() if isinstance(m, LazyModuleMixin))
+    return next(lazy, None)
+
+
 def unsettled(model: nn.Module) -> list[_BatchNorm]:
     """The batch normalisations whose running statistics, mean 0 and variance 1, are of no data."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -138,6 +145,10 @@ def own_inputs(value: Any) -> Any:
 
 
 def _copied(model: nn.Module, shared: dict[int, Any]) -> nn.Module:
+    if lazy := not_called(model):
+        raise ProbeError(
+            f"null: {lazy} gets its shape in its first call; call the model once first"
+        )
     try:
         with torch.inference_mode(False):  # its tensors can be changed later
             other = copy.deepcopy(model, shared)

@@ -1,6 +1,7 @@
 """Follow the states of one group of blocks through any number of batches, and add them up."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Walk:
     first: str  # the block that took x^(0)
     shape: tuple[int, ...]  # of a point
     kind: torch.dtype
+    number: int  # of all stages of a model, by their first blocks
     track: LineShape = field(default_factory=LineShape)
     calls: list[str] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)  # mean |x^(l)|^2 of 16-bit states
@@ -46,6 +48,7 @@ class Sums:
     calls: list[str]
     shape: tuple[int, ...]
     kind: torch.dtype
+    number: int
     steps: list[Tensor]  # the sum over points of each step, (d,)
     scatters: list[Tensor]
     scattered: int  # points in each of them
@@ -66,10 +69,11 @@ class Recorder:
     Args:
         keep: how many first points of every state to keep.
         branches: blocks return what is added to their input.
+        numbers: of the stages that begin, also those of other groups of the same model.
     """
 
-    def __init__(self, keep: int, branches: bool):
-        self._keep, self._branches = keep, branches
+    def __init__(self, keep: int, branches: bool, numbers: Iterator[int]):
+        self._keep, self._branches, self._numbers = keep, branches, numbers
         self.stages: list[Sums] = []
         self.skipped: list[Skipped] = []  # of the first batch
         self.alike = 0  # calls of the first batch that keep the shape of their input
@@ -106,7 +110,7 @@ class Recorder:
                 reason = f"takes another state than {walk.calls[-1]} returned"
                 self._skipped.append(Skipped(name, reason))
         self._close()
-        self._open = Walk(name, tuple(state.shape[1:]), state.dtype)
+        self._open = Walk(name, tuple(state.shape[1:]), state.dtype, next(self._numbers))
         self._step(self._open, state)
         self._take(state)
 
@@ -181,6 +185,7 @@ class Recorder:
                         calls=walk.calls,
                         shape=walk.shape,
                         kind=walk.kind,
+                        number=walk.number,
                         steps=[torch.zeros_like(step) for step in steps],
                         scatters=walk.scatters,
                         scattered=min(size, MOST),

@@ -61,15 +61,44 @@ def padding(given: Mapping[str, Any], decoder: bool) -> list[Tensor]:
     Args:
         given: arguments by name.
         decoder: whether the block belongs to the decoder of a model that also has an encoder.
+
+    Raises:
+        ProbeError: the values of a mask do not say what is padding.
     """
-    kept = given.get("decoder_attention_mask" if decoder else "attention_mask")
-    masks = [kept.bool()] if isinstance(kept, Tensor) and kept.ndim == 2 else []
+    name = "decoder_attention_mask" if decoder else "attention_mask"
+    kept = given.get(name)
+    masks = [_kept(kept, name)] if isinstance(kept, Tensor) and kept.ndim == 2 else []
     encoding = ("src_key_padding_mask", "key_padding_mask")
     for name in ("tgt_key_padding_mask",) if decoder else encoding:
         left_out = given.get(name)
-        if isinstance(left_out, Tensor) and left_out.dtype == torch.bool and left_out.ndim == 2:
+        if not isinstance(left_out, Tensor) or left_out.ndim != 2:
+            continue
+        if left_out.dtype == torch.bool:
             masks.append(~left_out)
+        elif left_out.is_floating_point():  # added to the attention, as torch does
+            masks.append(left_out >= 0)
+        else:
+            raise ProbeError(_unclear(left_out, name))
     return masks
+
+
+def _kept(mask: Tensor, name: str) -> Tensor:
+    """Where an attention mask keeps tokens: it is 1 there, or 0 if it is added to the attention.
+
+    A mask that is added is negative at padding. It has only zeros if there is no padding.
+    """
+    if mask.is_complex():
+        raise ProbeError(_unclear(mask, name))
+    if mask.is_floating_point() and (bool((mask < 0).any()) or not mask.any()):
+        return mask >= 0
+    return mask.bool()
+
+
+def _unclear(mask: Tensor, name: str) -> str:
+    return (
+        f"{name}: {str(mask.dtype).removeprefix('torch.')} does not say which tokens are padding; "
+        "pass mask=, a function that returns True at tokens that are no padding"
+    )
 
 
 def own_mask(mask: Any, state: Tensor, name: str) -> Tensor:
@@ -78,7 +107,7 @@ def own_mask(mask: Any, state: Tensor, name: str) -> Tensor:
     Raises:
         ProbeError: it is no mask of this state.
     """
-    mask = torch.as_tensor(mask).bool()
+    mask = _kept(torch.as_tensor(mask), "mask")
     tokens = state.shape[1:-1].numel() if state.ndim > 2 else 0
     if tuple(mask.shape) not in {tuple(state.shape[:2]), (len(state), tokens)} or not tokens:
         raise ProbeError(

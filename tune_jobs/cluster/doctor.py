@@ -36,7 +36,10 @@ def secret(account: Account) -> Iterator[Finding]:
 
 
 def credentials(account: Account) -> Iterator[Finding]:
-    """Who is asking?"""
+    """Who is asking? AWS has no answer without a region."""
+    if not account.region.strip():
+        yield Finding(WRONG, "the file has no region", "provider: region: in the file")
+        return
     yield Finding(OK, account.caller)
 
 

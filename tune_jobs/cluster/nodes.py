@@ -9,6 +9,7 @@ them once, under a lock.
 import io
 import socket
 import uuid
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -118,16 +119,48 @@ def load(
     if why := missing(root, shared.token):
         raise NotShared(f"{root}: not the driver's folder on {socket.gethostname()}: {why}")
     checksum = shared.data[name]
-    path = places.dataset(checksum)
-    return datasets.keep(checksum, lambda: io.BytesIO(storage.read_file(root, path) or b""))
+
+    def fetch() -> io.BytesIO:
+        path = places.dataset(checksum)
+        try:
+            return _archive(root, path)
+        except storage.Damaged as error:
+            again = "the next geosweep run writes it again"
+            raise datasets.DataError(f"{root}/{path}: {error.reason}; {again}") from error
+
+    return datasets.keep(checksum, fetch)
+
+
+def _archive(root: str, path: str) -> io.BytesIO:
+    """The content of a dataset in the sweep's folder, which has a checksum for each array.
+
+    Raises:
+        storage.Damaged: it is damaged or missing.
+    """
+    content = io.BytesIO(storage.read_file(root, path) or b"")
+    if not content.getvalue():
+        raise storage.Damaged(root, path, "it is missing or empty")
+    with storage.reading(root, path), zipfile.ZipFile(content) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} has another checksum")
+    return content
+
+
+def _is_whole(root: str, path: str) -> bool:
+    try:
+        _archive(root, path)
+    except storage.Damaged:  # a crash of a machine may leave an empty file
+        return False
+    return True
 
 
 def _put_data(request: Request) -> None:
-    """Write the datasets that are not there yet into the sweep's folder."""
+    """Write the datasets that are not there yet, or are damaged, into the sweep's folder."""
     there = storage.list_files(request.root, places.DATA)
     for name, checksum in request.checksums.items():
-        if f"{checksum}.npz" not in there:
+        path = places.dataset(checksum)
+        if f"{checksum}.npz" not in there or not _is_whole(request.root, path):
             data = datasets.load(request.sources[name], request.data)
             arrays = {key: getattr(data, key) for key in datasets.ARRAYS}
-            with storage.writing(request.root, places.dataset(checksum)) as stream:
+            with storage.writing(request.root, path) as stream:
                 np.savez(stream, **arrays)  # type: ignore[arg-type]

@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 from pyarrow import fs
 
-from models.files import given_path
+from models.files import given_path, is_there
 from scoring import places
 from scoring.storage import open_folder, refuse, subfolder, write_file
-from tune_jobs import processes, signals
+from tune_jobs import processes, signals, yaml_file
 from tune_jobs.cluster.keys import check
 from tune_jobs.errors import SweepError
 
@@ -48,13 +48,18 @@ def cluster_file(path: str) -> dict[str, Any]:
     Raises:
         SweepError: there is no such file, or it is no cluster file.
     """
+    if not is_there(given_path(path)):
+        raise SweepError(f"--cluster {path}: no such file")
     try:
-        content = yaml.safe_load(given_path(path).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise SweepError(f"--cluster {path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise SweepError(f"--cluster {path}: cannot be read: {said}") from error
+        text = yaml_file.read_text(given_path(path))
+        yaml_file.parse(text, overriding=True)  # refuses what is given twice or too deep
+        content = yaml.safe_load(text)  # as Ray reads it
+    except yaml_file.YamlError as error:
+        line = f"line {error.line}: " * bool(error.line)
+        raise SweepError(f"--cluster {path}: {line}{error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
+        said = " ".join(str(error).split())
+        raise SweepError(f"--cluster {path}: cannot be read: {said}; quote that value") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
         raise SweepError(f"--cluster {path}: not a cluster file for ray up (it has no provider)")
     return content
@@ -112,6 +117,20 @@ def _storage(cluster: str | None) -> str:
     return storage
 
 
+# Runs a command until it ends or standard input ends, which the caller holds open until it dies.
+# Then it ends its process group, as Ray starts ssh in it.
+TIED = """
+import os, signal, subprocess, sys, threading
+
+def watch():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGTERM)
+
+threading.Thread(target=watch, daemon=True).start()
+sys.exit(subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL))
+"""
+
+
 @contextmanager
 def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
     """Forward a port on this machine to a port on the loopback address of the head, through SSH.
@@ -133,9 +152,9 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
     command += ["--port", str(here), "--remote-port", str(port)]
     with signals.as_interrupt(), tempfile.TemporaryFile("w+", errors="replace") as said:
         process = subprocess.Popen(
-            command,
+            processes.python("-c", TIED, *command),
             env=os.environ | processes.environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
             start_new_session=True,
@@ -153,7 +172,7 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 15)
-            process.wait()
+            process.communicate()
 
 
 def _reason(said: str) -> str:
@@ -262,7 +281,7 @@ def _copy(uri: str, to: str, left: Sequence[str]) -> None:
         if ".." in inside.split("/"):  # possible in an object store
             raise SweepError(f"{uri}: cannot be copied: {inside} leads out of the folder")
         with source.open_input_stream(path) as stream:
-            write_file(to, inside, stream.read())
+            write_file(to, inside, stream.read(), lasting=False)
 
     found = source.get_file_info(fs.FileSelector(base))
     wanted = [i for i in found if i.base_name not in left and not i.base_name.startswith(".")]

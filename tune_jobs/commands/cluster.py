@@ -80,8 +80,8 @@ def submit(
     if budget is not None:
         found.budget.replaced(budget)  # refuses what is no budget
         arguments += ["--budget", budget]
-    if fail_fast or max_failures:
-        arguments += ["--max-failures", "1" if fail_fast else str(max_failures)]
+    if most := options.most_failures(fail_fast, max_failures):
+        arguments += ["--max-failures", str(most)]
     if not slurm:  # from a file here or the environment, before a tunnel is made
         reach.folder_there(cluster, out, found.name)
     with at.connect() as client:

@@ -1,7 +1,11 @@
 """The commands on a sweep's folder: geosweep status | sync | report | ui."""
 
 import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote
 
 import typer
 from rich.filesize import decimal
@@ -17,7 +21,7 @@ from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options, serving
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import trials_of
-from tune_jobs.mlflow_store import adopt, is_there, server, tracking_uri
+from tune_jobs.mlflow_store import SQLITE, adopt, is_there, server, tracking_uri
 from tune_jobs.status import below, in_words
 from tune_jobs.status import status as status_of
 from tune_jobs.terminal import complain, one_line, output, say
@@ -207,6 +211,7 @@ def ui(
     storage.refuse_links(root)
     name: str | None = folder.inspect(root).name
     serving.check_port(host, port)
+    _check_own(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if not is_there(tracking_uri(root)):
         raise SweepError(
             f"{root}: MLflow on this machine has no results of it yet; "
@@ -215,6 +220,27 @@ def ui(
     name = name if adopt(root, complain) else None  # an empty database has no views yet
     with server(root) as (environment, place):
         raise typer.Exit(_serve(root, name, host, port, environment, place))
+
+
+def _check_own(uri: str) -> None:
+    """Check an MLflow of the user's own, whose pages a server here should show.
+
+    Raises:
+        SweepError: it has pages of its own, or is a file that is no database of MLflow.
+    """
+    what = f"MLFLOW_TRACKING_URI={places.redact(uri)}"
+    if uri.startswith(("http://", "https://")):
+        raise SweepError(f"{what}: a server, which shows its pages itself; open that address")
+    path = Path(unquote(uri.removeprefix(SQLITE)))
+    if not uri.startswith(SQLITE) or not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("SELECT 1 FROM experiments")
+    except sqlite3.Error as error:
+        raise SweepError(
+            f"{what}: no database of MLflow: {error}; give another address, or unset the variable"
+        ) from error
 
 
 def _serve(

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tune_jobs.cells import MOST_CELLS
+from tune_jobs.errors import SweepError
 
 Sweep = Annotated[
     str,
@@ -64,6 +65,19 @@ Budget = Annotated[
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Stop at the first failure, like --max-failures 1.")
 ]
+
+
+def most_failures(fail_fast: bool, max_failures: int | None) -> int | None:
+    """After how many failures a sweep stops.
+
+    Raises:
+        SweepError: both options are given.
+    """
+    if fail_fast and max_failures is not None:
+        raise SweepError("--fail-fast and --max-failures: give one of them")
+    return 1 if fail_fast else max_failures
+
+
 Report = Annotated[
     bool,
     typer.Option(

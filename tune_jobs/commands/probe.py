@@ -1,5 +1,9 @@
 """The command that measures a model of the user's: geosweep probe."""
 
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,11 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from models.messages import plain
+from scoring import storage
 from scoring.probing.errors import ProbeError
 from scoring.probing.result import ProbeResult, fitting
-from tune_jobs import folder
+from tune_jobs import folder, lease
 from tune_jobs.cluster.at import At
-from tune_jobs.commands import options, sending
+from tune_jobs.commands import options, sending, targets
 from tune_jobs.errors import SweepError
 from tune_jobs.terminal import output, say
 
@@ -93,7 +99,8 @@ def probe(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for the results. Default: runs/probe-MODEL, or in the cluster's storage.",
+            help="Folder for the results; those of an earlier probe are replaced. Default: "
+            "runs/probe-MODEL, or in the cluster's storage.",
         ),
     ] = None,
     cluster: options.Cluster = None,
@@ -138,6 +145,7 @@ def probe(
     loaded = models.load(model, weights)
     others = None if compare is None else models.load(model, compare, "--compare")
     root = folder.absolute(out or f"runs/{name}")
+    about: dict[str, Any] = {"model": model, "data": data or text}
     settings: dict[str, Any] = {
         "blocks": blocks,
         "branches": branches,
@@ -148,6 +156,7 @@ def probe(
     names = [weights or "random weights", *([compare] if compare else [])]
     if len(set(names)) < len(names):
         raise SweepError(f"--compare {compare}: the same file as --weights")
+    _check(root, about, names if out is None else None)
     results: dict[str, ProbeResult] = {}
     try:
         for name, one in zip(names, filter(None, (loaded, others)), strict=True):
@@ -160,8 +169,7 @@ def probe(
                 say(f"warning: {message}")
     except ProbeError as error:
         raise SweepError(*str(error).splitlines()) from error
-    about = {"model": model, "data": data or text, **settings}
-    written = files.write(root, about, results)
+    written = files.write(root, about | settings, results)
     say(f"{', '.join(written)} in {folder.shown(root)}")
 
 
@@ -180,4 +188,42 @@ def _show(result: ProbeResult) -> None:
 
 def _short(model: str) -> str:
     kind, _, name = model.rpartition(":")
-    return Path(name).name if kind in ("torchvision", "timm", "transformers") else Path(kind).stem
+    libraries = ("torchvision", "timm", "transformers")
+    return Path(name).name if kind in libraries else f"{Path(kind).stem}-{name}"
+
+
+def _check(root: str, about: Mapping[str, Any], weights: Sequence[str] | None) -> None:
+    """Check the folder for the results before anything is measured.
+
+    Args:
+        root: of the folder.
+        about: the model and its points.
+        weights: what is measured; None if the user named the folder, whose results are replaced.
+
+    Raises:
+        SweepError: it cannot be written, belongs to a sweep, or has another probe's results.
+    """
+    from tune_jobs.probing.output import FILE
+
+    lease.refuse_file(root)
+    targets.refuse_sweep(root)
+    if weights is not None and (content := storage.read_file(root, FILE)) is not None:
+        try:
+            there = json.loads(content)
+            before = {**{name: there[name] for name in about}, "weights": [*there["results"]]}
+        except (ValueError, LookupError, TypeError, RecursionError):
+            before = dict.fromkeys((*about, "weights"))
+        for name, value in {**about, "weights": [*weights]}.items():
+            if before[name] != value:
+                raise SweepError(
+                    f"{folder.shown(root)}: has the results of other {name} "
+                    f"({plain(before[name])}); --out DIR names another folder, or this one, whose "
+                    "results are then replaced"
+                )
+    if "://" not in root:
+        new = [place for place in (Path(root), *Path(root).parents) if not place.exists()]
+        Path(root).mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), root)
+        for place in new:  # the model may still fail
+            place.rmdir()

@@ -60,7 +60,7 @@ def run(
     [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
     """
     begun = time.monotonic()
-    most = 1 if fail_fast else max_failures
+    most = options.most_failures(fail_fast, max_failures)
     asked = (name, settings or [], out, data, address)
     request = work.request_run(*asked, retry, most, download=not dry_run, budget=budget)
     if dry_run:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tune_jobs import estimates, evaluations, folder, service, sweep
-from tune_jobs.commands import plan
+from tune_jobs.commands import plan, targets
 from tune_jobs.commands.ending import end, results_table
 from tune_jobs.precision import resolved
 from tune_jobs.terminal import output
@@ -35,7 +35,9 @@ def request_run(
     found = sweep.read(source, settings)
     if budget is not None:
         found = replace(found, budget=found.budget.replaced(budget))
-    found = resolved(found, folder.path_of(found.name, out))
+    root = folder.path_of(found.name, out)
+    targets.refuse_inner(root)
+    found = resolved(found, root)
     request = service.check(
         found, out, data, address, retry=retry, max_failures=max_failures, download=download
     )

@@ -26,15 +26,21 @@ def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
         standard: the model takes three colours, standardised like ImageNet.
 
     Raises:
-        SweepError: the file has no such array.
+        SweepError: the file has no such array, or the array has numbers that are not finite.
     """
     what = f"--data {plain(file)}"
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        archive = np.load(file, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise SweepError(
+                f"{what}: an .npy file; should be .npz, which np.savez('images.npz', x=...) writes"
+            )
+        with archive:
             name = next((name for name in NAMES if name in archive), None)
             if name is None:
                 raise SweepError(f"{what}: it has no array {', '.join(NAMES[:-1])} or {NAMES[-1]}")
-            x = archive[name][:points]
+            x = archive[name]
+            x = x[:points] if x.ndim else x
     except SweepError:
         raise
     except FileNotFoundError as error:
@@ -57,7 +63,15 @@ def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
         )
     if len(x) == 0:
         raise SweepError(f"{what}: {name} is empty")
-    return list(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).split(batch))
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(x, dtype=np.float32)
+    wrong = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    if len(wrong):
+        raise SweepError(
+            f"{what}: {len(wrong)} of {len(x)} images of {name} have numbers that are NaN or "
+            f"infinite, the first is image {wrong[0]} (counted from 0); leave them out"
+        )
+    return list(torch.from_numpy(x).split(batch))
 
 
 def texts(file: str, points: int, batch: int, tokenizer: Any, longest: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from torch import nn
 from models import callables
 from models.errors import CodeError
 from models.messages import did_you_mean, first_line, plain
+from scoring.probing.nulls import not_called
 from tune_jobs.errors import SweepError
 
 FORMS = "torchvision:NAME, timm:NAME, transformers:FOLDER or FILE.py:CALLABLE"
@@ -119,6 +120,11 @@ def _fill(model: nn.Module, file: str, option: str) -> None:
             break
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SweepError(f"{what}: should hold a state dict, names with tensors")
+    if lazy := not_called(model):
+        raise SweepError(
+            f"{what}: {plain(lazy)} gets its shape in its first call; call the model once first, "
+            "in the function that returns it"
+        )
     own = model.state_dict()
     for start in ("_orig_mod.", "module.", "model."):  # the last is that of a sweep's checkpoint
         if all(name.startswith(start) for name in state) and not any(map(own.__contains__, state)):
