@@ -320,7 +320,7 @@ def test_the_end_of_the_program_interrupts_merging_without_a_word(many, monkeypa
 
 
 def test_where_nothing_can_be_written_the_files_are_read(many, monkeypatch):
-    def refused(*where):
+    def refused(*where, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(pieces, "writing", refused)

@@ -87,7 +87,7 @@ class Follower:
 
     @property
     def off(self) -> dict[str, float]:
-        """See :attr:`scoring.probing.recorder.Recorder.off`; of all groups."""
+        """Of all groups, see ``off`` of :class:`scoring.probing.recorder.Recorder`."""
         return {call: off for recorder in self.recorders for call, off in recorder.off.items()}
 
     def _watch(self, name: str, recorder: Recorder) -> None:
