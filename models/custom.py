@@ -74,6 +74,18 @@ class Custom(nn.Module):
             shared.setdefault(id(parameter), []).append(name)
         self._aliases = {name: names for names in shared.values() for name in names}
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *more: Any, **options: Any) -> Any:
+        """Load weights, after one call of the network.
+
+        A layer may take its scales from the first images that it sees (ActNorm), and remember
+        only in an attribute that it has. It would overwrite the weights that were loaded.
+        """
+        device, was = next(self.parameters()).device, self.training
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            self.train()(torch.zeros(2, *self.image, device=device))
+        self.train(was)
+        return super().load_state_dict(state_dict, *more, **options)
+
     def layout(self) -> list[tuple[tuple[int, ...], int]]:
         """The shape of a state and the number of blocks of each stage."""
         with torch.no_grad(), evaluating(self):

@@ -72,3 +72,17 @@ def test_ray_tune_itself_would_end_the_sweep():
             SimpleNamespace(_tracked_actor=None), OutOfMemoryError("memory")
         )
     assert issubclass(OutOfMemoryError, RayError)
+
+
+def test_workers_that_were_killed_together_are_waited_for_once(monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(tuning.time, "sleep", waits.append)
+    actor = SimpleNamespace(actor_id=0, _on_error=None)
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=None)
+    said: list[str] = []
+    with tuning.lost_workers(said.append):
+        for _ in range(4):
+            Manager()._actor_task_failed(
+                tracked_actor_task=task, exception=OutOfMemoryError("killed")
+            )
+    assert (len(waits), len(said)) == (1, 4)

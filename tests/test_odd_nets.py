@@ -149,6 +149,20 @@ def test_a_scale_that_comes_from_the_first_images_does_not_come_from_zeros():
     assert 0.1 < float(made.model.blocks[0].scale.detach().min()) < 100
 
 
+@pytest.mark.parametrize("name", ["activation", "Lazy", "Late", "mixed"])
+def test_weights_that_are_loaded_stay_after_the_first_call(name):
+    trial, images = config(name), torch.randn(6, *DIGITS)
+    trained, again = (build(trial, DIGITS, 10) for _ in range(2))
+    trained(images)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.1)
+    wanted = trained.eval()(images)
+    again.load_state_dict(trained.state_dict())
+    assert again.training
+    assert_close(again.eval()(images), wanted, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", ["Lazy", "Late"])
 def test_layers_that_the_first_call_makes_are_there(name):
     one, two = (build(config(name), DIGITS, 10) for _ in range(2))

@@ -48,7 +48,9 @@ def _of_trials(root: str) -> dict[str, dict[str, float]]:
         end = start + row["seconds"] + (row["scoring_seconds"] or 0.0)
         hours += max(0.0, end - max(start, until))
         until = max(until, end)
-    on_gpus = sum(row["seconds"] for row in rows if not str(row["device"]).endswith("CPU"))
+    on_gpus = sum(
+        row["seconds"] for row in rows if row["device"] and not row["device"].endswith("CPU")
+    )
     share = gpus(root) if on_gpus else 0.0
     gpu_hours = on_gpus * (1.0 if share is None else share)
     return {BEFORE: {"hours": hours, "gpu_hours": gpu_hours}} if rows else {}

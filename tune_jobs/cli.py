@@ -79,7 +79,7 @@ def main() -> NoReturn:
     """Entry point: bad input ends with one message and exit status 2, never with a traceback."""
     terminal.never_fail_to_encode()
     # So that the help, which typer prints, ends like everything else when its reader leaves.
-    Console.on_broken_pipe = lambda self: terminal.silence(sys.stdout)
+    Console.on_broken_pipe = lambda self: terminal.silence(self.file)
     # Loading packages makes many objects and hardly any garbage, and the collector looks at all of
     # them again and again: by default it takes a fifth of the time to load Ray and MLflow.
     before = gc.get_threshold()
@@ -104,7 +104,8 @@ def main() -> NoReturn:
         sys.exit(130)
     except OSError as error:
         if error.errno not in NO_SPACE:
-            if error.errno not in (*RIGHTS, *DISK, *PATH) and error.filename is None:
+            remote = error.filename is None and error.errno in (errno.ETIMEDOUT, errno.ENOTCONN)
+            if remote or error.errno not in (*RIGHTS, *DISK, *PATH):
                 raise
             terminal.complain(_about_a_file(error))
             sys.exit(2)

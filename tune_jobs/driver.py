@@ -284,10 +284,12 @@ class Driver(NotKept, tune.Callback):
             return {}
 
     def _scored_row(self, trial: str) -> dict[str, Any]:
-        """The row that a scorer has written; it may take a while to be seen on this machine."""
-        end = time.monotonic() + UNSEEN
-        while not (row := self._row(trial)) and time.monotonic() < end:
-            time.sleep(0.2)
+        """The row that a scorer has written; on NFS it may take a while to be seen here."""
+        end = time.monotonic() + (UNSEEN if storage.is_local(self._root) else 0.0)
+        while (row := self._row(trial)).get("status") not in handover.ENDED:
+            if time.monotonic() > end:
+                break
+            time.sleep(1.0)
         return row
 
     def _forget(self) -> None:

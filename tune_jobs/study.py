@@ -130,10 +130,11 @@ class Study:
         for trial in known:  # in the order in which they were suggested
             if trial.trial in self._of:
                 self._begin(self._of[trial.trial], trial)
-        begun = folder.begun(root)
+        begun, listed = folder.begun(root), {trial.trial for trial in known}
         for cell in self._suggested:
-            self._begin(cell, cell.config)  # a driver was killed before it listed this cell
-            self._begin_again(cell, begun)
+            if cell.config.trial not in listed:  # a driver was killed before it listed this cell
+                self._begin(cell, cell.config)
+                self._begin_again(cell, begun)
         lacking = [trial for trial in known if trial.trial not in self._of]
         if lacking and not again:
             raise storage.Damaged(root, STUDY, f"it lacks {len(lacking)} cells that were suggested")

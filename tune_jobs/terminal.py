@@ -75,7 +75,7 @@ class Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         """Go on without a reader; rich would end the process, and with it a sweep."""
-        silence(sys.stdout)
+        silence(self.file)
 
 
 def output() -> Console:

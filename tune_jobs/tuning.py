@@ -1,5 +1,6 @@
 """What Ray Tune is given: the cells, when to end the sweep, and which trials to stop early."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from tune_jobs.folder import State
 from tune_jobs.search import EPOCH_METRICS
 from tune_jobs.sweep import Sweep
 
-MEMORY_PAUSE = 20  # seconds for another program to give memory back
+MEMORY_PAUSE = 10  # seconds for another program to give memory back
 
 
 @dataclass(frozen=True)
@@ -160,14 +161,17 @@ def lost_workers(say: Callable[[str], None]) -> Iterator[None]:
 
     Ray Tune does so for two kinds of errors of Ray, and ends the whole sweep on any other. One of
     these is OutOfMemoryError: when a machine runs out of memory, Ray kills workers on it, even if
-    another program took the memory. Such a trial waits before it is restarted.
+    another program took the memory. Then the sweep waits a moment, once for all of these workers.
     """
-    original = RayActorManager._actor_task_failed
+    original, waited = RayActorManager._actor_task_failed, -math.inf
 
     def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
-            say(f"Ray stopped a trial because memory ran out; it goes on in {MEMORY_PAUSE} s")
-            time.sleep(MEMORY_PAUSE)
+            say("Ray has stopped a trial because memory ran out")
+            nonlocal waited
+            if time.monotonic() - waited > MEMORY_PAUSE:
+                time.sleep(MEMORY_PAUSE)
+                waited = time.monotonic()
         known = not isinstance(exception, RayError) or isinstance(
             exception, RayActorError | RayTaskError
         )

@@ -125,6 +125,7 @@ def load(
         try:
             return _archive(root, path)
         except storage.Damaged as error:
+            storage.delete(root, path)  # it is a copy
             again = "the next geosweep run writes it again"
             raise datasets.DataError(f"{root}/{path}: {error.reason}; {again}") from error
 
@@ -146,20 +147,12 @@ def _archive(root: str, path: str) -> io.BytesIO:
     return content
 
 
-def _is_whole(root: str, path: str) -> bool:
-    try:
-        _archive(root, path)
-    except storage.Damaged:  # a crash of a machine may leave an empty file
-        return False
-    return True
-
-
 def _put_data(request: Request) -> None:
-    """Write the datasets that are not there yet, or are damaged, into the sweep's folder."""
+    """Write the datasets that are not there yet into the sweep's folder."""
     there = storage.list_files(request.root, places.DATA)
     for name, checksum in request.checksums.items():
         path = places.dataset(checksum)
-        if f"{checksum}.npz" not in there or not _is_whole(request.root, path):
+        if f"{checksum}.npz" not in there:
             data = datasets.load(request.sources[name], request.data)
             arrays = {key: getattr(data, key) for key in datasets.ARRAYS}
             with storage.writing(request.root, path) as stream:
