@@ -37,7 +37,14 @@ def check(
     if "optimizer" in checkpoint:
         if checkpoint["epoch"] > 0 and not checkpoint["optimizer"]["state"]:
             raise ValueError("its optimizer has no state")
-        make_optimizer(network, config).load_state_dict(checkpoint["optimizer"])
+        try:
+            make_optimizer(network, config).load_state_dict(checkpoint["optimizer"])
+        except ValueError as error:
+            if not config.architecture:
+                raise
+            raise ValueError(
+                f"{error}; an earlier version may have begun it, whose gamma acted on other weights"
+            ) from error
 
 
 def _compare(name: str, found: Any, wanted: Any) -> None:
