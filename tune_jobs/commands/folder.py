@@ -231,7 +231,7 @@ def _check_own(uri: str) -> None:
     what = f"MLFLOW_TRACKING_URI={places.redact(uri)}"
     if uri.startswith(("http://", "https://")):
         raise SweepError(f"{what}: a server, which shows its pages itself; open that address")
-    path = Path(unquote(uri.removeprefix(SQLITE)))
+    path = Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
     if not uri.startswith(SQLITE) or not path.exists():
         return
     try:
