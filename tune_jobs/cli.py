@@ -104,8 +104,9 @@ def main() -> NoReturn:
         sys.exit(130)
     except OSError as error:
         if error.errno not in NO_SPACE:
-            remote = error.filename is None and error.errno in (errno.ETIMEDOUT, errno.ENOTCONN)
-            if remote or error.errno not in (*RIGHTS, *DISK, *PATH):
+            remote = error.errno in (errno.ETIMEDOUT, errno.ENOTCONN)
+            known = error.errno in (*RIGHTS, *DISK, *PATH)
+            if error.filename is None and (remote or not known):
                 raise
             terminal.complain(_about_a_file(error))
             sys.exit(2)
@@ -125,7 +126,8 @@ def _about_a_file(error: OSError) -> str:
         return f"{named}; give yourself the rights to it, or name another folder"
     if error.errno in DISK:
         return f"{named}; look after that disk, then run the same command again"
-    return f"{messages.plain(named, 400)}; name another path"
+    fix = "; name another path" if error.errno in PATH else ""
+    return f"{messages.plain(named, 400)}{fix}"
 
 
 def _usage(error: Any) -> str:
