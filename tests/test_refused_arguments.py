@@ -86,7 +86,8 @@ def test_an_error_of_the_system_on_a_file_has_no_traceback(geosweep, monkeypatch
         monkeypatch.setattr(sweep, "builtin", lambda error=error: (_ for _ in ()).throw(error))
         code, said = geosweep("sweeps")
         assert code == 2
-        assert said.startswith(f"geosweep: a/file: {os.strerror(number)}; ")
+        assert said.startswith(f"geosweep: a/file: {os.strerror(number)}")
+        assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("inner", ["results", "checkpoints/x", "report"])
