@@ -152,12 +152,14 @@ def call(
     Raises:
         CodeError: the function does not take the arguments, needs others, or fails.
     """
-    arguments = {**_taken(function, offered), **given}
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some callables written in C have no signature
         signature = None
-    if signature is not None:
+    if signature and not any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values()):
+        offered = {name: value for name, value in offered.items() if name in signature.parameters}
+    arguments = {**offered, **given}
+    if signature:
         try:
             signature.bind(**arguments)
         except TypeError as error:
@@ -167,16 +169,6 @@ def call(
         return function(**arguments)
     except (Exception, SystemExit) as error:  # whatever the code of the user raises
         raise CodeError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
-
-
-def _taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return dict(offered)
-    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
-        return dict(offered)
-    return {name: value for name, value in offered.items() if name in parameters}
 
 
 def _module(code: Code) -> ModuleType:

@@ -60,7 +60,7 @@ def checkpoint(trial: str) -> str:
 
 
 def best_checkpoint(trial: str) -> str:
-    """Weights of the epoch with the highest test accuracy, where those are kept."""
+    """Weights of the epoch with the highest accuracy, validation or else test, if they are kept."""
     return f"{CHECKPOINTS}/{trial}.best.pt"
 
 

@@ -16,7 +16,8 @@ def _curve(
     """Columns of the trials table for a number of the evaluation curve and its baselines."""
     unit = "fraction" if name == "block_ots" else "1"
     found = [("", meaning), ("_initial", f"baseline: curve_{name} before training")]
-    found += [("_shuffled", "baseline: of displacements shuffled between points")] * shuffled
+    if shuffled:
+        found.append(("_shuffled", "baseline: of displacements shuffled between points"))
     return [(f"curve_{name}{end}", REAL, unit, text) for end, text in found]
 
 

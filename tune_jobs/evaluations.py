@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from models.messages import did_you_mean, plain, several, short
 from tune_jobs import yaml_file
 from tune_jobs.errors import SweepError
+from tune_jobs.labels import trials_of
 
 
 class _Strict(BaseModel):
@@ -214,7 +215,7 @@ def beyond(done: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list
             else:
                 rest = "cannot be added"
             found[f"{name} of {{}} {rest}"] += 1
-    return [line.format(_trials(n)) for line, n in found.items()]
+    return [line.format(trials_of(n)) for line, n in found.items()]
 
 
 def listed(given: Any) -> Any:
@@ -305,7 +306,7 @@ def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> li
         for name in (name for name in lacking(has, wanted) if name in has):
             old, _ = _differences(name, has[name], wanted[name])
             found[f"{name} replaces the earlier one of {{}} ({old})"] += 1
-    return [line.format(_trials(n)) for line, n in found.items()]
+    return [line.format(trials_of(n)) for line, n in found.items()]
 
 
 def _differences(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, str]:
@@ -313,10 +314,6 @@ def _differences(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) 
     before, after = measured(name, done), measured(name, wanted)
     other = [field for field, value in before.items() if after.get(field) != value]
     return _told({f: before[f] for f in other}), _told({f: after[f] for f in other if f in after})
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' * (count > 1)}"
 
 
 def changed(asked: Mapping[str, Mapping[str, Any]]) -> str:

@@ -63,7 +63,8 @@ def trials_of(count: int, what: str = "") -> str:
     >>> trials_of(1), trials_of(16, "earlier")
     ('1 trial', '16 earlier trials')
     """
-    return f"{count} {what}{' ' * bool(what)}{'trial' if count == 1 else 'trials'}"
+    noun = "trial" if count == 1 else "trials"
+    return f"{count} {what} {noun}" if what else f"{count} {noun}"
 
 
 def duration(seconds: float) -> str:

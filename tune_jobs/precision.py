@@ -10,7 +10,7 @@ from models import precision
 from models.config import TrialConfig
 from models.errors import DataError
 from scoring.places import argument
-from tune_jobs import folder, processes
+from tune_jobs import folder, processes, room
 from tune_jobs.errors import SweepError
 from tune_jobs.labels import last_line, trials_of
 from tune_jobs.sweep import AUTO, Sweep
@@ -68,10 +68,7 @@ def _keep_apart(sweep: Sweep, root: str) -> None:
 
 def _faster(sweep: Sweep) -> precision.Precision:
     """The precision that this machine trains faster in, timed in a process that imports torch."""
-    asked, expected = sweep.resources.gpus, processes.expected_gpus()
-    here = precision.kind_of_machine("cuda")[1]
-    gpus = asked if asked is not None else expected if expected is not None else float(here)
-    device = "cuda" if gpus else "cpu"
+    device = "cuda" if room.gpus_of_trial(sweep.resources) else "cpu"
     try:
         return precision.known(device) or _timed(device)
     except (DataError, subprocess.SubprocessError, ValueError) as error:

@@ -55,7 +55,7 @@ def cluster_file(path: str) -> dict[str, Any]:
         yaml_file.parse(text, overriding=True)  # refuses what is given twice or too deep
         content = yaml.safe_load(text)  # as Ray reads it
     except yaml_file.YamlError as error:
-        line = f"line {error.line}: " * bool(error.line)
+        line = f"line {error.line}: " if error.line else ""
         raise SweepError(f"--cluster {path}: {line}{error}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
         said = " ".join(str(error).split())

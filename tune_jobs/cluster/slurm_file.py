@@ -130,7 +130,8 @@ def read(path: str) -> SlurmFile:
     try:
         content, lines = yaml_file.parse(yaml_file.read_text(given_path(path)))
     except yaml_file.YamlError as error:
-        raise SweepError(f"{where}{f', line {error.line}' * bool(error.line)}: {error}") from None
+        start = f"{where}, line {error.line}" if error.line else where
+        raise SweepError(f"{start}: {error}") from None
     if not isinstance(content, dict):
         raise SweepError(f"{where}: should be a mapping, like clusters/slurm.yaml")
     try:

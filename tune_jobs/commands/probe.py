@@ -133,9 +133,12 @@ def probe(
         files = {option: path for option, path in given.items() if path is not None}
         words = [f"--blocks={blocks}", f"--points={points}", f"--transport={transport}"]
         words += [f"--batch={batch}", f"--longest={longest}"]
-        words += [f"--null={one}" for one in null or []] + ["--no-null"] * no_null
+        words += [f"--null={one}" for one in null or []]
+        if no_null:
+            words.append("--no-null")
         words += [f"--tokens={tokens}"] if tokens else []
-        words += ["--branches"] * branches
+        if branches:
+            words.append("--branches")
         at = At(cluster, None, slurm)
         sending.probe(at, name, model, files, words, out, device, follow)
     from tune_jobs.probing import model as models  # torch takes seconds to import
