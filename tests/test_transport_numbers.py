@@ -74,8 +74,9 @@ def test_good_points_far_from_the_origin_have_not_collapsed():
 def test_points_of_any_size_are_matched_alike(power, points):
     x, y = points
     found, wanted = (optimal_transport_score(s * x, s * y) for s in (2.0**power, 1.0))
-    for name in ("ots", "gap", "movement", "suboptimality", "collapsed", "ties", "permutation"):
+    for name in ("ots", "gap", "suboptimality", "collapsed", "ties", "permutation"):
         assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+    assert_allclose(found.movement, wanted.movement, rtol=1e-14)  # tiny costs may be denormal
     with np.errstate(over="ignore"):  # costs of these sizes are 0, inf, or lose digits
         costs = wanted.own_cost * 2.0**power * 2.0**power
     assert_allclose(found.own_cost, costs, rtol=1e-12, atol=1e-300)
