@@ -110,6 +110,16 @@ def report_page(shared) -> Path:
 
 
 @pytest.fixture
+def reports(monkeypatch) -> list[dict]:
+    """The results that trials report to their driver, without Ray."""
+    from tune_jobs import trial
+
+    found: list[dict] = []
+    monkeypatch.setattr(trial.tune, "report", found.append)
+    return found
+
+
+@pytest.fixture
 def without_figures(monkeypatch):
     """Write reports without figures, which take most of the time."""
     from analysis import figures

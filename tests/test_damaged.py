@@ -51,12 +51,7 @@ class Killed(Exception):
     """What ends a process in these tests."""
 
 
-@pytest.fixture(autouse=True)
-def reports(monkeypatch):
-    """The results that trials report, without Ray."""
-    found = []
-    monkeypatch.setattr(trial.tune, "report", found.append)
-    return found
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def run(root, config):

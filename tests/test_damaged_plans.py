@@ -21,17 +21,11 @@ from analysis.measures.search import read_search
 from analysis.results import ResultsError
 from scoring import places, storage
 from scoring.storage import Damaged
-from tune_jobs import folder, service, sweep, trial
+from tune_jobs import folder, service, sweep
 from tune_jobs.search import Search
 from tune_jobs.study import STUDY, Study
 
-
-@pytest.fixture(autouse=True)
-def reports(monkeypatch):
-    """The results that trials report, without Ray."""
-    found = []
-    monkeypatch.setattr(trial.tune, "report", found.append)
-    return found
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 SPACE = {"network": {"plain": {"network": "plain"}, "resnet": {"network": "resnet"}}}

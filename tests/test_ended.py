@@ -20,14 +20,6 @@ RESULT = {"evaluations": None, "test_accuracy": 0.9}
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """The results that a trial reports, without Ray."""
-    reports = []
-    monkeypatch.setattr(trial.tune, "report", reports.append)
-    return reports
-
-
-@pytest.fixture
 def here(tmp_path):
     """As much of a driver as these methods use; the folder is real."""
     found = mock.Mock(_root=str(tmp_path), _scratch="/tmp", _evaluating=set(), _weights={})
@@ -73,16 +65,18 @@ def run(root, **settings):
 
 
 @pytest.mark.parametrize("wanted", [{}, {"noise": {"levels": [0.0], "seed": 0}}, {"scores": {}}])
-def test_a_done_trial_without_weights_is_asked_for_again_and_needs_nothing(tmp_path, told, wanted):
+def test_a_done_trial_without_weights_is_asked_for_again_and_needs_nothing(
+    tmp_path, reports, wanted
+):
     """As a search does that has lost its cells."""
     root = str(tmp_path)
     run(root, evaluations=wanted)
     handover.finish(root, TRIAL)
     forget_weights(root, TRIAL)
     row = read_row(root, "trials", TRIAL)
-    told.clear()
+    reports.clear()
     run(root, evaluations=wanted)
-    assert told == [{"trial": TRIAL}]
+    assert reports == [{"trial": TRIAL}]
     handover.finish(root, TRIAL)
     assert str(read_row(root, "trials", TRIAL)) == str(row)
     with pytest.raises(FileNotFoundError, match="no weights"):
@@ -96,7 +90,7 @@ def complete(here):
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_trained_trial_that_is_not_seen_yet_is_scored_as_what_it_is(
-    here, told, monkeypatch, asked
+    here, reports, monkeypatch, asked
 ):
     """Its folder is listed as it was before, as NFS may do for a while."""
     run(here._root)
@@ -115,7 +109,7 @@ def test_a_trained_trial_that_is_not_seen_yet_is_scored_as_what_it_is(
 
 
 def test_a_trial_that_goes_on_after_a_kill_in_its_last_epoch_may_still_be_stopped(
-    tmp_path, told, monkeypatch
+    tmp_path, reports, monkeypatch
 ):
     """Its history said that it diverged, but its checkpoint was not written any more."""
     root = str(tmp_path)

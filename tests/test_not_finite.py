@@ -25,12 +25,7 @@ class Killed(Exception):
     """What ends a process in these tests."""
 
 
-@pytest.fixture(autouse=True)
-def reports(monkeypatch):
-    """The results that a trial reports, without Ray."""
-    found = []
-    monkeypatch.setattr(trial.tune, "report", found.append)
-    return found
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 @pytest.fixture

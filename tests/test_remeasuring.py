@@ -23,15 +23,7 @@ OF_THE_RUN = ("_seconds", "_at")  # ends of columns that differ between two runs
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What trials report to their driver."""
-    reports = []
-    monkeypatch.setattr(trial.tune, "report", reports.append)
-    return reports
-
-
-@pytest.fixture
-def now(shared, tmp_path, told):
+def now(shared, tmp_path, reports):
     """A folder with a finished trial."""
 
     def fill(path):
@@ -113,7 +105,7 @@ def test_a_run_that_was_killed_before_scoring_adds_the_same_later(old):
     assert read_row(old, "trials", CONFIG.trial) == first
 
 
-def test_baselines_stay_empty_where_the_untrained_network_is_another(old, told):
+def test_baselines_stay_empty_where_the_untrained_network_is_another(old, reports):
     change_history(old, 0, inverse_lss=0.123)
     found = added(old)
     assert found["lss_scaled"] > 1
@@ -121,7 +113,7 @@ def test_baselines_stay_empty_where_the_untrained_network_is_another(old, told):
     for name in ("lss_scaled_initial", "geodesic_excess_initial", "ots_shuffled_initial"):
         assert found[name] != found[name]  # NaN
     assert found["ots_initial"] > 0  # as it was
-    (line,) = told[-1]["set_aside"]
+    (line,) = reports[-1]["set_aside"]
     assert "cannot be made again" in line
     rows = read_rows(old, "tracks", CONFIG.trial)
     assert [row["lss_scaled"] is None for row in rows] == [True, True, False]
