@@ -37,7 +37,7 @@ __all__ = ["ARRAYS", "DataError"]  # re-exported from models.archives and models
 PREPARED = "prepared:"  # prefix of the source of a data set that is already in the cache
 NOTICE, PATIENCE = 60.0, 3600.0  # seconds of waiting for another process, until a word, and an end
 FLAT = 1e-6  # A channel with at most this deviation is constant, and is divided by LEVELS instead.
-LEVELS = 255.0  # By 1, the padding of a crop and the noise of an evaluation would outweigh images.
+LEVELS = 255.0  # Divided by 1, padding of crops and noise of evaluations would outweigh images.
 DIGITS_TEST = 500  # test images among the 1,797
 
 

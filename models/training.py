@@ -29,7 +29,7 @@ from models.optimizers import Optimizer, optimizer_of
 from models.steps import Totals, take_step, tf32
 from models.torch_optimizers import Group, TorchOptimizer
 
-SETTLED = 250  # Normalisations settle on at least so many images: fewer say too little of the rest.
+SETTLED = 250  # Normalisations settle on at least this many images: fewer are a poor sample.
 PAD = 4  # Crops are taken from images with this many pixels added on each side.
 
 

@@ -36,7 +36,7 @@ from tune_jobs.tracking import Tracker
 from tune_jobs.tuning import Cells, NotKept, Setup, Stop, lost_workers, scheduler
 from tune_jobs.weights import aim, best_of, spare
 
-UNSEEN = 60.0  # For so many seconds NFS may say that a new file is not there (its acdirmax).
+UNSEEN = 60.0  # NFS may not show a new file for this many seconds (acdirmax).
 RETRIES = 2  # restarts of a trial that failed, each from its last epoch; then it counts as failed
 
 

@@ -159,9 +159,9 @@ class Stop(NotKept, tune.Stopper):
 def lost_workers(say: Callable[[str], None]) -> Iterator[None]:
     """Let Ray Tune restart a trial from its last epoch, whatever its worker died of.
 
-    Ray Tune does so for two kinds of errors of Ray, and ends the whole sweep on any other. One of
-    these is OutOfMemoryError: when a machine runs out of memory, Ray kills workers on it, even if
-    another program took the memory. Then the sweep waits a moment, once for all of these workers.
+    Ray Tune does so for RayActorError and RayTaskError, and ends the whole sweep on any other error
+    of Ray, such as OutOfMemoryError: when a machine runs out of memory, Ray kills workers on it,
+    even if another program took the memory. The sweep then waits, once for all of these workers.
     """
     original, waited = RayActorManager._actor_task_failed, -math.inf
 

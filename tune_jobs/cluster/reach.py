@@ -57,7 +57,7 @@ def cluster_file(path: str) -> dict[str, Any]:
     except yaml_file.YamlError as error:
         line = f"line {error.line}: " if error.line else ""
         raise SweepError(f"--cluster {path}: {line}{error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         said = " ".join(str(error).split())
         raise SweepError(f"--cluster {path}: cannot be read: {said}; quote that value") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
