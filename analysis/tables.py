@@ -10,7 +10,10 @@ dimensions develop along a network.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
 
 from analysis.measures import (
     curve,
@@ -28,14 +31,40 @@ from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load, script
 from scoring.places import argument
 
-READ = {  # tables to read besides trials; all others read tracks
-    "summary": (),
-    "robustness": ("robustness",),
-    "curve": (),
-    "intervention": (),
-    "rates": ("epochs",),
-    "rate_answers": ("epochs",),
-    "states": (),
+
+class Table(NamedTuple):
+    """A table with one row per cell, and what to say if a sweep has no rows for it."""
+
+    rows: Callable[[Results], pd.DataFrame]
+    lacks: str  # {} is the sweep's folder.
+    read: tuple[str, ...] = ()  # tables to read besides trials
+    to_read: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # another layout for md and latex
+
+
+RATES = (
+    "no cell has trials that are done both with and without renormalise, or at several rates at "
+    "gamma 0; see geosweep run effective-rate"
+)
+TABLES = {
+    "summary": Table(summary, "has no trials"),
+    "robustness": Table(
+        robustness.by_cell, "no trial has been evaluated; geosweep evaluate {}", ("robustness",)
+    ),
+    "curve": Table(curve.by_cell, "no trial has a curve of measures; geosweep evaluate {} curve"),
+    "intervention": Table(
+        intervention.effects,
+        "no cell has trials that are done both with a straightness_penalty or transport_penalty "
+        "and without; see geosweep run straightness",
+        to_read=intervention.shown,
+    ),
+    "rates": Table(rates.effects, RATES, ("epochs",), rates.shown),
+    "rate_answers": Table(
+        lambda results: rate_answers.answers(rates.effects(results)),
+        RATES,
+        ("epochs",),
+        rate_answers.shown,
+    ),
+    "states": Table(states.states, "no trial has these scores; geosweep evaluate {} scores"),
 }
 
 
@@ -50,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--table",
         default="paper",
-        choices=["paper", *READ, *"1234567"],
+        choices=["paper", *TABLES, *"1234567"],
         help="paper (default): all tables in the paper's layout, with its numbers beside ours; "
         "1 to 7: this table, or tables of its form; summary: one row per cell of the sweep, with "
         "baselines; robustness: one row per cell that was evaluated; curve: one row per cell with "
@@ -70,12 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         columns = {**side_by_side.COLUMNS, **rates.COLUMNS, "robustness": robustness.COLUMNS}
-        wanted = ("trials", *READ.get(given.table, ("tracks",)))
-        results = load(given.folder, given.tracking_uri, wanted, columns)
+        read = TABLES[given.table].read if given.table in TABLES else ("tracks",)
+        results = load(given.folder, given.tracking_uri, ("trials", *read), columns)
     except ResultsError as error:
         print(f"analysis.tables: {visible(str(error))}", file=sys.stderr)
         return 2
-    text, lacks = _asked(results, given.table, given.format, given.folder)
+    if given.table in TABLES:
+        lacks = TABLES[given.table].lacks.format(argument(given.folder))
+        text = _by_cell(results, TABLES[given.table], given.format)
+    else:
+        text, lacks = _paper(results, given.table, given.format)
     if not text:
         print(f"analysis.tables: {visible(given.folder)}: {lacks}", file=sys.stderr)
         return 2
@@ -83,43 +116,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _asked(results: Results, table: str, form: str, folder: str) -> tuple[str, str]:
-    """The text of a table; if it is empty, also why."""
-    if table == "summary":
-        return as_text(summary(results), form), ""
-    if table == "robustness":
-        rows = robustness.by_cell(results)
-        if not len(rows):
-            return "", f"no trial has been evaluated; geosweep evaluate {argument(folder)}"
-        return as_text(rows, form), ""
-    if table == "curve":
-        rows = curve.by_cell(results)
-        if not len(rows):
-            return (
-                "",
-                f"no trial has a curve of measures; geosweep evaluate {argument(folder)} curve",
-            )
-        return as_text(rows, form), ""
-    if table == "intervention":
-        rows = intervention.effects(results)
-        if not len(rows):
-            lacks = "no cell has trials that are done both with a straightness_penalty or "
-            return "", f"{lacks}transport_penalty and without; see geosweep run straightness"
-        return as_text(intervention.shown(rows) if form in ("md", "latex") else rows, form), ""
-    if table in ("rates", "rate_answers"):
-        rows = rates.effects(results)
-        if not len(rows):
-            lacks = "no cell has trials that are done both with and without renormalise, or at "
-            return "", f"{lacks}several rates at gamma 0; see geosweep run effective-rate"
-        found, read = rows, rates.shown
-        if table == "rate_answers":
-            found, read = rate_answers.answers(rows), rate_answers.shown
-        return as_text(read(found) if form in ("md", "latex") else found, form), ""
-    if table == "states":
-        rows = states.states(results)
-        if not len(rows):
-            return "", f"no trial has these scores; geosweep evaluate {argument(folder)} scores"
-        return as_text(rows, form), ""
+def _by_cell(results: Results, table: Table, form: str) -> str:
+    """The text of a table with one row per cell; empty if there are no rows."""
+    rows = table.rows(results)
+    if not len(rows):
+        return ""
+    if table.to_read and form in ("md", "latex"):
+        rows = table.to_read(rows)
+    return as_text(rows, form)
+
+
+def _paper(results: Results, table: str, form: str) -> tuple[str, str]:
+    """The text of one of the paper's tables or of all; if it is empty, also why."""
     if table == "paper" and form in ("csv", "json"):
         return as_text(side_by_side.side_by_side(results), form), ""
     papers = list(paper_layout.paper_tables(results))

@@ -35,37 +35,17 @@ HEADINGS = {
     "points": "m",
     "depth": "blocks per stage",
     "train_accuracy": "running train accuracy",
-    "geodesic_excess_initial": "geodesic excess before training",
-    "straightness_factor_initial": "straightness factor before training",
-    "transport_factor_initial": "transport factor before training",
-    "transport_share_initial": "transport share before training",
     "lss": "LSS",
-    "lss_initial": "LSS before training",
     "lss_random": "√n",
     "lss_scaled": "LSS, equal size",
-    "lss_scaled_initial": "LSS, equal size, before training",
     "lss_without_drift": "LSS without drift",
-    "lss_without_drift_initial": "LSS without drift before training",
     "fuzziness_fit": "R² of the law",
-    "fuzziness_fit_initial": "R² before training",
     "nc1": "NC1",
-    "nc1_initial": "NC1 before training",
-    **{
-        f"{name}_initial": f"{name.replace('_', ' ')} before training"
-        for name in (
-            *("energy", "relative_energy", "curvature", "spacing", "fuzziness_slope"),
-            "effective_rank",
-        )
-    },
-    "inverse_lss_initial": "1/LSS before training",
-    "lsr_initial": "LSR before training",
     "inverse_lss": "1/LSS",
     "lsr": "LSR",
     "ots": "OTS",
-    "ots_initial": "OTS before training",
     "ots_shuffled": "OTS of shuffled displacements",
     "ots_random": "1/m",
-    "gap_initial": "gap before training",
     "lesion_auc": "lesion AUC",
     "lesion_top_mean_auc": "lesion AUC, means",
     "lesion_random_previous_auc": "lesion AUC, random units",
@@ -73,14 +53,9 @@ HEADINGS = {
     "noise_auc": "noise AUC",
     "fgsm_auc": "FGSM AUC",
     "pgd_auc": "PGD AUC",
-    "mixed_ratio_initial": "mixed ratio before training",
     "mixed_ratio_matched": "mixed ratio at equal ends",
-    "mixed_ratio_matched_initial": "mixed ratio at equal ends before training",
     "mixed_ratio_different": "mixed ratio, two classes",
-    "mixed_ratio_different_initial": "mixed ratio, two classes before training",
     "mixed_ratio_different_matched": "mixed ratio, two classes at equal ends",
-    "mixed_ratio_different_matched_initial": "mixed ratio, two classes at equal ends before "
-    "training",
     "separation_m": "m of pairs",
     "lesion_lost": "lost to lesions",
     "lesion_top_mean_lost": "lost to lesions by means",
@@ -93,17 +68,12 @@ HEADINGS = {
     "fgsm_variation": "variation rate under FGSM",
     "pgd_variation": "variation rate under PGD",
     "curve_length_ratio": "Wasserstein length ratio",
-    "curve_length_ratio_initial": "length ratio before training",
     "curve_speed_variation": "speed variation",
-    "curve_speed_variation_initial": "speed variation before training",
     "curve_block_factor": "block factor",
-    "curve_block_factor_initial": "block factor before training",
     "curve_block_factor_shuffled": "block factor of shuffled displacements",
     "curve_block_ots": "OTS of blocks",
-    "curve_block_ots_initial": "OTS of blocks before training",
     "curve_block_ots_shuffled": "OTS of blocks, shuffled displacements",
     "curve_polar_share": "polar share",
-    "curve_polar_share_initial": "polar share before training",
     "rho": "Spearman ρ",
     "low": "95% from",
     "high": "95% to",
@@ -153,8 +123,18 @@ WITHOUT = (
 
 
 def heading(name: str) -> str:
-    """The heading of a column, or the name of a score, as people read it."""
-    return HEADINGS.get(name, name if name.startswith(ARGUMENT) else name.replace("_", " "))
+    """The heading of a column, or the name of a score, as people read it.
+
+    >>> heading("lss"), heading("lss_initial"), heading("test_accuracy")
+    ('LSS', 'LSS before training', 'test accuracy')
+    """
+    if name in HEADINGS:
+        return HEADINGS[name]
+    if name.startswith(ARGUMENT):
+        return name
+    if name.endswith("_initial"):
+        return f"{heading(name.removesuffix('_initial'))} before training"
+    return name.replace("_", " ")
 
 
 def network_name(network: object) -> str:
