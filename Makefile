@@ -1,4 +1,4 @@
-# Two commands are all it takes on a fresh machine: `make demo` and `make test`.
+# Two commands are all it takes on a fresh machine: `make demo` and `make test`. `make` alone lists all of them.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,10 @@ LOAD := import torchvision, analysis.report, mlflow.store.tracking.sqlalchemy_st
 	tune_jobs.trial
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
 
-.PHONY: demo test test-long test-all test-fast test-cluster lint docs bench clean
+.PHONY: help demo test test-long test-all test-fast test-cluster lint docs bench clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## the main job on real data: train 16 networks, score them, write a report
 	$(BIN)/geosweep run demo
@@ -33,7 +36,7 @@ test-cluster: $(TOOLS)  ## a Ray cluster of three machines made of namespaces, a
 	$(BIN)/python -m pytest tests/test_three_hosts.py tests/test_slurm_cluster.py -m cluster -rs \
 		--durations=0 --numprocesses 2 --dist loadfile
 
-lint: $(TOOLS)
+lint: $(TOOLS)  ## format, lint, types, and the documentation's links and docstrings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
@@ -69,5 +72,5 @@ $(TOOLS): $(READY)  ## what tests and documentation need, too
 	$(INSTALL) '.[docs,test]'
 	touch $(TOOLS)
 
-clean:
+clean:  ## delete .venv
 	rm -rf .venv

@@ -1,28 +1,31 @@
 """Each claim of the paper as a line: the verdict of a sweep on it, and the numbers behind it.
 
 A claim says in which direction two sides differ: the same network at two gammas, the two networks
-at one gamma, or two values of K. Every place in a sweep that has both sides gives one comparison.
-It is sure if a test over seeds gives p < 0.05 after Holm's correction for all comparisons of the
+at one gamma, or two values of K. Every place in a sweep that has both sides is compared. A
+comparison is sure if a test over seeds gives p < 0.05 after Holm's correction for all comparisons of the
 claim. A claim holds if some comparison surely agrees and none surely disagrees, is mixed if both
 occur, does not hold if some surely disagree only, and is undecided if none is sure, as with one
 seed. A claim about all places together holds only if each comparison is sure, and does not hold if
 one of them surely disagrees.
 
-Command: ``python -m analysis.claims runs/demo``.
+Command: ``python -m analysis.claims runs/demo``. Without a sweep,
+
+    python -m analysis.claims --list > docs/claims.md
+
+lists the claims and what is compared for each.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from analysis.measures import checks, comparisons, paper
-from analysis.measures.checks import EQUAL
-from analysis.measures.comparisons import COLUMNS, OPTIMAL, STRAIGHT, Check
+from analysis.measures import comparisons
+from analysis.measures.comparisons import COLUMNS
 from analysis.measures.layout import as_text
-from analysis.measures.markup import visible
+from analysis.measures.markup import markdown_text
+from analysis.measures.paper_claims import CLAIMS, Claim
 from analysis.measures.verdicts import (
     FAILS,
     HOLDS,
@@ -32,252 +35,16 @@ from analysis.measures.verdicts import (
     Comparison,
     judge,
 )
-from analysis.results import Results, ResultsError, load, script
+from analysis.results import Results, ResultsError, load
+from analysis.scripts import refuse, script
 
-FAR = 0.5  # An OTS higher by this or more is "far above" another.
-FLAT = 0.05  # "Hardly changes": the network loses less than this share of its accuracy.
-SPREAD = 0.1  # A deviation over stages above this share of the mean is "large".
-FIRST, BOTH = "v1", "v1, v3"  # versions of the paper: February 2021, and June 2026
+COMMAND = "python -m analysis.claims --list > docs/claims.md"
 WORDS = {  # wording of a verdict for one claim, and for several
     HOLDS: ("holds", "hold"),
     MIXED: ("is mixed", "are mixed"),
     UNDECIDED: ("is undecided", "are undecided"),
     FAILS: ("does not hold", "do not hold"),
 }
-
-
-class Claim(NamedTuple):
-    """A claim of the paper, and how it is checked."""
-
-    name: str
-    text: str
-    place: str  # section and figure or table in the paper's first version
-    check: Check
-    baseline: Check | None = None  # the same check before training
-    version: str = FIRST  # of the paper; the later one makes the main claims for ResNets only
-    everywhere: bool = False  # it is about all places together, so each comparison has to be sure
-
-
-CLAIMS = (
-    Claim(
-        "decay_straightens",
-        "Weight decay lowers LSS: with γ up to 0.1 tracks end straighter than without",
-        "5.2, Fig. 2",
-        checks.decay_lowers("lss"),
-    ),
-    Claim(
-        "decay_straightens_resnets",
-        "Weight decay lowers the LSS of ResNets: with γ up to 0.1 their tracks end straighter than "
-        "without",
-        "5.2, Fig. 2",
-        checks.decay_lowers("lss", "resnet"),
-        version=BOTH,
-    ),
-    Claim(
-        "training_straightens",
-        "With weight decay (γ up to 0.1) LSS falls during training",
-        "5.2, Fig. 2",
-        checks.training_lowers("lss"),
-    ),
-    Claim(
-        "training_straightens_resnets",
-        "With weight decay (γ up to 0.1) the LSS of ResNets falls during training",
-        "5.2, Fig. 2",
-        checks.training_lowers("lss", "resnet"),
-        version=BOTH,
-    ),
-    Claim(
-        "curve_shortens",
-        "With weight decay (γ up to 0.1) the curve of measures comes nearer to a geodesic "
-        "during training: its W₂ length over that of the geodesic falls",
-        "2.2",
-        checks.training_lowers("curve_length_ratio"),
-    ),
-    Claim(
-        "curve_shortens_resnets",
-        "With weight decay (γ up to 0.1) the curve of measures of ResNets comes nearer to a "
-        "geodesic during training: its W₂ length over that of the geodesic falls",
-        "2.2",
-        checks.training_lowers("curve_length_ratio", "resnet"),
-        version=BOTH,
-    ),
-    Claim(
-        "constant_speed",
-        "With weight decay (γ up to 0.1) the curve of measures comes nearer to constant speed "
-        "during training: W₂ varies less over blocks (the paper does not measure it)",
-        "2.2, eq. 4",
-        checks.training_lowers("curve_speed_variation"),
-    ),
-    Claim(
-        "constant_speed_resnets",
-        "With weight decay (γ up to 0.1) the curve of measures of ResNets comes nearer to constant "
-        "speed during training: W₂ varies less over blocks (the paper does not measure it)",
-        "2.2, eq. 4",
-        checks.training_lowers("curve_speed_variation", "resnet"),
-        version=BOTH,
-    ),
-    Claim(
-        "decay_lowers_energy",
-        "Weight decay lowers the kinetic energy of the blocks (the mechanism; the paper does not "
-        "measure it)",
-        "2.3, eqs 9 to 12",
-        checks.decay_lowers("energy"),
-    ),
-    Claim(
-        "plain_degrades",
-        "Plain networks degrade: with the most blocks the train loss ends higher than with the "
-        "fewest",
-        "3.2, eq. 26",
-        checks.more_blocks("clean_train_loss", "plain", 1),
-    ),
-    Claim(
-        "resnet_deepens",
-        "ResNets do not degrade: with the most blocks the train loss ends lower than with the "
-        "fewest",
-        "1, 3.3",
-        checks.more_blocks("clean_train_loss", "resnet", -1),
-    ),
-    Claim(
-        "decay_against_degradation",
-        "Weight decay (γ up to 0.1) acts against degradation: it lowers the train loss of plain "
-        "networks with the most blocks",
-        "3.3",
-        checks.decay_helps_deep("clean_train_loss", "plain"),
-    ),
-    Claim(
-        "straighter_is_better",
-        "Straighter tracks go with higher test accuracy: over γ, accuracy rises as LSS falls",
-        "5.3, Fig. 4",
-        checks.with_accuracy,
-    ),
-    Claim(
-        "window",
-        "From γ = 1e-3 to 1e-2 at K = 1, LSS drops and both accuracies rise",
-        "5.3, Fig. 4",
-        checks.window,
-        everywhere=True,
-    ),
-    Claim(
-        "heavy",
-        "γ above 0.1 hurts both accuracies (K = 1)",
-        "5.3, Fig. 4",
-        checks.heavy,
-        everywhere=True,
-    ),
-    Claim(
-        "same_gamma",
-        "The best train and the best test accuracy occur at nearly the same γ (the γ of the best "
-        f"train accuracy costs less than {EQUAL} of test accuracy)",
-        "4.2, Fig. 4",
-        checks.same_gamma(EQUAL),
-    ),
-    Claim(
-        "ots_falls",
-        "A ResNet's OTS falls towards 0 as its train accuracy rises (K = 1)",
-        "5.3, Fig. 4",
-        checks.falling,
-        everywhere=True,
-    ),
-    Claim(
-        "resnet_straighter",
-        "A ResNet's LSS is below the plain network's everywhere",
-        "5.4, Figs 4 to 6",
-        checks.networks("lss", -1),
-        checks.networks("lss_initial", -1),
-        version=BOTH,
-        everywhere=True,
-    ),
-    Claim(
-        "resnet_nearer_optimal",
-        f"With several stages a ResNet's OTS is far above the plain network's (by {FAR} or more)",
-        "5.4, Fig. 6 (K = 4)",
-        checks.networks("ots", 1, FAR, several=True),
-        checks.networks("ots_initial", 1, FAR, several=True),
-        version=BOTH,
-    ),
-    Claim(
-        "equal_training",
-        "With several stages both networks fit the train split equally well (accuracies within "
-        f"{EQUAL}), but the ResNet is better on the test split",
-        "5.4, Tables 6 and 7 (K = 4)",
-        checks.equal_training(EQUAL),
-        everywhere=True,
-    ),
-    Claim(
-        "stages_straighten",
-        "With several stages LSS is lower than with one",
-        "5.4, Fig. 5 (K = 4)",
-        checks.more_stages("lss"),
-        checks.more_stages("lss_initial"),
-    ),
-    Claim(
-        "later_straighter",
-        "Later stages are straighter than early ones: each stage than the one before it",
-        "5.4, Fig. 5",
-        checks.later_stages("lss"),
-        checks.later_stages("lss_initial"),
-        everywhere=True,
-    ),
-    Claim(
-        "stages_vary",
-        "The variance of scores over stages is large (deviations of LSS over stages above "
-        f"{SPREAD:.0%} of the mean)",
-        "5.4, Tables 6 and 7",
-        checks.stages_vary("lss", SPREAD),
-    ),
-    Claim(
-        "best_gamma",
-        "The best γ is 1e-2 at K = 1; at K = 4 it is 5e-3 for a ResNet, 1e-3 for a plain network",
-        "5.4, Tables 4 to 7",
-        checks.best_gamma,
-    ),
-    Claim(
-        "mnist",
-        "On MNIST at γ = 5e-4 a ResNet's tracks are nearly straight and its map nearly optimal "
-        f"(the paper has LSS {paper.FIGURE_3['lss']} and OTS {paper.FIGURE_3['ots']}; here LSS up "
-        f"to {STRAIGHT} and OTS from {OPTIMAL} are enough)",
-        "5.2, Fig. 3",
-        checks.figure_3(STRAIGHT, OPTIMAL),
-        everywhere=True,
-    ),
-    Claim(
-        "units",
-        "As the most active units are set back to the previous state a ResNet's accuracy hardly "
-        f"changes (a mean loss below {FLAT:.0%} of it); the plain network's falls",
-        "7.1, Fig. 7",
-        checks.units(FLAT),
-        everywhere=True,
-    ),
-    Claim(
-        "units_to_mean",
-        "The same as the most active units are set to their means (a control that the paper lacks: "
-        "in a ResNet the previous state differs little, whatever was learned)",
-        "7.1, Fig. 7",
-        checks.units(FLAT, "lesion_top_mean_lost"),
-        everywhere=True,
-    ),
-    Claim(
-        "noise",
-        "Under random and adversarial noise a ResNet's accuracy falls more slowly",
-        "7.2, Fig. 8",
-        checks.noise("noise_lost", "fgsm_lost", "pgd_lost"),
-    ),
-    Claim(
-        "variation",
-        "Noise moves the end of a ResNet's tracks less (variation rate at l = n, eq. 49)",
-        "7.2, Fig. 8",
-        checks.noise("noise_variation", "fgsm_variation", "pgd_variation"),
-    ),
-    Claim(
-        "mixed_first",
-        "Noise first mixes up points whose tracks come close: of pairs of two classes with equally "
-        "distant ends it mixes up the closest tenth of tracks more often than all, and than in the "
-        "untrained network",
-        "4.2, Fig. 1E",
-        checks.mixed_first,
-        checks.mixed_first_untrained,
-    ),
-)
 
 
 def claims(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -360,6 +127,43 @@ def _everywhere(baseline: str) -> bool:
     return bool(baseline) and agree == compared
 
 
+PAGE = """# The paper's claims
+
+The [report](results.md) and `python -m analysis.claims DIR` check these claims of the paper on a
+sweep. Written by `{command}`.
+
+Each comparison has two sides, and the claim says which one is higher, or that they are equal. All
+other settings of both sides are equal, and a result of an evaluation is compared at equal settings
+and m only. Every place in a sweep that has both sides is compared, once for each score that the
+claim is about. A comparison is *sure* if a test over seeds gives
+p < 0.05 after Holm's correction for all comparisons of the claim. With one seed nothing is sure.
+[More on these tests](numbers.md#verdicts-and-statistics).
+
+A claim *holds if*
+
+- **some** comparison surely agrees with it and none surely disagrees. It is mixed if both occur. It
+  does not hold if some surely disagree and none surely agrees. It is undecided if none is sure.
+- **all** comparisons are sure, each by itself and without the correction. It does not hold if any
+  surely disagrees, with the correction. It is undecided in all other cases.
+
+A claim is not measured if a sweep has no comparison for it. Versions: v1 is the paper of February
+2021, v3 that of June 2026. Sections, figures, tables and equations are those of v1. Names of scores
+are those of the report's tables.
+
+"""
+
+
+def claims_page() -> str:
+    """Every claim of the paper in Markdown, with what is compared and when it holds."""
+    rows = [["name", "claim", "place in the paper", "versions", "compared", "holds if"]]
+    rows.append(["---"] * len(rows[0]))
+    for claim in CLAIMS:
+        scope = "all" if claim.everywhere else "some"
+        row = [claim.name, claim.text, claim.place, claim.version, claim.compared, scope]
+        rows.append([f"`{claim.name}`", *map(markdown_text, row[1:])])
+    return PAGE.format(command=COMMAND) + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the paper's claims and the verdicts on them.
 
@@ -367,7 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 2, with one message, if the results cannot be read.
     """
     parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=__doc__)
-    parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", help="a sweep's folder, or an MLflow experiment"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="list the claims and what is compared for each"
+    )
     parser.add_argument(
         "--format",
         default="md",
@@ -376,11 +185,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
     given = parser.parse_args(arguments)
+    if given.list:
+        print(claims_page(), end="")
+        return 0
+    if given.folder is None:
+        parser.error("the following arguments are required: DIR")
     try:
         results = load(given.folder, given.tracking_uri, ("trials", *COLUMNS), COLUMNS)
     except ResultsError as error:
-        print(f"analysis.claims: {visible(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("claims", error)
     print(as_text(claims(results), given.format), end="")
     return 0
 

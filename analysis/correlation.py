@@ -9,7 +9,6 @@ against whether the network classifies it correctly. Neither table shows that on
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,10 @@ import pandas as pd
 
 from analysis.measures.correlations import GIVEN, SCORES, SMALL, STRATUM, correlations, left_out
 from analysis.measures.layout import as_text, fold, heading, network_name, readable
-from analysis.measures.markup import latex_comment, markdown_text, visible
+from analysis.measures.markup import latex_comment, markdown_text
 from analysis.measures.points import COLUMNS, points
-from analysis.results import ResultsError, load, script
+from analysis.results import ResultsError, load
+from analysis.scripts import refuse, script
 
 SCOPE = ["scope", *STRATUM, "outcome"]  # columns that identify a scope and its outcome
 
@@ -152,8 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = load(given.folder, given.tracking_uri, wanted, {"samples": COLUMNS})
     except ResultsError as error:
-        print(f"analysis.correlation: {visible(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("correlation", error)
     lost = [f"{n} {reason}" for reason, n in left_out(results).items() if n]
     if read and lost:
         said = f"Trials left out: {', '.join(lost)}."

@@ -18,28 +18,29 @@ from analysis.plots.catalogue import FIGURES, Spec  # before matplotlib, which i
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.measures.markup import visible
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.search import Search, read_search
 from analysis.plots import files
 from analysis.results import Results, ResultsError, load
-from analysis.scripts import filled, script, tell
+from analysis.scripts import filled, refuse, script, tell
 from analysis.targets import refuse_sweep
 from scoring.storage import StoreError, refuse_links
 
+# fmt: off
 COLUMNS = {  # the columns of the larger tables that figures show
     "epochs": [
-        *("trial", "epoch", "lss", "straightness_factor"),
-        *("learning_rate", "effective_rate", "effective_rate_others"),
+        "trial", "epoch", "lss", "straightness_factor", "learning_rate", "effective_rate",
+        "effective_rate_others",
     ],
     "tracks": [
-        *("trial", "split", "epoch", "stage", "blocks", "collapsed", "projected"),
-        *("lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random", "ots_shuffled"),
-        *("prefix_m", "prefix_ots", "prefix_gap", "fuzziness", "effective_rank"),
+        "trial", "split", "epoch", "stage", "blocks", "collapsed", "projected", "lss",
+        "lss_initial", "lss_random", "ots", "ots_initial", "ots_random", "ots_shuffled",
+        "prefix_m", "prefix_ots", "prefix_gap", "fuzziness", "effective_rank",
     ],
     "samples": ["trial", "split", "point", "label"],
     "robustness": ROBUSTNESS,
 }
+# fmt: on
 
 
 class Written(NamedTuple):
@@ -130,7 +131,7 @@ def failed_sentence(failed: Sequence[Written]) -> str:
 
 def _applicable(results: Results, search: Search | None, only: Sequence[str]) -> dict[str, Spec]:
     wanted = {name: spec for name, spec in FIGURES.items() if not only or name in only}
-    return {name: spec for name, spec in wanted.items() if spec.applies(results, search)}
+    return {name: spec for name, spec in wanted.items() if spec.fits(results, search)}
 
 
 def _folder(path: str, out: str | None) -> str:
@@ -187,8 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if figure.error:
                 failed.append(figure)
     except (ResultsError, StoreError, OSError) as error:
-        print(f"analysis.figures: {visible(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("figures", error)
     if failed:
         print(f"analysis.figures: {failed_sentence(failed)}", file=sys.stderr)
     return 1 if failed else 0

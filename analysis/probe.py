@@ -6,15 +6,13 @@ Command: ``python -m analysis.probe runs/probe-resnet18`` reads ``probe.json`` t
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 from analysis.plots.files import clean, render, save  # before matplotlib
 
 # isort: split
-from analysis.measures.markup import visible
 from analysis.plots import probe
-from analysis.scripts import filled, script, tell
+from analysis.scripts import filled, refuse, script, tell
 from scoring.storage import StoreError, read_file
 
 
@@ -58,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tell(*draw(given.folder))
     except (ValueError, StoreError, OSError) as error:
-        print(f"analysis.probe: {visible(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("probe", error)
     return 0
 
 

@@ -8,7 +8,6 @@ import base64
 import errno
 import gc
 import json
-import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -41,7 +40,7 @@ from analysis.measures.markup import markdown_text, visible
 from analysis.measures.search import by_validation
 from analysis.measures.shown import shown, write_tables
 from analysis.results import ResultsError, load
-from analysis.scripts import filled, script, tell
+from analysis.scripts import filled, refuse, script, tell
 from analysis.targets import refuse_others, refuse_sweep
 from scoring import places
 from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_links, write_file
@@ -250,13 +249,12 @@ def _folder(path: str, out: str | Path | None, tracking_uri: str | None) -> str:
     """The folder to write to: an absolute path, or a URI."""
     if out is not None:
         return _absolute(str(out))
-    if not tracking_uri and ("://" in path or Path(path).is_dir()):
-        root = _absolute(path)
-        refuse_links(root, places.REPORT)
-        return f"{root}/{places.REPORT}"
-    if tracking_uri:
-        raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
-    load(path, tables=("trials",))  # raises an error that says why, unless MLflow has the results
+    if not tracking_uri:
+        if "://" in path or Path(path).is_dir():
+            root = _absolute(path)
+            refuse_links(root, places.REPORT)
+            return f"{root}/{places.REPORT}"
+        load(path, tables=("trials",))  # raises an error that says why, unless MLflow has them
     raise ResultsError(f"{path}: name a folder to write the report to (--out DIR)")
 
 
@@ -317,10 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = f"{error}; move it away" if isinstance(error, Damaged) else str(error)
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             said += "; --out DIR writes the report to a folder that you may write"
-        if given.json:
-            tell(json.dumps({"error": said}))
-        else:
-            print(f"analysis.report: {visible(said)}", file=sys.stderr)
+        if not given.json:
+            return refuse("report", said)
+        tell(json.dumps({"error": said}))
         return 2
     tell(json.dumps({"page": str(page)}) if given.json else page)
     return 0

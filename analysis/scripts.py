@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from analysis.measures.markup import visible
+
 
 def tell(*lines: object) -> None:
     """Print lines. Where nobody reads them, as after ``| head -1``, the script goes on."""
@@ -21,6 +23,20 @@ def _silence() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+def refuse(name: str, said: object) -> int:
+    """Say what is wrong with what a script was asked for, and return its exit status.
+
+    Args:
+        name: of the script, as in ``python -m analysis.NAME``.
+        said: an error or a text.
+
+    Returns:
+        2, as for wrong arguments.
+    """
+    print(f"analysis.{name}: {visible(str(said))}", file=sys.stderr)
+    return 2
 
 
 def filled(text: str) -> str:

@@ -9,7 +9,6 @@ dimensions develop along a network.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,9 +25,9 @@ from analysis.measures import (
     states,
 )
 from analysis.measures.layout import as_text
-from analysis.measures.markup import visible
 from analysis.measures.summary import summary
-from analysis.results import Results, ResultsError, load, script
+from analysis.results import Results, ResultsError, load
+from analysis.scripts import refuse, script
 from scoring.places import argument
 
 
@@ -102,16 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         read = TABLES[given.table].read if given.table in TABLES else ("tracks",)
         results = load(given.folder, given.tracking_uri, ("trials", *read), columns)
     except ResultsError as error:
-        print(f"analysis.tables: {visible(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("tables", error)
     if given.table in TABLES:
         lacks = TABLES[given.table].lacks.format(argument(given.folder))
         text = _by_cell(results, TABLES[given.table], given.format)
     else:
         text, lacks = _paper(results, given.table, given.format)
     if not text:
-        print(f"analysis.tables: {visible(given.folder)}: {lacks}", file=sys.stderr)
-        return 2
+        return refuse("tables", f"{given.folder}: {lacks}")
     print(text, end="")
     return 0
 

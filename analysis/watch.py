@@ -29,7 +29,7 @@ import pyarrow.fs as pafs
 from analysis.errors import ResultsError
 from analysis.measures.following import Follower
 from analysis.measures.markup import visible
-from analysis.scripts import filled, script, tell
+from analysis.scripts import filled, refuse, script, tell
 from scoring import places, storage
 from scoring.storage import StoreError
 
@@ -230,8 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ResultsError, StoreError, OSError) as error:
-        print(f"analysis.watch: {visible(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("watch", error)
     return 0
 
 

@@ -1,22 +1,11 @@
 """Table 1 of the paper: the shape of every stage, and how many blocks it has.
 
-Three of its rows are written out below. :func:`architecture` is the rule behind them; it also
-serves image sizes and numbers of blocks that the paper does not have. K = 2 and 3 are the first
-stages of K = 4.
+:func:`architecture` is the rule behind its rows; it also serves image sizes and numbers of blocks
+that the paper does not have. K = 2 and 3 are the first stages of K = 4.
 """
 
 from dataclasses import dataclass
 from math import prod
-
-# As printed, for 1 x 28 x 28 and 3 x 32 x 32 images: shapes of the stages, blocks of each stage.
-TABLE_1 = {
-    ("fully_connected", (1, 28, 28), 1): (((1000,),), 5),
-    ("convolutional", (3, 32, 32), 1): (((32, 16, 16),), 10),
-    ("convolutional", (3, 32, 32), 4): (
-        ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)),
-        5,
-    ),
-}
 
 SMALL_SIDE = 16  # Smaller images get a quarter of the channels and a tenth of the width.
 

@@ -212,18 +212,18 @@ def check_memory(forms: Mapping[str, Form], where: str) -> None:
     """
     unpacked = sum(form.bytes for form in forms.values())
     needed = unpacked + 8 * forms["x_train"].bytes
-    if needed > (memory := _memory()):
+    if needed > (there := memory()):
         raise DataError(
             f"{where}: takes {unpacked / 1e9:.1f} GB unpacked (x_train: {forms['x_train']}) and "
             f"{needed / 1e9:.1f} GB while its mean and deviation are computed; this machine has "
-            f"{memory / 1e9:.1f} GB; keep fewer or smaller images"
+            f"{there / 1e9:.1f} GB; keep fewer or smaller images"
         )
 
 
-def _memory() -> float:
+def memory() -> float:
     """Memory of this machine, or of its container if that has less, in bytes."""
-    memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    there = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
-        return min(memory, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return min(there, float(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):  # no limit, or another kind of machine
-        return memory
+        return there

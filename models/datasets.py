@@ -32,8 +32,6 @@ from models.files import given_path, is_there, open_regular
 from models.messages import first_line, plain
 from models.order import spread
 
-__all__ = ["ARRAYS", "DataError"]  # re-exported from models.archives and models.errors
-
 PREPARED = "prepared:"  # prefix of the source of a data set that is already in the cache
 NOTICE, PATIENCE = 60.0, 3600.0  # seconds of waiting for another process, until a word, and an end
 FLAT = 1e-6  # A channel with at most this deviation is constant, and is divided by LEVELS instead.

@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch import _foreach_clamp_min_ as clamp_min_  # type: ignore[attr-defined]
 from torch import _foreach_mul_ as mul_  # type: ignore[attr-defined]
 from torch import _foreach_norm as norms  # type: ignore[attr-defined]
 
 from models.config import TrialConfig
 from models.network import AnyNetwork, Block, Network
 from models.recipes import SIGNED
+
+TINY = 1e-30  # a norm; the squares of shorter weights vanish in float32
 
 
 class Weights(NamedTuple):
@@ -87,6 +90,7 @@ class Renormalise:
     def __call__(self) -> None:
         """Rescale each weight; its direction stays."""
         now = norms(self._weights)
+        clamp_min_(now, TINY)  # a weight of 0 has no direction, and stays 0
         mul_(self._weights, [a / b for a, b in zip(self._initial, now, strict=True)])
 
 
@@ -108,11 +112,6 @@ def effective_rates(network: AnyNetwork, config: TrialConfig, rate: float) -> li
         [Rates(*(_mean(kind, config, rate) for kind in weights)) for weights in blocks]
         for blocks in block_weights(network)
     ]
-
-
-def head_rate(network: AnyNetwork, config: TrialConfig, rate: float) -> float:
-    """The effective learning rate of the head of one of Table 1's networks, which has a scale."""
-    return effective_rate(network.head.weight, config, rate)  # type: ignore[union-attr]
 
 
 @torch.no_grad()

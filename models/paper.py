@@ -13,6 +13,8 @@ own initial weights comes nearest to its LSS (docs/results/mnist.md).
 from collections.abc import Mapping
 from typing import Any
 
+from models.fields import read_number
+
 PAPER = "paper"
 K1 = {
     "recipe": "sgd",
@@ -47,6 +49,8 @@ def expanded(given: Mapping[str, Any], flat: bool) -> dict[str, Any]:
         return dict(given)
     layers = given.get("layers") or ("fully_connected" if flat else "convolutional")
     stages = given.get("stages") or given.get("K") or 1
+    if isinstance(stages, str):
+        stages = read_number(stages.strip())
     fields = FLAT if layers == "fully_connected" else K1 if stages == 1 else SEVERAL
     own = {name: value for name, value in given.items() if value is not None and name != "recipe"}
     return {**given, **fields, **own}

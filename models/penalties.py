@@ -11,6 +11,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
+ROUNDED = 0.3  # root mean square of what rounding both its ends adds to a segment, in eps x length
 LEAST = 0.1  # A sum of unit segments that is shorter counts as this long, so LSS is at most 10 n.
 
 
@@ -63,10 +64,10 @@ def straightness_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
 
     LSS = n / |sum of unit segments| (eqs 43, 44), as a mean over the points of a stage that
     move, then over stages. It does not depend on the scale of the states. There are two guards.
-    A segment that is at most a rounding of its end (|x^(l)| times the machine epsilon) has no
-    direction: it is left out, n is lowered by one for that point, and it gets no gradient. Where
-    unit segments nearly cancel, the gradient would be unbounded: if their sum is shorter than
-    0.1, LSS is 10 n, with gradient 0.
+    A segment that rounding alone can explain has no direction: it is left out, n is lowered by one
+    for that point, and it gets no gradient. That is |x^(l)| times the machine epsilon of the
+    states (2^-7 in bfloat16) in few dimensions, and about a third of it in many. Where unit segments nearly cancel, the gradient would be
+    unbounded: if their sum is shorter than 0.1, LSS is 10 n, with gradient 0.
 
     Args:
         states: as for :func:`transport_penalty`.
@@ -109,12 +110,14 @@ def _stages(
 
 
 def _segments(states: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    before = _wide(next(states))
+    first = next(states)
+    before, rough = _wide(first), torch.finfo(first.dtype).eps
+    few = 3 / before.shape[1] ** 0.5
     for state in states:
-        after = _wide(state)
+        after, fine = _wide(state), torch.finfo(state.dtype).eps
         size = after.detach().square().sum(1).sqrt()
-        yield after - before, torch.finfo(after.dtype).eps * size
-        before = after
+        yield after - before, max(rough, fine) * min(1.0, ROUNDED * (1 + few)) * size
+        before, rough = after, fine
 
 
 def _wide(state: Tensor) -> Tensor:

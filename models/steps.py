@@ -52,7 +52,17 @@ def take_step(
     objective.backward()
     optimizer.step(rate)
     totals.loss.add_(loss.detach() * len(y))
-    totals.correct.add_((logits.detach().argmax(1) == y).sum())
+    totals.correct.add_(correct(logits.detach(), y).sum())
+
+
+def correct(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether the network is right about each image, bool (b,); never by a logit of NaN or infinity.
+
+    >>> correct(torch.tensor([[2.0, 1.0], [float("nan")] * 2]), torch.tensor([0, 0]))
+    tensor([ True, False])
+    """
+    best = logits.argmax(1)  # the place of a NaN if there is one
+    return (best == y) & logits.gather(1, best[:, None])[:, 0].isfinite()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from models.datasets import Dataset
 from models.invariance import Renormalise, invariant_weights
 from models.network import AnyNetwork, build, decayed, in_channels_last
 from models.optimizers import Optimizer, optimizer_of
-from models.steps import Totals, take_step, tf32
+from models.steps import Totals, correct, take_step, tf32
 from models.torch_optimizers import Group, TorchOptimizer
 
 SETTLED = 250  # Normalisations settle on at least this many images: fewer are a poor sample.
@@ -361,7 +361,7 @@ def loss_and_accuracy(
     """
     network.eval()
     loss = torch.zeros((), dtype=torch.float64, device=split.y.device)
-    correct = torch.zeros((), dtype=torch.int64, device=split.y.device)
+    right = torch.zeros((), dtype=torch.int64, device=split.y.device)
     known = 0 if first is None else len(first)
     parts = [] if first is None else [*first.split(batch)]
     images = [*split.x[known:].split(batch)] if known < len(split.y) else []
@@ -369,6 +369,6 @@ def loss_and_accuracy(
     for logits in chain(parts, (network(standardise(x)) for x in images)):
         y = split.y[seen : seen + len(logits)]
         loss += cross_entropy(logits, y, reduction="sum")
-        correct += (logits.argmax(1) == y).sum()
+        right += correct(logits, y).sum()
         seen += len(y)
-    return loss.item() / len(split.y), correct.item() / len(split.y)
+    return loss.item() / len(split.y), right.item() / len(split.y)

@@ -50,7 +50,9 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
         seed: of the trial.
 
     Returns:
-        Their indices in ascending order. Each class has its share of them within one image.
+        Their indices in ascending order. Each class has its share of them within one image. Classes
+        of two images or more keep one to train on; where too few images are left for that, fewer
+        are held out.
 
     Raises:
         DataError: too few images are left, see :func:`count`.
@@ -62,7 +64,27 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     order = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     steps = (np.arange(held) + 0.5) * (len(labels) / max(held, 1))  # every tenth, for 0.1
-    return np.sort(by_class[steps.astype(np.int64)])
+    taken = np.zeros(len(labels), bool)
+    taken[steps.astype(np.int64)] = True
+    _leave_one(labels[by_class], taken, share)
+    return np.sort(by_class[taken])
+
+
+def _leave_one(labels: np.ndarray, taken: np.ndarray, share: float) -> None:
+    """Give one image back to each class of several that was taken as a whole.
+
+    A class that has given its share or less, and has more than one image left, gives another.
+    """
+    _, kind, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    left = np.bincount(kind[~taken], minlength=len(sizes))
+    for one in np.flatnonzero((left == 0) & (sizes > 1)):
+        taken[np.flatnonzero(kind == one)[-1]] = False
+        left[one] = 1
+        owed = np.where(left > 1, share * sizes - (sizes - left), -1)
+        if owed.max() >= 0:
+            other = owed.argmax()
+            taken[np.flatnonzero((kind == other) & ~taken)[-1]] = True
+            left[other] -= 1
 
 
 def scorable(config: TrialConfig, images: tuple[int, int]) -> int:

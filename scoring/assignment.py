@@ -117,7 +117,11 @@ def compile_kernels() -> None:
         for kind in (np.float32, np.float64):
             inner = np.random.default_rng(0).normal(size=(200, 200)).astype(kind)
             rows: Rows = lambda start, stop, m, inner=inner: inner[start:stop]  # noqa: E731
-            _solved(rows, [100, 200], np.zeros(200), 1)
+            edges = _solved(rows, [100, 200], np.zeros(200), 1)[-1].edges
+            here, zeros = np.arange(200), np.zeros((5, 200))
+            kernels.spread_out(*edges, here, zeros[0].copy(), zeros[1], *zeros[2:4], 1)
+            kernels.scan_rest(inner, here, *zeros)
+            kernels.tight(inner, here, *zeros[:2], np.full((200, 1), -1, np.int32))
 
 
 def blas_threads(count: int) -> AbstractContextManager[Any]:

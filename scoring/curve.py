@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scoring.arrays import on_cpu
 from scoring.excess import Action, curve_from_costs
 from scoring.problems import CURVE, Place, Problem
 from scoring.shuffled import shuffled
@@ -78,19 +79,22 @@ def _rows(
         share = math.nan if block.collapsed else _share(lost, block.network_cost)
         yield _row(evaluation, stage, place, block, energy[place - 1]) | {"polar_share": share}
     action = Action(
-        energy, [math.nan] * len(energy), whole.network_cost, whole.shift, whole.optimal_cost
+        energy,
+        [math.nan] * len(energy),
+        whole.network_cost,
+        whole.shift,
+        whole.optimal_cost,
+        collapsed=whole.collapsed,
     )
     curve = curve_from_costs(action, np.array([block.optimal_cost for block in blocks]))
     found = {
-        "polar_share": _polar_share(blocks, polar),
+        "polar_share": math.nan if whole.collapsed else _polar_share(blocks, polar),
         "length_ratio": curve.length_ratio,
         "speed_variation": curve.speed_variation,
         "block_factor": curve.block_factor,
         "speed_factor": curve.speed_factor,
         "geodesic_excess": curve.excess,
     }
-    if whole.collapsed:  # any map would be optimal
-        found = dict.fromkeys(found, math.nan)
     yield _row(evaluation, stage, None, whole, math.fsum(energy)) | found
 
 
@@ -139,7 +143,7 @@ def _share(part: float, whole: float) -> float:
 def _apart(problem: Problem, sigma: np.ndarray) -> np.ndarray:
     """|x_i - x_sigma(i)|^2 of the inputs of a problem, (m,) float64; 0 where sigma(i) = i."""
     if problem.x is not None:
-        x = problem.x.cpu().numpy() if hasattr(problem.x, "cpu") else problem.x
+        x = on_cpu(problem.x)
         squares = np.square(x.astype(np.float64) - x[sigma].astype(np.float64)).sum(1)
     else:
         here, gram = np.arange(len(sigma)), problem.gram

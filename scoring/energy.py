@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scoring.arrays import floats
-from scoring.line_shape import as_state, as_track, stream
+from scoring.line_shape import as_state, as_track, lengths, stream
 
 
 def kinetic_energy(track: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class StraightDistance:
         t = len(self._distances) / self._blocks
         # x - ((1 - t) first + t last), written as two differences to round less far from 0.
         away = (1 - t) * (state - self._first) + t * (state - self._last)
-        self._distances.append(away.norm(dim=1))
+        self._distances.append(lengths(away))
 
     def distances(self) -> Tensor:
         """Distances of all states so far, (l + 1, m) float64."""

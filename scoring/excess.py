@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+NOTHING = 1e-12
+"""A squared distance below this share of the action is rounding: of float32 states, which are known
+to about 1e-7 of their length, or of the two nearly equal sums whose difference it is."""
+
 
 class Action(NamedTuple):
     """What the geodesic excess of a stage is computed from. All values are squared distances."""
@@ -19,6 +23,7 @@ class Action(NamedTuple):
     shift: float  # the squared length of the mean over points of x^(n) - x^(0)
     optimal_cost: float = math.nan  # W2^2; NaN where no assignment was solved
     random_cost: float = math.nan  # the mean of |x^(n)_j - x^(0)_i|^2 over all pairs i, j
+    collapsed: bool = False  # the first or the last state is one point: any matching is optimal
 
 
 class GeodesicExcess(NamedTuple):
@@ -48,36 +53,52 @@ def without_drift(found: Action) -> Action:
     """The action with the mean step of each block removed from every point.
 
     A shift that all points share costs action but moves a cloud optimally, so it can hide how
-    far the rest is from a geodesic. W2^2 falls by the squared length of the shift, exactly.
+    far the rest is from a geodesic. W2^2 falls by the squared length of the shift, exactly. Where
+    the rest is below :data:`NOTHING`, it is rounding: steps count as 0 then, and costs as unknown.
 
     >>> without_drift(Action([81.0], [81.0], 81.0, 81.0)).network_cost
     0.0
     """
+    total, n = _total(found), len(found.energy)
+    least = NOTHING * total if math.isfinite(total) else 0.0
     costs = np.array([found.network_cost, found.optimal_cost, found.random_cost]) - found.shift
-    network, optimal, random = (max(float(cost), 0.0) for cost in costs)  # NaN stays NaN
     energy = np.maximum(np.asarray(found.energy) - np.asarray(found.drift), 0.0)
-    return Action(energy, np.zeros(len(energy)), network, 0.0, optimal, random)
+    nothing = np.zeros(n)
+    if _total(found._replace(energy=energy)) <= least:
+        energy = nothing
+        costs[:2] *= 0.0  # NaN, where nothing was solved, stays NaN
+    elif found.shift > 0:  # Steps in independent directions cost 1 / n of the action.
+        costs[costs <= least / n] = math.nan
+    network, optimal, random = np.maximum(costs, 0.0).tolist()
+    return Action(energy, nothing, network, 0.0, optimal, random, found.collapsed)
 
 
 def excess(found: Action) -> GeodesicExcess:
     """Geodesic excess and its two factors; see :func:`scoring.geodesic.geodesic_excess`.
 
+    A collapsed stage has only the first factor.
+
     >>> excess(Action([1.0, 9.0], [0.0, 0.0], 16.0, 0.0, 8.0))[:3]
     (2.5, 1.25, 2.0)
     """
-    total = len(found.energy) * sum(map(float, found.energy))  # inf where it overflows
+    total, optimal = _total(found), math.nan if found.collapsed else found.optimal_cost
     return GeodesicExcess(
-        ratio(total, found.optimal_cost),
+        ratio(total, optimal),
         ratio(total, found.network_cost),
-        ratio(found.network_cost, found.optimal_cost),
-        ratio(found.network_cost - found.optimal_cost, found.random_cost - found.optimal_cost),
+        ratio(found.network_cost, optimal),
+        ratio(found.network_cost - optimal, found.random_cost - optimal),
     )
 
 
 def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve:
-    """The curve of measures from the optimal cost of each block, (n,), and that of the stage."""
+    """The curve of measures from the optimal cost of each block, (n,), and that of the stage.
+
+    A collapsed stage has speeds, but all other fields are NaN.
+    """
     block_costs = np.asarray(block_costs, dtype=np.float64)
     speeds = np.sqrt(block_costs)
+    if whole.collapsed:
+        return WassersteinCurve(speeds, *[math.nan] * 5)
     length, n = math.fsum(speeds), len(speeds)
     speed_factor = ratio(n * math.fsum(block_costs), length**2)
     return WassersteinCurve(
@@ -88,6 +109,11 @@ def curve_from_costs(whole: Action, block_costs: np.ndarray) -> WassersteinCurve
         speed_factor=speed_factor,
         excess=excess(whole).excess,
     )
+
+
+def _total(found: Action) -> float:
+    """The action n sum E_l."""
+    return len(found.energy) * sum(map(float, found.energy))  # inf where it overflows
 
 
 def ratio(above: float, below: float) -> float:

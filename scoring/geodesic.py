@@ -54,7 +54,11 @@ def action(track: Tensor, transport: bool = True, threads: int | None = None) ->
     if not transport:
         return found
     solved = optimal_transport_score(track[0], track[-1], threads)
-    return found._replace(optimal_cost=solved.optimal_cost, random_cost=solved.random_cost)
+    return found._replace(
+        optimal_cost=solved.optimal_cost,
+        random_cost=solved.random_cost,
+        collapsed=solved.collapsed,
+    )
 
 
 def geodesic_excess(source: Action | Tensor) -> GeodesicExcess:
@@ -66,7 +70,8 @@ def geodesic_excess(source: Action | Tensor) -> GeodesicExcess:
     Returns:
         The :class:`GeodesicExcess`. 1 is the geodesic at constant speed. A factor is +inf where
         points move but its denominator is 0, and NaN where nothing moves. The transport factor,
-        the share and the excess are NaN where the action has no optimal cost.
+        the share and the excess are NaN where the action has no optimal cost, and where the stage
+        has collapsed: where its first or its last state is one point, any matching is optimal.
 
     Raises:
         ValueError: like :func:`action`, for a track.

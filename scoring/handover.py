@@ -208,32 +208,28 @@ class _Left(NamedTuple):
 @contextmanager
 def _open(root: str, trial: str) -> Iterator[_Left]:
     with ExitStack() as opened:
-        yield _opened(root, trial, opened)
-
-
-def _opened(root: str, trial: str, opened: ExitStack) -> _Left:
-    final = opened.enter_context(open_archive(root, places.final(trial)))
-    labels = final.shared("labels", None)
-    predictions = final.shared("predictions", len(labels))
-    text = final.text("history")
-    with storage.reading(root, places.final(trial)):
-        history = json.loads(text)
-        check_history(history)
-        summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
-        status, last = summary["status"], epochs[-1]["epoch"]
-        stages = {row["stage"] for row in tracks if row["epoch"] == last}
-        if status not in ENDED or not {"seconds", "trained_at"} <= summary.keys() or not stages:
-            raise ValueError("its history has no end")
-        if status == "done":
-            _check_problems(final, stages)
-    initial = None
-    # A trial that was stopped has no final OTS, so its initial problems are not worth solving.
-    none = status == "stopped" or (status, last) == ("diverged", epochs[0]["epoch"])
-    if not none and history.get("initial", True):
-        initial = opened.enter_context(open_archive(root, places.initial(trial)))
-        with storage.reading(root, places.initial(trial)):
-            _check_problems(initial, stages)
-    return _Left(history, labels, predictions, initial, final)
+        final = opened.enter_context(open_archive(root, places.final(trial)))
+        labels = final.shared("labels", None)
+        predictions = final.shared("predictions", len(labels))
+        text = final.text("history")
+        with storage.reading(root, places.final(trial)):
+            history = json.loads(text)
+            check_history(history)
+            summary, epochs, tracks = history["summary"], history["epochs"], history["tracks"]
+            status, last = summary["status"], epochs[-1]["epoch"]
+            stages = {row["stage"] for row in tracks if row["epoch"] == last}
+            if status not in ENDED or not {"seconds", "trained_at"} <= summary.keys() or not stages:
+                raise ValueError("its history has no end")
+            if status == "done":
+                _check_problems(final, stages)
+        initial = None
+        # A trial that was stopped has no final OTS, so its initial problems are not worth solving.
+        none = status == "stopped" or (status, last) == ("diverged", epochs[0]["epoch"])
+        if not none and history.get("initial", True):
+            initial = opened.enter_context(open_archive(root, places.initial(trial)))
+            with storage.reading(root, places.initial(trial)):
+                _check_problems(initial, stages)
+        yield _Left(history, labels, predictions, initial, final)
 
 
 def _check_problems(archive: Archive, stages: set[int]) -> None:
@@ -256,10 +252,10 @@ def _finish(root: str, trial: str, released_at: datetime | None, threads: int | 
     if read_row(root, "trials", trial).get("status") == "done":  # it was measured again
         for name, new in tables.items():
             tables[name] = completed(read_rows(root, name, trial), new, PLACE[name])
-    trials = [tables.pop("trials")[0] | robustness_columns(root, trial)]
+    row = tables.pop("trials")[0] | robustness_columns(root, trial)
     for name, content in tables.items():
         write_table(root, name, trial, content)
-    write_table(root, "trials", trial, [row | {"scored_at": datetime.now(UTC)} for row in trials])
+    write_table(root, "trials", trial, [row | {"scored_at": datetime.now(UTC)}])
     discard(root, trial)
 
 

@@ -90,6 +90,49 @@ def scan_others(block, first, u, low, own):
 
 
 @scan
+def scan_rest(block, own, v, w, bar, low, lower):
+    """The least cost - v and the least cost - w of each row over all columns but its own one.
+
+    They are infinite for a row where all such values exceed its bar.
+    """
+    m = len(v)
+    upper = np.maximum(v, w)
+    for i in range(len(block)):
+        row, here = block[i], own[i]
+        least = lesser = np.inf
+        for j in range(here):
+            least = min(least, -row[j] - upper[j])
+        for j in range(here + 1, m):
+            least = min(least, -row[j] - upper[j])
+        if least <= bar[i]:
+            least = np.inf
+            for j in range(m):
+                if j != here:
+                    least = min(least, -row[j] - v[j])
+                    lesser = min(lesser, -row[j] - w[j])
+            low[i], lower[i] = least, lesser
+        else:
+            low[i] = lower[i] = np.inf
+
+
+@exact
+def tight(block, own, v, bar, place):
+    """Columns whose cost - v is at most the bar of a row, (rows, k), filled up with -1.
+
+    The search starts behind a row's own column and goes around, so that rows with the same columns
+    are joined in a ring even if there are more than k of these.
+    """
+    m, k = len(v), place.shape[1]
+    for i in range(len(block)):
+        n = 0
+        for step in range(1, m):
+            j = (own[i] + step) % m
+            if n < k and -block[i, j] - v[j] <= bar[i]:
+                place[i, n] = j
+                n += 1
+
+
+@scan
 def scan_minimum(block, u, low):
     """The least cost - u of each column over all rows."""
     for i in range(len(block)):
@@ -243,6 +286,28 @@ def lowered(found, costs, u, v, rounding):
             if is_cheaper and of_column[j] > of_row[i]:
                 out[j] = min(out[j], costs[i, q] - u[i])
     return out
+
+
+@exact
+def spread_out(first, column, cost, columns, own, v, of_rows, of_columns, most):
+    """Lower potentials of columns until no other column suits a row as well as its own one.
+
+    A solver leaves most rows with a second column that suits them equally. Here the own one, which
+    costs ``own``, becomes better by twice the error of the row and the errors of both columns. That
+    is possible unless some other matching costs nearly the same. It stops after ``most`` turns.
+    """
+    for _ in range(most):
+        changed = False
+        for i in range(len(columns)):
+            k = columns[i]
+            bar = own[i] - v[k] + 2 * of_rows[i] + of_columns[k]
+            for e in range(first[i], first[i + 1]):
+                j = column[e]
+                if j != k and cost[e] - v[j] - of_columns[j] < bar:
+                    v[j] = cost[e] - of_columns[j] - bar
+                    changed = True
+        if not changed:
+            break
 
 
 @exact

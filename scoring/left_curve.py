@@ -13,11 +13,9 @@ import numpy as np
 
 from scoring import places, storage
 from scoring.archive import open_archive, write_arrays
-from scoring.problems import Place, Problem
+from scoring.problems import CURVE, Place, Problem
 from scoring.robustness.record import add_evaluation
 from scoring.schemas import KEY
-
-NAME = "curve"  # of the evaluation
 
 
 def leave_curve(
@@ -71,5 +69,5 @@ def finish_curve(root: str, trial: str, threads: int | None = None) -> None:
         m = about["m"]
         problems = ((Place(*place), archive.problem(n, m)) for n, place in enumerate(left))
         rows = curve_rows(problems, key["seed"], threads)
-        add_evaluation(root, key, NAME, about["settings"], rows)
+        add_evaluation(root, key, CURVE, about["settings"], rows)
     storage.delete(root, path)

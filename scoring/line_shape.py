@@ -241,6 +241,11 @@ def _some_at_a_time(state: Tensor) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
+def lengths(x: Tensor) -> Tensor:
+    """Length of each point, (m, ...) float64 -> (m,), even where its square vanishes."""
+    return _normalised(x.clone())[1]
+
+
 def _normalised(step: Tensor) -> tuple[Tensor, Tensor]:
     """Unit vectors of steps (m, ...), 0 for a step of 0, and lengths (m,). Overwrites the steps."""
     length = _norm(step)
@@ -250,11 +255,11 @@ def _normalised(step: Tensor) -> tuple[Tensor, Tensor]:
         some = step[odd]
         size = some.flatten(1).abs().amax(1)
         size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
-        some /= _wide(size, some)
+        some /= wide(size, some)
         norm = _norm(some)
         step[odd], length[odd] = some, norm * size
         divisor = length.masked_scatter(odd, norm)
-    step /= _wide(torch.where(divisor > 0, divisor, 1.0), step)
+    step /= wide(torch.where(divisor > 0, divisor, 1.0), step)
     return step, length
 
 
@@ -263,5 +268,6 @@ def _norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
 
 
-def _wide(x: Tensor, like: Tensor) -> Tensor:
+def wide(x: Tensor, like: Tensor) -> Tensor:
+    """One value for each point, (m,) -> (m, 1, ...), to go with a state (m, ...)."""
     return x.reshape(-1, *[1] * (like.ndim - 1))

@@ -227,8 +227,18 @@ def sifted(
                 break
             one, other = some[here], rest[:count]
             sieve.sift(
-                *(products(one, other), one.scale, one.spare, other.scale, other.spare, q),
-                *(clouds.x, clouds.y, row[here], column[:count], best[here], place[here]),
+                products(one, other),
+                one.scale,
+                one.spare,
+                other.scale,
+                other.spare,
+                q,
+                clouds.x,
+                clouds.y,
+                row[here],
+                column[:count],
+                best[here],
+                place[here],
             )
     return place, best
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scoring import arrays
+from scoring import arrays, resolution
 from scoring.arrays import double, on_cpu, slices
 
 # A cloud is a single point if its spread is at most this share of its scale; by bytes per number.
@@ -24,7 +24,8 @@ class Problem(NamedTuple):
 
     |x_i - y_j|^2 = own[i] + columns[j] - columns[i] - 2 unit (inner[i, j] - inner[i, i]), where
     inner[i, j] is the product of centred points, each scaled by a power of two so that nothing
-    overflows. It keeps these products, or the points if those are smaller.
+    overflows. It keeps these products, or the points if those are smaller, in the precision of the
+    points, or in float64 where float32 is too coarse for them.
     """
 
     own: np.ndarray  # (m,) float64: |x_i - y_i|^2
@@ -42,6 +43,9 @@ class Problem(NamedTuple):
     along: Any = None  # (m,) float64: product of x_i - mean x with mean y - mean x
     relative: float = math.nan  # the scale of y over that of x, a power of two
     gram: Any = None  # products of centred and scaled x with itself: row i from column i on
+    # Rounding changes 2 unit inner[i, j] by at most row_errors[i] + column_errors[j].
+    row_errors: Any = None  # (m,) float64; earlier versions did not write them
+    column_errors: Any = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All fields with a value, as arrays for a file; ``Problem(**arrays)`` restores them."""
@@ -62,9 +66,10 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
 
     With ``baseline`` it also holds what :func:`scoring.shuffled.shuffled` needs: half a matrix.
 
-    It is computed on the device of the points and in their precision (own costs: float64). The
-    caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and keeps
-    products or points, whichever are smaller.
+    It is computed on the device of the points and in their precision (own costs: float64). Points
+    in float32 are multiplied in float64 if their neighbours are too close, relative to their size.
+    The caller must turn TF32 and autocast off. It takes a few times (m, m) or (m, d) numbers, and
+    keeps products or points, whichever are smaller.
 
     Raises:
         ValueError: as in :func:`scoring.transport.optimal_transport_score`.
@@ -90,30 +95,66 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
     collapsed = np.array([_collapsed(x[:n], y[:n]) for n in prefixes(m)])
     rows = around[0] if collapsed[-1] else around[0] * spreads[1] / spreads[0]
 
-    def centred(here: slice) -> tuple[Any, Any]:
-        return tuple(
-            (p[:, here] - c[here]) * s for p, c, s in zip((x, y), centres, sizes, strict=True)
-        )
+    def centred(here: slice, exact: bool = False) -> tuple[Any, Any]:
+        parts = [(x[:, here], centres[0][here]), (y[:, here], centres[1][here])]
+        if exact:
+            parts = [(double(points), double(centre)) for points, centre in parts]
+        a, b = ((points - centre) * s for (points, centre), s in zip(parts, sizes, strict=True))
+        return a, b
 
     shift = _shift(x, y)
     problem = Problem(
-        *(own, columns, rows, shift, collapsed, 1 / sizes[0] / sizes[1]),
+        own,
+        columns,
+        rows,
+        shift,
+        collapsed,
+        unit=1 / sizes[0] / sizes[1],
         scale=scale,
         random_cost=float(around[0].mean() + around[1].mean()) + shift,
         along=_along(x, centres),
         relative=sizes[1] / sizes[0],
     )
+    judged, some = x.dtype.itemsize <= 4 and not collapsed[-1], resolution.seen(m)
+
+    def coarse(products: np.ndarray) -> bool:
+        units = np.array([1 / sizes[0] ** 2, problem.unit, 1 / sizes[1] ** 2])
+        products = products * units[:, None, None]
+        return resolution.too_coarse((x, y), (around[0], around[1]), products, columns)
+
     if m * (1.5 if baseline else 1.0) > 2 * d:  # the points are smaller
         a, b = centred(slice(None))
-        return problem._replace(x=a, y=b)
-    inner: Any = 0
-    gram: Any = 0
-    for start in range(0, d, DIMENSIONS):
-        a, b = centred(slice(start, start + DIMENSIONS))
-        inner += a @ b.T
-        gram += a @ a.T if baseline else 0
+        if judged and coarse(resolution.seen_products(a, b, some)):
+            a, b = centred(slice(None), exact=True)
+        level = resolution.rounding(d, a.dtype.itemsize)
+        return _with_errors(problem._replace(x=a, y=b), around, level)
+
+    def multiplied(exact: bool) -> tuple[Any, Any, Any, float]:
+        inner: Any = 0
+        gram: Any = 0
+        judging: Any = 0
+        ends: Any = []
+        for start in range(0, d, DIMENSIONS):
+            a, b = centred(slice(start, start + DIMENSIONS), exact)
+            inner += a @ b.T
+            gram += a @ a.T if baseline else 0
+            if judged and not exact:
+                judging += resolution.seen_products(a, b, some)
+            if not exact:
+                ends.append([on_cpu(a[some]), on_cpu(b[some])])
+        level = resolution.rounding(d, inner.dtype.itemsize)
+        if inner.dtype.itemsize <= 4:
+            a, b = (np.concatenate(parts, axis=1) for parts in zip(*ends, strict=True))
+            level = resolution.measured(inner[some][:, some], a, b)
+        return inner, gram, judging, level
+
+    inner, gram, judging, level = multiplied(exact=False)
+    if judged and coarse(judging):
+        del inner, gram
+        inner, gram, _, level = multiplied(exact=True)
     half = [row[i:] for i, row in enumerate(on_cpu(gram))] if baseline else []
-    return problem._replace(inner=inner, gram=np.concatenate(half) if half else None)
+    problem = problem._replace(inner=inner, gram=np.concatenate(half) if half else None)
+    return _with_errors(problem, around, level)
 
 
 def prefixes(m: int) -> list[int]:
@@ -123,6 +164,16 @@ def prefixes(m: int) -> list[int]:
     [100, 300, 350]
     """
     return [*(n for n in PREFIXES if n < m), m]
+
+
+def _with_errors(problem: Problem, around: list[np.ndarray], level: float) -> Problem:
+    """The problem with bounds on the rounding of products, a share of the lengths of points."""
+    spreads = [float(distances.mean()) for distances in around]
+    ratio = (spreads[1] / spreads[0]) ** 0.5 if min(spreads) > 0 else 1.0
+    # 2 |x| |y| <= ratio |x|^2 + |y|^2 / ratio
+    return problem._replace(
+        row_errors=level * ratio * around[0], column_errors=level / ratio * around[1]
+    )
 
 
 def _flat(x: Any) -> Any:

@@ -1,5 +1,6 @@
 """Rows of the tracks, samples and trials tables, from what was measured and what was solved."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,13 +137,11 @@ def _excess(row: Mapping[str, Any], transport: "Transport") -> dict[str, Any]:
         transport.shift,
         transport.optimal_cost,
         transport.random_cost,
+        transport.collapsed,
     )
     columns = {"transport_share": excess(action).transport_share, "shift": transport.shift}
     for end, found in (("", excess(action)), (DRIFTLESS, excess(without_drift(action)))):
         columns |= {f"{name}{end}": getattr(found, field) for name, field in FACTORS.items()}
-    if transport.collapsed:  # any map would be optimal
-        kept = (*STRAIGHTNESS, "shift")
-        columns = {name: value if name in kept else np.nan for name, value in columns.items()}
     return columns
 
 
@@ -252,8 +251,8 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
         summary[name] = float(np.mean([row.get(name, np.nan) for row in here]))
     solved = [row for row in final if "ots" in row]
     if solved:
-        summary["suboptimality"] = max(row["suboptimality"] for row in solved)
-        summary["movement"] = min(row["movement"] for row in solved)
+        summary["suboptimality"] = max(_known(row["suboptimality"] for row in solved))
+        summary["movement"] = min(_known(row["movement"] for row in solved))
         summary["ties"] = sum(row["ties"] for row in solved)
         summary["collapsed"] = any(row["collapsed"] for row in solved)
     for suffix, here in (("", final), ("_initial", first)):
@@ -274,6 +273,11 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
     if not any(NEWEST in row for row in final):  # an earlier version measured the trial
         summary[NEWEST] = None
     return summary
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    """The values that are not NaN, which has no place in an order; NaN alone if there are none."""
+    return [value for value in values if not math.isnan(value)] or [math.nan]
 
 
 def _mean(values: Iterable[float]) -> float:

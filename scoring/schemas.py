@@ -57,7 +57,12 @@ TRIALS = [
         ("ots", REAL, "fraction", "optimal-transport score at m = points: mean over stages"),
         ("ots_std", REAL, "fraction", "standard deviation over the stages (ddof = 0)"),
         ("gap", REAL, "1", "W2^2 over the network's cost, in [0, 1]: mean over stages"),
-        ("movement", REAL, "1", "least movement of any stage, see tracks; 0 for the identity"),
+        (
+            "movement",
+            REAL,
+            "1",
+            "least of any stage that has not collapsed, see tracks; 0: identity",
+        ),
         ("suboptimality", REAL, "1", "certified: W2^2 is at most this share above the optimum"),
         ("ties", WHOLE, "points", "see tracks; sum over stages"),
         ("collapsed", pa.bool_(), "", "whether some stage has collapsed, so that its OTS is NaN"),
@@ -140,7 +145,11 @@ TRIALS = [
         *_curve("speed_factor", "1 + speed_variation^2: geometric mean over stages"),
         *_curve("block_factor", "sum E_l / sum W2^2 of blocks: geometric mean over stages", True),
         *_curve("block_ots", "OTS of single blocks: mean over blocks and stages", True),
-        *_curve("polar_share", "|own - matched step|^2 over the action (eq. 15): mean over stages"),
+        *_curve(
+            "polar_share",
+            "|own - matched step|^2 over energy, both summed over blocks (eq. 15): mean over "
+            "stages",
+        ),
         ("curve_blocks", WHOLE, "", "blocks behind the OTS and polar share: not collapsed"),
         ("curve_blocks_initial", WHOLE, "", "the same before training"),
         ("image", TEXT, "", "channels x height x width of an image"),
@@ -353,7 +362,8 @@ ROBUSTNESS = [
             "polar_share",
             REAL,
             "1",
-            "mean squared difference of own and matched step, over energy (eq. 15)",
+            "mean squared difference of own and matched step, over energy (eq. 15); stage: both "
+            "summed over its blocks",
         ),
         ("length_ratio", REAL, "1", "stage: sum of the speeds of blocks over its own speed; >= 1"),
         ("speed_variation", REAL, "1", "stage: coefficient of variation of the speeds (eq. 4: 0)"),

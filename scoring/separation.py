@@ -37,9 +37,10 @@ class Separation:
         self.blocks = -1  # number of states so far, minus 1
         self.first: Tensor  # x^(0), (m, d)
         self.last: Tensor  # the latest state, (m, d)
-        self._start: Tensor  # squared distances at l = 0, (m, m)
-        self._end: Tensor  # squared distances at the latest state
-        self._least: Tensor  # the least squared distance so far
+        self._scale = 0.0  # the power of two by which states are multiplied; 0: none came yet
+        self._start: Tensor  # squared distances at l = 0 of the scaled states, (m, m)
+        self._end: Tensor  # the same at the latest state
+        self._least: Tensor  # the least of them so far
         self._nearest: Tensor  # int64, the block where it occurs
 
     def update(self, state: Tensor) -> None:
@@ -52,7 +53,8 @@ class Separation:
                 f"a state of shape {tuple(state.shape)} in a track of {tuple(self.last.shape)}: "
                 "the states of a stage have one dimension"
             )
-        squared = _products(state, state)
+        self._rescale(state)
+        squared = self._scaled_products(state, state)
         self.blocks += 1
         self.last, self._end = state, squared
         if self.blocks == 0:
@@ -63,13 +65,30 @@ class Separation:
         self._nearest.masked_fill_(closer, self.blocks)
         self._least = torch.minimum(self._least, squared)  # NaN stays NaN
 
+    def _rescale(self, state: Tensor) -> None:
+        """Choose a scale that lets the squares of the largest state neither vanish nor overflow."""
+        scale = arrays.safe_scale(state)
+        if scale < self._scale:
+            change = (scale / self._scale) ** 2
+            self._start, self._end = self._start * change, self._end * change
+            self._least = self._least * change
+            self._scale = scale
+        elif self.blocks < 0 or (scale > self._scale and not (self._start + self._end).any()):
+            self._scale = scale  # no points were apart so far, so there is no distance to rescale
+
+    def _scaled_products(self, x: Tensor, y: Tensor) -> Tensor:
+        if self._scale == 1:
+            return pair_products(x, y)
+        a = x * self._scale
+        return pair_products(a, a if y is x else y * self._scale)
+
     def distances(self) -> Tensor:
         """Distances between tracks, eq. (35), (m, m): see :func:`track_distance`."""
-        return self._least.sqrt()
+        return self._least.sqrt().div_(self._scale)
 
     def squared(self) -> Tensor:
         """Squared distances of all pairs in the latest state, (m, m)."""
-        return self._end
+        return self._end if self._scale == 1 else self._end / self._scale / self._scale
 
     def nearest(self) -> Tensor:
         """The block l at which two tracks are closest, (m, m): see :func:`track_distance`."""
@@ -82,6 +101,10 @@ class Separation:
         and min(a, b), and 0 where a pair starts or ends in one place. Eq. (41) as printed has
         a and b of the pair (s, t) above the line and of the pair (p, q) below: one pair is meant.
         """
+        return self._bound().div_(self._scale)
+
+    def _bound(self) -> Tensor:
+        """The bound between scaled states."""
         a, b = self._start.sqrt(), self._end.sqrt()
         bound = a * b / torch.hypot(a, b)
         return bound.masked_fill_((a == 0) & (b == 0), 0)
@@ -109,11 +132,11 @@ class Separation:
         if labels is not None and len(labels) != m:
             raise ValueError(f"{len(labels)} labels of {m} points")
         p, q = torch.triu_indices(m, m, 1, device=self.first.device)
-        distance, bound = self.distances()[p, q], self.bound()[p, q]
+        distance, bound = self._least.sqrt()[p, q], self._bound()[p, q]
         ends = (self._start[p, q] * self._end[p, q]).sqrt()
         # Eq. (38) follows from the optimality of two pairs, |T(x_p) - x_p|^2 + |T(x_q) - x_q|^2
         # <= |T(x_p) - x_q|^2 + |T(x_q) - x_p|^2; the last term of eq. (37) is misprinted.
-        turned = _products(self.first, self.last)[p, q] < -ROUNDING * ends
+        turned = self._scaled_products(self.first, self.last)[p, q] < -ROUNDING * ends
         separated = (distance >= (1 - ROUNDING) * bound).double()
         ratio = (distance / bound).masked_fill(bound == 0, torch.nan)
         finite = bool((distance + ends).isfinite().all())
@@ -154,7 +177,7 @@ def track_distance(track: Tensor) -> tuple[Tensor, Tensor]:
     return separation.distances(), separation.nearest()
 
 
-def _products(x: Tensor, y: Tensor) -> Tensor:
+def pair_products(x: Tensor, y: Tensor) -> Tensor:
     """<x_p - x_q, y_p - y_q> of all pairs, (m, d) each -> (m, m); squared distances if y is x.
 
     Matrix products of centred points are fast, but lose digits for two points that are much
@@ -163,7 +186,7 @@ def _products(x: Tensor, y: Tensor) -> Tensor:
     m, d = x.shape
     rows = max(1, AT_ONCE // max(1, d))
     few = max(1, rows // 16)  # so that their differences fit into a cache
-    centres = _centre(x), _centre(y)
+    centres = centre(x), centre(y)
 
     def centred(here: slice) -> tuple[Tensor, Tensor]:
         a = x[here].double() - centres[0]
@@ -197,7 +220,7 @@ def _products(x: Tensor, y: Tensor) -> Tensor:
     return products + products.T
 
 
-def _centre(x: Tensor) -> Tensor:
+def centre(x: Tensor) -> Tensor:
     """Mean of points (m, d) -> (d,) float64; exact if all points are equal."""
     return x[0].double() + (x - x[0]).mean(0, dtype=torch.float64)
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from scoring.arrays import on_cpu
 from scoring.problems import Problem, assignment_problem
 from scoring.transport import solve
+
+ADDED = 1.5  # Adding up three products rounds again, by less than their own rounding.
 
 
 def shuffled_score(x: Any, y: Any, order: np.ndarray, threads: int | None = None) -> float:
@@ -62,15 +65,16 @@ def shuffled(problem: Problem, order: np.ndarray) -> Problem | None:
         for start in range(0, m, 1024):
             rows = inner[start : start + 1024]
             rows *= a
-            steps = _array(problem.inner[start : start + 1024]) * b - rows
+            steps = on_cpu(problem.inner[start : start + 1024]) * b - rows
             rows += steps[:, order]
         own = inner.diagonal().astype(np.float64)
     else:
-        x = _array(problem.x)
-        y = a * x + (b * _array(problem.y) - a * x)[order]
+        x = on_cpu(problem.x)
+        y = a * x + (b * on_cpu(problem.y) - a * x)[order]
         norms = np.square(x.astype(np.float64)).sum(1)
         own = np.einsum("ij,ij->i", x.astype(np.float64), y.astype(np.float64))
     norms *= float(problem.unit) * relative  # |x_i - mean x|^2
+    errors = _errors(problem, norms, order)
     costs = problem.own[order]
     columns = np.maximum(costs - norms + 2 * (unit * own + problem.along), 0.0)
     spreads = float(norms.mean()), max(float(columns.mean()) - float(problem.shift), 0.0)
@@ -86,7 +90,24 @@ def shuffled(problem: Problem, order: np.ndarray) -> Problem | None:
         along=None,
         relative=math.nan,
         gram=None,
+        row_errors=errors and errors[0],
+        column_errors=errors and errors[1],
     )
+
+
+def _errors(
+    problem: Problem, norms: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Bounds on the rounding of the products of the shuffled problem, each the sum of three."""
+    others = float(problem.random_cost) - float(problem.shift) - float(norms.mean())
+    if problem.row_errors is None or problem.column_errors is None or not others > 0:
+        return None
+    size = float(norms.sum())
+    ratio = (others / float(norms.mean())) ** 0.5 if size > 0 else 1.0  # of the spreads of y and x
+    level = float(problem.row_errors.sum()) / size / ratio if size > 0 else 0.0
+    rows = 2 * level * norms + problem.row_errors
+    columns = level * (norms + norms[order]) + problem.column_errors[order]
+    return ADDED * rows, ADDED * columns
 
 
 def _square(half: np.ndarray, m: int) -> np.ndarray:
@@ -97,7 +118,3 @@ def _square(half: np.ndarray, m: int) -> np.ndarray:
         whole[i, i:] = whole[i:, i] = half[start : start + m - i]
         start += m - i
     return whole
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)

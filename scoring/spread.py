@@ -148,7 +148,7 @@ def fuzziness(inner: Tensor, labels: Any) -> float:
     members = torch.nn.functional.one_hot(classes).double()  # (m, c)
     # S_b = b b^T and b^T b = k, where column j of b is the mean of class j, times the square root
     # of its share. Products of b with the points around their class means give b^T S_w b = w.
-    shares = counts.sqrt() * m**0.5
+    shares = counts.double().sqrt() * m**0.5
     along = inner @ (members / shares)  # (m, c): of all points with b
     between = (members / shares).T @ along  # (c, c): k
     away = along - members @ ((members / counts).T @ along)

@@ -5,7 +5,7 @@ This module does not know how networks are built. It measures everything that yi
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -84,9 +84,9 @@ class Stage:
                 "straightness_factor_without_drift": excess(without_drift(action)).straightness,
                 "energy": energy.tolist(),
                 "drift": self.drift.tolist(),
-                "cosines": [_mean(cosines) for cosines in self.cosines],
-                "curvature": _mean(np.degrees(np.arccos(self.cosines))),
-                "spacing": _mean(self.lengths.std(0) / self.lengths.mean(0)),
+                "cosines": [mean_of_known(cosines) for cosines in self.cosines],
+                "curvature": mean_of_known(np.degrees(np.arccos(self.cosines))),
+                "spacing": mean_of_known(self.lengths.std(0) / self.lengths.mean(0)),
             }
             lacking = () if self.measurable else LINE_SHAPE
             return row | {name: np.nan for name in lacking if name in row}
@@ -126,16 +126,16 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
                     here[stage] = LineShape()
                     dimensions[stage] = state[0].numel()
                     if transport:
-                        inputs[stage].append(state.flatten(1).float())
+                        inputs[stage].append(_single(state))
                         if before is not None:
-                            outputs[before[0]].append(before[1].flatten(1).float())
+                            outputs[before[0]].append(_single(before[1]))
                     projected[stage].append([])
                 here[stage].update(state)
                 if transport and seen < SHOWN:
                     projected[stage][-1].append(project(state[: SHOWN - seen]).cpu())
                 before = stage, state
             if transport and before is not None:
-                outputs[before[0]].append(before[1].flatten(1).float())
+                outputs[before[0]].append(_single(before[1]))
             for stage, shape in here.items():
                 shapes[stage].append(shape.points())
                 sums[stage] = shape.step_sums().add_(sums.get(stage, 0.0))
@@ -151,6 +151,12 @@ def measure(walk: Walk, batches: Iterable[Tensor], transport: bool = False) -> l
             )
             for k in sorted(shapes)
         ]
+
+
+def _single(state: Tensor) -> Tensor:
+    """A state as points (m, d), in 32 bits or more."""
+    points = state.flatten(1)
+    return points.float() if points.dtype.itemsize < 4 else points
 
 
 @torch.no_grad()
@@ -268,10 +274,11 @@ def _digits(projected: np.ndarray) -> list[float]:
     return [float(f"{x:.5g}") for x in projected.ravel().tolist()]
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of_known(values: Sequence[float] | np.ndarray) -> float:
     """Mean of the values that are not NaN; NaN if there is none."""
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else np.nan
+    array = np.asarray(values, dtype=np.float64)
+    array = array[~np.isnan(array)]
+    return float(array.mean()) if len(array) else np.nan
 
 
 @contextmanager

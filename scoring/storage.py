@@ -152,7 +152,7 @@ def writing(root: str, path: str, lasting: bool = True) -> Iterator[Any]:
     except (FileExistsError, NotADirectoryError) as error:
         if fs.get_file_info(base).is_file:
             raise StoreError(f"{root}: is a file, not a folder; move it away") from error
-        above = [at for at in _above(path) if fs.get_file_info(f"{base}/{at}").is_file]
+        above = [at for at in folders_above(path) if fs.get_file_info(f"{base}/{at}").is_file]
         if not above:
             raise
         raise Damaged(root, above[0], "a file is in its place") from error
@@ -244,7 +244,7 @@ def _make_folder(fs: pafs.FileSystem, base: str, folder: str, must_exist: bool) 
     if not must_exist and not os.path.isdir(base):
         fs.create_dir(base, recursive=True)
         _sync(os.path.dirname(os.path.abspath(base)))
-    for at in _above(f"{folder.removeprefix(base)}/x"[1:]):
+    for at in folders_above(f"{folder.removeprefix(base)}/x"[1:]):
         try:
             os.mkdir(f"{base}/{at}")
         except FileExistsError:
@@ -254,10 +254,10 @@ def _make_folder(fs: pafs.FileSystem, base: str, folder: str, must_exist: bool) 
             _sync(os.path.dirname(f"{base}/{at}"))
 
 
-def _above(path: str) -> list[str]:
+def folders_above(path: str) -> list[str]:
     """The subfolders that a path inside a sweep's folder goes through, the outermost first.
 
-    >>> _above("results/trials/a.parquet")
+    >>> folders_above("results/trials/a.parquet")
     ['results', 'results/trials']
     """
     parts = path.split("/")

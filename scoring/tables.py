@@ -5,6 +5,7 @@ together (:mod:`scoring.merging`); they can be deleted at any time. How a file g
 folder as a whole is in :mod:`scoring.storage`.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,17 +35,48 @@ ARGUMENT = "model."  # starts the names of columns that a trial's file has in ad
 def write_table(root: str, table: str, trial: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a trial's rows of a table; columns that a row does not have are null.
 
-    Keyword arguments of an architecture have columns of their own, which other readers find: here
-    their values are in the column ``model``.
+    Keyword arguments of an architecture, which are in the column ``model``, also have columns of
+    their own, for other readers. Columns of a newer version, which are in the trial's file and in
+    these rows, stay. Anything else that is in a row is left out.
     """
-    rows = list(rows)
-    schema = TABLES[table]
-    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(ARGUMENT)):
+    schema, given = TABLES[table], list(rows)
+    arguments = [_arguments(row) for row in given]
+    more = {name for row in given for name in row if name not in schema.names}
+    if any(not name.startswith(ARGUMENT) for name in more):
+        for field in _newer(root, table, trial):
+            schema = schema.append(field) if field.name in more else schema
+    for name in dict.fromkeys(name for row in arguments for name in row):
+        kind = pa.array([row.get(name) for row in arguments]).type
         meaning = {"unit": "", "meaning": "keyword argument of the architecture"}
-        kind = pa.array([row.get(name) for row in rows]).type
         schema = schema.append(pa.field(name, kind, metadata=meaning))
+    whole = [{**row, **flat} for row, flat in zip(given, arguments, strict=True)]
     with writing(root, table_path(table, trial)) as stream:
-        write_content(stream, pa.Table.from_pylist(rows, schema))
+        write_content(stream, pa.Table.from_pylist(whole, schema))
+
+
+def _arguments(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of an architecture's keyword arguments, from the column ``model``.
+
+    Every number is a float, so that an axis like [16, 24.5] has one type in all files.
+    """
+    given = json.loads(row.get("model") or "{}")
+    return {f"{ARGUMENT}{n}": float(v) if type(v) is int else v for n, v in given.items()}
+
+
+def _newer(root: str, table: str, trial: str) -> list[pa.Field]:
+    """The columns of a trial's file that this version does not know."""
+    content = read_file(root, table_path(table, trial))
+    if content is None:
+        return []
+    with reading(root, table_path(table, trial)):
+        return _others(pa.py_buffer(content), table)
+
+
+def _others(content: pa.Buffer, table: str) -> list[pa.Field]:
+    """The columns of a file that are neither known to this version nor arguments."""
+    known = TABLES[table].names
+    there = pq.read_schema(pa.BufferReader(content))
+    return [f for f in there if f.name not in known and not f.name.startswith(ARGUMENT)]
 
 
 def write_content(stream: Any, content: pa.Table) -> None:
@@ -167,7 +199,8 @@ def _is_whole(fs: pafs.FileSystem, path: str, table: str) -> bool:
 def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
     """The rows of a trial in a table; none if its file is not there.
 
-    Columns that an earlier version wrote the file without are null.
+    Columns that an earlier version wrote the file without are null. Columns of a newer version are
+    there, too, so that rows can be written again without losing them.
 
     Raises:
         Damaged: the file is not Parquet, or not of this table.
@@ -177,7 +210,12 @@ def read_rows(root: str, table: str, trial: str) -> list[dict[str, Any]]:
     if content is None:
         return []
     with reading(root, path):
-        return read_content(pa.py_buffer(content), table, TABLES[table]).to_pylist()
+        buffer, known = pa.py_buffer(content), TABLES[table]
+        rows = read_content(buffer, table, known).to_pylist()
+        if others := _others(buffer, table):
+            more = read_content(buffer, table, pa.schema(others)).to_pylist()
+            rows = [row | one for row, one in zip(rows, more, strict=True)]
+        return rows
 
 
 def read_row(root: str, table: str, trial: str) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from scipy.sparse.csgraph import connected_components
 
 from scoring import arrays
 from scoring.arrays import double, on_cpu, precision, slices
-from scoring.assignment import ROUNDING, TIED, Matching, blas_threads, match
+from scoring.assignment import TIED, Matching, Rows, blas_threads, match
 from scoring.cores import cores
 from scoring.large import Bounds, Task, ended, match_points
 from scoring.problems import Problem, assignment_problem, prefixes
+from scoring.proof import Proof, loosened, proved, ties
+from scoring.resolution import measured, rounding, seen
 
-FLOOR = 1e-6  # Below this share of the spread, W2^2 is too small to measure suboptimality against.
+FLOOR = 1e-6  # Measure suboptimality against no less than this share of the network's cost.
+EXACT = 2.0**-50  # rounding of squared distances in float64
 HELD = 2**30  # Keep a matrix of products while solving if it has at most this many bytes.
 
 
@@ -39,8 +42,8 @@ class Prefix(NamedTuple):
 class Transport:
     """A solved assignment; costs are squared distances in the units of the points.
 
-    The potentials prove it: phi_i + psi_j <= |x_i - y_j|^2 for all i and j, so the mean of
-    phi + psi is a lower bound on the cost of any matching.
+    The potentials prove it: phi_i + psi_j <= |x_i - y_j|^2 for all i and j, within rounding, so the
+    mean of phi + psi is a lower bound on the cost of any matching.
     """
 
     ots: float  # share of i with sigma(i) = i, in [1/m or 0, 1]; NaN if collapsed or not optimal
@@ -94,8 +97,9 @@ def optimal_transport_score(
         The :class:`Transport`: ``ots`` = 1 when no other matching costs less, around 1/m for a
         random one. It depends on m, so compare it only at equal m. It is NaN, with
         ``collapsed`` True, where all outputs (or all inputs) are equal, since any matching is
-        optimal then. Points in float32 (or less) are matched by their products in float32,
-        others in float64; ``suboptimality`` is measured on those products. Where several
+        optimal then. Points in float32 (or less) are matched by their products in float32 where
+        these are precise enough, all others in float64; ``suboptimality`` includes what their
+        rounding can add. Where several
         matchings cost the same, ``ties`` counts the points that they match differently. Cycles
         that save nothing are undone, but another optimal matching may still have a larger OTS.
 
@@ -146,31 +150,35 @@ def solving(
     known = _known(potentials, (constants, columns), scale, unit)
     if problem.inner is None:
         x, y = (np.ascontiguousarray(on_cpu(p)) for p in (problem.x, problem.y))
-        extra, floor = own / (2 * unit) + diagonal, FLOOR * float(columns.sum()) / (2 * unit)
+        extra, floor = own / (2 * unit) + diagonal, FLOOR * float(own.sum()) / (2 * unit)
         task = Task(extra, floor, tolerance, known, checkpoint)
         matchings = yield from _in_units(
             match_points(x, y, sizes, start, task, threads), 2 * unit / scale / scale
         )
+        rows: Rows = lambda here, stop, n: x[here:stop] @ y[:n].T  # noqa: E731
     else:
         inner = problem.inner
-        matchings = match(lambda here, stop, n: inner[here:stop], sizes, start, threads, known)
+        rows: Rows = lambda here, stop, n: inner[here:stop]  # noqa: E731
+        matchings = match(rows, sizes, start, threads, known)
     scores = []
     for n, matching, lost in zip(sizes, matchings, problem.collapsed, strict=True):
-        sigma, saved = _own_where_equal(problem, matching.permutation, diagonal[:n])
+        sigma, saved, mean = _own_where_equal(problem, matching.permutation, diagonal[:n])
+        proof = _proof(problem, rows, matching, sigma, saved / (2 * unit) + diagonal[:n], threads)
         network_cost = float(own[:n].mean())
-        optimal_cost = max(network_cost - float(saved.mean()), 0.0)
+        optimal_cost = max(network_cost - mean, 0.0)
         ots = float((sigma == np.arange(n)).mean())
         gap = optimal_cost / network_cost if network_cost > 0 else 1.0
+        excess = min(2 * unit * float(proof.slack.mean()), optimal_cost)
         scores.append(
             Prefix(
                 n,
                 float("nan") if lost else ots,
                 float("nan") if lost else gap,
-                _suboptimality(2 * unit * matching.slack.sum(), n * optimal_cost, columns[:n]),
+                excess / max(optimal_cost, FLOOR * network_cost) if excess > 0 else 0.0,
             )
         )
     last = matchings[-1]
-    phi, psi = 2 * unit * last.u + constants, 2 * unit * last.v + columns
+    phi, psi = 2 * unit * proof.u + constants, 2 * unit * proof.v + columns
     lower = min(max(float((phi + psi).mean()), 0.0), optimal_cost)
 
     def in_units(costs: Any) -> Any:
@@ -189,7 +197,7 @@ def solving(
         gap=scores[-1].gap,
         movement=_movement(network_cost - shift, float(closeness.mean()), collapsed),
         suboptimality=scores[-1].suboptimality,
-        ties=_ties(last) if last.exact else float("nan"),
+        ties=ties(last, proof) if last.exact else float("nan"),
         phi=in_units(phi),
         psi=in_units(psi),
         prefixes=(
@@ -274,11 +282,6 @@ def _movement(cost: float, spreads: float, collapsed: bool) -> float:
     return float("nan") if collapsed else max(cost, 0.0) / spreads
 
 
-def _suboptimality(slack: float, cost: float, columns: np.ndarray) -> float:
-    """Slack as a share of the optimal cost, or of a millionth of the spread if that is larger."""
-    return slack / max(cost, FLOOR * float(columns.sum())) if slack > 0 else 0.0
-
-
 def _with_products(problem: Problem, threads: int | None) -> Problem:
     """The problem with its matrix of products in memory, if that is small enough."""
     inner, x, y = problem.inner, problem.x, problem.y
@@ -289,8 +292,8 @@ def _with_products(problem: Problem, threads: int | None) -> Problem:
 
 
 def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
-    """inner[i, columns[i]] for the first rows i, in float64."""
-    if problem.inner is not None:
+    """inner[i, columns[i]] for the first rows i, in float64: of the points, where they are kept."""
+    if problem.x is None:
         return problem.inner[np.arange(len(columns)), columns].astype(np.float64)
     x, y = problem.x, problem.y
     some = slices(x, len(columns))
@@ -299,42 +302,77 @@ def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
 
 def _own_where_equal(
     problem: Problem, sigma: np.ndarray, own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The matching without the cycles that save nothing, and what each row saves.
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The matching without the cycles that save nothing, what each row saves, and the mean of that.
 
     Equal points can be exchanged at no cost, and which one a solver picks is chance. So ties go
     to a point's own output.
     """
     here = np.arange(len(sigma))
-    products = _products(problem, sigma)
     cycle = connected_components(coo_array((np.ones(len(sigma)), (here, sigma))))[1]
-    saved = np.bincount(cycle, products - own)
-    kind = problem.inner if problem.inner is not None else problem.x
-    rounding = TIED * precision(kind) * np.bincount(cycle, np.abs(own))
-    undone = (saved <= rounding)[cycle]
-    savings = 2 * problem.unit * (products - own)
-    return np.where(undone, here, sigma), np.where(undone, 0.0, savings)
+    if problem.x is None:
+        savings = parts = _products(problem, sigma) - own
+        sizes, kind = np.abs(own), problem.inner
+    else:
+        order = np.lexsort((np.abs(own), cycle))
+        centre = order[np.searchsorted(cycle[order], cycle)]  # of each cycle, its smallest point
+        savings, parts, sizes = _savings(problem.x, problem.y, sigma, centre)
+        kind = problem.x
+    error = TIED * precision(kind) * np.bincount(cycle, sizes)
+    undone = (np.bincount(cycle, parts) <= error)[cycle]
+    sigma = np.where(undone, here, sigma)
+    savings, parts = (2 * problem.unit * np.where(undone, 0.0, s) for s in (savings, parts))
+    return sigma, savings, float(parts.mean())
 
 
-def _ties(matching: Matching) -> int:
-    """Number of points that some other optimal matching, within rounding, matches differently.
+def _savings(
+    x: Any, y: Any, sigma: np.ndarray, centre: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x_i (y_sigma(i) - y_i), the same for x_i - x_centre(i), and sizes for the rounding of these.
 
-    Tight edges, whose cost equals their potentials, lead from a row to the owner of a column. A
-    cycle of tight edges can be turned at no cost, so all points of a strong component count.
+    The steps of a cycle add up to 0, so the second has the same sum over a cycle. It is precise
+    however far the cycle is from the origin.
     """
-    first, column, cost = matching.edges
-    m = len(matching.permutation)
-    row = np.repeat(np.arange(m), np.diff(first))
-    size = np.maximum.reduceat(np.abs(cost), first[:-1]).astype(np.float64)
-    spare = cost - matching.u[row] - matching.v[column]
-    # The products of a row may cancel, so there is some rounding of the largest ones, too.
-    precise = np.finfo(np.float64).eps * size.max()
-    rounding = TIED * (np.finfo(cost.dtype).eps * size + precise)
-    rounding += ROUNDING * np.abs(matching.v).max()
-    tight = spare <= rounding[row]
-    owner = np.empty(m, dtype=np.int64)
-    owner[matching.permutation] = np.arange(m)
-    ends = row[tight], owner[column[tight]]
-    graph = coo_array((np.ones(len(ends[0])), ends), shape=(m, m))
-    component = connected_components(graph, connection="strong")[1]
-    return int((np.bincount(component)[component] > 1).sum())
+    found = []
+    for s in slices(x, len(sigma)):
+        point, before, after = double(x[s]), double(y[s]), double(y[sigma[s]])
+        step, apart = after - before, point - double(x[centre[s]])
+        length = [on_cpu((part**2).sum(1)) ** 0.5 for part in (point, before, after, step, apart)]
+        sizes = length[0] * length[3] + (length[1] + length[2]) * length[4]
+        found.append((on_cpu((point * step).sum(1)), on_cpu((apart * step).sum(1)), sizes))
+    savings, parts, sizes = (np.concatenate(values) for values in zip(*found, strict=True))
+    return savings, parts, sizes
+
+
+def _proof(
+    problem: Problem,
+    rows: Rows,
+    matching: Matching,
+    sigma: np.ndarray,
+    products: np.ndarray,
+    threads: int | None,
+) -> Proof:
+    """Potentials that hold for the points: rounded products are not what they are about."""
+    n, unit = len(sigma), float(problem.unit)
+    errors = np.zeros((2, n))
+    if problem.row_errors is not None:
+        errors = np.stack([problem.row_errors[:n], problem.column_errors[:n]])
+    passes = problem.inner is not None or matching.edges.cost.dtype == np.float32
+    if problem.x is not None:
+        d, size = problem.x.shape[1], problem.x.dtype.itemsize
+        level = rounding(d, size)
+        if not passes:  # products in float64 of points in their own precision
+            level = rounding(0, size) + rounding(d, 8)
+        elif size <= 4:
+            some = seen(n)
+            a, b = problem.x[some], problem.y[some]
+            level = measured(
+                a @ b.T if problem.inner is None else problem.inner[np.ix_(some, some)], a, b
+            )
+        errors *= level / rounding(d, size)
+    errors[1] += EXACT * problem.columns[:n]
+    errors /= 2 * unit
+    errors[0] += EXACT * np.abs(matching.v).max()
+    if passes:
+        return proved(rows, matching, sigma, -products, errors, threads)
+    return loosened(matching, sigma, -products, errors)

@@ -15,7 +15,7 @@ from pyarrow import parquet as pq
 from scipy import stats
 
 from analysis import report, tables
-from analysis.measures.cells import varying
+from analysis.measures.cells import cell_columns, varying, without_collapsed
 from analysis.measures.findings import sentences
 from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
 from analysis.measures.summary import summary
@@ -286,3 +286,23 @@ def test_a_script_whose_output_is_not_wanted_any_more_ends_quietly(sweep: Path) 
         script.stdout.close()
         assert script.stderr.read() == b""
     assert script.returncode == 0
+
+
+@pytest.mark.parametrize("names", [["ots", "gap"], ["ots"], ["gap"], []])
+def test_collapsed_stages_lose_those_of_ots_and_gap_that_there_are(names: list[str]) -> None:
+    numbers = {name: [0.5, 1.0, 0.7] for name in (*names, "lss")}
+    frame = pd.DataFrame({"collapsed": [False, True, None], **numbers})
+    found = without_collapsed(frame)
+    assert [*found] == [*frame]
+    assert found.lss.tolist() == [0.5, 1.0, 0.7]
+    for name in names:
+        assert found[name].isna().tolist() == [False, True, False]
+
+
+def test_a_cell_has_the_settings_that_vary_and_m_where_scores_depend_on_it(tmp_path: Path) -> None:
+    for epochs in (6, 7):
+        made_up_trial(tmp_path, seed=epochs, epochs=epochs)
+    results = load(tmp_path)
+    cell = ["dataset", "stages", "layers", "network", "gamma", "epochs"]
+    assert cell_columns(results, points=False) == cell
+    assert cell_columns(results) == [*cell, "points"]

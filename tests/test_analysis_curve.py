@@ -99,7 +99,10 @@ def test_the_page_has_a_section_only_where_there_is_a_curve(measured: Path, tmp_
 
 def test_the_command_prints_the_table_or_says_how_to_get_it(measured: Path, capsys) -> None:
     assert tables([str(measured), "--table", "curve"]) == 0
-    assert "| Wasserstein length ratio | Wasserstein length ratio before training |" in capsys.readouterr().out
+    assert (
+        "| Wasserstein length ratio | Wasserstein length ratio before training |"
+        in capsys.readouterr().out
+    )
     other = measured / "other"
     made_up_trial(other)
     assert tables([str(other), "--table", "curve"]) == 2

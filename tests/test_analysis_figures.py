@@ -28,16 +28,13 @@ from analysis.plots.trials import accuracy_against_score
 from analysis.results import load
 from scoring.tables import read_rows, write_table
 
+# fmt: off
 OF_ONE_STAGE = [
-    *("lss_against_epoch", "factor_against_epoch", "factors_against_gamma"),
-    *("tracks_by_gamma", "scores_against_gamma"),
-    *("accuracy_against_score", "ots_against_m"),
+    "lss_against_epoch", "factor_against_epoch", "factors_against_gamma", "tracks_by_gamma",
+    "scores_against_gamma", "accuracy_against_score", "ots_against_m",
 ]
-
-
+# fmt: on
 FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
-
-
 OF_STAGES = ["lss_by_stage", "scores_by_stage", "tracks_by_stage"]
 
 
@@ -218,6 +215,25 @@ def test_networks_of_several_depths_have_a_line_each_and_are_never_averaged(tmp_
     np.testing.assert_allclose(loss, [[2, 0.5], [5, 0.4], [10, 0.3], [20, 0.1]])
     named = " ".join(titles(drawn["lss_against_epoch"]))
     assert all(f"depth {depth}" in named for depth in (2, 5, 10, 20))
+
+
+@pytest.mark.parametrize("network", ["plain", "resnet", "torchvision:resnet18", "nets.py:Net"])
+def test_an_untrained_network_is_dotted_in_the_colour_of_the_trained_one(
+    tmp_path: Path, network: str
+) -> None:
+    for depth in (2, 5):
+        made_up_trial(tmp_path, network, depth=depth, tried=["lesion", "noise", "separation"])
+    names = ["scores_against_depth", "accuracy_against_units", "accuracy_against_noise"]
+    names += ["accuracy_without_blocks", "mixed_by_distance"]
+    drawn = figures.draw(load(tmp_path, columns=figures.COLUMNS), only=names)
+    assert {*drawn} == {*names}
+    for figure in drawn.values():
+        styles = {
+            (line.get_linestyle(), line.get_color()) for axes in figure.axes for line in axes.lines
+        }
+        dotted = {colour for dashes, colour in styles if dashes == ":"}
+        whole = {colour for dashes, colour in styles if dashes == "-"}
+        assert dotted == whole == {style.colour(network)}
 
 
 def test_optimizers_have_lines_of_their_own_and_gamma_is_called_what_it_is(tmp_path: Path) -> None:

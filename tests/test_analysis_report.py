@@ -196,7 +196,9 @@ def test_the_page_is_complete_in_itself(report_page: Path) -> None:
 def test_the_verdict_is_beside_the_page_in_markdown_with_its_figures(report_page: Path) -> None:
     text = (report_page.parent / "verdict.md").read_text()
     first, second, *_ = text.split("\n\n")
-    assert first == "**None of the 10 cells learned the geodesic.**"
+    assert first.startswith(
+        "**None of the 10 cells came near the geodesic in training (LSS at most 1.25 and OTS "
+    )
     assert second.startswith("Geodesic excess ")
     assert "m = 1,000" in second
     for figure in re.findall(r"\]\((.*)\)$", text, re.MULTILINE):

@@ -19,6 +19,7 @@ from analysis.measures import search
 from analysis.measures.correlations import correlations
 from analysis.measures.findings import sentences
 from analysis.measures.layout import fold
+from analysis.measures.planned import missing_sentence
 from analysis.measures.search import Search, on_front, read_search, search_sentence, search_table
 from analysis.measures.summary import summary
 from analysis.plots import style
@@ -75,6 +76,21 @@ def test_the_front_of_one_objective_is_its_smallest_values(values):
     assert_array_equal(on_front(first), first[:, 0] == first[:, 0].min(initial=9))
 
 
+@given(points())
+def test_the_front_is_that_of_loops_over_all_pairs(values):
+    expected = [not any(dominates(p, q) for p in values) for q in values]
+    assert on_front(values).tolist() == expected
+    floats = np.where(values == 2, np.inf, values)
+    expected = [not any(dominates(p, q) for p in floats) for q in floats]
+    assert on_front(floats).tolist() == expected
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_the_front_of_many_points_fits_into_memory(objectives):
+    values = np.random.default_rng(0).normal(size=(200_000, objectives))
+    assert 1 <= on_front(values).sum() < 100
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_a_sweep_without_a_search_has_none(tmp_path: Path) -> None:
     made_up_trial(tmp_path)
@@ -91,6 +107,20 @@ def test_the_search_of_a_folder_is_not_that_of_an_experiment_of_its_name(tmp_pat
     assert read_search(tmp_path) == Search("optuna", "tpe", 20, BOTH)
     assert read_search(f"file://{tmp_path}/") == read_search(tmp_path)
     assert read_search(tmp_path, "sqlite:///mlflow.db") is None
+
+
+def test_trials_of_another_sweep_in_the_folder_have_no_part_in_a_search(tmp_path: Path) -> None:
+    trials = [made_up_trial(tmp_path, gamma=gamma, lss=3 - gamma) for gamma in (0.0, 0.1, 0.2)]
+    path = made_up_search(tmp_path, {"lss": "min"}, trials=4) / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ids": trials[:2]}))
+    asked = read_search(tmp_path)
+    assert asked
+    assert search_table(load(tmp_path), asked).trial.tolist() == [trials[1], trials[0]]
+    said = search_sentence(load(tmp_path), asked)
+    assert "4 trials asked for, 2 done. Best: trial " + trials[1] in said
+    left = pd.DataFrame({"network": ["plain"]})
+    told = missing_sentence(left, load(tmp_path), asked._replace(suggested={*trials[:2], "x"}))
+    assert told.startswith("Not finished: 2 of 4 planned trials have no results yet (plain 1, 1 ")
 
 
 @pytest.mark.parametrize("content", ["{", '{"search": {"method": "optuna"}}', "[]"])

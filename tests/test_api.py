@@ -9,8 +9,7 @@ from rich.text import Text
 
 from models.errors import DataError
 from scoring import places, storage
-from tune_jobs import api, folder, notebook, sweep, yaml_file
-from tune_jobs import status as standing
+from tune_jobs import api, folder, kept, lease, notebook, sweep, yaml_file
 from tune_jobs.errors import SweepError
 
 
@@ -52,7 +51,7 @@ def test_values_of_python_become_those_of_a_file():
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"name": "x", "gamma": -1}, "the mapping: gamma = -1.0: should be greater than or equal"),
+        ({"name": "x", "gamma": -1}, "the mapping: gamma = -1.0: should be 0 to 1000000"),
         ({"name": "x", "gama": 1}, "the mapping: gama: no such field; did you mean gamma?"),
         ({"gamma": 1}, "the mapping: the sweep has no name; give it a name: field"),
         ({"name": "x", "gamma": print}, "the mapping: has what no file holds: a value of type"),
@@ -94,7 +93,7 @@ def test_a_status_is_what_the_command_prints(here, geosweep):
     assert geosweep("status", "out") == (0, f"{found}\n")
     assert (found.planned, found.counts["missing"], found.complete) == (16, 16, False)
     assert (found.running, found.seconds_left, found.errors) == (False, None, {})
-    with folder.hold(root):
+    with lease.hold(root):
         assert api.status(root).running
 
 
@@ -110,7 +109,7 @@ def test_a_folder_with_many_sweeps_has_a_line_for_each(here, geosweep):
     assert lines[1].split()[1:4] == ["0", "of", "16"]
     assert lines[1].rstrip().endswith("not running")
     assert "sweep.json: torn" in lines[2]
-    assert standing.below(str(here / "runs/one")) == []
+    assert kept.below(str(here / "runs/one")) == []
 
 
 def test_a_folder_that_cannot_be_read_is_no_sweep(here, monkeypatch):
@@ -124,7 +123,7 @@ def test_a_folder_that_cannot_be_read_is_no_sweep(here, monkeypatch):
         return read(root, path)
 
     monkeypatch.setattr(storage, "read_file", refused)
-    assert standing.below(str(here / "runs")) == [str(here / "runs/one")]
+    assert kept.below(str(here / "runs")) == [str(here / "runs/one")]
 
 
 @pytest.mark.parametrize("begin", [api.run, api.evaluate])

@@ -7,10 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.architectures import TABLE_1, architecture
+from models.architectures import architecture
 from models.network import Network
 
 CIFAR_STAGES = ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4))
+# As printed, for 1 x 28 x 28 and 3 x 32 x 32 images: shapes of the stages, blocks of each stage.
+TABLE_1 = {
+    ("fully_connected", (1, 28, 28), 1): (((1000,),), 5),
+    ("convolutional", (3, 32, 32), 1): (((32, 16, 16),), 10),
+    ("convolutional", (3, 32, 32), 4): (CIFAR_STAGES, 5),
+}
 
 
 @pytest.mark.parametrize("row", TABLE_1, ids=str)

@@ -129,6 +129,9 @@ def test_a_text_gives_the_limits_that_it_names(text, fields):
         "0h",
         "inf h",
         "2hh",
+        "1h1h",
+        "1h30m15m",
+        "1m1min",
         "1GB 2MB",
         "2GiB",
         "10000000h",
@@ -304,6 +307,33 @@ def test_what_trials_of_this_run_took_comes_before_the_forecast(tmp_path):
     simulated = Simulated(str(tmp_path), "200s", epoch=30)
     assert simulated.run() == pytest.approx(125)
     assert [*simulated.done.values()] == [4]
+
+
+def test_what_a_search_will_suggest_costs_what_this_run_has_measured(tmp_path):
+    """On average over its kinds: 5 + 4 x 30 s and 5 s of scores are known of one of two kinds."""
+    given = {"name": "x", "network": ["plain", "resnet"], "epochs": 4, "search": "optuna"}
+    found = sweep.read(given | {"gamma": {"low": 1e-5, "high": 0.1}})
+    plain, clock = next(t for t in found.trials if t.network == "plain"), Clock()
+    known = {t.trial: Expected(COST, 1.15, 5) for t in found.trials}
+    forecast = Forecast(Left([], 10, 4), known, {}, 0.0, cells=found.trials)
+    config = plain.model_copy(update={"gamma": 0.01})
+    row = {"scoring_seconds": 5.0, "peak_memory": 1.0}
+    cell = Cell(config, "", status="done", record=row, seconds=125.0, epochs=4)
+    meter = Meter(clock)
+    budget = Budget().replaced("1000s")
+    used = Account(str(tmp_path), budget, forecast, meter, {config.trial: cell})
+    assert used._cost(None) == COST
+    meter.start(config.trial)
+    clock.now += 5
+    for epoch in range(5):
+        meter.report(config.trial, epoch, 4)
+        clock.now += 30 if epoch < 4 else 0
+    meter.end(config.trial)
+    assert used._cost(None).epoch == pytest.approx((30 + 10) / 2)
+    clock.now = 2000 - 89  # 1 of 4 epochs more than the forecast says
+    assert not used.fits(None)
+    clock.now = 2000 - 91
+    assert used.fits(None)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b'{"a": {"hours": "x"}}', b"\xff"])

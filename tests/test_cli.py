@@ -2,14 +2,17 @@
 
 import errno
 import io
+import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -19,11 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from models import datasets
+from models import archives, datasets
+from models.errors import DataError
 from scoring import storage
 from scoring.tables import read_table
-from tune_jobs import cli, folder, room, sweep
+from tune_jobs import cli, folder, sweep
 from tune_jobs.commands.ending import results_table
+from tune_jobs.commands.run import FOR_GPUS
 from tune_jobs.terminal import output
 
 
@@ -86,6 +91,45 @@ def test_sweeps_lists_what_is_built_in(geosweep):
     for name in ("demo", "mnist", "mnist-quick", "table4", "table7", "figure2", "robustness"):
         assert name in out
     assert "straightness" in out
+    assert [*sweep.builtin()] == [
+        each["name"] for each in json.loads(geosweep("sweeps", "--json")[1])
+    ]
+
+
+@pytest.mark.parametrize("name", sweep.builtin())
+def test_a_built_in_sweep_is_printed_to_be_copied(geosweep, tmp_path, name):
+    code, out, err = geosweep("sweeps", name)
+    assert (code, err) == (0, "")
+    assert out == sweep.builtin()[name].read_text()
+
+
+def test_a_built_in_sweep_says_how_long_it_takes_or_that_it_is_for_gpus():
+    for name, file in sweep.builtin().items():
+        text = file.read_text()
+        assert (FOR_GPUS in text) != bool(re.search("minute|70 s", text)), name
+
+
+def test_a_sweep_that_is_not_built_in_cannot_be_printed(geosweep):
+    assert "no built-in sweep; did you mean demo?" in geosweep("sweeps", "dmeo")[2]
+
+
+@pytest.mark.parametrize("words", [[], ["run"]])
+def test_the_help_has_every_exit_status(geosweep, words):
+    page = Path(__file__).parents[1] / "docs/crashes.md"
+    statuses = re.findall(r"^\| (\d+) \|", page.read_text().partition("## Exit status")[2], re.M)
+    assert len(statuses) == 5
+    told = " ".join(geosweep(*words, "--help")[1].partition("Exit status")[2].split())
+    assert re.findall(r"(?:: |; )(\d+) ", told) == statuses
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report", "--compare"], ["run", "demo", "--set"], ["ui", "--port"], ["status", "--x"]],
+)
+def test_a_wrong_option_points_to_the_help_of_its_command(geosweep, words):
+    code, _, err = geosweep(*words)
+    assert code == 2
+    assert err.endswith(f"; see geosweep {words[0]} --help\n")
 
 
 def test_help_teaches(geosweep):
@@ -223,7 +267,7 @@ def test_a_dry_run_lists_the_cells_and_starts_nothing(geosweep, tmp_path):
 
 
 def test_too_many_points_for_the_memory_are_refused(geosweep, monkeypatch):
-    monkeypatch.setattr(room, "memory_here", lambda: 1e6)
+    monkeypatch.setattr(archives, "memory", lambda: 1e6)
     code, _, err = geosweep("run", "demo", "--set", "K=2")
     assert code == 2
     assert "points = 500: the states of K = 2" in err
@@ -290,7 +334,7 @@ def test_whatever_stands_in_a_sweep_file_it_runs_or_is_refused_in_words(tmp_path
     said = io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["geosweep", "run", str(file), "--dry-run"]),
-        mock.patch.object(datasets, "_from_torchvision", side_effect=datasets.DataError("away")),
+        mock.patch.object(datasets, "_from_torchvision", side_effect=DataError("away")),
         redirect_stderr(said),
         redirect_stdout(io.StringIO()),
         pytest.raises(SystemExit) as end,

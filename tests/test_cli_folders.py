@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from pathlib import Path
 from unittest import mock
@@ -12,7 +13,7 @@ from rich.console import Console
 from models import datasets
 from scoring import places, storage
 from scoring.tables import write_table
-from tune_jobs import folder, sweep
+from tune_jobs import folder, lease, sweep
 from tune_jobs.board import Board
 from tune_jobs.evaluations import EARLIER
 
@@ -116,6 +117,19 @@ def test_a_sweep_that_grew_and_one_of_which_nothing_has_begun_are_not_refused(ge
     assert "holds 1 trial that" in geosweep("run", "demo", "--set", "epochs=4", "--dry-run")[2]
 
 
+def test_a_search_does_not_land_in_the_folder_of_a_grid_by_accident(geosweep, tmp_path):
+    (tmp_path / "my.yaml").write_text("gamma: [0, 0.1]\nepochs: 2")
+    done(str(tmp_path / "runs/my"), sweep.read("my.yaml"))
+    before = files(tmp_path / "runs")
+    (tmp_path / "my.yaml").write_text("gamma: {low: 1e-5, high: 0.1}\nepochs: 3\nsearch: optuna")
+    code, _, err = geosweep("run", "my.yaml", "--dry-run")
+    assert code == 2
+    assert "runs/my holds 2 trials that this sweep does not have (" in err
+    assert "--out runs/my keeps both sweeps in this one" in err
+    assert files(tmp_path / "runs") == before
+    assert geosweep("run", "my.yaml", "--dry-run", "--out", "runs/my")[0] == 0
+
+
 def test_a_search_goes_on_in_its_folder(geosweep, tmp_path):
     (tmp_path / "my.yaml").write_text("gamma: {low: 1e-5, high: 0.1}\nsearch: optuna")
     found = sweep.read("my.yaml")
@@ -151,7 +165,7 @@ def test_a_dry_run_downloads_nothing_and_says_what_would_happen(geosweep, tmp_pa
 def test_status_says_that_a_driver_is_starting(geosweep, tmp_path):
     root = str(tmp_path / "out")
     folder.claim(root, sweep.read("demo"))
-    with folder.hold(root):
+    with lease.hold(root):
         assert f"starting (process {os.getpid()} on " in geosweep("status", "out")[1]
         board = Board(root, {}, lambda: 1, Console(file=io.StringIO()))
         live = board.snapshot() | {"seconds_left": 125.0}
@@ -173,7 +187,56 @@ def test_status_says_that_a_driver_is_starting(geosweep, tmp_path):
 def test_a_folder_that_is_not_there_is_told_from_one_without_a_sweep(geosweep, tmp_path, arguments):
     assert "out: no such folder; geosweep run SWEEP" in geosweep(*arguments)[2]
     (tmp_path / "out").mkdir()
-    assert "out: no sweep here (no sweep.json); geosweep run SWEEP" in geosweep(*arguments)[2]
+    told = geosweep(*arguments)[2]
+    assert told.endswith("out: no sweep here (no sweep.json); is it another folder?\n")
+    folder.claim(str(tmp_path / "my demo"), sweep.read("demo"))
+    told = geosweep(*arguments)[2]
+    assert f"is it another folder? geosweep status {tmp_path} lists the sweeps there" in told
+    assert geosweep("status", str(tmp_path))[1].splitlines()[1].startswith("my demo ")
+
+
+def test_status_as_json_has_each_trial_and_nothing_else(geosweep, tmp_path):
+    root, found = str(tmp_path / "runs/out"), sweep.read("demo")
+    folder.claim(root, found)
+    first, _, third, *_ = found.trials
+    rows = {"done": {"lss": 1.5, "ots": math.nan, "epochs_done": 5}, "failed": {"error": "E: no"}}
+    for trial, (status, values) in zip(found.trials, rows.items(), strict=False):
+        row = {"trial": trial.trial, **trial.model_dump(), "status": status, **values}
+        write_table(root, "trials", trial.trial, [row])
+    code, out, err = geosweep("status", root, "--json")
+    told = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [t["trial"] for t in told["trials"]] == [t.trial for t in found.trials]
+    assert [t["status"] for t in told["trials"]] == ["done", "failed", *["missing"] * 14]
+    assert told["counts"]["missing"] == 14
+    assert told["seconds_left"] is None
+    assert told["trials"][0]["scores"] | {"lss": 1.5, "ots": None} == told["trials"][0]["scores"]
+    assert told["trials"][0] | first.model_dump() == told["trials"][0]
+    assert told["trials"][1]["error"] == "E: no"
+    live = {"written_at": 0, "started_at": 0, "counts": {}, "log": [], "seconds_left": 125.0}
+    live["running"] = {third.trial: {"label": "it", "epoch": 3, "epochs": 5}}
+    with lease.hold(root):
+        storage.write_file(root, places.PROGRESS, json.dumps(live).encode())
+        told = json.loads(geosweep("status", root, "--json")[1])
+    assert (told["running"], told["seconds_left"]) == (True, 125.0)
+    assert (told["trials"][2]["status"], told["trials"][2]["epoch"]) == ("running", 3)
+    assert json.loads(geosweep("status", "runs", "--json")[1])["sweeps"][0]["name"] == "demo"
+    storage.write_file(root, places.SWEEP, b"torn")
+    code, out, err = geosweep("status", "runs", "--json")
+    assert (code, err) == (0, "")
+    assert "sweep.json: torn" in json.loads(out)["sweeps"][0]["error"]
+
+
+def test_evaluations_are_added_to_a_description_without_another_change(tmp_path):
+    root, file = str(tmp_path), tmp_path / places.SWEEP
+    folder.claim(root, sweep.read("demo", ["evaluations=noise"]))
+    content = file.read_bytes()
+    folder.request_evaluations(root, {})
+    assert file.read_bytes() == content
+    file.write_text(json.dumps(json.loads(content) | {"of_a_later_version": [1]}))
+    folder.request_evaluations(root, {"fgsm": {"levels": [8.0]}})
+    assert folder.wanted_evaluations(root).keys() == {"noise", "fgsm"}
+    assert json.loads(file.read_text())["of_a_later_version"] == [1]
 
 
 def test_a_report_of_nothing_is_refused_without_the_names_of_modules(geosweep, tmp_path):

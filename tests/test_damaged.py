@@ -23,7 +23,7 @@ from scoring.history import read_history
 from scoring.misplaced import misplaced
 from scoring.storage import Damaged
 from scoring.tables import read_row, read_rows
-from tune_jobs import account, checkpoints, folder, sweep, trial
+from tune_jobs import account, checkpoints, folder, lease, sweep, trial
 from tune_jobs.errors import SweepError
 from tune_jobs.tuning import Setup
 
@@ -220,7 +220,7 @@ def test_a_file_for_a_folder_or_a_folder_for_a_file_is_named_and_set_aside(
         assert status in (0, 2), text
         assert len(text.splitlines()) == 1 or status == 0
     try:
-        with folder.hold(root):
+        with lease.hold(root):
             said = folder.mend(root)
             folder.inspect(root)
     except SweepError as error:

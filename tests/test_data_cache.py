@@ -18,8 +18,10 @@ from numpy.testing import assert_array_equal
 from test_datasets import saved
 
 from models import datasets, downloads
-from models.datasets import ARRAYS, DataError, load
+from models.archives import ARRAYS
+from models.datasets import load
 from models.downloads import delete_damaged
+from models.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
 

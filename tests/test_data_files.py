@@ -18,7 +18,9 @@ from numpy.testing import assert_array_equal
 from test_datasets import arrays, saved
 
 from models import archives, datasets
-from models.datasets import ARRAYS, DataError, load
+from models.archives import ARRAYS
+from models.datasets import load
+from models.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -153,7 +155,7 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused_by_its_heade
     tmp_path, monkeypatch
 ):
     path = zipped(tmp_path / "mine.npz", [(f"{k}.npy", v) for k, v in GREY.items()])
-    monkeypatch.setattr(archives, "_memory", lambda: 2000.0)
+    monkeypatch.setattr(archives, "memory", lambda: 2000.0)
     monkeypatch.setattr(archives, "_array", None)
     told = refusal(path)
     assert "takes 0.0 GB unpacked (x_train: uint8 (12, 5, 4)) and 0.0 GB while" in told

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from models import datasets, order
-from models.datasets import ARRAYS, load
+from models.archives import ARRAYS
+from models.datasets import load
 
 pytestmark = pytest.mark.usefixtures("cache")
 

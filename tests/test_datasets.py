@@ -11,7 +11,9 @@ import torchvision
 from numpy.testing import assert_allclose, assert_array_equal
 
 from models import datasets
-from models.datasets import ARRAYS, DataError, load
+from models.archives import ARRAYS
+from models.datasets import load
+from models.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scoring import places, storage
 from scoring.tables import write_table
-from tune_jobs import disk, evaluations, folder, mlflow_store, sweep
+from tune_jobs import disk, evaluations, folder, lease, mlflow_store, sweep
 from tune_jobs.commands import clean
 from tune_jobs.weights import aim, spare
 
@@ -164,7 +164,7 @@ def test_on_a_terminal_it_asks(root, geosweep, monkeypatch, answer):
 
 def test_a_running_sweep_is_left_alone(root, geosweep):
     made_up(root)
-    with folder.hold(root):
+    with lease.hold(root):
         code, out = geosweep("clean", "out", "--yes")
     assert code == 2
     assert "is running this sweep; wait for it, or stop it" in out

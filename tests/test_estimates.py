@@ -2,15 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring import places, storage
-from tune_jobs import api, costs, estimates, folder, room, service, sweep
+from models.config import CIFAR, MNIST
+from scoring import handover, places, storage
+from scoring.tables import write_table
+from tune_jobs import api, costs, estimates, folder, room, service, sweep, timing
 from tune_jobs.board import Cell
+from tune_jobs.commands.plan import plan
 from tune_jobs.costs import Cost
 from tune_jobs.estimates import Expected, Forecast, Left, Span
 from tune_jobs.meter import Meter
@@ -41,7 +45,7 @@ def remember(request: folder.Request, trials: int, cost: Cost = COST) -> None:
 
 
 def total(request: folder.Request) -> estimates.Estimate:
-    what = estimates.left_of(request, set(), request.sweep.trials)
+    what = estimates.left(request, folder.foreseen(request.root, request.sweep))
     return estimates.forecast(request, what).total(room.slots(None, request.sweep.resources))
 
 
@@ -229,13 +233,27 @@ def test_kinds_that_were_not_timed_cost_what_the_others_cost(request_of, monkeyp
     assert found.seconds.high / found.seconds.about > 2
 
 
-def test_a_data_set_that_is_not_here_is_unknown(cache, tmp_path):
-    found = sweep.read("demo", ["dataset=digits,cifar100", "network=resnet", "K=1", "gamma=0"])
+def test_a_data_set_that_is_not_here_is_timed_on_random_images(cache, tmp_path, monkeypatch):
+    settings = ["dataset=mnist", "network=plain", "K=1", "layers=fully_connected", "points=60"]
+    found = sweep.read("demo", [*settings, "gamma=0", "epoch_points=40", "epochs=1"])
     request = service.check(found, str(tmp_path / "out"), None, None, download=False)
-    remember(service.check(sweep.read("demo"), str(tmp_path / "o"), None, None), 5)
-    said = total(request).lines()
-    assert said[-1] == "unknown  1 trial: cifar100 is not on this machine yet"
-    assert said[0].startswith("estimate 2 trials in about ")
+    assert request.images == {}
+    monkeypatch.setenv("GEOSWEEP_TIMING", "on")
+    there = total(request)
+    assert there.unknown == []
+    assert there.source == "one timed step of each kind of trial"
+    monkeypatch.setattr(estimates.subprocess, "Popen", None)
+    here = replace(request, images={"mnist": (60_000, 10_000, 1, 28, 28, 10)})
+    assert total(here) == there  # after the download it is the same kind of trial
+
+
+def test_every_data_set_that_may_be_missing_has_a_shape():
+    names = {*MNIST, *CIFAR}
+    assert timing.SHAPES.keys() == names
+    for name in names:
+        data = timing.random_images(name)
+        counts = len(data.y_train), len(data.y_test)
+        assert timing.SHAPES[name] == (*counts, *data.image, data.classes)
 
 
 def test_trials_that_a_search_will_suggest_count_at_the_average():
@@ -247,10 +265,65 @@ def test_trials_that_a_search_will_suggest_count_at_the_average():
     assert "; about 0.052 (0.045 to 0.059) GPU hours" in found.lines()[0]
 
 
+def test_trials_that_a_search_will_suggest_have_all_their_epochs(request_of, tmp_path):
+    """However few epochs the begun ones have left; of several numbers it is the mean."""
+    given = {"name": "x", "epochs": [4, 200], "gamma": {"low": 1e-5, "high": 0.1}}
+    request = request_of()
+    request = replace(request, sweep=sweep.read(given | {"search": "optuna"}))
+    state = SimpleNamespace(root=request.root, missing=[], begun=[], to_suggest=16)
+    what = estimates.left(request, state)
+    assert (what.to_suggest, what.epochs) == (16, 102)
+    one = request.sweep.trials[0]
+    known = {one.trial: Expected(COST, 1.15, 5)}
+    for begun in ([], [(one, 1)]):
+        found = Forecast(replace(what, trials=begun), known, {}, gpus=1).total(1)
+        assert found.gpu_seconds.about == pytest.approx(16 * (1 + 102 * 2) + 3 * len(begun))
+
+
 def test_every_seed_of_what_a_search_will_suggest_counts(cache, tmp_path):
     given = {"name": "x", "gamma": {"low": 1e-5, "high": 0.1}, "seeds": 3, "search": "optuna"}
     request = service.check(sweep.read(given), str(tmp_path / "out"), None, None)
-    assert estimates.left_of(request, set(), []).to_suggest == 60
+    state = folder.foreseen(request.root, request.sweep)
+    assert estimates.left(request, state).to_suggest == 60
+
+
+def test_a_plan_has_as_much_to_do_as_the_run(cache, tmp_path, monkeypatch):
+    """Cells that get no more seeds, trials that wait for their scores, and failed ones."""
+    given = {"name": "x", "epochs": 3, "seeds": 3, "search": {"method": "optuna", "trials": 3}}
+    given |= {"gamma": {"low": 1e-5, "high": 0.1}, "layers": "fully_connected"}
+    found, root = sweep.read(given), str(tmp_path / "out")
+    first = found.trials[0]
+    one, two = (first.model_copy(update={"gamma": gamma}) for gamma in (0.01, 0.02))
+    cells = [one.model_copy(update={"seed": seed}) for seed in range(3)] + [two]
+    folder.claim(root, found, cells, ended={two.trial: 1})
+    for trial, status in zip(cells, ("done", "failed", "", "done"), strict=True):
+        row = trial.row() | {"status": status, "epochs_done": 3}
+        if status:
+            write_table(root, "trials", trial.trial, [row])
+    monkeypatch.setattr(handover, "waiting", lambda root: [cells[2].trial])
+    for retry, to_train in ((None, 1 + 3), (True, 1), (False, 3)):
+        request = service.check(found, root, None, None, retry=retry)
+        state = service.chosen(folder.inspect(root), retry)
+        assert len(state.missing) + state.to_suggest == to_train
+        assert plan(request).estimate.trials == to_train
+    (trials,) = [plan(request).trials]
+    assert [trial["status"] for trial in trials] == ["done", "failed", "to score", "done"]
+
+
+def test_a_plan_of_a_grid_that_has_grown_counts_what_is_new(cache, tmp_path):
+    root, small = str(tmp_path / "out"), sweep.read("demo", ["gamma=0"])
+    folder.claim(root, small)
+    for trial in small.trials:
+        write_table(root, "trials", trial.trial, [trial.row() | {"status": "done"}])
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    request = service.check(sweep.read("demo", ["gamma=0,0.1", "epochs=5"]), root, None, None)
+    found = plan(request)
+    assert (found.estimate.trials, len(found.trials)) == (4, 8)
+    other = service.check(sweep.read("demo", ["gamma=0.1"]), root, None, None)
+    assert plan(other).estimate.trials == 4
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == files
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_trials_without_epochs_left_have_an_estimate(request_of):

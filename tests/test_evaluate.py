@@ -15,6 +15,7 @@ from small_sweeps import SWEEP, Run
 
 from models import datasets
 from models.config import TrialConfig
+from models.errors import DataError
 from models.training import standardiser, train
 from scoring import handover, places, storage
 from scoring.history import read_history, write_history
@@ -263,7 +264,7 @@ def test_a_trial_does_not_go_on_with_other_images_than_it_began_with(run, monkey
     write_history(run.root, CONFIG.trial, history)
     handover.finish(run.root, CONFIG.trial)
     storage.delete(run.root, places.table_path("trials", CONFIG.trial))
-    with pytest.raises(datasets.DataError, match=r"began with another digits .*checksum another"):
+    with pytest.raises(DataError, match=r"began with another digits .*checksum another"):
         trained(run.root, monkeypatch, {})
 
 

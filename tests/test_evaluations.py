@@ -54,9 +54,9 @@ def test_settings_of_the_command_line():
         (["noise"], ["levels=3"], "should be like noise.levels=0,8,16"),
         (["noise"], ["noise.levels"], "should be like noise.levels=0,8,16"),
         (["noise"], ["noise.levels={"], "not a value"),
-        (["noise"], ["noise.levels=-1"], r"noise.levels = -1: .*greater than or equal to 0"),
+        (["noise"], ["noise.levels=-1"], r"noise.levels = -1: should be 0 to 255"),
         (["noise"], ["noise.seed=1,2"], "noise.seed = .*valid integer"),
-        (["lesion"], ["lesion.block=0"], "greater than or equal to 1"),
+        (["lesion"], ["lesion.block=0"], "should be 1 to 1000"),
     ],
 )
 def test_a_command_line_that_cannot_be_is_told_what_is_allowed(names, settings, told):

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,10 @@ from analysis.measures.robustness import lost_sentence
 from analysis.measures.summary import summary
 from analysis.results import load
 from scoring.schemas import CONFIG, KEY, TABLES
+
+LIMITS = "LSS at most 1.25 and OTS from 0.9"
+NEAR: dict[str, Any] = {"lss": 1.2, "ots": 0.95, "lss_initial": 2.5, "ots_initial": 1.0}
+ALONE = " One seed decides nothing."
 
 
 def test_findings_are_counted_against_their_nulls(tmp_path: Path) -> None:
@@ -106,9 +111,9 @@ def test_the_certificate_is_the_weakest_of_all_trials(
     assert sentence.startswith(f"Every assignment is {said}")
 
 
-def factors(straightness: tuple[float, float], transport: tuple[float, float]) -> dict[str, float]:
+def factors(straightness: tuple[float, float], transport: tuple[float, float]) -> dict[str, Any]:
     """Columns of a trial with these factors, before training and after."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for when, one, other in zip(("_initial", ""), straightness, transport, strict=True):
         columns |= {f"straightness_factor{when}": one, f"transport_factor{when}": other}
         columns[f"geodesic_excess{when}"] = one * other
@@ -266,7 +271,13 @@ def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) ->
     said = geodesic_sentence(summary(load(tmp_path)))
     assert "ResNet: 1 of 3 (LSS 1.20, before training 1.10 to 2.50; OTS 0.850 to 0.950" in said
     assert "Plain: 0 of 1 (LSS 3.00, before training 3.00; OTS 0.000, before" in said
-    assert "after training but not before; m = 1,000, 1 seed per cell.)" in said
+    assert said.startswith(
+        f"Came near the geodesic in training ({LIMITS}): 1 of 4 cells, m = 1,000, 1 seed per cell."
+    )
+
+
+def verdict_of(folder: Path) -> str:
+    return headline(summary(load(folder))).verdict
 
 
 @pytest.mark.parametrize(
@@ -276,49 +287,98 @@ def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) ->
         ({"ots": np.nan}, "trials without OTS"),
     ],
 )
-def test_a_cell_is_not_counted_as_learned_by_the_trials_that_have_an_ots(
+def test_a_cell_is_not_counted_as_near_by_the_trials_that_have_an_ots(
     tmp_path: Path, lost: dict, why: str
 ) -> None:
-    near = {"lss": 1.2, "ots": 0.95, "lss_initial": 2.5, "ots_initial": 1.0}
     for seed in range(3):
-        made_up_trial(tmp_path, gamma=0, seed=seed, **near | (lost if seed else {}))
-    cells = summary(load(tmp_path))
-    assert headline(cells).verdict == (
-        "Whether the network learned the geodesic is undecided: it is near it, but its cell has "
-        f"{why}."
+        more = factors((4, 2), (1, 1)) | (lost if seed else {})
+        made_up_trial(tmp_path, gamma=0, seed=seed, **NEAR | more)
+    told = f" 1 cell is within these limits, but not counted: it has {why}."
+    assert verdict_of(tmp_path) == (
+        f"Whether the cell came near the geodesic in training ({LIMITS}) is unknown: it is within "
+        f"these limits, but has {why}."
     )
-    told = f" 1 cell is near the geodesic, but not counted: it has {why}."
-    assert geodesic_sentence(cells).startswith("Geodesic learned: 0 of 1 cell.")
-    assert f"3 seeds per cell.){told} ResNet: 0 of 1 (" in geodesic_sentence(cells)
-    made_up_trial(tmp_path, gamma=0.1, **near)
-    made_up_trial(tmp_path, gamma=1.0, **near | {"lss": 2.0})
-    cells = summary(load(tmp_path))
-    assert headline(cells).verdict == f"1 of 3 cells learned the geodesic.{told}"
-    assert geodesic_sentence(cells).startswith("Geodesic learned: 1 of 3 cells.")
+    said = geodesic_sentence(summary(load(tmp_path)))
+    assert said.startswith(
+        f"Came near the geodesic in training ({LIMITS}): 0 of 1 cell, m = 1,000, 3 seeds per "
+    )
+    assert f"3 seeds per cell.{told} ResNet: 0 of 1 (" in said
+    made_up_trial(tmp_path, gamma=0.1, **NEAR | factors((8, 3), (1, 1)))
+    made_up_trial(tmp_path, gamma=1.0, **NEAR | {"lss": 2.0})
+    assert verdict_of(tmp_path) == (
+        f"1 of 3 cells came near the geodesic in training ({LIMITS}); its excess is 3.00, before "
+        f"training 8.00.{ALONE}{told}"
+    )
+    assert f"{LIMITS}): 1 of 3 cells, " in geodesic_sentence(summary(load(tmp_path)))
 
 
-def test_a_cell_with_collapsed_trials_is_not_free_either(tmp_path: Path) -> None:
-    near = {"lss": 1.2, "ots": 0.95, "lss_initial": 1.1, "ots_initial": 1.0}
+def test_a_cell_with_collapsed_trials_does_not_count_before_training_either(tmp_path: Path) -> None:
+    near = NEAR | {"lss_initial": 1.1}
     for gamma in (0, 0.1):
         for seed in range(2):
             made_up_trial(tmp_path, gamma=gamma, seed=seed, **near, collapsed=gamma > 0 < seed)
-    assert headline(summary(load(tmp_path))).verdict == (
-        "None of the 2 cells learned the geodesic. It was free in 1: that one was near it before "
-        "training, too. 1 cell is near the geodesic, but not counted: it has collapsed trials."
+    verdict = verdict_of(tmp_path)
+    assert verdict.startswith(
+        f"None of the 2 cells came near the geodesic in training ({LIMITS}); "
+    )
+    assert verdict.endswith(
+        " 1 cell was near the geodesic before training already. 1 cell is within these limits, "
+        "but not counted: it has collapsed trials."
     )
 
 
-def test_a_geodesic_that_was_there_before_training_is_free(tmp_path: Path) -> None:
-    near = {"lss": 1.2, "ots": 0.95, "ots_initial": 1.0}
-    made_up_trial(tmp_path, gamma=0, **near, lss_initial=1.1)  # type: ignore[arg-type]
-    assert headline(summary(load(tmp_path))).verdict == (
-        "The geodesic was free: the network was near it before training, too."
+def test_a_cell_within_the_limits_before_training_is_told_apart(tmp_path: Path) -> None:
+    before = {"lss_initial": 1.1} | factors((1.1, 1.1), (1, 1))
+    made_up_trial(tmp_path, gamma=0, **NEAR | before)
+    assert verdict_of(tmp_path) == (
+        f"The cell did not come near the geodesic in training ({LIMITS}); its excess is 1.10, "
+        f"before training 1.10.{ALONE} It was near the geodesic before training already."
     )
-    made_up_trial(tmp_path, gamma=1e-3, **near, lss_initial=2.5)  # type: ignore[arg-type]
-    assert headline(summary(load(tmp_path))).verdict == (
-        "1 of 2 cells learned the geodesic. It was free in 1: that one was near it before "
-        "training, too."
+    made_up_trial(tmp_path, gamma=1e-3, **NEAR | factors((4, 1.2), (1, 1)))
+    assert verdict_of(tmp_path) == (
+        f"1 of 2 cells came near the geodesic in training ({LIMITS}); its excess is 1.20, before "
+        f"training 4.00.{ALONE} 1 cell was near the geodesic before training already."
     )
+    made_up_trial(tmp_path, gamma=0.1, **NEAR | factors((4, np.nan), (1, 1)))
+    assert "2 of 3 cells came near the geodesic in training" in verdict_of(tmp_path)
+    assert "; the excess of 1 of them is 1.20, before training 4.00." in verdict_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "warned"),
+    [
+        ((1, 1), " Each of these cells has one seed, which decides nothing."),
+        ((1, 2), " Some of these cells have one seed, which decides nothing."),
+        ((2, 2), ""),
+    ],
+)
+def test_a_headline_from_one_seed_says_so(
+    tmp_path: Path, seeds: tuple[int, ...], warned: str
+) -> None:
+    for gamma, count in zip((0, 0.1), seeds, strict=True):
+        for seed in range(count):
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, **NEAR | factors((9, 2), (1, 1)))
+    assert verdict_of(tmp_path) == (
+        f"All 2 cells came near the geodesic in training ({LIMITS}); their excess is 2.00, before "
+        f"training 9.00 (geometric means).{warned}"
+    )
+
+
+def test_without_an_excess_the_headline_has_its_count_alone(tmp_path: Path) -> None:
+    for seed in range(2):
+        lost = dict.fromkeys(["geodesic_excess", "transport_factor"], np.nan)
+        made_up_trial(tmp_path, gamma=0, seed=seed, **NEAR | lost)
+    assert verdict_of(tmp_path) == (f"The cell came near the geodesic in training ({LIMITS}).")
+
+
+def test_only_the_test_over_seeds_says_learned(tmp_path: Path) -> None:
+    for seed, end in enumerate((1, 1.04, 1)):
+        made_up_trial(tmp_path, seed=seed, **NEAR | factors((10, end), (1, 1)))
+    (said,) = of_factors(tmp_path)
+    assert "learned." in said
+    results = load(tmp_path)
+    others = [verdict_of(tmp_path), geodesic_sentence(summary(results)), *sentences(results)]
+    assert not [text for text in others if "learn" in text]
 
 
 def test_claims_that_hold_are_told_with_how_surely_and_whether_training_did_it() -> None:

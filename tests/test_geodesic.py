@@ -29,9 +29,9 @@ def geodesic(x, blocks):
 
 
 def moving(track):
-    """A track with enough points to match, few enough to try every matching, that moves."""
+    """A track that moves, with few enough points to try every matching, and apart at both ends."""
     track = track[:, :6]
-    assume(track.shape[1] >= 2)
+    assume(all(len(track[end].unique(dim=0)) >= 2 for end in (0, -1)))
     assume(reference.squared_wasserstein(points_of(track), 0, -1) > 0)
     return track
 
@@ -123,6 +123,55 @@ def test_points_that_come_back_have_an_infinite_factor_and_still_points_none():
     assert back[:2] == (math.inf, math.inf)
     assert math.isnan(back.transport)
     assert all(map(math.isnan, geodesic_excess(torch.stack([x, x]))[:3]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_a_stage_that_only_shifts_its_points_has_no_excess_without_drift(dtype, offset):
+    x, step = cloud(50, 8).to(dtype) + offset, 3 * cloud(1, 8, seed=1).to(dtype)
+    track = [x]
+    for _ in range(3):
+        track.append(track[-1] + step)
+    found = action(torch.stack(track))
+    assert geodesic_excess(found).straightness == pytest.approx(1)
+    for known in (found, found._replace(optimal_cost=math.nan)):
+        assert all(map(math.isnan, geodesic_excess(without_drift(known))[:3]))
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-2, 1.0])
+def test_small_moves_beside_a_large_shift_keep_their_excess(size):
+    x, y = geodesic(cloud(40, 3), 1)
+    corner = torch.stack([x, x + size * y.flip(0), x + size * y])
+    corner -= corner.mean(1, keepdim=True)
+    wanted = geodesic_excess(corner)
+    found = geodesic_excess(without_drift(action(corner + torch.arange(3)[:, None, None])))
+    assert found[:3] == pytest.approx(wanted[:3], rel=1e-4)
+    assert wanted.straightness > 1.5
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 5e-6, 2e-6])
+def test_small_random_steps_beside_a_large_shift_keep_their_straightness(size):
+    track = torch.stack([cloud(50, 20, seed) for seed in range(51)]).cumsum(0) * size
+    moved = track + torch.arange(51, dtype=torch.float64)[:, None, None]
+    wanted = geodesic_excess(without_drift(action(track)))
+    found = geodesic_excess(without_drift(action(moved)))
+    assert found.straightness == pytest.approx(wanted.straightness, rel=0.02)
+    assert 10 < wanted.straightness < 100
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_collapsed_stage_has_speeds_and_a_straightness_but_no_excess(end):
+    track = torch.stack([cloud(20, 3, seed) for seed in range(3)])
+    track[end] = 1.0
+    found, curve = geodesic_excess(track), wasserstein_curve(track)
+    assert found.straightness >= 1
+    assert all(map(math.isnan, (found.excess, found.transport, found.transport_share)))
+    assert len(curve.speeds) == 2
+    assert (curve.speeds > 0).all()
+    assert all(map(math.isnan, curve[1:]))
+    rest = geodesic_excess(without_drift(action(track)))
+    assert math.isnan(rest.transport)
+    assert rest.straightness >= 1
 
 
 def test_a_swap_of_two_points_is_free_in_wasserstein_space():

@@ -6,13 +6,16 @@ import math
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from scoring import handover, places, storage
+from scoring import handover, places, schemas, storage
 from scoring.history import read_history, write_history
 from scoring.left_curve import leave_curve
 from scoring.problems import Place
+from scoring.robustness.record import add_evaluation
 from scoring.tables import read_row, read_rows
 from scoring.transport import assignment_problem, optimal_transport_score
 
@@ -32,6 +35,14 @@ def made_history(status="done", stages=(1, 2), epochs=(0, 1)):
         "epochs": [{"epoch": e} | LOSSES | {"seconds": 1.0, "finished_at": MOMENT} for e in epochs],
         "tracks": [{"epoch": e, "stage": k, "blocks": 4} | scores for e in epochs for k in stages],
     }
+
+
+KEY = {name: made_history()["summary"][name] for name in [field.name for field in schemas.KEY]}
+
+
+def noise_row(accuracy):
+    where = {"evaluation": "noise", "stage": None, "level": 0.0, "m": POINTS}
+    return where | {"accuracy": accuracy, "replacement": None, "units": None}
 
 
 def made_points(seed):
@@ -182,6 +193,23 @@ def test_what_cannot_be_deleted_fails_no_finished_trial(tmp_path, monkeypatch, n
     handover.discard(root, "a")  # as the next driver does
     assert storage.list_files(root, places.PENDING) == []
     assert str(read_row(root, "trials", "a")) == str(row)
+
+
+def test_later_evaluations_keep_the_columns_that_this_version_does_not_write(tmp_path):
+    root = str(tmp_path)
+    leave(root)
+    handover.finish(root, "a")
+    for table in ("trials", "robustness"):
+        if table == "robustness":
+            add_evaluation(root, KEY, "noise", {"levels": [0]}, [noise_row(0.25)])
+        path = tmp_path / places.table_path(table, "a")
+        content = pq.read_table(path)
+        pq.write_table(content.append_column("later", pa.array([7] * len(content))), path)
+    add_evaluation(root, KEY, "fgsm", {"levels": [0]}, [noise_row(0.5) | {"evaluation": "fgsm"}])
+    handover.finish(root, "a")
+    row = read_row(root, "trials", "a")
+    assert (row["later"], row["noise_auc"], row["fgsm_auc"]) == (7, 0.25, 0.5)
+    assert [one["later"] for one in read_rows(root, "robustness", "a")] == [7, None]
 
 
 @pytest.mark.parametrize("status", ["done", "diverged"])

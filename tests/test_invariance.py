@@ -11,10 +11,10 @@ from torch.testing import assert_close
 from models.config import TrialConfig
 from models.datasets import Dataset
 from models.invariance import (
+    Renormalise,
     block_weights,
     effective_rate,
     effective_rates,
-    head_rate,
     invariant_weights,
 )
 from models.network import Block, Network, build
@@ -145,8 +145,18 @@ def test_the_effective_rate_is_that_of_the_papers_by_plain_loops():
         assert math.isnan(found[0].others)
         np.testing.assert_allclose(found[1].invariant, wanted(last.weight1.weight), rtol=1e-6)
         np.testing.assert_allclose(found[1].others, wanted(last.weight2.weight), rtol=1e-6)
-        np.testing.assert_allclose(head_rate(net, config, rate), wanted(net.head.weight), rtol=1e-6)
+        head = effective_rate(net.head.weight, config, rate)
+        np.testing.assert_allclose(head, wanted(net.head.weight), rtol=1e-6)
     assert effective_rates(net, TrialConfig(recipe="adagrad"), rate) == []
+
+
+def test_a_weight_of_zero_has_no_norm_to_go_back_to():
+    weights = [nn.Parameter(torch.full((3, 3), value)) for value in (1e3, 1.0, 0.0)]
+    renormalise = Renormalise(weights)
+    for weight in weights:
+        weight.data *= 0.0 if weight is weights[0] else 2.0
+    renormalise()
+    assert [float(weight.data.norm()) for weight in weights] == pytest.approx([0, 3, 0])
 
 
 @pytest.mark.parametrize("recipe", ["adam", "sgd"])

@@ -12,7 +12,7 @@ import filelock._unix
 import pytest
 
 from scoring import places, storage
-from tune_jobs import folder, lease
+from tune_jobs import lease
 from tune_jobs.errors import SweepError
 
 LOCKLESS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]  # Lustre, NFS 3 without lockd, FUSE
@@ -36,23 +36,23 @@ def test_without_locks_one_driver_at_a_time_holds_the_folder(root, monkeypatch, 
     lose_locks(monkeypatch, number)
     monkeypatch.setattr(lease, "ATTEMPTS", 1)
     for _ in range(2):
-        with folder.hold(root):
-            assert f"process {os.getpid()} on " in folder.holder(root)
+        with lease.hold(root):
+            assert f"process {os.getpid()} on " in lease.holder(root)
             with pytest.raises(SweepError, match=rf"process {os.getpid()} on .*; wait for it"):
-                folder.hold(root).__enter__()
-        assert folder.holder(root) is None
+                lease.hold(root).__enter__()
+        assert lease.holder(root) is None
 
 
 KILLED = """
 import errno, os, signal, sys
 import filelock._unix
-from tune_jobs import folder
+from tune_jobs import lease
 
 def lock(_):
     raise OSError(errno.ENOSYS, "no locks")
 
 filelock._unix.lock_fd_nonblocking = lock
-with folder.hold(sys.argv[1]):
+with lease.hold(sys.argv[1]):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -64,8 +64,8 @@ def test_without_locks_a_folder_is_free_after_its_driver_was_killed(root, monkey
     assert done.returncode == -9
     assert len(storage.list_files(root, places.HOLDERS)) == 1
     lose_locks(monkeypatch)
-    assert folder.holder(root) is None
-    with folder.hold(root):
+    assert lease.holder(root) is None
+    with lease.hold(root):
         assert len(storage.list_files(root, places.HOLDERS)) == 1
 
 
@@ -77,24 +77,24 @@ def test_a_claim_from_elsewhere_counts_for_a_minute_even_if_a_crash_has_damaged_
     monkeypatch.setattr(lease, "ATTEMPTS", 1)
     storage.write_file(root, f"{places.HOLDERS}/x", claim)
     with pytest.raises(SweepError, match="is taken for dead 60 s after its last sign of life"):
-        folder.hold(root).__enter__()
+        lease.hold(root).__enter__()
     before = time.time() - lease.DEAD - 1
     os.utime(f"{root}/{places.HOLDERS}/x", (before, before))
-    with folder.hold(root):
+    with lease.hold(root):
         assert "x" not in storage.list_files(root, places.HOLDERS)
 
 
 def test_machines_with_and_without_locks_do_not_hold_a_folder_together(root, monkeypatch):
-    with folder.hold(root), pytest.MonkeyPatch.context() as patch:
+    with lease.hold(root), pytest.MonkeyPatch.context() as patch:
         lose_locks(patch)
         with pytest.raises(SweepError, match=r"\.holder: process .* -o flock, .* delete this file"):
-            folder.hold(root).__enter__()
+            lease.hold(root).__enter__()
     storage.write_file(root, f"{places.HOLDERS}/x", ELSEWHERE)
-    assert folder.holder(root) == "process 7 on elsewhere"
+    assert lease.holder(root) == "process 7 on elsewhere"
     with pytest.raises(SweepError, match="process 7 on elsewhere is running this sweep"):
-        folder.hold(root).__enter__()
+        lease.hold(root).__enter__()
     storage.delete(root, f"{places.HOLDERS}/x")
-    with folder.hold(root):
+    with lease.hold(root):
         pass
     assert not Path(root, places.HOLDER).exists()
 

@@ -11,7 +11,7 @@ from analysis import figures, report
 from models.config import TrialConfig
 from scoring import places, storage
 from scoring.storage import StoreError
-from tune_jobs import folder
+from tune_jobs import folder, lease
 from tune_jobs.sweep import Resources, Sweep
 
 FILES = [
@@ -131,7 +131,7 @@ def test_a_file_that_is_a_link_within_the_folder_is_replaced_not_its_goal(tmp_pa
 def test_the_holders_note_is_not_written_through_a_link(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / places.HOLDER).symlink_to(tmp_path / "notes.txt")
-    with folder.hold(str(tmp_path)):
+    with lease.hold(str(tmp_path)):
         assert "process" in (tmp_path / places.HOLDER).read_text()
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not os.path.lexists(tmp_path / places.HOLDER)
@@ -142,7 +142,7 @@ def test_the_folder_itself_may_be_a_link(tmp_path):
     (tmp_path / "demo").symlink_to("real")
     (tmp_path / "real/results/again").symlink_to("trials")
     storage.refuse_links(str(tmp_path / "demo"))
-    with folder.hold(str(tmp_path / "demo")):
+    with lease.hold(str(tmp_path / "demo")):
         pass
     (tmp_path / "real/up").symlink_to("..")
     with pytest.raises(StoreError, match="up: is a link"):

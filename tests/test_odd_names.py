@@ -16,11 +16,12 @@ from small_sweeps import add_database, geosweep
 from analysis import claims, correlation, figures, report, tables
 from models import datasets
 from models.config import TrialConfig
+from models.errors import DataError
 from models.files import given_path
 from scoring import storage
 from scoring.places import argument
 from scoring.tables import read_table
-from tune_jobs import folder, mlflow_store
+from tune_jobs import folder, lease, mlflow_store
 from tune_jobs.labels import label
 from tune_jobs.sweep import check_name, read
 
@@ -74,8 +75,8 @@ def test_a_folder_of_any_name_is_opened_written_and_read_as_that_folder(base, na
         assert storage.read_file(way, f"parts/{inner}") == way.encode()
         if not inner.startswith("."):
             assert inner in storage.list_files(way, "parts")
-    with folder.hold(root):
-        assert folder.holder(root)
+    with lease.hold(root):
+        assert lease.holder(root)
     storage.delete(root, f"parts/{inner}")
     assert os.listdir(place / "parts") == []
     assert {path.name for path in base.iterdir()} >= {name}
@@ -108,7 +109,7 @@ def test_a_data_set_of_any_name_is_found_and_nothing_else_is_taken_for_it(base, 
     assert "\n" not in label(TrialConfig(dataset=str(file)), ["dataset"])
     assert len(datasets._key(str(file), file).encode()) < 200
     file.unlink()
-    with pytest.raises(datasets.DataError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         datasets.locate(str(file))
 
 

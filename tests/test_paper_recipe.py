@@ -36,6 +36,20 @@ def test_the_paper_recipe_is_replaced_before_the_id_is_formed(fields: dict, same
     assert TrialConfig(**short.model_dump()) == long
 
 
+@pytest.mark.parametrize("name", ["K", "stages"])
+@pytest.mark.parametrize(
+    ("text", "stages"), [("1", 1), (" 1", 1), (1.0, 1), ("1.0", 1), ("0x1", 1), ("4", 4)]
+)
+def test_the_paper_recipe_reads_k_as_a_number(name: str, text: object, stages: int) -> None:
+    found = TrialConfig(dataset="cifar10", recipe="paper", **{name: text})
+    assert found == TrialConfig(dataset="cifar10", recipe="paper", K=stages)
+
+
+def test_the_paper_recipe_leaves_a_k_that_is_no_number_to_be_refused() -> None:
+    with pytest.raises(ValueError, match="should be a number"):
+        TrialConfig(dataset="cifar10", recipe="paper", K="one")
+
+
 def test_an_architecture_has_no_paper_recipe() -> None:
     with pytest.raises(ValueError, match="recipe = paper belongs to the networks of Table 1"):
         TrialConfig(architecture="timm:resnet18", recipe="paper")

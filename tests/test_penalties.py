@@ -124,6 +124,19 @@ def test_a_step_of_rounding_has_no_direction():
     assert gradient.abs().max() < 1
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_step_to_the_next_number_of_the_states_precision_has_no_direction(kind):
+    track = random_track(3, m=4, d=64).to(kind)
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[kind.itemsize]
+    for block in (1, 2, 3):
+        track[block] = track[block - 1]
+        track[block, :, block] = (track[block, :, block].contiguous().view(bits) + 1).view(kind)
+    assert straightness_penalty(staged(track)) == 0
+    track[2:] += 0.1 * random_track(1, m=4, d=64).to(kind)[0]
+    track[3, :, 5] += 2
+    assert straightness_penalty(staged(track)) > 0.01
+
+
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
 def test_only_the_transport_penalty_depends_on_scale(factor):
     track = random_track(4, dtype=torch.float32)

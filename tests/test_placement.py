@@ -12,6 +12,8 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from models import datasets
+from models.archives import ARRAYS
+from models.errors import DataError
 from scoring import places, storage
 from tune_jobs import driver, service, sweep
 from tune_jobs.cluster import nodes
@@ -127,14 +129,14 @@ def test_a_node_that_comes_later_looks_for_the_folder_and_takes_the_data_from_th
     with pytest.raises(nodes.NotShared, match="out: not the driver's folder on"):
         nodes.load(*where, shared)
     storage.write_file(root, f"{places.NODES}/token", b"")
-    arrays = {key: getattr(data, key) for key in datasets.ARRAYS}
+    arrays = {key: getattr(data, key) for key in ARRAYS}
     with storage.writing(root, places.dataset(data.checksum)) as stream:
         np.savez(stream, **arrays)
     monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "another node"))
     taken = nodes.load(*where, shared)
     storage.delete(root, places.DATA)
     again = nodes.load(*where, shared)
-    for key in datasets.ARRAYS:
+    for key in ARRAYS:
         np.testing.assert_array_equal(getattr(taken, key), arrays[key])
         assert getattr(again, key).filename == getattr(taken, key).filename
     assert (taken.checksum, taken.mean) == (data.checksum, data.mean)
@@ -171,7 +173,7 @@ def test_damaged_data_in_the_folder_is_named_and_the_next_run_writes_it_again(
     damage(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEOSWEEP_CACHE", str(tmp_path / "another node"))
-        with pytest.raises(datasets.DataError, match=f"^{path}: .*; the next geosweep run writes"):
+        with pytest.raises(DataError, match=f"^{path}: .*; the next geosweep run writes"):
             nodes.load(root, "digits", {}, None, nodes.Shared("token", names))
     nodes._put_data(request)
     monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "another node"))
@@ -186,9 +188,9 @@ def test_data_that_is_not_what_it_should_be_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path))
     content = io.BytesIO()
     data = datasets.load("digits")
-    np.savez(content, **{key: getattr(data, key)[:300] for key in datasets.ARRAYS})
+    np.savez(content, **{key: getattr(data, key)[:300] for key in ARRAYS})
     content.seek(0)
-    with pytest.raises(datasets.DataError, match="has the checksum"):
+    with pytest.raises(DataError, match="has the checksum"):
         datasets.keep("0123456789abcdef", lambda: content)
-    with pytest.raises(datasets.DataError, match="cannot be read as"):
+    with pytest.raises(DataError, match="cannot be read as"):
         datasets.keep("0123456789abcdef", io.BytesIO)

@@ -308,6 +308,7 @@ def test_the_examples_of_the_documentation_run():
 
     torch.manual_seed(0)
     names = {
+        "torch": torch,
         "model": nn.Sequential(Block(), Block(), Block()),
         "loader": [(torch.randn(4, 5), torch.zeros(4))] * 2,
     }

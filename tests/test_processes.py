@@ -4,6 +4,7 @@ import errno
 import functools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -270,6 +271,27 @@ def test_a_tunnel_ends_with_its_command(how):
     assert not reach.answers(port)
 
 
+def test_another_program_on_the_port_is_not_taken_for_the_tunnel_of_a_cluster(geosweep, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("provider: {type: local}")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        told = f"127.0.0.1:{port}: another program listens there"
+        with pytest.raises(SweepError, match=told), reach.tunnel(str(file), reach.MLFLOW, port):
+            pass
+        status, said = geosweep("ui", "--cluster", str(file), "--port", str(port))
+        assert status == 2
+        assert f"127.0.0.1:{port}: " in said
+        assert "choose another --port" in said
+
+
+def test_another_version_of_ray_is_named_with_what_to_install(monkeypatch, tmp_path):
+    told = "Version mismatch: The cluster was started with:\n Ray: 2.50\nThis process: Ray: 2.60"
+    monkeypatch.setattr("ray.init", mock.Mock(side_effect=RuntimeError(told)))
+    with pytest.raises(SweepError, match=r"with: Ray: 2.50 This process: .*constraints.txt"):
+        processes._start("auto", False, str(tmp_path))
+
+
 def test_a_child_has_ended_when_an_interrupt_comes_and_another_one():
     started = []
 
@@ -361,6 +383,10 @@ def test_a_trial_that_finds_the_disk_full_is_not_tried_again(monkeypatch, number
     with pytest.raises(OSError, match=says):  # as a scorer says it
         driver.Driver._failed(here, "a", f"scoring: {full}")
     assert len(reports) == 1
+    driver.train_cell({}, Setup("/there", {}, shared=driver.nodes.Shared("token")))  # on a cluster
+    with pytest.raises(OSError, match=says) as raised:
+        driver.Driver.on_trial_result(here, 0, [], None, reports.pop())
+    assert raised.value.filename == f"/there/checkpoints/a.pt on {socket.gethostname()}"
     monkeypatch.setattr(trial, "run_trial", mock.Mock(side_effect=OSError("gone")))
     with pytest.raises(OSError, match="gone"):
         driver.train_cell({}, Setup("/there", {}))

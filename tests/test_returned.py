@@ -8,8 +8,9 @@ from numpy.testing import assert_array_equal
 
 from analysis.plots import panels
 from models import datasets
+from models.archives import ARRAYS
 from models.callables import find
-from models.datasets import ARRAYS, DataError
+from models.errors import DataError
 from scoring import handover
 from scoring.tables import read_row
 from tune_jobs import service, sweep, trial
@@ -242,7 +243,7 @@ def test_a_damaged_copy_in_the_cache_is_replaced(tmp_path):
 
 
 def test_a_torch_data_set_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("models.archives._memory", lambda: 1000.0)
+    monkeypatch.setattr("models.archives.memory", lambda: 1000.0)
     told = refusal(tmp_path, "return TensorDataset(x, y), TensorDataset(x, y)")
     assert "x_train: uint8 (12, 5, 4)" in told
 

@@ -1,5 +1,6 @@
 """Noise and attacks on tiny trained networks: against plain loops, and what must hold anyway."""
 
+import copy
 import math
 from collections import defaultdict
 from dataclasses import replace
@@ -195,6 +196,18 @@ def test_noisy_images_are_not_clipped():
     assert seen[-1].max() > 255
 
 
+@kinds
+def test_a_network_whose_logits_are_not_numbers_is_right_about_nothing(kind):
+    subject = made(kind)
+    network = copy.deepcopy(subject.network)
+    network.head.bias.data.fill_(math.nan)
+    broken = replace(subject, network=network, labels=torch.zeros_like(subject.labels))
+    rows = everything(broken)
+    found = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+    assert len(found) > 10
+    assert set(found) == {0}
+
+
 # Attacks
 
 
@@ -263,6 +276,23 @@ def test_attacks_stay_within_budget_and_valid_pixels(kind, experiment, level):
         assert (changed.min() >= 0, changed.max() <= 255) == (True, True)
         assert (changed - pixels).abs().max() <= level + 1e-4
     assert (seen[-1] - pixels).abs().max() > 0.9 * level
+
+
+@kinds
+@pytest.mark.parametrize("experiment", [fgsm, pgd])
+def test_attacks_stay_within_budget_of_pixels_that_are_brighter_than_white(kind, experiment):
+    subject, seen = made(kind), []
+    images = subject.images.float() * 1.5
+    assert images.max() > 300
+    watched = replace(
+        subject,
+        images=images,
+        standardise=lambda x: (seen.append(x), subject.standardise(x))[1],
+    )
+    experiment(watched, [3])
+    for changed in seen:
+        assert (changed - images).abs().max() <= 3 + 1e-4
+        assert (changed[images <= 255] <= 255).all()
 
 
 def test_a_network_that_is_sure_of_itself_is_attacked_all_the_same():

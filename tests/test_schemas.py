@@ -182,6 +182,61 @@ def test_a_table_is_replaced_as_a_whole(tmp_path):
     assert files_under(tmp_path) == ["results/epochs/a.parquet"]
 
 
+NEWER = pa.field("later", pa.timestamp("us", tz="UTC"), metadata={"meaning": "of a newer version"})
+
+
+@pytest.mark.parametrize("table", schemas.TABLES)
+def test_a_rewrite_keeps_the_columns_of_a_newer_version(tmp_path, table):
+    root, path = str(tmp_path), tmp_path / table_path(table, "a")
+    write_table(root, table, "a", [row()])
+    moment = pa.scalar(1, NEWER.type)
+    pq.write_table(pq.read_table(path).append_column(NEWER, pa.array([moment])), path)
+    (old,) = read_rows(root, table, "a")
+    write_table(root, table, "a", [old | {"gamma": 0.2}, row(unknown=1)])
+    assert read_rows(root, table, "a")[0] == old | {"gamma": 0.2}
+    now = pq.read_table(path)
+    assert now.schema.names == [*schemas.TABLES[table].names, "later"]
+    assert now.schema.field("later").type == NEWER.type
+    assert now.schema.field("later").metadata[b"meaning"] == b"of a newer version"
+    assert now["later"].to_pylist() == [moment.as_py(), None]
+    assert read_table(root, table).schema == schemas.TABLES[table]
+
+
+def test_a_rewrite_keeps_the_arguments_of_an_architecture(tmp_path):
+    root, path = str(tmp_path), tmp_path / table_path("trials", "a")
+    config = TrialConfig(architecture="timm:x", **{"model.width": 16, "model.act": "relu"})
+    write_table(root, "trials", "a", [row() | config.row(1)])
+    first = pq.read_table(path)
+    assert first["model.width"].to_pylist() == [16]
+    write_table(root, "trials", "a", [read_row(root, "trials", "a") | {"lss": 2.0}])
+    again = pq.read_table(path)
+    assert again.schema == first.schema
+    assert again.select(["model.width", "model.act"]) == first.select(["model.width", "model.act"])
+    pq.write_table(first.drop_columns(["model.width", "model.act"]), path)  # as was done before
+    write_table(root, "trials", "a", [read_row(root, "trials", "a")])
+    assert pq.read_schema(path) == first.schema
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ((16, 24.5, 2**60), pa.float64()),
+        (("none", "a"), pa.string()),
+        ((True, False), pa.bool_()),
+    ],
+)
+def test_an_argument_has_one_type_in_the_files_of_all_trials(tmp_path, values, kind):
+    found = []
+    for value in values:
+        config = TrialConfig(architecture="timm:x", **{"model.one": value, "model.two": 1})
+        write_table(str(tmp_path), "trials", config.trial, [config.row(1)])
+        path = tmp_path / table_path("trials", config.trial)
+        found.append(pq.read_schema(path))
+        assert pq.read_table(path)["model.one"].to_pylist() == [value]
+        assert read_row(str(tmp_path), "trials", config.trial)["model"] == config.row(1)["model"]
+    assert pa.unify_schemas(found).field("model.one").type == kind
+
+
 def test_a_failure_on_the_way_leaves_the_old_content_and_nothing_else(tmp_path):
     write_file(str(tmp_path), "notes/a.txt", b"old")
     with pytest.raises(TypeError):

@@ -1,16 +1,23 @@
 """Search: what Optuna suggests is remembered, and goes on where it was."""
 
+import math
+from types import SimpleNamespace
+from unittest import mock
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 from studies import FIXED, SPACE, asked, made_up, run, study_of
 
+from models.config import TrialConfig
 from scoring import storage
 from tune_jobs import search
+from tune_jobs.driver import Driver
 from tune_jobs.errors import SweepError
 from tune_jobs.picking import Picking
 from tune_jobs.search import Search, Span
-from tune_jobs.study import Study
+from tune_jobs.study import LATER, Study
 
 
 def test_a_study_that_was_interrupted_suggests_what_it_would_have(tmp_path):
@@ -49,12 +56,91 @@ def test_a_space_without_ranges_is_used_up_and_nothing_is_suggested_twice(tmp_pa
     assert len(set(run(study, 12))) == 12
 
 
-def test_what_has_no_value_is_told_as_failed_and_what_may_still_have_one_waits(tmp_path):
-    study = Study(str(tmp_path), Search(trials=3, objectives="ots"), SPACE, FIXED)
-    for row in ({"status": "diverged"}, {"test_accuracy": 0.9}, {"status": "done", "ots": 1.0}):
+def test_a_study_of_an_earlier_version_goes_on(tmp_path):
+    """It does not say which sampler and seed it had, and cells without a value failed in it."""
+    root, what = str(tmp_path), Search(trials=4)
+    study = Study(root, what, SPACE, FIXED)
+    about = study._study.user_attrs["about"]
+    assert {*LATER} < about.keys()
+    study._study.set_user_attr("about", {n: v for n, v in about.items() if n not in LATER})
+    cells = [study.suggest() for _ in range(3)]
+    study._study.tell(0, state=TrialState.FAIL)
+    again = Study(root, what.model_copy(update={"seed": 5}), SPACE, FIXED, cells)
+    again.tell(cells[0].trial, {"status": "diverged"})
+    again.tell(cells[1].trial, {"status": "diverged"})
+    assert [trial.state.name for trial in again._study.trials] == ["FAIL", "PRUNED", "RUNNING"]
+    assert (again.cells, again.left) == (cells, 1)
+
+
+def test_what_has_no_value_is_told_as_pruned_and_what_may_still_have_one_waits(tmp_path):
+    study = Study(str(tmp_path), Search(trials=5, objectives="ots"), SPACE, FIXED)
+    for row in (
+        {"status": "diverged"},
+        {"test_accuracy": 0.9},
+        {"status": "done", "ots": 1.0},
+        {"status": "done", "ots": None},
+        {"status": "failed"},
+    ):
         study.tell(study.suggest().trial, row)
     states = [trial.state.name for trial in study._study.trials]
-    assert states == ["FAIL", "RUNNING", "COMPLETE"]
+    assert states == ["PRUNED", "RUNNING", "COMPLETE", "PRUNED", "RUNNING"]
+
+
+@pytest.mark.parametrize("objectives", [["test_accuracy"], ["ots"], ["test_accuracy", "lss"]])
+def test_a_stopped_trial_is_told_with_its_last_value_if_the_objective_has_one(tmp_path, objectives):
+    study = Study(str(tmp_path), Search(trials=2, objectives=objectives), SPACE, FIXED)
+    row = {"status": "stopped", "epochs_done": 2, "test_accuracy": 0.4, "lss": 3.0, "ots": None}
+    study.tell(study.suggest().trial, row)
+    study.tell(study.suggest().trial, row | {"status": "diverged", "test_accuracy": math.nan})
+    one, other = study._study.trials
+    assert {one.state.name, other.state.name} == {"PRUNED"}
+    assert one.intermediate_values == ({2: 0.4} if objectives == ["test_accuracy"] else {})
+    assert other.intermediate_values == {}
+
+
+@pytest.mark.parametrize("objectives", [["test_accuracy"], ["test_accuracy", "lss"]])
+@pytest.mark.parametrize("status", ["diverged", "stopped"])
+def test_a_search_leaves_an_area_where_trials_end_without_a_value(tmp_path, objectives, status):
+    """Only the lower half of the range of learning rates trains to the end; 1e-3 is best."""
+    space = {"learning_rate": Span(low=1e-4, high=1)}
+    late, count = 0, 40
+    for seed in range(3):
+        what = Search(trials=count, objectives=objectives, seed=seed)
+        study = Study(str(tmp_path / str(seed)), what, space, FIXED)
+        for _ in range(count):
+            config = study.suggest()
+            lost = config.learning_rate > 1e-2
+            row = {"status": status, "epochs_done": 1, "test_accuracy": 0.1, "lss": 9.0}
+            off = abs(math.log10(config.learning_rate) + 3)
+            good = {"status": "done", "test_accuracy": 0.9 - 0.1 * off, "lss": 2.0 + off}
+            study.tell(config.trial, row if lost else good)
+        late += sum(config.learning_rate > 1e-2 for config in study.cells[count // 2 :])
+    assert late < 3 * count / 2 / 6  # half of them would be there at random
+
+
+@pytest.mark.parametrize(("retry", "suggested"), [(True, []), (False, ["c"]), (None, ["c"])])
+def test_a_run_that_trains_failed_cells_again_suggests_none(monkeypatch, retry, suggested):
+    driver, left = object.__new__(Driver), ["c"]
+    monkeypatch.setattr(Driver, "at_once", lambda self: 1)
+    monkeypatch.setattr(Driver, "_claim", lambda self, study: None)
+    driver._request = SimpleNamespace(retry=retry, address=None)
+    driver._state = SimpleNamespace(missing=["a"], unevaluated=["b"])
+    driver.account = SimpleNamespace(
+        fitting=lambda trials, busy: iter(trials), fits=lambda trial: True, limited=False
+    )
+    driver._varying = driver._board = mock.MagicMock()
+    study = driver._study = mock.MagicMock()
+    type(study).left = mock.PropertyMock(side_effect=lambda: len(left))
+    study.suggest.side_effect = left.pop
+    assert [*driver.cells()] == ["a", "b", *suggested]
+
+
+@pytest.mark.parametrize("objectives", [["test_accuracy"], ["test_accuracy", "lss"]])
+def test_a_search_whose_trials_all_diverge_goes_on(tmp_path, objectives):
+    study = Study(str(tmp_path), Search(trials=15, objectives=objectives), SPACE, FIXED)
+    while study.left:
+        study.tell(study.suggest().trial, {"status": "diverged"})
+    assert {trial.state.name for trial in study._study.trials} == {"PRUNED"}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +149,8 @@ def test_what_has_no_value_is_told_as_failed_and_what_may_still_have_one_waits(t
         (Search(objectives="lss"), SPACE, FIXED),
         (Search(), {"gamma": Span(low=1e-6, high=0.1)}, FIXED),
         (Search(), SPACE, FIXED | {"epochs": 4}),
+        (Search(sampler="random"), SPACE, FIXED),
+        (Search(seed=1), SPACE, FIXED),
     ],
 )
 def test_the_study_of_another_search_is_refused(tmp_path, what, space, fixed):
@@ -105,6 +193,40 @@ def test_a_search_picks_conditional_axes_and_nothing_excluded(tmp_path):
     assert study_of(str(tmp_path), found, study.cells).cells == study.cells
     (tmp_path / "study.log").unlink()
     assert study_of(str(tmp_path), found, study.cells, again=True).cells == study.cells
+
+
+TWICE = [  # spaces with fields that stand for others, or values that others have, too
+    "recipe: [adam, paper]\ngamma: [0, 0.1]",
+    "recipe: [paper, sgd, adam]\ngamma: {low: 1e-4, high: 0.1}",
+    "zip: [{recipe: [sgd, adam], learning_rate: [0.1, 0.001]}]\ngamma: {low: 1e-4, high: 0.1}",
+    "recipe: [sgd, paper]\nwhen: [{if: {recipe: sgd}, learning_rate: {low: 1e-3, high: 1}}]",
+    "gamma: [0, 0.1]\nwhen: [{if: {gamma: 0}, learning_rate: [0.1, 0.2]}]",
+]
+
+
+@pytest.mark.parametrize("text", TWICE)
+def test_a_lost_study_has_all_its_cells_again(tmp_path, text):
+    found = asked(tmp_path, f"{text}\nsearch: {{objectives: lss, trials: 8}}")
+    study = study_of(str(tmp_path), found)
+    run(study, found.search.trials)
+    (tmp_path / "study.log").unlink()
+    again = study_of(str(tmp_path), found, study.cells, again=True)
+    assert again.cells == study.cells
+    assert again.left == 0
+    params = [trial.params for trial in again._study.trials]
+    assert params == [
+        trial.params for trial in study._study.trials if trial.state == TrialState.COMPLETE
+    ]
+
+
+def test_a_lost_study_leaves_out_what_its_space_does_not_have(tmp_path):
+    cells = [
+        TrialConfig(layers="fully_connected", epochs=3, gamma=gamma, network=network)
+        for gamma, network in ((0.01, "plain"), (0.5, "plain"), (0.1, "resnet"))
+    ]
+    cells.append(cells[0].model_copy(update={"epochs": 4}))
+    study = Study(str(tmp_path), Search(trials=4), SPACE, FIXED, cells, again=True)
+    assert study.cells == [cells[0], cells[2]]
 
 
 def test_a_range_is_no_value_to_exclude_wherever_it_stands(tmp_path):

@@ -78,6 +78,8 @@ BAD = {
     "search: grid\ngamma: [0, 1]": "search.method = 'grid': should be 'optuna'",
     "gamma: [0, 1]\nsearch: {objectives: [acc]}": "search.objectives.*acc.*test_accuracy",
     "gamma: [0, 1]\nsearch: {tials: 3}": "search.tials: no such field; did you mean trials",
+    "gamma: 0\nepochs: 10\nscheduler: {grace: 10}": "line 3: scheduler.grace = 10: .* epochs = 10",
+    "epochs: [3, 9]\nscheduler:\n  grace: 500": "line 3: scheduler.grace = 500: should be below",
     "gamma: [0, 1]\nscheduler: {metric: ots}": "scheduler.metric = 'ots': should be",
     "gamma: [0, 1]\nseed: [0, 1]\nsearch: optuna": "line 2: seed: a search cannot pick a seed",
     "gamma: [0, 1]\nseeds: 2\nexclude: [{seed: 1}]\nsearch: optuna": "leave seed out of when",

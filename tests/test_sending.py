@@ -1,6 +1,7 @@
 """Evaluations and probes as jobs of a cluster, as far as that goes without one."""
 
 import json
+import re
 import shlex
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +9,11 @@ from unittest import mock
 
 import pytest
 
-from tune_jobs.cluster import jobs, slurm
+from tune_jobs import service
+from tune_jobs.cluster import jobs, reach, slurm
 from tune_jobs.commands import sending
+from tune_jobs.folder import cells_of, claim
+from tune_jobs.sweep import read
 
 FILE = "provider: {type: local}\nsetup_commands: ['export GEOSWEEP_STORAGE=/mnt/s']\n"
 
@@ -17,7 +21,10 @@ FILE = "provider: {type: local}\nsetup_commands: ['export GEOSWEEP_STORAGE=/mnt/
 @pytest.fixture
 def client(monkeypatch):
     """A Ray cluster with one job, of the sweep table4, in /mnt/s/try."""
-    client = mock.Mock(spec=["list_jobs", "submit_job"])
+    words = ["list_jobs", "submit_job", "get_job_status", "get_job_logs", "delete_job"]
+    client = mock.Mock(spec=words)
+    client.get_job_status.return_value = mock.Mock(value="SUCCEEDED")  # of what is asked there
+    client.get_job_logs.return_value = "\nRunning entrypoint\n"
     noted = {jobs.SWEEP: "table4", jobs.FOLDER: "/mnt/s/try"}
     client.list_jobs.return_value = [mock.Mock(submission_id="job", start_time=1, metadata=noted)]
 
@@ -69,6 +76,113 @@ def test_a_folder_without_a_job_is_evaluated_by_its_path_or_name(client, ray, ge
     for which, folder in (("old", "/mnt/s/old"), ("s3://b/x", "s3://b/x")):
         assert geosweep("evaluate", which, *ray)[0] == 0
         assert sent(client)[1] == folder
+
+
+def test_a_folder_without_a_sweep_is_refused_by_the_head_before_the_evaluation(
+    client, ray, geosweep
+):
+    client.get_job_status.return_value = mock.Mock(value="FAILED")
+    client.get_job_logs.return_value = "\nRunning entrypoint\ngeosweep: /mnt/s/tpyo: no such folder"
+    status, said = geosweep("evaluate", "tpyo", "noise", *ray)
+    assert (status, said) == (2, "geosweep: /mnt/s/tpyo: no such folder\n")
+    assert sent(client) == ["status", "/mnt/s/tpyo", "--json"]
+    for which in ("../x", "http://a/b", "a/../b"):
+        assert geosweep("evaluate", which, "noise", *ray)[1].startswith(
+            f"geosweep: {which}: should"
+        )
+    assert client.submit_job.call_count == 1
+
+
+@pytest.mark.parametrize(("answer", "several"), [("sweeps", True), ("trials", False)])
+def test_a_folder_of_several_sweeps_is_not_evaluated(client, ray, geosweep, answer, several):
+    told = json.dumps({"folder": "/mnt/s/all", answer: []}, indent=1)
+    client.get_job_logs.return_value = f"a\nRunning entrypoint\na warning\n{told}\nanother"
+    status, said = geosweep("evaluate", "all", "noise", *ray)
+    if several:
+        refusal = "geosweep: /mnt/s/all: has several sweeps; give the folder of one\n"
+        assert (status, said) == (2, refusal)
+    else:
+        assert (status, sent(client)[0]) == (0, "evaluate")
+
+
+@pytest.mark.parametrize("words", [["submit", "demo"], ["evaluate", "try", "noise"]])
+def test_data_on_the_head_needs_its_whole_path(client, ray, geosweep, words):
+    status, said = geosweep(*words, "--data", "mydata", *ray)
+    told = "--data mydata: should be the whole path of a folder on the head"
+    assert (status, said) == (2, f"geosweep: {told}\n")
+    assert not client.submit_job.called
+    for path in ("/there/mydata", "~/mydata"):
+        assert geosweep(*words, "--data", path, *ray)[0] == 0
+        command = shlex.split(client.submit_job.call_args.kwargs["entrypoint"])
+        assert command[command.index("--data") + 1] == path
+
+
+def test_what_ends_only_the_display_says_the_whole_command_that_stops_the_sweep(
+    client, ray, geosweep, monkeypatch
+):
+    monkeypatch.setattr(jobs, "follow", mock.Mock(side_effect=KeyboardInterrupt))
+    for words in (["submit", "demo", "--follow"], ["logs", "try", "--follow"]):
+        status, said = geosweep(*words, *ray)
+        assert status == 0
+        assert re.search(f"the sweep continues; geosweep stop .* {' '.join(ray)} stops it", said)
+
+
+@pytest.fixture
+def fetched(client, ray, geosweep, tmp_path, monkeypatch):
+    """Fetch ``/mnt/s/try``, in which the sweep has some seeds; the exit status and what is said.
+
+    The copy takes no tables along.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def describe(there: Path, seeds: str) -> None:
+        fields = {"name": "try", "dataset": "digits", "layers": "fully_connected"}
+        claim(str(there), read(fields, [f"seed={seeds}"]))
+
+    def fetch(seeds: str, *words: str, goes_on: bool = False) -> tuple[int, str]:
+        if not goes_on:
+            (tmp_path / "there/sweep.json").unlink(missing_ok=True)
+        describe(tmp_path / "there", seeds)
+        content = (tmp_path / "there/sweep.json").read_bytes()
+
+        def copy(cluster, folder, to, left=()):
+            Path(to).mkdir(parents=True, exist_ok=True)
+            Path(to, "sweep.json").write_bytes(content)
+
+        monkeypatch.setattr(reach, "read", lambda cluster, folder, name: content)
+        monkeypatch.setattr(reach, "fetch", copy)
+        monkeypatch.setattr(service, "sync", lambda root, console: ([], 0))  # no runs of MLflow
+        return geosweep("fetch", "try", *words, *ray)
+
+    return fetch
+
+
+def test_a_fetch_does_not_replace_another_sweep_of_that_name(fetched, tmp_path):
+    here = tmp_path / "runs/try"
+    assert fetched("0,1")[0] == 0
+    (here / "checkpoints").mkdir()
+    for trial in cells_of(str(here)):
+        (here / f"checkpoints/{trial.trial}.json").write_text("{}")
+    assert fetched("0,1,2")[0] == 0  # more of the same sweep
+    before = (here / "sweep.json").read_bytes()
+    status, said = fetched("1,2")
+    assert status == 2
+    assert "/mnt/s/try: runs/try holds 1 trial that this sweep does not have" in said
+    assert (here / "sweep.json").read_bytes() == before
+    assert fetched("0,1")[0] == 0
+    assert fetched("1,3", goes_on=True)[0] == 0  # both sweeps are in the folder there
+    assert fetched("1,2", "--out", "runs/try-2")[0] == 0
+    assert fetched("4", "--out", "runs/try")[0] == 0
+
+
+def test_a_probe_is_not_fetched_into_a_sweeps_folder(client, fetched, tmp_path):
+    assert fetched("0", "--out", "runs/demo")[0] == 0
+    (job,) = client.list_jobs.return_value
+    job.metadata[jobs.KIND] = jobs.PROBE
+    for out in ("runs/demo", "runs/demo/results"):
+        status, said = fetched("0", "--out", out)
+        assert status == 2
+        assert "sweep" in said
 
 
 @pytest.mark.parametrize(

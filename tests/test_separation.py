@@ -286,6 +286,26 @@ def test_channels_last_float32_states_are_measured_in_float64():
     assert_close(distance, track_distance(states.flatten(2))[0])
 
 
+@pytest.mark.parametrize("factor", [2.0**-560, 2.0**530])
+def test_distances_follow_the_size_of_states_and_shares_do_not_depend_on_it(factor):
+    track = torch.randn(4, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain, sized = streamed(track), streamed(track * factor)
+    assert_close(sized.distances() / factor, plain.distances())
+    assert_close(sized.bound() / factor, plain.bound())
+    assert torch.equal(sized.nearest(), plain.nearest())
+    labels = torch.arange(5) % 2
+    assert sized.figures(labels) == pytest.approx(plain.figures(labels), nan_ok=True)
+
+
+@pytest.mark.parametrize("sizes", [(1e-160, 1.0, 1e160), (1e160, 1.0, 1e-160), (0.0, 1e-160, 1.0)])
+def test_states_of_any_sizes_may_follow_each_other(sizes):
+    x = torch.tensor([[0.0, 1.0], [2.0, 0.0], [5.0, 1.0]], dtype=torch.float64)
+    apart = streamed(torch.stack([x * size for size in sizes]))
+    wanted = torch.cdist(x, x) * min(sizes)
+    assert_close(apart.distances(), wanted, rtol=1e-9, atol=1e-150)
+    assert apart.figures()["separated"] == 1
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_states_that_are_not_finite_have_no_figures(value):
     track = torch.randn(4, 5, 2, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from models.config import TrialConfig
 from scoring import merging, pieces, places, schemas, storage, tables
 from scoring.tables import read_table
 from scoring.transport import optimal_transport_score
-from tune_jobs import checkpoints, folder, service, sweep, trial
+from tune_jobs import checkpoints, folder, lease, service, sweep, trial
 from tune_jobs.board import Board, cells
 from tune_jobs.errors import SweepError
 from tune_jobs.tracking import METRICS, ROBUSTNESS, SWEEP_TAG, TRIAL_TAG, Tracker
@@ -273,9 +273,9 @@ def test_trials_of_other_data_are_not_added_to(plain):
 def test_a_second_run_on_one_folder_is_told_who_holds_it(run):
     storage.write_file(run.root, "sweep.json", b"{}")
     with (
-        folder.hold(run.root),
+        lease.hold(run.root),
         pytest.raises(SweepError, match="is running this sweep"),
-        folder.hold(run.root),
+        lease.hold(run.root),
     ):
         pass
 
@@ -290,7 +290,7 @@ def test_the_sweep_goes_on_without_mlflow(run, monkeypatch):
 
 def test_rows_of_an_older_version_are_logged_with_the_defaults_that_they_had(plain):
     (run, state), said = plain, []
-    older = {"transport_penalty": None, "scored_at": "later"}
+    older = {"transport_penalty": None, "scored_at": "2030-01-01T00:00:00+00:00"}
     rows = {trial_id: row | older for trial_id, row in state.rows.items()}
     tracker = Tracker(run.root, state.name, state.description, said.append)
     assert tracker.sync(rows, dict.fromkeys(rows, "plain")) == list(rows)

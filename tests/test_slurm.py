@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tune_jobs.cluster import allocation, slurm, slurm_file, slurm_job
 from tune_jobs.cluster.slurm import Slurm, Status
 from tune_jobs.cluster.slurm_file import SlurmFile
 from tune_jobs.errors import SweepError
+from tune_jobs.folder import claim
+from tune_jobs.precision import resolved
 from tune_jobs.sweep import read
 
 ROOT = Path(__file__).parents[1]
@@ -67,12 +70,13 @@ def test_the_file_in_the_repository_is_right_and_everything_in_it_is_a_field(mon
         ("time", "", "time: is missing"),
         ("storage", "sweeps", "should be a folder that all nodes have"),
         ("storage", "$NOWHERE/x", "should be a folder that all nodes have"),
-        ("cpus", "0", "cpus = 0: should be greater than or equal to 1"),
+        ("storage", "/s/../x", "should have no . or .. in its path"),
+        ("cpus", "0", "cpus = 0: should be "),
         ("memory", "16 GB", "memory = '16 GB': should be like 16G"),
         ("partition", "a b", "partition = 'a b': should be one word"),
         ("sbatch", "qos=long", "should be an option of sbatch, like --qos=long"),
-        ("sbatch", "-J x", "geosweep gives -J itself; leave it out"),
-        ("sbatch", "--requeue", "geosweep gives --requeue itself; leave it out"),
+        ("sbatch", "-J x", "geosweep gives -J itself"),
+        ("sbatch", "--requeue", "geosweep gives --requeue itself"),
         ("partitions", "x", "no such field; did you mean partition?"),
     ],
 )
@@ -83,6 +87,52 @@ def test_what_is_wrong_in_a_slurm_file_is_said_in_one_line(write, field, text, s
     assert str(raised.value).startswith(f"--slurm {path}")
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--test-only", "--help", "--wait", "--clusters=b", "-M b", "--usage", "--parsable"),
+        *("--depend=x", "--signa=USR1", "--nod=3", "--outp=x", "--test", "--clus b", "-W", "-N 2"),
+        *("--qos=long --wait", "--qos=long -M b", "-p gpu --outp=x", "--j=x", "--e=x", "--o x"),
+    ],
+)
+def test_options_that_would_make_another_job_are_refused_also_in_short(write, line):
+    with pytest.raises(SweepError, match=r"geosweep gives .* itself, or cannot work with it"):
+        slurm_file.read(write(sbatch=line))
+
+
+@pytest.mark.parametrize("line", ["--comment=it's", "qos", "-Jx", "--qos=long -Jx", "--Qos=x"])
+def test_options_that_sbatch_would_not_read_are_refused(write, line):
+    with pytest.raises(SweepError, match=r"sbatch.* = .*: should be"):
+        slurm_file.read(write(sbatch=line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--qos=long", "-p gpu", "--gpus-per-node=a100:2", "--nice=-5", "--comment='two words'"),
+        *(
+            "--exclusive",
+            "--nodelist=n1",
+            "--wait-all-nodes=1",
+            "--mail-type=END",
+            "-C a100",
+        ),
+    ],
+)
+def test_other_options_reach_sbatch_as_they_are(write, line):
+    assert slurm_file.read(write(sbatch=line)).sbatch == [line]
+
+
+@pytest.mark.parametrize("said", ["", "submitted, more or less\n"])
+def test_an_answer_of_sbatch_without_a_number_is_shown_and_leaves_nothing(
+    write, tools, tmp_path, said
+):
+    (tmp_path / "sbatch").write_text(said)
+    with pytest.raises(SweepError, match=f"no number; it said: {said.strip()!r}"):
+        Slurm(write()).send("x", "/x", ["x"], {})
+    assert not [*(tmp_path / "s/.jobs").iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +220,7 @@ def test_what_slurm_refuses_is_said_and_leaves_nothing(write, tools, tmp_path, g
         (["--data", "/nowhere"], "--data /nowhere: no such folder"),
         (["--out", "abfs://sweeps@account/demo"], "Azure's storage is not supported"),
         (["--cluster", "x.yaml"], "--cluster and --slurm name two clusters"),
+        (["--address", "http://x:1"], "--slurm and --address name two clusters"),
     ],
 )
 def test_a_sweep_that_is_wrong_does_not_wait_in_the_queue(write, tools, geosweep, words, said):
@@ -177,6 +228,30 @@ def test_a_sweep_that_is_wrong_does_not_wait_in_the_queue(write, tools, geosweep
     assert status == 2
     assert said in text
     assert not tools.exists()
+
+
+def test_an_address_in_the_environment_yields_to_a_file(write, tools, geosweep, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    assert "no sweep was submitted" in geosweep("logs", "--slurm", write())[1]
+    assert "no Ray dashboard" in geosweep("logs")[1]
+
+
+def test_a_sweep_of_precision_auto_is_submitted_again_to_the_folder_that_it_began(
+    write, tools, geosweep, tmp_path, monkeypatch
+):
+    """Its trials there are those of the precision that was found first."""
+    file, sweep = write(), tmp_path / "auto.yaml"
+    sweep.write_text("dataset: digits\nlayers: fully_connected\nprecision: auto\n")
+    root = str(tmp_path / "s/auto")
+    monkeypatch.setattr("tune_jobs.precision._faster", lambda sweep: "bfloat16")
+    begun = resolved(read(str(sweep)), root)
+    claim(root, begun)
+    (Path(root) / "checkpoints").mkdir()
+    for trial in begun.trials:
+        (Path(root) / f"checkpoints/{trial.trial}.json").write_text("{}")
+    status, said = geosweep("submit", str(sweep), "--slurm", file)
+    assert (status, f"folder   {root}\n" in said) == (0, True), said
 
 
 def test_a_trial_that_no_node_can_hold_is_refused(write, tools, geosweep, tmp_path):
@@ -202,12 +277,16 @@ def test_a_trial_that_no_node_can_hold_is_refused(write, tools, geosweep, tmp_pa
         (None, None, Status.FAILED),
     ],
 )
-def test_what_became_of_a_job(write, tools, tmp_path, state, ended, status):
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_became_of_a_job(stopped, write, tools, tmp_path, state, ended, status):
     client = Slurm(write())
     job = client.send("demo", "/s/demo", ["run", "demo"], {})
     (tmp_path / "squeue").write_text(f"12|{state}\n" if state else "")
     if ended is not None:
         (tmp_path / "s/.jobs" / job / slurm.ENDED).write_text(json.dumps({"status": ended}))
+    if stopped:  # before the job could note how it ended
+        (tmp_path / "s/.jobs" / job / slurm.STOP).touch()
+        status = Status.STOPPED if status is Status.FAILED and ended is None else status
     (found,) = client.list_jobs()
     assert (found.submission_id, found.status, found.driver_exit_code) == (
         job,
@@ -260,13 +339,28 @@ def test_a_job_that_waits_says_why_and_that_nothing_is_there_yet(write, tools, t
 def test_a_stop_is_gentle_with_a_job_that_runs(write, tools, tmp_path):
     client = Slurm(write())
     job = client.send("demo", "/s/demo", ["run", "demo"], {})
-    for state in ("RUNNING", "PENDING"):
+    for state in ("COMPLETING", "STAGE_OUT", "RUNNING", "PENDING", "COMPLETED"):
         (tmp_path / "squeue").write_text(f"12|{state}\n")
         client.stop_job(job)
     calls = [line for line in tools.read_text().splitlines() if line.startswith("scancel")]
     assert calls == ["scancel --batch --signal=USR2 12", "scancel 12"]
     (tmp_path / "squeue").write_text("")  # Slurm has forgotten it
     assert client.get_job_status(job) is Status.STOPPED
+
+
+def test_a_signal_that_slurm_refuses_matters_only_if_the_job_runs_on(write, tools, tmp_path):
+    client = Slurm(write())
+    job = client.send("demo", "/s/demo", ["run", "demo"], {})
+    states, refusal = tmp_path / "squeue", "echo scancel: error: in transition >&2; exit 1\n"
+    for after in ("COMPLETING", "PENDING", "COMPLETED", "RUNNING"):
+        states.write_text("12|RUNNING\n")
+        (tmp_path / "bin/scancel").write_text(f"#!/bin/sh\necho '12|{after}' > {states}\n{refusal}")
+        if after == "RUNNING":
+            with pytest.raises(SweepError, match="scancel: in transition"):
+                client.stop_job(job)
+        else:
+            client.stop_job(job)
+        assert (tmp_path / "s/.jobs" / job / slurm.STOP).exists()
 
 
 def test_the_code_of_a_job_stays_until_slurm_has_given_it_up(write, tools, tmp_path):
@@ -277,6 +371,86 @@ def test_the_code_of_a_job_stays_until_slurm_has_given_it_up(write, tools, tmp_p
         (tmp_path / "squeue").write_text(f"12|{state}\n")
         client.send("other", "/s/other", ["run"], {})
         assert code.exists() == there
+
+
+@pytest.mark.parametrize(
+    ("states", "commands"),
+    [
+        (["RUNNING", "PENDING"], ["scancel --batch --signal=USR2 12", "scancel 12"]),
+        (["RUNNING", "COMPLETING", "PENDING"], ["scancel --batch --signal=USR2 12", "scancel 12"]),
+        (["COMPLETING", "PENDING"], ["scancel 12"]),
+        (["COMPLETING", "RUNNING"], []),  # the new start finds the file and ends
+    ],
+)
+def test_a_stop_reaches_a_job_that_goes_back_into_the_queue_meanwhile(
+    states, commands, write, tools, tmp_path, geosweep, monkeypatch
+):
+    """A signal would find no process there, so a later look cancels the job that waits."""
+    file = write()
+    client = Slurm(file)
+    job = client.send("demo", "/s/demo", ["run", "demo"], {})
+    later = iter([*states, "CANCELLED"])
+    (tmp_path / "squeue").write_text(f"12|{next(later)}\n")
+
+    def wait(seconds):
+        (tmp_path / "squeue").write_text(f"12|{next(later)}\n")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    status, said = geosweep("stop", job, "--slurm", file)
+    assert (status, said) == (0, f"{job}: stopped; submit it again to continue\n")
+    calls = [line for line in tools.read_text().splitlines() if line.startswith("scancel")]
+    assert calls == commands
+    assert (tmp_path / "s/.jobs" / job / slurm.STOP).exists()
+
+
+def test_which_sweep_to_stop_is_asked_if_several_run(write, tools, tmp_path, geosweep):
+    file = write()
+    client = Slurm(file)
+    jobs = []
+    for number in ("12", "13"):
+        (tmp_path / "sbatch").write_text(f"{number}\n")
+        jobs.append(client.send("demo", f"/s/{number}", ["run", "demo"], {}))
+    (tmp_path / "squeue").write_text("12|RUNNING\n13|PENDING\n")
+    status, said = geosweep("stop", "--slurm", file)
+    assert status == 2
+    assert all(job in said for job in jobs)
+    assert f"geosweep stop JOB --slurm {file}" in said
+    assert "scancel" not in tools.read_text()
+
+
+def test_without_a_name_the_sweep_that_is_active_is_stopped_also_if_it_is_not_the_last(
+    write, tools, tmp_path, geosweep
+):
+    file = write()
+    client = Slurm(file)
+    jobs = []
+    for number in ("12", "13"):
+        (tmp_path / "sbatch").write_text(f"{number}\n")
+        jobs.append(client.send("demo", f"/s/{number}", ["run", "demo"], {}))
+        time.sleep(0.01)
+    (tmp_path / "squeue").write_text("12|PENDING\n13|COMPLETED\n")
+    program = tmp_path / "bin/scancel"
+    program.write_text(f"{program.read_text()}echo '12|CANCELLED' > {tmp_path}/squeue\n")
+    program.write_text(program.read_text().replace("exit", "true"))
+    status, said = geosweep("stop", "--slurm", file)
+    assert (status, said) == (0, f"{jobs[0]}: stopped; submit it again to continue\n")
+    assert f"{jobs[1]}: not running" in geosweep("stop", "--slurm", file)[1]  # none is active
+
+
+def test_every_command_finds_a_sweep_by_the_same_names(write, tools, tmp_path, geosweep):
+    """Its job, its folder, or a name in the storage. The last sweep has its folder's own name."""
+    file, folders = write(), [f"{tmp_path}/s/{name}" for name in ("a/try", "b/try")]
+    jobs = [Slurm(file).send("demo", there, ["run", "demo"], {}) for there in folders]
+    table = {"try": 1, "a/try": 0, "b/try": 1, jobs[0]: 0, jobs[1]: 1, folders[0]: 0, folders[1]: 1}
+    for which, number in table.items():
+        for command in ("status", "logs", "stop", "fetch"):
+            said = geosweep(command, which, "--slurm", file)[1]
+            found = [
+                f"{j}: " in said or f"{f}: " in said for j, f in zip(jobs, folders, strict=True)
+            ]
+            assert found == [number == 0, number == 1], (command, which, said)
+    for command in ("status", "logs", "stop", "fetch"):
+        assert "no such job or folder" in geosweep(command, "a", "--slurm", file)[1]
 
 
 DRIVER = """
@@ -324,11 +498,13 @@ def ended(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm_job, "_requeue", lambda: requeued.append(1) or True)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def ended(number, epoch):
+    def ended(number, epoch, stopped=False):
         def follow(driver, asked, grace):
             driver.kill()
             driver.wait()
             asked.append(number)
+            if stopped:
+                (place / "stop").touch()
             if epoch:
                 (root / "checkpoints" / "a.json").touch()
             return 130
@@ -346,6 +522,11 @@ def ended(tmp_path, monkeypatch):
 def test_a_job_starts_again_only_if_an_epoch_has_ended(ended, epoch):
     """Else it would start, and take its nodes, for ever."""
     assert ended(signal.SIGUSR1, epoch) == ((0, 1, False, True) if epoch else (1, 0, True, False))
+
+
+def test_a_job_that_is_stopped_before_it_goes_back_into_the_queue_stays_out(ended):
+    assert ended(signal.SIGUSR1, True, stopped=True) == (130, 0, True, False)
+    assert ended(signal.SIGUSR1, True) == (130, 0, True, False)  # nor does a later start begin
 
 
 def test_a_job_that_slurm_ends_keeps_its_code_in_case_that_slurm_starts_it_again(ended):

@@ -1,12 +1,15 @@
 """Which split is scored: its first images, without those held out, in every pass of a trial."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from made_up import made_up_trial
 from numpy.testing import assert_array_equal
+from torch.testing import assert_close
 
 from analysis.measures.cells import scored_images, varying
 from analysis.plots.tracks import tracks_by_gamma
@@ -57,6 +60,20 @@ def test_every_number_of_a_trial_is_of_its_split():
     assert_array_equal(labels, data.y_train[:700])
     assert len(classes) == 700
     assert_array_equal(measuring._subject(job, epoch.network).labels, data.y_train[:700])
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_white_is_the_brightest_pixel_of_both_splits(split):
+    config = TrialConfig(epochs=1, points=20, epoch_points=20, split=split, layers="convolutional")
+    data = load("digits")
+    data = replace(data, x_test=data.x_test.copy())
+    data.x_test[0, 0, 0] = 20
+    epoch = next(train(config, data))
+    subject = measuring._subject(Job("nowhere", config, data, "cpu", {}), epoch.network)
+    assert subject.images.max() == (255 if split == "test" else 16 * 255 / 20)
+    x = torch.from_numpy(data.x_test if split == "test" else data.x_train)[:20]
+    wanted = standardiser(data, "cpu")(x)
+    assert_close(subject.standardise(subject.images), wanted)
 
 
 @pytest.mark.parametrize("validation", [0, 0.3])

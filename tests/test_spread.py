@@ -191,6 +191,65 @@ def test_a_common_shift_changes_no_score_without_drift():
     assert_allclose(other, one, rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_shift_of_all_points_leaves_no_score_without_drift(dtype, parts):
+    x, step = cloud(50, 8).to(dtype), 3 * cloud(1, 8, seed=1).to(dtype)
+    track = [x]
+    for _ in range(3):
+        track.append(track[-1] + step)
+    row = measured(torch.stack(track), parts=parts)
+    assert math.isnan(row["lss_without_drift"])
+    assert row["lss_scaled"] >= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_factor_of_all_states_leaves_no_scaled_score(dtype):
+    x = cloud(50, 8).to(dtype)
+    track = torch.stack([x * factor for factor in (1, 3, 0.7, 5)])
+    assert math.isnan(measured(track)["lss_scaled"])
+    assert scaled_line_shape_score(track).isnan().all()
+    assert measured(track)["lss_without_drift"] >= 1
+
+
+def test_small_steps_beside_a_large_shift_keep_their_score():
+    track = moving()
+    shift = torch.tensor([0.0, 1e3, -1e4, 1e4])[:, None, None]
+    wanted = measured(track)["lss_without_drift"]
+    assert_allclose(measured(track + shift)["lss_without_drift"], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2.0**-560, 2.0**530])
+def test_no_scale_free_score_depends_on_the_size_of_states(factor):
+    track, labels = moving(), torch.arange(8) % 3
+    wanted, row = measured(track, labels), measured(track * factor, labels)
+    row["straight_distance"] = [value / factor for value in row["straight_distance"]]
+    for name, value in wanted.items():
+        assert_allclose(row[name], value, rtol=1e-9)
+    assert_allclose(
+        scaled_line_shape_score(track * factor), scaled_line_shape_score(track), rtol=1e-12
+    )
+
+
+def test_large_states_of_float16_are_measured_in_float32():
+    track = (3e4 * cloud(30, 4).clamp(-2, 2)).to(torch.float16) * torch.ones(3, 1, 1)
+    track[1:] = track[1:].flip(1)
+    track[2] *= -1
+    row, wanted = measured(track.to(torch.float16)), measured(track.double())
+    for name in ("lss_scaled", "lss_without_drift", "relative_energy", "effective_rank"):
+        assert_allclose(row[name], wanted[name], rtol=1e-3)
+    assert np.isfinite(row["relative_energy"]).all()
+
+
+def test_states_of_one_point_or_of_equal_points_have_no_relative_energy():
+    alone = measured(moving()[:, :1])
+    assert np.isnan(alone["relative_energy"]).all()
+    assert math.isnan(alone["lss_without_drift"])
+    together = moving()
+    together[0] = 1.0
+    assert np.isnan(measured(together)["relative_energy"]).tolist() == [True, False, False]
+
+
 def test_states_that_are_not_finite_or_do_not_move_have_no_scale_free_scores():
     still = measured(cloud(6, 3).expand(3, 6, 3), [0, 1] * 3)
     assert math.isnan(still["lss_scaled"])
@@ -200,3 +259,17 @@ def test_states_that_are_not_finite_or_do_not_move_have_no_scale_free_scores():
     row = measured(broken, torch.arange(8) % 2)
     assert np.isnan(row["effective_rank"]).tolist() == [False, True, False, False]
     assert [math.isnan(row[name]) for name in ("fuzziness_slope", "nc1")] == [True, False]
+
+
+@pytest.mark.parametrize("step", [0.004, 0.007])
+def test_steps_above_the_rounding_of_bfloat16_states_keep_their_scores(step):
+    start = torch.randn(1, 40, 500, generator=torch.Generator().manual_seed(0))
+    steps = torch.randn(30, 40, 500, generator=torch.Generator().manual_seed(1))
+    track = [start[0].bfloat16()]
+    for move in steps:
+        track.append((track[-1].float() * (1 + step * move)).bfloat16())
+    rounded = torch.stack(track)
+    found, wanted = measured(rounded), measured(rounded.float())
+    for name in ("lss_scaled", "lss_without_drift"):
+        assert found[name] == pytest.approx(wanted[name], rel=0.02)
+    assert found["relative_energy"] == pytest.approx(wanted["relative_energy"], rel=1e-3)

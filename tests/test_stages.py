@@ -394,3 +394,11 @@ def test_a_projected_length_has_the_mean_square_of_the_length():
     x = torch.randn(5000, 100, generator=torch.Generator().manual_seed(2))
     assert_allclose(project(x).square().sum(1).mean() / x.square().sum(1).mean(), 1, rtol=0.25)
     assert_array_equal(projection(7), projection(7))
+
+
+def test_states_in_float64_keep_their_precision_for_the_assignment():
+    """Tiny steps far from the origin: the cost of the map is that of the states, not of float32."""
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
+    track = [x, x + 1e-9, x + 3e-9]
+    (stage,) = measure(lambda _: [(1, state) for state in track], [x], transport=True)
+    assert_allclose(stage.problem.own.mean(), np.square(stage.distances).mean(), rtol=1e-6)

@@ -119,6 +119,33 @@ def test_fields_that_do_not_fit_together_are_named_where_one_of_them_stands(swee
     assert "--set warmup=2: warmup = 2 should be below" in said
 
 
+@pytest.mark.parametrize("network", ["plain", "resnet"])
+def test_a_cell_that_cannot_be_is_named_by_its_network(sweep_of, network):
+    fields = "dataset: digits\nlayers: fully_connected\nK: [1, 2]\nvalidation: 0.2\nepochs: 9\n"
+    said = refusal(sweep_of, f"{fields}network: {network}\n")
+    assert said.endswith(f"(in the cell with network = {network}, K = 2, layers = fully_connected)")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("K: 5", "K = 5: should be 1 to 4"),
+        ("zip: [{K: [1, 9]}]", "zip[0].K[1] = 9: should be 1 to 4"),
+        ("when: [{if: {K: 0}, gamma: 0}]", "when[0].if.K = 0: should be 1 to 4"),
+        ("validation: 0.95", "validation = 0.95: should be 0 to 0.9"),
+        ("learning_rate: 0", "learning_rate = 0.0: should be above 0 and at most 1000000"),
+        ("momentum: 1", "momentum = 1.0: should be 0 or more and below 1"),
+        ("gamma: {low: -1, high: 1}\nsearch: optuna", "gamma.low = -1.0: should be 0 to 1000000"),
+        ("search: {trials: 0}", "search.trials = 0: should be 1 to 100000"),
+        ("resources: {cpus: 0}", "resources.cpus = 0.0: should be 0.01 to 10000"),
+        ("evaluations: {noise: {levels: [0, 300]}}", "levels[1] = 300: should be 0 to 255"),
+        ("evaluations: {curve: 1}", "evaluations.curve.points = 1: should be 2 to 100000"),
+    ],
+)
+def test_a_number_out_of_bounds_is_told_both_of_them(sweep_of, text, told):
+    assert refusal(sweep_of, text).endswith(told)
+
+
 def number_fields():
     for model in (
         *(TrialConfig, sweep.Resources, sweep.SweepFile, search.Span, search.Search, search.Asha),
@@ -166,8 +193,8 @@ def test_a_number_is_within_bounds_or_refused(sweep_of, field, value):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("seeds: 10000000", "less than or equal to 100000"),
-        ("batch_size: 1e23", "batch_size = 100000000000000000000000: should be less than or equal"),
+        ("seeds: 10000000", "should be 1 to 100000"),
+        ("batch_size: 1e23", "batch_size = 100000000000000000000000: should be 2 to 10000000"),
         (f"epochs: {'9' * 5000}", "at most 400 characters"),
         (f"gamma: {[*range(1000)]}\nseeds: 1000", "1,000,000 cells .1,000 of gamma, 1,000 of seed"),
         (
@@ -181,7 +208,7 @@ def test_a_number_is_within_bounds_or_refused(sweep_of, field, value):
         (f"dataset: {'d' * 5000}.npz", "at most 4096 characters"),
         (f"description: {'d ' * 3000}", "is 5999 long; should be at most 5000 long"),
         (f"gamma: [{'x,' * 9000}]", "and 8990 more problems like these"),
-        ("scheduler: {method: asha, factor: 1.0000001}", "greater than or equal to 1.01"),
+        ("scheduler: {method: asha, factor: 1.0000001}", "should be 1.01 to 1000"),
     ],
 )
 def test_what_would_take_too_much_is_refused_before_it_does(sweep_of, text, told):

@@ -112,7 +112,7 @@ def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     with Hosts(folder / "hosts", ["head", "one", "two"]) as hosts:
         cluster = Cluster(folder, hosts)
-        cluster.call(BIN / "ray", "get-auth-token", "--generate")
+        cluster.call("sh", "-c", f"umask 077; '{BIN}/ray' get-auth-token --generate")
         cluster.call(BIN / "ray", "up", "--yes", cluster.file)
         yield cluster
 

@@ -16,6 +16,7 @@ from models import fits, training
 from models.config import TrialConfig
 from models.datasets import Dataset, load
 from models.network import build
+from models.steps import Totals, correct, take_step
 from models.training import diverged, standardiser, train, untrained
 
 
@@ -193,6 +194,25 @@ def test_images_whose_logits_are_known_are_not_evaluated_again(known):
     found = training.loss_and_accuracy(network, split, counted, 7, first)
     assert_close(found, training.loss_and_accuracy(network, split, standardise), rtol=1e-5, atol=0)
     assert sum(seen) == 40 - known
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_network_whose_logits_are_not_finite_is_right_about_nothing(value):
+    config, data = TrialConfig(**CONVOLUTIONAL), tiny()
+    network = build(config, data.image, data.classes)
+    split, standardise = training.place(data, "train", "cpu"), standardiser(data, "cpu")
+    split = split._replace(y=torch.zeros_like(split.y))
+    with torch.no_grad():
+        network.head.bias.fill_(value)
+    assert training.loss_and_accuracy(network, split, standardise)[1] == 0
+    optimizer, totals = training.make_optimizer(network, config), Totals.zero(torch.device("cpu"))
+    take_step(network, optimizer, standardise(split.x), split.y, config, 0.1, totals)
+    assert totals.correct == 0
+
+
+def test_a_class_that_a_network_rules_out_costs_no_accuracy():
+    logits = torch.tensor([[2.0, 1.0, -math.inf], [1.0, 2.0, math.nan], [math.nan, 1.0, 2.0]])
+    assert correct(logits, torch.tensor([0, 1, 0])).tolist() == [True, False, False]
 
 
 def test_images_are_standardised_channel_by_channel():

@@ -43,6 +43,31 @@ def test_each_class_has_its_share_of_the_validation_split(share):
     assert np.abs(np.bincount(labels[held]) - fair).max() <= 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "sizes", [[2] * 100, [15, 1, 4], [200, 2, 2, 2], [3] * 7 + [50], [2, 30], [1, 1, 1, 1, 40]]
+)
+def test_every_class_of_two_images_keeps_one_to_train_on(sizes, share, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    held = held_out(labels, share, seed)
+    assert sorted(set(held.tolist())) == held.tolist()
+    taken = np.bincount(labels[held], minlength=len(sizes))
+    assert (taken < np.array(sizes)).all(where=np.array(sizes) > 1)
+    assert np.abs(taken - share * np.array(sizes)).max() <= 1
+    assert 1 <= len(held) <= count(share, len(labels))
+
+
+def test_no_class_of_many_images_is_held_out_more_than_planned():
+    """Nothing is given back where no class would be lost: each keeps its places in the order."""
+    labels = np.repeat(np.arange(10), 60)
+    order = np.random.default_rng([7, 600]).permutation(600)
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    for share, every in ((0.1, 10), (0.5, 2)):
+        wanted = np.sort(by_class[every // 2 :: every])
+        np.testing.assert_array_equal(held_out(labels, share, 7), wanted)
+
+
 @pytest.mark.parametrize(
     ("share", "images", "held"), [(0, 1, 0), (1e-9, 3, 1), (0.9, 20, 18), (0.1, 60_000, 6_000)]
 )

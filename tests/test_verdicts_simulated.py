@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import CLAIMS, FAR, FLAT, SPREAD
-from analysis.measures.checks import EQUAL, LOW
+from analysis.measures.checks import EQUAL, LOW, SPREAD
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT, Evidence, halves
 from analysis.measures.means import welch
+from analysis.measures.paper_claims import CLAIMS, FAR, FLAT
 from analysis.measures.verdicts import Comparison, judge
 
 SWEEPS = 150 if "CI" in os.environ else 50  # fewer while somebody waits

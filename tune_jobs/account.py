@@ -7,6 +7,7 @@ used counts, up to the last seconds, and nothing counts twice.
 import json
 import math
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,7 @@ from tune_jobs import disk
 from tune_jobs.board import Cell
 from tune_jobs.budget import Budget, words
 from tune_jobs.costs import Cost, traits
-from tune_jobs.estimates import Estimate, Forecast
+from tune_jobs.estimates import Estimate, Forecast, mean
 from tune_jobs.folder import TIMES, gpus, used
 from tune_jobs.meter import Meter
 
@@ -116,6 +117,10 @@ class Account:
         self._left = {trial.trial: epochs for trial, epochs in trials}
         self._paused: set[str] = set()
         self._kinds: dict[str, str] = {}  # what decides the cost, by trial
+        kinds = {self._kind(c.trial, c): c for c in forecast.cells} if self._limits else {}
+        count = Counter(self._kinds.values())
+        # Of what a search picks from, a cell of each kind, and how many there are.
+        self._picked = [(cell, count[kind]) for kind, cell in kinds.items()]
         self.over = ""  # why something had to wait, in words
 
     @property
@@ -237,11 +242,16 @@ class Account:
         return min(reported, self._left.get(trial, config.epochs))
 
     def _cost(self, trial: TrialConfig | None) -> Cost | None:
-        """The cost of a trial: that of its kind in this run if known, else its forecast."""
+        """The cost of a trial: that of its kind in this run if known, else its forecast.
+
+        For None it is the average over the cells that a search picks from.
+        """
         expected = self._forecast.cost(trial)
         found = expected.cost if expected else None
         if trial is None:
-            return found
+            costs = [(self._cost(cell), n) for cell, n in self._picked]
+            known = [(cost, n) for cost, n in costs if cost]
+            return mean(*zip(*known, strict=True)) if known else found
         kind = self._kind(trial.trial, trial)
         same = [t for t in self._meter.known if self._kind(t) == kind]
         for other in reversed(same):

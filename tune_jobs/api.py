@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune_jobs import folder, surroundings
 from tune_jobs import status as standing
@@ -18,7 +18,11 @@ from tune_jobs.commands.plan import Plan
 from tune_jobs.errors import SweepError
 from tune_jobs.status import Status
 
-__all__ = ["Plan", "Status", "evaluate", "plan", "run", "status"]
+__all__ = ["Plan", "Status", "evaluate", "load_network", "plan", "run", "status"]
+
+if TYPE_CHECKING:  # torch need not load before it is used
+    from models.config import TrialConfig
+    from models.network import AnyNetwork
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 STOPPED = "stopped; the same call continues the sweep"
@@ -71,9 +75,17 @@ def run(
         KeyboardInterrupt: the sweep was interrupted. The same call continues it.
     """
     surroundings.prepare()
-    asked = (_source(sweep), settings, _path(out), _path(data), address)
     with _alone():
-        request = work.request_run(*asked, retry_failed, max_failures, budget=budget)
+        request = work.request_run(
+            _source(sweep),
+            settings,
+            out=_path(out),
+            data=_path(data),
+            address=address,
+            retry=retry_failed,
+            max_failures=max_failures,
+            budget=budget,
+        )
         if work.run(request, report) == work.INTERRUPTED:
             raise KeyboardInterrupt(STOPPED)
     return request.root
@@ -100,8 +112,10 @@ def plan(
         SweepError: the sweep cannot be run; the message is that of the command.
     """
     surroundings.prepare()
-    asked = (_source(sweep), settings, _path(out), _path(data), None)
-    return planning.plan(work.request_run(*asked, download=False))
+    request = work.request_run(
+        _source(sweep), settings, out=_path(out), data=_path(data), address=None, download=False
+    )
+    return planning.plan(request)
 
 
 def status(directory: str | os.PathLike[str]) -> Status:
@@ -147,12 +161,46 @@ def evaluate(
     """
     surroundings.prepare()
     names = [names] if isinstance(names, str) else names
-    asked = (os.fspath(directory), names, settings, _path(data), address)
     with _alone():
-        request = work.request_evaluation(*asked)
+        request = work.request_evaluation(
+            os.fspath(directory), names, settings, data=_path(data), address=address
+        )
         if work.evaluate(request, report) == work.INTERRUPTED:
             raise KeyboardInterrupt(STOPPED)
     return request.root
+
+
+def load_network(
+    directory: str | os.PathLike[str], trial: str
+) -> tuple["AnyNetwork", "TrialConfig"]:
+    """A trained network of a sweep, with the weights after its last epoch.
+
+    The network maps standardised images (m, c, h, w) to logits (m, classes), and its ``states``
+    walks through its blocks. The file of a user's own network, which the folder keeps, is run;
+    weights are read as tensors alone.
+
+    Args:
+        directory: the sweep's folder, a path or a URI.
+        trial: the trial's id, as in the column ``trial`` of its tables.
+
+    Returns:
+        The ``torch.nn.Module`` in evaluation mode on the CPU, and the trial's
+        :class:`~models.config.TrialConfig`. Its images are standardised by
+        ``models.training.standardiser(models.validation.of_trained(config, data), "cpu")``.
+
+    Raises:
+        SweepError: there is no such trial, or its weights were not kept.
+        models.errors.CodeError: the network of a library or a user cannot be built here.
+        scoring.storage.StoreError: a file in the folder is damaged, or of another network.
+
+    >>> network, config = load_network("runs/demo", "6ad3ab5aa2c3")  # doctest: +SKIP
+    >>> network(torch.zeros(5, 1, 8, 8)).shape  # doctest: +SKIP
+    torch.Size([5, 10])
+    """
+    surroundings.prepare()
+    from tune_jobs import trained  # torch takes seconds to import
+
+    return trained.load(folder.absolute(os.fspath(directory)), trial)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from models.network import build
 from scoring.probing.blocks import bare, choose
 from scoring.probing.errors import ProbeError
 from scoring.probing.follower import Follower
+from tune_jobs.labels import by_sizes
 from tune_jobs.trainable import check_trainable
 
 PATTERN = "block_pattern"  # the field that names blocks
@@ -47,11 +48,11 @@ class Found:
 
     def lines(self) -> list[str]:
         """What a dry run says."""
-        said = [f"{self.parameters:,} parameters; takes images {_by(self.taken)}"]
+        said = [f"{self.parameters:,} parameters; takes images {by_sizes(self.taken)}"]
         for stage, (names, shape) in enumerate(zip(self.blocks, self.shapes, strict=True), 1):
             alone = "; a single block, so its line shape is not measurable"
             few = names if len(names) < 3 else [names[0], "...", names[-1]]
-            text = f"stage {stage}: {len(names)} x {_by(shape)}: {', '.join(few)}"
+            text = f"stage {stage}: {len(names)} x {by_sizes(shape)}: {', '.join(few)}"
             said.append(text + (alone if len(names) == 1 else ""))
         return said + [f"skipped {line}" for line in self.skipped]
 
@@ -183,7 +184,3 @@ def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
         x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True)
         for x, y in zip(some, others, strict=True)
     )
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

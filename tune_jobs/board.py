@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from models.config import TrialConfig
@@ -20,6 +19,7 @@ from scoring.handover import ENDED
 from tune_jobs import notebook
 from tune_jobs.folder import State
 from tune_jobs.labels import duration, labels, number
+from tune_jobs.terminal import table
 
 ORDER = ("running", "evaluating", "scoring", "failed", "diverged")
 ORDER += ("waiting", "to evaluate", "stopped", "done")
@@ -223,13 +223,13 @@ class Board:
         rows = max(3, self.console.height - 6)
         cells = sorted(self.cells.values(), key=lambda cell: ORDER.index(cell.status))
         wide = self.console.width >= 72
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("trial", overflow="ellipsis", no_wrap=True, ratio=1 if not wide else None)
+        made = table()
+        made.add_column("trial", overflow="ellipsis", no_wrap=True, ratio=1 if not wide else None)
         if wide:
-            table.add_column("", width=16)
+            made.add_column("", width=16)
         for name in ("epoch", "test acc.", "LSS", "OTS") if wide else ("epoch",):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+            made.add_column(name, justify="right", no_wrap=True)
+        made.add_column("", no_wrap=True)
         for cell in cells[:rows]:
             record, total = cell.record, cell.config.epochs
             line: list[RenderableType] = [cell.label]
@@ -239,10 +239,10 @@ class Board:
             if wide:
                 line += [number(record.get(n)) for n in ("test_accuracy", "lss", "ots")]
             line.append(Text(cell.status, style=STYLE.get(cell.status, "dim")))
-            table.add_row(*line)
+            made.add_row(*line)
         hidden = len(cells) - rows
         more = [Text(f"... and {hidden} more", style="dim")] if hidden > 0 else []
-        return Group(table, *more, Text(self._line(), style="bold", overflow="ellipsis"))
+        return Group(made, *more, Text(self._line(), style="bold", overflow="ellipsis"))
 
 
 def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:

@@ -39,10 +39,11 @@ def parse(text: str) -> dict[str, Any]:
     for part in parts:
         pieces = re.findall(rf"{NUMBER}([a-z-]+)", part)
         units = [unit for _, unit in pieces]
+        times = {TIME[unit] for unit in units if unit in TIME}
         value: Any = part
         if "".join(number + unit for number, unit in pieces) != part:
             name = ""
-        elif all(unit in TIME for unit in units):
+        elif len(times) == len(units):  # each unit at most once
             name, value = "hours", sum(float(number) * TIME[unit] for number, unit in pieces)
         elif len(units) == 1 and units[0] in GPU:
             name, value = "gpu_hours", float(pieces[0][0])

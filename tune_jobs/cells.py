@@ -207,7 +207,7 @@ def _combined(
         if twice := [name for name in axes if name in cell]:
             raise SweepError(
                 f"{where}: when[{number}]: {_called(twice)} comes from an earlier group already "
-                f"in the cell {short(cell)}; let their conditions exclude each other"
+                f"in the cell with {in_words(cell, asked)}; let their conditions exclude each other"
             )
         for values in itertools.product(*axes.values()):
             added = cell | dict(zip(axes, values, strict=True))
@@ -230,6 +230,20 @@ def whole(cell: dict[str, Any]) -> dict[str, Any]:
     if full.get("architecture") is None:
         full.setdefault("depth", usual_depth(full["layers"], full["stages"]))
     return full
+
+
+NAMED = ("architecture", "network", "stages", "layers")  # the fields that messages name a cell by
+
+
+def in_words(cell: dict[str, Any], also: Iterable[str] = ()) -> str:
+    """Which cell it is: its network, and other fields that matter.
+
+    >>> in_words({"stages": 2, "gamma": 0.1, "seed": 3}, ["gamma"])
+    'network = resnet, K = 2, layers = convolutional, gamma = 0.1'
+    """
+    full = whole(cell)
+    names = [name for name in dict.fromkeys((*NAMED, *also)) if full.get(name) is not None]
+    return ", ".join(f"{_called([name])} = {plain(full[name])}" for name in names)
 
 
 def agrees(full: dict[str, Any], group: Axes) -> bool:

@@ -31,21 +31,36 @@ in a folder, MLflow runs, and an HTML report.
 [b]geosweep ui runs/demo[/]        MLflow's pages
 [b]geosweep sweeps[/]              the other built-in sweeps
 
-Exit status: 0 all done; 1 some trials failed or diverged; 2 bad input;
-130 after Ctrl-C. [b]geosweep COMMAND --help[/] explains a command.
+[b]geosweep COMMAND --help[/] explains a command.
+[b]geosweep --install-completion[/] lets the TAB key complete commands, options
+and names of built-in sweeps in new shells.
+
+Exit status: 0 all done; 1 some trials failed or diverged, or the disk is
+full; 2 bad input; 3 the budget is used up and something is left; 130 after
+Ctrl-C.
 """
+
+# What typer raises for any wrong command line. It exports only some of the subclasses.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
 class Filled(TyperCommand):
     """A command that refuses empty texts, like those of unset shell variables, and s3:/bucket."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; an error names this command, also one without a value."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]
+            raise
 
     def invoke(self, ctx: typer.Context) -> Any:
         """Check all options and arguments, then run the command."""
@@ -70,9 +85,6 @@ for group in (run, folder, watch, clean, probe, cluster):
 RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 PATH = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
-
-# What typer raises for any wrong command line. It exports only some of the subclasses.
-UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def main() -> NoReturn:

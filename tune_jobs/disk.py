@@ -121,23 +121,13 @@ def _part(
     count = dict.fromkeys(paths, 0)
     size = 0
     for file, (each, _) in there.items():
-        for path in paths_above(file):
+        for path in (*storage.folders_above(file), file):
             if path in count:
                 count[path] += 1
                 size += each
                 break
     kept = tuple(path for path, files in count.items() if files)
     return Part(what, root, kept, sum(count.values()), size, lost)
-
-
-def paths_above(file: str) -> list[str]:
-    """A file's path and those of the folders that it is in, the outermost first.
-
-    >>> paths_above("pending/a/final.npz")
-    ['pending', 'pending/a', 'pending/a/final.npz']
-    """
-    parts = file.split("/")
-    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 def delete(part: Part) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -200,11 +201,12 @@ class Driver(NotKept, tune.Callback):
     def cells(self) -> Iterator[TrialConfig | None]:
         """Yield the cells to train or evaluate: missing, unevaluated, then suggested by a search.
 
-        None means "ask again later", so that a suggestion can learn from the running trials.
+        None means "ask again later", so that a suggestion can learn from the running trials. A run
+        that trains failed cells only suggests none.
         """
         known = (*self._state.missing, *self._state.unevaluated)
         yield from self.account.fitting(known, lambda: self._is_busy(len(self.meter.running)))
-        while self._study is not None and self._study.left:
+        while self._study is not None and self._study.left and not self._request.retry:
             busy = sum(c.status in ("waiting", "running") for c in self._board.cells.values())
             busy = len(self.meter.running) if self.account.limited else busy  # others may wait
             if self._is_busy(busy):
@@ -412,7 +414,10 @@ def train_cell(config: dict[str, Any], setup: Setup) -> None:
     except Exception as error:
         if not no_space(error):
             raise
-        tune.report({"no_space": str(full_disk(error, setup.root))})
+        full = full_disk(error, setup.root)
+        if setup.shared.token:  # of several nodes, any may be the one that is full
+            full.filename = f"{full.filename} on {socket.gethostname()}"
+        tune.report({"no_space": str(full)})
 
 
 def varied(sweep: Sweep) -> list[str]:

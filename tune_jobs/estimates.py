@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,13 +21,12 @@ from rich.filesize import decimal
 
 from models.config import TrialConfig
 from models.messages import plain
-from scoring import places, storage
+from scoring import storage
 from scoring.cores import cores
 from scoring.history import read_history
 from tune_jobs import costs, processes, room, timing
 from tune_jobs.costs import Cost, Known
 from tune_jobs.folder import Request, State
-from tune_jobs.kept import to_suggest as to_suggest_of
 from tune_jobs.labels import duration, last_line, trials_of
 
 OFF = "GEOSWEEP_TIMING"  # this variable turns timed steps off if it is "off"
@@ -77,7 +77,7 @@ class Left:
 
     trials: Sequence[tuple[TrialConfig, int]]  # to train, with the epochs left
     to_suggest: int = 0  # trials that a search has yet to suggest
-    epochs: int = 1  # of those
+    epochs: int = 1  # of each of those, on average
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ class Forecast:
         unknown: why the costs of other trials are not known.
         gpus: of each trial.
         around: seconds that earlier runs spent outside their trials.
+        cells: what a search picks from, with the ends of ranges; empty if it suggests no more.
     """
 
     left: Left
@@ -140,6 +141,7 @@ class Forecast:
     unknown: Mapping[str, str]
     gpus: float
     around: Sequence[float] = ()
+    cells: Sequence[TrialConfig] = ()
 
     def cost(self, trial: TrialConfig | None) -> Expected | None:
         """The cost of a trial, or of an average one; None if it is not known."""
@@ -149,14 +151,13 @@ class Forecast:
             return None
         every = [*self.costs.values()]
         worst = max(one.factor for one in every)
-        return Expected(_mean([one.cost for one in every]), worst, sum(o.earlier for o in every))
+        return Expected(mean([one.cost for one in every]), worst, sum(o.earlier for o in every))
 
     def total(self, at_once: int) -> Estimate:
         """The estimate for all trials, with this many of them side by side."""
         found = [(self.cost(trial), epochs) for trial, epochs in self.left.trials]
         if self.left.to_suggest:
-            epochs = [epochs for _, epochs in self.left.trials] or [self.left.epochs]
-            found += [(self.cost(None), round(fmean(epochs)))] * self.left.to_suggest
+            found += [(self.cost(None), self.left.epochs)] * self.left.to_suggest
         known = [(one, epochs) for one, epochs in found if one]
         told = _reasons(self.unknown)
         if not known:
@@ -193,25 +194,8 @@ def in_words(span: Span, words: Callable[[float], str]) -> str:
 def left(request: Request, state: State) -> Left:
     """What a sweep in its folder has still to do."""
     trials = [*_with_epochs(state.root, state.missing, state.begun)]
-    return Left(trials, state.to_suggest, request.sweep.trials[0].epochs)
-
-
-def left_of(request: Request, ended: Container[str], cells: Sequence[TrialConfig]) -> Left:
-    """What a sweep that is not running would have to do.
-
-    Args:
-        request: of the sweep.
-        ended: trials that would not be trained.
-        cells: all known cells; a search has further ones to suggest.
-    """
-    missing = [trial for trial in cells if trial.trial not in ended]
-    files = storage.list_files(request.root, places.CHECKPOINTS)
-    begun = {name.removesuffix(".pt") for name in files}
-    search = request.sweep.search
-    asked = {"search": search and search.model_dump(), "seeds": request.sweep.rules.seeds}
-    trials = [*_with_epochs(request.root, missing, begun)]
-    to_suggest = to_suggest_of({**asked, "trials": cells})
-    return Left(trials, to_suggest, request.sweep.trials[0].epochs)
+    epochs = round(fmean(trial.epochs for trial in request.sweep.trials))
+    return Left(trials, state.to_suggest, epochs)
 
 
 def _with_epochs(
@@ -235,14 +219,12 @@ def forecast(request: Request, what: Left) -> Forecast:
     past = costs.read(where)
     kinds: dict[str, list[TrialConfig]] = {}
     unknown = {}
-    trials = [trial for trial, _ in what.trials]
-    for trial in {
-        t.trial: t for t in [*trials, *(sweep.trials if what.to_suggest else ())]
-    }.values():
-        if images := request.images.get(trial.dataset):
+    cells = sweep.trials if what.to_suggest else ()
+    for trial in {t.trial: t for t in [*(trial for trial, _ in what.trials), *cells]}.values():
+        if images := request.images.get(trial.dataset) or timing.SHAPES.get(trial.dataset):
             kinds.setdefault(costs.kind(trial, images, sweep, gpus), []).append(trial)
         else:
-            unknown[trial.trial] = f"{plain(trial.dataset)} is not on this machine yet"
+            unknown[trial.trial] = f"the size of {plain(trial.dataset)} is not known"
     known = {name: past.kinds.get(name, Known()) for name in kinds}
     found = {name: _typical(kept.trials) for name, kept in known.items() if kept.trials}
     new = [name for name, kept in known.items() if not (kept.trials or kept.timed)]
@@ -256,14 +238,14 @@ def forecast(request: Request, what: Left) -> Forecast:
             found[name] = _typical(kept.trials, timed[name])
         elif not kept.trials and (cost := timed.get(name) or kept.timed):
             found[name] = Expected(cost, ROUGH, timed=True)
-    others = _mean([one.cost for one in found.values()]) if found else None
+    others = mean([one.cost for one in found.values()]) if found else None
     for name, same in kinds.items():
         if name not in found and (name in reasons or not others):
             unknown |= dict.fromkeys((t.trial for t in same), reasons.get(name, "was not timed"))
         elif name not in found and others:
             found[name] = Expected(others, OTHERS, timed=True)
     by_trial = {trial.trial: found[name] for name in found for trial in kinds[name]}
-    return Forecast(what, by_trial, unknown, gpus, past.around)
+    return Forecast(what, by_trial, unknown, gpus, past.around, cells)
 
 
 def learn(request: Request, seconds: float, busy: float) -> None:
@@ -331,8 +313,11 @@ def _median(values: Sequence[float], weights: Sequence[float]) -> float:
     return max(values)
 
 
-def _mean(found: Sequence[Cost]) -> Cost:
-    return Cost(**{n: fmean(getattr(cost, n) for cost in found) for n in Cost.model_fields})
+def mean(found: Sequence[Cost], weights: Sequence[float] | None = None) -> Cost:
+    """The average of costs, of which there is at least one."""
+    return Cost(
+        **{n: fmean([getattr(cost, n) for cost in found], weights) for n in Cost.model_fields}
+    )
 
 
 def _source(known: Sequence[Expected]) -> str:
@@ -348,10 +333,7 @@ def _source(known: Sequence[Expected]) -> str:
 
 def _reasons(unknown: Mapping[str, str]) -> list[str]:
     """Each reason once, with the number of trials that it is about."""
-    count: dict[str, int] = {}
-    for reason in unknown.values():
-        count[reason] = count.get(reason, 0) + 1
-    return [f"{trials_of(n)}: {reason}" for reason, n in count.items()]
+    return [f"{trials_of(n)}: {reason}" for reason, n in Counter(unknown.values()).items()]
 
 
 def _time(

@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.messages import did_you_mean, plain, several, short
 from tune_jobs import yaml_file
 from tune_jobs.errors import SweepError
+from tune_jobs.explain import LIMITS, limits
 from tune_jobs.labels import trials_of
 
 
@@ -28,15 +29,16 @@ Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1, max_length=MOST_LE
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-REPLACEMENTS = ("previous", "mean")
-UNITS = ("top", "random")
+Replacement = Literal["previous", "mean"]
+Unit = Literal["top", "random"]
+REPLACEMENTS, UNITS = get_args(Replacement), get_args(Unit)
 Replacements = Annotated[
-    list[Literal["previous", "mean"]],
+    list[Replacement],
     AfterValidator(lambda given: [name for name in REPLACEMENTS if name in given]),
     Field(min_length=1, max_length=MOST_LEVELS),
 ]
 Units = Annotated[
-    list[Literal["top", "random"]],
+    list[Unit],
     AfterValidator(lambda given: [name for name in UNITS if name in given]),
     Field(min_length=1, max_length=MOST_LEVELS),
 ]
@@ -134,16 +136,10 @@ class Evaluations(_Strict):
         return self.model_dump(exclude_none=True)
 
 
-NAMES = tuple(Evaluations.model_fields)
-PARTS: dict[str, Any] = {
-    "lesion": Lesion,
-    "noise": Noise,
-    "fgsm": Fgsm,
-    "pgd": Pgd,
-    "separation": Separation,
-    "curve": Curve,
-    "scores": Scores,
+PARTS: dict[str, Any] = {  # the model of the settings of each evaluation
+    name: get_args(field.annotation)[0] for name, field in Evaluations.model_fields.items()
 }
+NAMES = tuple(PARTS)
 
 
 WITHIN = ("lesion",)  # evaluations that continue from a state inside a network
@@ -218,7 +214,7 @@ def beyond(done: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list
     return [line.format(trials_of(n)) for line, n in found.items()]
 
 
-def listed(given: Any) -> Any:
+def as_settings(given: Any) -> Any:
     """Turn ``all``, a name, a list of names or a mapping into a mapping from names to settings."""
     if given is None:
         return {}
@@ -233,7 +229,7 @@ def listed(given: Any) -> Any:
     raise ValueError(f"should be all, or names of {', '.join(NAMES)}")
 
 
-Listed = Annotated[Evaluations, BeforeValidator(listed)]
+Listed = Annotated[Evaluations, BeforeValidator(as_settings)]
 
 
 def read(
@@ -355,4 +351,6 @@ def _line(problem: Any) -> str:
             return f"{start}no {short(word)}; {first} has no settings"
         return f"{start}no {short(word)}; should be one of {allowed}{hint}"
     told = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if problem["type"] in LIMITS:
+        told = limits(problem["loc"], {"": Evaluations, **PARTS}, {}) or told
     return f"{'.'.join([first, *rest[:1]])} = {short(problem['input'])}: {told}"

@@ -1,9 +1,10 @@
 """Explains what is wrong with a sweep file: pydantic's errors in plain words, one line each."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from models.messages import did_you_mean, field_name, plain, short
 
@@ -18,6 +19,8 @@ KINDS = {  # type of a pydantic error -> its message here
     "string_type": "should be one string",
     "too_short": "is empty; should have at least one value",
 }
+LIMITS = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le"}
+LIMITS |= {"less_than": "lt"}  # type of a pydantic error -> the rule that a number breaks
 
 Way = tuple[str | int, ...]  # keys and indices from the root of the content to a value
 Places = dict[
@@ -87,9 +90,11 @@ def _line(
         return f"{start}: {name}: is missing"
     text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     text = str(KINDS.get(kind, text))
+    if kind in LIMITS:
+        text = limits(problem["loc"], models, aliases) or text
     if kind == "too_long":
-        limits = problem["ctx"]
-        text = f"is {limits['actual_length']} long; should be at most {limits['max_length']} long"
+        counts = problem["ctx"]
+        text = f"is {counts['actual_length']} long; should be at most {counts['max_length']} long"
     if not way:  # about fields together: the message begins with one of them
         word = text.partition(" ")[0]
         same = [word, aliases.get(word, word), *(a for a, full in aliases.items() if full == word)]
@@ -99,6 +104,40 @@ def _line(
     elif isinstance(given, str):
         text += did_you_mean(given, _choices(problem))
     return f"{start}: {name} = {short(given)}: {text}" if way else f"{start}: {text}"
+
+
+def limits(way: Sequence[Any], models: Mapping[str, Any], aliases: Mapping[str, str]) -> str:
+    """What a number should be, if its field has two limits; empty if it has not.
+
+    Args:
+        way: from the root of the content to the number.
+        models: as for :func:`explain`.
+        aliases: likewise.
+
+    >>> from tune_jobs.search import Asha
+    >>> limits(["scheduler", "factor"], {"": Asha}, {})
+    'should be 1.01 to 1000'
+    """
+    *sections, name = ["", *(part for part in way if isinstance(part, str))]
+    model = next((models[part] for part in reversed(sections) if part in models), models[""])
+    rules = dict(_rules(model.model_fields.get(aliases.get(name, name))))
+    if {"ge", "le"} <= rules.keys():
+        return f"should be {rules['ge']} to {rules['le']}"
+    low = [f"{rules['ge']} or more"] if "ge" in rules else []
+    low += [f"above {rules['gt']}"] if "gt" in rules else []
+    high = [f"at most {rules['le']}"] if "le" in rules else []
+    high += [f"below {rules['lt']}"] if "lt" in rules else []
+    return f"should be {low[0]} and {high[0]}" if low and high else ""
+
+
+def _rules(part: Any) -> Iterator[tuple[str, str]]:
+    """The limits of numbers in a field, in its type or in an annotation of that."""
+    for rule in LIMITS.values():
+        if (limit := getattr(part, rule, None)) is not None:
+            yield rule, str(int(limit)) if limit == int(limit) else str(limit)
+    field = isinstance(part, FieldInfo)
+    for inner in (part.annotation, *part.metadata) if field else get_args(part):
+        yield from _rules(inner)
 
 
 def _choices(problem: Any) -> list[str]:

@@ -17,13 +17,12 @@ from models.files import given_path
 from models.messages import first_line, plain
 from scoring import handover, places, schemas, storage
 from scoring.misplaced import set_all_aside
-from scoring.places import argument
 from scoring.tables import broken_files, read_table
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import beyond
-from tune_jobs.kept import Description, Progress, to_suggest, wrong
-from tune_jobs.lease import hold, holder, refuse_file, unwritable
-from tune_jobs.sweep import Resources, Sweep
+from tune_jobs.kept import Description, Progress, instead, wrong
+from tune_jobs.lease import refuse_file, unwritable
+from tune_jobs.sweep import Sweep
 from tune_jobs.weights import best_of, evaluations, is_earlier, lacks
 
 if TYPE_CHECKING:  # torch need not load to look at a sweep's folder
@@ -31,8 +30,6 @@ if TYPE_CHECKING:  # torch need not load to look at a sweep's folder
 
 LONGEST = 5000  # characters; file systems allow paths of 4,096 bytes
 TIMES = ("hours", "gpu_hours")  # what used.json has of each run, both in seconds
-
-__all__ = ["hold", "holder"]  # re-exported from tune_jobs.lease
 
 
 @dataclass(frozen=True)
@@ -186,11 +183,20 @@ def claim(
     Raises:
         SweepError: the folder cannot be written.
     """
-    known = _read(root)
+    _write(root, _content(root, sweep, suggested, notes, ended))
+
+
+def _content(
+    root: str,
+    sweep: Sweep,
+    suggested: list[TrialConfig] | None = None,
+    notes: Sequence[str] = (),
+    ended: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    known = _description(root)
     cells = sweep.trials if sweep.search is None else suggested or []
     ids = {trial.trial for trial in cells}
-    extra = [] if known is None else known["trials"] + known["extra"]
-    content = {
+    return {
         "name": sweep.name,
         "description": sweep.description,
         "search": sweep.search and sweep.search.model_dump(),
@@ -199,13 +205,13 @@ def claim(
         "scheduler": sweep.scheduler and sweep.scheduler.model_dump(),
         "evaluations": sweep.evaluations,
         "keep": sweep.keep,
-        "precision": sweep.precision or (known or {}).get("precision", ""),
+        "precision": sweep.precision or known.precision,
         "resources": sweep.resources.model_dump(),
         "notes": list(notes),
+        "ids": [trial.trial for trial in cells],  # for programs that cannot compute them
         "trials": cells,
-        "extra": [trial for trial in extra if trial.trial not in ids],
+        "extra": [t for t in (*known.trials, *known.extra) if t.trial not in ids],
     }
-    _write(root, content)
 
 
 def request_evaluations(root: str, evaluations: Mapping[str, Any]) -> None:
@@ -214,7 +220,8 @@ def request_evaluations(root: str, evaluations: Mapping[str, Any]) -> None:
     Raises:
         SweepError: the folder cannot be written.
     """
-    content = _read(root) or {}
+    _read(root)  # a damaged one is not changed
+    content = json.loads(storage.read_file(root, places.SWEEP) or b"{}")
     _write(root, content | {"evaluations": content.get("evaluations", {}) | evaluations})
 
 
@@ -224,50 +231,48 @@ def as_sweep(root: str) -> Sweep:
     Raises:
         SweepError: there is no sweep in the folder.
     """
-    known, state = _read(root) or {}, inspect(root)
+    known, state = _description(root), inspect(root)
     return Sweep(
         name=state.name,
         description=state.description,
         trials=state.trials,
-        resources=Resources.model_validate(known.get("resources", {})),
+        resources=known.resources,
         source=root,
         evaluations=dict(state.evaluations),
-        keep=known.get("keep", "final"),
+        keep=known.keep,
     )
 
 
-def listed(root: str) -> list[TrialConfig]:
+def cells_of(root: str) -> list[TrialConfig]:
     """The cells of the sweep in a folder; empty if there is no sweep."""
-    known = _read(root)
-    return [] if known is None else known["trials"]
+    return _description(root).trials
 
 
 def suggested(root: str) -> list[TrialConfig]:
     """The cells that the search in a folder has suggested; empty if there is no search."""
-    known = _read(root)
-    return known["trials"] if known and known.get("search") else []
+    known = _description(root)
+    return known.trials if known.search else []
 
 
 def objectives(root: str) -> Mapping[str, str] | None:
     """The objectives of the search in a folder; None if there is none."""
-    known = _read(root)
-    search = known.get("search") if known else None
-    return search.get("objectives") if search else None
+    search = _description(root).search
+    return search.objectives if search else None
 
 
 def wanted_evaluations(root: str) -> Mapping[str, Any]:
     """The evaluations that the sweep in a folder asks for, with their settings."""
-    return (_read(root) or {}).get("evaluations", {})
+    return _description(root).evaluations
 
 
 def precision(root: str) -> str:
     """What ``precision: auto`` stands for in a folder; empty if it was never asked for there."""
-    return (_read(root) or {}).get("precision", "")
+    return _description(root).precision
 
 
 def gpus(root: str) -> float | None:
     """The GPUs of a trial that the sweep in a folder asks for; None if it does not say."""
-    return Resources.model_validate((_read(root) or {}).get("resources", {})).gpus
+    return _description(root).resources.gpus
 
 
 def begun(root: str) -> set[str]:
@@ -327,12 +332,24 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         refuse_file(root)
         there = "://" in root or Path(root).is_dir()
         why = f"no sweep here (no {places.SWEEP})" if there else "no such folder"
-        raise SweepError(f"{root}: {why}; geosweep run SWEEP --out {argument(root)}")
-    trials = known["trials"]
-    asked: Mapping[str, Any] = known.get("evaluations", {}) if wanted is None else wanted
+        raise SweepError(f"{root}: {why}; {instead(root, there)}")
+    return _state(root, known, wanted)
+
+
+def foreseen(root: str, sweep: Sweep) -> State:
+    """How far a sweep would be in a folder, before it is run there; nothing is written."""
+    known = _description(root)
+    suggested, ended = (known.trials, known.ended) if known.search else ([], {})
+    content = _content(root, sweep, suggested, ended=ended)
+    return _state(root, Description.model_validate(content))
+
+
+def _state(root: str, known: Description, wanted: Mapping[str, Any] | None = None) -> State:
+    trials = known.trials
+    asked: Mapping[str, Any] = known.evaluations if wanted is None else wanted
     ids = {trial.trial for trial in trials}
     # Without a scheduler, trials that an earlier scheduler stopped are trained to the end.
-    ended = handover.ENDED if known.get("scheduler") else ("done", "diverged")
+    ended = handover.ENDED if known.scheduler else ("done", "diverged")
     rows = {r["trial"]: r for r in read_table(root, "trials").to_pylist()}
     extra = sorted(rows.keys() - ids)
     rows = {trial: row for trial, row in rows.items() if trial in ids}
@@ -350,12 +367,12 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         rows[trial] = rows[trial] | {"evaluations": None}
     lacking = [t for t in trials if t.trial in finished and lacks(rows[t.trial], asked)]
     weightless = [t.trial for t in lacking if t.trial not in kept]
-    chosen = best_of(known.get("keep", "final"))
+    chosen = best_of(known.keep)
     excused = [trial for trial in weightless if chosen or is_earlier(rows[trial], asked)]
     return State(
         root=root,
-        name=known["name"],
-        description=known["description"],
+        name=known.name,
+        description=known.description,
         trials=trials,
         rows=rows,
         scoring=scoring,
@@ -363,13 +380,13 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
         missing=missing,
         begun=begun,
         extra=extra,
-        to_suggest=to_suggest(known),
+        to_suggest=known.to_suggest,
         unevaluated=[t for t in lacking if t.trial in kept],
         weightless=[trial for trial in weightless if trial not in excused],
         excused=excused,
         evaluations=asked,
-        seeds=known.get("seeds", 1),
-        ended=known.get("ended", {}),
+        seeds=known.seeds,
+        ended=known.ended,
     )
 
 
@@ -408,19 +425,20 @@ def _write(root: str, content: Mapping[str, Any]) -> None:
         raise unwritable(root, error) from error
 
 
-def _read(root: str) -> dict[str, Any] | None:
-    """The content of ``sweep.json`` with its cells as configurations; None if there is none.
+def _description(root: str) -> Description:
+    """What ``sweep.json`` says; that there are no cells, if there is none."""
+    return _read(root) or Description(name="", trials=[], extra=[])
+
+
+def _read(root: str) -> Description | None:
+    """What ``sweep.json`` says; None if there is none.
 
     Raises:
         SweepError: it is torn, or not the description of a sweep.
     """
     try:
         content = storage.read_file(root, places.SWEEP)
-        if content is None:
-            return None
-        known = json.loads(content)
-        checked = Description.model_validate(known)
-        return {"description": ""} | known | {"trials": checked.trials, "extra": checked.extra}
+        return None if content is None else Description.model_validate(json.loads(content))
     except (storage.Damaged, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, storage.Damaged) else first_line(error)
         reason = wrong(error) if isinstance(error, ValidationError) else reason

@@ -85,6 +85,25 @@ def last_line(error: str) -> str:
     return next((line for line in reversed(lines) if ERROR.match(line)), lines[-1])
 
 
+def by_sizes(shape: Sequence[int]) -> str:
+    """A shape, as people write it.
+
+    >>> by_sizes((3, 32, 32))
+    '3 x 32 x 32'
+    """
+    return " x ".join(map(str, shape))
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"

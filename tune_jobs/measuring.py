@@ -12,14 +12,14 @@ import torch
 from models.config import TrialConfig
 from models.custom import Blocks, Custom
 from models.datasets import Dataset
-from models.invariance import effective_rates, head_rate
+from models.invariance import effective_rate, effective_rates
 from models.network import AnyNetwork, in_channels_last
 from models.training import standardiser, untrained
 from models.validation import scored
 from scoring import schemas, storage
 from scoring.energy import energy_ratio
-from scoring.left_curve import NAME as CURVE
 from scoring.left_curve import leave_curve
+from scoring.problems import CURVE
 from scoring.robustness.curve import curve_problems
 from scoring.robustness.record import add_evaluation, recorded_evaluations
 from scoring.robustness.run import RUN, evaluate
@@ -163,7 +163,8 @@ def add_rates(
     found = [] if math.isnan(rate) else effective_rates(network, job.trial, rate)
     if not found:
         return {}
-    means = {"effective_rate_head": head_rate(network, job.trial, rate)}
+    head: Any = network.head  # which has a scale
+    means = {"effective_rate_head": effective_rate(head.weight, job.trial, rate)}
     for name, kind in (("effective_rate", "invariant"), ("effective_rate_others", "others")):
         known = []
         for row, rates in zip(rows, found, strict=True):
@@ -236,10 +237,14 @@ def evaluate_all(job: Job, network: AnyNetwork) -> None:
 
 
 def _subject(job: Job, network: AnyNetwork) -> Subject:
-    """Prepare the network for evaluations, which need images in which white is 255."""
+    """Prepare the network for evaluations, which need images in which white is 255.
+
+    White is the brightest value of either split, so no image is brighter.
+    """
     data, m = job.scored, job.trial.points
     x, y = (torch.from_numpy(part[:m]).to(job.device) for part in (data.x_test, data.y_test))
-    standardise, white = standardiser(data, job.device), float(data.x_train.max())
+    standardise = standardiser(data, job.device)
+    white = float(max(job.data.x_train.max(), job.data.x_test.max()))
 
     def before() -> AnyNetwork:
         return untrained(job.trial, job.data, job.device, blocks=job.blocks)

@@ -111,7 +111,7 @@ class Meter:
         own, common = dict.fromkeys(found, 0), 0
         for path, (size, _) in disk.sizes(request.root).items():
             trial = next((part for part in re.split("[./]", path) if part in own), None)
-            if trial is None and not path.startswith((*(f"{n}/" for n in OF_TRIALS),)):
+            if trial is None and not path.startswith(tuple(f"{n}/" for n in OF_TRIALS)):
                 common += size
             elif trial is not None:
                 own[trial] += size

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scoring import storage
-from scoring.places import redact
-from tune_jobs.mlflow_store import find_parent, is_there, open_client, tracking_uri
+from tune_jobs.mlflow_store import find_parent, is_there, open_client, told, tracking_uri
 
 NOTE = "mlflow.note.content"  # tag with what MLflow shows first on a run's page
 RULE = "\n\n---\n\n"  # in it, between the verdict and the sweep's description
@@ -43,7 +42,7 @@ def log_report(root: str, name: str, folder: str) -> str | None:
                 note = _with_verdict(Path(path, VERDICT), run, parent.data.tags.get(NOTE, ""))
             client.set_tag(run, NOTE, note)
     except Exception as error:  # a failure of MLflow must not fail the report
-        return redact((str(error).strip().splitlines() or [type(error).__name__])[0])
+        return told(error)
     return None
 
 

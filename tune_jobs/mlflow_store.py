@@ -4,6 +4,7 @@ By default the data is a database in the sweep's own folder. If the folder is mo
 database is updated to the new location when it is next opened. The original is left alone.
 """
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from models.datasets import cache_folder
-from models.messages import plain
+from models.messages import MOST_NAME, plain
 from scoring import places, storage
 from scoring.places import redact
 from tune_jobs import processes
@@ -25,6 +26,7 @@ from tune_jobs.errors import SweepError
 from tune_jobs.labels import last_line
 
 SWEEP_TAG = "geosweep.sweep"  # tag of a sweep's parent run; its value is the sweep's folder
+ID_TAG = "geosweep.id"  # tells folders with the same path apart, on machines that share a server
 SQLITE = "sqlite:///"
 
 
@@ -256,29 +258,63 @@ def forget(folder: str, experiment: str) -> None:
         database.execute("VACUUM")  # or the file would stay as large as it is
 
 
-def find_parent(client: Any, experiment: str, root: str, earlier: str | None = None) -> Any:
+def read_note(root: str) -> dict[str, Any]:
+    """The note in a sweep's folder of what MLflow has; empty if it is missing or damaged."""
+    try:
+        note = json.loads(storage.read_file(root, places.MLFLOW_NOTE) or b"{}")
+    except (ValueError, RecursionError, storage.Damaged):
+        return {}
+    if not isinstance(note, dict) or not isinstance(note.get("scored_at", {}), dict):
+        return {}
+    texts = all(isinstance(note.get(name, ""), str) for name in ("root", "id"))
+    return note if texts else {}
+
+
+def noted_uri(root: str) -> str:
+    """Which MLflow a note is about: a server's address, or the database in the sweep's folder."""
+    own = os.environ.get("MLFLOW_TRACKING_URI")
+    return redact(own) if own else places.MLFLOW
+
+
+def told(error: BaseException) -> str:
+    """The first line of an error of MLflow, without the passwords of its addresses.
+
+    They are left out before a long line is cut, because half of an address hides nothing.
+    """
+    lines = redact(str(error)).strip().splitlines()
+    return plain(lines[0], 2 * MOST_NAME) if lines else type(error).__name__
+
+
+def find_parent(client: Any, experiment: str, root: str, own_id: str = "") -> Any:
     """Find the parent run of a sweep; None if there is none. A deleted run is restored.
 
     Every run in the folder's own database belongs to this sweep, whatever the folder was called
     before. On a server, a run logged under an earlier folder belongs to this sweep only if that
-    folder is gone: then it was moved, not copied.
+    folder is gone: then it was moved, not copied. A run with the id of another sweep is that of
+    another machine, where a folder has the same path. An earlier version leaves the id out of its
+    note; the run at the folder's path was its run then.
 
     Args:
         client: MLflow's client.
         experiment: the experiment's ID.
         root: the sweep's folder.
-        earlier: the sweep's folder when it was last logged.
+        own_id: the sweep's id if the caller has it; else it comes from the note.
     """
     from mlflow.entities import ViewType
 
     own = not os.environ.get("MLFLOW_TRACKING_URI")
-    names = {root, redact(root)}
+    note, names = read_note(root), {root, redact(root)}
+    own_id = own_id or note.get("id", "")
+    by_earlier_version = not own_id and note.get("uri") == noted_uri(root)
+    earlier = note.get("root")
     if earlier and storage.is_local(earlier) and not Path(earlier).exists():
         names.add(earlier)
     for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
         query, order = f"tags.`{SWEEP_TAG}` LIKE '%'", ["attributes.start_time ASC"]
         for run in client.search_runs([experiment], query, view, max_results=1000, order_by=order):
-            if not own and run.data.tags[SWEEP_TAG] not in names:
+            tags = run.data.tags
+            known = by_earlier_version or tags.get(ID_TAG, own_id) == own_id  # older runs have none
+            if not own and not (known and tags[SWEEP_TAG] in names):
                 continue
             if view == ViewType.DELETED_ONLY:
                 client.restore_run(run.info.run_id)

@@ -8,7 +8,7 @@ from models.config import ARGUMENT
 from models.messages import plain
 from tune_jobs import yaml_file
 from tune_jobs.errors import SweepError
-from tune_jobs.evaluations import listed
+from tune_jobs.evaluations import as_settings
 from tune_jobs.explain import Places, Way, at
 
 
@@ -105,7 +105,8 @@ def apply(
         if inner:
             if outer == "model":
                 content, places = _regrouped(content, places, partial(_without_argument, inner))
-            old = listed(content.get(outer)) if outer == "evaluations" else content.get(outer)
+            old = content.get(outer)
+            old = as_settings(old) if outer == "evaluations" else old
             content[outer] = (old if isinstance(old, dict) else {}) | {inner: single}
             way: tuple[str, ...] = (outer, inner)
         else:

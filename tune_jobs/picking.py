@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from models.config import TrialConfig
@@ -45,32 +45,40 @@ class Picking:
             return None
         return TrialConfig.model_validate(cell)
 
-    def parameters(self, cell: TrialConfig) -> dict[str, Any] | None:
-        """The parameters that make a cell; None if none do."""
-        fields, params = cell.model_dump(), {}
+    def parameters(self, cells: Iterable[TrialConfig]) -> dict[str, dict[str, Any]]:
+        """The parameters that make cells, by trial; without the cells that none make.
 
-        def pick(name: str, axis: Any) -> Any:
-            if isinstance(axis, Span):
-                params[name] = fields[field(name)]
-            else:
-                found = [n for n, v in axis.items() if v.items() <= fields.items()]
-                params[name] = found[-1] if found else next(iter(axis))
-            return params[name]
-
-        return params if self.cell(pick) == cell else None
+        Fields that stand for others, like a recipe, are the same in a cell whatever it was made of.
+        So whole cells are compared, with their continuous axes set to 0.
+        """
+        made: dict[tuple[frozenset[str], str], tuple[dict[str, Any], dict[str, Span]]] = {}
+        for params, spans, one in self._all():
+            ranged = frozenset(map(field, spans))
+            made.setdefault((ranged, _at_zero(one, ranged).trial), (params, spans))
+        kinds, found = {ranged for ranged, _ in made}, {}
+        for cell in cells:
+            for ranged in kinds:
+                if choice := made.get((ranged, _at_zero(cell, ranged).trial)):
+                    params, spans = choice
+                    own = {name: getattr(cell, field(name)) for name in spans}
+                    if all(span.low <= own[name] <= span.high for name, span in spans.items()):
+                        found[cell.trial] = params | own
+        return found
 
     def choices(self) -> Iterator[tuple[dict[str, Any], TrialConfig | None]]:
         """Every choice of the parameters, with its cell if that has no continuous axis.
 
         Excluded cells are left out.
         """
-        for params, ranged in self._grown({}, {}, 0):
+        for params, spans, made in self._all():
+            yield params, None if spans else made
 
-            def pick(name: str, axis: Any, known: dict[str, Any] = params) -> Any:
-                return axis.low if isinstance(axis, Span) else known[name]
-
-            if made := self.cell(pick):
-                yield params, None if ranged else made
+    def _all(self) -> Iterator[tuple[dict[str, Any], dict[str, Span], TrialConfig]]:
+        """Every choice, its continuous axes, and its cell with the low ends of these."""
+        for params, spans in self._grown({}, {}, 0):
+            ends = params | {name: span.low for name, span in spans.items()}
+            if made := self.cell(lambda name, _, ends=ends: ends[name]):
+                yield params, spans, made
 
     def size(self) -> float:
         """How many cells there are to pick; infinity if one of them has a continuous axis."""
@@ -83,28 +91,33 @@ class Picking:
 
     def _grown(
         self, params: dict[str, Any], cell: dict[str, Any], number: int
-    ) -> Iterator[tuple[dict[str, Any], bool]]:
-        """Every choice from a part on, and whether it comes with a continuous axis."""
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Span]]]:
+        """Every choice from a part on, and the continuous axes that come with it."""
         if number == len(self._parts):
-            yield params, False
+            yield params, {}
             return
         part = self._parts[number]
         if part.condition and not agrees(whole(cell), part.condition):
             yield from self._grown(params, cell, number + 1)
             return
+        spans = {name: axis for name, axis in part.space.items() if isinstance(axis, Span)}
         axes = {name: axis for name, axis in part.space.items() if not isinstance(axis, Span)}
         for labels in itertools.product(*axes.values()):
             named = dict(zip(axes, labels, strict=True))
             more = cell | part.fixed
             for name, label in named.items():
                 more |= axes[name][label]
-            for found, ranged in self._grown(params | named, more, number + 1):
-                yield found, ranged or len(axes) < len(part.space)
+            for found, others in self._grown(params | named, more, number + 1):
+                yield found, spans | others
 
 
 def field(name: str) -> str:
     """The field of a continuous axis, from the name of Optuna's parameter."""
     return name.partition(" when ")[0]
+
+
+def _at_zero(cell: TrialConfig, fields: Iterable[str]) -> TrialConfig:
+    return cell.model_copy(update=dict.fromkeys(fields, 0.0))
 
 
 def told(space: Space, fixed: Mapping[str, Any], rules: Rules) -> dict[str, Any]:

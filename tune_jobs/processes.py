@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from models.datasets import cache_folder
-from models.messages import plain
+from models.messages import first_line, plain
 from scoring.cores import cores
 from tune_jobs import signals
 from tune_jobs.errors import SweepError, full_disk, is_full, no_space
@@ -35,6 +35,7 @@ LOCK = "in-use"
 UNUSED = 3600.0  # seconds without a change, after which a folder without a lock counts as left
 LONGEST = 20  # skip temporary folders with longer paths: a socket path has 107 characters at most
 SLOW = "timed out during startup"  # Ray gives up after 30 s, too soon for a busy machine: retry
+OTHER = "Version mismatch"  # Ray or Python differs from that of the cluster
 ATTEMPTS = 3
 ANSWER = 10.0  # seconds for a cluster to accept a connection
 PATIENT = 4  # signals that Ray's start and end hold back; one more ends a start that hangs
@@ -207,8 +208,10 @@ def _start(address: str | None, here: bool, folder: str) -> None:
                 raise full_disk(error, folder) from error
             if SLOW in str(error) and attempt + 1 < ATTEMPTS:
                 continue
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise SweepError(f"Ray at {address or 'this machine'}: {lines[0]}") from error
+            said = first_line(error)
+            if OTHER in str(error):  # the lines below the first one say which versions
+                said = f"{' '.join(str(error).split())}; use the versions of constraints.txt"
+            raise SweepError(f"Ray at {address or 'this machine'}: {said}") from error
 
 
 def _require_answer(address: str) -> None:

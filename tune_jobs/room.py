@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import archives
 from models.architectures import architecture
 from models.config import TrialConfig
 from models.datasets import Dataset
@@ -126,9 +127,28 @@ def needed_memory(trial: TrialConfig, data: Dataset, found: "Found | None" = Non
     return sum(4.0 * min(1.5 * m * m, 2 * m * d) for d in row.dimensions)
 
 
-def memory_here() -> float:
-    """Memory of this machine in bytes."""
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+def fits_memory(sweep: Sweep, loaded: Mapping[str, Dataset], found: Mapping[str, "Found"]) -> None:
+    """Check that this machine has the memory that each trial needs at least.
+
+    Args:
+        sweep: to be run here.
+        loaded: its data sets by name; trials of others are not checked.
+        found: the blocks of its architectures, by trial.
+
+    Raises:
+        SweepError: it has less.
+    """
+    there = archives.memory()
+    for trial in sweep.trials:
+        if trial.dataset not in loaded:
+            continue
+        needed = needed_memory(trial, loaded[trial.dataset], found.get(trial.trial))
+        if needed > there:
+            what = f"K = {trial.stages} {trial.layers}" if trial.layers else trial.architecture
+            raise SweepError(
+                f"{plain(sweep.source)}: points = {trial.points}: the states of {what} stages take "
+                f"{needed / 1e9:.1f} GB, this machine has {there / 1e9:.1f} GB; take fewer points"
+            )
 
 
 def main() -> None:

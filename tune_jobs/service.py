@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from models import datasets, order, validation
+from models.callables import Code
+from models.errors import DataError
 from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, early, estimates, folder, networks, processes, room, signals
+from tune_jobs import code, early, estimates, folder, lease, networks, processes, room, signals
 from tune_jobs.account import Account
 from tune_jobs.board import cells
 from tune_jobs.cluster.turns import place
@@ -74,48 +76,10 @@ def check(
         room.fits(sweep)
         processes.temporary_folders()
     files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
-    loaded: dict[str, datasets.Dataset] = {}
-    sources, smallest = {}, {}
-    file = plain(sweep.source)
-    for trial in sweep.trials:
-        name = trial.dataset
-        if name not in loaded:
-            try:
-                if name in files:
-                    loaded[name] = datasets.from_code(files[name])
-                    sources[name] = datasets.source_of(loaded[name])
-                elif download or datasets.is_here(name, data):
-                    sources[name] = datasets.locate(name, data)
-                    loaded[name] = datasets.load(name, data, verify=True)
-                else:
-                    continue
-            except datasets.DataError as error:
-                raise SweepError(f"{file}: dataset: {error}") from error
-        images = len(loaded[name].y_train), len(loaded[name].y_test)
-        try:
-            most = validation.scorable(trial, images)
-        except datasets.DataError as error:
-            raise SweepError(f"{file}: {plain(name)}: {error}") from error
-        if trial.points > most:
-            held = " that are not held out" if trial.split == "train" and trial.validation else ""
-            raise SweepError(
-                f"{file}: points = {trial.points}: {plain(name)} has {most} {trial.split} images"
-                f"{held}, so give points: {most} or fewer"
-            )
-        if trial.split == "test":
-            smallest[name] = min(trial.points, smallest.get(name, most))
+    loaded, sources, smallest = _load(sweep, files, data, download)
     found = networks.check(sweep, files, loaded)
-    for trial in sweep.trials if here else ():
-        if trial.dataset not in loaded:
-            continue
-        needed = room.needed_memory(trial, loaded[trial.dataset], found.get(trial.trial))
-        if needed > room.memory_here():
-            what = f"K = {trial.stages} {trial.layers}" if trial.layers else trial.architecture
-            raise SweepError(
-                f"{file}: points = {trial.points}: the states of {what} stages take "
-                f"{needed / 1e9:.1f} GB, this machine has {room.memory_here() / 1e9:.1f} GB; "
-                "take fewer points"
-            )
+    if here:
+        room.fits_memory(sweep, loaded, found)
     return folder.Request(
         sweep=sweep,
         root=root,
@@ -144,10 +108,62 @@ def check(
     )
 
 
+def _load(
+    sweep: Sweep, files: Mapping[str, Code], data: str | None, download: bool
+) -> tuple[dict[str, datasets.Dataset], dict[str, str], dict[str, int]]:
+    """Load the data sets of a sweep, and check that they have as many images as its trials score.
+
+    Args:
+        sweep: as for :func:`check`.
+        files: the files of users that its trials name, by identity.
+        data: as for :func:`check`.
+        download: likewise.
+
+    Returns:
+        The data sets, where each comes from, and the fewest test images that a trial scores; all
+        by the names of the data sets.
+
+    Raises:
+        SweepError: one cannot be loaded, or has too few images.
+    """
+    loaded: dict[str, datasets.Dataset] = {}
+    sources: dict[str, str] = {}
+    smallest: dict[str, int] = {}
+    file = plain(sweep.source)
+    for trial in sweep.trials:
+        name = trial.dataset
+        if name not in loaded:
+            try:
+                if name in files:
+                    loaded[name] = datasets.from_code(files[name])
+                    sources[name] = datasets.source_of(loaded[name])
+                elif download or datasets.is_here(name, data):
+                    sources[name] = datasets.locate(name, data)
+                    loaded[name] = datasets.load(name, data, verify=True)
+                else:
+                    continue
+            except DataError as error:
+                raise SweepError(f"{file}: dataset: {error}") from error
+        images = len(loaded[name].y_train), len(loaded[name].y_test)
+        try:
+            most = validation.scorable(trial, images)
+        except DataError as error:
+            raise SweepError(f"{file}: {plain(name)}: {error}") from error
+        if trial.points > most:
+            held = " that are not held out" if trial.split == "train" and trial.validation else ""
+            raise SweepError(
+                f"{file}: points = {trial.points}: {plain(name)} has {most} {trial.split} images"
+                f"{held}, so give points: {most} or fewer"
+            )
+        if trial.split == "test":
+            smallest[name] = min(trial.points, smallest.get(name, most))
+    return loaded, sources, smallest
+
+
 def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score all that a sweep has not done yet, and return its state afterwards."""
     root, sweep = request.root, request.sweep
-    with signals.as_interrupt(), folder.hold(root):
+    with signals.as_interrupt(), lease.hold(root):
         _prepare(request, console)
         study = _study(request, console)
         code.put(root, request.code)
@@ -159,7 +175,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
         if study:
             for trial, row in state.rows.items():
                 study.tell(trial, row)
-        state = _chosen(state, request.retry)
+        state = chosen(state, request.retry)
         if not state.complete:
             forecast = estimates.forecast(request, estimates.left(request, state))
             if not state.scoring and (why := _nothing_fits(request, state, forecast)):
@@ -179,7 +195,7 @@ def evaluate(request: folder.Request, console: Console) -> folder.State:
         SweepError: no trial can be evaluated; the message says why.
     """
     root, wanted = request.root, request.sweep.evaluations
-    with signals.as_interrupt(), folder.hold(root):
+    with signals.as_interrupt(), lease.hold(root):
         _prepare(request, console)
         state = folder.inspect(root, wanted)
         if not state.ids("done") and not state.scoring:
@@ -238,12 +254,15 @@ def _study(request: folder.Request, console: Console) -> Study | None:
         if error.path in storage.list_files(root, ""):
             aside = f" (it is in {storage.set_aside(root, error.path)} now)"
         study = begin(again=True)
-        cells = f"the {len(study.cells)} cells of it in {places.SWEEP}"
-        _say(console, f"{error}{aside}; the search goes on from {cells}")
+        there = {trial.trial for trial in study.cells}
+        lost = sum(trial.trial not in there for trial in known)
+        cells = f"the {len(known) - lost} cells of it in {places.SWEEP}"
+        without = f", without {lost} that its space does not have" if lost > 0 else ""
+        _say(console, f"{error}{aside}; the search goes on from {cells}{without}")
         return study
 
 
-def _chosen(state: folder.State, retry: bool | None) -> folder.State:
+def chosen(state: folder.State, retry: bool | None) -> folder.State:
     """Restrict the missing cells to the failed ones (True) or to the others (False)."""
     if retry is None:
         return state

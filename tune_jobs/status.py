@@ -1,18 +1,22 @@
 """How far a sweep is, from its folder alone: neither Ray nor MLflow is asked."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any
 
-from pyarrow.fs import FileType
 from rich.filesize import decimal
 
 from models.messages import plain
 from scoring import places, storage
+from scoring.history import read_history
 from scoring.places import argument
-from tune_jobs import disk, folder
-from tune_jobs.commands.ending import some
-from tune_jobs.labels import duration, labels, trials_of
+from tune_jobs import disk, folder, lease
+from tune_jobs.labels import duration, labels, some, trials_of
+
+SCORES = ("test_accuracy", "validation_accuracy", "lss", "lsr", "ots", "geodesic_excess")
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,6 +32,7 @@ class Status:
     running: bool  # whether some process holds the folder
     seconds_left: float | None  # None if it does not run, or no epoch has ended yet
     size: int  # of the folder, in bytes
+    trials: Sequence[Mapping[str, Any]]  # id, label, status, epoch, scores, error, fields
     lines: Sequence[str]  # of the text
 
     def __str__(self) -> str:
@@ -56,7 +61,7 @@ def status(folder_: str) -> Status:
     told = f" and {decimal(merged)} merged files, which may be deleted" if merged else ""
     lines.append(f"size: {decimal(size)}, of which {decimal(weights)} are checkpoints{told}")
     lines += [f"  failed {trial} ({names[trial]}): {error}" for trial, error in errors.items()]
-    holder = None if state.complete else folder.holder(state.root)
+    holder = None if state.complete else lease.holder(state.root)
     live = folder.progress(state.root) if holder else None
     if not state.complete:
         lines += _driver(state, holder, live)
@@ -70,8 +75,55 @@ def status(folder_: str) -> Status:
         running=holder is not None,
         seconds_left=live["seconds_left"] if live else None,
         size=size,
+        trials=[*_trials(state, names, live)],
         lines=lines,
     )
+
+
+def _trials(
+    state: folder.State, names: Mapping[str, str], live: Mapping | None
+) -> Iterator[dict[str, Any]]:
+    """Each trial, as ``geosweep status --json`` has it; None is what is not known yet."""
+    failed, begun = state.ids("failed"), {*state.begun}
+    running = live["running"] if live else {}
+    missing = {trial.trial for trial in state.missing}
+    for config in state.trials:
+        trial = config.trial
+        row = state.rows.get(trial, {})
+        epoch = row.get("epochs_done")
+        if trial in running:
+            status, epoch = "running", max(0, running[trial]["epoch"])
+        elif trial in state.scoring:
+            status, epoch = "to score", config.epochs
+        elif trial in missing and trial not in failed:
+            status = "begun" if trial in begun else "missing"
+            epoch = last_epoch(state.root, trial) if trial in begun else None
+        else:
+            status = row["status"]
+        scores = {name: row.get(name) for name in SCORES}
+        known = {n: v for n, v in scores.items() if v is not None and math.isfinite(v)}
+        yield {
+            "trial": trial,
+            "label": names[trial],
+            "status": status,
+            "epoch": epoch,
+            "scores": dict.fromkeys(SCORES) | known,
+            "error": row.get("error"),
+            **config.model_dump(),
+        }
+
+
+def last_epoch(root: str, trial: str) -> int | None:
+    """The last epoch of a trial that has begun; None if its history is missing or damaged."""
+    with suppress(storage.Damaged):
+        if history := read_history(root, trial):
+            return history["epochs"][-1]["epoch"]
+    return None
+
+
+def as_json(found: Status) -> dict[str, Any]:
+    """What ``geosweep status --json`` prints of a sweep: all but the lines of the text."""
+    return {each.name: getattr(found, each.name) for each in fields(found) if each.name != "lines"}
 
 
 def _counts(state: folder.State) -> dict[str, int]:
@@ -118,28 +170,6 @@ def _driver(state: folder.State, holder: str | None, live: Mapping | None) -> li
     names = " ".join(state.evaluations)
     command = f"geosweep evaluate {argument(state.root)} {names}" if only else "geosweep run"
     return [f"not running; {command} continues"]
-
-
-def below(parent: str) -> list[str]:
-    """The sweeps' folders in a folder, sorted by name; empty if that is a sweep's folder itself.
-
-    It is also empty for a folder that cannot be read; :func:`status` says why.
-    """
-    try:
-        found = [] if _is_sweep(parent) else storage.infos(parent, "")
-    except (OSError, storage.StoreError):
-        return []
-    names = sorted(info.base_name for info in found if info.type == FileType.Directory)
-    return [each for name in names if _is_sweep(each := storage.subfolder(parent, name))]
-
-
-def _is_sweep(folder_: str) -> bool:
-    try:
-        return storage.read_file(folder_, places.SWEEP) is not None
-    except OSError:  # it cannot be read
-        return False
-    except storage.Damaged:  # :func:`status` says what is wrong
-        return True
 
 
 def in_words(found: Status) -> str:

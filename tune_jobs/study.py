@@ -24,11 +24,15 @@ from tune_jobs.journal import Journal
 from tune_jobs.labels import label
 from tune_jobs.picking import Picking, told
 from tune_jobs.racing import clearly_worse
-from tune_jobs.search import Better, Rules, Search, Space, Span
+from tune_jobs.search import EPOCH_METRICS, Better, Rules, Search, Space, Span
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
+NAME = "geosweep"  # of the study in its file
+# Attributes of the study: what it searches, and how. Studies of earlier versions have no HOW, and
+# these versions refuse a study with anything else in ABOUT.
+ABOUT, HOW = "about", "how"
 AGAIN = 20  # after this many repeated suggestions in a row, take any new cell
 TOWARDS: dict[Better, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 
@@ -66,7 +70,8 @@ class Study:
         rules: conditional axes, exclusions and seeds.
 
     Raises:
-        SweepError: the folder holds a study with a different space, objective or fixed field.
+        SweepError: the folder holds a study with a different space, objective, fixed field,
+            sampler or seed.
         storage.Damaged: the file of the study is damaged or missing, or it lacks known cells.
     """
 
@@ -87,6 +92,8 @@ class Study:
         self._search, self._rules = search, rules or Rules()
         self._picking = Picking(space, fixed, self._rules)
         about = {"objectives": search.objectives, **told(space, fixed, self._rules)}
+        how = {"sampler": search.sampler, "seed": search.seed}
+        asked = {**about, **how}
         self._of: dict[str, _Cell] = {}  # by the id of each trial that a cell has or may get
         self._suggested: list[_Cell] = []
         self._worse: dict[str, _Cell] = {}  # first trial of a cell -> a clearly better cell
@@ -95,24 +102,27 @@ class Study:
             raise storage.Damaged(root, STUDY, "it is missing")
         with storage.reading(root, STUDY):  # Optuna does not check the file
             self._journal: Any = Journal(root)
+            self._storage = JournalStorage(self._journal)
             self._study = optuna.create_study(
-                storage=JournalStorage(self._journal),
-                study_name="geosweep",
+                storage=self._storage,
+                study_name=NAME,
                 directions=[TOWARDS[better] for better in search.objectives.values()],
                 load_if_exists=True,
             )
-            stored = self._study.user_attrs.get("about", about)
-            names = [name for name in {**about, **stored} if stored.get(name) != about.get(name)]
+            attributes = self._study.user_attrs
+            stored = {**how, **attributes.get(ABOUT, about), **attributes.get(HOW, {})}
+            names = [name for name in {**asked, **stored} if stored.get(name) != asked.get(name)]
         for what in names:
             there, asked = (
-                f"{what} {one[what]}" if what in one else f"no {what}" for one in (stored, about)
+                f"{what} {one[what]}" if what in one else f"no {what}" for one in (stored, asked)
             )
             raise SweepError(
                 f"{root}/{STUDY}: is of a search with {there}, not {asked}; "
                 "choose another folder with --out"
             )
-        if "about" not in self._study.user_attrs:
-            self._study.set_user_attr("about", about)
+        for name, content in ((ABOUT, about), (HOW, how)):
+            if name not in attributes:
+                self._study.set_user_attr(name, content)
         if again:
             with self._journal.at_once():
                 self._begin_with(known)
@@ -142,8 +152,9 @@ class Study:
     def _begin_with(self, known: Sequence[TrialConfig]) -> None:
         """Add known cells to a new study, except those that its space does not have."""
         cells = {cell.trial: cell for cell in map(self._first, known)}
-        for cell in cells.values():
-            if params := self._picking.parameters(cell):
+        made = self._picking.parameters(cells.values())
+        for trial in cells:
+            if params := made.get(trial):
                 self._study.enqueue_trial(params)
                 self._ask()
 
@@ -271,23 +282,45 @@ class Study:
             self._study.set_user_attr(f"stopped {cell.config.trial}", told)
             self._close(cell, list(verdict.estimate * signs))
 
-    def _close(self, cell: _Cell, values: Sequence[float] | None) -> None:
-        """Tell Optuna the objectives of a cell, or that it has none. No more of it is trained."""
+    def _close(self, cell: _Cell, values: Sequence[float]) -> None:
+        """Tell Optuna the objectives of a cell. No more of it is trained."""
+        cell.closed = True
+        self._study.tell(cell.number, [float(value) for value in values])
+
+    def _prune(self, cell: _Cell, row: Mapping[str, Any]) -> None:
+        """Tell Optuna that a cell has ended without its objectives, which speaks against it.
+
+        Optuna's sampler ignores trials that failed, so an area where all of them diverge would look
+        unexplored. It ranks pruned trials below all complete ones. Among them, a stopped trial is
+        told with its last epoch and the value there, and ranks higher the further it came, then by
+        that value. Below them, all that diverged or collapsed rank equal. With several objectives
+        all pruned trials rank equal, because Optuna takes no values after an epoch then.
+
+        Args:
+            cell: one of its trials has diverged, was stopped, or has collapsed.
+            row: of that trial.
+        """
         from optuna.trial import TrialState
 
         cell.closed = True
-        if values is None:
-            self._study.tell(cell.number, state=TrialState.FAIL)
-        else:
-            self._study.tell(cell.number, [float(value) for value in values])
+        name, *others = self._search.objectives
+        epoch, value = row.get("epochs_done"), row.get(name)
+        known = epoch is not None and value is not None and math.isfinite(value)
+        with self._journal.at_once():
+            if row["status"] == "stopped" and name in EPOCH_METRICS and known and not others:
+                study = self._storage.get_study_id_from_name(NAME)
+                told = self._storage.get_trial_id_from_study_id_trial_number(study, cell.number)
+                self._storage.set_trial_intermediate_value(told, epoch, float(value))
+            self._study.tell(cell.number, state=TrialState.PRUNED)
 
     def tell(self, trial: str, row: Mapping[str, Any]) -> None:
         """Tell the study the result of a trial.
 
         A row that is done or has no status gives the values, if every objective is finite. A done
-        row without them, and a diverged or stopped row, marks its cell as failed in the study.
-        A failed trial may be trained again; until then its cell gets no more seeds. Any other
-        row, or a second result of the same trial, changes nothing.
+        row without them, and a diverged or stopped row, marks its cell as pruned in the study.
+        A failed trial says nothing about its cell, as it may be the machine that failed. It may be
+        trained again; until then its cell gets no more seeds. Any other row, or a second result of
+        the same trial, changes nothing.
         """
         cell = self._of.get(trial)
         if cell is None or trial not in cell.trials or trial in cell.values:
@@ -303,7 +336,7 @@ class Study:
             if not cell.closed and cell.known and not self._seeds_left(cell):
                 self._close(cell, np.mean([cell.values[t] for t in cell.trials], axis=0).tolist())
         elif row.get("status") in ("done", "diverged", "stopped") and not cell.closed:
-            self._close(cell, None)  # ended without a value
+            self._prune(cell, row)
 
     def _add(self, config: TrialConfig, number: int) -> _Cell | None:
         """Note a cell, which has no trial yet; None if it is known already."""

@@ -31,7 +31,7 @@ from models.together import NOT_TOGETHER, OWN
 from tune_jobs import code, overrides, yaml_file
 from tune_jobs.axes import ALIASES, Axes, When, listed
 from tune_jobs.budget import Budget, from_text
-from tune_jobs.cells import DEFAULTS, MOST_CELLS, cells, space
+from tune_jobs.cells import DEFAULTS, MOST_CELLS, cells, in_words, space
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import PARTS as EVALUATIONS
 from tune_jobs.evaluations import Evaluations, Listed
@@ -190,6 +190,7 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
     axes, fixed, rules = space(where, file, places, ranges)
     ranged = {name for one in (ranges, *ranges.when) for name in one.spans()}
     trials = _trials(where, file, places, ranged)
+    _refuse_grace(where, file, places, trials)
     search = file.search
     there = Picking(axes, fixed, rules).size() if search and ranged else len(trials)
     if search and there < search.trials:
@@ -269,6 +270,24 @@ def _hold_out(where: str, file: Any, places: Places) -> bool:
             "after every epoch; leave clean_train_every out"
         )
     return added
+
+
+def _refuse_grace(where: str, file: Any, places: Places, trials: Collection[TrialConfig]) -> None:
+    """Refuse a scheduler that would stop nothing, as every trial ends within its grace.
+
+    Raises:
+        SweepError: it is one.
+    """
+    grace, longest = file.scheduler and file.scheduler.grace, max(t.epochs for t in trials)
+    if grace is not None and grace >= longest:
+        instead = "leave the scheduler out, which changes no result"
+        if longest > 1:
+            lower = max(1, longest // 10)
+            instead = f"give a lower one, as with --set scheduler.grace={lower}, or {instead}"
+        raise SweepError(
+            f"{at(where, places, 'scheduler', 'grace')}: scheduler.grace = {grace}: should be "
+            f"below epochs = {longest}, or no trial is stopped early; {instead}"
+        )
 
 
 def _taken_out(where: str, file: Any, places: Places) -> str:
@@ -390,7 +409,7 @@ def _trials(where: str, file: Any, places: Places, ranged: Collection[str]) -> l
             config = TrialConfig.model_validate(cell)
         except ValidationError as error:
             *lines, last = explain(where, error, places, SECTIONS, ALIASES)
-            raise SweepError(*lines, f"{last} (in the cell {short(cell)})") from None
+            raise SweepError(*lines, f"{last} (in the cell with {in_words(cell)})") from None
         trials.setdefault(config.trial, config)
     if not trials:
         start = at(where, places, "exclude")

@@ -10,11 +10,12 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from scoring.places import redact
 from tune_jobs.surroundings import NARROWEST, WIDEST
@@ -81,6 +82,21 @@ class Terminal(Console):
 def output() -> Console:
     """Standard output with colours, tables and live displays. Lines are not wrapped in a pipe."""
     return Terminal()
+
+
+def table(left: Sequence[str] = (), right: Sequence[str] = ()) -> Table:
+    """A table without a frame.
+
+    Args:
+        left: headings of columns of text, which may be broken into lines.
+        right: headings of the columns after them: numbers, which are not.
+    """
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in left:
+        made.add_column(heading, overflow="fold")
+    for heading in right:
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from models.callables import Code, load
 from models.config import TrialConfig
-from models.datasets import Dataset
+from models.datasets import LEVELS, Dataset
 from models.datasets import load as load_data
 from models.errors import CodeError
 from models.messages import first_line
@@ -33,6 +35,10 @@ FEW = 2000  # points whose assignment takes less than training for any number of
 SMALL, GROWTH = 1000, 2.3  # points of the assignment that is timed; its time grows like m^2.3
 SOLVED = 4  # assignments of each stage: first and last epoch, each with its shuffled baseline
 ROWS = 250_000.0  # bytes of a trial's tables and of its run in MLflow, about
+# Counts of train and test images, channels, height, width and classes of data sets that may still
+# have to be downloaded. Until then, random images of these shapes are timed.
+SHAPES = dict.fromkeys(("mnist", "fashion_mnist"), (60_000, 10_000, 1, 28, 28, 10))
+SHAPES |= {name: (50_000, 10_000, 3, 32, 32, n) for name, n in (("cifar10", 10), ("cifar100", 100))}
 PER_POINT = 200.0  # bytes of a point's row in the samples table, twice: MLflow has a copy
 
 
@@ -41,7 +47,7 @@ class Asked:
     """What to time."""
 
     trials: list[TrialConfig]
-    sources: Mapping[str, str]  # where each data set is, by name
+    sources: Mapping[str, str]  # where each data set is, by name; those of SHAPES may be missing
     folder: str | None  # of data sets
     files: Mapping[str, Code]  # of users, by identity
     threads: int
@@ -117,6 +123,19 @@ def _scoring(trial: TrialConfig, network: Any, data: Dataset, device: str) -> fl
     return SOLVED * (time.perf_counter() - start) * (trial.points / SMALL) ** GROWTH
 
 
+def random_images(name: str) -> Dataset:
+    """A data set of random images with the shapes of one of :data:`SHAPES`."""
+    train, test, channels, height, width, classes = SHAPES[name]
+    rng = np.random.default_rng(0)
+
+    def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+        x = rng.integers(0, int(LEVELS) + 1, (count, height, width, channels), np.uint8)
+        return x, rng.integers(0, classes, count)
+
+    middle = (LEVELS / 2,) * channels
+    return Dataset(*split(train), *split(test), classes, middle, middle)
+
+
 def _timed(call: Callable[[], object]) -> float:
     """Seconds of a call: the median, without the first one, which warms up."""
     call()
@@ -145,7 +164,8 @@ def main() -> None:
             try:
                 if trial.architecture in asked.files:
                     load(asked.files[trial.architecture])
-                data = load_data(asked.sources[trial.dataset], asked.folder)
+                known = asked.sources.get(trial.dataset)
+                data = load_data(known, asked.folder) if known else random_images(trial.dataset)
                 found: dict[str, Any] = cost(trial, data, asked.device)
             except (Exception, SystemExit) as error:  # whatever the code of a user raises
                 text = first_line(error)

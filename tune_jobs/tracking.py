@@ -10,7 +10,9 @@ import math
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,23 @@ from scoring.handover import ENDED
 from scoring.places import redact
 from scoring.tables import read_rows
 from tune_jobs.mlflow_store import (
+    ID_TAG,
     SWEEP_TAG,
     find_parent,
     here,
     is_there,
+    noted_uri,
     open_client,
     opt_out,
+    read_note,
+    told,
     tracking_uri,
 )
 
 TRIAL_TAG = "geosweep.trial"
 SCORED_TAG = "geosweep.scored_at"
+ERROR_TAG = "geosweep.error"
+ERROR = "error.txt"  # artifact of a trial's run, with the whole traceback
 PAUSE = 60.0  # seconds to wait after a failure before trying MLflow again
 METRICS = (  # at most 16 with all evaluations: many keys make MLflow's pages slow
     "train_loss",
@@ -64,6 +72,7 @@ TAGS = (  # further scores, and their baselines: OTS 1/m, LSS sqrt(n), before tr
     *("curve_length_ratio", "curve_length_ratio_initial"),  # if measured
     *("curve_speed_variation", "curve_speed_variation_initial"),
 )
+OWN_TAGS = {f"geosweep.{name}" for name in (*TAGS, "status", "error", "collapsed", "scored_at")}
 
 
 def load_mlflow() -> None:
@@ -93,9 +102,11 @@ class Tracker:
         self._warn = warn
         self._again = 0.0  # do not try before this time (monotonic clock)
         self._begun = False
+        self._id = ""  # of the sweep, in the note and in a tag of its run
         self.failed = False  # whether MLflow has failed at least once
         self._runs: dict[str, str] = {}  # MLflow's run IDs by trial
-        self._logged: dict[str, set[int]] = {}  # epochs that MLflow has, by trial
+        self._logged: dict[str, set[tuple[int, int]]] = {}  # epochs in MLflow, with their times
+        self._running: dict[str, tuple[Mapping[str, Any], str]] = {}  # what `start` was given
         self._open: set[str] = set()  # trials whose run has started and not ended
         self._noted: dict[str, str] = {}  # by trial, the `scored_at` of the row that MLflow has
         # An unreachable server should not hold up the sweep.
@@ -105,8 +116,8 @@ class Tracker:
 
     def start(self, trial: str, config: Mapping[str, Any], label: str) -> None:
         """Find the run of a trial, or create it with its parameters."""
-        if trial not in self._open:
-            self._safely(self._start, trial, config, label)
+        self._running[trial] = config, label
+        self._safely(self._reopen, trial)
 
     def epoch(self, trial: str, record: Mapping[str, Any]) -> None:
         """Log one epoch's metrics, unless that epoch is logged already."""
@@ -115,10 +126,12 @@ class Tracker:
     def finish(self, trial: str, row: Mapping[str, Any]) -> None:
         """Log a finished trial's assignment scores and its Parquet files, and end its run."""
         self._safely(self._finish, trial, row)
+        self._running.pop(trial, None)
 
     def fail(self, trial: str, error: str) -> None:
         """End the run of a trial that failed."""
         self._safely(self._fail, trial, error)
+        self._running.pop(trial, None)
 
     def sync(self, rows: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> list[str]:
         """Log the finished trials that MLflow does not have, and return those now logged.
@@ -150,10 +163,9 @@ class Tracker:
             if self.failed:
                 return  # warn only once
             self.failed = True
-            said = redact((str(error).strip().splitlines() or [type(error).__name__])[0])
             self._warn(
-                f"MLflow: {said}; the sweep goes on without it, Parquet is complete; what MLflow "
-                "misses it gets later, at the latest from geosweep sync"
+                f"MLflow: {told(error)}; the sweep goes on without it, Parquet is "
+                "complete; what MLflow misses it gets later, at the latest from geosweep sync"
             )
 
     def _begin(self) -> None:
@@ -170,15 +182,17 @@ class Tracker:
             if known.lifecycle_stage == "deleted":
                 self._client.restore_experiment(self._experiment)
                 self._warn(f"MLflow: the experiment {name} was deleted there; it is restored")
-        earlier = _read_note(self._root).get("root")
-        parent = find_parent(self._client, self._experiment, self._root, earlier)
+        parent = find_parent(self._client, self._experiment, self._root, self._id)
+        self._keep_id(parent.data.tags.get(ID_TAG) if parent else None)
         if parent is not None:
             self._parent = parent.info.run_id
+            self._client.set_tag(self._parent, ID_TAG, self._id)
             if parent.info.lifecycle_stage == "deleted":
                 self._warn(f"MLflow: the run of {name} was deleted there; it is restored")
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {SWEEP_TAG: redact(self._root), "mlflow.note.content": self._description}
+            tags = {SWEEP_TAG: redact(self._root), ID_TAG: self._id}
+            tags["mlflow.note.content"] = self._description
             run = self._client.create_run(self._experiment, run_name=self._name, tags=tags)
             self._parent = run.info.run_id
         self._runs, has = {}, {}
@@ -191,6 +205,19 @@ class Tracker:
             if run.info.status == "FINISHED":
                 has[trial] = run.data.tags.get(SCORED_TAG, "")
         self._noted = {t: scored for t, scored in has.items() if scored}
+        if read_note(self._root) != self._content():
+            self._note()
+
+    def _keep_id(self, of_run: str | None) -> None:
+        """Give the sweep an id, unless it has one, and keep it in the note.
+
+        The note has it before the sweep's run does: a run with an id that no note has would be
+        taken for that of another folder.
+        """
+        note = read_note(self._root)
+        self._id = self._id or note.get("id") or of_run or uuid.uuid4().hex
+        if note.get("id") != self._id:
+            self._write({**note, "id": self._id})
 
     def _find(self, query: str) -> list[Any]:
         found, token = [], None
@@ -206,6 +233,12 @@ class Tracker:
             token = page.token or ""
         return found
 
+    def _reopen(self, trial: str) -> bool:
+        """Start the run of a trial unless it has, as after an outage; whether it has now."""
+        if trial not in self._open and trial in self._running:
+            self._start(trial, *self._running[trial])
+        return trial in self._open
+
     def _start(self, trial: str, config: Mapping[str, Any], label: str) -> None:
         from mlflow.entities import Param
 
@@ -218,15 +251,19 @@ class Tracker:
         else:
             self._client.update_run(run, status="RUNNING")
             history = self._client.get_metric_history(run, "test_loss")
-            self._logged[trial] = {metric.step for metric in history}
+            self._logged[trial] = {(metric.step, metric.timestamp) for metric in history}
         params = [Param(key, str(value)) for key, value in config.items() if value is not None]
         self._client.log_batch(run, params=params)
         self._open.add(trial)
 
     def _epoch(self, trial: str, record: Mapping[str, Any]) -> None:
-        if trial in self._open and record["epoch"] not in self._logged[trial]:
+        if not self._reopen(trial):
+            return
+        # A trial that starts again from the beginning has the same epochs at other times.
+        epoch = record["epoch"], _milliseconds(record["finished_at"])
+        if epoch not in self._logged[trial]:
             self._log(trial, record, record["epoch"], METRICS, record["finished_at"])
-            self._logged[trial].add(record["epoch"])
+            self._logged[trial].add(epoch)
 
     def _log(
         self,
@@ -238,9 +275,8 @@ class Tracker:
     ) -> None:
         from mlflow.entities import Metric
 
-        moment = datetime.fromisoformat(at) if isinstance(at, str) else at
         metrics = [
-            Metric(name, values[name], int(moment.timestamp() * 1000), step)
+            Metric(name, values[name], _milliseconds(at), step)
             for name in names
             # MLflow stores infinity as 1.8e308, which makes its charts useless.
             if values.get(name) is not None and math.isfinite(values[name])
@@ -248,8 +284,8 @@ class Tracker:
         self._client.log_batch(self._runs[trial], metrics=metrics)
 
     def _finish(self, trial: str, row: Mapping[str, Any]) -> None:
-        if trial not in self._open:
-            return  # it started while MLflow was unreachable; `sync` logs all of it
+        if not self._reopen(trial):
+            return
         run = self._runs[trial]
         for record in read_rows(self._root, "epochs", trial):
             self._epoch(trial, record)  # the worker may have died before reporting an epoch
@@ -263,22 +299,29 @@ class Tracker:
             self._client.log_artifacts(run, folder)
         initial = {name: row[f"{name}_initial"] for name in ENDS}
         self._log(trial, initial, 0, initial, row["trained_at"])
-        self._log(trial, row, row["epochs_done"], (*ENDS, *ROBUSTNESS), row["trained_at"])
-        for name in TAGS:
-            if row.get(name) is not None:
-                self._client.set_tag(run, f"geosweep.{name}", f"{row[name]:.6g}")
-        if row["collapsed"]:
-            self._client.set_tag(run, "geosweep.collapsed", "true: no OTS")
-        self._client.set_tag(run, "geosweep.status", row["status"])
-        self._client.set_tag(run, SCORED_TAG, str(row["scored_at"]))
+        # Later evaluations replace earlier ones: of the values of a step, MLflow shows the latest.
+        scored = row["scored_at"] or row["trained_at"]
+        self._log(trial, row, row["epochs_done"], (*ENDS, *ROBUSTNESS), scored)
+        tags = {name: f"{row[name]:.6g}" for name in TAGS if row.get(name) is not None}
+        tags |= {"collapsed": "true: no OTS"} if row["collapsed"] else {}
+        self._tag(run, tags | {"status": row["status"], "scored_at": str(row["scored_at"])})
         self._end(trial, "FINISHED")
         self._noted[trial] = str(row["scored_at"])
-        content = {
-            "uri": _noted_uri(self._root),
+        self._note()
+
+    def _note(self) -> None:
+        self._write(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "uri": noted_uri(self._root),
             "root": redact(self._root),
+            "id": self._id,
             "scored_at": self._noted,
         }
-        content = json.dumps(content).encode()
+
+    def _write(self, note: Mapping[str, Any]) -> None:
+        content = json.dumps(note).encode()
         storage.write_file(self._root, places.MLFLOW_NOTE, content, lasting=False)
 
     def _catch_up(self, trial: str, row: Mapping[str, Any], label: str) -> None:
@@ -286,13 +329,27 @@ class Tracker:
         self._finish(trial, row)
 
     def _fail(self, trial: str, error: str) -> None:
-        if trial not in self._open:
+        if not self._reopen(trial):
             return
         run = self._runs[trial]
-        self._client.set_tag(run, "geosweep.status", "failed")
-        self._client.set_tag(run, "geosweep.error", error[-5000:])
-        self._client.log_text(run, error, "error.txt")
+        self._tag(run, {"status": "failed", "error": error[-5000:]})
+        self._client.log_text(run, error, ERROR)
         self._end(trial, "FAILED")
+
+    def _tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set our tags of a trial's run, and delete those that an earlier attempt left there."""
+        from mlflow.entities import RunTag
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        named = {f"geosweep.{name}": text for name, text in tags.items()}
+        there = self._client.get_run(run)
+        stale = there.data.tags.keys() & OWN_TAGS - named.keys()
+        if ERROR_TAG in stale:
+            with suppress(Exception):  # not every store of MLflow allows it
+                get_artifact_repository(there.info.artifact_uri).delete_artifacts(ERROR)
+        for name in stale:
+            self._client.delete_tag(run, name)
+        self._client.log_batch(run, tags=[RunTag(name, text) for name, text in named.items()])
 
     def _end(self, trial: str, status: str) -> None:
         self._client.set_terminated(self._runs[trial], status)
@@ -304,29 +361,17 @@ class Tracker:
         self._client.set_terminated(self._parent, status)
 
 
+def _milliseconds(at: datetime | str) -> int:
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return int(moment.timestamp() * 1000)
+
+
 def noted(root: str) -> dict[str, str]:
     """By trial, the ``scored_at`` of the trials that MLflow has in full, as last noted."""
     if not is_there(tracking_uri(root)):
         return {}
-    note = _read_note(root)
-    return note.get("scored_at", {}) if note.get("uri") == _noted_uri(root) else {}
-
-
-def _noted_uri(root: str) -> str:
-    """Which MLflow a note is about: a server's address, or the database in the sweep's folder."""
-    own = os.environ.get("MLFLOW_TRACKING_URI")
-    return redact(own) if own else places.MLFLOW
-
-
-def _read_note(root: str) -> dict[str, Any]:
-    """The note in a sweep's folder; empty if it is missing or damaged."""
-    try:
-        note = json.loads(storage.read_file(root, places.MLFLOW_NOTE) or b"{}")
-    except (ValueError, RecursionError, storage.Damaged):
-        return {}
-    if not isinstance(note, dict) or not isinstance(note.get("scored_at", {}), dict):
-        return {}
-    return note if isinstance(note.get("root", ""), str) else {}
+    note = read_note(root)
+    return note.get("scored_at", {}) if note.get("uri") == noted_uri(root) else {}
 
 
 def is_behind(root: str, rows: Mapping[str, Mapping[str, Any]]) -> bool:

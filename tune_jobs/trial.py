@@ -38,6 +38,7 @@ from scoring.tables import read_row
 from tune_jobs import checkpoints, code, provenance
 from tune_jobs.blocks import find
 from tune_jobs.cluster import nodes
+from tune_jobs.labels import by_sizes
 from tune_jobs.measuring import Job, Walk, add_rates, evaluate_all, measure_epoch, predict, score
 from tune_jobs.remeasuring import measure_again
 from tune_jobs.tuning import Setup
@@ -265,9 +266,9 @@ def _summary(job: Job, network: AnyNetwork) -> dict[str, Any]:
     counts = {blocks for _, blocks in stages}
     return {
         **job.trial.row(len(stages)),
-        "image": _shape(job.data.image),
+        "image": by_sizes(job.data.image),
         "classes": job.data.classes,
-        "shapes": ", ".join(_shape(shape) for shape, _ in stages),
+        "shapes": ", ".join(by_sizes(shape) for shape, _ in stages),
         "blocks": counts.pop() if len(counts) == 1 else None,
         "weight_decay": job.trial.gamma,
         "parameters": sum(p.numel() for group in decayed(network, job.trial.decay) for p in group),
@@ -279,10 +280,6 @@ def _summary(job: Job, network: AnyNetwork) -> dict[str, Any]:
         "revision": job.revision,
         "data_checksum": job.data.checksum,
     }
-
-
-def _shape(sizes: tuple[int, ...]) -> str:
-    return " x ".join(map(str, sizes))
 
 
 def _now() -> str:

@@ -4,8 +4,9 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +17,14 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from models.config import TrialConfig
+from scoring import storage
+from scoring.handover import ENDED
+from scoring.history import read_history
 from scoring.tables import read_rows
 from tune_jobs import signals
 from tune_jobs.cluster.nodes import Shared
 from tune_jobs.folder import State
-from tune_jobs.search import EPOCH_METRICS
+from tune_jobs.search import EPOCH_METRICS, Asha
 from tune_jobs.sweep import Sweep
 
 MEMORY_PAUSE = 10  # seconds for another program to give memory back
@@ -185,17 +189,72 @@ def lost_workers(say: Callable[[str], None]) -> Iterator[None]:
         RayActorManager._actor_task_failed = original  # type: ignore[method-assign]
 
 
+class Halving(ASHAScheduler):
+    """ASHA that knows trials by their ids, so that it can go on where an earlier run ended.
+
+    Ray Tune's own ids differ from run to run. With them, a trial that goes on from a checkpoint
+    would count as a new one, and be compared by a later epoch than the others.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        # Begun trials that an earlier run was to stop, and the epochs after which.
+        self._due: dict[str, int] = {}
+
+    def recall(self, trial: str, row: Mapping[str, Any], begun: bool) -> None:
+        """Take note of an epoch of an earlier run; call this in the order of their ends."""
+        known: Any = SimpleNamespace(trial_id=trial)
+        nobody: Any = None
+        if trial not in self._trial_info:
+            super().on_trial_add(nobody, known)
+        stop = self._judge(known, row) == self.STOP
+        # After a later epoch it was not stopped. Results of two trials may come in another order.
+        self._due.pop(trial, None)
+        if stop and begun:
+            self._due[trial] = row["epoch"]
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """As Ray Tune's."""
+        super().on_trial_add(tune_controller, _named(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        """As Ray Tune's, which is not told values that are not finite.
+
+        A trial that is due to stop may begin again before that epoch, if its checkpoint is damaged.
+        """
+        known = _named(trial)
+        due = self._due.get(known.trial_id, math.inf)
+        return self.STOP if result.get("epoch", -1) >= due else self._judge(known, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        """Note the last result, which Ray Tune gives to nothing else if a :class:`Stop` ends it."""
+        self._judge(_named(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Do nothing: what is known of the trial still counts."""
+
+    def _judge(self, known: Any, row: Mapping[str, Any]) -> str:
+        value = row.get(self._metric)
+        if value is None or not math.isfinite(value):
+            return self.CONTINUE
+        nobody: Any = None
+        return super().on_trial_result(nobody, known, dict(row))
+
+
+def _named(trial: Any) -> Any:
+    return SimpleNamespace(trial_id=TrialConfig.model_validate(trial.config).trial)
+
+
 def scheduler(sweep: Sweep, root: str, state: State) -> TrialScheduler:
     """A first-come, first-served scheduler, or ASHA if the sweep asks for it.
 
-    ASHA is first told the epochs of trials that ended in earlier runs, as if they were part of
-    this one.
+    ASHA is first told the epochs of earlier runs, as if they were part of this one.
     """
     asha = sweep.scheduler
     if asha is None:
         return FIFOScheduler()
     longest = max(trial.epochs for trial in sweep.trials)
-    found = ASHAScheduler(
+    found = Halving(
         time_attr="epoch",
         metric=asha.metric,
         mode=EPOCH_METRICS[asha.metric],
@@ -203,10 +262,23 @@ def scheduler(sweep: Sweep, root: str, state: State) -> TrialScheduler:
         grace_period=min(longest, asha.grace or max(1, longest // 10)),
         reduction_factor=asha.factor,
     )
-    for trial in state.ids("done", "stopped"):
-        known: Any = SimpleNamespace(trial_id=trial)
-        nobody: Any = None
-        found.on_trial_add(nobody, known)
-        for row in read_rows(root, "epochs", trial):
-            found.on_trial_result(nobody, known, row)
+    told = ((at, trial, row) for trial in _known(state) for at, row in _epochs(root, trial, asha))
+    for _, trial, row in sorted(told, key=lambda one: one[:2]):
+        found.recall(trial, row, trial in state.begun)
     return found
+
+
+def _known(state: State) -> list[str]:
+    """The trials of which earlier runs have trained epochs."""
+    return [*dict.fromkeys((*state.ids(*ENDED), *state.scoring, *state.begun))]
+
+
+def _epochs(root: str, trial: str, asha: Asha) -> Iterator[tuple[datetime, dict[str, Any]]]:
+    """When the epochs of a trial ended, and what ASHA needs of them."""
+    rows = read_rows(root, "epochs", trial)
+    with suppress(storage.Damaged):  # the trial itself looks at its history
+        rows = rows or (read_history(root, trial) or {"epochs": []})["epochs"]
+    for row in rows:
+        at = row["finished_at"]
+        at = datetime.fromisoformat(at) if isinstance(at, str) else at
+        yield at, {name: row.get(name) for name in ("epoch", asha.metric)}

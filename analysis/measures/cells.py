@@ -48,6 +48,17 @@ def varying(trials: pd.DataFrame) -> list[str]:
     return [name for name in names if trials[name].nunique(dropna=name == "momentum") > 1]
 
 
+def cell_columns(results: Results, points: bool = True) -> list[str]:
+    """The columns that make a cell of a sweep: :data:`CELL`, and other settings that vary.
+
+    Args:
+        results: from :func:`analysis.results.load`.
+        points: whether m, in the column ``points``, makes cells as well, as it does for scores
+            that depend on it.
+    """
+    return [*CELL, *varying(results.trials), *(["points"] if points else [])]
+
+
 def configuration(trials: pd.DataFrame) -> list[str]:
     """The columns of the configuration, with those of keyword arguments of architectures."""
     arguments = [str(name) for name in trials if str(name).startswith(ARGUMENT)]
@@ -79,12 +90,14 @@ def other_settings(trials: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def without_collapsed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Set OTS and gap of collapsed trials, or stages, to NaN.
+    """Set OTS and gap of collapsed trials, or stages, to NaN, as far as the frame has them.
 
     When all points are equal, every matching costs the same, so a gap of 1 says nothing.
     """
     lost = frame.collapsed.eq(True)
-    return frame.assign(ots=frame.ots.mask(lost), gap=frame.gap.mask(lost))
+    return frame.assign(
+        **{name: frame[name].mask(lost) for name in ("ots", "gap") if name in frame}
+    )
 
 
 def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> pd.DataFrame:

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.comparisons import (
+    OPTIMAL,
+    STRAIGHT,
     Check,
     Evidence,
     compare,
@@ -30,6 +32,7 @@ from analysis.measures.verdicts import Comparison
 HEAVY = 0.1  # The paper says that tracks straighten up to this gamma; above it, accuracy falls.
 LOW = 0.5  # An OTS below this counts as fallen "towards 0"; from this on, it does not.
 EQUAL = 0.01  # Accuracies that differ by less than this count as equal.
+SPREAD = 0.1  # A deviation over stages above this share of the mean is "large".
 NETWORKS = ("plain", "resnet")
 MATCHED = "mixed_ratio_different_matched"  # 1 where close tracks are mixed up as often as others
 
@@ -57,25 +60,27 @@ def _parts(trials: pd.DataFrame, score: str) -> list[pd.DataFrame]:
     return [part for _, part in known.groupby(alike(known, score))]
 
 
-def decay_lowers(score: str, *only: str) -> Check:
+def decay_lowers(score: str, only: str | None = None) -> Check:
     """Compare a score at each gamma in (0, 0.1] with that of the same network at gamma 0.
 
     Args:
         score: the column to compare.
-        only: the networks to check; all if there are none.
+        only: the network to check; by default all.
     """
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
+            if only not in (None, key["network"]):
+                continue
             none = _at(trials, 0)[score]
-            for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
+            for gamma in _decayed(trials):
                 here = _at(trials, gamma)[score]
                 yield from compare(place(key), ("at γ = 0", f"at {gamma:g}"), none, here, -1)
 
     return check
 
 
-def training_lowers(score: str, *only: str) -> Check:
+def training_lowers(score: str, only: str | None = None) -> Check:
     """Compare a score after training with its value before, at each gamma in (0, 0.1].
 
     The arguments are those of :func:`decay_lowers`.
@@ -83,7 +88,9 @@ def training_lowers(score: str, *only: str) -> Check:
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         for key, trials in evidence.strata():
-            for gamma in _decayed(trials) if key["network"] in (only or [key["network"]]) else []:
+            if only not in (None, key["network"]):
+                continue
+            for gamma in _decayed(trials):
                 names = ("before training", "after it")
                 for here in _parts(_at(trials, gamma), score):
                     where = place(key, f"γ = {gamma:g}", *_sizes(here, score))
@@ -183,25 +190,22 @@ def later_stages(score: str) -> Check:
     return check
 
 
-def stages_vary(score: str, share: float) -> Check:
-    """Check that the deviation of a score over stages is above a share of its mean."""
-
-    def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata():
-            if key["stages"] == 1:
-                continue
-            for gamma, here in trials.groupby("gamma"):
-                values = (here[f"{score}_std"] / here[score]).rename(f"relative {score}_std")
-                yield from reaches(place(key, f"γ = {gamma:g}"), values, share, 1)
-
-    return check
+def stages_vary(evidence: Evidence) -> Iterator[Comparison]:
+    """Check that the deviation of LSS over stages is above :data:`SPREAD` of its mean."""
+    for key, trials in evidence.strata():
+        if key["stages"] == 1:
+            continue
+        for gamma, here in trials.groupby("gamma"):
+            values = (here.lss_std / here.lss).rename("relative lss_std")
+            yield from reaches(place(key, f"γ = {gamma:g}"), values, SPREAD, 1)
 
 
-def more_blocks(score: str, network: str, sign: int) -> Check:
-    """Compare a network of the most blocks with the same network of the fewest, at equal gamma.
+def more_blocks(network: str, sign: int) -> Check:
+    """Compare the train loss of a network with the most blocks and with the fewest.
+
+    Both have the same gamma.
 
     Args:
-        score: the column to compare.
         network: which network.
         sign: +1 if it should be higher with the most blocks, -1 if lower.
     """
@@ -214,31 +218,26 @@ def more_blocks(score: str, network: str, sign: int) -> Check:
                 few, most = here.depth.min(), here.depth.max()
                 if few < most:
                     names = (f"with {few:g} blocks", f"with {most:g}")
-                    a, b = (here[here.depth == n][score] for n in (few, most))
+                    a, b = (here[here.depth == n].clean_train_loss for n in (few, most))
                     yield from compare(place(key, f"γ = {gamma:g}"), names, a, b, sign)
 
     return check
 
 
-def decay_helps_deep(score: str, network: str) -> Check:
-    """Compare a network of the most blocks at each gamma in (0, 0.1] with gamma 0.
+def decay_helps_deep(evidence: Evidence) -> Iterator[Comparison]:
+    """Compare the train loss of plain networks at each gamma in (0, 0.1] with that at gamma 0.
 
-    Args:
-        score: the column to compare, which weight decay should lower.
-        network: which network.
+    The networks are those with the most blocks.
     """
-
-    def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata("depth"):
-            if key["network"] != network or trials.depth.nunique() < 2:
-                continue
-            deep = trials[trials.depth == trials.depth.max()]
-            none, where = _at(deep, 0)[score], place(key, f"{trials.depth.max():g} blocks")
-            for gamma in _decayed(deep):
-                here = _at(deep, gamma)[score]
-                yield from compare(where, ("at γ = 0", f"at {gamma:g}"), none, here, -1)
-
-    return check
+    for key, trials in evidence.strata("depth"):
+        if key["network"] != "plain" or trials.depth.nunique() < 2:
+            continue
+        most = trials.depth.max()
+        deep = trials[trials.depth == most]
+        for gamma in _decayed(deep):
+            names = ("at γ = 0", f"at {gamma:g}")
+            none, here = (_at(deep, value).clean_train_loss for value in (0, gamma))
+            yield from compare(place(key, f"{most:g} blocks"), names, none, here, -1)
 
 
 def with_accuracy(evidence: Evidence) -> Iterator[Comparison]:
@@ -295,56 +294,46 @@ def best_gamma(evidence: Evidence) -> Iterator[Comparison]:
         yield from compare(place(key), names, a, b, 1)
 
 
-def same_gamma(margin: float) -> Check:
+def same_gamma(evidence: Evidence) -> Iterator[Comparison]:
     """Compare test accuracy at the gamma of the best train accuracy with the best other gamma.
 
     Both are chosen on one half of the seeds and judged on the other half. The claim is that the
-    first costs less than the margin.
+    first costs less than :data:`EQUAL`.
     """
-
-    def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata():
-            chosen, judged = halves(trials, evidence.points)
-            means = chosen.groupby("gamma")[["train_accuracy", "test_accuracy"]].mean().dropna()
-            if len(means) < 3:
-                continue
-            train = means.train_accuracy.idxmax()
-            other = means.test_accuracy.drop(train).idxmax()
-            names = (f"at γ = {other:g}, the best other", f"at {train:g}, best in training")
-            a, b = (_at(judged, gamma).test_accuracy for gamma in (other, train))
-            yield from compare(place(key), names, a, b, 1, -margin)
-
-    return check
+    for key, trials in evidence.strata():
+        chosen, judged = halves(trials, evidence.points)
+        means = chosen.groupby("gamma")[["train_accuracy", "test_accuracy"]].mean().dropna()
+        if len(means) < 3:
+            continue
+        train = means.train_accuracy.idxmax()
+        other = means.test_accuracy.drop(train).idxmax()
+        names = (f"at γ = {other:g}, the best other", f"at {train:g}, best in training")
+        a, b = (_at(judged, gamma).test_accuracy for gamma in (other, train))
+        yield from compare(place(key), names, a, b, 1, -EQUAL)
 
 
-def equal_training(margin: float) -> Check:
+def equal_training(evidence: Evidence) -> Iterator[Comparison]:
     """Compare a ResNet of several stages with the plain one: equal in training, better in tests."""
-
-    def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata("network"):
-            for gamma in _gammas(trials) if key["stages"] > 1 else []:
-                here = _at(trials, gamma)
-                plain, resnet = (here[here.network == name] for name in ("plain", "resnet"))
-                where, names = place(key, f"γ = {gamma:g}"), ("plain", "ResNet")
-                train, test = plain.train_accuracy, plain.test_accuracy
-                for same in equal(where, names, train, resnet.train_accuracy, margin):
-                    yield same
-                    yield from compare(where, names, test, resnet.test_accuracy, 1)
-
-    return check
+    for key, trials in evidence.strata("network"):
+        if key["stages"] == 1:
+            continue
+        for gamma in _gammas(trials):
+            here = _at(trials, gamma)
+            plain, resnet = (here[here.network == name] for name in NETWORKS)
+            where, names = place(key, f"γ = {gamma:g}"), ("plain", "ResNet")
+            train, test = plain.train_accuracy, plain.test_accuracy
+            for same in equal(where, names, train, resnet.train_accuracy, EQUAL):
+                yield same
+                yield from compare(where, names, test, resnet.test_accuracy, 1)
 
 
-def figure_3(straight: float, optimal: float) -> Check:
+def figure_3(evidence: Evidence) -> Iterator[Comparison]:
     """Check a ResNet on MNIST at gamma 5e-4: nearly straight tracks, and a nearly optimal map."""
-
-    def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata():
-            if key["dataset"] == "mnist" and key["network"] == "resnet":
-                here = _at(trials, 5e-4)
-                yield from reaches(place(key), here.lss, straight, -1)
-                yield from reaches(place(key, m=True), here.ots, optimal, 1)
-
-    return check
+    for key, trials in evidence.strata():
+        if key["dataset"] == "mnist" and key["network"] == "resnet":
+            here = _at(trials, 5e-4)
+            yield from reaches(place(key), here.lss, STRAIGHT, -1)
+            yield from reaches(place(key, m=True), here.ots, OPTIMAL, 1)
 
 
 def units(flat: float, lost: str = "lesion_lost") -> Check:

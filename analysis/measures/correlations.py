@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.association import METHODS, RESAMPLES, adjusted, associations
-from analysis.measures.cells import CELL, not_collapsed, other_settings, varying
+from analysis.measures.cells import cell_columns, not_collapsed, other_settings, varying
 from analysis.measures.layout import plural
 from analysis.measures.robustness import AUCS, settings_key
 from analysis.results import Results
@@ -75,7 +75,7 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     trials = trials.assign(setting=_setting(trials, varying(results.trials)))
     trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())
     strata = trials.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
-    cell = ["stratum", "setting", *CELL, *varying(results.trials), "points"]
+    cell = ["stratum", "setting", *cell_columns(results)]
     replicated = set(trials[trials.duplicated(cell)].stratum)
     sizes = trials.drop_duplicates(cell).groupby("stratum").size()
     cells = {}

@@ -6,7 +6,7 @@
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import CELL, done, mean_interval, varying
+from analysis.measures.cells import cell_columns, done, mean_interval
 from analysis.measures.layout import first_word, network_name, plural, span
 from analysis.measures.means import over_seeds
 from analysis.results import Results
@@ -36,7 +36,7 @@ def by_cell(results: Results) -> pd.DataFrame:
     """
     trials = done(results)
     trials = trials[trials.curve_m.notna()]
-    cell = [*CELL, *varying(results.trials)]
+    cell = cell_columns(results, points=False)
     baselines = [f"{score}{end}" for score, ends in SCORES.items() for end in ends]
     numbers = trials.astype(dict.fromkeys([*SCORES, *baselines], "float64"))
     group = trials.groupby(cell, dropna=False)

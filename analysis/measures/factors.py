@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.association import holm
-from analysis.measures.cells import CELL, done, varying
+from analysis.measures.cells import cell_columns, done
 from analysis.measures.layout import first_word, network_name, plural, sample, span
 from analysis.measures.means import over_seeds, student
 from analysis.measures.verdicts import FAILS, HOLDS, MIXED, SURE, Comparison, Verdict, judge
@@ -47,7 +47,7 @@ def factor_sentences(results: Results, cells: pd.DataFrame) -> list[str]:
     """
     said = []
     trials = finite(done(results), KNOWN)
-    cell = [*CELL, *varying(results.trials), "points"]
+    cell = cell_columns(results)
     known = finite(cells[cells.seeds > 0], KNOWN)
     for network, own in trials.groupby("network", observed=True):
         rows = geometric(own, cell)

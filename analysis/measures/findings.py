@@ -2,13 +2,16 @@
 
 Every count stands beside its baseline. An untrained ResNet already has a lower LSS and a higher OTS
 than an untrained plain network, so "lower than plain" alone shows nothing about training.
+
+A cell "came near the geodesic" if it is within limits of LSS and OTS after training, but was not
+before. No test is behind that. "Learned" is a verdict of :mod:`analysis.measures.factors` on the factors of the excess, by a test over seeds.
 """
 
 from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.measures.cells import CELL, done, varying
+from analysis.measures.cells import cell_columns, done
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
 from analysis.measures.factors import finite, typical
 from analysis.measures.layout import first_word, network_name, plural, sample, span
@@ -18,7 +21,7 @@ from analysis.results import Results
 
 STILL = 1e-4  # A stage counts as the identity if its mean squared step is below this x its spread.
 PROVED = 1e-9  # An assignment counts as optimal if its cost exceeds the lower bound by this share.
-LIMITS = f"LSS ≤ {STRAIGHT} and OTS ≥ {OPTIMAL} after training but not before"
+LIMITS = f"LSS at most {STRAIGHT} and OTS from {OPTIMAL}"
 ENDS = {  # how a trial may end, in words
     "done": "done",
     "stopped": "stopped early by ASHA",
@@ -33,11 +36,10 @@ class Headline(NamedTuple):
     verdict: str
     number: str  # with its name; empty if there is none
     baseline: str  # which cells the number is from, and its baselines
-    limits: str = LIMITS  # when a cell counts as learned
 
 
 def headline(cells: pd.DataFrame) -> Headline:
-    """Say whether the geodesic was learned or free, and what the excess was before training.
+    """Say how many cells came near the geodesic, and what the excess was before training.
 
     Results of earlier versions have no excess. For them the number is LSS.
 
@@ -52,30 +54,53 @@ def headline(cells: pd.DataFrame) -> Headline:
         number, baseline = _line_shape(trained)
     scored = trained[trained.lss.notna() & trained.ots.notna()]
     if not len(scored):
-        verdict = "Whether the geodesic was learned is unknown: no cell has both LSS and OTS."
+        verdict = "Whether a cell came near the geodesic is unknown: none has both LSS and OTS."
         return Headline(verdict, number, baseline)
-    count, learned = len(scored), int(_learned(scored).sum())
-    free = int(_free(scored).sum())
+    verdict = f"{_counted(scored)}{_before(scored)}"
+    if len(scored) > 1:  # The sentence on a single cell says it already.
+        verdict += _not_counted(scored)
+    return Headline(verdict, number, baseline)
+
+
+def _counted(cells: pd.DataFrame) -> str:
+    """How many cells came near the geodesic, and the excess of these, or of all if none did."""
+    near, count = cells[_came_near(cells)], len(cells)
+    if count == 1 and len(_doubtful(cells)):
+        return (
+            f"Whether the cell came near the geodesic in training ({LIMITS}) is unknown: it is "
+            f"within these limits, but has {_lacking(cells)}.{_one_seed(cells)}"
+        )
     if count == 1:
-        verdict = f"The network {'learned' if learned else 'did not learn'} the geodesic."
-        if free:
-            verdict = "The geodesic was free: the network was near it before training, too."
-        elif _doubtful(scored).any():
-            verdict = (
-                "Whether the network learned the geodesic is undecided: it is near it, but its "
-                f"cell has {_lacking(scored)}."
-            )
-        return Headline(verdict, number, baseline)
-    if not learned:
-        verdict = f"None of the {count} cells learned the geodesic."
-    elif learned == count:
-        verdict = f"All {count} cells learned the geodesic."
+        who = "The cell came" if len(near) else "The cell did not come"
     else:
-        verdict = f"{learned} of {count} cells learned the geodesic."
-    if free:
-        verdict += f" It was free in {free}: {'that one was' if free == 1 else 'they were'} near "
-        verdict += "it before training, too."
-    return Headline(verdict + _not_counted(scored), number, baseline)
+        who = {0: f"None of the {count} cells", count: f"All {count} cells"}.get(len(near), "")
+        who = f"{who or f'{len(near)} of {count} cells'} came"
+    told = near if len(near) else cells
+    end = f"{_excess_of(told)}.{_one_seed(told)}"
+    return f"{who} near the geodesic in training ({LIMITS}){end}"
+
+
+def _excess_of(cells: pd.DataFrame) -> str:
+    """The excess of some cells as the end of a sentence; empty if it is unknown."""
+    known = finite(cells, ["geodesic_excess"])
+    if not len(known):
+        return ""
+    after, before = typical(known, "geodesic_excess")
+    whose = "its excess" if len(cells) == 1 else "their excess"
+    if len(known) < len(cells):
+        whose = f"the excess of {len(known)} of them"
+    means = " (geometric means)" if len(known) > 1 else ""
+    return f"; {whose} is {after:.2f}, before training {before:.2f}{means}"
+
+
+def _one_seed(cells: pd.DataFrame) -> str:
+    """A warning if some of these cells have only one seed; empty if all have several."""
+    if not (cells.seeds == 1).any():
+        return ""
+    if len(cells) == 1:
+        return " One seed decides nothing."
+    some = "Each of these cells has" if (cells.seeds == 1).all() else "Some of these cells have"
+    return f" {some} one seed, which decides nothing."
 
 
 def _excess(trained: pd.DataFrame) -> tuple[str, str]:
@@ -105,24 +130,14 @@ def _line_shape(trained: pd.DataFrame) -> tuple[str, str]:
     )
 
 
-def _learned(cells: pd.DataFrame) -> pd.Series:
-    """Whether a network is near the geodesic in all trials, and was not before training."""
-    return _near(cells, "") & _whole(cells) & ~_near(cells, "_initial")
-
-
-def _free(cells: pd.DataFrame) -> pd.Series:
-    """Whether a network is near the geodesic in all trials, and was before training, too."""
-    return _near(cells, "") & _whole(cells) & _near(cells, "_initial")
+def _came_near(cells: pd.DataFrame) -> pd.Series:
+    """Whether a cell came near the geodesic: it is within the limits, and was not before."""
+    return _within(cells, "") & _whole(cells) & ~_within(cells, "_initial")
 
 
 def _whole(cells: pd.DataFrame) -> pd.Series:
     """Whether all trials of a cell have an OTS. Those that collapsed are not in its mean."""
     return (cells.collapsed == 0) & (cells.without_ots == 0)
-
-
-def _doubtful(cells: pd.DataFrame) -> pd.Series:
-    """Whether a cell is near the geodesic, but some of its trials have no OTS."""
-    return _near(cells, "") & ~_whole(cells)
 
 
 def _lacking(cells: pd.DataFrame) -> str:
@@ -131,19 +146,35 @@ def _lacking(cells: pd.DataFrame) -> str:
     return " or ".join(text for name, text in why.items() if (cells[name] > 0).any())
 
 
+def _before(cells: pd.DataFrame) -> str:
+    """A sentence on the cells that were within the limits before training; empty without any."""
+    count = int((_within(cells, "") & _whole(cells) & _within(cells, "_initial")).sum())
+    if not count:
+        return ""
+    if len(cells) == 1:
+        return " It was near the geodesic before training already."
+    were = "was" if count == 1 else "were"
+    return f" {plural(count, 'cell')} {were} near the geodesic before training already."
+
+
 def _not_counted(cells: pd.DataFrame) -> str:
-    """A sentence on the cells that are near the geodesic and do not count; empty without any."""
-    some = cells[_doubtful(cells)]
+    """A sentence on the cells within the limits that do not count; empty without any."""
+    some = _doubtful(cells)
     if not len(some):
         return ""
     one = len(some) == 1
     return (
-        f" {plural(len(some), 'cell')} {'is' if one else 'are'} near the geodesic, but not "
+        f" {plural(len(some), 'cell')} {'is' if one else 'are'} within these limits, but not "
         f"counted: {'it has' if one else 'they have'} {_lacking(some)}."
     )
 
 
-def _near(cells: pd.DataFrame, when: str) -> pd.Series:
+def _doubtful(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells within the limits whose mean OTS leaves out some of their trials."""
+    return cells[_within(cells, "") & ~_whole(cells)]
+
+
+def _within(cells: pd.DataFrame, when: str) -> pd.Series:
     """Whether tracks are nearly straight and the map is nearly optimal."""
     return (cells[f"lss{when}"] <= STRAIGHT) & (cells[f"ots{when}"] >= OPTIMAL)
 
@@ -173,14 +204,14 @@ def sentences(
         return said
     said += _decoupled(trials) + _collapsed(trials) + _still(trials) + _lowered(trials)
     cells = summary(results) if cells is None else cells
-    same = [*CELL, *varying(results.trials), "m"]
+    same = [*cell_columns(results, points=False), "m"]
     said += _decay(cells, [n for n in same if n != "gamma"])
     said += _networks(cells, [n for n in same if n != "network"])
     return said + _certificate(trials)
 
 
 def geodesic_sentence(cells: pd.DataFrame) -> str:
-    """Count the cells that learned the geodesic, with the range of both scores over cells.
+    """Count the cells that came near the geodesic by network, with the ranges of both scores.
 
     Args:
         cells: from :func:`analysis.measures.summary.summary`.
@@ -192,15 +223,15 @@ def geodesic_sentence(cells: pd.DataFrame) -> str:
     if not len(cells):
         return ""
     said = (
-        f"Geodesic learned: {_learned(cells).sum()} of {plural(len(cells), 'cell')}. (A cell "
-        f"counts when {LIMITS}; {sample(cells)}.){_not_counted(cells)}"
+        f"Came near the geodesic in training ({LIMITS}): {_came_near(cells).sum()} of "
+        f"{plural(len(cells), 'cell')}, {sample(cells)}.{_not_counted(cells)}"
     )
     for network, rows in cells.groupby("network", observed=True):
         name = network_name(network)
         known = rows.ots_shuffled.notna().any()  # not in results of earlier versions
         shuffled = f", of shuffled displacements {_range(rows.ots_shuffled, 3)}" if known else ""
         said += (
-            f" {first_word(name)}: {_learned(rows).sum()} of {len(rows)} (LSS "
+            f" {first_word(name)}: {_came_near(rows).sum()} of {len(rows)} (LSS "
             f"{_range(rows.lss, 2)}, before training {_range(rows.lss_initial, 2)}; OTS "
             f"{_range(rows.ots, 3)}, before training {_range(rows.ots_initial, 3)}{shuffled})."
         )
@@ -262,7 +293,7 @@ def _still(trials: pd.DataFrame) -> list[str]:
     return [
         f"Hardly moving: {len(still)} of {len(trials)} trials (at γ = {gammas}). They have a stage "
         "that is nearly the identity. The identity is its own optimal transport, so an OTS of 1 "
-        "was not learned there."
+        "does not come from training there."
     ]
 
 
@@ -334,7 +365,7 @@ def _networks(cells: pd.DataFrame, same: list[str]) -> list[str]:
         if both[[f"{score}_initial", f"{score}_initial_plain"]].notna().all(axis=1).any():
             told += (
                 f"; before training it already is in {before} of them, so only a larger "
-                "difference than that was learned"
+                "difference than that comes from training"
             )
         said.append(f"{told}.")
     return said

@@ -1,6 +1,7 @@
 """Everything that a report shows of a sweep: its results, its tables, and its findings in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,18 +32,16 @@ from analysis.measures.summary import summary
 from analysis.measures.trial_tables import provenance, trials_table, unfinished
 from analysis.results import Results, load
 
+
+def _union(*lists: Iterable[str]) -> list[str]:
+    """The columns that are in any of some lists, each once."""
+    return list(dict.fromkeys(chain(*lists)))
+
+
 COLUMNS = {  # the columns to read of the larger tables
-    "epochs": list(
-        dict.fromkeys(
-            [*figures.COLUMNS["epochs"], *live.COLUMNS["epochs"], *rates.COLUMNS["epochs"]]
-        )
-    ),
-    "tracks": list(dict.fromkeys([*figures.COLUMNS["tracks"], *side_by_side.COLUMNS["tracks"]])),
-    "samples": list(
-        dict.fromkeys(
-            [*figures.COLUMNS["samples"], *points.COLUMNS, *comparisons.COLUMNS["samples"]]
-        )
-    ),
+    "epochs": _union(figures.COLUMNS["epochs"], live.COLUMNS["epochs"], rates.COLUMNS["epochs"]),
+    "tracks": _union(figures.COLUMNS["tracks"], side_by_side.COLUMNS["tracks"]),
+    "samples": _union(figures.COLUMNS["samples"], points.COLUMNS, comparisons.COLUMNS["samples"]),
     "robustness": robustness.COLUMNS,
 }
 
@@ -72,11 +71,11 @@ class Gathered(NamedTuple):
     results: Results
     search: Search | None
     planned: planned.Cells | None
+    other: OtherSweep | None
+    together: str  # about several sweeps
     evaluated: pd.DataFrame  # from robustness.of_trials
     tables: dict[str, pd.DataFrame]
     paper_tables: list[PaperTable]
-    other: OtherSweep | None
-    together: str = ""  # about several sweeps
 
 
 def read(
@@ -104,7 +103,7 @@ def read(
 
 def gather(found: Read) -> Gathered:
     """Compute the tables of a sweep."""
-    name, results, search, cells, second, together = found
+    results = found.results
     trials = robustness.of_trials(results)
     tables = {
         "claims": claims(results, trials),
@@ -126,15 +125,15 @@ def gather(found: Read) -> Gathered:
     rated = rates.effects(results)
     if len(rated):
         tables |= {"rates": rated, "rate_answers": rate_answers.answers(rated)}
-    if search:
-        tables["search"] = search_table(results, search)
-    left = planned.missing(cells, results)
+    if found.search:
+        tables["search"] = search_table(results, found.search)
+    left = planned.missing(found.planned, results)
     if left is not None:
         tables["missing"] = left
-    if second:
-        tables["comparison"] = second.table
+    if found.other:
+        tables["comparison"] = found.other.table
     papers = list(paper_tables(results))
-    return Gathered(name, results, search, cells, trials, tables, papers, second, together)
+    return Gathered(**found._asdict(), evaluated=trials, tables=tables, paper_tables=papers)
 
 
 def sentences(found: Gathered) -> list[str]:

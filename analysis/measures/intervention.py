@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.association import holm
-from analysis.measures.cells import CELL, done, varying, without_collapsed
+from analysis.measures.cells import CELL, cell_columns, done, without_collapsed
 from analysis.measures.layout import heading, plural
 from analysis.measures.means import Tested, student, welch
 from analysis.measures.robustness import AUCS, of_trials, settings_key
@@ -80,8 +80,7 @@ def any_effects(results: Results) -> bool:
 
 
 def _cell(results: Results) -> list[str]:
-    others = [name for name in varying(results.trials) if name not in PENALTIES]
-    return [*CELL, *others, "points"]
+    return [name for name in cell_columns(results) if name not in PENALTIES]
 
 
 def _sides(

@@ -14,7 +14,10 @@ from scoring.tables import ARGUMENT
 LATER = [
     f"{name}{end}"
     for name in (
-        *("geodesic_excess", "straightness_factor", "transport_factor", "transport_share"),
+        "geodesic_excess",
+        "straightness_factor",
+        "transport_factor",
+        "transport_share",
         "lss_scaled",
     )
     for end in ("", "_initial")

@@ -25,8 +25,17 @@ BASELINES = ("geodesic_excess_initial",)
 FIELDS = [f.name for f in (*KEY, *CONFIG) if f.name not in ("trial", "architecture", "model")]
 COLUMNS = {
     "trials": [
-        *("trial", "architecture", "model", *FIELDS, "status", "epochs_done"),
-        *(*SCORES, *BASELINES, "collapsed", "error", "scored_at"),
+        "trial",
+        "architecture",
+        "model",
+        *FIELDS,
+        "status",
+        "epochs_done",
+        *SCORES,
+        *BASELINES,
+        "collapsed",
+        "error",
+        "scored_at",
     ],
     "epochs": ["trial", "epoch", *CURVES],
 }

@@ -37,21 +37,14 @@ NOTES = {
     7: ("The caption leaves out (std): deviation over the four stages (ddof = 0).", POINTS[4]),
 }
 
+FOUR_STAGES = "64 x 32 x 32, 128 x 16 x 16, 256 x 8 x 8, 512 x 4 x 4"
 ARCHITECTURES = pd.DataFrame(  # Table 1; cifar100 is the same as cifar10 except for its classes
     [
         ("mnist", "fully_connected", 1, "1 x 28 x 28", "1000", 5, 10),
         ("cifar10", "convolutional", 1, "3 x 32 x 32", "32 x 16 x 16", 10, 10),
-        (
-            *("cifar10", "convolutional", 4, "3 x 32 x 32"),
-            "64 x 32 x 32, 128 x 16 x 16, 256 x 8 x 8, 512 x 4 x 4",
-            *(5, 10),
-        ),
+        ("cifar10", "convolutional", 4, "3 x 32 x 32", FOUR_STAGES, 5, 10),
         ("cifar100", "convolutional", 1, "3 x 32 x 32", "32 x 16 x 16", 10, 100),
-        (
-            *("cifar100", "convolutional", 4, "3 x 32 x 32"),
-            "64 x 32 x 32, 128 x 16 x 16, 256 x 8 x 8, 512 x 4 x 4",
-            *(5, 100),
-        ),
+        ("cifar100", "convolutional", 4, "3 x 32 x 32", FOUR_STAGES, 5, 100),
     ],
     columns=["dataset", "layers", "stages", "image", "shapes", "blocks", "classes"],
 )

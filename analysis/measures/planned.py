@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.measures.layout import network_name
 from analysis.measures.markup import utf8
-from analysis.measures.search import Search
+from analysis.measures.search import Search, sweep_file
 from analysis.results import Results, whole_depth
-from scoring import places, schemas, storage
+from scoring import schemas
 from scoring.tables import ARGUMENT
 
 CONFIG_FIELDS = [field.name for field in (*schemas.KEY, *schemas.CONFIG) if field.name != "trial"]
@@ -30,8 +30,7 @@ def planned(path: str | Path, tracking_uri: str | None = None) -> Cells | None:
         The configurations; for a search, those that it has suggested so far. None if they are not
         known, as in MLflow, or in a folder that has only results.
     """
-    root = str(path).rstrip("/") or "/"
-    content = None if tracking_uri else storage.read_file(root, places.SWEEP)
+    content = sweep_file(path, tracking_uri)
     if content is None:
         return None
     try:
@@ -132,6 +131,8 @@ def missing_sentence(left: pd.DataFrame | None, results: Results, search: Search
     if left is None:
         return ""
     there = len(results.trials)
+    if search is not None and search.suggested:
+        there = len(search.suggested) - len(left)
     more = 0 if search is None else max(search.planned - there - len(left), 0)
     if not len(left) + more:
         return ""

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.measures.association import RESAMPLES, adjusted
-from analysis.measures.cells import CELL, not_collapsed, varying
+from analysis.measures.cells import cell_columns, not_collapsed
 from analysis.results import Results
 
 STRATUM = ["dataset", "layers", "stages", "network"]
@@ -77,7 +77,7 @@ def points(results: Results) -> pd.DataFrame:
         sweep have the same points and seeds, so they are no independent draws. These numbers
         ask whether other seeds on other points would give the same answer at the same gammas.
     """
-    cell = [*CELL, *varying(results.trials), "points"]
+    cell = cell_columns(results)
     trials = not_collapsed(results)[["trial", "seed", *cell]]
     trials = trials.assign(cell=trials.groupby(cell, dropna=False).ngroup())
     samples = results.samples.loc[results.samples.trial.isin(trials.trial), list(COLUMNS)]

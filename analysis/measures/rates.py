@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.association import holm
-from analysis.measures.cells import CELL, done, varying
+from analysis.measures.cells import cell_columns, done
 from analysis.measures.intervention import SURE, change_of, number, same_seeds, star
 from analysis.measures.layout import heading
 from analysis.measures.means import student
@@ -120,8 +120,7 @@ def any_effects(results: Results) -> bool:
 
 
 def _stratum(results: Results) -> list[str]:
-    others = [name for name in varying(results.trials) if name not in AXES]
-    return [name for name in [*CELL, *others] if name not in AXES]
+    return [name for name in cell_columns(results, points=False) if name not in AXES]
 
 
 def _pairs(results: Results, rates: pd.Series) -> Iterator[_Pair]:

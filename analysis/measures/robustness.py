@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
+from analysis.measures.cells import as_strings, cell_columns, done, mean_interval
 from analysis.measures.layout import heading, network_name, plural, span
 from analysis.measures.means import over_seeds
 from analysis.results import Results
@@ -69,7 +69,7 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
     trials = of_trials(results) if trials is None else trials
     measured = trials[[*ALL_AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
     trials = trials.loc[measured.notna().any(axis=1)]
-    cell = [*CELL, *varying(results.trials)]
+    cell = cell_columns(results, points=False)
     apart = _apart(trials, cell)
     alone = {name: trials[name].mask(apart[name]) for name in MEASURED}
     trials = trials.assign(**alone, warning=pd.Series(_warnings(apart), trials.index, "object"))
@@ -185,11 +185,20 @@ def settings_key(trials: pd.DataFrame, score: str) -> pd.Series:
     Compare scores only if these are equal.
     """
     name = evaluation_of(score)
-    return trials.evaluations.map(lambda text: _key(text, name))
+    return trials.evaluations.map(lambda text: settings_of(text, name))
 
 
 @lru_cache(maxsize=1024)  # most trials of a sweep have the same settings
-def _key(text: Any, name: str) -> str:
+def settings_of(text: Any, name: str) -> str:
+    """The settings of an evaluation as a text, which is ``null`` if they are unknown.
+
+    Args:
+        text: the settings of all evaluations of a trial, from the column ``evaluations``.
+        name: of the evaluation, as in a sweep file.
+
+    >>> settings_of('{"noise": {"repeats": 3, "levels": [0, 1]}}', "noise")
+    '{"levels": [0, 1], "repeats": 3}'
+    """
     return json.dumps(_settings(text, name), sort_keys=True)
 
 

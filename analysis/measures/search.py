@@ -31,11 +31,22 @@ class Search(NamedTuple):
     stopped_by: str = ""  # the metric by which trials were stopped early, if they were
     seeds: int = 1  # of each cell; objectives are means over them
     ended: tuple[int, ...] = ()  # how many seeds the cells have that get no more, but not all
+    suggested: frozenset[str] = frozenset()  # its trials; none if they are not known
 
     @property
     def planned(self) -> int:
         """How many trials there will be in the end; with several seeds, at most."""
         return self.trials * self.seeds - sum(self.seeds - count for count in self.ended)
+
+
+def sweep_file(path: str | Path, tracking_uri: str | None = None) -> bytes | None:
+    """The file that says what a sweep has planned; None in MLflow, or if there is none.
+
+    The arguments are those of :func:`read_search`.
+    """
+    if tracking_uri:
+        return None
+    return storage.read_file(str(path).rstrip("/") or "/", places.SWEEP)
 
 
 def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | None:
@@ -48,10 +59,10 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
     Raises:
         ResultsError: the folder's description of the search cannot be read.
     """
-    root = str(path).rstrip("/") or "/"
-    content = None if tracking_uri else storage.read_file(root, places.SWEEP)
+    content = sweep_file(path, tracking_uri)
     if content is None:
         return None
+    file = f"{str(path).rstrip('/')}/{places.SWEEP}"
     try:
         sweep = json.loads(content)
         asked = sweep.get("search")
@@ -62,14 +73,15 @@ def read_search(path: str | Path, tracking_uri: str | None = None) -> Search | N
         search = Search(asked["method"], asked["sampler"], int(asked["trials"]), objectives, metric)
         ended = tuple(map(int, (sweep.get("ended") or {}).values()))
         search = search._replace(seeds=int(sweep.get("seeds") or 1), ended=ended)
+        search = search._replace(suggested=frozenset(sweep.get("ids") or ()))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        message = f"{root}/{places.SWEEP}: its search cannot be read: {error!r}"
+        message = f"{file}: its search cannot be read: {error!r}"
         raise ResultsError(message) from error
     known = {field.name for field in schemas.TRIALS if field.type == schemas.REAL}
     for name, better in objectives.items():
         if name not in known or better not in BETTER:
             raise ResultsError(
-                f"{root}/{places.SWEEP}: objective {name!r}: {better!r}; should be a column of "
+                f"{file}: objective {name!r}: {better!r}; should be a column of "
                 "numbers of the trials table, with max or min"
             )
     return search
@@ -90,9 +102,13 @@ def on_front(values: np.ndarray) -> np.ndarray:
     >>> on_front(np.array([[1, 4], [2, 2], [2, 2], [3, 2], [4, 1]]))
     array([ True,  True,  True, False,  True])
     """
-    no_worse = (values[:, None] <= values).all(axis=-1)  # (n, n): row's point vs column's point
-    better = (values[:, None] < values).any(axis=-1)
-    return np.logical_not((no_worse & better).any(axis=0))
+    points, which = np.unique(values, axis=0, return_inverse=True)  # by the first objective
+    if values.shape[1] <= 2:  # on the front, the last objective falls from point to point
+        lowest = np.minimum.accumulate(points[:, -1])
+        front = np.append(True, points[1:, -1] < lowest[:-1])[: len(points)]
+    else:
+        front = np.array([(points <= p).all(axis=1).sum() == 1 for p in points], dtype=bool)
+    return front[which.reshape(-1)]
 
 
 def ranked(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
@@ -111,9 +127,15 @@ def candidates(results: Results, search: Search) -> pd.DataFrame:
 
     With several seeds, one row for each cell that has them all.
     """
-    trials = without_collapsed(done(results)).replace([np.inf, -np.inf], np.nan)
+    trials = without_collapsed(_own(results, search)).replace([np.inf, -np.inf], np.nan)
     known = trials.dropna(subset=list(search.objectives))
     return ranked(averaged(known, search.seeds), search.objectives)
+
+
+def _own(results: Results, search: Search) -> pd.DataFrame:
+    """The done trials of a search, without those of another sweep in its folder."""
+    trials = done(results)
+    return trials[trials.trial.isin(search.suggested)] if search.suggested else trials
 
 
 def averaged(trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
@@ -174,7 +196,7 @@ def _fields(results: Results) -> list[str]:
 def search_sentence(results: Results, search: Search) -> str:
     """Describe the search: its objectives, its progress, and the best trials so far."""
     found = candidates(results, search)
-    count = len(done(results))
+    count = len(_own(results, search))
     sampler = SAMPLERS.get(search.sampler, search.sampler)
     aims = [f"{BETTER[way]} {heading(name)}" for name, way in search.objectives.items()]
     said = f"Search by {search.method.capitalize()}'s {sampler} sampler for {' and '.join(aims)}: "

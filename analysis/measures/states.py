@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from analysis.measures.cells import CELL, as_strings, done, mean_interval, varying
+from analysis.measures.cells import as_strings, cell_columns, done, mean_interval
 from analysis.measures.layout import first_word, network_name, plural, sample
 from analysis.results import Results
 
@@ -37,7 +37,7 @@ def states(results: Results) -> pd.DataFrame:
         (``_initial``). Fuzziness, its slope and fit, nc1 and effective rank are of the first
         min(m, epoch_points) points. No rows where no trial has these scores.
     """
-    cell = [*CELL, *varying(results.trials), "points"]
+    cell = cell_columns(results)
     trials = as_strings(done(results))
     trials = trials[trials.lss_scaled.notna()]
     columns = [*SCORES, *(f"{name}_initial" for name in SCORES)]
@@ -57,8 +57,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
     """
     said = []
     for network, rows in table.groupby("network", observed=True):
-        name = network_name(network)
-        name = first_word(name)
+        name = first_word(network_name(network))
         mean = rows.mean(numeric_only=True)
         said.append(
             f"{name}: LSS is {mean.lss:.2f}, and {mean.lss_scaled:.2f} on states of equal size; "

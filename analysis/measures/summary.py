@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.measures.cells import CELL, as_strings, mean_interval, varying, without_collapsed
+from analysis.measures.cells import as_strings, cell_columns, mean_interval, without_collapsed
 from analysis.results import Results
 
 # fmt: off
@@ -42,7 +42,7 @@ def summary(results: Results) -> pd.DataFrame:
         displacements, sqrt(n) and 1/m. ``suboptimality`` is the largest of the cell: in no trial
         does W2^2 exceed the optimum by a larger share. Compare OTS at equal m only.
     """
-    cell = [*CELL, *varying(results.trials), "points"]
+    cell = cell_columns(results)
     trials = without_collapsed(as_strings(results.trials))
     ended, collapsed = trials.status == "done", trials.collapsed.eq(True)
     count = {

@@ -1,6 +1,7 @@
 """The catalogue of figures: what each shows, what a sweep must have for it, how it is drawn."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from analysis.plots.settings import own_settings  # before matplotlib
@@ -48,9 +49,13 @@ class Spec(NamedTuple):
     alt: str
     caption: str
     needs: str  # what a sweep must have for this figure
-    applies: Callable[[Results, Search | None], bool]
-    of_search: bool = False  # the function takes the search as well
+    applies: Callable[..., bool]  # takes the results, and the search if ``of_search``
+    of_search: bool = False  # both functions take the search as well
     table: str = ""  # the table of the report that the function takes as well
+
+    def fits(self, results: Results, search: Search | None = None) -> bool:
+        """Whether a sweep has what the figure needs."""
+        return self.applies(results, search) if self.of_search else self.applies(results)
 
     def draw(
         self,
@@ -70,33 +75,34 @@ class Spec(NamedTuple):
         return figure
 
 
-def _any_done(results: Results, search: Search | None = None) -> bool:
+def _any_done(results: Results) -> bool:
     return len(done(results)) > 0
 
 
-def _any_factors(results: Results, search: Search | None = None) -> bool:
+def _any_factors(results: Results) -> bool:
     return bool(done(results).straightness_factor.notna().any())
 
 
-def _any_stages(results: Results, search: Search | None = None) -> bool:
+def _any_stages(results: Results) -> bool:
     trials = done(results)
     trials = trials[trials.stages > 1]
     return not set(results.tracks.trial.unique()).isdisjoint(trials.trial)
 
 
-def _any_prefixes(results: Results, search: Search | None = None) -> bool:
+def _any_prefixes(results: Results) -> bool:
     solved = results.tracks.trial[results.tracks.prefix_m.notna()]
     return bool(solved.isin(done(results).trial).any())
 
 
 def _found(results: Results, search: Search | None, several: bool) -> bool:
+    """Whether a search has found anything; it has one objective, or several."""
     if search is None or (len(search.objectives) > 1) != several:
         return False
     return len(candidates(results, search)) > 0
 
 
-def _measured(*names: str) -> Callable[[Results, Search | None], bool]:
-    return lambda results, _: measured(results, names)
+def _measured(*names: str) -> Callable[[Results], bool]:
+    return partial(measured, names=names)
 
 
 BASELINES = "Dotted: the same network before training. Dashed: "
@@ -160,7 +166,7 @@ FIGURES = {
         "there are any: weights of blocks that have a scale, like W2 of a ResNet. Axes differ by "
         "panel.",
         "a trial with effective learning rates",
-        lambda results, _: has_rates(results),
+        has_rates,
     ),
     "factors_against_gamma": Spec(
         factors_against_gamma,
@@ -182,7 +188,7 @@ FIGURES = {
         f"end of training at up to two γ: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS), the "
         "values at random. n grows along the axis, and so do √n and the excess of a random track.",
         "trials with several numbers of blocks (depth)",
-        lambda results, _: depth.varies(results),
+        depth.varies,
     ),
     "tracks_by_gamma": Spec(
         tracks_by_gamma,
@@ -191,7 +197,7 @@ FIGURES = {
         "Tracks of about 20 points in two dimensions, a row per network, a column per gamma",
         TRACKS,
         "tracks in two dimensions of a trial with K = 1",
-        lambda results, _: has_tracks(results, several=False),
+        partial(has_tracks, several=False),
     ),
     "scores_against_gamma": Spec(
         scores_against_gamma,
@@ -231,7 +237,7 @@ FIGURES = {
         "Tracks of about 20 points in two dimensions, a row per network, a column per stage",
         f"{TRACKS} Each network is shown at the γ with its best mean test accuracy.",
         "tracks in two dimensions of a trial with K > 1",
-        lambda results, _: has_tracks(results, several=True),
+        partial(has_tracks, several=True),
     ),
     "speed_by_block": Spec(
         speed_by_block,
@@ -244,7 +250,7 @@ FIGURES = {
         f"end of training, {BANDS} as a band. Dotted: the same networks before training. Axes "
         "differ by panel.",
         "the evaluation curve",
-        lambda results, _: any_curve(results),
+        any_curve,
     ),
     "accuracy_against_units": Spec(
         accuracy_against_units,
@@ -313,7 +319,7 @@ FIGURES = {
         f"dimensions a state uses. A line per γ after training, broken between stages: {BANDS} as "
         "a band. Dotted: the same networks before training. Scales differ by panel.",
         "the spread of states; geosweep evaluate DIR scores adds it",
-        lambda results, _: has_states(results),
+        has_states,
     ),
     "intervention": Spec(
         intervention,
@@ -328,7 +334,7 @@ FIGURES = {
         "Dashed: no change. LSS shows whether the penalty worked; the other panels only mean "
         "something where it did. Scales differ by panel.",
         "trials with straightness_penalty or transport_penalty, and the same cells without it",
-        lambda results, _: any_effects(results),
+        any_effects,
         table="intervention",
     ),
     "scores_against_rate": Spec(
@@ -345,7 +351,7 @@ FIGURES = {
         "multiple tests and cut off where it leaves the panel. A change of LSS counts from before "
         "training, since smaller initial weights change LSS there, too. Axes differ by panel.",
         "γ with and without renormalise, or other learning rates or initial scales at γ = 0",
-        lambda results, _: rate_effects.any_effects(results),
+        rate_effects.any_effects,
         table="rates",
     ),
     "accuracy_against_score": Spec(
@@ -381,7 +387,7 @@ FIGURES = {
         "direction is better. Large points are on the Pareto front of all objectives; the line is "
         f"the front of the panel's two. {RANGES}√n and 1/m, the values at random.",
         "a search with several objectives",
-        lambda results, search: _found(results, search, several=True),
+        partial(_found, several=True),
         of_search=True,
     ),
     "search_history": Spec(
@@ -392,7 +398,7 @@ FIGURES = {
         "Every trial that is done, in the order of training; the line is the best so far. "
         f"{RANGES}√n and 1/m, the values at random.",
         "a search with one objective",
-        lambda results, search: _found(results, search, several=False),
+        partial(_found, several=False),
         of_search=True,
     ),
 }

@@ -20,7 +20,7 @@ SHOWN = {
     "geodesic_excess": "geodesic excess (1: geodesic)",
     "ots": "OTS (fraction, m = {m})",
 }
-PAPER = [0.0, 1e-1]  # gammas to show if there are many
+WITHOUT_AND_WITH = [0.0, 1e-1]  # weight decay: the two gammas to show if there are many
 
 
 def varies(results: Results) -> bool:
@@ -51,7 +51,7 @@ def scores_against_depth(results: Results) -> Figure:
         return style.nothing("no two trials differ in their number of blocks alone")
     done = shown.trials
     by, places = panels.rows_of(done, shown.extra)
-    gammas = panels.chosen(sorted(done.gamma.unique()), PAPER, 2)
+    gammas = panels.chosen(sorted(done.gamma.unique()), WITHOUT_AND_WITH, 2)
     networks = sorted(done.network.unique())
     figure, grid = style.sheet(
         2 * len(places), 3, (2.3, 1.8), gaps=(1.0, 0.75), top=0.55, beside=1.6, note=shown.note
@@ -91,8 +91,8 @@ def _line(
     if k or f"{score}_initial" not in own:
         return [*mean[score]]
     before = own.groupby("depth")[f"{score}_initial"].mean()
-    colour = style.COLOURS.get(network, "0.2")
-    axes.plot(before.index, before, label=INITIAL, **style.initial_style(colour))
+    look = style.initial_style(style.colour(network))
+    axes.plot(before.index, before, label=INITIAL, **look)
     return [*mean[score], *before]
 
 

@@ -10,7 +10,6 @@ from analysis.measures.intervention import ENDS, effects
 from analysis.measures.layout import heading, network_name
 from analysis.measures.robustness import AUCS
 from analysis.plots import panels, scales, style
-from analysis.plots.robustness import PAPER
 from analysis.results import Results
 
 DRAWN = ("lss", "test_accuracy", *AUCS)
@@ -74,7 +73,7 @@ def _places(table: pd.DataFrame, by: list[str]) -> list[dict]:
     """The keys of the rows of panels, with up to four gammas."""
     places = []
     for _, own in table.groupby(by[:-1], dropna=False):
-        gammas = panels.chosen(sorted(own.gamma.unique()), PAPER)
+        gammas = panels.chosen(sorted(own.gamma.unique()), panels.PAPER_GAMMAS)
         rows = own[own.gamma.isin(gammas)].drop_duplicates(by).sort_values("gamma")
         places += rows[by].to_dict("records")
     return places

@@ -30,6 +30,8 @@ SPLIT = 3  # Up to so many combinations of other settings are lines of one panel
 MOST = 6  # Up to so many combinations of other settings are drawn; more are left out.
 APART = ["depth", "recipe"]  # All values of these are drawn.
 MORE = ["points", "evaluation_settings"]  # Settings that are not in varying().
+PAPER_GAMMAS = [5e-4, 1e-3, 5e-3, 1e-2]  # of Figs 6 to 8, shown first where there are many
+ACROSS = 4  # Up to so many columns of panels, or gammas, are side by side.
 MANY = 12  # Up to so many gammas have a legend; more have a colour bar and a logarithmic axis.
 
 

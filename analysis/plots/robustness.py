@@ -4,7 +4,6 @@ Plain network against ResNet at up to four gammas. The baseline of each network 
 value when it is left as it is; the dashed line is chance.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,12 +16,10 @@ from matplotlib.lines import Line2D
 from analysis.measures import cells
 from analysis.measures.cells import mean_interval
 from analysis.measures.layout import network_name
-from analysis.measures.robustness import COLUMNS, FEW, UNITS, at_the_end, lesions
+from analysis.measures.robustness import COLUMNS, FEW, UNITS, at_the_end, lesions, settings_of
 from analysis.plots import panels, scales, style
 from analysis.results import Results
 
-PAPER = [5e-4, 1e-3, 5e-3, 1e-2]  # gammas that are shown if they exist
-ACROSS = 4  # most gammas that are shown
 TESTED = {
     "noise": ("random noise", "σ (pixel values)"),
     "fgsm": ("FGSM", "ε (pixel values)"),
@@ -67,7 +64,7 @@ def accuracy_against_units(results: Results) -> Figure:
         top, random = (here[here.units == name] for name in UNITS)
         _lines(axes, top, "level", "accuracy")
         _lines(axes, random, "level", "accuracy", ", random units", **RANDOM)
-        _baselines(axes, here[here.level == 0], "accuracy")
+        _baselines(axes, here[here.level == 0])
         _accuracy_axis(axes, here)
         panels.name_lowest(axes, f"share of {_units(here, key)} eliminated")
         stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
@@ -108,7 +105,7 @@ def accuracy_without_blocks(results: Results) -> Figure:
         for _, own in here.groupby("stage"):
             _lines(axes, own, "x", "accuracy")
         network = {n: v for n, v in key.items() if n != "evaluation"}
-        _baselines(axes, panels.at(whole, network), "accuracy")
+        _baselines(axes, panels.at(whole, network))
         _accuracy_axis(axes, here)
         ticks = here.drop_duplicates("x").sort_values("x")
         axes.set_xticks(ticks.x.tolist(), [f"{block:.0f}" for block in ticks.block], fontsize=7)
@@ -116,7 +113,7 @@ def accuracy_without_blocks(results: Results) -> Figure:
         panels.name_lowest(axes, "block l of each stage" if rows.stages.max() > 1 else "block l")
         skip = key["evaluation"] == "skip"
         _name(axes, key, by, "without block l" if skip else "blocks l, l + 1 exchanged")
-    _legend(figure, rows, "the network\nas it is")
+    style.legend(figure, _handles(rows, "the network\nas it is"))
     return figure
 
 
@@ -153,7 +150,7 @@ def accuracy_against_noise(results: Results) -> Figure:
             upper, lower = grid[i, j], grid[i, len(names) + j]
             accuracy = panels.at(rows, one).dropna(subset="accuracy")
             _lines(upper, accuracy, "level", "accuracy")
-            _baselines(upper, accuracy[accuracy.level == 0], "accuracy")
+            _baselines(upper, accuracy[accuracy.level == 0])
             _accuracy_axis(upper, accuracy, named=j == 0)
             _lines(lower, panels.at(ends, one), "level", "variation_rate")
             for network, own in panels.at(first, one).groupby("network"):
@@ -251,21 +248,14 @@ def _settings(rows: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
     parts = {}
     for name, own in rows.groupby("evaluation"):
         m = own.groupby("trial").m.max()
-        known = [_given(text, OF.get(str(name), str(name))) for text in trials.evaluations[m.index]]
+        of = OF.get(str(name), str(name))
+        known = [settings_of(text, of) for text in trials.evaluations[m.index]]
         parts[name] = pd.Series(
             pd.factorize(pd.Series(known) + m.astype("str").to_numpy())[0], m.index
         )
     table = pd.DataFrame(parts, index=trials.index).fillna(0)
     numbers = pd.factorize(pd.Series(list(map(tuple, table.to_numpy()))))[0] + 1
     return pd.DataFrame({"trial": trials.index, "evaluation_settings": numbers})
-
-
-def _given(evaluations: Any, name: str) -> str:
-    """The settings of an evaluation as a text, from those of all evaluations of a trial."""
-    try:
-        return json.dumps(json.loads(evaluations)[name], sort_keys=True)
-    except (TypeError, ValueError, KeyError):
-        return "unknown"
 
 
 def _fitting(rows: pd.DataFrame) -> tuple[pd.DataFrame, panels.Fitting]:
@@ -284,7 +274,8 @@ def _places(rows: pd.DataFrame, shown: panels.Fitting, *more: str) -> tuple[list
 def _gammas(rows: pd.DataFrame, place: dict) -> list[float]:
     """Up to four gammas of a row of panels, chosen from those that most networks have."""
     networks = panels.at(rows, place).groupby("gamma").network.nunique()
-    return panels.chosen(sorted(networks.index[networks == networks.max()]), PAPER, ACROSS)
+    there = sorted(networks.index[networks == networks.max()])
+    return panels.chosen(there, panels.PAPER_GAMMAS, panels.ACROSS)
 
 
 def _sheet(
@@ -314,7 +305,7 @@ def _panels(
 
 
 def _baseline_style(network: str) -> dict[str, Any]:
-    return style.initial_style(style.COLOURS.get(network, "0.2"))
+    return style.initial_style(style.colour(network))
 
 
 def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **changed: Any) -> None:
@@ -338,10 +329,10 @@ def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **cha
         axes.fill_between(along, height - half, height + half, **band)
 
 
-def _baselines(axes: Axes, rows: pd.DataFrame, y: str) -> None:
-    """Draw the mean of each network when it is left as it is (dotted)."""
+def _baselines(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw the mean accuracy of each network when it is left as it is (dotted)."""
     for network, own in rows.groupby("network"):
-        if np.isfinite(mean := own[y].mean()):
+        if np.isfinite(mean := own.accuracy.mean()):
             axes.axhline(mean, label="baseline", **_baseline_style(str(network)))
 
 
@@ -396,14 +387,9 @@ def _name(axes: Axes, key: dict, by: list[str], what: str) -> None:
     style.title(axes, title)
 
 
-def _legend(figure: Figure, rows: pd.DataFrame, baseline: str, chance: bool = True) -> None:
-    style.legend(figure, _handles(rows, baseline, chance))
-
-
-def _handles(rows: pd.DataFrame, baseline: str, chance: bool = True) -> list[Line2D]:
+def _handles(rows: pd.DataFrame, baseline: str) -> list[Line2D]:
     """Lines for a legend: one for each network and K, and the baselines."""
     handles = panels.network_handles(rows)
     handles.append(style.baseline_handle(baseline, ":", 1.2))
-    if chance:
-        handles.append(style.baseline_handle("chance", "--", 1.2))
+    handles.append(style.baseline_handle("chance", "--", 1.2))
     return handles

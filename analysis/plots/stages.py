@@ -13,16 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval
+from analysis.measures.cells import mean_interval, without_collapsed
 from analysis.measures.layout import network_name
 from analysis.plots import panels, scales, style
 from analysis.plots.style import INITIAL, SHUFFLED
 from analysis.results import Results
 
-SCORES = ["lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random"]
-SCORES += ["ots_shuffled"]
-FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
-ACROSS = 4  # most columns of panels
+# fmt: off
+SCORES = [
+    "lss", "lss_initial", "lss_random", "ots", "ots_initial", "ots_random", "ots_shuffled",
+]
+# fmt: on
 
 
 def lss_by_stage(results: Results) -> Figure:
@@ -48,7 +49,7 @@ def lss_by_stage(results: Results) -> Figure:
     ended = tracks[tracks.epoch == tracks.epochs_done]
     by = [*columns, "network", "stage", "gamma", "epoch"]
     means = mean_interval(panels.thinned(tracks), by, ["lss"]).reset_index()
-    count = min(max(1, ACROSS // len(networks)), len(cells))  # cells that fit side by side
+    count = min(max(1, panels.ACROSS // len(networks)), len(cells))  # cells that fit side by side
     bands = [cells[i : i + count] for i in range(0, len(cells), count)]
     heights = [max(int(cell["stages"]) for cell in band) for band in bands]
     figure, grid = style.sheet(
@@ -163,7 +164,7 @@ def _stages(results: Results) -> tuple[panels.Fitting, pd.DataFrame]:
     done = done[done.stages > 1]
     tracks = results.tracks[["trial", "epoch", "stage", "collapsed", *SCORES]]
     tracks = tracks.astype({"trial": "str"} | dict.fromkeys(SCORES, "float64"))
-    tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
+    tracks = without_collapsed(tracks)
     tracks = tracks.merge(done[[*panels.key_columns(done), "epochs_done"]], on="trial")
     shown = panels.fitting(done[done.trial.isin(tracks.trial.unique())])
     return shown, tracks[tracks.trial.isin(shown.trials.trial)]
@@ -181,10 +182,12 @@ def _gammas(trials: pd.DataFrame) -> list[float]:
     by_network = {network: own.gamma.unique() for network, own in trials.groupby("network")}
     count = trials.groupby("gamma").network.nunique().max()
     if count < len(by_network):
-        most = max(1, ACROSS // len(by_network))
-        some = [panels.chosen(sorted(own), FIG_6, most) for own in by_network.values()]
+        most = max(1, panels.ACROSS // len(by_network))
+        some = [
+            panels.chosen(sorted(own), panels.PAPER_GAMMAS, most) for own in by_network.values()
+        ]
         return sorted({gamma for own in some for gamma in own})
-    return panels.chosen(sorted(trials.gamma.unique()), FIG_6, ACROSS)
+    return panels.chosen(sorted(trials.gamma.unique()), panels.PAPER_GAMMAS, panels.ACROSS)
 
 
 def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:

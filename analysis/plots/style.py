@@ -32,7 +32,7 @@ SHUFFLED = "of shuffled displacements"  # a baseline of OTS
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.86, 40)))
 LEFT, TOP, BOTTOM = 0.72, 0.38, 0.5  # inches around the grid of panels
 LINE = 0.15  # inches from one line of a title or note to the next
-NARROW = 0.062  # inches that a letter of a note takes at most, on average
+NARROW = 0.062  # inches that a letter of a title or a note takes at most, on average
 BEFORE, BELOW = 0.6, 0.34  # inches from a panel to the middle of its axis labels
 
 
@@ -128,7 +128,7 @@ def title(axes: Axes, text: str, align: Literal["left", "center"] = "center") ->
 
 def _wrapped(text: str, inches: float) -> str:
     lines = text.split("\n")
-    return "\n".join(textwrap.fill(line, max(20, int(inches / 0.062 + 1e-6))) for line in lines)
+    return "\n".join(textwrap.fill(line, max(20, int(inches / NARROW + 1e-6))) for line in lines)
 
 
 def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None) -> None:
@@ -253,13 +253,17 @@ def random_baselines(
     return heights
 
 
+def colour(network: str) -> str:
+    """The colour of a network in all figures; two architectures may have the same one."""
+    return COLOURS.get(network) or OTHERS[crc32(network.encode()) % len(OTHERS)]
+
+
 def network_style(network: str, stages: int) -> dict:
     """Style of a line: colour and marker filling by network, marker and dashes by K."""
-    colour = COLOURS.get(network) or OTHERS[crc32(network.encode()) % len(OTHERS)]
     return {
-        "color": colour,
+        "color": colour(network),
         "marker": MARKERS[(stages - 1) % len(MARKERS)],
-        "markerfacecolor": colour if network == "resnet" else "white",
+        "markerfacecolor": colour(network) if network == "resnet" else "white",
         "markersize": 5,
         "linestyle": DASHES[(stages - 1) % len(DASHES)],
         "linewidth": 1.4,

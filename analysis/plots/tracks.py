@@ -101,7 +101,7 @@ def _cells(results: Results, several: bool) -> tuple[list[pd.DataFrame], str]:
     scores = ["lss", "lss_initial", "ots", "ots_initial"]
     tracks = results.tracks[columns + scores].dropna(subset=["projected", "blocks"])
     tracks = tracks.astype({"trial": "str"} | dict.fromkeys(scores, "float64"))
-    tracks = tracks.assign(ots=tracks.ots.mask(tracks.collapsed.eq(True)))
+    tracks = cells.without_collapsed(tracks)
     points = np.array([len(flat) for flat in tracks.projected]) / (2 * (tracks.blocks + 1))
     tracks = tracks[(points > 0) & (points % 1 == 0)]
     done = done[done.trial.isin(tracks.trial) & ((done.stages > 1) == several)]

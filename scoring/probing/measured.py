@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from scoring.problems import assignment_problem
 from scoring.rows import Solved, track_row
 from scoring.shuffled import shuffled
 from scoring.spread import effective_rank, scatter
-from scoring.stages import Stage, full_precision, joined_stage
+from scoring.stages import Stage, full_precision, joined_stage, mean_of_known
 from scoring.transport import solve
 
 SEED = 0  # of the order of shuffled displacements
@@ -70,7 +70,7 @@ class MeasuredStage:
             "last_block": self.blocks[-1],
             **row,
             "kind": self.kind,
-            "cosine": _mean(row["cosines"]),
+            "cosine": mean_of_known(row["cosines"]),
             "effective_rank": self.effective_rank,
             "rank_points": self.rank_points,
             "rounding": self.rounding,
@@ -145,7 +145,12 @@ def _transport(stage: Stage, states: list[Tensor]) -> dict[str, Any]:
         row, row, Solved(solved, [], time.monotonic() - start, other and solve(other)), None
     )
     action = Action(
-        row["energy"], row["drift"], solved.network_cost, solved.shift, solved.optimal_cost
+        row["energy"],
+        row["drift"],
+        solved.network_cost,
+        solved.shift,
+        solved.optimal_cost,
+        collapsed=solved.collapsed,
     )
     curve = curve_from_costs(action, np.array(costs))
     single = len(costs) == 1
@@ -185,7 +190,8 @@ def _joined(batches: list[list[Tensor]]) -> list[Tensor]:
     batches.clear()
     joined = []
     for _ in range(len(filled[0])):
-        joined.append(torch.cat([states.pop(0) for states in filled]).float())
+        state = torch.cat([states.pop(0) for states in filled])
+        joined.append(state.float() if state.dtype.itemsize < 4 else state)
     return joined
 
 
@@ -217,9 +223,3 @@ def _rounding(sums: Sums, stage: Stage) -> list[float]:
             stacklevel=2,
         )
     return share.tolist()
-
-
-def _mean(values: Sequence[float] | np.ndarray) -> float:
-    array = np.asarray(values, dtype=np.float64)
-    array = array[~np.isnan(array)]
-    return float(array.mean()) if len(array) else math.nan

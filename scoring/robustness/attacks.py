@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoring.robustness.subject import PIXELS, Subject, compared, draws, point_losses
+from scoring.line_shape import wide
+from scoring.robustness.subject import PIXELS, Subject, compared, correct, draws, point_losses
 
 STRIDE = 2.5  # total length of the steps of PGD, in budgets: enough to cross the ball and return
 
@@ -28,7 +29,7 @@ def fgsm(subject: Subject, levels: Iterable[float]) -> list[dict[str, Any]]:
 
     def change(places: range, pixels: Tensor, labels: Tensor) -> Callable[[float], Tensor]:
         uphill, _ = ascent(subject, pixels, labels)
-        return lambda level: clipped(pixels + level * uphill)
+        return lambda level: clipped(pixels + level * uphill, pixels)
 
     return compared("fgsm", subject, levels, change)
 
@@ -83,12 +84,12 @@ def pgd_images(
         uphill: signs of the gradient at ``pixels``, (b, ...): FGSM's step.
 
     Returns:
-        (b, ...), 0 to 255, within eps of ``pixels``.
+        (b, ...), 0 to 255, within eps of ``pixels``. See :func:`clipped` for pixels beyond that.
     """
-    low, high = clipped(pixels - level), clipped(pixels + level)
-    worst = clipped(pixels + level * uphill)
+    low, high = clipped(pixels - level, pixels), clipped(pixels + level, pixels)
+    worst = clipped(pixels + level * uphill, pixels)
     wrong, loss = _harm(subject.logits(worst), labels)
-    x = clipped(pixels + level * start)
+    x = clipped(pixels + level * start, pixels)
     for step in range(steps + 1):
         if step < steps:
             uphill, logits = ascent(subject, x, labels)
@@ -96,7 +97,7 @@ def pgd_images(
             logits = subject.logits(x)
         wrong_here, loss_here = _harm(logits, labels)
         worse = (wrong_here & ~wrong) | ((wrong_here == wrong) & (loss_here > loss))
-        worst = torch.where(_wide(worse, x), x, worst)
+        worst = torch.where(wide(worse, x), x, worst)
         wrong, loss = wrong | wrong_here, torch.where(worse, loss_here, loss)
         x = (x + STRIDE * level / steps * uphill).clamp(low, high)
     return worst
@@ -126,15 +127,21 @@ def ascent(subject: Subject, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Te
     return gradient.sign(), logits.detach()
 
 
-def clipped(pixels: Tensor) -> Tensor:
-    """Valid pixel values: 0 to 255."""
-    return pixels.clamp(0, PIXELS)
+def clipped(changed: Tensor, pixels: Tensor) -> Tensor:
+    """Changed images with valid pixel values: 0 to 255, or up to a pixel's own value beyond that.
+
+    So no pixel changes only because it was not valid.
+
+    Args:
+        changed: (b, ...).
+        pixels: the images before, (b, ...).
+
+    >>> clipped(torch.tensor([-3.0, 259.0, 259.0]), torch.tensor([1.0, 251.0, 256.0]))
+    tensor([  0., 255., 256.])
+    """
+    return changed.clamp(pixels.clamp(max=0.0), pixels.clamp(min=PIXELS))
 
 
 def _harm(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Whether the network is wrong, and its loss, (b,) each."""
-    return logits.argmax(1) != labels, point_losses(logits, labels)
-
-
-def _wide(chosen: Tensor, like: Tensor) -> Tensor:
-    return chosen.reshape(-1, *[1] * (like.ndim - 1))
+    return ~correct(logits, labels), point_losses(logits, labels)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from scoring.robustness.subject import Subject, evaluating, result_row
+from scoring.robustness.subject import Subject, correct, evaluating, result_row
 
 
 def lesion(
@@ -164,4 +164,4 @@ def _random(place: Tensor, seed: int, stage: int) -> Tensor:
 
 
 def _right(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(1) == labels).sum())
+    return int(correct(logits, labels).sum())

@@ -208,7 +208,7 @@ def compared(
                 sizes[here[0][:2]].append(_norm(states[0]))
                 moved[here[0][:2]].append(torch.stack([_norm(x - states[0]) for x in states]))
             logits = [subject.network.classify(state) for state in states]
-            right.append(torch.stack([x.argmax(1) == labels for x in logits]))
+            right.append(torch.stack([correct(x, labels) for x in logits]))
             losses.append(torch.stack([point_losses(x, labels) for x in logits]))
         accuracies = torch.cat(right, 1).double().mean(1).tolist()
         means = torch.cat(losses, 1).mean(1).tolist()
@@ -240,6 +240,16 @@ def joined(walks: Sequence[Iterator[tuple[int, int, Tensor]]]) -> Iterator[tuple
     """Walks of all batches side by side: the stage, and the state (m, d) of all points."""
     for here in zip(*walks, strict=True):
         yield here[0][0], torch.cat([state.flatten(1) for _, _, state in here])
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the network is right about each point, bool (b,); never by a logit of NaN or infinity.
+
+    >>> correct(torch.tensor([[2.0, 1.0], [float("nan")] * 2]), torch.tensor([0, 0]))
+    tensor([ True, False])
+    """
+    best = logits.argmax(1)  # the place of a NaN if there is one
+    return (best == labels) & logits.gather(1, best[:, None])[:, 0].isfinite()
 
 
 def point_losses(logits: Tensor, labels: Tensor) -> Tensor:

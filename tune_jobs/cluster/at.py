@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 from scoring.places import argument
-from tune_jobs.cluster import jobs, reach
+from tune_jobs.cluster import folders, jobs, reach
 from tune_jobs.cluster.slurm import Slurm
 from tune_jobs.errors import SweepError
 
@@ -44,10 +44,15 @@ class At:
         Raises:
             SweepError: the options name no cluster, or two.
         """
-        if self.slurm and self.cluster:
-            raise SweepError("--cluster and --slurm name two clusters; give one of them")
-        if not self.slurm:
-            jobs.ask_which(self.cluster, self.address)
+        options = {"--cluster": self.cluster, "--slurm": self.slurm, "--address": self.address}
+        given = [name for name, value in options.items() if value]
+        if len(given) > 1:
+            raise SweepError(f"{' and '.join(given)} name two clusters; give one of them")
+        if not given:
+            raise SweepError(
+                "which cluster? Give --cluster FILE, as for ray up, or --slurm FILE, or --address "
+                f"http://127.0.0.1:{reach.DASHBOARD} if its dashboard answers there"
+            )
 
     @contextmanager
     def connect(self) -> Iterator[Client]:
@@ -75,15 +80,15 @@ class At:
                 there = self.folder(client, which, which)
         return jobs.find(client, which, there)
 
-    def folder(self, client: Client, out: str | None, name: str) -> str:
+    def folder(self, client: Client, out: str | None, name: str, option: str = "--out ") -> str:
         """A sweep's folder as the nodes see it: an absolute path or URI, or a name in the storage.
 
         Raises:
-            SweepError: nothing says where the storage is, or it is of a kind that is not supported.
+            SweepError: nothing says where the storage is, or not all nodes reach the folder.
         """
         if isinstance(client, Slurm):
-            return reach.supported(client.file.folder(out, name))
-        return reach.folder_there(self.cluster, out, name)
+            return folders.within(client.file.storage, out, name, option)
+        return reach.folder_there(self.cluster, out, name, option)
 
 
 def state_of(job: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from models.files import given_path
+from tune_jobs.cluster import ray_file
 from tune_jobs.cluster.reach import STORAGE, cluster_file
 from tune_jobs.errors import SweepError
 
@@ -56,16 +56,14 @@ class Account:
         """The content of the cluster file."""
         return cluster_file(self.file)
 
-    @cached_property
-    def text(self) -> str:
-        """The cluster file as text."""
-        return given_path(self.file).read_text("utf-8")
+    def variable(self, name: str) -> str:
+        """An environment variable that the commands of the file set; empty if they do not."""
+        return ray_file.variable(f"--cluster {self.file}", self.config, name)
 
     @property
     def storage(self) -> str:
         """Where sweeps are stored; empty if the file does not say."""
-        found = STORAGE.search(self.text)
-        return found.group(1) if found else ""
+        return self.variable(STORAGE)
 
     @property
     def region(self) -> str:

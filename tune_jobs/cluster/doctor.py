@@ -4,11 +4,11 @@ Each check is a function that yields findings, and :data:`CHECKS` says which pro
 They only read: they start, make and change nothing. A check that is not allowed to look says so.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scoring.places import argument
+from tune_jobs.cluster import keys
 from tune_jobs.cluster.aws import (
     FORBIDDEN,
     NOTE,
@@ -19,7 +19,7 @@ from tune_jobs.cluster.aws import (
     client,
     usable,
 )
-from tune_jobs.cluster.reach import cluster_file, token
+from tune_jobs.cluster.reach import cluster_file
 from tune_jobs.cluster.rights import image, launch, quotas, roles
 from tune_jobs.errors import SweepError
 
@@ -28,11 +28,8 @@ Check = Callable[[Account], Iterator[Finding]]
 
 def secret(account: Account) -> Iterator[Finding]:
     """Is there a token, which the nodes get?"""
-    try:
-        token()
-        yield Finding(OK, "~/.ray/auth_token is there")
-    except SweepError as error:
-        yield Finding(WRONG, str(error).partition(". ")[0], "ray get-auth-token --generate")
+    found, fix = keys.token_lacks() or ("", "")
+    yield Finding(WRONG, found, fix) if found else Finding(OK, "~/.ray/auth_token is there")
 
 
 def credentials(account: Account) -> Iterator[Finding]:
@@ -97,10 +94,10 @@ def bucket(account: Account) -> Iterator[Finding]:
         fix = f"a bucket in {account.region} ({make}), or provider: region: {there}"
         yield Finding(WRONG, f"s3://{name}: in {there}, not {account.region}", fix)
         return
-    for said in re.findall(r"AWS_DEFAULT_REGION=[\"']?([\w-]+)", account.text):
-        if said != there:
-            yield Finding(WRONG, f"AWS_DEFAULT_REGION={said}", f"AWS_DEFAULT_REGION={there}")
-            return
+    said = account.variable("AWS_DEFAULT_REGION")
+    if said and said != there:
+        yield Finding(WRONG, f"AWS_DEFAULT_REGION={said}", f"AWS_DEFAULT_REGION={there}")
+        return
     yield Finding(OK, f"s3://{name} in {there}")
 
 

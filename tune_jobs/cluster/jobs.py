@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode
 
 from models.callables import SENT, sent_name
-from models.messages import short
+from models.messages import first_line, short
 from scoring.places import argument
 from tune_jobs import processes, provenance, signals
-from tune_jobs.cluster.reach import DASHBOARD, token, tunnel
+from tune_jobs.cluster import dashboard, folders
+from tune_jobs.cluster.keys import token
+from tune_jobs.cluster.reach import DASHBOARD, STORAGE, tunnel
 from tune_jobs.errors import SweepError
 from tune_jobs.sweep import Sweep, builtin, check_name
 
@@ -36,24 +38,13 @@ PACKAGES = ("models", "scoring", "tune_jobs", "analysis")
 SWEEP, FOLDER = "geosweep.sweep", "geosweep.folder"  # keys in the metadata of a job
 KIND, PROBE = "geosweep.kind", "probe"  # marks a job that is not a sweep
 MOST_SENT = 120_000  # bytes of a sweep file; Linux allows 131,072 in an environment variable
+DOLLAR = "\1"  # sent for $ in a sweep file, since Ray replaces $NAME; it is no character of YAML
+PATIENCE = 120.0  # seconds for a command on the head to answer
 LINES = 20_000  # of the log of orders; the autoscaler writes a few a second at most
 STOPPING = {  # Ray sends a stopped job the signal of Ctrl-C, and kills it after this long.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",
 }
-
-
-def ask_which(cluster: str | None, address: str | None) -> None:
-    """Refuse a command that names no cluster.
-
-    Raises:
-        SweepError: neither a file nor an address was given.
-    """
-    if not cluster and not address:
-        raise SweepError(
-            "which cluster? Give --cluster FILE, as for ray up, or --slurm FILE, or --address "
-            f"http://127.0.0.1:{DASHBOARD} if its dashboard answers there"
-        )
 
 
 @contextmanager
@@ -66,38 +57,24 @@ def connect(cluster: str | None, address: str | None) -> Iterator["JobSubmission
 
     Raises:
         SweepError: there is no such cluster, or no token, or the wrong one; or the connection
-            was lost.
+            was lost, or the dashboard does not answer.
     """
-    ask_which(cluster, address)
     token()
-    from requests import RequestException
+    from requests import RequestException, Timeout
 
-    given = f"--cluster {argument(cluster)}" if cluster else f"--address {address}"
+    given = f"--cluster {argument(cluster)}" if cluster else f"--address {argument(str(address))}"
     with tunnel(cluster, DASHBOARD) if cluster else nullcontext() as port:
         url = f"127.0.0.1:{port}" if port else str(address)
         logging.disable(logging.INFO)  # Ray's client logs every upload.
         try:
-            yield _client(url if "://" in url else f"http://{url}", given)
+            yield dashboard.client(url if "://" in url else f"http://{url}", given)
         except RequestException as error:
-            raise SweepError(f"{given}: the connection was lost; jobs there continue") from error
+            slow = isinstance(error, Timeout)
+            why = dashboard.no_answer() if slow else "the connection was lost"
+            after = f"geosweep status {given} shows what was done"
+            raise SweepError(f"{given}: {why}; {after}") from error
         finally:
             logging.disable(logging.NOTSET)
-
-
-def _client(url: str, given: str) -> "JobSubmissionClient":
-    from ray.job_submission import JobSubmissionClient
-
-    try:
-        client = JobSubmissionClient(url)
-        client.list_jobs()
-        return client
-    except Exception as error:  # Ray raises its own and those of requests.
-        said = str(error)
-        if re.search(r"\b40[13]\b|[Uu]nauthenticated|[Aa]uthentication|[Ii]nvalid .*token", said):
-            said = "refused: not the cluster's token; copy ~/.ray/auth_token from where it was made"
-        elif isinstance(error, ConnectionError) or "connect" in said.lower():
-            said = "no Ray dashboard answers there"
-        raise SweepError(f"{given}: {said.splitlines()[0]}") from error
 
 
 @contextmanager
@@ -158,32 +135,28 @@ def submit(
     Raises:
         SweepError: the sweep file is too large, or the cluster refuses the job.
     """
-    content = {}
-    if not named:
-        content["GEOSWEEP_STORAGE"] = folder.rpartition("/")[0]
-    out = ["--out", folder] if named else []
     there = sweep.source in builtin()
-    name = sweep.source if there else "-"
-    words = ["python", "-m", "tune_jobs.cli", "run", name, *out, "--address", "auto", *options]
-    command = f"exec {shlex.join(words)}"
     if not there and len(sweep.text.encode()) > MOST_SENT:
         raise SweepError(
             f"{sweep.source}: is larger than {MOST_SENT:,} bytes, the most that can be submitted; "
             "shorten it, or copy it to the head and run it there with --address auto"
         )
+    out = ["--out", folder] if named else []
+    words = ["run", sweep.source if there else "-", *out, "--address", "auto", *options]
+    own = {} if named else {STORAGE: folder.rpartition("/")[0] or "/"}
+    if not there:
+        own["GEOSWEEP_NAME"] = sweep.name
+    # Ray replaces $NAME in the environment that it is given, so a value with $ is in the command.
+    # Others are not, because all users of the head see commands, and a URI may have a password.
+    variables = {name: value for name, value in own.items() if "$" not in value}
+    command = command_of(*words, **{n: v for n, v in own.items() if n not in variables})
     if not there:  # The file travels in the environment: all sweeps then send the same code.
-        content |= {"GEOSWEEP_SWEEP": sweep.text, "GEOSWEEP_NAME": sweep.name}
-        command += " <<END\n$GEOSWEEP_SWEEP\nEND\n"
+        variables["GEOSWEEP_SWEEP"] = sweep.text.replace("$", DOLLAR)
+        command += " <<END\n$(printf %s \"$GEOSWEEP_SWEEP\" | tr '\\001' '$')\nEND\n"
     if files := sent_files(sweep):
-        content[SENT] = OF_USERS
-    return start(
-        client,
-        command,
-        content,
-        new_name(sweep.name),
-        {SWEEP: sweep.name, FOLDER: folder},
-        files,
-    )
+        variables[SENT] = OF_USERS
+    noted = {SWEEP: sweep.name, FOLDER: folder}
+    return start(client, command, new_name(sweep.name), noted, variables, files)
 
 
 def send(
@@ -212,9 +185,19 @@ def send(
     Raises:
         SweepError: the cluster refuses the job.
     """
-    command = f"exec {shlex.join(['python', '-m', 'tune_jobs.cli', *words])}"
     noted = {SWEEP: name, FOLDER: folder} | ({KIND: kind} if kind else {})
-    return start(client, command, {}, new_name(name), noted, files, gpus)
+    return start(client, command_of(*words), new_name(name), noted, files=files, gpus=gpus)
+
+
+def command_of(*words: str, module: str = "tune_jobs.cli", **variables: str) -> str:
+    """A shell's command that becomes Python with a module of ours, so that signals reach it.
+
+    >>> command_of("run", "my sweep", GEOSWEEP_NAME="$1")
+    "exec env 'GEOSWEEP_NAME=$1' python -m tune_jobs.cli run 'my sweep'"
+    """
+    given = [f"{name}={value}" for name, value in variables.items()]
+    before = ["env", *given] if given else []
+    return f"exec {shlex.join([*before, 'python', '-m', module, *words])}"
 
 
 def new_name(sweep: str) -> str:
@@ -234,13 +217,16 @@ def word(name: str) -> str:
 def start(
     client: "JobSubmissionClient",
     command: str,
-    variables: dict[str, str],
     job: str,
-    metadata: dict[str, str],
+    metadata: Mapping[str, str] = {},
+    variables: Mapping[str, str] = {},
     files: Mapping[str, bytes] | None = None,
     gpus: float = 0,
 ) -> str:
-    """Start a shell's command on the head, with the code, as a job of this id and metadata."""
+    """Start a shell's command on the head, with the code, as a job of this id and metadata.
+
+    Ray replaces ``$NAME`` in the variables.
+    """
     variables = {"GEOSWEEP_REVISION": provenance.revision(), **STOPPING, **variables}
     with package(files) as code:
         environment = {"working_dir": code, "env_vars": variables}
@@ -249,27 +235,26 @@ def start(
                 entrypoint=command,
                 submission_id=job,
                 runtime_env=environment,
-                metadata=metadata,
+                metadata=dict(metadata),
                 entrypoint_num_gpus=gpus,
             )
         except RuntimeError as error:
-            raise SweepError(f"{job}: refused: {str(error).splitlines()[0]}") from error
+            raise SweepError(f"{job}: refused: {first_line(error)}") from error
 
 
-def ask(client: "JobSubmissionClient", *words: str, patience: float = 120) -> str:
+def ask(client: "JobSubmissionClient", *words: str) -> str:
     """The output of a geosweep command that runs on the head, as a job that is then deleted.
 
     Raises:
         SweepError: the command failed; the message is its last line. Or it took too long.
     """
     job = f"geosweep-{words[0]}-{time.time_ns()}"
-    command = shlex.join(["python", "-m", "tune_jobs.cli", *words])
-    start(client, f"exec {command}", {}, job, {})
-    until = time.monotonic() + patience
+    start(client, command_of(*words), job)
+    until = time.monotonic() + PATIENCE
     while not (status := client.get_job_status(job)).is_terminal():
         if time.monotonic() > until:
             client.stop_job(job)
-            raise SweepError(f"{words[0]}: no answer from the cluster in {patience:g} s")
+            raise SweepError(f"{words[0]}: no answer from the cluster in {PATIENCE:g} s")
         time.sleep(0.3)
     said = client.get_job_logs(job)  # lines of Ray first, then those of the command
     client.delete_job(job)
@@ -310,11 +295,7 @@ def metadata(job: "JobDetails", what: str) -> str:
     try:
         if what == SWEEP:
             return check_name(text)
-        if not re.match(r"/|(?!file:)[a-z][a-z0-9+.-]*://[^/]", text):
-            raise ValueError("should be an absolute path or a URI like s3://bucket/sweeps/demo")
-        if ".." in text.split("/"):
-            raise ValueError("should have no ..")
-        return text
+        return folders.noted(text)
     except ValueError as error:
         raise SweepError(f"{job.submission_id}: {what} = {short(text)}: {error}") from None
 
@@ -349,16 +330,16 @@ def find(client: Any, which: str | None, there: str | None = None) -> Any:
         SweepError: there is no such job; the message lists some that exist.
     """
     known = sweeps(client)
-    if which is None and known:
-        return known[-1]
-    if which is not None:
-        found = [job for job in known if job.submission_id == which]
-        found = found or [job for job in known if there is not None and _folder(job) == there]
-        found = found or [job for job in known if which in _names(job)]
-        if found:
-            return found[-1]
-    if which is None:
+    if not known and which is None:
         raise SweepError("no sweep was submitted to this cluster yet; geosweep submit does so")
+    rules: list[Callable[[Any], bool]] = [
+        lambda job: which in (None, job.submission_id),
+        lambda job: there is not None and _folder(job) == there,
+        lambda job: which in _names(job),
+    ]
+    for rule in rules:
+        if found := [job for job in known if rule(job)]:
+            return found[-1]
     have = ", ".join(str(job.submission_id) for job in known[-5:]) or "none"
     raise SweepError(f"{which}: no such job or folder on the cluster (jobs: {have})")
 

@@ -20,6 +20,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models import datasets
+from models.archives import ARRAYS
+from models.errors import DataError
+from models.messages import first_line
 from scoring import places, storage
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request
@@ -93,7 +96,7 @@ def missing(root: str, token: str) -> str:
         fs, base = storage.open_folder(root)  # without retries, because the driver waits
         there = fs.get_file_info(f"{base}/{places.NODES}/{token}").type == pafs.FileType.File
     except (OSError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         return f"{why}; {LACKS}" if "_DENIED" in why else why
     return "" if there else "the file that the driver wrote there is missing"
 
@@ -112,7 +115,7 @@ def load(
 
     Raises:
         NotShared: this machine does not see the driver's folder.
-        models.datasets.DataError: the dataset is missing or has the wrong checksum.
+        models.errors.DataError: the dataset is missing or has the wrong checksum.
     """
     if not shared.token:
         return datasets.load(sources[name], folder)
@@ -127,7 +130,7 @@ def load(
         except storage.Damaged as error:
             storage.delete(root, path)  # it is a copy
             again = "the next geosweep run writes it again"
-            raise datasets.DataError(f"{root}/{path}: {error.reason}; {again}") from error
+            raise DataError(f"{root}/{path}: {error.reason}; {again}") from error
 
     return datasets.keep(checksum, fetch)
 
@@ -154,6 +157,6 @@ def _put_data(request: Request) -> None:
         path = places.dataset(checksum)
         if f"{checksum}.npz" not in there:
             data = datasets.load(request.sources[name], request.data)
-            arrays = {key: getattr(data, key) for key in datasets.ARRAYS}
+            arrays = {key: getattr(data, key) for key in ARRAYS}
             with storage.writing(request.root, path) as stream:
                 np.savez(stream, **arrays)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """The page of ``geosweep watch`` on the head of a cluster, for folders that only its nodes see."""
 
 import re
-import shlex
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -35,9 +34,9 @@ def page(client: "JobSubmissionClient", folder: str) -> Iterator[int]:
     Raises:
         SweepError: the page cannot be served; the message says why.
     """
-    words = ["python", "-m", "analysis.watch", "--port", "0", "--idle", str(IDLE), "--", folder]
+    words = ["--port", "0", "--idle", str(IDLE), "--", folder]
     job = f"geosweep-watch-{time.time_ns()}"
-    jobs.start(client, f"exec {shlex.join(words)}", {}, job, {})
+    jobs.start(client, jobs.command_of(*words, module="analysis.watch"), job)
     try:
         yield _port(client, job)
     finally:

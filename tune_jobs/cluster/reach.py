@@ -20,9 +20,11 @@ import yaml
 from pyarrow import fs
 
 from models.files import given_path, is_there
+from models.messages import plain
 from scoring import places
-from scoring.storage import open_folder, refuse, subfolder, write_file
+from scoring.storage import open_folder, read_file, write_file
 from tune_jobs import processes, signals, yaml_file
+from tune_jobs.cluster import folders, ray_file
 from tune_jobs.cluster.keys import check
 from tune_jobs.errors import SweepError
 
@@ -39,7 +41,7 @@ LEFT = [  # Parts of a sweep's folder that are large, or of no use on another ma
     places.DATA,
 ]
 STOP = ". ~/geosweep/environment; [ ! -e ~/mlflow/pid ] || pkill -F ~/mlflow/pid mlflow; ray stop"
-STORAGE = re.compile(r"GEOSWEEP_STORAGE=[\"']?([^\s\"']+)")
+STORAGE = "GEOSWEEP_STORAGE"
 
 
 def cluster_file(path: str) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def cluster_file(path: str) -> dict[str, Any]:
         raise SweepError(f"--cluster {path}: no such file")
     try:
         text = yaml_file.read_text(given_path(path))
-        yaml_file.parse(text, overriding=True)  # refuses what is given twice or too deep
+        _, lines = yaml_file.parse(text, overriding=True)  # refuses what is given twice or too deep
         content = yaml.safe_load(text)  # as Ray reads it
     except yaml_file.YamlError as error:
         line = f"line {error.line}: " if error.line else ""
@@ -62,59 +64,41 @@ def cluster_file(path: str) -> dict[str, Any]:
         raise SweepError(f"--cluster {path}: cannot be read: {said}; quote that value") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
         raise SweepError(f"--cluster {path}: not a cluster file for ray up (it has no provider)")
+    ray_file.check(f"--cluster {path}", content, lines)
     return content
 
 
-def folder_there(cluster: str | None, out: str | None, name: str) -> str:
+def folder_there(cluster: str | None, out: str | None, name: str, option: str = "--out ") -> str:
     """A sweep's folder as the nodes of a cluster see it.
 
     Args:
         cluster: its file, which may set ``GEOSWEEP_STORAGE`` for the nodes.
         out: an absolute path or URI, which is used as it is, or a name within the storage.
         name: of the sweep; used if there is no ``out``.
+        option: how a message names ``out``.
 
     Raises:
-        SweepError: neither the cluster file nor the environment says where the storage is, or it
-            is of a kind that is not supported.
+        SweepError: neither the cluster file nor the environment says where the storage is; or the
+            folder is not one that all nodes reach.
     """
-    return supported(whole(out) or within(_storage(cluster), out, name))
-
-
-def supported(there: str) -> str:
-    """A sweep's folder, unchanged.
-
-    Raises:
-        SweepError: it is in a storage of a kind that is not supported.
-    """
-    try:
-        refuse(there)
-    except ValueError as error:
-        raise SweepError(f"{there}: {error}; use s3://, gs:// or a path of all nodes") from error
-    return there
-
-
-def within(storage: str, out: str | None, name: str) -> str:
-    """A sweep's folder in a storage; the rest is as for :func:`folder_there`."""
-    return whole(out) or subfolder(storage, (out or name).strip("/"))
-
-
-def whole(out: str | None) -> str:
-    """A folder that is an absolute path or a URI; empty for a name in the storage."""
-    return out.rstrip("/") if out and ("://" in out or out.startswith("/")) else ""
+    storage = "" if folders.is_whole(out) else _storage(cluster)
+    return folders.within(storage, out, name, option)
 
 
 def _storage(cluster: str | None) -> str:
-    storage = os.environ.get("GEOSWEEP_STORAGE")
-    if cluster:
-        cluster_file(cluster)
-        if found := STORAGE.search(given_path(cluster).read_text("utf-8")):
-            storage = found.group(1)
+    start = f"--cluster {cluster}"
+    in_file = ray_file.variable(start, cluster_file(cluster), STORAGE) if cluster else ""
+    storage = in_file or os.environ.get(STORAGE)
     if not storage:
         raise SweepError(
             "--out: give an absolute path or a URI that all nodes reach. A name alone needs "
             "GEOSWEEP_STORAGE, which neither the cluster file nor the environment sets"
         )
-    return storage
+    try:
+        return folders.storage(storage)
+    except ValueError as error:
+        where = f"{start}: " if in_file else ""
+        raise SweepError(f"{where}{STORAGE} = {plain(storage)}: {error}") from None
 
 
 # Runs a command until it ends or standard input ends, which the caller holds open until it dies.
@@ -144,10 +128,13 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
         The port on this machine.
 
     Raises:
-        SweepError: the head cannot be reached, or its key is not here; the message says why.
+        SweepError: the head cannot be reached, its key is not here, or the port is taken; the
+            message says why.
     """
     check(cluster, cluster_file(cluster))
     here = here or _free_port()
+    if answers(here):  # else it would be taken for the tunnel
+        raise SweepError(f"127.0.0.1:{here}: another program listens there; choose another --port")
     command = processes.python("-m", "ray.scripts.scripts", "dashboard", cluster)
     command += ["--port", str(here), "--remote-port", str(port)]
     with signals.as_interrupt(), tempfile.TemporaryFile("w+", errors="replace") as said:
@@ -161,13 +148,13 @@ def tunnel(cluster: str, port: int, here: int | None = None) -> Iterator[int]:
         )
         try:
             until = time.monotonic() + 90
-            while not answers(here):
-                if process.poll() is not None or time.monotonic() > until:
-                    said.seek(0)
-                    raise SweepError(
-                        f"--cluster {cluster}: cannot be reached: {_reason(said.read())}"
-                    )
+            while not (there := answers(here)) and process.poll() is None:
+                if time.monotonic() > until:
+                    break
                 time.sleep(0.1)
+            if not there or process.poll() is not None:  # ssh ends if it cannot have the port
+                said.seek(0)
+                raise SweepError(f"--cluster {cluster}: cannot be reached: {_reason(said.read())}")
             yield here
         finally:
             with suppress(ProcessLookupError):
@@ -197,22 +184,6 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
     except OSError:
         return False
     return True
-
-
-def token() -> None:
-    """Make Ray's clients in this process authenticate with the token.
-
-    Raises:
-        SweepError: there is no token, and ``RAY_AUTH_MODE`` does not turn authentication off.
-    """
-    if os.environ.setdefault("RAY_AUTH_MODE", "token").lower() != "token":
-        return
-    file = given_path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"))
-    if not os.environ.get("RAY_AUTH_TOKEN") and not (file.is_file() and file.read_text().strip()):
-        raise SweepError(
-            f"{file}: no token. For a new cluster: ray get-auth-token --generate, then ray up. "
-            "For a running one: copy this file from the machine that started it"
-        )
 
 
 # Ray's rsync takes no options besides filters. Without --safe-links a link in the folder, which
@@ -245,32 +216,62 @@ def fetch(cluster: str | None, folder: str, to: str, left: Sequence[str] = LEFT)
             Path(to).mkdir(parents=True, exist_ok=True)
             _copy(folder, to, left)
             return
-        if not cluster:
-            raise SweepError(
-                f"{folder}: a path on the cluster's nodes; --cluster FILE says how to reach them"
-            )
-        for program in ("rsync", "ssh"):
-            if shutil.which(program) is None:
-                raise SweepError(
-                    f"{folder}: cannot be copied: {program} is not installed on this machine"
-                )
-        Path(to).mkdir(parents=True, exist_ok=True)
         hidden = (".*", f"{places.RESULTS}/.*")  # merged files are made again here
-        config = cluster_file(cluster) | {
-            "rsync_exclude": [f"/{name}" for name in (*left, *hidden)]
-        }
-        done = subprocess.run(  # in another process, because Ray prints a lot
-            processes.python("-c", RSYNC, f"{folder}/", f"{Path(to)}/"),
-            env=os.environ | processes.environment(),
-            input=yaml.safe_dump(config),
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if done.returncode:
-            raise SweepError(f"{folder}: cannot be copied: {_reason(done.stdout + done.stderr)}")
+        _rsync(cluster, folder, to, [f"/{name}" for name in (*left, *hidden)])
     except (OSError, ValueError) as error:
-        raise SweepError(f"{folder}: cannot be copied: {error}") from error
+        raise _not_copied(folder, error) from error
+
+
+def read(cluster: str | None, folder: str, name: str) -> bytes | None:
+    """The content of a file in a sweep's folder on a cluster; None if there is no such file.
+
+    Args:
+        cluster: as for :func:`fetch`.
+        folder: as for :func:`fetch`.
+        name: of the file in the folder.
+
+    Raises:
+        SweepError: the folder cannot be reached; the message says why.
+    """
+    try:
+        if "://" in folder:
+            return read_file(folder, name)
+        with processes.scratch() as to:
+            _rsync(cluster, folder, to, [f"+ /{name}", "*"])  # rsync includes what follows a +
+            return read_file(to, name)
+    except (OSError, ValueError) as error:
+        raise _not_copied(folder, error) from error
+
+
+def _not_copied(folder: str, error: Exception) -> SweepError:
+    if isinstance(error, SweepError):
+        return error
+    return SweepError(f"{folder}: cannot be copied: {error}")
+
+
+def _rsync(cluster: str | None, folder: str, to: str, left: Sequence[str]) -> None:
+    """Copy a folder on the nodes, without what rsync's patterns leave out."""
+    if not cluster:
+        raise SweepError(
+            f"{folder}: a path on the cluster's nodes; --cluster FILE says how to reach them"
+        )
+    for program in ("rsync", "ssh"):
+        if shutil.which(program) is None:
+            raise SweepError(
+                f"{folder}: cannot be copied: {program} is not installed on this machine"
+            )
+    Path(to).mkdir(parents=True, exist_ok=True)
+    config = cluster_file(cluster) | {"rsync_exclude": list(left)}
+    done = subprocess.run(  # in another process, because Ray prints a lot
+        processes.python("-c", RSYNC, f"{folder}/", f"{Path(to)}/"),
+        env=os.environ | processes.environment(),
+        input=yaml.safe_dump(config),
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        raise SweepError(f"{folder}: cannot be copied: {_reason(done.stdout + done.stderr)}")
 
 
 def _copy(uri: str, to: str, left: Sequence[str]) -> None:
@@ -306,6 +307,11 @@ def down(cluster: str) -> list[str]:
         SweepError: ``ray down`` failed.
     """
     config = cluster_file(cluster)
+    provider, auth = config["provider"], config.get("auth", {})
+    head = provider.get("external_head_ip") or provider.get("head_ip")
+    of_machines = provider["type"] == "local"
+    if of_machines and not (head and auth.get("ssh_user")):
+        raise SweepError(f"--cluster {cluster}: provider.head_ip or auth.ssh_user is missing")
     done = subprocess.run(
         processes.python("-m", "ray.scripts.scripts", "down", "--yes", cluster),
         env=os.environ | processes.environment(),
@@ -316,8 +322,7 @@ def down(cluster: str) -> list[str]:
     )
     if done.returncode:
         raise SweepError(f"--cluster {cluster}: ray down: {_reason(done.stdout + done.stderr)}")
-    provider, auth = config["provider"], config.get("auth", {})
-    if provider["type"] != "local":
+    if not of_machines:
         return []
     options = ["BatchMode=yes", "ConnectTimeout=10", "LogLevel=ERROR"]
     options += ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]  # as `ray up` does
@@ -326,7 +331,6 @@ def down(cluster: str) -> list[str]:
     ssh = ["ssh", *(word for option in options for word in ("-o", option))]
     if key := auth.get("ssh_private_key"):
         ssh += ["-i", str(given_path(key))]
-    head = provider.get("external_head_ip") or provider["head_ip"]
     machines = [head, *provider.get("worker_ips", [])]
     stops = {
         machine: subprocess.Popen(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from models.callables import SENT
-from models.messages import first_line
+from models.messages import first_line, short
 from scoring.places import argument
 from scoring.storage import write_file
 from tune_jobs import processes, provenance, signals
@@ -43,12 +43,14 @@ from tune_jobs.sweep import Sweep, builtin
 
 JOBS = ".jobs"  # in the storage; a folder for each job
 ABOUT, ENDED, LOG, SCRIPT, TEXT = "job.json", "ended.json", "log", "job.sh", "sweep.yaml"
+STOP = "stop"  # from geosweep stop
 CODE = "code"  # folder of the packages and of the user's files
 NUMBER = "slurm.txt"  # Slurm's number of the job
 INTERRUPTED = 130  # the exit status of a sweep after Ctrl-C
 LOOK = 5.0  # seconds between two questions to Slurm while a log is followed
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
-RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING"}
+RUNNING = {"RUNNING", "SIGNALING", "STOPPED", "SUSPENDED", "RESIZING"}
+LEAVING = {"COMPLETING", "STAGE_OUT"}  # its processes have ended, and it may start again
 REFUSALS = (  # what sbatch says when it refuses a job, and the field of the file that it is about
     ("[Mm]emory", "memory"),
     ("[Pp]artition", "partition"),
@@ -85,6 +87,7 @@ class Job:
         number: Slurm's number of it.
         status: what has become of it.
         reason: why it waits, in Slurm's words.
+        leaving: whether it has no processes any more, although Slurm still has it on its nodes.
         driver_exit_code: exit status of the sweep; None if it has none.
     """
 
@@ -94,6 +97,7 @@ class Job:
     number: str
     status: Status = Status.FAILED
     reason: str = ""
+    leaving: bool = False
     driver_exit_code: int | None = field(default=None, kw_only=True)
 
 
@@ -142,13 +146,26 @@ class Slurm:
             await asyncio.sleep(0 if ended else 1)
 
     def stop_job(self, name: str) -> None:
-        """End a job: as Ctrl-C would if it runs, at once if it waits."""
+        """End a job: as Ctrl-C would if it runs, at once if it waits.
+
+        The job may just be on its way back into the queue, where no signal reaches it, or its new
+        start would die of it. A file in its folder tells it to stay out, or to end at once if it
+        starts again.
+
+        Raises:
+            SweepError: Slurm refuses, and the job goes on.
+        """
+        (self._jobs / name / STOP).touch()
         job = self.get_job_info(name)
-        if job.status is Status.RUNNING:
-            _call(["scancel", "--batch", "--signal=USR2", job.number])
-            return
-        _call(["scancel", job.number])
-        note_end(self._jobs / name, INTERRUPTED)  # Slurm forgets it after some minutes
+        if job.status is Status.PENDING:
+            _call(["scancel", job.number])
+            note_end(self._jobs / name, INTERRUPTED)  # Slurm forgets it after some minutes
+        elif _hears(job):
+            try:
+                _call(["scancel", "--batch", "--signal=USR2", job.number])
+            except SweepError:
+                if _hears(self.get_job_info(name)):
+                    raise
 
     def submit(self, sweep: Sweep, folder: str, words: Sequence[str], named: bool = True) -> str:
         """Submit a sweep.
@@ -168,7 +185,7 @@ class Slurm:
         there = sweep.source in builtin()
         variables = {"GEOSWEEP_NAME": sweep.name, "GEOSWEEP_STORAGE": self.file.storage}
         if not named:
-            variables["GEOSWEEP_STORAGE"] = folder.rpartition("/")[0]
+            variables["GEOSWEEP_STORAGE"] = folder.rpartition("/")[0] or "/"
         command = ["run", sweep.source if there else "-", *(["--out", folder] if named else [])]
         return self.send(
             sweep.name, folder, [*command, *words], variables, sweep.text, sent_files(sweep)
@@ -248,7 +265,7 @@ class Slurm:
         """
         command = ["sbatch", "--parsable", f"--output={LOG}", *_words(options), SCRIPT]
         try:
-            return _call(command, place).strip().splitlines()[-1].partition(";")[0]
+            said = _call(command, place).strip()
         except SweepError as error:
             if shutil.which(command[0]) is None:
                 raise
@@ -258,6 +275,12 @@ class Slurm:
             of_nodes = named not in (None, "account", "time")
             fix = "; sinfo --long --Node shows what nodes have" if of_nodes else ""
             raise SweepError(f"{self._where}: {about}{error}{fix}") from None
+        number = said.rpartition("\n")[2].partition(";")[0]
+        if not number.isdecimal():  # an option in the file makes sbatch do something else
+            raise SweepError(
+                f"{self._where}: sbatch gave the job no number; it said: {short(said)}"
+            )
+        return number
 
     def _delete_old_code(self) -> None:
         """Delete the code of jobs that ended without deleting it, as after ``scancel``."""
@@ -358,18 +381,24 @@ def _read(place: Path) -> Job | None:
         return None
 
 
+def _hears(job: Job) -> bool:
+    """Whether a job has processes that signals reach."""
+    return job.status is Status.RUNNING and not job.leaving
+
+
 def _with_status(job: Job, told: tuple[str, str] | None, jobs: Path) -> Job:
     state, reason = told or ("", "")
     if state in WAITING:
         reason = "" if reason == "None" else reason
         return replace(job, status=Status.PENDING, reason=reason)
-    if state in RUNNING:
-        return replace(job, status=Status.RUNNING)
+    if state in RUNNING | LEAVING:
+        return replace(job, status=Status.RUNNING, leaving=state in LEAVING)
+    place = jobs / job.submission_id
     try:
-        code = int(json.loads((jobs / job.submission_id / ENDED).read_text())["status"])
+        code = int(json.loads((place / ENDED).read_text())["status"])
     except (OSError, ValueError, KeyError, TypeError):
         code = None
     status = Status.SUCCEEDED if code == 0 else Status.FAILED
-    if code == INTERRUPTED or state == "CANCELLED":
+    if code == INTERRUPTED or state == "CANCELLED" or (code is None and (place / STOP).exists()):
         status = Status.STOPPED
     return replace(job, status=status, driver_exit_code=code)

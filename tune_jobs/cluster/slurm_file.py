@@ -2,24 +2,27 @@
 
 import os
 import re
+import shlex
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.fields import Text, Whole
 from models.files import given_path
-from models.messages import plain
+from models.messages import first_line, plain
 from scoring.places import argument
 from tune_jobs import yaml_file
 from tune_jobs.axes import listed
-from tune_jobs.cluster import reach
+from tune_jobs.cluster import folders
 from tune_jobs.errors import SweepError
 from tune_jobs.explain import explain
 
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<h>\d+)(?::(?P<m>[0-5]?\d))?(?::(?P<s>[0-5]?\d))?")
+OPTION = re.compile(r"--[a-z][a-z-]*|-[A-Za-z]|-\d+")  # the last one is a value, as of --nice
 OURS = ("output", "error", "open-mode", "signal", "requeue", "no-requeue", "job-name", "chdir")
-OURS += ("array", "dependency", "wrap", "ntasks", "ntasks-per-node", "parsable")
-OURS += ("nodes", *"JoeDadnN")  # the last ones in short
+OURS += ("array", "dependency", "wrap", "ntasks", "ntasks-per-node", "nodes", "parsable")
+OURS += ("test-only", "wait", "help", "usage", "version", "clusters", "uid", "gid")
+SHORT = "JoeadDnNWhVM"  # some of them in short
 
 
 def seconds(time: str) -> int:
@@ -57,15 +60,22 @@ def _storage(text: str) -> str:
             "should be a folder that all nodes have, like /scratch/me/sweeps; ~ and variables of "
             f"this machine are replaced (it is {plain(path)} now)"
         )
-    return path.rstrip("/") or "/"
+    return folders.whole(path)
 
 
 def _line(text: str) -> str:
-    option = text.partition("=")[0].partition(" ")[0]
-    if not re.fullmatch(r"--[a-z-]+|-[A-Za-z]", option) or "\n" in text:
+    try:
+        words = [] if "\n" in text else shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"should be what a shell can read: {first_line(error)}") from None
+    names = [word.partition("=")[0] for word in words if word.startswith("-")]
+    if not words or not words[0].startswith("-") or not all(map(OPTION.fullmatch, names)):
         raise ValueError("should be an option of sbatch, like --qos=long")
-    if option.lstrip("-") in OURS:
-        raise ValueError(f"geosweep gives {option} itself; leave it out")
+    for name in names:
+        word = name.lstrip("-")
+        is_long = name.startswith("--")  # sbatch also takes the beginning of a long name
+        if any(full.startswith(word) for full in OURS) if is_long else word in SHORT:
+            raise ValueError(f"geosweep gives {name} itself, or cannot work with it; leave it out")
     return text
 
 
@@ -97,10 +107,6 @@ class SlurmFile(BaseModel):
     grace: Whole = Field(default=300, ge=30, le=86_400)
     setup: Lines = Field(default_factory=list)
     sbatch: Options = Field(default_factory=list)
-
-    def folder(self, out: str | None, name: str) -> str:
-        """The folder of a sweep: an absolute path or URI as it is, or a name in the storage."""
-        return reach.within(self.storage, out, name)
 
     def options(self, nodes: int) -> list[str]:
         """Options for ``sbatch``, as lines of a job script on some nodes have them."""

@@ -2,7 +2,8 @@
 
 * USR1, some minutes before the time limit: the running epochs end and are kept, then the job goes
   back into the queue. It starts again where it was.
-* USR2, from ``geosweep stop``: likewise, and the job ends.
+* USR2, from ``geosweep stop``: likewise, and the job ends. A file in the job's folder says the
+  same, because no signal reaches a job that is on its way back into the queue.
 * TERM, from ``scancel`` or where Slurm takes the nodes away: the sweep ends at once, and Slurm
   decides whether the job starts again. It loses the epochs that are running.
 """
@@ -25,7 +26,7 @@ from scoring import places, storage
 from scoring.schemas import TABLES
 from tune_jobs import processes
 from tune_jobs.cluster.jobs import FOLDER
-from tune_jobs.cluster.slurm import ABOUT, CODE, ENDED, INTERRUPTED, NUMBER, TEXT, note_end
+from tune_jobs.cluster.slurm import ABOUT, CODE, ENDED, INTERRUPTED, NUMBER, STOP, TEXT, note_end
 
 TOKEN = "token"  # of this job's Ray, in the job's folder
 PATIENCE = 600.0  # seconds for the running epochs to end after geosweep stop
@@ -50,6 +51,8 @@ def run(place: Path) -> int:
     asked: list[int] = []
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked.append(number))
+    if (place / STOP).exists():  # before the job could hear a signal
+        return _end(place, INTERRUPTED)
     before = _newest(about[FOLDER])
     starts = int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
     where = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
@@ -66,13 +69,20 @@ def run(place: Path) -> int:
     if again and _newest(about[FOLDER]) == before:
         _say("no epoch ended in the whole time of the job, so it does not start again; raise time")
         again, status = False, 1
+    if again and (place / STOP).exists():
+        again, status = False, INTERRUPTED
     if again:
         _say("the job goes back into the queue")
         if _requeue():
             return 0
         status = 1
+    return _end(place, status, may_start_again=signal.SIGTERM in asked)
+
+
+def _end(place: Path, status: int, may_start_again: bool = False) -> int:
+    """Note that the job has ended, and delete its code; return the exit status."""
     note_end(place, status)
-    if signal.SIGTERM not in asked:  # else Slurm may start the job again
+    if not may_start_again:
         shutil.rmtree(place / CODE, ignore_errors=True)
     return status
 

@@ -7,10 +7,10 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from tune_jobs import disk, folder
+from tune_jobs import disk, folder, lease
 from tune_jobs.commands import options
 from tune_jobs.errors import SweepError
-from tune_jobs.terminal import output, say
+from tune_jobs.terminal import output, say, table
 
 app = typer.Typer()
 
@@ -50,7 +50,7 @@ def clean(
     """
     root = folder.absolute(directory)
     folder.inspect(root)
-    with folder.hold(root):
+    with lease.hold(root):
         state, there = folder.inspect(root), disk.sizes(root)
         parts = {
             "--checkpoints": (checkpoints, disk.checkpoints(state, there)),
@@ -74,14 +74,11 @@ def clean(
 
 
 def _table(parts: list[disk.Part]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("to delete")
-    table.add_column("files", justify="right")
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("")
+    made = table(["to delete"], ["files", "size"])
+    made.add_column("", overflow="fold")
     for part in parts:
-        table.add_row(part.what, str(part.files), decimal(part.size), part.lost)
-    return table
+        made.add_row(part.what, str(part.files), decimal(part.size), part.lost)
+    return made
 
 
 def _agreed(yes: bool) -> bool:

@@ -3,32 +3,30 @@
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 import typer
 
+from models.files import given_path
 from models.messages import plain
-from scoring import places, storage
 from scoring.places import argument
 from tune_jobs import folder, processes, service, sweep
 from tune_jobs.cluster import aws, jobs, leftovers, orders, reach
 from tune_jobs.cluster.at import At, Client, state_of
 from tune_jobs.cluster.doctor import examine
-from tune_jobs.cluster.slurm import Slurm
-from tune_jobs.commands import options, plan, serving
+from tune_jobs.cluster.slurm import Slurm, Status
+from tune_jobs.commands import fetching, options, plan, serving
 from tune_jobs.errors import SweepError
-from tune_jobs.labels import trials_of
-from tune_jobs.mlflow_store import tracking_uri
 from tune_jobs.status import status
-from tune_jobs.terminal import complain, output, say
+from tune_jobs.terminal import complain, say
 
 app = typer.Typer()
+PAUSE = 2.0  # seconds between two questions whether a job has ended
 
 
 @app.command(rich_help_panel="Clusters")
 def submit(
+    ctx: typer.Context,
     name: options.Sweep,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
@@ -69,12 +67,11 @@ def submit(
     [b]geosweep status --cluster ray_cluster.yaml[/]        all sweeps there
     [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   copy results to this machine
     """
-    at = At(cluster, address, slurm)
+    at = _at(ctx, cluster, address, slurm)
     at.check()
     found = sweep.read(name, settings or [])
     arguments = [word for setting in settings or [] for word in ("--set", setting)]
-    if data:
-        arguments += ["--data", str(Path(data).absolute()) if slurm else data]
+    arguments += data_there(at, data)
     if retry is not None:
         arguments.append("--retry-failed" if retry else "--leave-failed")
     if budget is not None:
@@ -82,7 +79,7 @@ def submit(
         arguments += ["--budget", budget]
     if most := options.most_failures(fail_fast, max_failures):
         arguments += ["--max-failures", str(most)]
-    if not slurm:  # from a file here or the environment, before a tunnel is made
+    if not at.slurm:  # from a file here or the environment, before a tunnel is made
         reach.folder_there(cluster, out, found.name)
     with at.connect() as client:
         there = at.folder(client, out, found.name)
@@ -106,11 +103,12 @@ def tell(
     say(f"log      geosweep logs {job} {at}")
     say(f"results  geosweep fetch {job} {at}")
     if follow:
-        follow_log(client, job)
+        follow_log(at, client, job)
 
 
 @app.command(rich_help_panel="Clusters")
 def logs(
+    ctx: typer.Context,
     which: options.Job = None,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
@@ -124,18 +122,19 @@ def logs(
 
     [b]geosweep logs table4 --follow --cluster ray_cluster.yaml[/]
     """
-    at = At(cluster, address, slurm)
+    at = _at(ctx, cluster, address, slurm)
     with at.connect() as client:
         found = at.find(client, which)
         job = str(found.submission_id)
         if follow:
-            follow_log(client, job)
+            follow_log(at, client, job)
         said = client.get_job_logs(job) or f"{job}: {state_of(found)}, and no output yet\n"
         say(said, end="")
 
 
 @app.command(rich_help_panel="Clusters")
 def stop(
+    ctx: typer.Context,
     which: options.Job = None,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
@@ -145,25 +144,33 @@ def stop(
 
     The epochs that are running end and are kept, which may take ten minutes.
     Submit the sweep again to continue it. (Slurm's own [b]scancel[/] stops a sweep
-    at once, and the epochs that are running are lost.)
+    at once, and the epochs that are running are lost.) If several sweeps run
+    or wait, give the name of one.
 
     [b]geosweep stop table4 --cluster ray_cluster.yaml[/]
     """
-    at = At(cluster, address, slurm)
+    at = _at(ctx, cluster, address, slurm)
     with at.connect() as client:
-        found = at.find(client, which)
+        active = [job for job in jobs.sweeps(client) if not job.status.is_terminal()]
+        if which is None and len(active) > 1:
+            names = ", ".join(str(job.submission_id) for job in active)
+            raise SweepError(f"which of {names}? geosweep stop JOB {at}")
+        found = active[0] if which is None and active else at.find(client, which)
         job = str(found.submission_id)
         if found.status.is_terminal():
             say(f"{job}: not running ({found.status.value.lower()})")
             return
         client.stop_job(job)
-        while not client.get_job_status(job).is_terminal():
-            time.sleep(2)
+        while not (now := client.get_job_status(job)).is_terminal():
+            if isinstance(client, Slurm) and now is Status.PENDING:
+                client.stop_job(job)  # it was on its way back into the queue
+            time.sleep(PAUSE)
     say(f"{job}: stopped; submit it again to continue")
 
 
 @app.command(rich_help_panel="Clusters")
 def fetch(
+    ctx: typer.Context,
     which: options.Job = None,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
@@ -188,44 +195,28 @@ def fetch(
     It copies tables and report, and makes MLflow's runs again from the
     tables. The copy is a sweep's folder like any other: [b]status[/], [b]report[/],
     [b]ui[/] and [b]analysis[/] work on it. You can fetch while the sweep runs; the
-    next fetch adds what is new.
+    next fetch adds what is new. Without --out it does not mix two sweeps.
 
     [b]geosweep fetch table4 --cluster ray_cluster.yaml[/]
     [b]geosweep fetch s3://bucket/sweeps/table4[/]
     """
-    at = At(cluster, address, slurm)
+    at = _at(ctx, cluster, address, slurm)
     probe = False
     if which is not None and "://" in which:
         there = which.rstrip("/")
     else:
         with at.connect() as client:
-            job = jobs.find(client, which, cluster)
+            job = at.find(client, which)
             there, probe = jobs.metadata(job, jobs.FOLDER), _is_probe(job)
-        if slurm and _is_empty(there):
-            state = f"geosweep status {argument(str(job.submission_id))} --slurm {argument(slurm)}"
+        if at.slurm and fetching.is_empty(there):
+            state = f"geosweep status {argument(str(job.submission_id))} {at}"
             raise SweepError(f"{there}: nothing there yet; {state} says why")
-    root = folder.absolute(out or f"runs/{_name(there)}")
-    source = _as_uri(there) if slurm else there
+    root = fetching.target(there, out)
+    source = fetching.as_uri(there) if at.slurm else there
     if probe:
-        reach.fetch(cluster, source, root)
-        say(f"probe    {plain(root, folder.LONGEST)}")
-        return
-    wanted = (places.CHECKPOINTS, places.PENDING) if checkpoints else ()
-    left = [name for name in reach.LEFT if name not in wanted]
-    with folder.hold(root):
-        reach.fetch(cluster, source, root, left)
-        state = folder.inspect(root)
-        done, missed = service.sync(root, output())
-    if state.rows:
-        page, unseen = service.report(root, state.name)
-        missed = missed or unseen is not None
-        say(f"report   {plain(page, folder.LONGEST)}")
-    say(f"trials   {len(state.rows)} of {state.planned}")
-    say(f"tables   {plain(root, folder.LONGEST)}/results")
-    new = f"{tracking_uri(root)} ({trials_of(len(done))} new)"
-    say(f"MLflow   {new}; geosweep ui {argument(root)}")
-    if missed:
-        raise typer.Exit(1)
+        fetching.probe(cluster, source, root)
+    else:
+        fetching.results(cluster, source, root, checkpoints, named=out is not None)
 
 
 @app.command(rich_help_panel="Clusters")
@@ -298,9 +289,9 @@ def _check(slurm: Slurm, found: sweep.Sweep, there: str, data: str | None, named
             raise SweepError(
                 f"{found.source}: resources.{what} = {each:g}: a node of the Slurm file has {most}"
             )
-    service.check(found, there, data, processes.SLURM)
+    request = service.check(found, there, data, processes.SLURM)
     if not named:
-        plan.keep_apart(found, there, there)
+        plan.keep_apart(request.sweep, there, there)
 
 
 def _takes_a_turn(job: Any) -> bool:
@@ -313,29 +304,31 @@ def _is_probe(job: Any) -> bool:
     return (job.metadata or {}).get(jobs.KIND) == jobs.PROBE
 
 
-def _is_empty(there: str) -> bool:
-    """Whether no job has written to a sweep's folder yet, which the nodes share with us."""
-    return not storage.list_files(there, "")
+def data_there(at: At, data: str | None) -> list[str]:
+    """The option of a command on a cluster for a folder of data sets.
 
-
-def _as_uri(there: str) -> str:
-    """A folder's path as a URI; Slurm's nodes share it with this machine."""
-    if "://" in there:
-        return there
-    storage.refuse_links(there)
-    return Path(there).as_uri()
-
-
-def _name(uri: str) -> str:
-    """The last part of a path or URI.
+    Args:
+        at: the cluster. Slurm's nodes share the folder with this machine.
+        data: the folder, if there is one.
 
     Raises:
-        SweepError: it could not be the name of a sweep.
+        SweepError: it is a path relative to the current folder, which the head does not have.
     """
-    try:
-        return sweep.check_name(unquote(uri.rpartition("/")[2]))
-    except ValueError as error:
-        raise SweepError(f"{uri}: its last part {error}; name a folder with --out") from None
+    if not data:
+        return []
+    if at.slurm:
+        return ["--data", str(given_path(data).absolute())]
+    if not data.startswith(("/", "~")):
+        raise SweepError(f"--data {plain(data)}: should be the whole path of a folder on the head")
+    return ["--data", data]
+
+
+def _at(ctx: typer.Context, cluster: str | None, address: str | None, slurm: str | None) -> At:
+    """The cluster of a command; an address in the environment yields to a file."""
+    source = ctx.get_parameter_source("address")
+    if (cluster or slurm) and source and source.name == "ENVIRONMENT":
+        address = None
+    return At(cluster, address, slurm)
 
 
 def show(which: str | None, at: At) -> None:
@@ -349,7 +342,7 @@ def show(which: str | None, at: At) -> None:
                 say(f"folder   {plain(there, folder.LONGEST)}")
                 return
             here = isinstance(client, Slurm)
-            if here and _is_empty(there):
+            if here and fetching.is_empty(there):
                 say(f"folder   {plain(there, folder.LONGEST)} (nothing there yet)")
                 return
             say(str(status(there)) if here else jobs.ask(client, "status", there))
@@ -385,16 +378,17 @@ def _failed_orders(client: "jobs.JobSubmissionClient", cluster: str | None) -> l
 
 def serve(cluster: str, port: int) -> None:
     """``geosweep ui`` of a cluster: its MLflow on this machine, until Ctrl-C."""
+    serving.check_port("127.0.0.1", port)
     with reach.tunnel(cluster, reach.MLFLOW, port):
         say(f"http://127.0.0.1:{port}  (MLflow of {cluster}; Ctrl-C to stop)")
         serving.hold(cluster, port)
 
 
-def follow_log(client: Client, job: str) -> None:
+def follow_log(at: At, client: Client, job: str) -> None:
     """Show the log of a job until it ends, then end with its exit status."""
     try:
         status = jobs.follow(client, job, lambda text: say(text, end=""))
     except KeyboardInterrupt:
-        complain(f"the sweep continues; geosweep stop {job} stops it")
+        complain(f"the sweep continues; geosweep stop {job} {at} stops it")
         raise typer.Exit(0) from None
     raise typer.Exit(status)

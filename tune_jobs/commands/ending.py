@@ -14,18 +14,18 @@ from rich.text import Text
 
 from models.config import TrialConfig
 from scoring import places
-from scoring.history import read_history
 from scoring.places import argument
 from scoring.schemas import TABLES
-from scoring.storage import Damaged, list_files, read_file
+from scoring.storage import list_files, read_file
 from tune_jobs import estimates, room, service
 from tune_jobs.account import enough
 from tune_jobs.errors import SweepError
 from tune_jobs.estimates import in_words
 from tune_jobs.folder import Request, State, short_path, shown
-from tune_jobs.labels import duration, labels, last_line, number, trials_of, varying_fields
+from tune_jobs.labels import duration, labels, last_line, number, some, trials_of, varying_fields
 from tune_jobs.mlflow_store import is_there, tracking_uri
-from tune_jobs.terminal import one_line, say
+from tune_jobs.status import last_epoch
+from tune_jobs.terminal import one_line, say, table
 
 Row = dict[str, Any]
 OVER_BUDGET = 3  # the exit status where the budget left something undone
@@ -85,20 +85,27 @@ CURVE: tuple[tuple[str, str, int], ...] = (
 
 def curve_table(state: State) -> Group | None:
     """Each trial's curve of measures; None if no trial has one."""
-    rows = [(t.trial, state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
-    rows = [(trial, row) for trial, row in rows if row.get("curve_m") is not None]
+    rows = [(name, row) for name, row in _rows(state) if row.get("curve_m") is not None]
     if not rows:
         return None
-    names, table = labels(state.trials), Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", overflow="fold")
-    for head, _, _ in CURVE:
-        table.add_column(head, justify="right", no_wrap=True)
-    for trial, row in rows[:MOST]:
-        table.add_row(names[trial], *(_known(row[name], digits) for _, name, digits in CURVE))
-    if len(rows) > MOST:
-        table.add_row(f"... and {len(rows) - MOST} more, in the report")
+    made = table(["trial"], [head for head, _, _ in CURVE])
+    for name, row in rows[:MOST]:
+        made.add_row(name, *(_known(row[column], digits) for _, column, digits in CURVE))
+    _rest(made, len(rows))
     told = "curve of measures: its W2 length over the geodesic's (1), variation of its speed (0)"
-    return Group(Text(told), table)
+    return Group(Text(told), made)
+
+
+def _rows(state: State) -> list[tuple[str, Row]]:
+    """The label and the row of each trial that has a row, in the order of the sweep."""
+    names = labels(state.trials)
+    return [(names[t.trial], state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
+
+
+def _rest(made: Table, count: int) -> None:
+    """Say at the end of a table how many rows it leaves out."""
+    if count > MOST:
+        made.add_row(f"... and {count - MOST} more, in the report")
 
 
 def robustness_table(state: State) -> Group | None:
@@ -114,18 +121,12 @@ def robustness_table(state: State) -> Group | None:
     ]
     if not there:
         return None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", overflow="fold")
-    for head in ["test acc."] + [head for head, _ in there] + ["m"]:
-        table.add_column(head, justify="right", no_wrap=True)
-    names = labels(state.trials)
-    rows = [(t.trial, state.rows[t.trial]) for t in state.trials if t.trial in state.rows]
-    rows = [(trial, row) for trial, row in rows if row["evaluations"]]
-    for trial, row in rows[:MOST]:
-        figures = [number(row[name]) for _, name in there]
-        table.add_row(names[trial], number(row["test_accuracy"]), *figures, str(row["points"]))
-    if len(rows) > MOST:
-        table.add_row(f"... and {len(rows) - MOST} more, in the report")
+    made = table(["trial"], ["test acc.", *(head for head, _ in there), "m"])
+    rows = [(name, row) for name, row in _rows(state) if row["evaluations"]]
+    for name, row in rows[:MOST]:
+        figures = [number(row[column]) for _, column in there]
+        made.add_row(name, number(row["test_accuracy"]), *figures, str(row["points"]))
+    _rest(made, len(rows))
     areas = ", ".join(head for head, _ in there if head not in MIXED)
     notes = []
     if areas:
@@ -135,7 +136,7 @@ def robustness_table(state: State) -> Group | None:
             "mixed: how much more often noise mixes up the closest tenth of tracks, of pairs with "
             "equally distant ends; initial: before training"
         )
-    return Group(Text(f"robustness: {'; '.join(notes)}"), table)
+    return Group(Text(f"robustness: {'; '.join(notes)}"), made)
 
 
 def results_table(state: State, width: int) -> Table:
@@ -164,15 +165,11 @@ def results_table(state: State, width: int) -> Table:
         columns = zip_longest(heads, *fitted, fillvalue="")
         if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width:
             break
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", overflow="fold")
-    for head in heads[1:]:
-        table.add_column(head, justify="right", no_wrap=True)
+    made = table(heads[:1], heads[1:])
     for line in fitted:
-        table.add_row(*line)
-    if len(state.trials) > MOST:
-        table.add_row(f"... and {len(state.trials) - MOST} more, in the report")
-    return table
+        made.add_row(*line)
+    _rest(made, len(state.trials))
+    return made
 
 
 def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
@@ -183,10 +180,8 @@ def _word(state: State, trial: TrialConfig, row: Row | None) -> str:
         return row["status"]
     if trial.trial not in state.begun:
         return "missing"
-    with suppress(Damaged):
-        if history := read_history(state.root, trial.trial):
-            return f"begun, epoch {history['epochs'][-1]['epoch']} of {trial.epochs}"
-    return "begun"
+    epoch = last_epoch(state.root, trial.trial)
+    return "begun" if epoch is None else f"begun, epoch {epoch} of {trial.epochs}"
 
 
 def end(
@@ -210,9 +205,8 @@ def end(
     Returns:
         The exit status: 0, 1 if something is missing, 3 if the budget is used up, 130 after Ctrl-C.
     """
-    for table in (robustness_table(state), curve_table(state)):
-        if table:
-            console.print(table)
+    for more in filter(None, (robustness_table(state), curve_table(state))):
+        console.print(more)
     page, unwritten = _report(request, state) if report else (service.page(request.root), None)
     stopped = "stopped: " if state.interrupted else ""
     took = duration(time.monotonic() - begun)
@@ -268,7 +262,8 @@ def _chosen(request: Request, state: State) -> list[tuple[str, str]]:
     aims = [f"{name.replace('_', ' ')} ({way})" for name, way in search.objectives.items()]
     told = f"optimised {' and '.join(aims)}"
     (name, way), *others = search.objectives.items()
-    found, seeds = _cell_means(state, name, request.sweep.rules.seeds), request.sweep.rules.seeds
+    seeds = request.sweep.rules.seeds
+    found = _cell_means(state, name, seeds)
     if found and not others:
         sign = 1 if way == "max" else -1
         best = max(found, key=lambda trial: sign * found[trial])
@@ -347,9 +342,3 @@ def _left(state: State, more: str) -> list[tuple[str, str]]:
     if failed or state.unfinished or state.unevaluated:
         lines.append(("continue", more or "run the same command again for what is missing"))
     return lines
-
-
-def some(names: list[str], most: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

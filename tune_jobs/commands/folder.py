@@ -1,10 +1,11 @@
 """The commands on a sweep's folder: geosweep status | sync | report | ui."""
 
+import json
 import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import typer
@@ -15,16 +16,16 @@ from rich.text import Text
 from models.messages import plain
 from scoring import places, storage
 from scoring.places import argument
-from tune_jobs import folder, mlflow_views, processes, service
+from tune_jobs import folder, lease, mlflow_views, processes, service
+from tune_jobs import status as standing
 from tune_jobs.cluster.at import At
 from tune_jobs.commands import cluster as cluster_commands
 from tune_jobs.commands import options, serving
 from tune_jobs.errors import SweepError
+from tune_jobs.kept import below
 from tune_jobs.labels import trials_of
 from tune_jobs.mlflow_store import SQLITE, adopt, is_there, server, tracking_uri
-from tune_jobs.status import below, in_words
-from tune_jobs.status import status as status_of
-from tune_jobs.terminal import complain, one_line, output, say
+from tune_jobs.terminal import complain, one_line, output, say, table
 
 app = typer.Typer()
 
@@ -44,6 +45,12 @@ def status(
     address: Annotated[  # not from the environment, where it would redirect every status
         str | None, typer.Option(metavar="URL", help="As for [b]geosweep submit[/].")
     ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print JSON instead: also the status, epoch and scores of each trial."
+        ),
+    ] = False,
 ) -> None:
     """Show which trials of a sweep are done, running, failed or missing.
 
@@ -54,20 +61,28 @@ def status(
 
     [b]geosweep status runs/demo[/]
     [b]geosweep status runs[/]                                    all sweeps there
+    [b]geosweep status runs/demo --json[/]                        for a script
     [b]geosweep status --cluster ray_cluster.yaml[/]
     [b]geosweep status table4 --cluster ray_cluster.yaml[/]
     [b]geosweep status table4 --slurm clusters/slurm.yaml[/]
     """
     if cluster or address or slurm:
+        if as_json:
+            raise SweepError("--json reads a folder; leave it out with --cluster or --slurm")
         cluster_commands.show(directory, At(cluster, address, slurm))
         return
     if directory is None:
         raise SweepError("which sweep? geosweep status DIR, or --cluster FILE for all there")
     root = folder.absolute(directory)
-    if sweeps := below(root):
+    sweeps = below(root)
+    if as_json:
+        several = {"folder": root, "sweeps": [_told(each) for each in sweeps]}
+        say(json.dumps(several if sweeps else standing.as_json(standing.status(root)), indent=1))
+        return
+    if sweeps:
         output().print(_overview(sweeps))
         return
-    found = status_of(root)
+    found = standing.status(root)
     name = plain(found.name)
     title = Text.assemble((name, "bold"), found.lines[0].removeprefix(name))
     output().print(title, soft_wrap=True)
@@ -77,21 +92,26 @@ def status(
 
 def _overview(sweeps: list[str]) -> Table:
     """A line for each sweep, also for one whose folder is damaged."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("sweep", overflow="fold")
-    for head in ("done", "failed", "size"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    made = table(["sweep"], ["done", "failed", "size"])
+    made.add_column("", overflow="fold")
     for root in sweeps:
         try:
-            found = status_of(root)
+            found = standing.status(root)
         except (SweepError, storage.StoreError, OSError) as error:
-            table.add_row(folder.shown(root), "", "", "", one_line(str(error)))
+            made.add_row(folder.shown(root), "", "", "", one_line(str(error)))
             continue
         done, failed = found.counts["done"], len(found.errors)
         counts = [f"{done} of {found.planned}", str(failed or ""), decimal(found.size)]
-        table.add_row(folder.shown(root), *counts, in_words(found))
-    return table
+        made.add_row(folder.shown(root), *counts, standing.in_words(found))
+    return made
+
+
+def _told(root: str) -> dict[str, Any]:
+    """A sweep of several as JSON values, also one whose folder is damaged."""
+    try:
+        return standing.as_json(standing.status(root))
+    except (SweepError, storage.StoreError, OSError) as error:
+        return {"folder": root, "error": str(error)}
 
 
 @app.command(rich_help_panel="Results")
@@ -106,7 +126,7 @@ def sync(directory: options.Folder) -> None:
     """
     root = folder.absolute(directory)
     folder.inspect(root)
-    with folder.hold(root):
+    with lease.hold(root):
         done, missed = service.sync(root, output())
     say(f"{trials_of(len(done))} logged to {tracking_uri(root)}")
     if missed:

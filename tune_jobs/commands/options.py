@@ -4,13 +4,21 @@ from typing import Annotated
 
 import typer
 
+from tune_jobs import sweep
 from tune_jobs.cells import MOST_CELLS
 from tune_jobs.errors import SweepError
+
+
+def builtin_names(incomplete: str) -> list[str]:
+    """The built-in sweeps that a word may become; the shell adds files."""
+    return [name for name in sweep.builtin() if name.startswith(incomplete)]
+
 
 Sweep = Annotated[
     str,
     typer.Argument(
         metavar="SWEEP",
+        autocompletion=builtin_names,
         help="A YAML file, - for standard input, or the name of a built-in sweep "
         "([b]geosweep sweeps[/] lists them).",
     ),

@@ -8,21 +8,19 @@ from typing import Any
 from models.config import ARGUMENT, TrialConfig
 from models.messages import plain
 from scoring.places import argument
-from scoring.tables import read_table
-from tune_jobs import estimates, evaluations, folder, room
+from tune_jobs import estimates, evaluations, folder, room, service
 from tune_jobs.account import told
-from tune_jobs.commands.ending import some
 from tune_jobs.errors import SweepError
 from tune_jobs.estimates import Estimate
-from tune_jobs.labels import fields, label, labels, trials_of, value, varying_fields
+from tune_jobs.labels import fields, label, labels, some, trials_of, value, varying_fields
 from tune_jobs.sweep import Sweep
 
 
 def keep_apart(sweep: Sweep, root: str, here: str = "") -> None:
     """Refuse the default folder of a sweep if it holds trials that the sweep does not have.
 
-    Continuing there would mix two sweeps, which users rarely want. A search may always continue:
-    its study, which lies in the folder, notices another search itself.
+    Continuing there would mix two sweeps, which users rarely want. A search may continue in the
+    folder of a search: its study, which lies there, notices another search itself.
 
     Args:
         sweep: what is to run.
@@ -32,10 +30,10 @@ def keep_apart(sweep: Sweep, root: str, here: str = "") -> None:
     Raises:
         SweepError: the message counts those trials, says how they differ, and suggests --out.
     """
-    if sweep.search:
+    if sweep.search and folder.suggested(root):
         return
     ids, begun = {trial.trial for trial in sweep.trials}, folder.begun(root)
-    others = [t for t in folder.listed(root) if t.trial in begun - ids]
+    others = [t for t in folder.cells_of(root) if t.trial in begun - ids]
     if not others:
         return
     here = here or folder.short_path(root)
@@ -60,7 +58,7 @@ def _difference(others: Sequence[TrialConfig], trials: Sequence[TrialConfig]) ->
 def _free(root: str) -> str:
     """The first of ``root-2``, ``root-3``, ... without a sweep."""
     names = (f"{root}-{number}" for number in itertools.count(2))
-    return next(n for n in names if not folder.listed(folder.absolute(n)))
+    return next(n for n in names if not folder.cells_of(folder.absolute(n)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,23 +81,20 @@ class Plan:
 def plan(request: folder.Request) -> Plan:
     """The trials of a sweep, and how far each of them is in its folder."""
     sweep, root = request.sweep, request.root
-    rows = read_table(root, "trials", ["trial", "status"]).to_pylist()
-    cells = folder.listed(root) if sweep.search else sweep.trials
-    ids, begun = {trial.trial for trial in cells}, folder.begun(root)
-    status = {row["trial"]: row["status"] for row in rows if row["trial"] in ids}
-    called = labels(cells)
+    state = folder.foreseen(root, sweep)
+    called, begun = labels(state.trials), folder.begun(root)
+    status = {trial: row["status"] for trial, row in state.rows.items()}
+    status |= dict.fromkeys(state.scoring, "to score")
     trials = [
         {"trial": each.trial, "label": called[each.trial], "status": word, **each.model_dump()}
-        for each in cells
+        for each in state.trials
         for word in [status.get(each.trial) or ("begun" if each.trial in begun else "")]
     ]
-    words = ("done", "diverged", *(["stopped"] if sweep.scheduler else []))
-    ended = {trial for trial, word in status.items() if word in words}
-    what = estimates.left_of(request, ended, cells)
-    forecast = estimates.forecast(request, what)
+    left = estimates.left(request, service.chosen(state, request.retry))
+    forecast = estimates.forecast(request, left)
     slots = room.slots(request.address, sweep.resources) if forecast.costs else 1
     estimate = forecast.total(slots)
-    lines = _lines(request, len(cells), sum(word == "done" for word in status.values()))
+    lines = _lines(request, len(state.trials), len(state.ids("done")))
     lines += estimate.lines()
     for each in trials if not sweep.search else ():
         word = f"  ({each['status']})" if each["status"] else ""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from models.messages import plain
 from scoring import storage
@@ -19,7 +18,7 @@ from tune_jobs import folder, lease
 from tune_jobs.cluster.at import At
 from tune_jobs.commands import options, sending, targets
 from tune_jobs.errors import SweepError
-from tune_jobs.terminal import output, say
+from tune_jobs.terminal import output, say, table
 
 app = typer.Typer()
 
@@ -130,7 +129,7 @@ def probe(
     name = f"probe-{_short(model)}"
     if cluster or slurm:
         given = {"--data": data, "--text": text, "--weights": weights, "--compare": compare}
-        files = {option: path for option, path in given.items() if path is not None}
+        sent = {option: path for option, path in given.items() if path is not None}
         words = [f"--blocks={blocks}", f"--points={points}", f"--transport={transport}"]
         words += [f"--batch={batch}", f"--longest={longest}"]
         words += [f"--null={one}" for one in null or []]
@@ -140,9 +139,9 @@ def probe(
         if branches:
             words.append("--branches")
         at = At(cluster, None, slurm)
-        sending.probe(at, name, model, files, words, out, device, follow)
+        sending.probe(at, name, model, sent, words, out, device, follow)
     from tune_jobs.probing import model as models  # torch takes seconds to import
-    from tune_jobs.probing import output as files
+    from tune_jobs.probing.output import write
     from tune_jobs.probing.run import run
 
     loaded = models.load(model, weights)
@@ -154,7 +153,7 @@ def probe(
         "branches": branches,
         "tokens": str(tokens or ("each" if text else "all")),
         "transport": transport,
-        "null": [] if no_null else [str(name) for name in null or Null],
+        "null": [] if no_null else [str(one) for one in null or Null],
     }
     names = [weights or "random weights", *([compare] if compare else [])]
     if len(set(names)) < len(names):
@@ -162,29 +161,29 @@ def probe(
     _check(root, about, names if out is None else None)
     results: dict[str, ProbeResult] = {}
     try:
-        for name, one in zip(names, filter(None, (loaded, others)), strict=True):
+        for called, one in zip(names, filter(None, (loaded, others)), strict=True):
             found, warned = run(one, (data, text), (points, batch, longest), device, settings)
-            results[name] = found
+            results[called] = found
             if len(names) > 1:
-                say(name)
+                say(called)
             _show(found)
             for message in warned:
                 say(f"warning: {message}")
     except ProbeError as error:
         raise SweepError(*str(error).splitlines()) from error
-    written = files.write(root, about | settings, results)
+    written = write(root, about | settings, results)
     say(f"{', '.join(written)} in {folder.shown(root)}")
 
 
 def _show(result: ProbeResult) -> None:
     """The table of a result, and what was matched and skipped."""
     headings, *rows = fitting(result.table(), output().width)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    made = table()
     for heading in headings:
-        table.add_column(heading, justify="right")
+        made.add_column(heading, justify="right")
     for row in rows:
-        table.add_row(*row)
-    output().print(table)
+        made.add_row(*row)
+    output().print(made)
     for line in result.notes():
         say(line)
 

@@ -1,20 +1,22 @@
 """The commands that train and evaluate: geosweep run | evaluate | sweeps."""
 
-import os
+import json
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, NoReturn
 
 import typer
-from rich.table import Table
 
+from models.messages import did_you_mean, plain, several
 from tune_jobs import sweep
 from tune_jobs.cluster.at import At
 from tune_jobs.commands import options, plan, sending, work
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import NAMES
-from tune_jobs.terminal import complain, output, say
+from tune_jobs.terminal import complain, output, say, table
 
 app = typer.Typer()
+FOR_GPUS = "meant for GPUs"  # in the comment of a built-in sweep that takes too long on CPUs
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -53,25 +55,37 @@ def run(
     stops at once. A sweep does not write into a folder that holds trials of
     another sweep, unless --out names that folder.
 
+    As many trials train at once as the machine has cores for, or GPUs. With
+    [b]--set resources.cpus=4[/] each holds four cores, so fewer fit side by side;
+    [b]taskset -c 0-3 geosweep run ...[/] leaves the other cores to other programs.
+
     [b]geosweep run demo[/]                       real digits, 16 trials, a minute
     [b]geosweep run mnist --data DIR[/]           uses DIR/mnist.npz if it exists
     [b]geosweep run demo --set seeds=5[/]         means and intervals over 5 seeds
     [b]geosweep run table4 --budget 2h[/]         what can be done in two hours
     [b]geosweep run table4 --set epochs=1 --set gamma=0.01,0.1 --out runs/try[/]
+
+    Exit status: 0 all done; 1 some trials failed or diverged, or the disk is
+    full; 2 bad input; 3 the budget is used up and something is left; 130 after
+    Ctrl-C.
     """
     begun = time.monotonic()
     most = options.most_failures(fail_fast, max_failures)
-    asked = (name, settings or [], out, data, address)
-    request = work.request_run(*asked, retry, most, download=not dry_run, budget=budget)
+    request = work.request_run(
+        name,
+        settings or [],
+        out=out,
+        data=data,
+        address=address,
+        retry=retry,
+        max_failures=most,
+        download=not dry_run,
+        budget=budget,
+    )
     if dry_run:
         say(str(plan.plan(request)))
         return
-    try:
-        status = work.run(request, report, begun)
-    except KeyboardInterrupt:  # the second one
-        complain("stopped; run the same command again to continue")
-        raise typer.Exit(130) from None
-    raise typer.Exit(status)
+    _exit(lambda: work.run(request, report, begun))
 
 
 @app.command(rich_help_panel="Sweeps")
@@ -130,29 +144,71 @@ def evaluate(
         sending.evaluate(at, directory, names or [], settings or [], data, report, follow)
     begun = time.monotonic()
     request = work.request_evaluation(directory, names or [], settings or [], data, address)
+    _exit(lambda: work.evaluate(request, report, begun))
+
+
+def _exit(call: Callable[[], int]) -> NoReturn:
+    """End the command with the exit status that a call returns."""
     try:
-        status = work.evaluate(request, report, begun)
+        status = call()
     except KeyboardInterrupt:  # the second one
         complain("stopped; run the same command again to continue")
-        raise typer.Exit(130) from None
+        raise typer.Exit(work.INTERRUPTED) from None
     raise typer.Exit(status)
 
 
 @app.command(rich_help_panel="Sweeps")
-def sweeps() -> None:
-    """List the built-in sweeps.
+def sweeps(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Print the file of this sweep.",
+            autocompletion=options.builtin_names,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List the built-in sweeps, or print the file of one.
 
-    Each is a YAML file that you can copy and change.
+    To make a sweep of your own, copy a file and change it.
 
     [b]geosweep sweeps[/]
+    [b]geosweep sweeps demo > my.yaml[/]   copy it, then: geosweep run my.yaml
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("sweep", no_wrap=True)
-    table.add_column("trials", justify="right")
-    table.add_column("what")
-    for name in sweep.builtin():
-        found = sweep.read(name)
-        table.add_row(name, str(len(found.trials)), found.description)
-    output().print(table)
-    here = os.path.relpath(next(iter(sweep.builtin().values())).parent)
-    say(f"\ngeosweep run NAME trains one; their files in {here} are examples for your own")
+    known = sweep.builtin()
+    if name is not None:
+        if as_json:
+            raise SweepError("--json prints the list; leave it out, or leave the name out")
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise SweepError(f"{plain(name)}: no built-in sweep{hint} ({several(known, 20)})")
+        say(known[name].read_text(encoding="utf-8"), end="")
+        return
+    found = {each: sweep.read(each) for each in known}
+    listed = [
+        {
+            "name": each,
+            "dataset": list(dict.fromkeys(trial.dataset for trial in one.trials)),
+            "trials": len(one.trials),
+            "gpu": FOR_GPUS in one.text,
+            "description": one.description,
+            "file": str(known[each]),
+        }
+        for each, one in found.items()
+    ]
+    if as_json:
+        say(json.dumps(listed, indent=1))
+        return
+    made = table()
+    made.add_column("sweep", no_wrap=True)
+    made.add_column("dataset", overflow="fold")
+    made.add_column("trials", justify="right", no_wrap=True)
+    made.add_column("for a GPU", no_wrap=True)
+    made.add_column("what")
+    for row in listed:
+        gpu = "yes" if row["gpu"] else ""
+        data = ", ".join(row["dataset"])
+        made.add_row(row["name"], data, str(row["trials"]), gpu, row["description"])
+    output().print(made)
+    say("\ngeosweep run NAME trains one; geosweep sweeps NAME > my.yaml copies its file")

@@ -1,6 +1,8 @@
 """Commands that run on a cluster when they name one: geosweep evaluate | probe."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from json import JSONDecoder
 from pathlib import Path
 
 import typer
@@ -11,10 +13,9 @@ from tune_jobs import evaluations, processes
 from tune_jobs.cluster import jobs
 from tune_jobs.cluster.at import At, Client
 from tune_jobs.cluster.slurm import Slurm
-from tune_jobs.commands import work
-from tune_jobs.commands.cluster import tell
+from tune_jobs.commands import fetching, work
+from tune_jobs.commands.cluster import data_there, tell
 from tune_jobs.errors import SweepError
-from tune_jobs.sweep import check_name
 
 MOST = 200_000_000  # bytes of files that are sent to a Ray cluster; its head keeps them in memory
 
@@ -43,13 +44,12 @@ def evaluate(
         SweepError: an evaluation is wrong, there is no such sweep, or the cluster refuses the job.
     """
     evaluations.read(names, settings)
+    folder_of_data = data_there(at, data)
     with at.connect() as client:
         there, name = _sweep(at, client, directory)
-        if data and isinstance(client, Slurm):
-            data = str(given_path(data).absolute())
         words = ["evaluate", there, *names]
         words += [word for setting in settings for word in ("--set", setting)]
-        words += ["--data", data] if data else []
+        words += folder_of_data
         words += [] if report else ["--no-report"]
         if isinstance(client, Slurm):  # the folder is here, too, so errors need not wait
             work.request_evaluation(there, names, settings, data, processes.SLURM)
@@ -61,13 +61,28 @@ def evaluate(
 
 
 def _sweep(at: At, client: Client, directory: str) -> tuple[str, str]:
-    """The folder of a sweep on a cluster, and its name."""
+    """The folder of a sweep on a cluster, and its name.
+
+    Raises:
+        SweepError: there is no such sweep, or the folder has several.
+    """
     try:
         job = at.find(client, directory)
     except SweepError:  # a folder that no job on this cluster has made
-        there = at.folder(client, directory, directory)
-        return there, check_name(there.rpartition("/")[2])
+        there = at.folder(client, directory, directory, option="")
+        if not isinstance(client, Slurm) and _has_several(
+            jobs.ask(client, "status", there, "--json")
+        ):
+            raise SweepError(f"{there}: has several sweeps; give the folder of one") from None
+        return there, fetching.name_of(there)
     return jobs.metadata(job, jobs.FOLDER), jobs.metadata(job, jobs.SWEEP)
+
+
+def _has_several(said: str) -> bool:
+    """Whether ``geosweep status --json``, among other lines, tells of a folder of sweeps."""
+    with suppress(ValueError):  # The command there will say what is wrong.
+        return "sweeps" in JSONDecoder().raw_decode("{" + said.partition("{")[2])[0]
+    return False
 
 
 def probe(

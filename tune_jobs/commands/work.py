@@ -8,7 +8,6 @@ from typing import Any
 from tune_jobs import estimates, evaluations, folder, service, sweep
 from tune_jobs.commands import plan, targets
 from tune_jobs.commands.ending import end, results_table
-from tune_jobs.precision import resolved
 from tune_jobs.terminal import output
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
@@ -37,12 +36,11 @@ def request_run(
         found = replace(found, budget=found.budget.replaced(budget))
     root = folder.path_of(found.name, out)
     targets.refuse_inner(root)
-    found = resolved(found, root)
     request = service.check(
         found, out, data, address, retry=retry, max_failures=max_failures, download=download
     )
     if out is None:  # last, since a misspelt field may be all that differs from the folder
-        plan.keep_apart(found, request.root)
+        plan.keep_apart(request.sweep, request.root)
     return request
 
 

@@ -1,6 +1,5 @@
 """Read images or text for a probe, in batches that its model takes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +102,7 @@ def texts(file: str, points: int, batch: int, tokenizer: Any, longest: int) -> l
             "with tokenizer.save_pretrained"
         )
     found = []
-    for some in _groups(lines, batch):
-        tokens = tokenizer(
-            some, return_tensors="pt", padding=True, truncation=True, max_length=longest
-        )
-        found.append(dict(tokens))
+    told = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": longest}
+    for start in range(0, len(lines), batch):
+        found.append(dict(tokenizer(lines[start : start + batch], **told)))
     return found
-
-
-def _groups(lines: list[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(lines), size):
-        yield lines[start : start + size]

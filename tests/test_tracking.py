@@ -1,0 +1,182 @@
+"""What MLflow shows of a trial that is evaluated, stopped or trained again, and after outages."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from made_up import made_up_trial
+from small_sweeps import add_database
+
+from scoring import places
+from scoring.tables import read_rows, read_table, write_table
+from tune_jobs import tracking
+from tune_jobs.mlflow_store import ID_TAG, SWEEP_TAG, open_client
+from tune_jobs.tracking import ERROR, TRIAL_TAG, Tracker
+
+pytestmark = pytest.mark.ray  # for the warnings that MLflow causes
+
+MOMENT = datetime(2026, 6, 1, tzinfo=UTC)
+TRIAL = "0123456789ab"
+
+
+@pytest.fixture
+def root(tmp_path):
+    add_database(str(tmp_path / "out"))
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def said():
+    """What a tracker complains about: nothing, unless the test takes it away."""
+    lines = []
+    yield lines
+    assert lines == []
+
+
+def trained(root: Path, **change) -> dict:
+    """The row of a made-up trial whose tables are in a folder, with plausible times."""
+    trial = made_up_trial(root, epochs=2, **change)
+    rows = read_rows(str(root), "epochs", trial)
+    timed = [r | {"finished_at": MOMENT + timedelta(seconds=r["epoch"])} for r in rows]
+    write_table(str(root), "epochs", trial, timed)
+    rows = read_table(str(root), "trials").to_pylist()
+    (row,) = [row for row in rows if row["trial"] == trial]
+    return row | {"trained_at": MOMENT, "scored_at": MOMENT + timedelta(minutes=1)}
+
+
+def run_of(root: Path, trial: str):
+    client = open_client(str(root))
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    query = f"tags.`{TRIAL_TAG}` = '{trial}'"
+    (run,) = client.search_runs([experiment.experiment_id], query)
+    return client, run
+
+
+def test_a_later_evaluation_replaces_a_higher_value(root, said):
+    row = trained(root, tried=("noise",)) | {"noise_auc": 0.8}
+    for minute, value in enumerate((0.8, 0.3, 0.5)):
+        tracker = Tracker(str(root), "tiny", "", said.append)
+        scored = row | {"noise_auc": value, "scored_at": MOMENT + timedelta(minutes=minute)}
+        for _ in range(2):  # logged twice is logged once
+            tracker._noted.clear()
+            tracker.sync({row["trial"]: scored}, {row["trial"]: "x"})
+        client, run = run_of(root, row["trial"])
+        assert run.data.metrics["noise_auc"] == value
+        assert len(client.get_metric_history(run.info.run_id, "noise_auc")) == minute + 1
+
+
+def test_what_an_earlier_attempt_left_is_gone(root, said):
+    row = trained(root)
+    trial = row["trial"]
+    tracker = Tracker(str(root), "tiny", "", said.append)
+    tracker.start(trial, {"gamma": 0.1}, "label")
+    tracker.finish(trial, row | {"status": "stopped", "collapsed": True, "nc1": 0.5})
+    _, run = run_of(root, trial)
+    stopped = run.data.tags
+    assert {"geosweep.collapsed", "geosweep.nc1", "geosweep.scored_at"} < stopped.keys()
+    tracker.start(trial, {"gamma": 0.1}, "label")
+    tracker.fail(trial, "an error\nin two lines")
+    client, run = run_of(root, trial)
+    own = {name for name in run.data.tags if name.startswith("geosweep.")}
+    assert own == {"geosweep.trial", "geosweep.status", "geosweep.error"}
+    assert ERROR in [file.path for file in client.list_artifacts(run.info.run_id)]
+    tracker.start(trial, {"gamma": 0.1}, "label")
+    tracker.finish(trial, row | {"nc1": None})
+    client, run = run_of(root, trial)
+    assert run.data.tags["geosweep.status"] == "done"
+    assert not {"geosweep.error", "geosweep.collapsed", "geosweep.nc1"} & run.data.tags.keys()
+    assert run.data.tags[TRIAL_TAG] == trial
+    files = [file.path for file in client.list_artifacts(run.info.run_id)]
+    assert places.RESULTS in files
+    assert ERROR not in files
+
+
+def test_a_trial_that_starts_again_from_the_beginning_shows_its_new_curve(root, said):
+    def record(epoch, loss, minute):
+        at = MOMENT + timedelta(minutes=minute, seconds=epoch)
+        return {"epoch": epoch, "test_loss": loss, "finished_at": at.isoformat()}
+
+    for attempt in range(2):
+        tracker = Tracker(str(root), "tiny", "", said.append)
+        tracker.start(TRIAL, {}, "label")
+        for _ in range(2):  # reported twice is logged once
+            for epoch in range(3):
+                tracker.epoch(TRIAL, record(epoch, 3.0 - epoch - attempt, attempt))
+    client, run = run_of(root, TRIAL)
+    history = client.get_metric_history(run.info.run_id, "test_loss")
+    assert len(history) == 6
+    latest = {m.step: m.value for m in sorted(history, key=lambda m: (m.step, m.timestamp))}
+    assert latest == {0: 2.0, 1: 1.0, 2: 0.0}
+    assert run.data.metrics["test_loss"] == 0.0
+
+
+@pytest.mark.parametrize("then", ["epoch", "finish", "fail"])
+def test_a_running_trial_is_in_mlflow_again_after_an_outage(root, monkeypatch, then):
+    monkeypatch.setattr(tracking, "PAUSE", 0.0)
+    row, lines = trained(root), []
+    trial = row["trial"]
+    tracker = Tracker(str(root), "tiny", "", lines.append)
+    tracker.start(trial, {"gamma": 0.1}, "label")
+    real = tracker._client.log_batch
+    monkeypatch.setattr(tracker._client, "log_batch", None)  # calling it fails
+    epochs = read_rows(str(root), "epochs", trial)
+    tracker.epoch(trial, epochs[0])
+    assert len(lines) == 1
+    assert lines[0].startswith("MLflow: 'NoneType' object is not callable; the sweep goes on")
+    monkeypatch.setattr(tracker._client, "log_batch", real)
+    if then == "epoch":
+        tracker.epoch(trial, epochs[1])
+    elif then == "finish":
+        tracker.finish(trial, row)
+    else:
+        tracker.fail(trial, "an error")
+    _, run = run_of(root, trial)
+    status = {"epoch": "RUNNING", "finish": "FINISHED", "fail": "FAILED"}
+    assert run.info.status == status[then]
+    if then == "epoch":
+        assert run.data.metrics["test_loss"] == epochs[1]["test_loss"]
+    tracker.close("KILLED")
+    _, run = run_of(root, trial)
+    assert run.info.status == (status | {"epoch": "KILLED"})[then]
+
+
+def parents(root: Path) -> dict[str, str]:
+    client = open_client(str(root))
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    found = client.search_runs([experiment], f"tags.`{SWEEP_TAG}` LIKE '%'")
+    return {run.info.run_id: run.data.tags.get(ID_TAG, "") for run in found}
+
+
+def test_folders_of_two_machines_with_the_same_path_are_two_runs_on_a_server(
+    root, said, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / places.MLFLOW}")
+    path = tmp_path / "sweep"
+
+    def log():
+        path.mkdir(exist_ok=True)
+        tracker = Tracker(str(path), "tiny", "", said.append)
+        tracker.close("FINISHED")
+        return tracker._parent
+
+    first = log()
+    path.rename(tmp_path / "of another machine")
+    second = log()
+    assert first != second
+    assert log() == second
+    path.rename(tmp_path / "of this machine")
+    (tmp_path / "of another machine").rename(path)
+    assert log() == first
+    assert len({*parents(path).values()}) == len(parents(path)) == 2
+
+
+def test_a_folder_that_an_earlier_version_logged_goes_on_in_its_run(
+    root, said, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / places.MLFLOW}")
+    client = open_client(str(root))
+    experiment = client.create_experiment("tiny")
+    old = client.create_run(experiment, tags={SWEEP_TAG: str(tmp_path)})
+    assert Tracker(str(tmp_path), "tiny", "", said.append)._parent == old.info.run_id
+    assert Tracker(str(tmp_path), "tiny", "", said.append)._parent == old.info.run_id
+    assert [*parents(root)] == [old.info.run_id]
