@@ -2,11 +2,11 @@
 
 A claim says in which direction two sides differ: the same network at two gammas, the two networks
 at one gamma, or two values of K. Every place in a sweep that has both sides is compared. A
-comparison is sure if a test over seeds gives p < 0.05 after Holm's correction for all comparisons of the
-claim. A claim holds if some comparison surely agrees and none surely disagrees, is mixed if both
-occur, does not hold if some surely disagree only, and is undecided if none is sure, as with one
-seed. A claim about all places together holds only if each comparison is sure, and does not hold if
-one of them surely disagrees.
+comparison is sure if a test over seeds gives p < 0.05 after Holm's correction for all comparisons
+of the claim. A claim holds if some comparison surely agrees and none surely disagrees, is mixed if
+both occur, does not hold if some surely disagree only, and is undecided if none is sure, as with
+one seed. A claim about all places together holds only if each comparison is sure, and does not hold
+if one of them surely disagrees.
 
 Command: ``python -m analysis.claims runs/demo``. Without a sweep,
 
@@ -135,8 +135,8 @@ sweep. Written by `{command}`.
 Each comparison has two sides, and the claim says which one is higher, or that they are equal. All
 other settings of both sides are equal, and a result of an evaluation is compared at equal settings
 and m only. Every place in a sweep that has both sides is compared, once for each score that the
-claim is about. A comparison is *sure* if a test over seeds gives
-p < 0.05 after Holm's correction for all comparisons of the claim. With one seed nothing is sure.
+claim is about. A comparison is *sure* if a test over seeds gives p < 0.05 after Holm's correction
+for all comparisons of the claim. With one seed nothing is sure.
 [More on these tests](numbers.md#verdicts-and-statistics).
 
 A claim *holds if*

@@ -66,8 +66,9 @@ def straightness_penalty(states: Iterable[tuple[int, Tensor]]) -> Tensor:
     move, then over stages. It does not depend on the scale of the states. There are two guards.
     A segment that rounding alone can explain has no direction: it is left out, n is lowered by one
     for that point, and it gets no gradient. That is |x^(l)| times the machine epsilon of the
-    states (2^-7 in bfloat16) in few dimensions, and about a third of it in many. Where unit segments nearly cancel, the gradient would be
-    unbounded: if their sum is shorter than 0.1, LSS is 10 n, with gradient 0.
+    states (2^-7 in bfloat16) in few dimensions, and about a third of it in many. Where unit
+    segments nearly cancel, the gradient would be unbounded: if their sum is shorter than 0.1, LSS
+    is 10 n, with gradient 0.
 
     Args:
         states: as for :func:`transport_penalty`.

@@ -56,7 +56,7 @@ def take_step(
 
 
 def correct(logits: Tensor, y: Tensor) -> Tensor:
-    """Whether the network is right about each image, bool (b,); never by a logit of NaN or infinity.
+    """Whether the network is right about each image, bool (b,); never by a NaN or infinite logit.
 
     >>> correct(torch.tensor([[2.0, 1.0], [float("nan")] * 2]), torch.tensor([0, 0]))
     tensor([ True, False])

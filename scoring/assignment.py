@@ -14,18 +14,19 @@ O(m) edges are kept.
    are added, and the rows that want them are matched again.
 
 When a pass finds no such edge, the potentials are a proof: u_i + v_j <= cost_ij everywhere, with
-equality on the matching. Problems on the first points are solved first, since the potentials
-of a smaller problem are the best start for a larger one.
+equality on the matching. That pass also lists the pairs that cost hardly more, from which
+:mod:`scoring.proof` tells what rounding of the matrix may do. Problems on the first points are
+solved first, since the potentials of a smaller problem are the best start for a larger one.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -33,9 +34,18 @@ from threadpoolctl import ThreadpoolController
 
 from scoring import kernels, paths
 from scoring.cores import cores
-
-Rows = Callable[[int, int, int], np.ndarray]
-"""(start, stop, m) -> inner[start:stop, :m] or more columns; C-contiguous, always the same."""
+from scoring.matching import (
+    ROUNDING,
+    TIED,
+    Close,
+    Edges,
+    Matching,
+    Rows,
+    first_rows,
+    loops,
+    nothing,
+    tied,
+)
 
 CANDIDATES = 30  # Start with this many edges of each row and of each column.
 ADDED = 8  # A pass adds at most this many edges to a row.
@@ -46,28 +56,7 @@ PLAIN = 0.95  # Above this share of columns with their own row best, consider no
 FEW = 0.01  # Skip passes between auction rounds once at most this share of rows lacks edges.
 BIDS = 60  # A round of the auction ends after this many bids per row, on average.
 BLOCK = 2**24  # elements of a block
-ROUNDING = 1e-13  # rounding error of a potential, as a share of the largest cost
-TIED = 4  # Costs that differ by at most this many units in the last place are equal.
-
-
-class Matching(NamedTuple):
-    """An optimal assignment of the first m rows and columns, and its proof."""
-
-    permutation: np.ndarray  # (m,) int64: the column of each row
-    u: np.ndarray  # (m,) float64: the least cost_ij - v_j of each row
-    v: np.ndarray  # (m,) float64
-    slack: np.ndarray  # (m,) float64 >= 0: cost - u - v on the matching; its sum bounds the error
-    edges: "Edges"  # all candidates
-    rounds: int  # passes over all pairs
-    exact: bool = True  # not stopped before the optimum was proved
-
-
-class Edges(NamedTuple):
-    """A sparse cost matrix: row i has the entries ``first[i]`` to ``first[i + 1]``."""
-
-    first: np.ndarray  # (m + 1,) int64
-    column: np.ndarray  # (edges,) int32
-    cost: np.ndarray  # (edges,) in the precision of the blocks
+REACH = 64  # A column is about as good if it is worse by at most this many margins.
 
 
 Start = tuple[np.ndarray, np.ndarray]
@@ -80,6 +69,7 @@ def match(
     u: np.ndarray,
     threads: int | None = None,
     start: Start | None = None,
+    margins: np.ndarray | None = None,
 ) -> list[Matching]:
     """Solve the assignments of the first m rows and columns, for each m in increasing order.
 
@@ -94,9 +84,11 @@ def match(
         threads: how many to use; all cores if None. Each takes blocks in turn.
         start: potentials to start the largest problem with. They are used only if they prove a
             better bound on its cost than the previous problem's potentials (one more pass).
+        margins: (m,) by how much another column must be worse than a row's own one, so that
+            rounding of the numbers does not matter. They decide which pairs are returned as close.
     """
     _compile_once()
-    return _solved(rows, sizes, u, threads or cores(), start)
+    return _solved(rows, sizes, u, threads or cores(), start, margins)
 
 
 @cache
@@ -117,11 +109,8 @@ def compile_kernels() -> None:
         for kind in (np.float32, np.float64):
             inner = np.random.default_rng(0).normal(size=(200, 200)).astype(kind)
             rows: Rows = lambda start, stop, m, inner=inner: inner[start:stop]  # noqa: E731
-            edges = _solved(rows, [100, 200], np.zeros(200), 1)[-1].edges
-            here, zeros = np.arange(200), np.zeros((5, 200))
-            kernels.spread_out(*edges, here, zeros[0].copy(), zeros[1], *zeros[2:4], 1)
-            kernels.scan_rest(inner, here, *zeros)
-            kernels.tight(inner, here, *zeros[:2], np.full((200, 1), -1, np.int32))
+            _solved(rows, [100, 200], np.zeros(200), 1)
+        kernels.spread_out(*nothing(2), np.arange(2), *np.zeros((3, 2)), 1)
 
 
 def blas_threads(count: int) -> AbstractContextManager[Any]:
@@ -144,20 +133,28 @@ def _kept() -> Path:
 
 
 def _solved(
-    rows: Rows, sizes: Sequence[int], u: np.ndarray, threads: int, start: Start | None = None
+    rows: Rows,
+    sizes: Sequence[int],
+    u: np.ndarray,
+    threads: int,
+    start: Start | None = None,
+    margins: np.ndarray | None = None,
 ) -> list[Matching]:
     solved: list[Matching] = []
+    margins = np.zeros(len(u)) if margins is None else margins
     with blas_threads(1), ThreadPoolExecutor(threads) as pool:
-        share, best, own = 1.0, u, u
+        share, low, own = 1.0, u, u
         for m in sorted({min(1000, sizes[-1]), sizes[-1]}):  # try a few points before all of them
             if share > PLAIN:
-                best, own, share = _check_diagonal(rows, u[:m], pool, threads)
+                low, own, share = _check_diagonal(rows, u[:m], pool, threads)
         if share == 1:
-            return [_diagonal(u[:m], best[:m], own[:m]) for m in sizes]
+            last = _diagonal(rows, u, low, own, pool, margins)
+            return [first_rows(last, own, m) for m in sizes]
         if share > PLAIN:
-            last = _exact(rows, _diagonal(u, best, own).edges, best, pool)
-            if (last.permutation == np.arange(len(best))).all():
-                return [*(_diagonal(last.u[:m], last.v[:m], own[:m]) for m in sizes[:-1]), last]
+            v = np.minimum(low, own - u)
+            last = _exact(rows, loops(own), v, pool, margins=margins)
+            if (last.permutation == np.arange(len(v))).all():
+                return [*(first_rows(last, own, m) for m in sizes[:-1]), last]
         v = np.zeros(sizes[0])
         for m in sizes:
             if solved:
@@ -170,19 +167,36 @@ def _solved(
                     others = _extended(rows, given, m, pool, threads)
                 is_near = _bound(rows, others, pool) > _bound(rows, v, pool)
                 v = others if is_near else v
-            solved.append(_match(rows, v, pool, threads, WARM if is_near else STEPS))
+            steps = WARM if is_near else STEPS
+            solved.append(_match(rows, v, pool, threads, steps, margins))
     return solved
 
 
-def _diagonal(u: np.ndarray, v: np.ndarray, cost: np.ndarray) -> Matching:
-    """The matching of every row with its own column; optimal where the slack is 0."""
-    m = len(u)
-    edges = Edges(np.arange(m + 1), np.arange(m, dtype=np.int32), cost)
-    return Matching(np.arange(m), u, v, np.maximum(cost - u - v, 0), edges, 1)
+def _diagonal(
+    rows: Rows,
+    u: np.ndarray,
+    low: np.ndarray,
+    own: np.ndarray,
+    pool: ThreadPoolExecutor,
+    margins: np.ndarray,
+) -> Matching:
+    """The matching of every row with its own column, where it costs less than ``low`` + u."""
+    m, v = len(u), own - u
+    close, others = nothing(m), u + (low - v).min()
+    if (others < u + margins).any():
+        found = Close(np.arange(m), u + REACH * margins)
+        *_, least = _price(rows, np.full(m, -np.inf), v, pool, 1, found)
+        close, others = found.listed(rows, v, least, u, _parts(m))
+    return Matching(np.arange(m), u, v, loops(own), 1, close, others)
 
 
 def _match(
-    rows: Rows, v: np.ndarray, pool: ThreadPoolExecutor, threads: int, steps: Sequence[float]
+    rows: Rows,
+    v: np.ndarray,
+    pool: ThreadPoolExecutor,
+    threads: int,
+    steps: Sequence[float],
+    margins: np.ndarray | None = None,
 ) -> Matching:
     edges, v, step = _candidates(rows, v, pool, threads)
     m, rounds = len(v), 1
@@ -201,7 +215,7 @@ def _match(
         columns[:], owners[:] = -1, -1
         kernels.take_tight(*edges, v, columns, owners)
     kernels.reduce(*edges, v, columns, owners, BIDS * m)
-    return _exact(rows, edges, v, pool, columns, owners, rounds)
+    return _exact(rows, edges, v, pool, columns, owners, rounds, margins)
 
 
 def _exact(
@@ -212,6 +226,7 @@ def _exact(
     columns: np.ndarray | None = None,
     owners: np.ndarray | None = None,
     rounds: int = 1,
+    margins: np.ndarray | None = None,
 ) -> Matching:
     """Match along shortest augmenting paths until no edge is missing; starts with the diagonal."""
     if columns is None or owners is None:
@@ -222,12 +237,16 @@ def _exact(
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         u = kernels.matched(*edges, columns) - v[columns]
         bar = u - patience * _rounding(edges, v)
-        found, costs, low = _price(rows, bar, v, pool, _most(searched))
+        equal = u + tied(edges, v)
+        reach = REACH * margins[: len(v)] if margins is not None else 0.0
+        close = Close(columns, np.maximum(equal, u + reach))
+        found, costs, low = _price(rows, bar, v, pool, _most(searched), close)
         rounds += 1
         searched += 1
         wanting = found[:, 0] >= 0
         if not wanting.any():
-            return Matching(columns, np.minimum(u, low), v, np.maximum(u - low, 0), edges, rounds)
+            listed = close.listed(rows, v, low, equal, _parts(len(v)))
+            return Matching(columns, np.minimum(u, low), v, edges, rounds, *listed)
         before = len(edges.column)
         edges = Edges(*kernels.added(*edges, found, costs))
         if len(edges.column) == before:  # no new edge: rounding is larger than assumed
@@ -252,7 +271,8 @@ def _parts(m: int, rows: int | None = None) -> Iterator[tuple[int, int]]:
 def _check_diagonal(
     rows: Rows, u: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Least cost - u of each column, its own row's cost, and the share where the own row is best.
+    """Least cost - u of each column over all other rows, its own row's cost, and the share where
+    the own row is best.
 
     The share is 0 where two rows of some column are equally good within rounding.
     """
@@ -271,7 +291,7 @@ def _check_diagonal(
     low, own = np.min(lows, axis=0), np.min(owns, axis=0)
     rounding = TIED * max(precisions) * (np.abs(own) + np.abs(u))
     tied = np.abs(own - low) <= rounding
-    return np.minimum(low, own), own + u, 0.0 if tied.any() else float((own < low).mean())
+    return low, own + u, 0.0 if tied.any() else float((own < low).mean())
 
 
 def _extended(
@@ -355,11 +375,16 @@ def _most(searched: int) -> int:
 
 
 def _price(
-    rows: Rows, bar: np.ndarray, v: np.ndarray, pool: ThreadPoolExecutor, most: int = ADDED
+    rows: Rows,
+    bar: np.ndarray,
+    v: np.ndarray,
+    pool: ThreadPoolExecutor,
+    most: int = ADDED,
+    close: Close | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each row: columns (m, most) with cost - v below its bar, their costs, and the least one.
 
-    A row with fewer such columns is filled up with -1.
+    A row with fewer such columns is filled up with -1. It also finds what is ``close``.
     """
     m = len(v)
     most = min(most, m)
@@ -369,7 +394,12 @@ def _price(
 
     def work(part: tuple[int, int]) -> None:
         here = slice(*part)
-        kernels.scan_rows(rows(*part, m), v, best[here], place[here], low[here])
+        task = rows(*part, m), v, best[here], place[here], low[here]
+        if close is None:
+            kernels.scan_rows(*task)
+        else:
+            near = close.own, close.bar, close.count, close.column, close.cost
+            kernels.scan_close(*task, *(array[here] for array in near))
 
     list(pool.map(work, _parts(m)))
     order = np.argsort(place < 0, axis=1, kind="stable")

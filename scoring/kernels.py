@@ -58,6 +58,40 @@ def scan_rows(block, v, best, place, low):
 
 
 @scan
+def scan_close(block, v, best, place, low, own, bar, count, close, cost):
+    """As :func:`scan_rows`, and find the columns with cost - v at most the ``bar`` of a row.
+
+    It counts all but a row's own column, and lists as many of them as fit.
+    """
+    m = len(v)
+    parts = (m + 63) // 64
+    least = np.empty(parts)
+    for i in range(len(block)):
+        row, values, places = block[i], best[i], place[i]
+        for part in range(parts):
+            here = np.inf
+            for j in range(64 * part, min(64 * part + 64, m)):
+                here = min(here, -row[j] - v[j])
+            least[part] = here
+        low[i] = least.min()
+        for part in range(parts):
+            if least[part] < values[0]:
+                for j in range(64 * part, min(64 * part + 64, m)):
+                    value = -row[j] - v[j]
+                    if value < values[0]:
+                        _replace_worst(values, places, value, j)
+        n = 0
+        for part in range(parts):
+            if least[part] <= bar[i]:
+                for j in range(64 * part, min(64 * part + 64, m)):
+                    if -row[j] - v[j] <= bar[i] and j != own[i]:
+                        if n < close.shape[1]:
+                            close[i, n], cost[i, n] = j, -row[j]
+                        n += 1
+        count[i] = n
+
+
+@scan
 def scan_columns(block, u, first, bar, best, place):
     """Keep the smallest cost - u of each column; ``bar`` is the worst value kept in each."""
     m = len(bar)
@@ -87,49 +121,6 @@ def scan_others(block, first, u, low, own):
         own[here] = -row[here] - potential
         for j in range(here + 1, m):
             low[j] = min(low[j], -row[j] - potential)
-
-
-@scan
-def scan_rest(block, own, v, w, bar, low, lower):
-    """The least cost - v and the least cost - w of each row over all columns but its own one.
-
-    They are infinite for a row where all such values exceed its bar.
-    """
-    m = len(v)
-    upper = np.maximum(v, w)
-    for i in range(len(block)):
-        row, here = block[i], own[i]
-        least = lesser = np.inf
-        for j in range(here):
-            least = min(least, -row[j] - upper[j])
-        for j in range(here + 1, m):
-            least = min(least, -row[j] - upper[j])
-        if least <= bar[i]:
-            least = np.inf
-            for j in range(m):
-                if j != here:
-                    least = min(least, -row[j] - v[j])
-                    lesser = min(lesser, -row[j] - w[j])
-            low[i], lower[i] = least, lesser
-        else:
-            low[i] = lower[i] = np.inf
-
-
-@exact
-def tight(block, own, v, bar, place):
-    """Columns whose cost - v is at most the bar of a row, (rows, k), filled up with -1.
-
-    The search starts behind a row's own column and goes around, so that rows with the same columns
-    are joined in a ring even if there are more than k of these.
-    """
-    m, k = len(v), place.shape[1]
-    for i in range(len(block)):
-        n = 0
-        for step in range(1, m):
-            j = (own[i] + step) % m
-            if n < k and -block[i, j] - v[j] <= bar[i]:
-                place[i, n] = j
-                n += 1
 
 
 @scan
@@ -289,25 +280,42 @@ def lowered(found, costs, u, v, rounding):
 
 
 @exact
-def spread_out(first, column, cost, columns, own, v, of_rows, of_columns, most):
+def spread_out(first, column, cost, columns, own, others, v, most):
     """Lower potentials of columns until no other column suits a row as well as its own one.
 
-    A solver leaves most rows with a second column that suits them equally. Here the own one, which
-    costs ``own``, becomes better by twice the error of the row and the errors of both columns. That
-    is possible unless some other matching costs nearly the same. It stops after ``most`` turns.
+    A solver leaves most rows with a second column that suits them equally. The edges here cost a
+    bit less than there, and the own column, which costs ``own``, becomes the best one again, if no
+    other matching costs nearly the same. All that are no edges cost at least ``others`` + v. No
+    column becomes so cheap that its row would rather have one of those, and no row is looked at
+    more than ``most`` times. Returns the largest potentials of rows that fit.
     """
-    for _ in range(most):
-        changed = False
-        for i in range(len(columns)):
-            k = columns[i]
-            bar = own[i] - v[k] + 2 * of_rows[i] + of_columns[k]
-            for e in range(first[i], first[i + 1]):
-                j = column[e]
-                if j != k and cost[e] - v[j] - of_columns[j] < bar:
-                    v[j] = cost[e] - of_columns[j] - bar
-                    changed = True
-        if not changed:
-            break
+    m = len(columns)
+    owners = np.empty(m, np.int64)
+    owners[columns] = np.arange(m)
+    waiting, queued, turns = np.arange(m), np.full(m, True), np.zeros(m, np.int64)
+    start, count = 0, m
+    while count > 0:
+        i = waiting[start]
+        start, count, queued[i] = (start + 1) % m, count - 1, False
+        turns[i] += 1
+        k = columns[i]
+        bar = own[i] - v[k]
+        for e in range(first[i], first[i + 1]):
+            j = column[e]
+            if j != k and cost[e] - v[j] < bar:
+                owner = owners[j]
+                lower = max(cost[e] - bar, own[owner] - others[owner])
+                if lower < v[j]:
+                    v[j] = lower
+                    if not queued[owner] and turns[owner] < most:
+                        waiting[(start + count) % m] = owner
+                        count, queued[owner] = count + 1, True
+    u = np.minimum(own - v[columns], others)
+    for i in range(m):
+        for e in range(first[i], first[i + 1]):
+            if column[e] != columns[i]:
+                u[i] = min(u[i], cost[e] - v[column[e]])
+    return u
 
 
 @exact

@@ -28,21 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scoring import kernels, paths, sieve
-from scoring.assignment import (
-    BIDS,
-    PLAIN,
-    ROUNDING,
-    STEPS,
-    Edges,
-    Matching,
-    Rows,
-    blas_threads,
-    match,
-)
+from scoring.assignment import BIDS, PLAIN, STEPS, blas_threads, match
 from scoring.assignment import compile_kernels as compile_others
 from scoring.balance import balanced
 from scoring.checkpoints import Checkpoint
 from scoring.cores import cores
+from scoring.matching import ROUNDING, Edges, Matching, Rows
 from scoring.passes import (
     SPREAD,
     Clouds,
@@ -137,6 +128,7 @@ def match_points(
     u: np.ndarray,
     task: Task,
     threads: int | None = None,
+    margins: np.ndarray | None = None,
 ) -> Generator[Bounds, None, list[Matching]]:
     """Solve the assignments of the first m points, for each m in increasing order.
 
@@ -153,6 +145,7 @@ def match_points(
         u: potentials (m,) of the rows, as :func:`scoring.assignment.match` takes them.
         task: tolerance, potentials to start with and a checkpoint.
         threads: how many to use; all cores if None.
+        margins: (m,) as :func:`scoring.assignment.match` takes them.
 
     Yields:
         Bounds during and after each pass.
@@ -164,13 +157,14 @@ def match_points(
     few, m = sizes[-2] if len(sizes) > 1 else sizes[-1], sizes[-1]
     saved = Checkpoint(task.checkpoint, x, y)
     state = _restored(saved.read())
-    smaller = _first(x[:few], y[:few], [n for n in sizes if n <= few], u[:few], threads)
+    before = [n for n in sizes if n <= few]
+    smaller = _first(x[:few], y[:few], before, u[:few], threads, margins)
     if len(sizes) == 1:
         return smaller
     last = smaller[-1].u, smaller[-1].v
     if (smaller[-1].permutation == np.arange(few)).mean() > PLAIN:  # One or two passes do.
         rows: Rows = lambda start, stop, n: x[start:stop] @ y[:n].T  # noqa: E731
-        return match(rows, sizes, u, threads)
+        return match(rows, sizes, u, threads, margins=margins)
     small = integers() and (state is None or state.small)
     levels = _levels(len(last[0]), m)
     with ExitStack() as stack:
@@ -198,11 +192,17 @@ def match_points(
 
 
 def _first(
-    x: np.ndarray, y: np.ndarray, sizes: list[int], u: np.ndarray, threads: int
+    x: np.ndarray,
+    y: np.ndarray,
+    sizes: list[int],
+    u: np.ndarray,
+    threads: int,
+    margins: np.ndarray | None,
 ) -> list[Matching]:
     with blas_threads(threads):
         inner = x @ y.T
-    return match(lambda start, stop, m: inner[start:stop], sizes, u, threads)
+    rows: Rows = lambda start, stop, m: inner[start:stop]  # noqa: E731
+    return match(rows, sizes, u, threads, margins=None if margins is None else margins[: len(u)])
 
 
 def compile_kernels() -> None:
@@ -357,7 +357,7 @@ def _finished(
         proofs = [_proved(edges, covered.below(w), w, cost.sum(), rounds, task) for w in (q, v)]
         low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
         if enough(proof):
-            return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
+            return Matching(columns, low, w, edges, rounds, edges, low, False, True)
         found, p = yield from _told(
             kept(beyond(u + margin, v, (p, q)), ADDED, share), proof._replace(covered=0.0)
         )
@@ -374,15 +374,16 @@ def _finished(
         low, w, proof = min(proofs, key=lambda one: one[2].suboptimality)
         if enough(proof) and wanting.any():
             yield proof
-            return Matching(columns, low, w, _excess(cost, low, w[columns]), edges, rounds, False)
+            return Matching(columns, low, w, edges, rounds, edges, low, False, True)
         owners[columns[wanting]] = -1
         columns[wanting] = -1
         new = State(rounds, step, patience, small, *covered, v, columns, owners, *edges)
         saved.write(new._asdict())
         yield proof
-    low = np.minimum(kernels.least(*edges, v), np.minimum(u, covered.below(v)))
+    others = covered.below(v)
+    low = np.minimum(kernels.least(*edges, v), np.minimum(u, others))
     yield task.bounds(m, rounds, 1.0, float(cost.sum()), float(low.sum() + v.sum()))
-    return Matching(columns, low, v, _excess(cost, low, v[columns]), edges, rounds)
+    return Matching(columns, low, v, edges, rounds, edges, others, double=True)
 
 
 def _proved(
@@ -391,10 +392,6 @@ def _proved(
     """Row potentials for v, v, and the bounds they prove; other pairs cost at least p_i + v_j."""
     low = np.minimum(kernels.least(*edges, v), p)
     return low, v, task.bounds(len(p), rounds, 1.0, float(upper), float(low.sum() + v.sum()))
-
-
-def _excess(cost: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(cost - u - v, 0)
 
 
 def _least_area(

@@ -92,7 +92,9 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
     around = [_squared_distances(p, c[None]) for p, c in zip((x, y), centres, strict=True)]
     sizes = [_power_below(float(distances.max()) ** 0.5) for distances in around]
     spreads = [float(distances.mean()) ** 0.5 for distances in around]
-    collapsed = np.array([_collapsed(x[:n], y[:n]) for n in prefixes(m)])
+    collapsed = np.array(
+        [*(_collapsed(x[:n], y[:n]) for n in prefixes(m)[:-1]), _collapsed(x, y, spreads)]
+    )
     rows = around[0] if collapsed[-1] else around[0] * spreads[1] / spreads[0]
 
     def centred(here: slice, exact: bool = False) -> tuple[Any, Any]:
@@ -208,10 +210,14 @@ def _along(x: Any, centres: tuple[Any, Any]) -> np.ndarray:
     return np.concatenate([on_cpu((double(x[s]) - first) @ way) for s in slices(x, len(x))])
 
 
-def _collapsed(x: Any, y: Any) -> bool:
-    """Whether all inputs or all outputs are one point, up to rounding in their precision."""
+def _collapsed(x: Any, y: Any, around: list[float] | None = None) -> bool:
+    """Whether all inputs or all outputs are one point, up to rounding in their precision.
+
+    ``around`` has their root mean square distances from their centres, if these are known.
+    """
     least = COLLAPSED[max(4, y.dtype.itemsize)]
-    around = [float(_squared_distances(p, p.mean(0)[None]).mean()) ** 0.5 for p in (x, y)]
+    if around is None:
+        around = [float(_squared_distances(p, p.mean(0)[None]).mean()) ** 0.5 for p in (x, y)]
     return around[0] <= least * _spread(x) or around[1] <= least * max(around[0], _spread(y))
 
 

@@ -1,12 +1,12 @@
 """A proof that a matching is optimal for the points themselves, whatever rounding did to products.
 
 A solver works with rounded products. Where all other partners of a point cost clearly more than its
-own one, rounding cannot matter. So a last pass over all pairs looks for those that cost less than
-the potentials plus a bound on the rounding, and lowers the potentials of their rows.
+own one, rounding cannot matter. The solver lists the pairs that are closer than that. Here their
+potentials are spread out, so that they cost clearly more as well. Where that is not possible, as
+some other matching costs about the same, the potentials are lowered by a bound on the rounding.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +14,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scoring import kernels
-from scoring.assignment import ROUNDING, TIED, Matching, Rows, blas_threads
-from scoring.cores import cores
+from scoring.matching import Matching, tied
 
-ROWS = 256  # rows of a block
-TURNS = 50  # of spreading out potentials, at most
-MOST = 64  # tight pairs of a row that are found
+TURNS = 64  # Look at a row at most this often when potentials are spread out.
+
+Errors = tuple[np.ndarray, np.ndarray]
+"""Of rows and of columns, (m,): a cost is off by at most the sum of both."""
 
 
 class Proof(NamedTuple):
@@ -28,94 +28,67 @@ class Proof(NamedTuple):
     u: np.ndarray  # (m,) of rows
     v: np.ndarray  # (m,) of columns
     slack: np.ndarray  # (m,) >= 0: cost - u - v on the matching
-    row: np.ndarray  # pairs besides the matching whose cost equals u + v within rounding
-    column: np.ndarray
+
+
+def margins(errors: Errors) -> np.ndarray:
+    """By how much another column must be worse than a row's own one, about, (m,).
+
+    Points near the centre have small errors. They may still have to make room for others.
+    """
+    needed = 2 * errors[0] + errors[1]
+    return np.maximum(needed, np.median(needed))
 
 
 def proved(
-    rows: Rows,
     matching: Matching,
     sigma: np.ndarray,
     cost: np.ndarray,
-    errors: tuple[np.ndarray, np.ndarray],
-    threads: int | None = None,
+    errors: Errors,
+    finer: Errors,
+    costs: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Proof:
-    """Check a matching against all pairs, in one pass.
+    """Potentials that hold for all pairs of points.
 
     Args:
-        rows: as for :func:`scoring.assignment.match`.
         matching: of the first m rows and columns.
         sigma: the matching to prove, (m,); it may differ from the solver's in ties.
         cost: its costs (m,), as precise as they are known.
-        errors: of rows and of columns, (m,): a cost is off by at most the sum of both.
-        threads: how many to use; all cores if None.
+        errors: of the numbers that the solver has seen.
+        finer: of what ``costs`` returns.
+        costs: computes the costs of some pairs in float64, where rounding leaves some slack.
     """
-    v, m = matching.v.copy(), len(sigma)
-    equal = matching.u + tied(matching)
-    kernels.spread_out(*matching.edges, sigma, cost, v, *errors, TURNS)
-    reduced, best = v + errors[1], cost - v[sigma]
-    margin = 2 * errors[0] + errors[1][sigma]
-    low, lower = np.empty(m), np.empty(m)
-    bar = np.maximum(equal, best + margin)
+    first, column, close = matching.close
+    row = np.repeat(np.arange(len(sigma)), np.diff(first))
+    others = matching.others - errors[0]
 
-    def work(part: slice) -> tuple[np.ndarray, np.ndarray]:
-        block = rows(part.start, part.stop, m)
-        own, limit = sigma[part], bar[part]
-        kernels.scan_rest(block, own, matching.v, reduced, limit, low[part], lower[part])
-        some = np.flatnonzero(low[part] <= equal[part])
-        here = part.start + some
-        place = np.full((len(some), MOST), -1, np.int32)
-        if len(some):
-            kernels.tight(block[some], sigma[here], matching.v, equal[here], place)
-        found, nth = np.nonzero(place >= 0)
-        return here[found], place[found, nth]
+    def spread(close: np.ndarray, errors: Errors, v: np.ndarray) -> Proof:
+        least = close - errors[0][row] - errors[1][column]
+        u = kernels.spread_out(first, column, least, sigma, cost, others, v, TURNS)
+        return Proof(u, v, cost - v[sigma] - u)
 
-    with blas_threads(1), ThreadPoolExecutor(threads or cores()) as pool:
-        pairs = list(pool.map(work, _parts(m)))
-    u = np.minimum(best, lower - margin)
-    row, column = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    return Proof(u, v, best - u, row, column)
+    proof = spread(close, errors, matching.v - errors[1])
+    if costs is None or not (proof.slack > errors[0]).any():
+        return proof
+    return spread(costs(row, column), finer, matching.v - errors[1])
 
 
-def loosened(
-    matching: Matching, sigma: np.ndarray, cost: np.ndarray, errors: tuple[np.ndarray, np.ndarray]
-) -> Proof:
-    """Lower all potentials by the bound on rounding, instead of a pass over all pairs."""
-    u, v = matching.u - 2 * errors[0] - errors[1], matching.v - errors[1]
-    none = np.empty(0, np.int64)
-    return Proof(u, v, np.maximum(cost - u - v[sigma], 0), none, none)
-
-
-def _parts(m: int) -> Iterator[slice]:
-    return (slice(start, min(start + ROWS, m)) for start in range(0, m, ROWS))
-
-
-def tied(matching: Matching) -> np.ndarray:
-    """How far apart costs of each row are, at most, that are equal within rounding."""
-    first, _, cost = matching.edges
-    size = np.maximum.reduceat(np.abs(cost), first[:-1]).astype(np.float64)
-    # The products of a row may cancel, so there is some rounding of the largest ones, too.
-    precise = np.finfo(np.float64).eps * size.max()
-    rounding = TIED * (np.finfo(cost.dtype).eps * size + precise)
-    return rounding + ROUNDING * np.abs(matching.v).max()
-
-
-def ties(matching: Matching, proof: Proof) -> int:
+def ties(matching: Matching) -> int:
     """Number of points that some other optimal matching, within rounding, matches differently.
 
     Tight edges, whose cost equals their potentials, lead from a row to the owner of a column. A
     cycle of tight edges can be turned at no cost, so all points of a strong component count.
     """
-    first, column, cost = matching.edges
-    m = len(matching.permutation)
-    row = np.repeat(np.arange(m), np.diff(first))
-    tight = cost - matching.u[row] - matching.v[column] <= tied(matching)[row]
+    if not len(matching.close.column):
+        return 0
+    m, bar = len(matching.permutation), matching.u + tied(matching.edges, matching.v)
     owner = np.empty(m, dtype=np.int64)
     owner[matching.permutation] = np.arange(m)
-    ends = (
-        np.concatenate([row[tight], proof.row]),
-        owner[np.concatenate([column[tight], proof.column])],
-    )
-    graph = coo_array((np.ones(len(ends[0])), ends), shape=(m, m))
+    ends = []
+    for first, column, cost in (matching.edges, matching.close):
+        row = np.repeat(np.arange(m), np.diff(first))
+        tight = cost - matching.v[column] <= bar[row]
+        ends.append([row[tight], owner[column[tight]]])
+    ends = np.concatenate(ends, axis=1)
+    graph = coo_array((np.ones(len(ends[0])), tuple(ends)), shape=(m, m))
     component = connected_components(graph, connection="strong")[1]
     return int((np.bincount(component)[component] > 1).sum())

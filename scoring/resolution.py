@@ -11,7 +11,7 @@ import numpy as np
 
 from scoring.arrays import double, on_cpu
 
-SEEN = 32  # Judge from about this many points,
+SEEN = 16  # Judge from about this many points,
 SHARE = 0.1  # and call products too coarse if they are for more than this share of them.
 APART = 4  # Neighbours are told apart if exchanging them saves this many bounds on rounding.
 SAFETY = 3  # How many times the largest error seen no error is assumed to exceed.
@@ -19,16 +19,16 @@ PRECISE = 100  # A cost is precise if it is at least this many.
 
 
 def rounding(d: int, size: int) -> float:
-    """A bound on the error of a product of centred points, as a share of both their lengths.
+    """A bound on the error of a product of two points, as a share of both their lengths.
 
-    The centring adds two units. A sum of d products is off by at most d units, in whatever order it
-    is added up. Libraries add up blocks, and in practice their sums stay below 8 sqrt(d) units.
+    A sum of d products is off by at most d units, in whatever order it is added up. Libraries add
+    up blocks, and in practice their sums stay below 8 sqrt(d) units.
 
     Args:
         d: number of dimensions.
         size: bytes of a number.
     """
-    return (2 + min(d, 8 * d**0.5)) * (2.0**-24 if size <= 4 else 2.0**-53)
+    return min(d, 8 * d**0.5) * (2.0**-24 if size <= 4 else 2.0**-53)
 
 
 def measured(products: Any, a: Any, b: Any) -> float:
@@ -46,7 +46,7 @@ def measured(products: Any, a: Any, b: Any) -> float:
     lengths = np.linalg.norm(first, axis=1)[:, None] * np.linalg.norm(second, axis=1)
     errors = np.abs(on_cpu(products) - first @ second.T)
     worst = float((errors / np.maximum(lengths, np.finfo(np.float64).tiny)).max())
-    return min(rounding(0, 4) + SAFETY * worst, rounding(a.shape[1], 4))
+    return min(max(rounding(1, 4), SAFETY * worst), rounding(a.shape[1], 4))
 
 
 def seen(m: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def too_coarse(
     m, d = x.shape
     some = seen(m)
     here, lengths = np.arange(len(some)), [np.sqrt(values) for values in squares]
-    level = rounding(d, 4)
+    level = rounding(d, 4) + rounding(2, 4)  # The centred points are rounded as well.
     gaps = []
     for cloud, values, inner in ((x, squares[0], products[0]), (y, squares[1], products[2])):
         distances = values - 2 * inner

@@ -17,15 +17,17 @@ from scipy.sparse.csgraph import connected_components
 
 from scoring import arrays
 from scoring.arrays import double, on_cpu, precision, slices
-from scoring.assignment import TIED, Matching, Rows, blas_threads, match
+from scoring.assignment import blas_threads, match
 from scoring.cores import cores
 from scoring.large import Bounds, Task, ended, match_points
+from scoring.matching import TIED, Matching
 from scoring.problems import Problem, assignment_problem, prefixes
-from scoring.proof import Proof, loosened, proved, ties
+from scoring.proof import Errors, Proof, margins, proved, ties
 from scoring.resolution import measured, rounding, seen
 
 FLOOR = 1e-6  # Measure suboptimality against no less than this share of the network's cost.
 EXACT = 2.0**-50  # rounding of squared distances in float64
+LITTLE = 1e-5  # A cycle that saves at most this share of its size is computed more precisely.
 HELD = 2**30  # Keep a matrix of products while solving if it has at most this many bytes.
 
 
@@ -42,8 +44,9 @@ class Prefix(NamedTuple):
 class Transport:
     """A solved assignment; costs are squared distances in the units of the points.
 
-    The potentials prove it: phi_i + psi_j <= |x_i - y_j|^2 for all i and j, within rounding, so the
-    mean of phi + psi is a lower bound on the cost of any matching.
+    The potentials prove it: phi_i + psi_j <= |x_i - y_j|^2 for all i and j, so the mean of
+    phi + psi is a lower bound on the cost of any matching. The proof is for the centred points in
+    the precision in which they are stored, and holds within the rounding of one sum in float64.
     """
 
     ots: float  # share of i with sigma(i) = i, in [1/m or 0, 1]; NaN if collapsed or not optimal
@@ -98,10 +101,11 @@ def optimal_transport_score(
         random one. It depends on m, so compare it only at equal m. It is NaN, with
         ``collapsed`` True, where all outputs (or all inputs) are equal, since any matching is
         optimal then. Points in float32 (or less) are matched by their products in float32 where
-        these are precise enough, all others in float64; ``suboptimality`` includes what their
-        rounding can add. Where several
-        matchings cost the same, ``ties`` counts the points that they match differently. Cycles
-        that save nothing are undone, but another optimal matching may still have a larger OTS.
+        these are precise enough, all others in float64. ``suboptimality`` is for the centred
+        points as they are stored, in float32 or float64, and includes what rounding of their
+        products can add. Where several matchings cost the same, ``ties`` counts the points that
+        they match differently. Cycles that save nothing are undone, but another optimal matching
+        may still have a larger OTS.
 
     Raises:
         ValueError: the shapes differ, there are fewer than two points, a value is not finite, the
@@ -148,22 +152,24 @@ def solving(
     constants = own - columns + 2 * unit * diagonal  # the part of |x_i - y_j|^2 of row i only
     start = -closeness / (2 * unit)
     known = _known(potentials, (constants, columns), scale, unit)
+    errors = _errors(problem)
+    needed = margins(errors[0])
     if problem.inner is None:
         x, y = (np.ascontiguousarray(on_cpu(p)) for p in (problem.x, problem.y))
         extra, floor = own / (2 * unit) + diagonal, FLOOR * float(own.sum()) / (2 * unit)
         task = Task(extra, floor, tolerance, known, checkpoint)
         matchings = yield from _in_units(
-            match_points(x, y, sizes, start, task, threads), 2 * unit / scale / scale
+            match_points(x, y, sizes, start, task, threads, needed), 2 * unit / scale / scale
         )
-        rows: Rows = lambda here, stop, n: x[here:stop] @ y[:n].T  # noqa: E731
     else:
         inner = problem.inner
-        rows: Rows = lambda here, stop, n: inner[here:stop]  # noqa: E731
-        matchings = match(rows, sizes, start, threads, known)
+        matchings = match(
+            lambda here, stop, n: inner[here:stop], sizes, start, threads, known, needed
+        )
     scores = []
     for n, matching, lost in zip(sizes, matchings, problem.collapsed, strict=True):
         sigma, saved, mean = _own_where_equal(problem, matching.permutation, diagonal[:n])
-        proof = _proof(problem, rows, matching, sigma, saved / (2 * unit) + diagonal[:n], threads)
+        proof = _proof(problem, matching, sigma, saved / (2 * unit) + diagonal[:n], errors)
         network_cost = float(own[:n].mean())
         optimal_cost = max(network_cost - mean, 0.0)
         ots = float((sigma == np.arange(n)).mean())
@@ -197,7 +203,7 @@ def solving(
         gap=scores[-1].gap,
         movement=_movement(network_cost - shift, float(closeness.mean()), collapsed),
         suboptimality=scores[-1].suboptimality,
-        ties=ties(last, proof) if last.exact else float("nan"),
+        ties=ties(last) if last.exact else float("nan"),
         phi=in_units(phi),
         psi=in_units(psi),
         prefixes=(
@@ -295,9 +301,7 @@ def _products(problem: Problem, columns: np.ndarray) -> np.ndarray:
     """inner[i, columns[i]] for the first rows i, in float64: of the points, where they are kept."""
     if problem.x is None:
         return problem.inner[np.arange(len(columns)), columns].astype(np.float64)
-    x, y = problem.x, problem.y
-    some = slices(x, len(columns))
-    return np.concatenate([on_cpu((double(x[s]) * double(y[columns[s]])).sum(1)) for s in some])
+    return _paired(problem.x, problem.y, np.arange(len(columns)), columns)
 
 
 def _own_where_equal(
@@ -309,15 +313,27 @@ def _own_where_equal(
     to a point's own output.
     """
     here = np.arange(len(sigma))
+    moved = np.flatnonzero(sigma != here)
+    if not len(moved):
+        return sigma, np.zeros(len(sigma)), 0.0
     cycle = connected_components(coo_array((np.ones(len(sigma)), (here, sigma))))[1]
     if problem.x is None:
         savings = parts = _products(problem, sigma) - own
         sizes, kind = np.abs(own), problem.inner
     else:
-        order = np.lexsort((np.abs(own), cycle))
-        centre = order[np.searchsorted(cycle[order], cycle)]  # of each cycle, its smallest point
-        savings, parts, sizes = _savings(problem.x, problem.y, sigma, centre)
-        kind = problem.x
+        x, y, kind = problem.x, problem.y, problem.x
+        savings = np.zeros(len(sigma))
+        savings[moved] = _paired(x, y, moved, sigma[moved]) - own[moved]
+        lengths = [on_cpu((p[: len(sigma)] ** 2).sum(1)) ** 0.5 for p in (x, y)]
+        sizes = lengths[0] * (lengths[1] + lengths[1][sigma])
+        saved, parts = np.bincount(cycle, savings), savings.copy()
+        few = moved[(saved <= LITTLE * np.bincount(cycle, sizes))[cycle[moved]]]
+        if len(few):
+            order = np.lexsort((np.abs(own), cycle))
+            centre = order[
+                np.searchsorted(cycle[order], cycle)
+            ]  # of each cycle, its smallest point
+            savings[few], parts[few], sizes[few] = _savings(x, y, few, sigma[few], centre[few])
     error = TIED * precision(kind) * np.bincount(cycle, sizes)
     undone = (np.bincount(cycle, parts) <= error)[cycle]
     sigma = np.where(undone, here, sigma)
@@ -326,7 +342,7 @@ def _own_where_equal(
 
 
 def _savings(
-    x: Any, y: Any, sigma: np.ndarray, centre: np.ndarray
+    x: Any, y: Any, rows: np.ndarray, columns: np.ndarray, centre: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x_i (y_sigma(i) - y_i), the same for x_i - x_centre(i), and sizes for the rounding of these.
 
@@ -334,8 +350,8 @@ def _savings(
     however far the cycle is from the origin.
     """
     found = []
-    for s in slices(x, len(sigma)):
-        point, before, after = double(x[s]), double(y[s]), double(y[sigma[s]])
+    for s in slices(x, len(rows)):
+        point, before, after = double(x[rows[s]]), double(y[rows[s]]), double(y[columns[s]])
         step, apart = after - before, point - double(x[centre[s]])
         length = [on_cpu((part**2).sum(1)) ** 0.5 for part in (point, before, after, step, apart)]
         sizes = length[0] * length[3] + (length[1] + length[2]) * length[4]
@@ -344,35 +360,49 @@ def _savings(
     return savings, parts, sizes
 
 
+def _errors(problem: Problem) -> tuple[Errors, Errors]:
+    """Bounds on the rounding of products, and of those that are computed again in float64.
+
+    Both are for the centred points as they are stored. Where it matters that these are rounded,
+    they are in float64: :func:`scoring.resolution.too_coarse`.
+    """
+    m, unit, x, y, inner = len(problem.own), problem.unit, problem.x, problem.y, problem.inner
+    known = np.zeros((2, m))
+    if problem.row_errors is not None:
+        known = np.stack([problem.row_errors, problem.column_errors]) / (2 * float(unit))
+    exact = EXACT * problem.columns / (2 * float(unit))
+    finer = known
+    if x is not None and x.dtype.itemsize <= 4:
+        d, some = x.shape[1], seen(m)
+        a, b = x[some], y[some]
+        part = a @ b.T if inner is None else inner[np.ix_(some, some)]
+        stored = rounding(d, 4)
+        finer, known = known * (rounding(d, 8) / stored), known * (measured(part, a, b) / stored)
+    return (known[0], known[1] + exact), (finer[0], finer[1] + exact)
+
+
 def _proof(
     problem: Problem,
-    rows: Rows,
     matching: Matching,
     sigma: np.ndarray,
     products: np.ndarray,
-    threads: int | None,
+    errors: tuple[Errors, Errors],
 ) -> Proof:
     """Potentials that hold for the points: rounded products are not what they are about."""
-    n, unit = len(sigma), float(problem.unit)
-    errors = np.zeros((2, n))
-    if problem.row_errors is not None:
-        errors = np.stack([problem.row_errors[:n], problem.column_errors[:n]])
-    passes = problem.inner is not None or matching.edges.cost.dtype == np.float32
-    if problem.x is not None:
-        d, size = problem.x.shape[1], problem.x.dtype.itemsize
-        level = rounding(d, size)
-        if not passes:  # products in float64 of points in their own precision
-            level = rounding(0, size) + rounding(d, 8)
-        elif size <= 4:
-            some = seen(n)
-            a, b = problem.x[some], problem.y[some]
-            level = measured(
-                a @ b.T if problem.inner is None else problem.inner[np.ix_(some, some)], a, b
-            )
-        errors *= level / rounding(d, size)
-    errors[1] += EXACT * problem.columns[:n]
-    errors /= 2 * unit
-    errors[0] += EXACT * np.abs(matching.v).max()
-    if passes:
-        return proved(rows, matching, sigma, -products, errors, threads)
-    return loosened(matching, sigma, -products, errors)
+    n, spare = len(sigma), [EXACT * np.abs(part) for part in (matching.u, matching.v)]
+    coarse, finer = ((r[:n] + spare[0], c[:n] + spare[1]) for r, c in errors)
+    x, y = problem.x, problem.y
+    if matching.double:
+        return proved(matching, sigma, -products, finer, finer)
+    again = None if x is None else lambda row, column: -_paired(x, y, row, column)
+    return proved(matching, sigma, -products, coarse, finer, again)
+
+
+def _paired(x: Any, y: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Products of pairs of points in float64."""
+    found = [np.empty(0)]
+    for s in slices(x, len(rows)):
+        a, b = double(x[rows[s]]), double(y[columns[s]])
+        is_tensor = arrays.is_tensor(a)
+        found.append(on_cpu((a * b).sum(1)) if is_tensor else np.einsum("ij,ij->i", a, b))
+    return np.concatenate(found)

@@ -31,7 +31,7 @@ def test_far_outliers_do_not_make_shifts_nan(from_few):
     for cloud in (x, y):
         cloud[0, 0], cloud[1, 0] = 1, -1
     result = optimal_transport_score(x, y)
-    assert result.suboptimality <= 1e-5
+    assert result.suboptimality == 1  # Nothing is proved: float64 cannot tell the others apart.
 
 
 def test_shifts_of_tiny_values_are_finite():
@@ -47,7 +47,7 @@ def test_clusters_take_fewer_passes_or_edges_and_have_the_same_matching(from_few
     plain = optimal_transport_score(x, y)
     assert (result.rounds, result.edges) < (plain.rounds, plain.edges)
     assert_allclose(result.optimal_cost, plain.optimal_cost, rtol=1e-12)
-    assert result.suboptimality <= 1e-5  # products of float32 points
+    assert result.suboptimality <= 1e-9
     assert result.ties == plain.ties == 0
     assert_array_equal(result.permutation, plain.permutation)
 

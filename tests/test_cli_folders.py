@@ -195,6 +195,16 @@ def test_a_folder_that_is_not_there_is_told_from_one_without_a_sweep(geosweep, t
     assert geosweep("status", str(tmp_path))[1].splitlines()[1].startswith("my demo ")
 
 
+@pytest.mark.parametrize("part", ["results", "results/trials", "typo", "pending/0123456789ab"])
+def test_a_part_of_a_sweeps_folder_is_told_with_the_folder(geosweep, tmp_path, part):
+    root = tmp_path / "my demo"
+    folder.claim(str(root), sweep.read("demo"))
+    if part != "typo":
+        (root / part).mkdir(parents=True)
+    told = geosweep("status", str(root / part))[2]
+    assert told.endswith(f"is it another folder? geosweep status '{root}' shows the sweep there\n")
+
+
 def test_status_as_json_has_each_trial_and_nothing_else(geosweep, tmp_path):
     root, found = str(tmp_path / "runs/out"), sweep.read("demo")
     folder.claim(root, found)

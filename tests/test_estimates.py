@@ -222,6 +222,18 @@ def test_without_a_history_or_a_timed_step_it_says_what_is_unknown(request_of, m
     assert total(request).unknown == ["4 trials: its timed step failed: TypeError: no"]
 
 
+@pytest.mark.parametrize(("name", "shown"), [("own", "own"), ("two\nlines", "'two\\nlines'")])
+def test_trials_on_data_of_an_unknown_size_have_no_estimate(request_of, name, shown):
+    request = replace(request_of("gamma=0"), images={})
+    trials = [(trial.model_copy(update={"dataset": name}), 1) for trial in request.sweep.trials]
+    known = (request.sweep.trials[0].model_copy(update={"dataset": "mnist"}), 1)
+    found = estimates.forecast(request, estimates.Left([*trials, known]))
+    reasons = {trial.trial: f"the size of the data set {shown} is not known" for trial, _ in trials}
+    assert reasons.items() < found.unknown.items()
+    assert found.total(1).unknown[0] == f"4 trials: the size of the data set {shown} is not known"
+    assert found.cost(trials[0][0]) is None
+
+
 def test_kinds_that_were_not_timed_cost_what_the_others_cost(request_of, monkeypatch):
     def time(request, kinds, gpus):
         return {next(iter(kinds)): COST}, {}

@@ -99,6 +99,40 @@ def test_a_stop_that_a_killed_driver_did_not_carry_out_is_made_up_for(monkeypatc
     assert said == [found.CONTINUE, found.STOP]
 
 
+def test_a_trial_that_is_due_to_stop_and_begins_again_is_stopped_at_the_same_epoch(monkeypatch):
+    runs = Runs([0.9, 0.1], [])
+    rows = {n: [runs.row(n, e, 10 * n + e) for e in range(4)] for n in range(2)}
+    found = runs.begin(rows, {}, monkeypatch)
+    trial = SimpleNamespace(config=runs.trials[1].model_dump())
+    said = [found.on_trial_result(None, trial, runs.row(1, e, 50 + e)) for e in range(4)]
+    assert said == [found.CONTINUE] * 3 + [found.STOP]
+    assert found.on_trial_result(None, trial, {"set_aside": ["a file"]}) == found.CONTINUE
+
+
+@pytest.mark.parametrize("epoch", [3, 9])
+def test_the_last_epoch_of_a_trial_that_a_budget_pauses_counts(monkeypatch, epoch):
+    """Ray Tune tells the scheduler of it once, as that of a trial that has ended."""
+    runs = Runs([0.9, 0.1], [])
+    found = runs.begin({}, {}, monkeypatch)
+    good, bad = (SimpleNamespace(config=trial.model_dump()) for trial in runs.trials)
+    for before in range(epoch):
+        found.on_trial_result(None, good, runs.row(0, before, before))
+    for _ in range(2):  # told twice is told once
+        found.on_trial_complete(None, good, runs.row(0, epoch, epoch))
+    for before in range(0 if epoch == 3 else 4, epoch):
+        assert found.on_trial_result(None, bad, runs.row(0, before, 50)) == found.CONTINUE
+    assert found.on_trial_result(None, bad, runs.row(1, epoch, 60)) == found.STOP
+
+
+@pytest.mark.parametrize("result", [{}, {"epoch": 3}, {"epoch": 3, "test_accuracy": math.nan}])
+def test_a_trial_that_ends_without_a_value_counts_at_no_rung(monkeypatch, result):
+    runs = Runs([0.9, 0.1], [])
+    found = runs.begin({}, {}, monkeypatch)
+    first, second = (SimpleNamespace(config=trial.model_dump()) for trial in runs.trials)
+    found.on_trial_complete(None, first, result)
+    assert found.on_trial_result(None, second, runs.row(1, 3, 50)) == found.CONTINUE
+
+
 def test_a_trial_that_went_on_after_a_rung_is_not_stopped_there_later(monkeypatch):
     """The driver had the result of the second trial first, although it came a little later."""
     runs = Runs([0.9, 0.1], [])

@@ -19,7 +19,8 @@ def kept(tmp_path, monkeypatch) -> Path:
     source.touch()
     (tmp_path / "kept").mkdir()
     stats = SimpleNamespace(cache_path=str(tmp_path / "kept"))
-    fake = SimpleNamespace(__file__=str(source), matched=SimpleNamespace(stats=stats))
+    matched = SimpleNamespace(stats=stats)
+    fake = SimpleNamespace(__file__=str(source), matched=matched, spread_out=lambda *_: None)
     monkeypatch.setattr(assignment, "kernels", fake)
     return tmp_path / "kept"
 

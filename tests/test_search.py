@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 from studies import FIXED, SPACE, asked, made_up, run, study_of
 
@@ -15,9 +16,9 @@ from scoring import storage
 from tune_jobs import search
 from tune_jobs.driver import Driver
 from tune_jobs.errors import SweepError
-from tune_jobs.picking import Picking
+from tune_jobs.picking import Picking, told
 from tune_jobs.search import Search, Span
-from tune_jobs.study import LATER, Study
+from tune_jobs.study import ABOUT, HOW, Study
 
 
 def test_a_study_that_was_interrupted_suggests_what_it_would_have(tmp_path):
@@ -56,13 +57,21 @@ def test_a_space_without_ranges_is_used_up_and_nothing_is_suggested_twice(tmp_pa
     assert len(set(run(study, 12))) == 12
 
 
+def by_earlier_version(root: str, what: Search) -> Study:
+    """A study that does not say which sampler and seed it had."""
+    real = OptunaStudy.set_user_attr
+    with mock.patch.object(
+        OptunaStudy, "set_user_attr", lambda *named: named[1] == HOW or real(*named)
+    ):
+        study = Study(root, what, SPACE, FIXED)
+    assert study._study.user_attrs.keys() == {ABOUT}
+    return study
+
+
 def test_a_study_of_an_earlier_version_goes_on(tmp_path):
-    """It does not say which sampler and seed it had, and cells without a value failed in it."""
+    """Cells without a value failed in it."""
     root, what = str(tmp_path), Search(trials=4)
-    study = Study(root, what, SPACE, FIXED)
-    about = study._study.user_attrs["about"]
-    assert {*LATER} < about.keys()
-    study._study.set_user_attr("about", {n: v for n, v in about.items() if n not in LATER})
+    study = by_earlier_version(root, what)
     cells = [study.suggest() for _ in range(3)]
     study._study.tell(0, state=TrialState.FAIL)
     again = Study(root, what.model_copy(update={"seed": 5}), SPACE, FIXED, cells)
@@ -70,6 +79,26 @@ def test_a_study_of_an_earlier_version_goes_on(tmp_path):
     again.tell(cells[1].trial, {"status": "diverged"})
     assert [trial.state.name for trial in again._study.trials] == ["FAIL", "PRUNED", "RUNNING"]
     assert (again.cells, again.left) == (cells, 1)
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"sampler": "random"}])
+def test_a_study_of_an_earlier_version_keeps_the_sampler_and_seed_that_it_goes_on_with(
+    tmp_path, change
+):
+    root, what = str(tmp_path), Search(trials=4)
+    cells = [by_earlier_version(root, what).suggest()]
+    other = what.model_copy(update=change)
+    Study(root, other, SPACE, FIXED, cells)
+    Study(root, other, SPACE, FIXED, cells)
+    with pytest.raises(SweepError, match="choose another folder"):
+        Study(root, what, SPACE, FIXED, cells)
+
+
+def test_an_earlier_version_finds_in_a_new_study_what_it_compares(tmp_path):
+    """It compares all of this attribute with what it would write there, and refuses any more."""
+    study = Study(str(tmp_path), Search(seed=3), SPACE, FIXED)
+    known = told(SPACE, FIXED, search.Rules())
+    assert study._study.user_attrs[ABOUT] == {"objectives": Search().objectives, **known}
 
 
 def test_what_has_no_value_is_told_as_pruned_and_what_may_still_have_one_waits(tmp_path):

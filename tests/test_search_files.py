@@ -80,6 +80,8 @@ BAD = {
     "gamma: [0, 1]\nsearch: {tials: 3}": "search.tials: no such field; did you mean trials",
     "gamma: 0\nepochs: 10\nscheduler: {grace: 10}": "line 3: scheduler.grace = 10: .* epochs = 10",
     "epochs: [3, 9]\nscheduler:\n  grace: 500": "line 3: scheduler.grace = 500: should be below",
+    "epochs: 50\nscheduler: {grace: 50}": "a lower one, as with --set scheduler.grace=5",
+    "epochs: 1\nscheduler: {grace: 1}": "no trial is stopped early; leave the scheduler out",
     "gamma: [0, 1]\nscheduler: {metric: ots}": "scheduler.metric = 'ots': should be",
     "gamma: [0, 1]\nseed: [0, 1]\nsearch: optuna": "line 2: seed: a search cannot pick a seed",
     "gamma: [0, 1]\nseeds: 2\nexclude: [{seed: 1}]\nsearch: optuna": "leave seed out of when",

@@ -2,13 +2,14 @@
 
 import re
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from studies import asked, made_up, study_of
 
 from scoring import places, storage
 from scoring.tables import write_table
-from tune_jobs import folder
+from tune_jobs import folder, service
 from tune_jobs.errors import SweepError
 from tune_jobs.status import status
 from tune_jobs.study import Study
@@ -177,3 +178,24 @@ def test_a_search_with_other_rules_is_another_search(tmp_path, change):
     text = text.replace("seeds: 3", "seeds: 4") if name == "seeds" else text.replace(name, "#")
     with pytest.raises(SweepError, match=f"is of a search with {name} .* choose another folder"):
         study_of(str(tmp_path), asked(tmp_path, text))
+
+
+def test_a_lost_study_says_how_many_cells_it_lost_whatever_else_the_folder_has(
+    tmp_path, monkeypatch
+):
+    """A listed cell is not in the space; the folder has further seeds, which are not listed."""
+    found = asked(tmp_path, SEEDS)
+    first = study_of(str(tmp_path), found).suggest()
+    seeds = [first.model_copy(update={"seed": seed}) for seed in range(3)]
+    elsewhere = first.model_copy(update={"epochs": 99})
+    (tmp_path / places.STUDY).unlink()
+    monkeypatch.setattr(folder, "suggested", lambda root: [seeds[1], elsewhere])
+    monkeypatch.setattr(folder, "begun", lambda root: {trial.trial for trial in seeds})
+    lines = []
+    monkeypatch.setattr(service, "_say", lambda console, line: lines.append(line))
+    request = SimpleNamespace(sweep=found, root=str(tmp_path))
+    study = service._study(request, None)
+    assert {trial.trial for trial in study.cells} == {trial.trial for trial in seeds}
+    (line,) = lines
+    said = "goes on from 1 trial of it in sweep.json, without 1 that its space does not have"
+    assert line.endswith(said)

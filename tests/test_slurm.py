@@ -112,13 +112,7 @@ def test_options_that_sbatch_would_not_read_are_refused(write, line):
     "line",
     [
         *("--qos=long", "-p gpu", "--gpus-per-node=a100:2", "--nice=-5", "--comment='two words'"),
-        *(
-            "--exclusive",
-            "--nodelist=n1",
-            "--wait-all-nodes=1",
-            "--mail-type=END",
-            "-C a100",
-        ),
+        *("--exclusive", "--nodelist=n1", "--wait-all-nodes=1", "--mail-type=END", "-C a100"),
     ],
 )
 def test_other_options_reach_sbatch_as_they_are(write, line):

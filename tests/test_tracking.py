@@ -1,16 +1,19 @@
 """What MLflow shows of a trial that is evaluated, stopped or trained again, and after outages."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from made_up import made_up_trial
+from mlflow.tracking import MlflowClient
 from small_sweeps import add_database
 
 from scoring import places
 from scoring.tables import read_rows, read_table, write_table
-from tune_jobs import tracking
-from tune_jobs.mlflow_store import ID_TAG, SWEEP_TAG, open_client
+from tune_jobs import mlflow_report, mlflow_store, tracking
+from tune_jobs.mlflow_report import log_report
+from tune_jobs.mlflow_store import ID_TAG, SWEEP_TAG, open_client, read_note
 from tune_jobs.tracking import ERROR, TRIAL_TAG, Tracker
 
 pytestmark = pytest.mark.ray  # for the warnings that MLflow causes
@@ -89,6 +92,21 @@ def test_what_an_earlier_attempt_left_is_gone(root, said):
     files = [file.path for file in client.list_artifacts(run.info.run_id)]
     assert places.RESULTS in files
     assert ERROR not in files
+
+
+def test_tags_of_a_user_stay_whatever_they_are_called(root, said):
+    row = trained(root)
+    trial = row["trial"]
+    tracker = Tracker(str(root), "tiny", "", said.append)
+    tracker.start(trial, {"gamma": 0.1}, "label")
+    own = {"geosweep.comment": "look here", "geosweep.nc1.note": "x", "mine": "y"}
+    client, run = run_of(root, trial)
+    for name, text in own.items():
+        client.set_tag(run.info.run_id, name, text)
+    tracker.fail(trial, "an error")
+    tracker.start(trial, {"gamma": 0.1}, "label")
+    tracker.finish(trial, row)
+    assert own.items() < run_of(root, trial)[1].data.tags.items()
 
 
 def test_a_trial_that_starts_again_from_the_beginning_shows_its_new_curve(root, said):
@@ -180,3 +198,117 @@ def test_a_folder_that_an_earlier_version_logged_goes_on_in_its_run(
     assert Tracker(str(tmp_path), "tiny", "", said.append)._parent == old.info.run_id
     assert Tracker(str(tmp_path), "tiny", "", said.append)._parent == old.info.run_id
     assert [*parents(root)] == [old.info.run_id]
+
+
+@pytest.fixture
+def shared(root, tmp_path, monkeypatch):
+    """The path of a sweep's folder that logs to a server."""
+    monkeypatch.setattr(tracking, "PAUSE", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / places.MLFLOW}")
+    path = tmp_path / "sweep"
+    path.mkdir()
+    return path
+
+
+def failing(real, number: int, arrived: bool):
+    """A method of MLflow's client of which one call fails, before or after it did its work."""
+    left = iter(range(number, -1000, -1))
+
+    def call(*given, **named):
+        fails = next(left) == 0
+        if fails and not arrived:
+            raise TimeoutError("read timed out")
+        done = real(*given, **named)
+        if fails:
+            raise TimeoutError("read timed out")
+        return done
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["search_runs", "set_tag", "create_run", "update_run"])
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_beginning_that_fails_at_any_call_leaves_one_run_with_the_id_of_the_note(
+    shared, monkeypatch, name, arrived, earlier
+):
+    """In the first place the note is missing, or that of a version which knew no ids."""
+    path, lines, scored = str(shared), [], {}
+    if earlier:
+        tracker = Tracker(path, "tiny", "", lines.append)
+        client, old, scored = tracker._client, tracker._parent, {TRIAL: "x"}
+        client.delete_tag(old, ID_TAG)
+        tags = {TRIAL_TAG: TRIAL, "mlflow.parentRunId": old, "geosweep.scored_at": "x"}
+        trial = client.create_run(tracker._experiment, tags=tags).info.run_id
+        client.set_terminated(trial)
+        note = read_note(path) | {"scored_at": scored}
+        del note["id"]
+        (shared / places.MLFLOW_NOTE).write_text(json.dumps(note))
+    for number in range(4):  # the call that fails; the driver tries again, or the next one does
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, name, failing(getattr(MlflowClient, name), number, arrived))
+            tracker = Tracker(path, "tiny", "", lines.append)
+            assert tracking.noted(path) == scored
+        if number % 2:
+            tracker._safely(lambda: None)
+        else:
+            tracker = Tracker(path, "tiny", "", lines.append)
+        assert tracker._begun
+        assert parents(shared) == {tracker._parent: read_note(path)["id"]}
+        assert not earlier or tracker._parent == old
+        assert tracking.noted(path) == scored
+
+
+def test_a_note_that_an_earlier_version_wrote_again_has_the_same_run(shared, said):
+    """It leaves out the id, which the run has."""
+    first = Tracker(str(shared), "tiny", "", said.append)
+    file = shared / places.MLFLOW_NOTE
+    note = json.loads(file.read_text())
+    known = note.pop("id")
+    file.write_text(json.dumps(note))
+    second = Tracker(str(shared), "tiny", "", said.append)
+    assert (second._parent, second._id) == (first._parent, known)
+    assert parents(shared) == {first._parent: known}
+    file.write_text(json.dumps(note | {"uri": "http://another:5000"}))
+    assert Tracker(str(shared), "tiny", "", said.append)._parent != first._parent
+
+
+def test_a_driver_whose_note_is_lost_goes_on_in_its_run(shared, monkeypatch):
+    lines = []
+    tracker = Tracker(str(shared), "tiny", "", lines.append)
+    parent = tracker._parent
+    (shared / places.MLFLOW_NOTE).unlink()
+    tracker._safely(lambda: 1 / 0)
+    tracker._safely(lambda: None)
+    assert tracker._parent == parent
+    assert parents(shared) == {parent: read_note(str(shared))["id"]}
+
+
+ADDRESSES = ["http://me:{}@host:5000/api", "postgresql://me:{}@host/x"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("before", [0, 150, 190, 350, 390])
+def test_no_part_of_a_password_is_in_a_warning_however_long_the_error(
+    root, monkeypatch, address, before
+):
+    def fail(*_):
+        raise ConnectionError(text)
+
+    text = "x" * before + " " + address.format("secret" * 10) + " refused" + " y" * 150
+    monkeypatch.setattr(tracking, "open_client", fail)
+    monkeypatch.setattr(mlflow_report, "open_client", fail)
+    lines = []
+    Tracker(str(root), "tiny", "", lines.append)
+    lines.append(log_report(str(root), "tiny", str(root)))
+    assert len(lines) == 2
+    assert not any("secr" in line or "cret" in line for line in lines)
+    assert all(len(line) < 600 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(TimeoutError(), "TimeoutError"), (OSError(" \n"), "OSError"), (KeyError("a\nb"), r"'a\nb'")],
+)
+def test_an_error_is_told_in_one_line(error, said):
+    assert mlflow_store.told(error) == said

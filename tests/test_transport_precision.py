@@ -81,8 +81,8 @@ def test_the_matching_is_the_best_one_for_the_points_themselves(family, d, kind)
     assert_allclose(cost[here, result.permutation].mean(), best, rtol=1e-6)
     assert_allclose(result.optimal_cost, best, rtol=1e-6)
     assert_allclose(result.matched_cost.mean(), best, rtol=1e-6)
-    assert result.suboptimality <= 1e-4
-    assert_allclose(result.lower_bound, best, rtol=1e-4)
+    assert result.suboptimality <= (1e-9 if d == 2 or kind == np.float64 else 1e-5)
+    assert_allclose(result.lower_bound, best, rtol=1e-5)
     if result.ties == 0:
         assert_array_equal(result.permutation, linear_sum_assignment(cost)[1])
     assert (result.phi[:, None] + result.psi <= cost + bounds(x, y)).all()
@@ -96,7 +96,7 @@ def test_points_whose_products_are_not_kept_are_matched_alike(family, kind, monk
     monkeypatch.setattr(transport, "HELD", 0)
     result = optimal_transport_score(x, y)
     assert_allclose(result.optimal_cost, kept.optimal_cost, rtol=1e-6)
-    assert result.suboptimality <= 1e-3
+    assert result.suboptimality <= 1e-4
     if kept.ties == 0:
         assert_array_equal(result.permutation, kept.permutation)
     assert (result.phi[:, None] + result.psi <= costs(x, y) + bounds(x, y)).all()
@@ -162,3 +162,15 @@ def test_equal_outputs_are_tied_however_the_others_are_matched(kind, swapped, eq
     y[:equal] = 0
     result = optimal_transport_score(x.astype(kind), y.astype(kind))
     assert result.ties == equal
+
+
+@pytest.mark.parametrize("equal", [2, 20])
+def test_ties_of_points_in_float32_are_proved_as_precisely_as_in_float64(equal):
+    draw = np.random.default_rng(equal)
+    x = draw.normal(size=(500, 30)).astype(np.float32)
+    y = x + np.float32(0.3) * draw.normal(size=x.shape).astype(np.float32)
+    y[:equal] = 0
+    for outputs in (y, y[draw.permutation(500)]):
+        result = optimal_transport_score(x, outputs)
+        assert result.ties == equal
+        assert result.suboptimality <= 1e-12

@@ -224,7 +224,7 @@ def forecast(request: Request, what: Left) -> Forecast:
         if images := request.images.get(trial.dataset) or timing.SHAPES.get(trial.dataset):
             kinds.setdefault(costs.kind(trial, images, sweep, gpus), []).append(trial)
         else:
-            unknown[trial.trial] = f"the size of {plain(trial.dataset)} is not known"
+            unknown[trial.trial] = f"the size of the data set {plain(trial.dataset)} is not known"
     known = {name: past.kinds.get(name, Known()) for name in kinds}
     found = {name: _typical(kept.trials) for name, kept in known.items() if kept.trials}
     new = [name for name, kept in known.items() if not (kept.trials or kept.timed)]

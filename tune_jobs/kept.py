@@ -120,7 +120,7 @@ def instead(root: str, there: bool) -> str:
     if found := next(filter(below, near), None):
         return f"is it another folder? geosweep status {argument(found)} lists the sweeps there"
     if around := next(filter(_is_sweep, _parents(root)), None):
-        return f"it is a part of a sweep's folder; geosweep status {argument(around)} shows it"
+        return f"is it another folder? geosweep status {argument(around)} shows the sweep there"
     return "is it another folder?" if there else f"geosweep run SWEEP --out {argument(root)}"
 
 

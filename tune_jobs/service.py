@@ -256,9 +256,9 @@ def _study(request: folder.Request, console: Console) -> Study | None:
         study = begin(again=True)
         there = {trial.trial for trial in study.cells}
         lost = sum(trial.trial not in there for trial in known)
-        cells = f"the {len(known) - lost} cells of it in {places.SWEEP}"
+        kept = f"{trials_of(len(known) - lost)} of it in {places.SWEEP}"
         without = f", without {lost} that its space does not have" if lost > 0 else ""
-        _say(console, f"{error}{aside}; the search goes on from {cells}{without}")
+        _say(console, f"{error}{aside}; the search goes on from {kept}{without}")
         return study
 
 

@@ -4,7 +4,8 @@ Every count stands beside its baseline. An untrained ResNet already has a lower 
 than an untrained plain network, so "lower than plain" alone shows nothing about training.
 
 A cell "came near the geodesic" if it is within limits of LSS and OTS after training, but was not
-before. No test is behind that. "Learned" is a verdict of :mod:`analysis.measures.factors` on the factors of the excess, by a test over seeds.
+before. No test is behind that. "Learned" is a verdict of :mod:`analysis.measures.factors` on the
+factors of the excess, by a test over seeds.
 """
 
 from typing import NamedTuple

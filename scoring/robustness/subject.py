@@ -243,7 +243,7 @@ def joined(walks: Sequence[Iterator[tuple[int, int, Tensor]]]) -> Iterator[tuple
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the network is right about each point, bool (b,); never by a logit of NaN or infinity.
+    """Whether the network is right about each point, bool (b,); never by a NaN or infinite logit.
 
     >>> correct(torch.tensor([[2.0, 1.0], [float("nan")] * 2]), torch.tensor([0, 0]))
     tensor([ True, False])

@@ -87,7 +87,7 @@ class Job:
         number: Slurm's number of it.
         status: what has become of it.
         reason: why it waits, in Slurm's words.
-        leaving: whether it has no processes any more, although Slurm still has it on its nodes.
+        hears: whether it has processes that signals reach.
         driver_exit_code: exit status of the sweep; None if it has none.
     """
 
@@ -97,7 +97,7 @@ class Job:
     number: str
     status: Status = Status.FAILED
     reason: str = ""
-    leaving: bool = False
+    hears: bool = False
     driver_exit_code: int | None = field(default=None, kw_only=True)
 
 
@@ -160,11 +160,11 @@ class Slurm:
         if job.status is Status.PENDING:
             _call(["scancel", job.number])
             note_end(self._jobs / name, INTERRUPTED)  # Slurm forgets it after some minutes
-        elif _hears(job):
+        elif job.hears:
             try:
                 _call(["scancel", "--batch", "--signal=USR2", job.number])
             except SweepError:
-                if _hears(self.get_job_info(name)):
+                if self.get_job_info(name).hears:
                     raise
 
     def submit(self, sweep: Sweep, folder: str, words: Sequence[str], named: bool = True) -> str:
@@ -381,18 +381,13 @@ def _read(place: Path) -> Job | None:
         return None
 
 
-def _hears(job: Job) -> bool:
-    """Whether a job has processes that signals reach."""
-    return job.status is Status.RUNNING and not job.leaving
-
-
 def _with_status(job: Job, told: tuple[str, str] | None, jobs: Path) -> Job:
     state, reason = told or ("", "")
     if state in WAITING:
         reason = "" if reason == "None" else reason
         return replace(job, status=Status.PENDING, reason=reason)
     if state in RUNNING | LEAVING:
-        return replace(job, status=Status.RUNNING, leaving=state in LEAVING)
+        return replace(job, status=Status.RUNNING, hears=state in RUNNING)
     place = jobs / job.submission_id
     try:
         code = int(json.loads((place / ENDED).read_text())["status"])
