@@ -337,7 +337,7 @@ def _from_mlflow(
     except ResultsError:
         raise
     except Exception as error:  # each of MLflow's stores raises errors of its own
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        said = " ".join(places.redact(str(error)).split())[:300] or type(error).__name__
         if "failed with exception" in said and "onnect" in said:  # of requests, which is long
             said = "does not answer; start that server, or give another address"
         raise ResultsError(

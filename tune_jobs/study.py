@@ -305,9 +305,9 @@ class Study:
         cell.closed = True
         name, *others = self._search.objectives
         epoch, value = row.get("epochs_done"), row.get(name)
-        known = epoch is not None and value is not None and math.isfinite(value)
+        takes = row["status"] == "stopped" and name in EPOCH_METRICS and not others
         with self._journal.at_once():
-            if row["status"] == "stopped" and name in EPOCH_METRICS and known and not others:
+            if takes and epoch is not None and value is not None and math.isfinite(value):
                 study = self._storage.get_study_id_from_name(NAME)
                 told = self._storage.get_trial_id_from_study_id_trial_number(study, cell.number)
                 self._storage.set_trial_intermediate_value(told, epoch, float(value))

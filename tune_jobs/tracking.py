@@ -149,7 +149,7 @@ class Tracker:
         """End the parent run, and mark the runs of unfinished trials as killed."""
         self._safely(self._close, status)
 
-    def _safely(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _safely(self, call: Callable[..., object], *arguments: Any) -> None:
         if time.monotonic() < self._again:
             return
         try:

@@ -233,7 +233,7 @@ class Halving(ASHAScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         """Do nothing: what is known of the trial still counts."""
 
-    def _judge(self, known: Any, row: Mapping[str, Any]) -> str:
+    def _judge(self, known: Any, row: Mapping[Any, Any]) -> str:
         value = row.get(self._metric)
         if value is None or not math.isfinite(value):
             return self.CONTINUE
