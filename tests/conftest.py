@@ -53,10 +53,11 @@ USES_RAY: set[Path] = set()  # files with a test that takes the Ray of ray_here
 
 
 def pytest_collection_modifyitems(items):
-    """Sort the tests for parallel workers, those that take long first.
+    """Sort the tests, for parallel workers those that take long first.
 
     A worker takes a whole file, so that what a file prepares is prepared once. Files that share a
-    Ray follow each other. Long tests that share it are taken one by one.
+    Ray follow each other. Long tests that share it are taken one by one. The shared Ray starts
+    before other tests import Ray with a token, as Ray reads that only once.
     """
     for item in items:
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
@@ -72,8 +73,7 @@ def pytest_collection_modifyitems(items):
         marked = [not item.get_closest_marker(name) for name in LONGEST_FIRST]
         return marked[0], item.path not in USES_RAY or marked[1], *marked[1:]
 
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=order)
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")

@@ -211,7 +211,7 @@ def test_a_width_that_is_none_is_not_taken_for_the_terminals(name, width, geoswe
     monkeypatch.setenv(name, width)
     code, said = geosweep("sweeps")
     assert code == 0
-    assert "18  CIFAR-10, K = 1 (Table 4)" in said
+    assert "18  yes        CIFAR-10, K = 1 (Table 4)" in said
     assert name not in os.environ
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((1, 1)))

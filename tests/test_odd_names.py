@@ -215,7 +215,7 @@ COMMAND = re.compile(
 )
 NO_PATHS = ("account.region", "code", "wanted", "job", "names", "where", "address")
 NO_PATHS += ("setting", "plain(setting)", "plain(before)", "plain(file)")  # names of places
-NO_PATHS += ("at", "option", "amount")  # options that quote themselves, and numbers
+NO_PATHS += ("at", "given", "start", "option", "name", "amount")  # quoted before, and numbers
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=str)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from scoring.places import argument
 from tune_jobs.cluster import ray_file
 from tune_jobs.cluster.reach import STORAGE, cluster_file
 from tune_jobs.errors import SweepError
@@ -58,7 +59,7 @@ class Account:
 
     def variable(self, name: str) -> str:
         """An environment variable that the commands of the file set; empty if they do not."""
-        return ray_file.variable(f"--cluster {self.file}", self.config, name)
+        return ray_file.variable(f"--cluster {argument(self.file)}", self.config, name)
 
     @property
     def storage(self) -> str:

@@ -64,7 +64,7 @@ def cluster_file(path: str) -> dict[str, Any]:
         raise SweepError(f"--cluster {path}: cannot be read: {said}; quote that value") from error
     if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
         raise SweepError(f"--cluster {path}: not a cluster file for ray up (it has no provider)")
-    ray_file.check(f"--cluster {path}", content, lines)
+    ray_file.check(f"--cluster {places.argument(path)}", content, lines)
     return content
 
 
@@ -86,8 +86,10 @@ def folder_there(cluster: str | None, out: str | None, name: str, option: str = 
 
 
 def _storage(cluster: str | None) -> str:
-    start = f"--cluster {cluster}"
-    in_file = ray_file.variable(start, cluster_file(cluster), STORAGE) if cluster else ""
+    start, in_file = "", ""
+    if cluster:
+        start = f"--cluster {places.argument(cluster)}"
+        in_file = ray_file.variable(start, cluster_file(cluster), STORAGE)
     storage = in_file or os.environ.get(STORAGE)
     if not storage:
         raise SweepError(
