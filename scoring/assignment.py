@@ -110,7 +110,8 @@ def compile_kernels() -> None:
             inner = np.random.default_rng(0).normal(size=(200, 200)).astype(kind)
             rows: Rows = lambda start, stop, m, inner=inner: inner[start:stop]  # noqa: E731
             _solved(rows, [100, 200], np.zeros(200), 1)
-        kernels.spread_out(*nothing(2), np.arange(2), *np.zeros((3, 2)), 1)
+        zeros = np.zeros((3, 2))
+        kernels.spread_out(*nothing(2), np.arange(2), zeros[0], zeros[1], zeros[2], 1)
 
 
 def blas_threads(count: int) -> AbstractContextManager[Any]:

@@ -45,8 +45,14 @@ def first_rows(matching: Matching, own: np.ndarray, m: int) -> Matching:
     some = (row < m) & (column < m)
     count = np.bincount(row[some], minlength=m)
     close = Edges(np.append(0, np.cumsum(count)), column[some], cost[some])
-    parts = (part[:m] for part in matching[:3])
-    return Matching(*parts, loops(own[:m]), matching.rounds, close, matching.others[:m])
+    return matching._replace(
+        permutation=matching.permutation[:m],
+        u=matching.u[:m],
+        v=matching.v[:m],
+        edges=loops(own[:m]),
+        close=close,
+        others=matching.others[:m],
+    )
 
 
 def loops(own: np.ndarray) -> Edges:
@@ -102,7 +108,7 @@ class Close:
         others[wide & many] = low[wide & many]
         for start, stop in parts:
             here = start + np.flatnonzero(wide[start:stop])
-            block = rows(start, stop, m) if len(here) else None
+            block = rows(start, stop, m) if len(here) else np.empty((0, m))
             for i in here:
                 costs = -block[i - start, :m]
                 found = np.flatnonzero(costs - v <= (equal if many else self.bar)[i])

@@ -37,8 +37,12 @@ SOLVED = 4  # assignments of each stage: first and last epoch, each with its shu
 ROWS = 250_000.0  # bytes of a trial's tables and of its run in MLflow, about
 # Counts of train and test images, channels, height, width and classes of data sets that may still
 # have to be downloaded. Until then, random images of these shapes are timed.
-SHAPES = dict.fromkeys(("mnist", "fashion_mnist"), (60_000, 10_000, 1, 28, 28, 10))
-SHAPES |= {name: (50_000, 10_000, 3, 32, 32, n) for name, n in (("cifar10", 10), ("cifar100", 100))}
+SHAPES: dict[str, tuple[int, int, int, int, int, int]] = {
+    "mnist": (60_000, 10_000, 1, 28, 28, 10),
+    "fashion_mnist": (60_000, 10_000, 1, 28, 28, 10),
+    "cifar10": (50_000, 10_000, 3, 32, 32, 10),
+    "cifar100": (50_000, 10_000, 3, 32, 32, 100),
+}
 PER_POINT = 200.0  # bytes of a point's row in the samples table, twice: MLflow has a copy
 
 
