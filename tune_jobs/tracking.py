@@ -299,9 +299,11 @@ class Tracker:
             self._client.log_artifacts(run, folder)
         initial = {name: row[f"{name}_initial"] for name in ENDS}
         self._log(trial, initial, 0, initial, row["trained_at"])
+        self._log(trial, row, row["epochs_done"], ENDS, row["trained_at"])
         # Later evaluations replace earlier ones: of the values of a step, MLflow shows the latest.
-        scored = row["scored_at"] or row["trained_at"]
-        self._log(trial, row, row["epochs_done"], (*ENDS, *ROBUSTNESS), scored)
+        known = self._client.get_run(run).data.metrics
+        new = [name for name in (*ENDS, *ROBUSTNESS) if row.get(name) != known.get(name)]
+        self._log(trial, row, row["epochs_done"], new, row["scored_at"] or row["trained_at"])
         tags = {name: f"{row[name]:.6g}" for name in TAGS if row.get(name) is not None}
         tags |= {"collapsed": "true: no OTS"} if row["collapsed"] else {}
         self._tag(run, tags | {"status": row["status"], "scored_at": str(row["scored_at"])})
