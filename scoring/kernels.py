@@ -30,31 +30,43 @@ def _replace_worst(values, places, value, place):
 
 
 @scan
+def _least_of_parts(row, v, least):
+    """The least cost - v of every 64 columns."""
+    m = len(v)
+    for part in range(len(least)):
+        here = np.inf
+        for j in range(64 * part, min(64 * part + 64, m)):
+            here = min(here, -row[j] - v[j])
+        least[part] = here
+
+
+@scan
+def _keep_smallest(row, v, least, values, places):
+    m = len(v)
+    for part in range(len(least)):
+        if least[part] < values[0]:
+            for j in range(64 * part, min(64 * part + 64, m)):
+                value = -row[j] - v[j]
+                if value < values[0]:
+                    _replace_worst(values, places, value, j)
+
+
+@scan
 def scan_rows(block, v, best, place, low):
     """Keep the smallest cost - v of each row of a block, and the very smallest in ``low``.
 
     It first takes the least of every 64 columns. At least k values of the row are no larger than
     the k-th least of these, so few columns need a second look.
     """
-    m, k = len(v), best.shape[1]
-    parts = (m + 63) // 64
+    k, parts = best.shape[1], (len(v) + 63) // 64
     least = np.empty(parts)
     for i in range(len(block)):
-        row, values, places = block[i], best[i], place[i]
-        for part in range(parts):
-            here = np.inf
-            for j in range(64 * part, min(64 * part + 64, m)):
-                here = min(here, -row[j] - v[j])
-            least[part] = here
+        values = best[i]
+        _least_of_parts(block[i], v, least)
         low[i] = least.min()
         if values[0] == np.inf and parts >= k:
             values[:] = np.nextafter(np.partition(least, k - 1)[k - 1], np.inf)
-        for part in range(parts):
-            if least[part] < values[0]:
-                for j in range(64 * part, min(64 * part + 64, m)):
-                    value = -row[j] - v[j]
-                    if value < values[0]:
-                        _replace_worst(values, places, value, j)
+        _keep_smallest(block[i], v, least, values, place[i])
 
 
 @scan
@@ -67,19 +79,10 @@ def scan_close(block, v, best, place, low, own, bar, count, close, cost):
     parts = (m + 63) // 64
     least = np.empty(parts)
     for i in range(len(block)):
-        row, values, places = block[i], best[i], place[i]
-        for part in range(parts):
-            here = np.inf
-            for j in range(64 * part, min(64 * part + 64, m)):
-                here = min(here, -row[j] - v[j])
-            least[part] = here
+        row = block[i]
+        _least_of_parts(row, v, least)
         low[i] = least.min()
-        for part in range(parts):
-            if least[part] < values[0]:
-                for j in range(64 * part, min(64 * part + 64, m)):
-                    value = -row[j] - v[j]
-                    if value < values[0]:
-                        _replace_worst(values, places, value, j)
+        _keep_smallest(row, v, least, best[i], place[i])
         n = 0
         for part in range(parts):
             if least[part] <= bar[i]:

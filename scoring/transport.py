@@ -330,9 +330,8 @@ def _own_where_equal(
         few = moved[(saved <= LITTLE * np.bincount(cycle, sizes))[cycle[moved]]]
         if len(few):
             order = np.lexsort((np.abs(own), cycle))
-            centre = order[
-                np.searchsorted(cycle[order], cycle)
-            ]  # of each cycle, its smallest point
+            # Of each cycle, its smallest point.
+            centre = order[np.searchsorted(cycle[order], cycle)]
             savings[few], parts[few], sizes[few] = _savings(x, y, few, sigma[few], centre[few])
     error = TIED * precision(kind) * np.bincount(cycle, sizes)
     undone = (np.bincount(cycle, parts) <= error)[cycle]

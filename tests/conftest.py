@@ -262,3 +262,23 @@ def sweep_of(tmp_path_factory):
         return read(str(path), settings)
 
     return write
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The home folder of a user of clusters, without a token."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GEOSWEEP_STORAGE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    return tmp_path
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A cluster file that names a storage."""
+    file = tmp_path / "cluster.yaml"
+    text = "provider: {type: local}\nsetup_commands: ['export GEOSWEEP_STORAGE=/mnt/s']\n"
+    file.write_text(text)
+    return str(file)

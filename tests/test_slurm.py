@@ -397,13 +397,16 @@ def test_a_stop_reaches_a_job_that_goes_back_into_the_queue_meanwhile(
     assert (tmp_path / "s/.jobs" / job / slurm.STOP).exists()
 
 
+def sent(file: str, tmp_path: Path, number: str) -> str:
+    """Submit a sweep that gets this number from Slurm; later ones are later by the clock."""
+    (tmp_path / "sbatch").write_text(f"{number}\n")
+    time.sleep(0.01)
+    return Slurm(file).send("demo", f"/s/{number}", ["run", "demo"], {})
+
+
 def test_which_sweep_to_stop_is_asked_if_several_run(write, tools, tmp_path, geosweep):
     file = write()
-    client = Slurm(file)
-    jobs = []
-    for number in ("12", "13"):
-        (tmp_path / "sbatch").write_text(f"{number}\n")
-        jobs.append(client.send("demo", f"/s/{number}", ["run", "demo"], {}))
+    jobs = [sent(file, tmp_path, number) for number in ("12", "13")]
     (tmp_path / "squeue").write_text("12|RUNNING\n13|PENDING\n")
     status, said = geosweep("stop", "--slurm", file)
     assert status == 2
@@ -416,12 +419,7 @@ def test_without_a_name_the_sweep_that_is_active_is_stopped_also_if_it_is_not_th
     write, tools, tmp_path, geosweep
 ):
     file = write()
-    client = Slurm(file)
-    jobs = []
-    for number in ("12", "13"):
-        (tmp_path / "sbatch").write_text(f"{number}\n")
-        jobs.append(client.send("demo", f"/s/{number}", ["run", "demo"], {}))
-        time.sleep(0.01)
+    jobs = [sent(file, tmp_path, number) for number in ("12", "13")]
     (tmp_path / "squeue").write_text("12|PENDING\n13|COMPLETED\n")
     program = tmp_path / "bin/scancel"
     program.write_text(f"{program.read_text()}echo '12|CANCELLED' > {tmp_path}/squeue\n")
