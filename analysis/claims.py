@@ -1,21 +1,23 @@
-"""Each claim of the paper as a line: the verdict of a sweep on it, and the numbers behind it.
+"""Check the paper's claims on a sweep: a row for each, with its verdict and the numbers behind it.
+
+    python -m analysis.claims runs/demo
+    python -m analysis.claims --list      # needs no sweep: what is compared for each claim
 
 A claim says in which direction two sides differ: the same network at two gammas, the two networks
-at one gamma, or two values of K. Every place in a sweep that has both sides is compared. A
+at one gamma, or two values of K. Every place in a sweep that has both sides is compared. Such a
 comparison is sure if a test over seeds gives p < 0.05 after Holm's correction for all comparisons
-of the claim. A claim holds if some comparison surely agrees and none surely disagrees, is mixed if
-both occur, does not hold if some surely disagree only, and is undecided if none is sure, as with
-one seed. A claim about all places together holds only if each comparison is sure, and does not hold
-if one of them surely disagrees.
+of the claim. With one seed none is sure.
 
-Command: ``python -m analysis.claims runs/demo``. Without a sweep,
+    holds           some comparison surely agrees, and none surely disagrees
+    mixed           some surely agree, and others surely disagree
+    does not hold   some surely disagree, and none surely agrees
+    undecided       none is sure
+    not measured    the sweep has no comparison for the claim
 
-    python -m analysis.claims --list > docs/claims.md
-
-lists the claims and what is compared for each.
+A claim about all places together holds only if each comparison is sure, and does not hold if one of
+them surely disagrees.
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +25,7 @@ import pandas as pd
 
 from analysis.measures import comparisons
 from analysis.measures.comparisons import COLUMNS
-from analysis.measures.layout import as_text
+from analysis.measures.layout import as_text, plural
 from analysis.measures.markup import markdown_text
 from analysis.measures.paper_claims import CLAIMS, Claim
 from analysis.measures.verdicts import (
@@ -36,7 +38,7 @@ from analysis.measures.verdicts import (
     judge,
 )
 from analysis.results import Results, ResultsError, load
-from analysis.scripts import refuse, script
+from analysis.scripts import FOLDER, TRACKING_URI, parser, refuse, script
 
 COMMAND = "python -m analysis.claims --list > docs/claims.md"
 WORDS = {  # wording of a verdict for one claim, and for several
@@ -62,7 +64,8 @@ def claims(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFrame
         ``comparisons``, ``agree`` (in the claimed direction), ``sure`` (surely so) and ``against``
         (surely in the other direction), see :func:`analysis.measures.verdicts.judge`; ``null``, the
         baseline: in how many comparisons the same is true before training; ``numbers`` of up to
-        three comparisons, those that disagree first, and then what was not compared, and why.
+        three comparisons, those that disagree first, and then what was not compared, and why, and
+        how many collapsed trials were left out. These do not count in claims about tracks.
     """
     evidence = comparisons.evidence(results, trials)
     return pd.DataFrame([_line(claim, evidence) for claim in CLAIMS])
@@ -76,6 +79,8 @@ def _line(claim: Claim, evidence: comparisons.Evidence) -> dict[str, Any]:
     before = [c for c in before if c.compared]
     shown = [c for c in found if not c.agrees][:2]
     shown += [c for c in found if c.agrees][: 3 - len(shown)]
+    left_out = frozenset().union(*(c.left_out for c in every))
+    lost = [f"{plural(len(left_out), 'collapsed trial')} left out"] if left_out else []
     surely = f"{verdict.sure} of {len(found)}" if found else ""
     counts = verdict._asdict()
     return {
@@ -87,7 +92,7 @@ def _line(claim: Claim, evidence: comparisons.Evidence) -> dict[str, Any]:
         "surely": f"{surely}, {verdict.against} against" if verdict.against else surely,
         **counts,
         "null": f"{sum(c.agrees for c in before)} of {len(before)}" if before else "",
-        "numbers": "; ".join(_told(shown, found) + _told(notes[:2], notes)),
+        "numbers": "; ".join(_told(shown, found) + _told(notes[:2], notes) + lost),
     }
 
 
@@ -143,12 +148,27 @@ A claim *holds if*
 
 - **some** comparison surely agrees with it and none surely disagrees. It is mixed if both occur. It
   does not hold if some surely disagree and none surely agrees. It is undecided if none is sure.
-- **all** comparisons are sure, each by itself and without the correction. It does not hold if any
-  surely disagrees, with the correction. It is undecided in all other cases.
+- **all** comparisons agree, each with p < 0.05 before the correction. One comparison that surely
+  disagrees after Holm's correction refutes the claim. In all other cases the claim is undecided.
 
-A claim is not measured if a sweep has no comparison for it. Versions: v1 is the paper of February
-2021, v3 that of June 2026. Sections, figures, tables and equations are those of v1. Names of scores
-are those of the report's tables.
+A claim is not measured if a sweep has no comparison for it.
+
+`python -m analysis.claims DIR` prints a line for each claim, with these columns:
+
+- `version`: the versions of the paper that make the claim; `paper`: its place there.
+- `verdict`, as above. `surely`: in how many comparisons the claim is surely true, such as 3 of 8,
+  and in how many it is surely false, if in any.
+- `comparisons`: their number. `agree`: how many of them agree with the claim, surely or not.
+  `sure`: how many surely agree. `against`: how many surely disagree.
+- `null`, the baseline: how many comparisons agreed before training already, such as 5 of 8. It is
+  empty if this is not checked for the claim.
+- `numbers`: both sides of up to three comparisons, those that disagree first; then what was not
+  compared, and why; then how many collapsed trials were left out. In a collapsed stage all points
+  begin or end at one point, so straight tracks are no merit there. Such trials do not count in
+  claims about tracks.
+
+Versions: v1 is the paper of February 2021, v3 that of June 2026. Sections, figures, tables and
+equations are those of v1. Names of scores are those of the report's tables.
 
 """
 
@@ -170,26 +190,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 2, with one message, if the results cannot be read.
     """
-    parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=__doc__)
-    parser.add_argument(
-        "folder", metavar="DIR", nargs="?", help="a sweep's folder, or an MLflow experiment"
-    )
-    parser.add_argument(
+    reader = parser("claims", __doc__)
+    reader.add_argument("folder", nargs="?", **FOLDER)
+    reader.add_argument(
         "--list", action="store_true", help="list the claims and what is compared for each"
     )
-    parser.add_argument(
+    reader.add_argument(
         "--format",
         default="md",
         choices=["csv", "md", "latex", "json"],
         help="md (default) and latex are laid out for reading; csv and json have all columns",
     )
-    parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
-    given = parser.parse_args(arguments)
+    reader.add_argument("--tracking-uri", **TRACKING_URI)
+    given = reader.parse_args(arguments)
     if given.list:
         print(claims_page(), end="")
         return 0
     if given.folder is None:
-        parser.error("the following arguments are required: DIR")
+        reader.error("the following arguments are required: DIR")
     try:
         results = load(given.folder, given.tracking_uri, ("trials", *COLUMNS), COLUMNS)
     except ResultsError as error:

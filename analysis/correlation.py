@@ -8,7 +8,6 @@ accuracy under lesions, noise and attacks if that was measured. Table "points": 
 against whether the network classifies it correctly. Neither table shows that one causes the other.
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from analysis.measures.layout import as_text, fold, heading, network_name, reada
 from analysis.measures.markup import latex_comment, markdown_text
 from analysis.measures.points import COLUMNS, points
 from analysis.results import ResultsError, load
-from analysis.scripts import refuse, script
+from analysis.scripts import FOLDER, TRACKING_URI, parser, refuse, script
 
 SCOPE = ["scope", *STRATUM, "outcome"]  # columns that identify a scope and its outcome
 
@@ -99,10 +98,13 @@ def correlation_sentence(table: pd.DataFrame) -> str:
     said = f"Spearman correlation of test accuracy with LSS over cells: {'; '.join(shown)}."
     if known.n.min() < SMALL:
         said += f" Strata with fewer than {SMALL} cells prove nothing yet."
-    if chosen.warning.str.contains("Simpson").any():
+    networks = chosen.warning[chosen.scope == "networks pooled"]
+    if networks.str.contains("Simpson").any():
         said += (
             " Pooled over networks the sign is opposite (Simpson's paradox), so do not pool them."
         )
+    if networks.str.contains("differ in sign").any():
+        said += " Networks differ in sign, so do not pool them."
     return said
 
 
@@ -125,25 +127,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 2, with one message, if the results cannot be read.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.correlation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
-    parser.add_argument(
+    reader = parser("correlation", __doc__)
+    reader.add_argument("folder", **FOLDER)
+    reader.add_argument(
         "--table",
         choices=["correlations", "points"],
         help="the table to print (default: both as md or latex, correlations as csv or json)",
     )
-    parser.add_argument(
+    reader.add_argument(
         "--format",
         default="md",
         choices=["csv", "md", "latex", "json"],
         help="md (default) and latex are rounded for reading; csv and json have all digits",
     )
-    parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
-    given = parser.parse_args(arguments)
+    reader.add_argument("--tracking-uri", **TRACKING_URI)
+    given = reader.parse_args(arguments)
     read = given.format in ("md", "latex")
     names = [given.table or "correlations"]
     if read and not given.table:

@@ -1,14 +1,14 @@
-"""The figures of a sweep, and a command that writes them.
+"""Draw the figures of a sweep, as PNG and SVG files.
 
-Command: ``python -m analysis.figures runs/demo`` writes ``runs/demo/figures/*.png`` and ``.svg``.
-Figures use stored results only. They are made without pyplot and with settings of their own, so
-they look the same whatever matplotlib is set to, and change no settings.
+    python -m analysis.figures runs/demo      # writes runs/demo/figures/*.png and *.svg
+    python -m analysis.figures runs/demo --only tracks_by_gamma --form png --out my-figures
+
+Figures show stored results only; nothing is measured again. The path of each file is printed. A
+figure is left out if the sweep does not have what it needs.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.measures.search import Search, read_search
 from analysis.plots import files
 from analysis.results import Results, ResultsError, load
-from analysis.scripts import filled, refuse, script, tell
+from analysis.scripts import FOLDER, TRACKING_URI, filled, listing, parser, refuse, script, tell
 from analysis.targets import refuse_sweep
 from scoring.storage import StoreError, refuse_links
 
@@ -151,23 +151,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 1 if a figure could not be drawn, 2 if there is nothing to draw or to read.
     """
-    names = "\n".join(
-        f"  {name:24}{spec.title}{f' ({spec.paper})' if spec.paper else ''}; needs {spec.needs}"
+    names = {
+        name: f"{spec.title}{f' ({spec.paper})' if spec.paper else ''}; needs {spec.needs}"
         for name, spec in FIGURES.items()
+    }
+    end = listing("figures, with those of the paper that have the same form", names)
+    reader = parser("figures", __doc__, end)
+    add = reader.add_argument
+    add("folder", **FOLDER)
+    add("--out", type=filled, metavar="DIR", help="where to write (default: DIR/figures)")
+    add(
+        "--only",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="draw only these figures, which are listed below (default: all)",
     )
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.figures",
-        description=__doc__,
-        epilog=f"figures, with those of the paper that have the same form:\n{names}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    add(
+        "--form",
+        default="both",
+        choices=["png", "svg", "both"],
+        help="the kind of files (default: both)",
     )
-    add = partial(parser.add_argument, type=filled)
-    add("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
-    add("--out", metavar="DIR", help="where to write (default: DIR/figures)")
-    parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="only these figures")
-    parser.add_argument("--form", default="both", choices=["png", "svg", "both"])
-    add("--tracking-uri", help="MLflow's address, to read an experiment")
-    given = parser.parse_args(arguments)
+    add("--tracking-uri", **TRACKING_URI)
+    given = reader.parse_args(arguments)
     try:
         if unknown := [name for name in given.only if name not in FIGURES]:
             known = ", ".join(FIGURES)

@@ -1,10 +1,11 @@
-"""The figures of a probed model, and a command that writes them.
+"""Draw the figures of a probed model again, from the results that geosweep probe wrote.
 
-Command: ``python -m analysis.probe runs/probe-resnet18`` reads ``probe.json`` there, which
-``geosweep probe`` wrote, and writes ``depth`` and ``tracks`` as PNG and SVG next to it.
+    python -m analysis.probe runs/probe-resnet18
+
+It reads probe.json in that folder, writes the figures depth and tracks beside it as PNG and SVG,
+and prints the names of their files.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from analysis.plots.files import clean, render, save  # before matplotlib
 
 # isort: split
 from analysis.plots import probe
-from analysis.scripts import filled, refuse, script, tell
+from analysis.scripts import filled, parser, refuse, script, tell
 from scoring.storage import StoreError, read_file
 
 
@@ -48,11 +49,14 @@ def draw(root: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the figures of a folder and print their names; 2, with one message, after an error."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.probe", description=__doc__)
-    parser.add_argument(
-        "folder", type=filled, metavar="DIR", help="where geosweep probe wrote probe.json"
+    reader = parser("probe", __doc__)
+    reader.add_argument(
+        "folder",
+        type=filled,
+        metavar="DIR",
+        help="the folder that geosweep probe wrote, like runs/probe-resnet18",
     )
-    given = parser.parse_args(arguments)
+    given = reader.parse_args(arguments)
     try:
         tell(*draw(given.folder))
     except (ValueError, StoreError, OSError) as error:

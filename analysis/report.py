@@ -1,9 +1,13 @@
-"""One page that says what a sweep found, with its tables and figures as files beside it.
+"""Write the report of a sweep: a page that says what it found, with tables and figures beside it.
 
-Command: ``python -m analysis.report runs/demo`` writes ``runs/demo/report/index.html``.
+    python -m analysis.report runs/demo               # writes runs/demo/report/index.html
+    python -m analysis.report runs/demo runs/more-seeds --out runs/all
+    python -m analysis.report runs/demo --compare runs/other-seeds
+
+The path of the page is printed; open it in a browser. Every table is a CSV and a LaTeX file beside
+it, every figure a PNG and an SVG file. geosweep report does the same, and adds the pages to MLflow.
 """
 
-import argparse
 import base64
 import errno
 import gc
@@ -40,7 +44,7 @@ from analysis.measures.markup import markdown_text, visible
 from analysis.measures.search import by_validation
 from analysis.measures.shown import shown, write_tables
 from analysis.results import ResultsError, load
-from analysis.scripts import filled, refuse, script, tell
+from analysis.scripts import FOLDER, TRACKING_URI, filled, parser, refuse, script, tell
 from analysis.targets import refuse_others, refuse_sweep
 from scoring import places
 from scoring.storage import Damaged, StoreError, is_local, open_folder, refuse_links, write_file
@@ -295,17 +299,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 2, with one message, if the report cannot be built.
     """
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
-    add = partial(parser.add_argument, type=filled)
-    add("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
+    reader = parser("report", __doc__)
+    add = partial(reader.add_argument, type=filled)
+    reader.add_argument("folder", **FOLDER)
     add("more", metavar="DIR", nargs="*", help="further sweeps, pooled with it")
-    add("--out", metavar="DIR", help="where to write (default: DIR/report)")
-    add("--tracking-uri", help="MLflow's address, to read an experiment")
+    add(
+        "--out",
+        metavar="DIR",
+        help="where to write (default: report in DIR, report/against-DIR2 for a comparison, and "
+        "a folder beside DIR for several sweeps)",
+    )
+    reader.add_argument("--tracking-uri", **TRACKING_URI)
     add("--compare", metavar="DIR2", help="folder of a sweep to compare with")
-    parser.add_argument(
+    reader.add_argument(
         "--json", action="store_true", help='print one JSON object, with the "page" or the "error"'
     )
-    given = parser.parse_args(arguments)
+    given = reader.parse_args(arguments)
     try:
         alone = arguments is None  # a process of the command line, as no other passes none
         if alone:  # and one that ends soon: by default a fifth of its time is garbage collection

@@ -1,8 +1,11 @@
-"""The tables of a sweep as pandas data frames, from its folder or from MLflow.
+"""The tables of a sweep as pandas data frames, and a list of their columns.
 
-    python -m analysis.results > docs/columns.md
+    python -m analysis.results > columns.md      # every column with its type, unit and meaning
 
-documents the columns of every table.
+In Python, read the tables from a sweep's folder or from MLflow:
+
+    from analysis.results import load
+    trials = load("runs/demo").trials
 """
 
 import json
@@ -20,7 +23,7 @@ import pyarrow.fs as pafs
 
 from analysis.errors import ResultsError
 from analysis.mlflow_address import OPTION, check_address
-from analysis.scripts import script
+from analysis.scripts import parser, script
 from scoring import places, schemas, storage
 from scoring.tables import ARGUMENT, read_table
 
@@ -355,5 +358,14 @@ def columns_page() -> str:
     return "\n".join(parts)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the columns of every table."""
+    reader = parser("results", __doc__)
+    if reader.parse_known_args(arguments)[1]:
+        reader.error("takes no arguments; python -m analysis.tables DIR prints a sweep's tables")
+    print(columns_page(), end="")
+    return 0
+
+
 if __name__ == "__main__":
-    script(lambda: print(columns_page(), end=""))
+    script(main)

@@ -4,8 +4,8 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from analysis.measures.markup import visible
 
@@ -44,6 +44,41 @@ def filled(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; give a value")
     return text
+
+
+def parser(name: str, about: str | None, end: str = "") -> argparse.ArgumentParser:
+    """What reads the arguments of a script, and prints its help.
+
+    Args:
+        name: of the script, as in ``python -m analysis.NAME``.
+        about: its docstring, with which the help begins. Its lines are not wrapped again, so that
+            commands keep lines of their own.
+        end: text for the end of the help, likewise.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m analysis.{name}",
+        description=about,
+        epilog=end,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def listing(heading: str, entries: Mapping[str, str]) -> str:
+    """Lines for the end of a help: a heading, and a line for each entry."""
+    width = max(map(len, entries)) + 2
+    return "\n".join([f"{heading}:", *(f"  {n:{width}}{text}" for n, text in entries.items())])
+
+
+FOLDER: dict[str, Any] = {
+    "type": filled,
+    "metavar": "DIR",
+    "help": "a sweep's folder, like runs/demo, or the name of an MLflow experiment",
+}
+TRACKING_URI: dict[str, Any] = {
+    "type": filled,
+    "metavar": "URI",
+    "help": "MLflow's address, like sqlite:///runs/demo/mlflow.db; DIR is then an experiment there",
+}
 
 
 def script(main: Callable[[], int | None]) -> NoReturn:

@@ -1,14 +1,12 @@
-"""A sweep as tables: one row per cell, with means, 95% intervals over seeds, and baselines.
+"""Print the tables of a sweep: the paper's, with its numbers beside ours, or a row per cell.
 
-Command: ``python -m analysis.tables runs/demo`` prints the paper's tables, with the paper's numbers
-beside ours. ``--table summary`` prints one row per cell, ``--table robustness`` the results of
-evaluations, ``--table curve`` the curve of measures, ``--table intervention`` what penalties on
-tracks change, ``--table rates`` and ``--table rate_answers`` what gamma changes beyond the
-effective learning rate, ``--table states`` scores without the scale of states, and how classes and
-dimensions develop along a network.
+    python -m analysis.tables runs/demo
+    python -m analysis.tables runs/demo --table 4 --format latex
+    python -m analysis.tables runs/demo --table summary --format csv > summary.csv
+
+A cell is a combination of settings, with all of its seeds. Its scores are means over these seeds.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -27,13 +25,14 @@ from analysis.measures import (
 from analysis.measures.layout import as_text
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load
-from analysis.scripts import refuse, script
+from analysis.scripts import FOLDER, TRACKING_URI, listing, parser, refuse, script
 from scoring.places import argument
 
 
 class Table(NamedTuple):
     """A table with one row per cell, and what to say if a sweep has no rows for it."""
 
+    about: str  # for the help
     rows: Callable[[Results], pd.DataFrame]
     lacks: str  # {} is the sweep's folder.
     read: tuple[str, ...] = ()  # tables to read besides trials
@@ -45,25 +44,50 @@ RATES = (
     "gamma 0; see geosweep run effective-rate"
 )
 TABLES = {
-    "summary": Table(summary, "has no trials"),
-    "robustness": Table(
-        robustness.by_cell, "no trial has been evaluated; geosweep evaluate {}", ("robustness",)
+    "summary": Table(
+        "a row per cell, with baselines and 95% intervals over seeds", summary, "has no trials"
     ),
-    "curve": Table(curve.by_cell, "no trial has a curve of measures; geosweep evaluate {} curve"),
+    "robustness": Table(
+        "a row per cell that was evaluated with lesions, noise or attacks",
+        robustness.by_cell,
+        "no trial has been evaluated; geosweep evaluate {}",
+        ("robustness",),
+    ),
+    "curve": Table(
+        "a row per cell with a curve of measures",
+        curve.by_cell,
+        "no trial has a curve of measures; geosweep evaluate {} curve",
+    ),
     "intervention": Table(
+        "a row per cell and weight of a penalty on tracks, compared with no penalty",
         intervention.effects,
         "no cell has trials that are done both with a straightness_penalty or transport_penalty "
         "and without; see geosweep run straightness",
         to_read=intervention.shown,
     ),
-    "rates": Table(rates.effects, RATES, ("epochs",), rates.shown),
+    "rates": Table(
+        "what gamma, gamma at a fixed effective rate, and a higher rate at gamma 0 change",
+        rates.effects,
+        RATES,
+        ("epochs",),
+        rates.shown,
+    ),
     "rate_answers": Table(
+        "what these changes say: is it gamma itself, or the effective learning rate?",
         lambda results: rate_answers.answers(rates.effects(results)),
         RATES,
         ("epochs",),
         rate_answers.shown,
     ),
-    "states": Table(states.states, "no trial has these scores; geosweep evaluate {} scores"),
+    "states": Table(
+        "a row per cell: scores that ignore the scale of states, classes, dimensions",
+        states.states,
+        "no trial has these scores; geosweep evaluate {} scores",
+    ),
+}
+PAPER = {
+    "paper": "all of the paper's tables that the sweep has results for (default)",
+    "1 to 7": "this table of the paper, or tables of its form",
 }
 
 
@@ -73,29 +97,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 2, with one message, if there is nothing to read or to print.
     """
-    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=__doc__)
-    parser.add_argument("folder", metavar="DIR", help="a sweep's folder, or an MLflow experiment")
-    parser.add_argument(
+    about = PAPER | {name: table.about for name, table in TABLES.items()}
+    reader = parser("tables", __doc__, listing("tables", about))
+    reader.add_argument("folder", **FOLDER)
+    reader.add_argument(
         "--table",
+        metavar="NAME",
         default="paper",
         choices=["paper", *TABLES, *"1234567"],
-        help="paper (default): all tables in the paper's layout, with its numbers beside ours; "
-        "1 to 7: this table, or tables of its form; summary: one row per cell of the sweep, with "
-        "baselines; robustness: one row per cell that was evaluated; curve: one row per cell with "
-        "a curve of measures; intervention: one row per cell and weight of a penalty on tracks, "
-        "compared with the same cell without it; rates: what gamma, gamma at a fixed effective "
-        "rate, and a higher rate at gamma 0 change; rate_answers: what that says; states: one row "
-        "per cell, with scores that ignore the scale of states",
+        help="which table; they are listed below",
     )
-    parser.add_argument(
+    reader.add_argument(
         "--format",
         default="md",
         choices=["csv", "md", "latex", "json"],
         help="md (default) and latex are laid out for reading; csv and json have all digits, and "
         "one number per row for the paper's tables",
     )
-    parser.add_argument("--tracking-uri", help="MLflow's address, to read an experiment")
-    given = parser.parse_args(arguments)
+    reader.add_argument("--tracking-uri", **TRACKING_URI)
+    given = reader.parse_args(arguments)
     try:
         columns = {**side_by_side.COLUMNS, **rates.COLUMNS, "robustness": robustness.COLUMNS}
         read = TABLES[given.table].read if given.table in TABLES else ("tracks",)

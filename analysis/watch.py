@@ -1,9 +1,9 @@
-"""A page in the browser that follows a sweep's folder: progress, curves, comparisons, log.
+"""Serve a page for the browser that follows a sweep: progress, curves, comparisons, log.
 
-Command: ``python -m analysis.watch runs/demo`` serves it on this machine until Ctrl-C.
+    python -m analysis.watch runs/demo      # http://127.0.0.1:5050, until Ctrl-C
 
-The page asks every few seconds for what is new, and the folder is read only then. Nothing is
-loaded from the internet, and texts from the folder are shown as text (see ``pages/charts.js``).
+The page asks every few seconds for what is new, and the folder is read only then. Nothing is loaded
+from the internet. geosweep watch serves the same page, also of a sweep on a cluster.
 """
 
 import argparse
@@ -29,12 +29,12 @@ import pyarrow.fs as pafs
 from analysis.errors import ResultsError
 from analysis.measures.following import Follower
 from analysis.measures.markup import visible
-from analysis.scripts import filled, refuse, script, tell
+from analysis.scripts import filled, parser, refuse, script, tell
 from scoring import places, storage
 from scoring.storage import StoreError
 
 PAGES = Path(__file__).with_name("pages")
-FILES = {  # what is served besides the data
+FILES = {  # what is served besides the data; charts.js shows texts from the folder as text
     "/": ("watch.html", "text/html; charset=utf-8"),
     "/charts.css": ("charts.css", "text/css; charset=utf-8"),
     "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
@@ -209,15 +209,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 130 after Ctrl-C; 2, with one message, if it cannot be served.
     """
-    parser = argparse.ArgumentParser(prog="python -m analysis.watch", description=__doc__)
-    add = parser.add_argument
-    add("folder", type=filled, metavar="DIR", help="a sweep's folder, a path or a URI")
-    add("--host", type=filled, default="127.0.0.1", help="address to listen on")
-    add("--port", type=_port, default=5050, help="port of the page; 0: any")
-    parser.add_argument(
-        "--idle", type=float, metavar="SECONDS", help="end when nobody has looked for so long"
+    reader = parser("watch", __doc__)
+    add = reader.add_argument
+    add("folder", type=filled, metavar="DIR", help="a sweep's folder, like runs/demo, or its URI")
+    add(
+        "--host",
+        type=filled,
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, which only this machine reaches). The page "
+        "has no password",
     )
-    given = parser.parse_args(arguments)
+    add("--port", type=_port, default=5050, help="port of the page (default: 5050; 0: any)")
+    add("--idle", type=float, metavar="SECONDS", help="end when nobody has looked for so long")
+    given = reader.parse_args(arguments)
     root = given.folder if "://" in given.folder else os.path.abspath(given.folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

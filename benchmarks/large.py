@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.rows import machine, number, report, tables
-from scoring import kernels, large, passes, paths
+from scoring import augmenting, kernels, large, passes
 from scoring.cores import cores
 from scoring.large import Bounds
 from scoring.problems import assignment_problem
@@ -58,7 +58,11 @@ RESUMED = "resumed"  # in the heading of a run that went on from a checkpoint
 INTRINSIC = 30
 MANY = 100_000  # Rows of so many points say what more cores would bring.
 PACKAGES = ("numpy", "numba", "torch")
-PARTS = {"first": (large, "_first"), "auction": (kernels, "auction"), "paths": (paths, "augment")}
+PARTS = {
+    "first": (large, "_first"),
+    "auction": (kernels, "auction"),
+    "paths": (augmenting, "augment"),
+}
 PEERS = {name: f"{name}, s" for name in ("SciPy", "POT", "lapx")}
 COLUMNS = {
     "points": "points",

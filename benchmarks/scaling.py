@@ -1,18 +1,18 @@
-"""How time and memory grow with the number of points, their dimension and the depth of a network.
+"""How time and memory grow with the dimension of points and the depth of a network.
 
     python -m benchmarks.scaling --measure
     python -m benchmarks.scaling
 
 With ``--measure``, each row in a fresh process with one thread:
 
-- the assignment of two unrelated Gaussian clouds, from the points to the certificate, for m = 1,000
-  to 20,000 points of dimension 100, and for m = 2,000 of dimension 100 to 10,000;
+- the assignment of two unrelated Gaussian clouds of 2,000 points, from the points to the proof, in
+  dimensions 100 to 10,000; :mod:`benchmarks.large` measures more points;
 - a digits ResNet, fully connected, d = 100, with 5 to 80 blocks: an epoch of training, and the
   measurement of its tracks on 500 points before training or at the end, without assignments.
 
 It takes some three minutes; rows are appended to ``benchmarks/RESULTS.md``. Without ``--measure``
-the script draws the newest rows there, and those of ``python -m benchmarks.loading`` and
-``python -m benchmarks.transport --large``, into ``docs/scaling.png``.
+the script draws the newest rows there, and those of ``python -m benchmarks.loading``, into
+``docs/scaling.png``.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from benchmarks.rows import number, report, tables
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/scaling.png"
-POINTS = [(m, 100) for m in (1000, 2000, 5000, 10_000, 20_000)]
 WIDTHS = [(2000, d) for d in (100, 1000, 10_000)]
 DEPTHS = [5, 10, 20, 40, 80]
 ASSIGN = """
@@ -91,10 +90,7 @@ def table(title: str, rows: list[dict[str, float]]) -> list[str]:
 
 def measure() -> None:
     """Measure all rows and append them to the results."""
-    lines = table(
-        "Assignments of unrelated points, one thread", [child(ASSIGN, *p) for p in POINTS]
-    )
-    lines += table("Assignments by dimension, one thread", [child(ASSIGN, *p) for p in WIDTHS])
+    lines = table("Assignments by dimension, one thread", [child(ASSIGN, *p) for p in WIDTHS])
     lines += table("Depth of a digits ResNet, one thread", [child(TRAIN, n) for n in DEPTHS])
     report(lines)
 
@@ -117,15 +113,13 @@ def draw() -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(2, 4, figsize=(15, 6.4), layout="constrained", sharex="col")
+    figure, axes = pyplot.subplots(2, 3, figsize=(11.5, 6.4), layout="constrained", sharex="col")
     trials = newest("Results of many trials", "trials")
-    points = newest("Assignments of unrelated points, one thread", "m")
     width = newest("Assignments by dimension, one thread", "d")
     depth = newest("Depth of a digits ResNet, one thread", "blocks")
     many = ("start", "status", "first load", "report", "merging")
     panels = [
         ("trials of 200 epochs", trials, "trials", [f"{n}, s" for n in many], many),
-        ("m, unrelated points, d = 100", points, "m", ["seconds"], ["peak"]),
         ("d, 2,000 unrelated points", width, "d", ["seconds"], ["peak"]),
         ("blocks, digits ResNet", depth, "blocks", ["epoch, s", "measuring, s"], ["peak"]),
     ]
@@ -144,10 +138,6 @@ def draw() -> None:
         above.legend(fontsize=8)
         if len(memory) > 1:
             below.legend(fontsize=8)
-    (large,) = newest("Assignment of 50,000 points", "m")
-    axes[0, 1].plot(large["m"], large["seconds"], "s", color="tab:gray", label="MNIST, 2 threads")
-    axes[1, 1].plot(large["m"], large["peak_GB"], "s", color="tab:gray")
-    axes[0, 1].legend(fontsize=8)
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("peak memory, GB")
     for row in axes:

@@ -5,6 +5,7 @@ The file is identified by its content. It runs as a module of a private name, wi
 a module of another package.
 """
 
+import ctypes
 import hashlib
 import inspect
 import keyword
@@ -12,7 +13,8 @@ import linecache
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -108,13 +110,19 @@ def sent_name(file: str) -> str:
     return name if len(name) < 200 else hashlib.sha256(file.encode()).hexdigest() + ".py"
 
 
-def load(code: Code) -> Callable[..., Any]:
-    """The callable, after running its file; a process runs equal files once.
+def load(code: Code, anew: bool = False) -> Callable[..., Any]:
+    """The callable, after running its file; a process runs a file once until its text changes.
+
+    A file of the same text in another folder is another file, as it may read what lies beside it.
+
+    Args:
+        code: from :func:`find`.
+        anew: run the file again, so that the callable does not see what earlier calls left.
 
     Raises:
         CodeError: the file fails, or has no such callable.
     """
-    module = _module(code)
+    module = _module(code, anew)
     found = getattr(module, code.name, None)
     if not callable(found):
         what = "is not callable" if hasattr(module, code.name) else "does not exist"
@@ -127,6 +135,8 @@ def load(code: Code) -> Callable[..., Any]:
 
 def loaded(identity: str) -> Callable[..., Any]:
     """The callable of an :attr:`Code.identity` whose file this process has run with :func:`load`.
+
+    Of several files with this text, it is the one of the last :func:`load`.
 
     Raises:
         CodeError: this process has not run it.
@@ -171,10 +181,51 @@ def call(
         raise CodeError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _module(code: Code) -> ModuleType:
-    name = f"_geosweep_{code.checksum}"
-    if name in sys.modules:
-        return sys.modules[name]
+@contextmanager
+def output_as_errors() -> Iterator[None]:
+    """Let standard output go to standard error, also that of libraries and of other processes.
+
+    In a notebook ``sys.stdout`` is no file, so the stream and the descriptor are changed apart.
+    """
+    kept = None
+    _flush()
+    with suppress(OSError):  # one of the two is closed
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _flush()
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _flush() -> None:
+    """Write out what Python and the C library hold back of standard output."""
+    for stream in (sys.stdout, sys.__stdout__):
+        with suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
+            stream.flush()  # type: ignore[union-attr]
+    ctypes.CDLL(None).fflush(None)
+
+
+def _module(code: Code, anew: bool) -> ModuleType:
+    """The module of a file.
+
+    Its name depends on text and path. The copy in a sweep's folder is named by its text alone:
+    wherever it is, it is the same.
+    """
+    by_text = f"_geosweep_{code.checksum}"
+    path = hashlib.sha256(os.fsencode(os.path.abspath(code.file))).hexdigest()[:12]
+    name = by_text if Path(code.file).stem == code.checksum else f"{by_text}_{path}"
+    if anew or name not in sys.modules:
+        _run(code, name)
+    sys.modules[by_text] = sys.modules[name]  # for loaded()
+    return sys.modules[name]
+
+
+def _run(code: Code, name: str) -> None:
     module = ModuleType(name)
     module.__file__ = code.file
     sys.modules[name] = module  # dataclasses and pickle look for it there
@@ -190,7 +241,6 @@ def _module(code: Code) -> ModuleType:
         ) from error
     lines = code.content.decode(errors="replace").splitlines(keepends=True)
     linecache.cache[code.file] = (len(code.content), None, lines, code.file)  # for tracebacks
-    return module
 
 
 def line(error: BaseException, file: str) -> str:

@@ -32,6 +32,7 @@ CIFAR = ("cifar10", "cifar100")
 MNIST = ("mnist", "fashion_mnist")
 DATASETS = ("digits", *MNIST, *CIFAR)  # by name; others by the path of a file
 LONGEST_PATH = 4096  # characters; Linux takes no longer one
+LEAST_POINTS = 2
 MOST = 10_000_000  # images of a batch, or points: more than any data set here has
 DEEPEST = 1000  # blocks of a stage; He et al. (2016) went to 500 blocks in all
 MOST_HELD_OUT = 0.9  # of the train split; the rest is trained on
@@ -241,7 +242,7 @@ class TrialConfig(BaseModel):
     )
     points: Whole = Field(
         default=None,
-        ge=2,
+        ge=LEAST_POINTS,
         le=MOST,
         description="m: images of the split scored before training and at the end, the first m; 2 "
         "to 10^7 and at most all there are; 1000 (digits: 500)",

@@ -4,39 +4,29 @@ Which of their modules are blocks is not known here: it is found by running the 
 :mod:`tune_jobs.blocks`. Given their names, hooks take the states while the network runs.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
 from models.callables import call, loaded
-from models.config import ARGUMENT, LIBRARIES, TrialConfig
+from models.config import LIBRARIES, TrialConfig
 from models.errors import CodeError
-from models.messages import did_you_mean, first_line, plain
+from models.libraries import library_model
+from models.matrices import is_matrix
+from models.messages import first_line, plain
 from models.pulled import pulled
+from models.watched import Ran, module_of, watched
 
 Blocks = Sequence[Sequence[str]]  # names of the blocks of each stage, in the order of their calls
-NAMES = ("hidden_states", "x", "input", "inputs", "src", "tgt")  # of a block's first argument
 SIDES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 384)  # tried where images are too small
-FIXED = {  # arguments of the libraries that name a model, or weights to download
-    *("name", "model_name", "weights", "weights_backbone", "pretrained", "checkpoint_path"),
-    *("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "cache_dir"),
-}
-FREE = re.compile(  # parts of names of parameters that are no weights of a layer
-    r"bias(es)?$|pos_?(emb|enc)|^pos$|(^|_)position(s|al)?(_(?!wise)|$)|rel_pos"
-    r"|(height|width)_rel|(cls|class|dist|reg|mask)_token"
-)
-LAYERS = (nn.Linear, _ConvNd, nn.MultiheadAttention, nn.RNNBase)  # penalised whatever their names
 
 
 class Custom(nn.Module):
@@ -97,7 +87,7 @@ class Custom(nn.Module):
     @property
     def block_names(self) -> list[str]:
         """The names of all modules that are blocks."""
-        return list(dict.fromkeys(name.partition(" (call ")[0] for name in self._places))
+        return list(dict.fromkeys(map(module_of, self._places)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (m, classes) of standardised images (m, c, h, w)."""
@@ -121,7 +111,8 @@ class Custom(nn.Module):
             latest one is kept. The network waits in a thread of its own in between.
 
         Raises:
-            CodeError: at the end, in evaluation mode: it ran more blocks than it has, or fewer.
+            CodeError: at the end, in evaluation mode: it ran more blocks than it has, or fewer, or
+                a block took another state than the one before it returned.
         """
 
         def run(give: Callable[[tuple[int, Tensor]], None]) -> None:
@@ -131,10 +122,11 @@ class Custom(nn.Module):
                 last[:] = [state]
                 give((stage, state))
 
-            with self._watched(take) as steps:
+            fixed = not self.training  # in training, blocks may be left out at random
+            with watched(self.model, self._places, take, compare=fixed) as ran:
                 logits = self(images)
-            if not self.training:  # in training, blocks may be left out at random
-                self._check_depth(steps)
+            if fixed:
+                self._check(ran)
             if last:
                 self._logits[last[0]] = logits
 
@@ -149,7 +141,8 @@ class Custom(nn.Module):
     def tracked(self, images: Tensor) -> tuple[list[tuple[int, Tensor]], Tensor]:
         """All states of a batch, as :meth:`states` yields them, with its logits (m, classes)."""
         states: list[tuple[int, Tensor]] = []
-        with self._watched(lambda stage, state: states.append((stage, state))):
+        take = lambda stage, state: states.append((stage, state))  # noqa: E731
+        with watched(self.model, self._places, take, compare=False):
             logits = self(images)
         return states, logits
 
@@ -173,117 +166,48 @@ class Custom(nn.Module):
             counted.add((block, id(parameter)))
             if self.penalised(name, parameter, "blocks"):
                 sums[block] += float(parameter.abs().double().square().sum())
-        return [[sums[name.partition(" (call ")[0]] for name in names] for names in self.blocks]
+        return [[sums[module_of(name)] for name in names] for names in self.blocks]
 
     def penalised(self, name: str, parameter: Tensor, decay: str) -> bool:
         """Whether gamma penalises a parameter: a weight matrix of a layer, as in our networks.
 
-        Biases, normalisations and scales of channels mostly have at most one axis longer than 1.
-        The others are known by their modules, tokens and position embeddings by their names;
-        timm's models name more of them. All names of a shared parameter count.
+        :mod:`models.matrices` knows them; timm's models name others that are free. All names of a
+        shared parameter count.
 
         Args:
             name: of the parameter.
             parameter: itself.
             decay: ``all``, or ``blocks`` for the weight matrices in blocks only.
         """
-        if sum(size > 1 for size in parameter.shape) < 2:
-            return False
         names = self._aliases.get(name, [name])
         if decay == "blocks" and not any(map(self._block_of, names)):
             return False
         skipped: Any = getattr(self.model, "no_weight_decay", set)
         free: Any = skipped() if callable(skipped) else ()
         inner = [name.removeprefix("model.") for name in names]
-        return not any(name in free or self._free(name) for name in inner)
-
-    def _free(self, name: str) -> bool:
-        owner = self.model.get_submodule(name.rpartition(".")[0])
-        if isinstance(owner, nn.LayerNorm | nn.RMSNorm):  # others have vectors only
-            return True
-        return not isinstance(owner, LAYERS) and any(map(FREE.search, name.split(".")))
+        return all(n not in free and is_matrix(self.model, n, parameter) for n in inner)
 
     def _block_of(self, name: str) -> str | None:
         inner = name.removeprefix("model.")
         return next((b for b in self.block_names if inner.startswith(f"{b}.")), None)
 
-    def _check_depth(self, steps: Mapping[str, int]) -> None:
-        found = Counter(name.partition(" (call ")[0] for name in self._places)
+    def _check(self, ran: Ran) -> None:
+        """Check that a walk was the one that was found."""
+        found = Counter(map(module_of, self._places))
         for name, wanted in found.items():
-            if (ran := steps.get(name, 0)) != wanted:
-                times = "time" if ran == 1 else "times"
+            if (count := ran.steps.get(name, 0)) != wanted:
+                times = "time" if count == 1 else "times"
                 raise CodeError(
-                    f"{type(self.model).__name__}: block {plain(name)} ran {ran} {times}, "
+                    f"{type(self.model).__name__}: block {plain(name)} ran {count} {times}, "
                     f"{wanted} {'was' if wanted == 1 else 'were'} found: the depth depends on the "
                     "images; make it fixed"
                 )
-
-    @contextmanager
-    def _watched(self, take: Callable[[int, Tensor], None]) -> Iterator[dict[str, int]]:
-        """Call a function with each stage and state while the network runs in this thread.
-
-        Yields how often each block ran so far, without calls that change the shape of a state.
-        """
-        here = get_ident()  # other walks through the network may wait in other threads
-        calls: dict[str, int] = {}
-        steps: dict[str, int] = {}
-        begun: set[int] = set()  # stages
-        taken: dict[str, torch.Size] = {}  # shapes
-        handles = []
-
-        def place(name: str) -> tuple[int, int] | None:
-            count = calls[name]
-            return self._places.get(name if count == 1 else f"{name} (call {count})")
-
-        def watch(name: str) -> None:
-            def before(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-                if get_ident() != here:
-                    return
-                calls[name] = calls.get(name, 0) + 1
-                named = [kwargs[one] for one in NAMES if one in kwargs]
-                state = _states([*args, *named, *kwargs.values()])[0]
-                taken[name] = state.shape
-                where = place(name)
-                if where is not None and where[0] not in begun:  # its first block may be left out
-                    begun.add(where[0])
-                    take(where[0], state.clone())
-
-            def after(_: nn.Module, args: Any, output: Any) -> None:
-                if get_ident() != here:
-                    return
-                where, states = place(name), _states([output])
-                alike = [state for state in states if state.shape == taken[name]]
-                if alike or where is not None:
-                    steps[name] = steps.get(name, 0) + 1
-                if where is not None:
-                    take(where[0], (alike or states)[0].clone())
-
-            block = self.model.get_submodule(name)
-            handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(block.register_forward_hook(after))
-
-        try:
-            for name in self.block_names:
-                watch(name)
-            yield steps
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _states(given: Sequence[Any]) -> list[Tensor]:
-    """What may be the state that a block takes or returns, as seen by the probe that found it.
-
-    Tensors of floating-point numbers, then those inside of tuples, lists and mappings.
-    """
-    inside: list[Any] = []
-    for value in given:
-        if isinstance(value, Mapping):
-            inside += value.values()
-        elif isinstance(value, list | tuple):
-            inside += value
-    some = [value for value in [*given, *inside] if isinstance(value, Tensor)]
-    return [tensor for tensor in some if tensor.is_floating_point() and tensor.ndim > 1]
+        if ran.gaps:
+            raise CodeError(
+                f"{type(self.model).__name__}: block {plain(ran.gaps[0])} takes another state than "
+                "the block before it returned. Nothing lay between them when blocks were found, "
+                "with other images and weights; make what lies there a part of a block"
+            )
 
 
 def build_custom(
@@ -321,26 +245,8 @@ def build_custom(
 
 def _made(config: TrialConfig, image: tuple[int, int, int], classes: int) -> nn.Module:
     what, given = config.architecture, config.arguments
-    library, _, name = what.partition(":")
-    if refused := FIXED.intersection(given if library in LIBRARIES else ()):
-        raise CodeError(
-            f"{plain(what)}: {ARGUMENT}{min(refused)} cannot be given: weights are drawn at random"
-        )
-    if library == "torchvision":
-        from torchvision.models import get_model, list_models
-
-        _check_known(what, name, list_models())
-        model = call(get_model, what, {"num_classes": classes}, name=name, weights=None, **given)
-    elif library == "timm":
-        try:
-            import timm
-        except ImportError as error:
-            raise CodeError(
-                f"{what}: timm cannot be imported ({first_line(error)}); pip install timm"
-            ) from error
-        _check_known(what, name.partition(".")[0], timm.list_models())
-        offered = {"num_classes": classes}
-        model = call(timm.create_model, what, offered, model_name=name, pretrained=False, **given)
+    if what.partition(":")[0] in LIBRARIES:
+        model = library_model(what, classes, given)
     else:
         model = call(loaded(what), plain(what), {"classes": classes, "shape": image}, **given)
     if not isinstance(model, nn.Module):
@@ -357,12 +263,6 @@ def _eager(model: nn.Module) -> nn.Module:
         elif module._compiled_call_impl is not None:  # after module.compile()
             module._compiled_call_impl = None
     return model
-
-
-def _check_known(what: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        library = what.partition(":")[0]
-        raise CodeError(f"{plain(what)}: {library} has no such model{did_you_mean(name, known)}")
 
 
 def _copied(model: nn.Module) -> nn.Module:

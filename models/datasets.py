@@ -146,11 +146,16 @@ def keep(checksum: str, fetch: Callable[[], IO[bytes]]) -> Dataset:
             raise DataError(f"{where}: what was fetched has the checksum {found}")
         return arrays
 
+    return kept(checksum) or _prepared(_arrays() / checksum, fetched)
+
+
+def kept(checksum: str, verify: bool = False) -> Dataset | None:
+    """The data set with a :attr:`Dataset.checksum` if the cache has it; ``verify`` as in load."""
     for about in _arrays().glob("[!.]*/about.json"):
         data = _mapped(about.parent)
         if data is not None and data.checksum == checksum:
-            return data
-    return _prepared(_arrays() / checksum, fetched)
+            return _mapped(about.parent, verify)
+    return None
 
 
 def _gone() -> IO[bytes]:
@@ -244,9 +249,18 @@ def _mapped(place: Path, verify: bool = False) -> Dataset | None:
     return data if whole and (not verify or data.checksum == _checksum(arrays)) else None
 
 
-def locate(name: str, folder: str | None = None) -> str:
-    """A name to pass to :func:`load` that does not depend on the current directory."""
-    source = _source(name, data_folder(folder))
+def locate(name: str, folder: str | None = None, beside: str = "") -> str:
+    """A name to pass to :func:`load` that does not depend on the current directory.
+
+    Args:
+        name: as for :func:`load`.
+        folder: the data folder.
+        beside: where else to look for a relative path: the sweep file's folder; empty for nowhere.
+
+    Raises:
+        DataError: there is no such file, or it is not a regular one.
+    """
+    source = _source(name, data_folder(folder), beside)
     return name if source is None else str(source)
 
 
@@ -260,7 +274,7 @@ def is_here(name: str, folder: str | None = None) -> bool:
     return source is not None or name == "digits" or _mapped(_arrays() / name) is not None
 
 
-def _source(name: str, folder: Path | None) -> Path | None:
+def _source(name: str, folder: Path | None, beside: str = "") -> Path | None:
     """The .npz file that holds the data set; None if it is bundled or from torchvision.
 
     Raises:
@@ -268,14 +282,18 @@ def _source(name: str, folder: Path | None) -> Path | None:
     """
     named = name in DATASETS
     path = Path(f"{name}.npz") if named else given_path(name)
-    places = [] if named else [path]
-    places += [folder / path] if folder else []
-    for place in places:
-        if is_there(place):
-            return _regular(place)
+    folders = {} if named else {Path(): "the current folder"}
+    folders |= {folder: "the data folder"} if folder else {}
+    if beside and not named and (own := Path(beside).resolve()) != Path().resolve():
+        folders[own] = "the sweep file's folder"
+    for place in folders:
+        if is_there(place / path):
+            return _regular(place / path)
     if named:
         return None
-    raise DataError(f"no such file: {plain(path)}")
+    looked = [f"{called} {plain(place.absolute())}" for place, called in folders.items()]
+    told = "" if path.is_absolute() else f" (looked in {' and '.join(looked)})"
+    raise DataError(f"no such file: {plain(path)}{told}")
 
 
 def _regular(path: Path) -> Path:

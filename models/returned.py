@@ -7,7 +7,6 @@ to 1, as ``torchvision.transforms.ToTensor`` makes them.
 
 import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,9 +27,10 @@ FORMS = (
 
 
 def read(code: Code) -> dict[str, np.ndarray]:
-    """Call a user's function, without arguments, and return its four arrays.
+    """Run a user's file anew, call its function without arguments, and return its four arrays.
 
-    What it prints goes to standard error.
+    So neither an earlier call nor another function of the file changes what it returns. Its output
+    goes to standard error.
 
     Raises:
         DataError: it fails, or returns something else; the message names the file and, where it
@@ -38,8 +38,8 @@ def read(code: Code) -> dict[str, np.ndarray]:
     """
     where = name(code)
     try:
-        with redirect_stdout(sys.stderr):
-            found = callables.call(callables.load(code), where, {})
+        with callables.output_as_errors():
+            found = callables.call(callables.load(code, anew=True), where, {})
             return {key: np.asarray(value) for key, value in _arrays(found, where).items()}
     except DataError:
         raise
@@ -87,7 +87,7 @@ def _arrays(found: Any, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: returns {_kind(found)}; should return {FORMS}")
     arrays = {}
     for split, (x, y) in zip(SPLITS, pairs, strict=True):
-        arrays[f"x_{split}"] = _levels(_array(x, images=True), f"x_{split}", where)
+        arrays[f"x_{split}"] = _levels(_array(x, axis=1), f"x_{split}", where)
         arrays[f"y_{split}"] = _array(y)
     return arrays
 
@@ -118,7 +118,7 @@ def _all_of(data: Any, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
             raise DataError(
                 f"{where}: {split}[{number}] is {_kind(item)}; should be an image and its label"
             )
-        image = _array(item[0], images=True)
+        image = _array(item[0], axis=0)
         image = _levels(image, f"the image of {split}[{number}]", where)
         if number == 0:
             if image.dtype == np.uint8:
@@ -129,6 +129,11 @@ def _all_of(data: Any, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
             raise DataError(
                 f"{where}: {split}[{number}] has the shape {image.shape}, and {split}[0] "
                 f"{x.shape[1:]}; bring all images to one size"
+            )
+        if image.dtype != x.dtype:  # numbers that do not fit would be wrapped around
+            raise DataError(
+                f"{where}: {split}[{number}] is {image.dtype}, and {split}[0] {x.dtype}; bring all "
+                "images to uint8"
             )
         x[number], y[number] = image, _label(item[1], f"{split}[{number}]", where)
     return x, y
@@ -158,22 +163,29 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _array(value: Any, images: bool = False) -> np.ndarray:
+def _array(value: Any, axis: int | None = None) -> np.ndarray:
     """An array, tensor, list or PIL image as an array; channels of a tensor go last.
 
     The numbers of a PIL image may stand for colours of its palette, or for bits; these are no
     levels of grey, so such images are converted.
+
+    Args:
+        value: labels, images or one image.
+        axis: where a tensor has its channels if it has any: 0 in (c, h, w), which is one image, 1
+            in (count, c, h, w), which are several; None for labels.
     """
-    if images and isinstance(value, list | tuple):
-        value = [_array(one, images) if hasattr(one, "getbands") else one for one in value]
-    if images and hasattr(value, "getbands") and value.mode in GREY_OR_COLOUR:
+    if axis == 1 and isinstance(value, list | tuple):
+        value = [
+            _array(one, axis=0) if hasattr(one, "getbands") or _is_tensor(one) else one
+            for one in value
+        ]
+    if axis is not None and hasattr(value, "getbands") and value.mode in GREY_OR_COLOUR:
         value = value.convert(GREY_OR_COLOUR[value.mode])
     if not _is_tensor(value):
         return np.asarray(value)
     array = value.detach().cpu().numpy()
-    first = array.ndim - 3  # the axis of channels of (c, h, w) and (count, c, h, w)
-    if images and first in (0, 1) and array.shape[first] <= CHANNELS:
-        return np.moveaxis(array, first, -1)
+    if axis is not None and array.ndim == axis + 3 and array.shape[axis] <= CHANNELS:
+        return np.moveaxis(array, axis, -1)
     return array
 
 

@@ -118,9 +118,7 @@ def continued(
             raise ValueError("the optimizer's state is that of another recipe")
         for name, value in state.items():
             into = own[number][name]
-            if not isinstance(value, Tensor) or (value.shape, value.dtype) != (
-                into.shape,
-                into.dtype,
-            ):
+            form = into.shape, into.dtype
+            if not isinstance(value, Tensor) or (value.shape, value.dtype) != form:
                 raise ValueError(f"the optimizer's state has {name} of another shape or type")
             into.copy_(value)

@@ -32,7 +32,7 @@ import numpy as np
 from filelock import FileLock
 from threadpoolctl import ThreadpoolController
 
-from scoring import kernels, paths
+from scoring import augmenting, kernels
 from scoring.cores import cores
 from scoring.matching import (
     ROUNDING,
@@ -234,7 +234,7 @@ def _exact(
         columns, owners = np.arange(len(v)), np.arange(len(v))
     patience, searched = 1.0, 0
     while True:
-        if not paths.augment(*edges, v, columns, owners):
+        if not augmenting.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         u = kernels.matched(*edges, columns) - v[columns]
         bar = u - patience * _rounding(edges, v)

@@ -189,10 +189,14 @@ def _update(root: str, trial: str) -> None:
     if row.get("status") not in ENDED:
         raise FileNotFoundError(f"{root}/{places.final(trial)}")
     since = robustness_columns(root, trial)
-    if since.get("evaluations") != row["evaluations"]:
+    if any(_differ(row.get(name), value) for name, value in since.items()):
         since["scored_at"] = datetime.now(UTC)
         write_table(root, "trials", trial, [row | since])
     discard(root, trial)  # the folder of a curve
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return a != b and not (a != a and b != b)  # NaN is like NaN here
 
 
 class _Left(NamedTuple):

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scoring import kernels, paths, sieve
+from scoring import augmenting, kernels, sieve
 from scoring.assignment import BIDS, PLAIN, STEPS, blas_threads, match
 from scoring.assignment import compile_kernels as compile_others
 from scoring.balance import balanced
@@ -346,7 +346,7 @@ def _finished(
             columns[:] = owners[:] = -1
             kernels.take_tight(*edges, v, columns, owners)
             kernels.reduce(*edges, v, columns, owners, BIDS * m)
-        if not paths.augment(*edges, v, columns, owners):
+        if not augmenting.augment(*edges, v, columns, owners):
             raise AssertionError("the edges have no perfect matching")  # they hold the diagonal
         cost = kernels.matched(*edges, columns)
         u = cost - v[columns]

@@ -47,9 +47,9 @@ class TrackProbe:
         transport: also solve OTS, the excess and the Wasserstein curve of this many first points.
         null: other models to run on the same batches: ``reinit``, a copy with new weights;
             ``shuffle``, a copy with the blocks of each stage in random order; a module of the same
-            structure; or a list of these.
-        batch_first: whether states are (b, t, d) rather than (t, b, d). By default as the
-            blocks' ``nn.MultiheadAttention`` says, and True without one.
+            structure; or a list of these. Results call modules ``null``, ``null_2``, ...
+        batch_first: whether states are (b, t, d) rather than (t, b, d). By default as the blocks'
+            ``nn.MultiheadAttention`` or ``nn.LSTM`` takes them, and True without one.
         mask: a function from the arguments of a call, by name, to a mask (b, t) that is True at
             tokens that are no padding. By default ``attention_mask`` and the like are used.
 
@@ -96,10 +96,14 @@ class TrackProbe:
             "batch_first": batch_first,
             "mask": mask,
         }
-        self._null = [null] if isinstance(null, str | nn.Module) else list(null)
+        wanted = [null] if isinstance(null, str | nn.Module) else null
+        self._null = list(dict.fromkeys(wanted))
         unknown = [n for n in self._null if isinstance(n, str) and n not in ("reinit", "shuffle")]
         if unknown:
             raise ProbeError(f"null: {unknown[0]!r}; should be reinit, shuffle or a module")
+        for other in self._null:
+            if isinstance(other, nn.Module) and self.model in other.modules():
+                raise ProbeError("null: the model itself; pass a copy, as of copy.deepcopy(model)")
         self._result: ProbeResult | None = None
         self._main: Follower | None = None
 
@@ -118,7 +122,11 @@ class TrackProbe:
         if self._main is not None:
             raise ProbeError("this probe is running already")
         self._result = None
-        self._copies = dict(map(self._copy, self._null))
+        self._copies: dict[str, nn.Module] = {}
+        for null in self._null:
+            self._copy(null)
+        given = [null for null in self._null if isinstance(null, nn.Module)]
+        self._modes = [(part, part.training) for null in given for part in null.modules()]
         self._others: dict[str, Follower] = {}
         self._settled: list[Any] = []  # normalisations that saw data here first
         self._call: Any = None  # arguments of the running call, for the nulls
@@ -149,52 +157,70 @@ class TrackProbe:
             follower.stop()
         for norm in self._settled:
             norm.reset_running_stats()
+        for part, training in self._modes:
+            part.training = training
         if self._stance is not None:
             self._stance.__exit__(kind, error, trace)
         self._main, self._others, self._copies, self._call = None, {}, {}, None
+        self._settled, self._modes = [], []
         if kind is None:
             with quiet():
                 self._result = self._measured(main, others)
 
-    def _copy(self, null: str | nn.Module) -> tuple[str, nn.Module]:
+    def _copy(self, null: str | nn.Module) -> None:
         if isinstance(null, nn.Module):
-            return "null", bare(null)
-        make = nulls.reinitialised if null == "reinit" else nulls.same_weights
-        return null, make(self.model)
+            count = 1 + sum(name.startswith("null") for name in self._copies)
+            self._copies["null" if count == 1 else f"null_{count}"] = bare(null)
+        else:
+            make = nulls.reinitialised if null == "reinit" else nulls.same_weights
+            self._copies[null] = make(self.model)
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._call = nulls.own_inputs((args, kwargs))
+        assert self._main is not None
+        self._call = nulls.own_inputs((args, kwargs)), self._main.batches
 
     def _after(self, *_: Any) -> None:
         """Run the other models on what the model took."""
         main = self._main
         assert main is not None
-        args, kwargs = self._call
+        (args, kwargs), before = self._call
+        self._call = None
+        if main.batches == before:
+            return  # it did not count
         for name, model in self._copies.items():
             if name not in self._others:
                 if name == "shuffle":
                     nulls.shuffle(model, [stage.calls for stage in main.stages()])
-                elif nulls.unsettled(model) and not (
-                    self.model.training or nulls.unsettled(self.model)
-                ):
-                    own = nulls.own_inputs((args, kwargs))
-                    self._settled += nulls.settle(model, *own)
+                elif not self.model.training:
+                    self._settle(model, args, kwargs)
                 self._others[name] = Follower(model, main.groups, True, **self._settings)
                 self._others[name].start()
             model.train(self.model.training)
             devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
             with torch.no_grad(), torch.random.fork_rng(devices=devices):
                 model(*args, **kwargs)
-        self._call = None
+
+    def _settle(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Show a batch to normalisations that saw no data, but did in the model."""
+        own = nulls.unsettled(self.model)
+        norms = [norm for name, norm in nulls.unsettled(model).items() if name not in own]
+        if norms:
+            self._settled += norms
+            given, named = nulls.own_inputs((args, kwargs))
+            nulls.settle(model, norms, given, named)
 
     def _measured(self, main: Follower, others: dict[str, Follower]) -> ProbeResult:
         if not main.batches:
+            if main.empty:
+                raise ProbeError(f"{type(self.model).__name__} was called on no points only")
             more = f"; blocks ran {main.outside} times outside of one" if main.outside else ""
             raise ProbeError(
                 f"{type(self.model).__name__} was not called while the probe watched{more}: call "
                 "the model itself, not its forward or its parts"
             )
         _warn_of_sums(main.off)
+        _warn_of_points(main)
+        _compare_batches(main, others)
         found = {name: self._stages(follower) for name, follower in others.items()}
         stages = self._stages(main)
         for name, other in found.items():
@@ -223,14 +249,50 @@ def _warn_of_sums(found: Mapping[str, float]) -> None:
     if wrong:
         call, off = next(iter(wrong.items()))
         more = f", and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
-        warnings.warn(
+        _warn(
             f"branches: the model does not go on with the input of {call} plus what it returned: "
             f"the difference has {off:.0%} of the size of what it returned{more}. The branch is "
             "scaled, dropped or normalised, or its input is not what it is added to; name modules "
-            "that take and return whole states",
-            ProbeWarning,
-            stacklevel=4,
+            "that take and return whole states"
         )
+
+
+def _compare_batches(main: Follower, others: Mapping[str, Follower]) -> None:
+    """Warn of nulls that did not run on all batches, as one of them failed."""
+    for name, other in others.items():
+        if not other.batches:
+            raise ProbeError(f"null: {name} ran through no batch")
+        if other.batches < main.batches:
+            _warn(
+                f"null: {name} has fewer points than the model, as it ran through "
+                f"{other.batches} of {main.batches} batches"
+            )
+
+
+def _warn_of_points(main: Follower) -> None:
+    """Warn where points may not be what the user thinks."""
+    first = "pass batch_first=False if blocks take (tokens, batch, channels)"
+    if main.unlike:
+        call, (count, sizes) = next(iter(main.unlike.items()))
+        more = f"; {len(main.unlike) - 1} more stages are like it" if len(main.unlike) > 1 else ""
+        _warn(
+            f"{call} has {count} points in the first batch, whose arguments have "
+            f"{' or '.join(map(str, sizes))} along their first axis: {first}, or choose what a "
+            f"point is with tokens={more}"
+        )
+    if main.unsure:
+        _warn(
+            f"{main.unsure[0]} has as many samples as tokens in the first batch: {first}, or True"
+        )
+    for name, shape in main.unused.items():
+        _warn(
+            f"{name} of shape {shape} fits no state, so padding is not left out; pass mask=, a "
+            "function that returns True at tokens that are no padding"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ProbeWarning, stacklevel=5)
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -89,74 +89,33 @@ def assignment_problem(x: Any, y: Any, baseline: bool = False) -> Problem:
         raise ValueError("a state holds values that are not finite")
     m, d = x.shape
     centres = x.mean(0), y.mean(0)
-    around = [_squared_distances(p, c[None]) for p, c in zip((x, y), centres, strict=True)]
+    around = _squared_distances(x, centres[0][None]), _squared_distances(y, centres[1][None])
     sizes = [_power_below(float(distances.max()) ** 0.5) for distances in around]
     spreads = [float(distances.mean()) ** 0.5 for distances in around]
     collapsed = np.array(
         [*(_collapsed(x[:n], y[:n]) for n in prefixes(m)[:-1]), _collapsed(x, y, spreads)]
     )
-    rows = around[0] if collapsed[-1] else around[0] * spreads[1] / spreads[0]
-
-    def centred(here: slice, exact: bool = False) -> tuple[Any, Any]:
-        parts = [(x[:, here], centres[0][here]), (y[:, here], centres[1][here])]
-        if exact:
-            parts = [(double(points), double(centre)) for points, centre in parts]
-        a, b = ((points - centre) * s for (points, centre), s in zip(parts, sizes, strict=True))
-        return a, b
-
+    judged = x.dtype.itemsize <= 4 and not collapsed[-1]
+    clouds = _Clouds((x, y), centres, around, sizes, columns, judged)
+    points_are_smaller = m * (1.5 if baseline else 1.0) > 2 * d
+    kept, level = _points(clouds) if points_are_smaller else _products(clouds, baseline)
+    row_errors, column_errors = _errors(around, level)
     shift = _shift(x, y)
-    problem = Problem(
+    return Problem(
         own,
         columns,
-        rows,
-        shift,
-        collapsed,
-        unit=1 / sizes[0] / sizes[1],
+        rows=around[0] if collapsed[-1] else around[0] * spreads[1] / spreads[0],
+        shift=shift,
+        collapsed=collapsed,
+        unit=clouds.unit,
         scale=scale,
         random_cost=float(around[0].mean() + around[1].mean()) + shift,
         along=_along(x, centres),
         relative=sizes[1] / sizes[0],
+        row_errors=row_errors,
+        column_errors=column_errors,
+        **kept,
     )
-    judged, some = x.dtype.itemsize <= 4 and not collapsed[-1], resolution.seen(m)
-
-    def coarse(products: np.ndarray) -> bool:
-        units = np.array([1 / sizes[0] ** 2, problem.unit, 1 / sizes[1] ** 2])
-        products = products * units[:, None, None]
-        return resolution.too_coarse((x, y), (around[0], around[1]), products, columns)
-
-    if m * (1.5 if baseline else 1.0) > 2 * d:  # the points are smaller
-        a, b = centred(slice(None))
-        if judged and coarse(resolution.seen_products(a, b, some)):
-            a, b = centred(slice(None), exact=True)
-        level = resolution.rounding(d, a.dtype.itemsize)
-        return _with_errors(problem._replace(x=a, y=b), around, level)
-
-    def multiplied(exact: bool) -> tuple[Any, Any, Any, float]:
-        inner: Any = 0
-        gram: Any = 0
-        judging: Any = 0
-        ends: Any = []
-        for start in range(0, d, DIMENSIONS):
-            a, b = centred(slice(start, start + DIMENSIONS), exact)
-            inner += a @ b.T
-            gram += a @ a.T if baseline else 0
-            if judged and not exact:
-                judging += resolution.seen_products(a, b, some)
-            if not exact:
-                ends.append([on_cpu(a[some]), on_cpu(b[some])])
-        level = resolution.rounding(d, inner.dtype.itemsize)
-        if inner.dtype.itemsize <= 4:
-            a, b = (np.concatenate(parts, axis=1) for parts in zip(*ends, strict=True))
-            level = resolution.measured(inner[some][:, some], a, b)
-        return inner, gram, judging, level
-
-    inner, gram, judging, level = multiplied(exact=False)
-    if judged and coarse(judging):
-        del inner, gram
-        inner, gram, _, level = multiplied(exact=True)
-    half = [row[i:] for i, row in enumerate(on_cpu(gram))] if baseline else []
-    problem = problem._replace(inner=inner, gram=np.concatenate(half) if half else None)
-    return _with_errors(problem, around, level)
 
 
 def prefixes(m: int) -> list[int]:
@@ -168,14 +127,90 @@ def prefixes(m: int) -> list[int]:
     return [*(n for n in PREFIXES if n < m), m]
 
 
-def _with_errors(problem: Problem, around: list[np.ndarray], level: float) -> Problem:
-    """The problem with bounds on the rounding of products, a share of the lengths of points."""
+class _Clouds(NamedTuple):
+    """Inputs and outputs of a stage, and what brings them to one centre and size."""
+
+    points: tuple[Any, Any]  # (m, d) each
+    centres: tuple[Any, Any]  # (d,) each
+    around: tuple[np.ndarray, np.ndarray]  # (m,) float64 each: squared distances from the centres
+    sizes: list[float]  # powers of two that bring centred points to lengths of at most one
+    columns: np.ndarray  # (m,) float64: |y_j - mean x|^2
+    judged: bool  # float32 may be too coarse for them
+
+    @property
+    def unit(self) -> float:
+        """The power of two that undoes the scaling of products."""
+        return 1 / self.sizes[0] / self.sizes[1]
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The points from which rounding is judged."""
+        return resolution.seen(len(self.columns))
+
+    def centred(
+        self, exact: bool = False, rows: Any = slice(None), dimensions: slice = slice(None)
+    ) -> list[Any]:
+        """Centred and scaled inputs and outputs, in float64 if ``exact``."""
+        found = []
+        for points, centre, size in zip(self.points, self.centres, self.sizes, strict=True):
+            some, middle = points[rows][:, dimensions], centre[dimensions]
+            if exact:
+                some, middle = double(some), double(middle)
+            found.append((some - middle) * size)
+        return found
+
+    def too_coarse(self, products: np.ndarray) -> bool:
+        """Whether float32 is, by products of points seen with all, scaled: (3, seen, m)."""
+        units = np.array([1 / self.sizes[0] ** 2, self.unit, 1 / self.sizes[1] ** 2])
+        products = products * units[:, None, None]
+        return resolution.too_coarse(self.points, self.around, products, self.columns)
+
+
+def _points(clouds: _Clouds) -> tuple[dict[str, Any], float]:
+    """The points as a problem keeps them, and a bound on the rounding of their products."""
+    a, b = clouds.centred()
+    if clouds.judged and clouds.too_coarse(resolution.seen_products(a, b, clouds.seen)):
+        a, b = clouds.centred(exact=True)
+    return {"x": a, "y": b}, resolution.rounding(a.shape[1], a.dtype.itemsize)
+
+
+def _products(clouds: _Clouds, baseline: bool) -> tuple[dict[str, Any], float]:
+    """Products of points as a problem keeps them, and a bound on their rounding."""
+    inner, gram, judging = _multiplied(clouds, baseline)
+    if clouds.judged and clouds.too_coarse(judging):
+        del inner, gram
+        inner, gram, _ = _multiplied(clouds, baseline, exact=True)
+    if inner.dtype.itemsize <= 4:
+        some = clouds.seen
+        level = resolution.measured(inner[some][:, some], *clouds.centred(rows=some))
+    else:
+        level = resolution.rounding(clouds.points[0].shape[1], inner.dtype.itemsize)
+    if not baseline:
+        return {"inner": inner}, level
+    half = [row[i:] for i, row in enumerate(on_cpu(gram))]
+    return {"inner": inner, "gram": np.concatenate(half)}, level
+
+
+def _multiplied(clouds: _Clouds, baseline: bool, exact: bool = False) -> tuple[Any, Any, Any]:
+    """Products of inputs with outputs, of inputs with inputs, and those to judge float32 by."""
+    inner: Any = 0
+    gram: Any = 0
+    judging: Any = 0
+    for start in range(0, clouds.points[0].shape[1], DIMENSIONS):
+        a, b = clouds.centred(exact, dimensions=slice(start, start + DIMENSIONS))
+        inner += a @ b.T
+        gram += a @ a.T if baseline else 0
+        if clouds.judged and not exact:
+            judging += resolution.seen_products(a, b, clouds.seen)
+    return inner, gram, judging
+
+
+def _errors(around: tuple[np.ndarray, np.ndarray], level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds on the rounding of products by row and column; ``level`` is a share of lengths."""
     spreads = [float(distances.mean()) for distances in around]
     ratio = (spreads[1] / spreads[0]) ** 0.5 if min(spreads) > 0 else 1.0
     # 2 |x| |y| <= ratio |x|^2 + |y|^2 / ratio
-    return problem._replace(
-        row_errors=level * ratio * around[0], column_errors=level / ratio * around[1]
-    )
+    return level * ratio * around[0], level / ratio * around[1]
 
 
 def _flat(x: Any) -> Any:

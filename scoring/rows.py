@@ -1,7 +1,8 @@
 """Rows of the tracks, samples and trials tables, from what was measured and what was solved."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,30 +22,13 @@ FACTORS = {  # column of the tracks table -> field of scoring.excess.GeodesicExc
 STRAIGHTNESS = ("straightness_factor", "straightness_factor_without_drift")
 """The columns that are known after every epoch."""
 DRIFTLESS = "_without_drift"  # ends the name of a factor that is taken without the mean steps
-BY_STAGE = (
-    "transport_share",
-    "ots_shuffled",
-    "gap_shuffled",
-    "separated",
-    "not_monotone",
-    "lss_scaled",
-    "lss_without_drift",
-    "curvature",
-    "spacing",
-    "fuzziness_slope",
-    "fuzziness_fit",
-)
-"""Columns of the tracks table whose mean over stages, with its baseline, is in the trials table."""
 GEOMETRIC = [name + end for name in FACTORS for end in ("", DRIFTLESS)]
 """Columns with a geometric mean over stages, so that the mean excess is still the product."""
-
-
 LINE_SHAPE = (
     *("lss", "lss_std", "inverse_lss", "lsr", "lsr_std", "lss_random", *STRAIGHTNESS, "spacing"),
     *("lss_scaled", "lss_without_drift", "fuzziness_fit"),
 )
 """Scores that say nothing of a stage of a single block: 1 or 0 by definition."""
-
 NEWEST = "lss_scaled"  # the column of the trials table that was added last
 
 
@@ -66,6 +50,12 @@ def geometric_mean(values: Iterable[float]) -> float:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.exp2(_mean(np.log2(list(values)))))
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of all values; NaN where there are none."""
+    values = list(values)
+    return float(np.mean(values)) if values else np.nan
 
 
 def track_row(
@@ -225,6 +215,38 @@ def sample_rows(
     ]
 
 
+class _OverStages(NamedTuple):
+    """How a column of the trials table sums up the stages' rows of the tracks table."""
+
+    lines: bool = False  # only those of stages whose line shape says something
+    mean: Callable[[Iterable[float]], float] = _mean
+    column: str = ""  # of the tracks table, if it has another name
+    part: Callable[[Any], float] = lambda value: value  # what counts, if it is a list
+
+    def values(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Its number of each stage; NaN where an earlier version did not measure it."""
+        column, stages = self.column or name, measurable(rows) if self.lines else rows
+        return [self.part(row[column]) if column in row else np.nan for row in stages]
+
+
+LINES, ALL = _OverStages(lines=True), _OverStages()
+FINAL = {  # taken after the last epoch, where rows of the tracks table hold the baselines as well
+    **dict.fromkeys(("lss", "inverse_lss", "lsr", "lss_random"), LINES),
+    **dict.fromkeys(("lss_initial", "inverse_lss_initial", "lsr_initial"), LINES),
+    **dict.fromkeys(("ots", "gap", "ots_random", "ots_initial", "gap_initial"), ALL),
+}
+BOTH = {  # taken after the last epoch, and as a baseline before training
+    **dict.fromkeys(GEOMETRIC, _OverStages(lines=True, mean=geometric_mean)),
+    **dict.fromkeys(("lss_scaled", "lss_without_drift"), LINES),
+    **dict.fromkeys(("curvature", "spacing", "fuzziness_fit"), LINES),
+    "turning": _OverStages(lines=True, column="cosines", part=_mean),
+    **dict.fromkeys(("transport_share", "ots_shuffled", "gap_shuffled"), ALL),
+    **dict.fromkeys(("separated", "not_monotone", "fuzziness_slope"), ALL),
+    **dict.fromkeys(("energy", "relative_energy"), _OverStages(part=sum)),
+    "effective_rank": _OverStages(part=itemgetter(-1)),
+}
+
+
 def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of the trials table: means over the stages after the last epoch, and baselines.
 
@@ -238,38 +260,23 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
     first = [row for row in rows if row["epoch"] == rows[0]["epoch"]]
     summary = {field.name: last.get(field.name) for field in LOSSES}
     summary["epochs_done"] = last["epoch"]
+    for end, here, table in (("", final, FINAL | BOTH), ("_initial", first, BOTH)):
+        for name, how in table.items():
+            summary[name + end] = how.mean(how.values(name, here))
+        last_stage = max(here, key=lambda row: row["stage"])
+        summary[f"nc1{end}"] = last_stage.get("nc1", np.nan)
     for name in ("lss", "lsr", "ots"):
-        values = [row.get(name, np.nan) for row in (measurable(final) if name != "ots" else final)]
+        values = FINAL[name].values(name, final)
         with np.errstate(invalid="ignore"):  # an infinite LSS has no deviation
             # If only one of several stages has a line shape, there is no deviation.
             spread = np.std(values) if len(values) > 1 or len(final) == 1 else np.nan
-            summary |= {name: float(np.mean(values)), f"{name}_std": float(spread)}
-    baselines = [f"{name}_initial" for name in ("lss", "inverse_lss", "lsr", "ots", "gap")]
-    for name in ["inverse_lss", "gap", *baselines, "lss_random", "ots_random"]:
-        of_lines = name.startswith(("inverse", "lss", "lsr"))
-        here = measurable(final) if of_lines else final
-        summary[name] = float(np.mean([row.get(name, np.nan) for row in here]))
+        summary[f"{name}_std"] = float(spread)
     solved = [row for row in final if "ots" in row]
     if solved:
         summary["suboptimality"] = max(_known(row["suboptimality"] for row in solved))
         summary["movement"] = min(_known(row["movement"] for row in solved))
         summary["ties"] = sum(row["ties"] for row in solved)
         summary["collapsed"] = any(row["collapsed"] for row in solved)
-    for suffix, here in (("", final), ("_initial", first)):
-        lines = measurable(here)
-        for name in GEOMETRIC:
-            summary[name + suffix] = geometric_mean(row.get(name, np.nan) for row in lines)
-        for name in BY_STAGE:
-            some = lines if name in (*LINE_SHAPE, "curvature") else here
-            summary[name + suffix] = _mean(row.get(name, np.nan) for row in some)
-        summary[f"energy{suffix}"] = _mean(sum(row.get("energy", [np.nan])) for row in here)
-        summary[f"turning{suffix}"] = _mean(_mean(row.get("cosines", [])) for row in lines)
-        relative = (sum(row.get("relative_energy", [np.nan])) for row in here)
-        summary[f"relative_energy{suffix}"] = _mean(relative)
-        ranks = (row.get("effective_rank", [np.nan])[-1] for row in here)
-        summary[f"effective_rank{suffix}"] = _mean(ranks)
-        last_stage = max(here, key=lambda row: row["stage"])
-        summary[f"nc1{suffix}"] = last_stage.get("nc1", np.nan)
     if not any(NEWEST in row for row in final):  # an earlier version measured the trial
         summary[NEWEST] = None
     return summary
@@ -278,9 +285,3 @@ def summary_columns(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) 
 def _known(values: Iterable[float]) -> list[float]:
     """The values that are not NaN, which has no place in an order; NaN alone if there are none."""
     return [value for value in values if not math.isnan(value)] or [math.nan]
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Mean of all values; NaN where there are none."""
-    values = list(values)
-    return float(np.mean(values)) if values else np.nan

@@ -10,15 +10,23 @@ from scoring.columns import CONFIG, KEY, LIST, LOSSES, REAL, TEXT, TIME, WHOLE, 
 FORMAT = "1"  # in the metadata of every file; raised when a column changes its meaning
 
 
-def _curve(
-    name: str, meaning: str, shuffled: bool = False
-) -> list[tuple[str, pa.DataType, str, str]]:
+Row = tuple[str, pa.DataType, str, str]
+
+
+def _both(name: str, unit: str, meaning: str) -> list[Row]:
+    """A column of real numbers, followed by its baseline: the same before training."""
+    before = f"baseline: {name} before training"
+    return [(name, REAL, unit, meaning), (f"{name}_initial", REAL, unit, before)]
+
+
+def _curve(name: str, meaning: str, shuffled: bool = False) -> list[Row]:
     """Columns of the trials table for a number of the evaluation curve and its baselines."""
     unit = "fraction" if name == "block_ots" else "1"
-    found = [("", meaning), ("_initial", f"baseline: curve_{name} before training")]
+    found = _both(f"curve_{name}", unit, meaning)
     if shuffled:
-        found.append(("_shuffled", "baseline: of displacements shuffled between points"))
-    return [(f"curve_{name}{end}", REAL, unit, text) for end, text in found]
+        control = "baseline: of displacements shuffled between points"
+        found.append((f"curve_{name}_shuffled", REAL, unit, control))
+    return found
 
 
 TRIALS = [
@@ -77,32 +85,19 @@ TRIALS = [
         ("gap_shuffled", REAL, "1", "baseline: gap of shuffled displacements, see tracks"),
         ("ots_shuffled_initial", REAL, "fraction", "ots_shuffled before training"),
         ("gap_shuffled_initial", REAL, "1", "gap_shuffled before training"),
-        ("energy", REAL, "squared distance", "kinetic energy: sum over blocks, mean over stages"),
-        ("energy_initial", REAL, "squared distance", "baseline: energy before training"),
-        ("lss_scaled", REAL, "1", "lss on states of equal size, see tracks: mean over stages"),
-        ("lss_scaled_initial", REAL, "1", "baseline: lss_scaled before training"),
-        ("lss_without_drift", REAL, "1", "lss without mean steps, see tracks: mean over stages"),
-        ("lss_without_drift_initial", REAL, "1", "baseline: lss_without_drift before training"),
-        ("relative_energy", REAL, "1", "see tracks: sum over blocks, mean over stages"),
-        ("relative_energy_initial", REAL, "1", "baseline: relative_energy before training"),
-        ("curvature", REAL, "degree", "angle of successive segments, see tracks: mean over stages"),
-        ("curvature_initial", REAL, "degree", "baseline: curvature before training"),
-        ("spacing", REAL, "1", "variation of step lengths, see tracks: mean over stages"),
-        ("spacing_initial", REAL, "1", "baseline: spacing before training"),
-        ("fuzziness_slope", REAL, "1", "law of separation, see tracks: mean over stages"),
-        ("fuzziness_slope_initial", REAL, "1", "baseline: fuzziness_slope before training"),
-        ("fuzziness_fit", REAL, "1", "R^2 of the law of separation, see tracks: mean over stages"),
-        ("fuzziness_fit_initial", REAL, "1", "baseline: fuzziness_fit before training"),
-        ("nc1", REAL, "1", "neural collapse of the last stage, see tracks; 0: collapsed classes"),
-        ("nc1_initial", REAL, "1", "baseline: nc1 before training"),
-        ("effective_rank", REAL, "dimensions", "of the last state of a stage: mean over stages"),
-        ("effective_rank_initial", REAL, "dimensions", "baseline: effective_rank before training"),
-        ("turning", REAL, "1", "cosine of successive segments: mean in a stage, then over stages"),
-        ("turning_initial", REAL, "1", "baseline: turning before training"),
-        ("separated", REAL, "fraction", "pairs of points that satisfy eq. 41: mean over stages"),
-        ("separated_initial", REAL, "fraction", "baseline: separated before training"),
-        ("not_monotone", REAL, "fraction", "pairs of points that violate eq. 38: mean over stages"),
-        ("not_monotone_initial", REAL, "fraction", "baseline: not_monotone before training"),
+        *_both("energy", "squared distance", "kinetic energy: sum over blocks, mean over stages"),
+        *_both("lss_scaled", "1", "lss on states of equal size, see tracks: mean over stages"),
+        *_both("lss_without_drift", "1", "lss without mean steps, see tracks: mean over stages"),
+        *_both("relative_energy", "1", "see tracks: sum over blocks, mean over stages"),
+        *_both("curvature", "degree", "angle of successive segments, see tracks: mean over stages"),
+        *_both("spacing", "1", "variation of step lengths, see tracks: mean over stages"),
+        *_both("fuzziness_slope", "1", "law of separation, see tracks: mean over stages"),
+        *_both("fuzziness_fit", "1", "R^2 of the law of separation, see tracks: mean over stages"),
+        *_both("nc1", "1", "neural collapse of the last stage, see tracks; 0: collapsed classes"),
+        *_both("effective_rank", "dimensions", "of the last state of a stage: mean over stages"),
+        *_both("turning", "1", "cosine of successive segments: mean in a stage, then over stages"),
+        *_both("separated", "fraction", "pairs of points that satisfy eq. 41: mean over stages"),
+        *_both("not_monotone", "fraction", "pairs of points that violate eq. 38: mean over stages"),
         ("evaluations", TEXT, "", "JSON: evaluations in the robustness table, with their settings"),
         (
             "lesion_auc",
@@ -131,8 +126,7 @@ TRIALS = [
             "fraction",
             "trapezoidal area under accuracy, divided by the range of levels of PGD",
         ),
-        ("mixed_ratio", REAL, "1", "mixed-up share of the closest decile, over that of all pairs"),
-        ("mixed_ratio_initial", REAL, "1", "baseline: mixed_ratio before training"),
+        *_both("mixed_ratio", "1", "mixed-up share of the closest decile, over that of all pairs"),
         ("mixed_ratio_matched", REAL, "1", "among ten pairs of equally distant ends; 1: no effect"),
         ("mixed_ratio_matched_initial", REAL, "1", "baseline: before training"),
         ("mixed_ratio_different", REAL, "1", "mixed_ratio for pairs of two classes"),
@@ -295,10 +289,8 @@ TRACKS = [
         ("separation_ratio_same", REAL, "1", "the same, over pairs of one class"),
         ("separation_ratio_different", REAL, "1", "the same, over pairs of two classes"),
         ("not_monotone", REAL, "fraction", "pairs with <f(x) - f(y), x - y> < 0, against eq. 38"),
-        ("lss_scaled", REAL, "1", "lss on states of equal root mean square, one factor per state"),
-        ("lss_scaled_initial", REAL, "1", "baseline: lss_scaled before training"),
-        ("lss_without_drift", REAL, "1", "lss without the mean step of each block"),
-        ("lss_without_drift_initial", REAL, "1", "baseline: lss_without_drift before training"),
+        *_both("lss_scaled", "1", "lss on states of equal root mean square, one factor per state"),
+        *_both("lss_without_drift", "1", "lss without the mean step of each block"),
         ("relative_energy", LIST, "1", "per block: energy over the variance of x^(l-1)"),
         ("fuzziness", LIST, "1", "D_l = tr(S_w S_b^+) of the classes in x^(l), l = 0 to n"),
         ("fuzziness_slope", REAL, "1", "slope of log D_l over l: below 0 where classes come apart"),
@@ -344,7 +336,12 @@ ROBUSTNESS = [
         ("units", TEXT, "", "lesion: top (most active, also if null) or random"),
         ("level", REAL, "", "strength, see unit; separation: the decile; null for curve"),
         ("unit", TEXT, "", "unit of the level; pixel values go from 0 (black) to 255 (white)"),
-        ("m", WHOLE, "points", "the first m of the trial's split; of a rate, those in its mean"),
+        (
+            "m",
+            WHOLE,
+            "points",
+            "number of points: the first m of the split; for a rate, the points that were averaged",
+        ),
         ("accuracy", REAL, "fraction", "on these points; at level 0 the baseline"),
         ("loss", REAL, "nat", "mean cross-entropy on these points"),
         ("variation_rate", REAL, "1", "mean |x^(l) - x_c^(l)| / |x^(l)|, eq. 49"),

@@ -60,10 +60,10 @@ def scatter(state: Tensor) -> Tensor:
         centred = centred - centred.mean(0)
         return (centred.T @ centred).cpu()
     products = state.new_zeros(m, m, dtype=torch.float64)
-    size = max(1, AT_ONCE // m)
+    size = max(1, AT_ONCE // max(1, m))
     for start, stop in pairwise([*range(0, d, size), d]):
-        part = state[:, start:stop].double()
-        part -= part.mean(0)
+        part = state[:, start:stop].double()  # of float64 states it is a view
+        part = part - part.mean(0)
         products += part @ part.T
     return products.cpu()
 

@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from made_up_evaluations import EVALUATIONS, made_up_rows
 
 from analysis.measures import paper
+from analysis.results import Results
 from scoring import places
 from scoring.robustness.areas import summary
 from scoring.storage import write_file
@@ -206,6 +208,18 @@ def write_points(root: Path, trial: str, wrong: list[int], lss: list[float], **c
         for i, value in enumerate(lss)
     ]
     write_table(str(root), "samples", trial, rows)
+
+
+def scored_at_another_m(results: Results, points: int = 500) -> Results:
+    """Results in which every trial is there a second time: the same training, scored at this m."""
+    again = {}
+    for name, table in results._asdict().items():
+        rows = table.astype({"trial": "str"})
+        more = rows.assign(trial=rows.trial + "m")
+        if name == "trials":
+            more["points"] = points
+        again[name] = pd.concat([rows, more], ignore_index=True)
+    return Results(**again)
 
 
 def by_m(ots: float, gap: float) -> dict[str, list]:

@@ -10,9 +10,9 @@ WIDTH = 8
 
 
 class Block(nn.Module):
-    def __init__(self):
+    def __init__(self, width=WIDTH):
         super().__init__()
-        self.norm, self.one = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.norm, self.one = nn.LayerNorm(width), nn.Linear(width, width)
 
     def forward(self, x):
         return x + self.one(self.norm(x)).tanh()

@@ -15,7 +15,7 @@ from pyarrow import parquet as pq
 from scipy import stats
 
 from analysis import report, tables
-from analysis.measures.cells import cell_columns, varying, without_collapsed
+from analysis.measures.cells import cell_columns, mean_interval, varying, without_collapsed
 from analysis.measures.findings import sentences
 from analysis.measures.layout import COUNTS, as_text, fold, readable, reason
 from analysis.measures.summary import summary
@@ -170,6 +170,22 @@ def test_a_summary_row_is_the_mean_over_seeds_with_a_t_interval(tmp_path: Path) 
     assert single.seeds == 1
     assert np.isfinite(single.test_accuracy)
     assert np.isnan(single.test_accuracy_ci95)
+
+
+def test_rows_of_one_seed_are_one_draw() -> None:
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"gamma": [0.0, 0.1], "seed": 0}).merge(pd.DataFrame({"seed": [0] * 3}))
+    rows = pd.concat([rows.assign(seed=seed, x=random.normal(size=6)) for seed in range(4)])
+    apart, joint = mean_interval(rows, ["gamma"], ["x"]), rows.groupby(["gamma", "seed"]).x.mean()
+    for gamma in (0.0, 0.1):
+        seeds = joint[gamma].to_numpy()
+        low, high = stats.t.interval(0.95, 3, seeds.mean(), stats.sem(seeds))
+        np.testing.assert_allclose(apart.x[gamma], seeds.mean())
+        np.testing.assert_allclose(apart.x_ci95[gamma], (high - low) / 2)
+    one = mean_interval(rows[rows.seed == 0], ["gamma"], ["x"])
+    assert one.x_ci95.isna().all()
+    without = mean_interval(rows.drop(columns="seed"), ["gamma"], ["x"])
+    assert (without.x_ci95 != apart.x_ci95).all()
 
 
 def test_seeds_that_all_give_the_same_number_have_no_interval_and_the_table_says_why(

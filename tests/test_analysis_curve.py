@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from made_up import made_up_sweep, made_up_trial
+from made_up import made_up_sweep, made_up_trial, scored_at_another_m
 
 from analysis import figures, report
 from analysis.claims import claims
 from analysis.measures import curve
+from analysis.measures.layout import fold
 from analysis.plots.curve import speed_by_block
 from analysis.plots.scores import scores_against_gamma
 from analysis.plots.stages import scores_by_stage
@@ -75,6 +77,51 @@ def test_one_plain_sentence_says_what_was_found(measured: Path) -> None:
     assert resnet.startswith("ResNet: ")
     made_up_trial(measured, gamma=0.5, stages=2, tried=["curve"], curve_length_ratio=np.nan)
     assert "4 trials" in curve.sentences(load(measured))[1]
+
+
+def test_networks_that_were_scored_at_two_m_are_no_more_seeds(measured: Path) -> None:
+    results = load(measured)
+    pd.testing.assert_frame_equal(
+        curve.by_cell(scored_at_another_m(results)), curve.by_cell(results)
+    )
+
+
+SIZES = {"several m": {"curve_m": 100}, "several settings": {"evaluations": '{"curve": {"a": 1}}'}}
+
+
+@pytest.mark.parametrize("other", SIZES.values(), ids=SIZES)
+def test_curves_of_several_settings_or_m_have_no_mean(measured: Path, other: dict) -> None:
+    made_up_trial(measured, stages=2, tried=["curve"], seed=1, **other)
+    results = load(measured)
+    table = curve.by_cell(results)
+    mixed = (table.network == "resnet") & (table.gamma == 0)
+    assert table.curve_length_ratio.isna().tolist() == mixed.tolist()
+    assert table.curve_block_ots_initial.isna().tolist() == mixed.tolist()
+    assert (table.warning == "several settings or m: curve").tolist() == mixed.tolist()
+    plain, resnet = curve.sentences(results)
+    assert "is 2.00 times as long" in plain
+    assert resnet == (
+        "ResNet: the curve of measures has no mean over trials: it was measured with several "
+        "settings or m."
+    )
+
+
+def test_a_table_without_warnings_does_not_show_them(measured: Path) -> None:
+    table = curve.by_cell(load(measured))
+    assert table.warning.isna().all()
+    assert "warning" not in fold(table)[0]
+
+
+def test_seeds_of_different_cells_give_a_mean_without_an_interval(tmp_path: Path) -> None:
+    gammas = (0.0, 0.01, 0.1)
+    for seed, own in enumerate(gammas):
+        for network, there in (("plain", [own]), ("resnet", gammas)):
+            for gamma in there:
+                given = {"curve_length_ratio": 2 + gamma + 0.1 * seed}
+                made_up_trial(tmp_path, network, gamma, seed, tried=["curve"], **given)
+    plain, resnet = curve.sentences(load(tmp_path))
+    assert plain.startswith("Plain: the curve of measures is 2.13 times as long")
+    assert resnet.startswith("ResNet: the curve of measures is 2.13 (1.90 to 2.40) times")
 
 
 def test_claims_about_constant_speed_are_checked(measured: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_search, made_up_sweep, made_up_trial
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose, assert_array_equal
 
 from analysis import figures
@@ -34,7 +35,7 @@ OF_ONE_STAGE = [
     "scores_against_gamma", "accuracy_against_score", "ots_against_m",
 ]
 # fmt: on
-FIG_6 = [5e-4, 1e-3, 5e-3, 1e-2]
+OF_STAGES_SHOWN = [0, 5e-4, 1e-3, 1e-2]  # the control, and three of the paper's four
 OF_STAGES = ["lss_by_stage", "scores_by_stage", "tracks_by_stage"]
 
 
@@ -93,11 +94,13 @@ def test_a_line_has_about_a_hundred_epochs_with_the_first_and_the_last(last: int
 
 @given(st.lists(st.sampled_from([0, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1]), unique=True))
 def test_the_gammas_of_the_paper_are_shown_where_they_are_there(there: list[float]) -> None:
-    wanted = [1e-4, 1e-3, 1e-2, 1e-1]
+    wanted = [1e-2, 1e-3, 1e-1, 1e-4]
     chosen = panels.chosen(sorted(there), wanted)
     assert chosen == sorted(set(chosen) & set(there))
     assert len(chosen) == min(4, len(there))
-    assert set(wanted) & set(there) <= set(chosen)
+    assert (0 in chosen) == (0 in there)  # the control
+    some = [gamma for gamma in wanted if gamma in there][: 4 - (0 in there)]
+    assert set(some) <= set(chosen)
 
 
 def test_many_gammas_have_thin_lines_and_a_colour_bar(tmp_path: Path) -> None:
@@ -161,14 +164,16 @@ def test_more_than_four_columns_go_on_below(tmp_path: Path) -> None:
     assert (grid.nrows, grid.ncols) == (4, 4)
 
 
-def test_scores_by_stage_are_those_of_the_paper_s_gammas(four_stages: Path) -> None:
+def test_scores_by_stage_are_those_of_the_control_and_the_paper_s_gammas(
+    four_stages: Path,
+) -> None:
     results = load(four_stages, columns=figures.COLUMNS)
     figure = scores_by_stage(results)
-    assert titles(figure)[:5] == ["cifar10, K = 4", *(f"γ = {g:g}" for g in FIG_6)]
+    assert titles(figure)[:5] == ["cifar10, K = 4", *(f"γ = {g:g}" for g in OF_STAGES_SHOWN)]
     assert figure.axes[1].get_ylabel() == "OTS (fraction, m = 1,000)"
     tracks = results.tracks.merge(results.trials[["trial", "network", "gamma"]], on="trial")
     ended = tracks[(tracks.epoch == 6) & (tracks.network == "resnet")]
-    for place, gamma in enumerate(FIG_6, 1):
+    for place, gamma in enumerate(OF_STAGES_SHOWN, 1):
         means = ended[ended.gamma == gamma].groupby("stage")[["ots", "lss", "lss_initial"]].mean()
         for row, score in ((place, "ots"), (5 + place, "lss")):
             heights = [line.get_ydata() for line in figure.axes[row].lines]
@@ -218,7 +223,7 @@ def test_networks_of_several_depths_have_a_line_each_and_are_never_averaged(tmp_
 
 
 @pytest.mark.parametrize("network", ["plain", "resnet", "torchvision:resnet18", "nets.py:Net"])
-def test_an_untrained_network_is_dotted_in_the_colour_of_the_trained_one(
+def test_an_untrained_network_is_dotted_in_a_dark_shade_of_the_trained_one_and_above_it(
     tmp_path: Path, network: str
 ) -> None:
     for depth in (2, 5):
@@ -228,12 +233,14 @@ def test_an_untrained_network_is_dotted_in_the_colour_of_the_trained_one(
     drawn = figures.draw(load(tmp_path, columns=figures.COLUMNS), only=names)
     assert {*drawn} == {*names}
     for figure in drawn.values():
-        styles = {
-            (line.get_linestyle(), line.get_color()) for axes in figure.axes for line in axes.lines
-        }
-        dotted = {colour for dashes, colour in styles if dashes == ":"}
-        whole = {colour for dashes, colour in styles if dashes == "-"}
-        assert dotted == whole == {style.colour(network)}
+        drawn = [line for axes in figure.axes for line in axes.lines]
+        dotted = [line for line in drawn if line.get_linestyle() == ":"]
+        whole = [line for line in drawn if line.get_linestyle() == "-"]
+        assert {line.get_color() for line in whole} == {style.colour(network)}
+        dark = np.array(to_rgb(style.colour(network))) * 0.6
+        for line in dotted:
+            assert_allclose(to_rgb(line.get_color()), dark, atol=1 / 255)
+        assert min(line.zorder for line in dotted) > max(line.zorder for line in whole)
 
 
 def test_optimizers_have_lines_of_their_own_and_gamma_is_called_what_it_is(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from evaluated import EVERY, NAMES, evaluated_sweep
-from made_up import made_up_trial
+from made_up import made_up_trial, scored_at_another_m
 from made_up_evaluations import EVALUATIONS
 from numpy.testing import assert_allclose
 
@@ -23,6 +23,7 @@ from analysis.measures.robustness import (
     lost_sentence,
     mixed_sentence,
     of_trials,
+    settings_of,
     settings_sentence,
 )
 from analysis.results import load
@@ -103,6 +104,45 @@ def test_numbers_of_several_settings_have_no_mean(
     assert f"{left} ResNet" not in told
 
 
+def test_numbers_of_equal_settings_have_a_mean_however_these_are_written(tmp_path: Path) -> None:
+    levels = [8, 16, 32, 64, 128]
+    ways = (
+        {"lesion": {"seed": 3, "units": ["top"]}, "noise": {"levels": levels}},
+        {"lesion": {"seed": 4, "units": ["top"]}, "noise": {"levels": [0.0, *map(float, levels)]}},
+        {"noise": {"levels": levels[::-1]}, "separation": {"points": 5000, "level": 32.0}},
+        {"separation": {"controls": False}},
+    )
+    tried = (*EVERY, "curve")
+    for seed, way in enumerate(ways):
+        given = {name: {**EVALUATIONS[name], **way.get(name, {})} for name in tried}
+        if not seed:  # as an earlier version recorded it
+            given["lesion"] = {name: EVALUATIONS["lesion"][name] for name in ("levels", "block")}
+        made_up_trial(tmp_path, seed=seed, tried=tried, evaluations=json.dumps(given))
+    results = load(tmp_path)
+    (row,) = by_cell(results).to_dict("records")
+    assert (row["seeds"], row["warning"]) == (4, None)
+    assert np.isfinite([row[name] for name in (*ALL_AUCS, *RATIOS)]).all()
+    assert "several settings" not in lost_sentence(results) + mixed_sentence(of_trials(results))
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("noise", {"levels": [0, 8], "seed": 0}, {"levels": [0, 8], "seed": 1}),
+        ("noise", {"seed": 2**62}, {"seed": 2**62 + 1}),
+        ("pgd", {"levels": [8], "steps": 3}, {"levels": [8], "steps": 4}),
+        ("lesion", {"levels": [0.1, 0.5]}, {"levels": [0, 0.1, 0.5]}),  # of an earlier version
+        ("lesion", {"units": ["random"], "seed": 1}, {"units": ["random"], "seed": 2}),
+        ("separation", {"level": 32}, {"level": 33}),
+        ("separation", {"level": 32}, {}),
+    ],
+)
+def test_settings_that_measure_something_else_stay_apart(name, one, other) -> None:
+    texts = [settings_of(json.dumps({name: given}), name) for given in (one, other)]
+    assert texts[0] != texts[1]
+    assert settings_of("{}", name) == settings_of(None, name) == "null"
+
+
 def test_numbers_of_several_m_have_no_mean(tmp_path: Path) -> None:
     for seed in range(2):
         trial = made_up_trial(tmp_path, seed=seed, tried=EVERY)
@@ -115,6 +155,24 @@ def test_numbers_of_several_m_have_no_mean(tmp_path: Path) -> None:
     assert row["warning"].startswith("several settings or m: clean accuracy, lesion")
     assert lost_sentence(results).startswith("The accuracy that networks lose to lesions")
     assert "has no mean over trials" in mixed_sentence(of_trials(results))
+
+
+def test_networks_that_were_scored_at_two_m_are_no_more_seeds(sweep: Path) -> None:
+    results = load(sweep)
+    pd.testing.assert_frame_equal(by_cell(scored_at_another_m(results)), by_cell(results))
+    lone = results._replace(trials=results.trials[results.trials.seed == 0])
+    table = by_cell(scored_at_another_m(lone))
+    assert set(table.seeds) == {1}
+    assert table.filter(like="_ci95").isna().all(axis=None)
+
+
+def test_seeds_of_different_cells_give_a_mean_without_an_interval(tmp_path: Path) -> None:
+    for seed, gamma in enumerate((0.0, 0.01, 0.1)):
+        made_up_trial(tmp_path, "plain", gamma, seed, tried=["noise"], fragile=1 + seed)
+        for other in (0.0, 0.01, 0.1):
+            made_up_trial(tmp_path, "resnet", other, seed, tried=["noise"], fragile=1 + seed)
+    said = lost_sentence(load(tmp_path))
+    assert re.search(r"noise plain 0\.\d\d, ResNet 0\.\d\d ± 0\.\d\d \(", said)
 
 
 def test_a_table_without_warnings_does_not_show_them(sweep: Path) -> None:

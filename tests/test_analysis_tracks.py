@@ -37,7 +37,11 @@ def test_the_tracks_drawn_are_those_stored_of_the_smallest_seed(tmp_path: Path) 
     axes = figure.axes[0]
     assert axes.get_aspect() == 1
     assert_allclose(np.diff(axes.get_xlim()), np.diff(axes.get_ylim()))
-    assert axes.get_xlabel() == "P x, first coordinate (distance)"
+    assert axes.get_xlabel() == "along the first direction (distance)"
+    (note,) = (text.get_text().replace("\n", " ") for text in figure.texts)
+    assert "one trial, of one seed" in note
+    assert "two random directions" in note
+    assert "Scales differ by panel." in note
     (text,) = (t.get_text() for t in figure.legends[0].get_texts() if "seed" in t.get_text())
     assert "m = 1,000" in text
     assert text.endswith("seed 1")
@@ -68,6 +72,18 @@ def test_of_a_hundred_classes_ten_are_shown_each_in_a_colour_of_its_own(tmp_path
     assert len({to_hex(c) for c in np.atleast_2d(colours)}) == 4
 
 
+def test_a_class_whose_tracks_are_not_stored_is_named(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path)
+    rows = read_rows(str(tmp_path), "samples", trial)
+    write_table(str(tmp_path), "samples", trial, [*rows, rows[0] | {"point": 50, "label": 7}])
+    figure = tracks_by_gamma(load(tmp_path, columns=figures.COLUMNS))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:4] == [
+        *("class 0", "class 1", "class 2"),
+        "class 7: not among\nthe first 50 points",
+    ]
+
+
 def test_both_networks_are_shown_at_the_same_gammas(tmp_path: Path) -> None:
     for gamma in [*GAMMAS, 0.1, 0.2]:
         made_up_trial(tmp_path, "plain", gamma)
@@ -75,16 +91,18 @@ def test_both_networks_are_shown_at_the_same_gammas(tmp_path: Path) -> None:
         made_up_trial(tmp_path, "resnet", gamma)
     figure = tracks_by_gamma(load(tmp_path))
     heads = [title.split("\n")[0] for title in titles(figure)]
-    plain = [f"digits, plain, γ = {gamma:g}" for gamma in (1e-4, 1e-3, 1e-2, 1e-1)]
+    plain = [f"digits, plain, γ = {gamma:g}" for gamma in (0, 1e-3, 1e-2, 1e-1)]
     assert heads == [*plain, "digits, ResNet, γ = 0.001"]
     assert [axes.get_visible() for axes in figure.axes[4:]] == [False, True, False, False]
 
 
-def test_mnist_is_shown_at_the_gamma_of_the_paper_s_figure_3(tmp_path: Path) -> None:
+def test_mnist_is_shown_at_the_control_and_the_gamma_of_the_paper_s_figure_3(
+    tmp_path: Path,
+) -> None:
     for gamma in (0.0, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2):
         made_up_trial(tmp_path, gamma=gamma, dataset="mnist")
     heads = [title.split("\n")[0] for title in titles(tracks_by_gamma(load(tmp_path)))]
-    assert heads == [f"mnist, ResNet, γ = {gamma:g}" for gamma in (1e-4, 5e-4, 1e-3, 1e-2)]
+    assert heads == [f"mnist, ResNet, γ = {gamma:g}" for gamma in (0, 5e-4, 1e-3, 1e-2)]
 
 
 def test_stages_are_shown_at_each_network_s_best_gamma(tmp_path: Path) -> None:

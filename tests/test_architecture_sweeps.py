@@ -79,6 +79,40 @@ def test_arguments_advance_together_and_cells_with_some_are_left_out(place):
     assert len(read(place, text).trials) == 3
 
 
+@pytest.mark.parametrize(
+    "values", [[1, True], [True, 1], [1, 1.0], [0.0, 0, False], ["true", True]]
+)
+def test_values_of_another_type_are_other_values(place, values):
+    """Python takes true, 1 and 1.0 for the same, but their trials have different ids."""
+
+    def read_drops(rest: str, gamma: float = 0) -> list[str]:
+        """The values of the cells with this gamma, as a file writes them."""
+        trials = read(place, f"architecture: own_net.py:one\n{rest}").trials
+        return [json.dumps(one.arguments["drop"]) for one in trials if one.gamma == gamma]
+
+    written = [json.dumps(value) for value in values]
+    axis = f"model.drop: [{', '.join(written)}]"
+    assert read_drops(axis) == written
+    for value in written:
+        others = [one for one in written if one != value]
+        assert read_drops(f"{axis}\nexclude: [{{model.drop: {value}}}]") == others
+        group = f"{axis}\nwhen: [{{if: {{model.drop: {value}}}, gamma: 1}}]"
+        assert (read_drops(group), read_drops(group, 1)) == (others, [value])
+    for text in (axis, f"zip: [{{{axis}, seed: {[*range(len(values))]}}}]"):
+        found = read(place, f"architecture: own_net.py:one\n{text}\nsearch: optuna\n")
+        assert found.search
+        assert found.search.trials == len(values)
+
+
+@pytest.mark.parametrize("values", ["[1, true]", "[true, 1]"])
+def test_a_network_is_checked_with_each_of_its_arguments(place, values):
+    file = place / "own_net.py"
+    text = "def picky(flag, **more):\n    assert flag is not True, 'a number'\n"
+    file.write_text(f"{file.read_text()}\n{text}    return one(**more)\n")
+    with pytest.raises(SweepError, match="AssertionError: a number"):
+        check(place, f"architecture: own_net.py:picky\nmodel.flag: {values}\npoints: 30\n")
+
+
 def test_a_setting_takes_an_argument_out_of_a_group(place):
     start = "architecture: own_net.py:one\nzip:\n"
     text = start + "- {model.width: [8, 6], model.drop: [0, 1e-1], gamma: [0, 1]}\n"

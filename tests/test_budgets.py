@@ -95,6 +95,9 @@ class Simulated:
         ("30m", {"hours": 0.5}),
         ("90min", {"hours": 1.5}),
         ("1h30m", {"hours": 1.5}),
+        ("1h 30m", {"hours": 1.5}),
+        ("1d 12h  30min, 8gpuh 1GB", {"hours": 36.5, "gpu_hours": 8, "disk": 1e9}),
+        ("8gpuh 30m", {"gpu_hours": 8, "hours": 0.5}),
         ("1d12h", {"hours": 36}),
         (".5H", {"hours": 0.5}),
         ("36s", {"hours": 0.01}),
@@ -145,6 +148,30 @@ def test_what_is_no_budget_is_refused_in_one_line_that_names_the_option(text, ge
     code, said = geosweep("run", "demo", "--budget", text, "--dry-run", "--out", str(tmp_path))
     assert (code, len(said.splitlines())) == (2, 1)
     assert said.startswith("geosweep: --budget ")
+
+
+@pytest.mark.parametrize(
+    ("given", "setting", "limits"),
+    [
+        ("8h, 10GB", "budget.hours=2", {"hours": 7200, "disk": 1e10}),
+        ({"hours": 8, "disk": "10GB"}, "budget.hours=2", {"hours": 7200, "disk": 1e10}),
+        ("8h", "budget.disk=1GB", {"hours": 28800, "disk": 1e9}),
+        ("8h, 3gpuh", "budget=2h,10GB", {"hours": 7200, "disk": 1e10}),
+        ("8h, 3gpuh", "budget=2h", {"hours": 7200}),
+        ("8h", "budget={hours: 2, disk: 10GB}", {"hours": 7200, "disk": 1e10}),
+        (None, "budget.hours=2", {"hours": 7200}),
+    ],
+)
+def test_a_setting_replaces_the_whole_budget_or_one_part_of_it(given, setting, limits):
+    content = {"name": "x"} | ({"budget": given} if given else {})
+    assert sweep.read(content, [setting]).budget.limits == pytest.approx(limits)
+
+
+def test_a_setting_does_not_hide_what_is_no_budget():
+    with pytest.raises(SweepError, match=r"^--set budget.hours=2: the budget .* has '8x', but"):
+        sweep.read({"name": "x", "budget": "8x"}, ["budget.hours=2"])
+    with pytest.raises(SweepError, match=r"budget = \['2h', 10\]: has '10', but"):
+        sweep.read({"name": "x"}, ["budget=2h,10"])
 
 
 @given(st.text(max_size=12))

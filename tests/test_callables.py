@@ -1,12 +1,14 @@
 """Callables of users' files: found by path, named by content, loaded without a trace."""
 
 import os
+import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 
-from models.callables import SENT, call, find, is_code, load, sent_name
+from models.callables import SENT, Code, call, find, is_code, load, loaded, sent_name
 from models.errors import CodeError
 
 
@@ -54,6 +56,59 @@ def test_two_versions_of_a_file_are_loaded_side_by_side_and_each_once(tmp_path):
     assert load(one)() == (1, 1)
     assert load(two)() == (2, 1)
     assert load(one)() == (1, 2)
+
+
+BESIDE = b"from pathlib import Path\ndef here():\n    return Path(__file__).parent.name\n"
+
+
+def test_files_of_one_text_in_two_folders_each_know_their_own_folder(tmp_path):
+    codes = [Code(f"{tmp_path}/{folder}/net.py", "here", BESIDE) for folder in "aba"]
+    assert [load(code)() for code in codes] == ["a", "b", "a"]
+    for code in codes:  # one identity stands for both
+        assert load(code) is loaded(code.identity)
+
+
+def test_a_copy_that_is_named_by_its_content_is_one_wherever_it_is(tmp_path):
+    name = Code("net.py", "here", BESIDE).checksum
+    one, two = (Code(f"{tmp_path}/{folder}/{name}.py", "here", BESIDE) for folder in "ab")
+    assert load(one) is load(two)
+
+
+def test_a_file_is_run_anew_where_that_is_asked_for(tmp_path):
+    code = find("net.py:build", write(tmp_path, "count = []\ndef build(): count.append(1)\n"))
+    function = load(code)
+    assert load(code) is function
+    assert load(code, anew=True) is not function
+    assert load(code) is loaded(code.identity) is not function
+
+
+OUTPUT = """
+import ctypes, io, os, subprocess, sys
+from models.callables import output_as_errors
+print("before")
+{stream}
+try:
+    with output_as_errors():
+        print("Python", flush=True)
+        os.write(1, b"descriptor\\n")
+        subprocess.run(["echo", "process"])
+        ctypes.CDLL(None).printf(b"C\\n")
+        print("held back", file=sys.__stdout__)
+        {end}
+except KeyError:
+    pass
+print("after", file=sys.__stdout__)
+"""
+
+
+@pytest.mark.parametrize("end", ["pass", "raise KeyError"])
+@pytest.mark.parametrize("stream", ["", "sys.stdout = io.StringIO()  # as in a notebook"])
+def test_output_of_code_and_of_what_it_starts_goes_to_standard_error(stream, end):
+    command = [sys.executable, "-c", OUTPUT.format(stream=stream, end=end)]
+    root = Path(__file__).parents[1]
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "before\nafter\n"), said.stderr
+    assert {*said.stderr.split()} == {"Python", "descriptor", "process", "C", "held", "back"}
 
 
 def test_dataclasses_and_tracebacks_work_in_a_file(tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import made_up_sweep, made_up_trial, paper_sweep
-from one_claim import line
+from made_up import made_up_sweep, made_up_trial, paper_sweep, scored_at_another_m
+from made_up_evaluations import EVALUATIONS
+from one_claim import line, row_of
 
 from analysis import claims as script
 from analysis.claims import CLAIMS, claims
@@ -183,6 +184,77 @@ def test_one_seed_is_never_sure(tmp_path: Path) -> None:
     made_up_trial(tmp_path, gamma=0.01, lss=2.0)
     found = line(tmp_path, "decay_straightens")
     assert (found["verdict"], found["sure"], found["against"]) == ("undecided", 0, 0)
+
+
+@pytest.mark.slow
+def test_one_seed_is_never_sure_however_many_m_it_was_scored_at(tmp_path: Path) -> None:
+    for stages in (1, 2, 4):
+        for network in ("plain", "resnet"):
+            for gamma in (0.0, 1e-3, 5e-3, 1e-2, 0.5):
+                given = {"stages": stages, "tried": [*EVALUATIONS], "epochs": 2}
+                made_up_trial(tmp_path, network, gamma, **given)
+    table = claims(scored_at_another_m(load(tmp_path)))
+    assert (table.comparisons > 0).sum() > 15
+    assert set(table.verdict) == {"undecided", "not measured"}
+
+
+def test_a_network_that_was_scored_at_two_m_counts_once_per_seed(tmp_path: Path) -> None:
+    for stages, lss in ((1, 3.0), (4, 2.0)):
+        for seed in range(3):
+            made_up_trial(tmp_path, seed=seed, stages=stages, lss=lss + 0.1 * seed)
+    results = load(tmp_path)
+    once, twice = (
+        row_of(each, "stages_straighten") for each in (results, scored_at_another_m(results))
+    )
+    assert once == twice
+    assert (once["verdict"], once["surely"]) == ("holds", "1 of 1")
+    assert once["numbers"].endswith(", 3 seeds)")
+
+
+@pytest.mark.parametrize(
+    ("name", "comparisons", "left_out"),
+    [
+        ("decay_straightens", 1, 3),
+        ("training_straightens", 1, 3),
+        ("decay_lowers_energy", 1, 3),
+        ("straighter_is_better", 1, 3),
+        ("stages_vary", 2, 3),
+        ("later_straighter", 2, 3),
+        ("heavy", 0, 0),
+    ],
+)
+def test_collapsed_networks_are_not_straight_and_the_line_says_so(
+    tmp_path: Path, name: str, comparisons: int, left_out: int
+) -> None:
+    for gamma in (0.0, 0.01, 0.1):
+        for seed in range(3):
+            given = {"lss": 3.0 - 10 * gamma + 0.1 * seed, "energy": 1 + seed, "lss_std": 1 + seed}
+            lost = gamma == 0.1
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, stages=2, collapsed=lost, **given)
+    found = line(tmp_path, name)
+    assert found["comparisons"] == comparisons
+    told = f"; {left_out} collapsed trials left out"
+    assert found["numbers"].endswith(told) if left_out else "collapsed" not in found["numbers"]
+
+
+def test_what_heavy_decay_costs_includes_networks_that_collapsed(tmp_path: Path) -> None:
+    for gamma, accuracy in ((0.1, 0.8), (1.0, 0.1)):
+        for seed in range(3):
+            given = dict.fromkeys(["train_accuracy", "test_accuracy"], accuracy + 0.01 * seed)
+            made_up_trial(tmp_path, gamma=gamma, seed=seed, collapsed=gamma == 1, **given)
+    found = line(tmp_path, "heavy")
+    assert (found["verdict"], found["surely"]) == ("holds", "2 of 2")
+
+
+def test_a_claim_that_only_collapsed_networks_could_decide_is_not_measured(tmp_path: Path) -> None:
+    for network in ("plain", "resnet"):
+        for seed in range(3):
+            made_up_trial(tmp_path, network, 0.1, seed, collapsed=network == "plain")
+    found = line(tmp_path, "resnet_straighter")
+    assert found["verdict"] == "not measured"
+    assert found["numbers"] == (
+        "digits, K = 1, γ = 0.1: LSS not compared: 3 trials collapsed; 3 collapsed trials left out"
+    )
 
 
 def test_what_untrained_networks_do_as_well_stands_beside(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from models.errors import DataError
 from scoring import storage
 from scoring.tables import read_table
 from tune_jobs import cli, folder, sweep
+from tune_jobs.axes import ALIASES
 from tune_jobs.commands.ending import results_table
 from tune_jobs.commands.run import FOR_GPUS
 from tune_jobs.terminal import output
@@ -137,6 +139,34 @@ def test_help_teaches(geosweep):
     assert code == 0
     assert "--set" in out
     assert "geosweep run table4" in out
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_the_help_names_every_field_of_a_sweep_file_and_the_page_on_them(geosweep, command):
+    told = geosweep(command, "--help")[1].partition("Fields of a sweep file")[2]
+    words = set(re.findall(r"\w+", told))
+    assert {*sweep.SweepFile.model_fields, *ALIASES} <= words
+    assert "docs/sweeps.md" in told
+
+
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_help_has_an_example_and_names_only_files_that_exist(geosweep, command):
+    told = geosweep(command, "--help")[1]
+    assert re.search(rf"^ geosweep {command}\b", told, re.MULTILINE)
+    for name in re.findall(r"(?:docs|clusters)/[\w/-]+\.\w+|ray_cluster\.yaml", told):
+        assert (Path(__file__).parents[1] / name).is_file()
+
+
+@pytest.mark.parametrize("option", ["cluster", "slurm", "address", "follow"])
+def test_the_commands_for_a_cluster_explain_an_option_alike(option):
+    commands = typer.main.get_command(cli.app).commands
+    params = [param for name in ("status", "submit", "logs") for param in commands[name].params]
+    texts = [param.help for param in params if param.name == option]
+    assert len(texts) >= 2
+    assert len({*texts}) == 1
 
 
 def test_the_version_is_told(geosweep):

@@ -13,7 +13,7 @@ from rich.console import Console
 from models import datasets
 from scoring import places, storage
 from scoring.tables import write_table
-from tune_jobs import folder, lease, sweep
+from tune_jobs import folder, lease, service, sweep
 from tune_jobs.board import Board
 from tune_jobs.evaluations import EARLIER
 
@@ -245,7 +245,7 @@ def test_evaluations_are_added_to_a_description_without_another_change(tmp_path)
     assert file.read_bytes() == content
     file.write_text(json.dumps(json.loads(content) | {"of_a_later_version": [1]}))
     folder.request_evaluations(root, {"fgsm": {"levels": [8.0]}})
-    assert folder.wanted_evaluations(root).keys() == {"noise", "fgsm"}
+    assert folder.description(root).evaluations.keys() == {"noise", "fgsm"}
     assert json.loads(file.read_text())["of_a_later_version"] == [1]
 
 
@@ -339,3 +339,62 @@ def test_status_tells_begun_from_missing(geosweep, tmp_path):
     _, out, _ = geosweep("status", "out")
     assert "1 begun" in out
     assert "15 missing" in out
+
+
+AGAIN, ALL = "run the same command again for", "run the same command without {} for"
+
+
+@pytest.mark.parametrize(
+    ("option", "before", "after", "status", "told"),
+    [
+        ("--leave-failed", "done failed", None, 0, ALL),  # nothing is left to do
+        ("--leave-failed", "missing failed", "done failed", 0, ALL),
+        ("--leave-failed", "missing failed", "failed failed", 1, ALL),  # one failed now
+        ("--leave-failed", "missing failed", "missing failed", 1, ALL),
+        ("--leave-failed", "missing done", "missing done", 1, AGAIN),
+        ("--leave-failed", "missing done", "done done", 0, ""),
+        ("--retry-failed", "missing done", None, 0, ALL),
+        ("--retry-failed", "missing failed", "missing done", 0, ALL),
+        ("--retry-failed", "missing failed", "missing failed", 1, ALL),
+        ("--retry-failed", "done failed", "done failed", 1, AGAIN),
+        ("--no-report", "missing failed", "missing failed", 1, AGAIN),
+        ("--no-report", "missing failed", "done done", 0, ""),
+    ],
+)
+def test_the_end_says_which_command_trains_the_rest(
+    geosweep, tmp_path, monkeypatch, option, before, after, status, told
+):
+    """Without Ray: the two trials have these statuses before and after the run."""
+    found = sweep.read("demo", ["gamma=0", "K=1"])
+    root = str(tmp_path / "out")
+    folder.claim(root, found)
+
+    def leave(statuses):
+        for one, word in zip(found.trials, statuses.split(), strict=True):
+            row = one.row(1) | {"status": word, "error": "ValueError: 7"}
+            if word != "missing":
+                write_table(root, "trials", one.trial, [row])
+
+    def trained(request, *_):
+        assert after, "nothing should be trained"
+        leave(after)
+        return {}
+
+    leave(before)
+    monkeypatch.setattr(service, "_run", trained)
+    monkeypatch.setattr(service, "is_behind", lambda *_: False)
+    words = ("run", "demo", "--set", "gamma=0", "--set", "K=1", "--out", "out", "--no-report")
+    code, out, _ = geosweep(*words, option)
+    assert code == status
+    last = out.splitlines()[-1]
+    if told:
+        assert last == f"continue {told.format(option)} what is missing"
+    else:
+        assert "continue" not in out
+
+
+def test_only_one_of_two_opposite_options_is_taken(geosweep):
+    for words in (("--retry-failed", "--leave-failed"), ("--leave-failed", "--retry-failed")):
+        code, out, err = geosweep("run", "demo", *words, "--dry-run")
+        assert (code, out) == (2, "")
+        assert err == "geosweep: --retry-failed and --leave-failed: give one of them\n"

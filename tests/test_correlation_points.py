@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_sweep, made_up_trial, write_points
 from scipy import stats
 
+from analysis.measures import points as points_module
 from analysis.measures.points import COLUMNS, auc, influences, interval, points
 from analysis.results import load
 from scoring.tables import write_table
@@ -74,6 +76,50 @@ def test_the_interval_of_few_seeds_is_students_with_the_variance_over_points() -
     np.testing.assert_allclose(p, stats.ttest_1samp(seeds, 0.5).pvalue)
     wider = interval(0.65, seeds, 0.1 * pulls)
     assert wider[1] - wider[0] > high - low
+
+
+def test_a_trial_of_few_points_has_the_error_of_few_points(tmp_path: Path) -> None:
+    """Both seeds agree, so the interval is that of the points; cells have 40 and 8 of them."""
+    random = np.random.default_rng(0)
+    lss, wrong = random.normal(size=40), [0, 3, 6, 11, 20, 33]
+    pulled = np.zeros(40)
+    aucs = []
+    for gamma, m in ((0.0, 40), (0.1, 8)):
+        is_wrong = np.isin(np.arange(m), wrong)
+        pulled[:m] += influences(lss[:m], is_wrong) / m / 2
+        aucs.append(auc(lss[:m], is_wrong))
+        for seed in (0, 1):
+            trial = made_up_trial(tmp_path, gamma=gamma, seed=seed)
+            write_points(tmp_path, trial, wrong, lss[:m].tolist())
+    row = points(load(tmp_path)).iloc[0]
+    error = np.sqrt((pulled**2).sum())
+    np.testing.assert_allclose(row.auc, np.mean(aucs))
+    np.testing.assert_allclose(row.p, 2 * stats.t(1).sf(abs(row.auc - 0.5) / error))
+
+
+@pytest.mark.parametrize("seeds", [5, 7])
+def test_the_interval_covers_the_truth_if_cells_have_different_numbers_of_points(
+    seeds: int,
+) -> None:
+    random, covered = np.random.default_rng(4), 0
+    truth = stats.norm.cdf(0.5 / np.sqrt(2))
+    for _ in range(60):
+        wrong = random.random(300) < 0.3
+        score = random.normal(size=300) + 0.5 * wrong
+        rows = [
+            pd.DataFrame({"trial": f"{m} {seed}", "point": np.arange(m), "label": 0})
+            .assign(prediction=wrong[:m].astype("int64"))
+            .assign(lss=score[:m] + random.normal(0, 0.05, m), seed=seed, cell=m)
+            for seed in range(seeds)
+            for m in (300, 40)
+        ]
+        samples = pd.concat(rows)
+        row = points_module._row(
+            samples[["trial", "seed", "cell"]].drop_duplicates(),
+            list(points_module._of_trials(samples, "lss")),
+        )
+        covered += row["low"] <= truth <= row["high"]
+    assert covered >= 60 * 0.95 - 2 * np.sqrt(60 * 0.95 * 0.05)
 
 
 @pytest.mark.parametrize("seeds", [2, 8])

@@ -42,17 +42,21 @@ def test_the_papers_own_tables(
     rows = chosen(correlations(load(paper_sweep(tmp_path, table)), resamples=200))
     found = rows.value.round(2).to_dict()
     assert (found["plain"], found["resnet"], found["pooled"]) == (plain, resnet, pooled)
-    assert rows.warning.str.contains("Simpson").any() == (table == 7)
+    assert not rows.warning.str.contains("Simpson").any()
+    assert rows.warning.str.contains("networks differ in sign").any() == (table == 7)
 
 
-def test_simpsons_paradox_is_told_from_networks_that_differ(tmp_path: Path) -> None:
-    rows = chosen(correlations(load(paper_sweep(tmp_path, 7)), resamples=50))
-    assert rows.warning.to_dict() == {
+def test_networks_that_differ_in_sign_are_no_paradox(tmp_path: Path) -> None:
+    table = correlations(load(paper_sweep(tmp_path, 7)), resamples=50)
+    assert chosen(table).warning.to_dict() == {
         "plain": "n < 10; networks differ in sign",
-        "resnet": "n < 10; Simpson's paradox: opposite when pooled; networks differ in sign",
-        "pooled": "Simpson's paradox: opposite within resnet; networks differ in sign",
+        "resnet": "n < 10; networks differ in sign",
+        "pooled": "networks differ in sign",
         "partial": "networks differ in sign",
     }
+    said = correlation.correlation_sentence(table)
+    assert said.endswith("Networks differ in sign, so do not pool them.")
+    assert "Simpson" not in said
 
 
 def two_networks(root: Path, fall: bool = False, **change: object) -> Results:
@@ -66,7 +70,9 @@ def two_networks(root: Path, fall: bool = False, **change: object) -> Results:
 
 
 def test_pooling_that_turns_every_correlation_round_is_simpsons_paradox(tmp_path: Path) -> None:
-    rows = chosen(correlations(two_networks(tmp_path), resamples=50))
+    table = correlations(two_networks(tmp_path), resamples=50)
+    assert "the sign is opposite (Simpson's" in correlation.correlation_sentence(table)
+    rows = chosen(table)
     assert (rows.value > 0).to_dict() == {
         "plain": True, "resnet": True, "pooled": False, "partial": True
     }  # fmt: skip
@@ -101,8 +107,7 @@ def test_there_is_a_row_for_each_scope_outcome_score_and_method(tmp_path: Path) 
     assert rows.dataset.tolist()[:8] == ["digits"] * 4 + ["mnist"] * 4
     assert rows.iloc[-2:][["dataset", "layers", "stages", "network"]].isna().all(axis=None)
     pooled, partial = rows.warning.tolist()[-2:]
-    assert pooled == "Simpson's paradox: opposite within 3 of 4 strata; strata differ in sign"
-    assert partial == "strata differ in sign"
+    assert pooled == partial == "strata differ in sign"
     assert table[table.score == "energy"].value.isna().all()
 
 

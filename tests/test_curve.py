@@ -23,7 +23,7 @@ from scoring.curve import SHUFFLED, curve_rows
 from scoring.geodesic import geodesic_excess, wasserstein_curve
 from scoring.left_curve import finish_curve, leave_curve
 from scoring.problems import CURVE, INITIAL, Place
-from scoring.robustness.areas import curve_summary, summary
+from scoring.robustness.areas import COLUMNS, curve_summary, summary
 from scoring.robustness.curve import curve, curve_problems
 from scoring.tables import read_row, read_rows
 from scoring.transport import assignment_problem
@@ -192,6 +192,7 @@ def test_columns_of_a_trial_are_means_over_its_stages():
     assert {"curve_block_ots_shuffled", "curve_block_factor_shuffled"} < found.keys()
     assert "curve_length_ratio_shuffled" not in found
     assert summary(rows) == found
+    assert set(found) == {name for name in COLUMNS if name.startswith("curve_")}
     assert curve_summary([]) == {}
 
 

@@ -1,5 +1,6 @@
 """Networks of libraries and of users: how they are built, followed and penalised."""
 
+import inspect
 import threading
 import weakref
 from contextlib import suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
+from torchvision.models import get_model_builder, list_models
 
 from models.callables import find as find_code
 from models.callables import load
@@ -17,6 +19,7 @@ from models.custom import Custom, build_custom
 from models.datasets import load as load_data
 from models.errors import CodeError
 from models.fits import check
+from models.libraries import no_weights
 from models.network import build, decayed, in_channels_last
 from models.pulled import pulled
 from models.training import train, untrained
@@ -305,6 +308,12 @@ def test_blocks_that_return_what_is_added_are_refused_with_the_field_that_names_
 def test_networks_that_a_library_does_not_have_are_refused(name, given, message):
     with pytest.raises(CodeError, match=message):
         find(TrialConfig(architecture=name, **given), DIGITS, 10)
+
+
+def test_no_network_of_torchvision_is_given_weights():
+    for name in list_models():
+        takes = inspect.signature(get_model_builder(name)).parameters
+        assert no_weights(name) == {one: None for one in takes if one.startswith("weights")}
 
 
 def test_without_timm_the_message_says_how_to_get_it(monkeypatch):

@@ -7,7 +7,18 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tune_jobs.errors import SweepError
-from tune_jobs.evaluations import EARLIER, NAMES, Listed, beyond, earlier, lacking, read, replaced
+from tune_jobs.evaluations import (
+    EARLIER,
+    MOST_LEVELS,
+    NAMES,
+    Listed,
+    beyond,
+    changed,
+    earlier,
+    lacking,
+    read,
+    replaced,
+)
 
 CHECK = TypeAdapter(Listed).validate_python
 
@@ -94,6 +105,64 @@ def test_lesions_are_of_all_kinds_unless_some_are_chosen():
     assert (whole["replacement"], whole["units"]) == (["previous", "mean"], ["top", "random"])
     some = read(["lesion"], ["lesion.replacement=mean", "lesion.units=random,top,top"])["lesion"]
     assert (some["replacement"], some["units"]) == (["mean"], ["top", "random"])
+
+
+SAME = [  # settings that measure the same
+    *(("noise", {"levels": x}, {"levels": y}) for x, y in (([8], [0, 8]), ([8, 2, 8], [2.0, 8]))),
+    *((name, {"levels": [4.0]}, {"levels": [0, 4]}) for name in ("fgsm", "pgd")),
+    ("noise", {}, {"levels": [0.0, 8.0, 16.0, 32.0, 64.0, 128.0]}),
+    ("separation", {"level": 32}, {"level": 32.0}),
+    ("curve", {}, {"points": 1000}),
+    ("lesion", {"levels": [0.5]}, {"levels": [0.0, 0.5]}),
+    ("lesion", {"replacement": ["mean", "previous"]}, {"units": ["random", "top"]}),
+    ("lesion", {"units": ["top"], "seed": 1}, {"units": ["top"], "seed": 2}),
+]
+OTHER = [
+    ("noise", {"levels": [8]}, {"levels": [0]}),
+    ("noise", {"levels": [8]}, {"levels": [8, 16]}),
+    ("pgd", {"steps": 3}, {"steps": 4}),
+    ("lesion", {"seed": 1}, {"seed": 2}),
+    ("lesion", {"units": ["random"], "seed": 1}, {"units": ["random"], "seed": 2}),
+    ("lesion", {"units": ["top"]}, {}),
+    ("separation", {"controls": False}, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other"), SAME)
+def test_settings_that_measure_the_same_replace_nothing_however_they_are_written(name, one, other):
+    both = [CHECK({name: given}).asked() for given in (one, other)]
+    for done, wanted in (both, both[::-1]):
+        assert lacking(done, wanted) == beyond([done], wanted) == []
+        assert replaced([{"evaluations": json.dumps(done)}], wanted) == []
+    assert changed(both[0]) == changed(both[1])
+
+
+@pytest.mark.parametrize(("name", "one", "other"), OTHER)
+def test_settings_that_measure_something_else_replace_an_evaluation(name, one, other):
+    both = [CHECK({name: given}).asked() for given in (one, other)]
+    for done, wanted in (both, both[::-1]):
+        assert lacking(done, wanted) == [name]
+        assert len(replaced([{"evaluations": json.dumps(done)}], wanted)) == 1
+        assert not earlier(name, done[name], wanted[name])
+
+
+def test_settings_are_recorded_as_they_were_given():
+    """Only lesions have level 0 written down, so that they differ from those without it."""
+    assert read(["fgsm"], ["fgsm.levels=4"]) == {"fgsm": {"levels": [4.0]}}
+    assert read(["lesion"], ["lesion.levels=0.5,0.1"])["lesion"]["levels"] == [0.0, 0.1, 0.5]
+    many = [place / MOST_LEVELS for place in range(1, MOST_LEVELS + 1)]
+    assert len(CHECK({"lesion": {"levels": many}}).asked()["lesion"]["levels"]) == MOST_LEVELS + 1
+
+
+def test_lesions_of_an_earlier_version_lack_only_the_unchanged_network():
+    wanted = read(["lesion"], ["lesion.levels=0.1,0.5"])
+    done = {"lesion": wanted["lesion"] | {"levels": [0.1, 0.5]}}
+    assert lacking(done, wanted) == ["lesion"]
+    assert earlier("lesion", done["lesion"], wanted["lesion"])
+    assert not earlier("lesion", done["lesion"], wanted["lesion"] | {"levels": [0, 0.1]})
+    assert replaced([{"evaluations": json.dumps(done)}], wanted) == [
+        "lesion replaces the earlier one of 1 trial (levels = 0.1, 0.5)"
+    ]
 
 
 def older(name):

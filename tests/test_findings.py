@@ -173,6 +173,26 @@ def test_a_factor_is_free_only_if_every_trial_had_and_has_it(tmp_path: Path) -> 
     assert "Transport factor was 1.00 before training and is 1.02: free." in of_factors(tmp_path)[0]
 
 
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.0, "free."),
+        (0.5, "free."),
+        (np.nan, "free."),  # earlier versions did not measure it
+        (0.98, "within 5% of 1, but so is a random matching (share 0.98)."),
+    ],
+)
+def test_a_map_that_is_as_near_to_a_random_matching_is_not_free(
+    tmp_path: Path, share: float, told: str
+) -> None:
+    for seed in range(2):
+        given = factors((1, 1), (1.03, 1.03)) | {"transport_share": share}  # type: ignore[arg-type]
+        made_up_trial(tmp_path, seed=seed, **given)
+    (said,) = of_factors(tmp_path)
+    assert f"Transport factor was 1.03 before training and is 1.03: {told}" in said
+    assert "Straightness factor was 1.00 before training and is 1.00: free." in said
+
+
 def test_a_factor_that_falls_in_one_cell_and_rises_in_another_is_told_as_both(
     tmp_path: Path,
 ) -> None:
@@ -261,7 +281,7 @@ def test_a_cell_whose_excess_is_not_finite_is_in_no_headline(tmp_path: Path, bro
 
 
 def test_a_geodesic_takes_both_scores_and_not_before_training(tmp_path: Path) -> None:
-    made_up_trial(tmp_path, seed=1, status="failed")
+    made_up_trial(tmp_path, gamma=0.5, status="failed")
     assert geodesic_sentence(summary(load(tmp_path))) == ""
     straight = {"lss": 1.2, "ots": 0.95}
     made_up_trial(tmp_path, gamma=0, **straight, lss_initial=2.5, ots_initial=1.0)
@@ -310,6 +330,31 @@ def test_a_cell_is_not_counted_as_near_by_the_trials_that_have_an_ots(
         f"training 8.00.{ALONE}{told}"
     )
     assert f"{LIMITS}): 1 of 3 cells, " in geodesic_sentence(summary(load(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "why"),
+    [
+        (["diverged"], "diverged trials"),
+        (["failed"], "failed trials"),
+        (["stopped"], "trials that were stopped early"),
+        (["diverged", "stopped"], "diverged trials or trials that were stopped early"),
+    ],
+)
+def test_a_cell_is_not_counted_as_near_by_the_trials_that_came_through(
+    tmp_path: Path, statuses: list[str], why: str
+) -> None:
+    made_up_trial(tmp_path, **NEAR)
+    for seed, status in enumerate(statuses, 1):
+        made_up_trial(tmp_path, seed=seed, status=status)
+    assert verdict_of(tmp_path) == (
+        f"Whether the cell came near the geodesic in training ({LIMITS}) is unknown: it is within "
+        f"these limits, but has {why}.{ALONE}"
+    )
+    made_up_trial(tmp_path, gamma=0.1, **NEAR)
+    said = geodesic_sentence(summary(load(tmp_path)))
+    assert f"{LIMITS}): 1 of 2 cells, " in said
+    assert f" 1 cell is within these limits, but not counted: it has {why}." in said
 
 
 def test_a_cell_with_collapsed_trials_does_not_count_before_training_either(tmp_path: Path) -> None:

@@ -9,14 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_up_evaluations import made_up_rows
 from numpy.testing import assert_array_equal
 
 from scoring import handover, places, schemas, storage
 from scoring.history import read_history, write_history
 from scoring.left_curve import leave_curve
 from scoring.problems import Place
+from scoring.robustness.areas import COLUMNS
 from scoring.robustness.record import add_evaluation
-from scoring.tables import read_row, read_rows
+from scoring.tables import read_row, read_rows, write_table
 from scoring.transport import assignment_problem, optimal_transport_score
 
 POINTS = 30
@@ -210,6 +212,87 @@ def test_later_evaluations_keep_the_columns_that_this_version_does_not_write(tmp
     row = read_row(root, "trials", "a")
     assert (row["later"], row["noise_auc"], row["fgsm_auc"]) == (7, 0.25, 0.5)
     assert [one["later"] for one in read_rows(root, "robustness", "a")] == [7, None]
+
+
+EVERY = ("lesion", "noise", "fgsm", "pgd", "separation", "curve")
+
+
+def evaluated(root):
+    """The row of a trial with all evaluations."""
+    leave(root)
+    for name in EVERY:
+        add_evaluation(root, KEY, name, {}, made_up_rows([name], 2, 4, 0.9, 1.0))
+    handover.finish(root, "a")
+    row = read_row(root, "trials", "a")
+    assert all(row[name] is not None for name in COLUMNS)
+    return row
+
+
+def changed(row, now):
+    """The columns in which two rows differ, without times."""
+    assert row.keys() == now.keys()
+    names = {name for name in row if repr(row[name]) != repr(now[name])}
+    return {name for name in names if not name.endswith(("_at", "_seconds"))}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["evaluated", "scored again, too"])
+def test_an_evaluation_with_fewer_results_leaves_no_number_of_the_earlier_one(tmp_path, again):
+    root = str(tmp_path)
+    before = evaluated(root)
+    kept = {
+        "lesion": lambda row: (row["units"], row["replacement"]) == ("top", "previous"),
+        "separation": lambda row: row["evaluation"] == "separation",
+        "curve": lambda row: row["evaluation"] == "curve",
+    }
+    controls = dict.fromkeys(("mixed_initial", "mixed_matched", "mixed_matched_initial"))
+    for name, keep in kept.items():
+        rows = [row | controls for row in made_up_rows([name], 2, 4, 0.9, 1.0) if keep(row)]
+        add_evaluation(root, KEY, name, {"other": 1}, rows)
+    if again:
+        leave(root)
+    handover.finish(root, "a")
+    after = read_row(root, "trials", "a")
+    there = {name for name in COLUMNS if after[name] is not None}
+    assert {name for name in there if not name.startswith("curve_")} == {
+        *("lesion_auc", "noise_auc", "fgsm_auc", "pgd_auc", "mixed_ratio")
+    }
+    assert {"curve_m", "curve_length_ratio"} < there
+    assert not any(name.endswith(("_initial", "_shuffled")) for name in there)
+    assert changed(before, after) == {"evaluations", *COLUMNS} - there
+
+
+@pytest.mark.parametrize("then", ["nothing", "noise", "scores"])
+def test_no_number_stays_of_a_robustness_table_that_was_deleted(tmp_path, then):
+    root = str(tmp_path)
+    before = evaluated(root)
+    storage.delete(root, places.table_path("robustness", "a"))
+    if then == "noise":
+        add_evaluation(root, KEY, "noise", {}, [noise_row(0.25)])
+    if then == "scores":
+        leave(root)
+    handover.finish(root, "a")
+    after = read_row(root, "trials", "a")
+    wanted = {"noise_auc": 0.25} if then == "noise" else {}
+    assert {name: after[name] for name in COLUMNS if after[name] is not None} == wanted
+    assert after["evaluations"] == ('{"noise": {}}' if wanted else None)
+    assert changed(before, after) == {"evaluations", *COLUMNS}
+    assert after["scored_at"] > before["scored_at"]
+
+
+def test_a_number_without_rows_goes_even_if_no_setting_has_changed(tmp_path):
+    """Earlier versions left some in the trials table."""
+    root = str(tmp_path)
+    leave(root)
+    add_evaluation(root, KEY, "noise", {}, [noise_row(0.25)])
+    handover.finish(root, "a")
+    row = read_row(root, "trials", "a")
+    handover.finish(root, "a")
+    assert repr(read_row(root, "trials", "a")) == repr(row)  # nothing has changed
+    write_table(root, "trials", "a", [row | {"lesion_auc": 0.5}])
+    handover.finish(root, "a")
+    now = read_row(root, "trials", "a")
+    assert changed(row, now) == set()
+    assert now["scored_at"] > row["scored_at"]
 
 
 @pytest.mark.parametrize("status", ["done", "diverged"])

@@ -290,6 +290,11 @@ def test_the_figure_shows_each_change_from_zero_on(tmp_path: Path) -> None:
             heights = [0, *table[table.network == network][f"{name}_change"]]
             assert_allclose(np.asarray(lines[label].get_ydata(), "float64"), heights)
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.1", "1"]
+        (low, high), half = axes.get_ylim(), table[f"{name}_change_ci95"].fillna(0)
+        assert low < (table[f"{name}_change"] - half).min()
+        assert high > (table[f"{name}_change"] + half).max()
+    assert figure.axes[0].get_ylabel() == "with penalty minus without"
+    assert not figure.texts  # nothing is left out
 
 
 def test_the_figure_has_a_row_for_each_penalty_and_gamma(tmp_path: Path) -> None:

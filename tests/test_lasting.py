@@ -198,7 +198,7 @@ def test_the_cells_of_a_sweep_and_the_suggestions_of_a_search_survive(tmp_path, 
     first = study.suggest()
     folder.claim(root, asked, study.cells)
     disk.fail(root)
-    known = folder.suggested(root)
+    known = folder.description(root).suggested
     assert first in known
     again = Study(root, asked.search, asked.space, asked.fixed, known, rules=asked.rules)
     assert again.cells == study.cells

@@ -32,13 +32,13 @@ def test_eliminating_all_units_of_a_block_is_leaving_it_out(kind, dtype):
     for block in (1, 2, 3):
         seen.clear()
         cut = lesion(replace(subject, network=Watched()), [1], block)
-        eliminated = list(seen)
+        eliminated = seen[1::2]  # after level 0, which is always there
         seen.clear()
         rows = rearrangement(replace(subject, network=Watched()))
         left_out = pick(rows, "accuracy", evaluation="skip", block=block)
         for logits in eliminated:  # of each stage, bit for bit
             assert any(torch.equal(logits, other) for other in seen)
-        assert pick(cut, "accuracy") == left_out
+        assert pick(cut, "accuracy", level=1) == left_out
 
 
 @kinds
@@ -46,6 +46,22 @@ def test_eliminating_no_unit_changes_nothing(kind):
     subject = made(kind)
     wanted = accuracy(subject, subject.logits(subject.images.float()))
     assert set(pick(lesion(subject, [0]), "accuracy").values()) == {wanted}
+
+
+@kinds
+def test_lesions_have_the_unchanged_network_beside_them_as_noise_and_attacks_do(kind):
+    """So 1 - area / clean accuracy is known whatever levels are given."""
+    subject, both = made(kind), (["previous", "mean"], ["top", "random"])
+    rows = lesion(subject, iter([0.5, 1]), 3, *both)
+    assert rows == lesion(subject, [0, 1, 0.5, 0], 3, *both)
+    clean = accuracy(subject, subject.logits(subject.images.float()))
+    found = pick(rows, "accuracy", level=0)
+    assert {stage for stage, _, _ in found} == {*subject.blocks()}
+    assert {*found.values()} == {clean}
+    for name in ("noise", "fgsm"):
+        assert pick(evaluate(name, subject, {"levels": [8]}), "accuracy", level=0) == {
+            (None, None, 0): clean
+        }
 
 
 @kinds
@@ -110,8 +126,8 @@ def test_the_means_of_units_say_nothing_about_a_point():
     """With all units at their means, every point gets the same answer: that of one class."""
     for kind in KINDS:
         subject = made(kind)
-        (share,) = set(pick(lesion(subject, [1], 3, ["mean"]), "accuracy", stage=1).values())
-        assert share == pytest.approx(1 / 3)
+        found = pick(lesion(subject, [1], 3, ["mean"]), "accuracy", stage=1, level=1)
+        assert [*found.values()] == [pytest.approx(1 / 3)]
 
 
 def test_a_block_that_a_stage_has_not_is_its_middle_one():

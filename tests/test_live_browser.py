@@ -139,3 +139,37 @@ def test_the_live_page_never_scrolls_sideways(followed, width):
     browser.wait(f"charts.curves.chart.getWidth() <= {width}")
     assert browser.ask(wide) <= 0
     browser.resize(1280, 900)
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_each_network_and_k_has_its_dashes_and_a_log_axis_says_so(tmp_path):
+    kinds = [(network, stages) for network in ("resnet", "plain") for stages in (1, 2)]
+    for network, stages in kinds:
+        excess = 1000.0 if network == "plain" else 2.0
+        for gamma in (0.0, 0.1):  # which is the colour
+            made_up_trial(tmp_path, network, gamma, stages=stages, geodesic_excess=excess)
+    with serving(tmp_path) as server, Browser() as browser:
+        browser.open(server.url)
+        browser.wait(DRAWN)
+        assert sorted(browser.ask("charts.items.map(item => item.dash)")) == [
+            0,
+            0,
+            1,
+            1,
+            2,
+            2,
+            3,
+            3,
+        ]
+        legend = "[...document.querySelectorAll('.legend span')].map(one => one.textContent)"
+        names = [f"{network} K={stages}" for network, stages in kinds]
+        assert browser.ask(legend)[-4:] == names
+        drawn = "charts.parallel.chart && charts.parallel.chart.getOption()"
+        browser.wait(drawn)
+        axes = browser.ask(f"{drawn}.parallelAxis.map(axis => [axis.name, axis.type])")
+        assert all(name.endswith("(log)") == (kind == "log") for name, kind in axes)
+        assert ["excess (log)", "log"] in axes
+        titles = browser.ask("charts.curves.chart.getOption().title.map(one => one.text)")
+        assert "Straightness factor (log)" in titles[2]
+        assert browser.said == []

@@ -1,5 +1,6 @@
 """In CSV, Markdown, LaTeX and HTML any text is read back as it was; none is taken for markup."""
 
+import ast
 import csv
 import io
 import json
@@ -13,13 +14,24 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_up import made_up_trial
+from made_up_evaluations import EVALUATIONS
+from test_rates import train
 
-from analysis import report
+from analysis import claims, correlation, report, tables
 from analysis.measures import paper_layout
 from analysis.measures.layout import as_text
-from analysis.measures.markup import FORMULA, LATEX, csv_cell, latex_comment, utf8, visible
+from analysis.measures.markup import (
+    FORMULA,
+    LATEX,
+    csv_cell,
+    latex_comment,
+    latex_text,
+    utf8,
+    visible,
+)
 from scoring.tables import read_rows, write_table
 
+MODULES = Path(report.__file__).parent
 EXAMPLES = settings(max_examples=200 if "CI" in os.environ else 30)
 PAGES = settings(max_examples=60 if "CI" in os.environ else 15)  # a page takes longer than a table
 HOSTILE = [
@@ -28,6 +40,7 @@ HOSTILE = [
     *("two\nlines", "two\r\nlines", "a\rb", "a\x0bb", "a\x85b", "a\u2028b", "\x00", "\x1b[31m"),
     *("\u202eabc", "\u200f", "\ud800", "\ufffe", "[1pt]", "*", "~", "^", "#", "{", "}", '"', ";"),
     *("</script><script>alert(1)</script>", '" onload="x', "{{ 1 + 1 }}", "{% raw %}", "√n ± γ ²"),
+    *("√m × σ ≤ W₂²", "10⁻³…", "R² ≥ 0.9"),
 ]
 TEXTS = st.one_of(
     st.sampled_from(HOSTILE),
@@ -112,6 +125,49 @@ def test_a_latex_table_prints_every_text_and_runs_none(label):
         cells = line.removesuffix(r" \\").split(" & ")
         assert len(cells) == 3
         assert set_in_latex(cells[where]) == visible(label)
+
+
+def written_letters(file: Path) -> set[str]:
+    """Letters outside ASCII in the texts of a module, without its docstrings."""
+    tree = ast.parse(file.read_text())
+    said = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    found = [str(node.value) for node in texts if isinstance(node.value, str) and node not in said]
+    return {letter for letter in "".join(found) if not letter.isascii()}
+
+
+def test_latex_knows_every_letter_that_a_module_writes():
+    files = [*MODULES.glob("*.py"), *MODULES.glob("measures/*.py")]
+    files.remove(MODULES / "measures/markup.py")  # quotes letters that it takes for formulas
+    letters = set().union(*map(written_letters, files))
+    assert {"γ", "ρ", "₂"} <= letters
+    assert [letter for letter in sorted(letters) if not latex_text(letter).isascii()] == []
+
+
+@pytest.fixture(scope="module")
+def every_table(tmp_path_factory) -> Path:
+    """A sweep that has rows for every table."""
+    root = train(tmp_path_factory.mktemp("every") / "demo", 1.0, 1.0, seeds=2, lss_scaled=3.0)
+    for network in ("plain", "resnet"):
+        for stages in (1, 2):
+            for gamma in (0.0, 0.01, 0.1):
+                given = {"network": network, "stages": stages, "gamma": gamma, "epochs": 2}
+                made_up_trial(root, tried=[*EVALUATIONS], **given)
+                made_up_trial(root, straightness_penalty=0.1, **given)
+    return root
+
+
+COMMANDS = {name: (tables.main, ["--table", name]) for name in ("paper", *tables.TABLES)}
+COMMANDS |= {"claims": (claims.main, []), "correlation": (correlation.main, [])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("main", "options"), COMMANDS.values(), ids=COMMANDS)
+def test_every_table_is_ascii_in_latex(every_table, capsys, main, options):
+    assert main([str(every_table), "--format", "latex", *options]) == 0
+    told = capsys.readouterr().out
+    assert "\\toprule" in told
+    assert [letter for letter in sorted(set(told)) if not letter.isascii()] == []
 
 
 @EXAMPLES

@@ -49,10 +49,15 @@ def test_a_network_that_keeps_activations_on_self_is_refused(name, given):
         find(config(name, **given), DIGITS, 10)
 
 
-@pytest.mark.parametrize("name", ["Looking", "Noisy", "Dropping", "mixed", "simple", "Frozen"])
+@pytest.mark.parametrize("name", ["Looking", "Dropping", "mixed", "simple", "Frozen"])
 def test_harmless_habits_are_supported(name):
     found = checked(name, transport_penalty=0.1 if name == "Frozen" else 0)
     assert [len(names) for names in found.blocks] == [3]
+
+
+def test_a_network_that_draws_random_numbers_in_evaluation_mode_is_refused():
+    with pytest.raises(CodeError, match="gives other states on a second pass in evaluation mode"):
+        checked("Noisy")
 
 
 def test_a_depth_that_depends_on_the_images_is_refused_when_it_shows():

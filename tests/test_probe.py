@@ -78,8 +78,8 @@ def test_padding_changes_no_score(tokens, left):
 def test_padding_of_a_decoder_has_a_mask_of_its_own():
     kept = torch.tensor([[True, True, False]])
     given = {"src_key_padding_mask": ~kept, "tgt_key_padding_mask": kept}
-    assert_array_equal(padding(given, decoder=False)[0], kept)
-    assert_array_equal(padding(given, decoder=True)[0], ~kept)
+    assert_array_equal(padding(given, decoder=False)["src_key_padding_mask"], kept)
+    assert_array_equal(padding(given, decoder=True)["tgt_key_padding_mask"], ~kept)
 
 
 KEPT = torch.tensor([[True, True, False], [True, True, True]])
@@ -101,10 +101,10 @@ LEAST = torch.finfo(torch.float16).min
     ],
 )
 def test_a_mask_may_choose_tokens_or_be_added_to_the_attention(name, mask):
-    (found,) = padding({name: mask}, decoder=False)
+    found = padding({name: mask}, decoder=False)[name]
     assert_array_equal(found, KEPT)
     if mask.is_floating_point() and (mask < 0).any():  # another batch of the loop has no padding
-        (found,) = padding({name: torch.zeros_like(mask)}, decoder=False)
+        found = padding({name: torch.zeros_like(mask)}, decoder=False)[name]
         assert found.all()
         assert_array_equal(own_mask(mask, torch.zeros(2, 3, 4), "layers.0"), KEPT)
 

@@ -234,6 +234,15 @@ def test_a_module_that_is_called_twice_is_two_blocks():
     assert_array_equal(stage.points.score, wanted_of(model, x, x).score)
 
 
+def test_blocks_that_are_one_module_can_be_named():
+    model = Chain(*[Block()] * 3)
+    with pytest.raises(ProbeError, match=r"blocks\.0 is there 3 times: name it, and each of its"):
+        probed(model, images())
+    assert probed(model, images(), blocks=r"blocks\.0").stages[0].blocks == (
+        *("blocks.0", "blocks.0 (call 2)", "blocks.0 (call 3)"),
+    )
+
+
 def test_a_batch_that_runs_other_blocks_is_an_error():
     class Dropping(Chain):
         def forward(self, x):

@@ -146,6 +146,67 @@ def test_weights_of_a_wrapper_or_of_an_old_version_of_torch_are_taken(tmp_path):
     assert wrapper.module.weight.tolist() == [3.0, 4.0]
 
 
+@pytest.mark.parametrize(
+    "start", ["module._orig_mod.", "_orig_mod.module.", "model.module.", "module.module."]
+)
+def test_names_of_wrappers_around_each_other_are_left_out(tmp_path, start):
+    from tune_jobs.probing.model import _fill
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    state = {name: torch.full_like(value, 3.0) for name, value in model.state_dict().items()}
+    wrapped = {start + name: value for name, value in state.items()}
+    torch.save({"ema": wrapped | {"n_averaged": torch.tensor(7)}}, tmp_path / "w.pt")
+    for filled in (model, torch.compile(model, backend="eager")):
+        torch.nn.init.zeros_(model[1].weight)
+        _fill(filled, str(tmp_path / "w.pt"), "--weights")
+        assert model[1].weight.eq(3).all()
+    inner = {name.replace("1.", "1._orig_mod."): value for name, value in state.items()}
+    torch.nn.init.zeros_(model[1].weight)
+    torch.save(inner, tmp_path / "w.pt")  # one block was compiled
+    _fill(model, str(tmp_path / "w.pt"), "--weights")
+    assert model[1].weight.eq(3).all()
+
+
+def test_a_file_with_a_whole_model_says_what_to_save(tmp_path):
+    from tune_jobs.errors import SweepError
+    from tune_jobs.probing.model import _fill
+
+    torch.save({"model": torch.nn.Linear(3, 2)}, tmp_path / "w.pt")
+    told = r"w\.pt: holds code \(torch\.nn\S+\), not only tensors; save model\.state_dict\(\)$"
+    with pytest.raises(SweepError, match=told):
+        _fill(torch.nn.Linear(3, 2), str(tmp_path / "w.pt"), "--weights")
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64"])
+def test_numbers_get_the_precision_of_the_model(place, geosweep, undrawn, kind):
+    Path("net.py").write_text(f"{NET}\n\ndef other():\n    return build().to(torch.{kind})\n")
+    exact = np.random.default_rng(0).standard_normal((20, 12))
+    np.savez("points.npz", x=exact)
+    status, said = geosweep("probe", "net.py:other", "--data", "points.npz", "--no-null")
+    assert status == 0, said
+    names: dict = {}
+    exec(NET, names)
+    model = names["build"]().to(getattr(torch, kind))
+    with torch.no_grad(), TrackProbe(model) as probe:
+        model(torch.from_numpy(exact).to(getattr(torch, kind)))
+    (row,) = pd.read_parquet("runs/probe-net-other/stages.parquet").to_dict("records")
+    assert_allclose(row["lss"], probe.result.frame().lss[0], rtol=1e-3 if "16" in kind else 1e-7)
+
+
+def test_a_model_with_a_backbone_downloads_no_weights(monkeypatch):
+    from torchvision.models._api import WeightsEnum
+
+    from tune_jobs.probing.model import load
+
+    def get_state_dict(self, *arguments, **more):
+        pytest.fail(f"{self.url} would be downloaded")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", get_state_dict)
+    loaded = load("torchvision:lraspp_mobilenet_v3_large", None)
+    assert loaded.again is not None
+    loaded.again()
+
+
 def test_weights_of_a_lazy_model_need_a_call_of_it(tmp_path):
     from tune_jobs.errors import SweepError
     from tune_jobs.probing.model import _fill

@@ -9,6 +9,7 @@ import torch
 from chains import WIDTH, Block, Chain, hooks_of, images, probed, walk_of, wanted_of
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from scoring.line_shape import line_shape_score
 from scoring.probe import TrackProbe
@@ -222,7 +223,81 @@ def test_training_goes_on_as_without_a_probe():
     assert losses(True) == losses(False)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_states_that_a_gradient_checkpoint_computes_again_do_not_count(reentrant):
+    model, x = Chain(Block(), Block(), Block()), images().requires_grad_()
+    with TrackProbe(model, null="shuffle") as probe:
+        for _ in range(2):
+            checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+    wanted = wanted_of(model, x.detach(), x.detach())
+    assert_array_equal(probe.result.stages[0].points.score, wanted.score)
+    assert probe.result.batches == 2
+    assert len(probe.result.nulls["shuffle"][0].points.score) == 14
+
+
+def test_batches_without_points_do_not_count():
+    model, none = Chain(Block(), Block(), Block()), torch.zeros(0, 4)
+    one, two = images(), images()
+    result = probed(model, none, one, none, two, transport=9, null=["reinit", "shuffle"])
+    wanted = wanted_of(model, one, two)
+    assert_array_equal(result.stages[0].points.score, wanted.score)
+    assert_allclose(result.stages[0].points.drift, wanted.drift)
+    assert result.batches == 2
+    assert set(result.nulls) == {"reinit", "shuffle"}
+    assert result.nulls["shuffle"][0].blocks == result.stages[0].blocks
+    with pytest.raises(ProbeError, match="Chain was called on no points only"):
+        probed(model, none)
+
+
 # Number formats
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("points", [3, 50])  # fewer than numbers in a state, and more
+def test_a_probe_changes_no_output(kind, points):
+    model, x = Chain(Block(), Block(), Block()).to(kind), images(points).to(kind)
+    with torch.no_grad():
+        wanted = model(x)
+        for settings in ({}, {"transport": 2}, {"null": ["reinit", "shuffle"]}):
+            with TrackProbe(model, **settings) as probe:
+                assert_array_equal(model(x).float(), wanted.float())
+            assert [len(stage.blocks) for stage in probe.result.stages] == [3]
+
+
+class Scaled(Block):
+    """Its parameter has 32 bits, so its output has as well, whatever autocast does inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((WIDTH,), 0.1))
+
+    def forward(self, x):
+        return x + self.scale * self.layer(x)
+
+
+class Cast(Chain):
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x).bfloat16()
+        return self.head(x)
+
+
+@pytest.mark.parametrize("made", [Chain, Cast])
+def test_states_may_differ_in_precision(made):
+    model, batches = made(Scaled(), Scaled(), Scaled()), (images(), images(3))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        states = [[model.stem(x)] for x in batches]
+        for walk in states:
+            for block in model.blocks:
+                walk.append(block(walk[-1].bfloat16() if made is Cast else walk[-1]))
+        result = probed(model, *batches, transport=5, null="reinit")
+    (stage,) = result.stages
+    track = [torch.cat([state.double() for state in pair]) for pair in zip(*states, strict=True)]
+    assert_allclose(stage.points.score, line_shape_score(torch.stack(track)), rtol=1e-12)
+    assert stage.kind == "bfloat16, float32"
+    known = [not np.isnan(value) for value in stage.rounding]
+    assert known == [made is Cast, made is Cast, False]  # of what the next block takes
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])

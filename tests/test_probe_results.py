@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import suppress
 
 import pytest
 import torch
@@ -69,6 +70,74 @@ def test_normalisations_of_a_baseline_see_the_first_batch_if_those_of_the_model_
             assert not module.num_batches_tracked
     with pytest.warns(ProbeWarning, match="keep mean 0 and variance 1: Expected more than 1"):
         probed(model, batches[0][:1], null="reinit")
+
+
+def test_a_normalisation_that_never_runs_leaves_the_others_as_they_are():
+    class Spare(Chain):
+        def __init__(self):
+            super().__init__(Normed(), Normed(), Normed())
+            self.spare = nn.BatchNorm1d(3)
+
+    model, x = Spare(), images() * 3 + 2
+    seen(model, x)
+    wanted = wanted_of(seen(reinitialised(model), x), x).score
+    result = probed(model, x, null="reinit")
+    assert_allclose(result.nulls["reinit"][0].points.score, wanted, rtol=1e-6)
+
+
+def test_each_module_is_a_null_of_its_own_and_keeps_its_mode():
+    model, x = Chain(Block(), Block(), Block()).eval(), images()
+    one, two = (Chain(Block(), Block(), Block()) for _ in range(2))
+    one.blocks[1].eval()
+    result = probed(model, x, null=[one, "reinit", two, one, "reinit"])
+    assert list(result.nulls) == ["null", "reinit", "null_2"]
+    for name, other in (("null", one), ("null_2", two)):
+        assert_array_equal(result.nulls[name][0].points.score, wanted_of(other, x).score)
+    assert "lss_null_2" in result.frame()
+    assert [part.training for part in (one, one.blocks[0], one.blocks[1])] == [True, True, False]
+
+
+def test_a_model_is_no_null_of_itself():
+    model = Chain(Block(), Block(), Block())
+    for null in (model, nn.Sequential(model), [copy.deepcopy(model), model]):
+        with pytest.raises(ProbeError, match="null: the model itself; pass a copy"):
+            TrackProbe(model, null=null)
+
+
+def test_a_null_that_fails_in_some_batches_is_told():
+    class Fails(Chain):
+        def forward(self, x):
+            if x.abs().max() > 100:
+                raise KeyError
+            return super().forward(x)
+
+    def run(*batches):
+        with torch.no_grad(), TrackProbe(model, null=other):
+            for batch in batches:
+                with suppress(KeyError):
+                    model(batch)
+
+    model, other = Chain(Block(), Block()), Fails(Block(), Block())
+    told = "null has fewer points than the model, as it ran through 1 of 2 batches"
+    with pytest.warns(ProbeWarning, match=told):
+        run(images(), 1000 * images())
+    with pytest.raises(ProbeError, match="null: null ran through no batch"):
+        run(1000 * images())
+
+
+def test_normalisations_of_a_null_that_fails_are_as_they_were():
+    class Fails(Normed):
+        def forward(self, x):
+            super().forward(x)
+            raise KeyError
+
+    model = seen(Chain(Normed(), Normed()).eval(), images())
+    other = Chain(Normed(), Fails())
+    with pytest.raises(KeyError), torch.no_grad(), TrackProbe(model, Normed, null=other):
+        model(images())
+    norm = other.blocks[0].norm
+    assert (norm.momentum, norm.training, int(norm.num_batches_tracked)) == (0.1, True, 0)
+    assert_array_equal(norm.running_mean, torch.zeros(WIDTH))
 
 
 def test_batches_may_run_with_gradients_without_and_in_inference_mode():

@@ -196,7 +196,7 @@ def test_where_both_do_it_both_are_named(both: Path) -> None:
 def test_where_nothing_does_it_there_is_nothing_to_explain(tmp_path: Path) -> None:
     as_is, *_, verdict = answer(train(tmp_path, 0.0, 0.0))
     assert as_is == "undecided"
-    assert verdict == "γ does not surely do it, so there is nothing to explain"
+    assert verdict == "no sure effect of γ, so no cause to look for"
 
 
 @pytest.mark.parametrize(("seeds", "noise"), [(1, 0.01), (3, 1.0)])
@@ -270,12 +270,29 @@ def test_the_figure_has_a_line_for_each_kind_of_change(both: Path) -> None:
     figure = draw(both)
     titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
     wanted = ["LSS", "clean train accuracy", "test accuracy"]
-    assert [title.split("\n")[-1] for title in titles] == wanted
+    assert [title.split("\n")[-1] for title in titles] == [f"change of {name}" for name in wanted]
     table = effects(read(both))
-    own = table[table.change == FIXED]
-    lines = [np.asarray(line.get_ydata(), "float64") for line in figure.axes[0].lines]
-    heights = [own.lss_before.iloc[0], *(own.lss_before + own.lss_change)]
-    assert any(len(line) == 3 and np.allclose(line, heights) for line in lines)
+    drawn = [np.asarray(line.get_xydata(), "float64") for line in figure.axes[0].lines]
+    for kind in (AS_IS, FIXED, FASTER, SMALLER):
+        own = table[table.change == kind]
+        heights = [0, *own.lss_change]
+        (line,) = (line for line in drawn if len(line) == 3 and np.allclose(line[:, 1], heights))
+        if kind == FIXED:  # beside the start, in the order of gamma
+            assert (np.diff(line[:, 0]) < 0).all()
+        else:
+            assert_allclose(line[:, 0], own.rate_before.iloc[0] * np.array([1, *own.rate_ratio]))
+
+
+def test_no_interval_of_a_change_is_cut_off(tmp_path: Path) -> None:
+    root = train(tmp_path, 0.1, 0.1, seeds=3, noise=2.0)
+    table, figure = effects(read(root)), draw(root)
+    for axes, name in zip(
+        figure.axes, ("lss", "clean_train_accuracy", "test_accuracy"), strict=True
+    ):
+        (low, high), change = axes.get_ylim(), table[f"{name}_change"]
+        half = table[f"{name}_change_ci95"]
+        assert low < min(0, (change - half).min())
+        assert high > max(0, (change + half).max())
 
 
 def test_the_report_has_the_section_and_its_answers(both: Path, tmp_path: Path) -> None:

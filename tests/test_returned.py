@@ -62,6 +62,7 @@ PAIRS = "return (x_train, y_train), (x_test, y_test)"
         "return {'x_train': x, 'y_train': y, 'x_test': x_test, 'y_test': y_test, 'more': 1}",
         "return (x, y), (torch.from_numpy(x_test), torch.from_numpy(y_test))",
         "return (x[:, None], y), (x_test[..., None], y_test)",
+        "return ([*x[:, None]], y), (list(torch.from_numpy(x_test)), y_test)",
         "return (x_train / 255, y_train), (np.float32(x_test) / 255, y_test)",
         "return TensorDataset(x, y), TensorDataset(*map(torch.from_numpy, (x_test, y_test)))",
         "return TensorDataset(x[:, None] / 255, y.to(torch.uint8)), (x_test, y_test)",
@@ -151,6 +152,19 @@ def test_channels_of_tensors_come_first_and_those_of_arrays_last(tmp_path):
         ("return TensorDataset(x, y + 0.5), 0", "train[0] has the label tensor(0.5000"),
         ("return TensorDataset(x[:0], y[:0]), 0", "train has no images"),
         ("return Subset([(x_train[0], 0), (x_test[0, 1:], 1)], [0, 1]), 0", "to one size"),
+        (
+            "return Subset([(x_train[0], 0), (x_train[1].astype('<u2'), 1)], [0, 1]), 0",
+            "train[1] is uint16, and train[0] uint8; bring all images to uint8",
+        ),
+        (
+            "return Subset([(x_train[0] > 9, 0), (x_train[1], 1)], [0, 1]), 0",
+            "train[1] is uint8, and train[0] bool;",
+        ),
+        (
+            "from PIL import Image\n"
+            "return Subset([(Image.fromarray(x_train[0]).convert(m), 0) for m in 'LI'], [0, 1]), 0",
+            "train[1] is int32, and train[0] uint8;",
+        ),
         ("return ([[1, 2], [3]], [0, 1]), ([[[1]]], [0])", "ValueError: "),
     ],
 )
@@ -183,10 +197,42 @@ def test_a_function_that_needs_arguments_is_refused(tmp_path):
         datasets.from_code(find("mine.py:made", tmp_path))
 
 
-def test_what_it_prints_goes_to_standard_error(tmp_path, capfd):
-    loaded(tmp_path, f"print('reading')\n{PAIRS}")
+@pytest.mark.parametrize("images", ["x", "x_train"])
+def test_a_few_images_without_channels_are_not_taken_for_channels(tmp_path, images):
+    """A tensor of shape (count, height, width) has at most as many images as channels here."""
+    few = f"({images}[:4], y_train[:4])"
+    found = loaded(tmp_path, f"return {few}, ({images}[:3], y_train[:3])")
+    assert found.image == (1, 5, 4)
+    assert (len(found.x_train), len(found.x_test)) == (4, 3)
+
+
+def test_what_it_and_its_processes_print_goes_to_standard_error(tmp_path, capfd):
+    below = "import os, subprocess\nos.write(1, b'below\\n')\nsubprocess.run(['echo', 'far below'])"
+    loaded(tmp_path, f"print('reading')\n{below}\n{PAIRS}")
     said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "reading\n")
+    assert (said.out, said.err) == ("", "reading\nbelow\nfar below\n")
+
+
+def test_functions_of_one_text_in_two_folders_each_read_what_lies_beside_them(tmp_path):
+    body = (
+        "new = np.load(__file__.replace('mine.py', 'x.npy'))\nreturn (new, y_train), (new, y_train)"
+    )
+    for number, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        code = code_of(tmp_path / name, body)
+        for more in (0, 1):  # the file beside it changes, too
+            new = np.full((12, 5, 4), 10 * number + more, np.uint8)
+            np.save(tmp_path / name / "x.npy", new)
+            assert_array_equal(datasets.from_code(code).x_train[..., 0], new)
+
+
+def test_a_function_returns_the_same_after_another_of_its_file_was_called(tmp_path):
+    text = f"{START}def {{}}():\n    new = draw.integers(0, 256, (12, 5, 4), np.uint8)\n"
+    text += "    return (new, y_train), (new, y_train)\n"
+    (tmp_path / "mine.py").write_text(text.format("one") + text.format("two").replace(START, ""))
+    one, two = (find(f"mine.py:{name}", tmp_path) for name in ("one", "two"))
+    found = [datasets.from_code(code).checksum for code in (one, two, two, one)]
+    assert len({*found}) == 1
 
 
 def test_trials_find_it_in_the_cache_without_calling_it_again(tmp_path):

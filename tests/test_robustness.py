@@ -14,6 +14,7 @@ from subjects import DEFAULTS, KINDS, accuracy, kinds, made, pick
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
+from scoring.robustness.areas import COLUMNS as SUMMARIES
 from scoring.robustness.areas import area, summary
 from scoring.robustness.attacks import ascent, fgsm, pgd, pgd_images
 from scoring.robustness.noise import noise
@@ -373,6 +374,7 @@ def test_a_summary_has_the_columns_its_rows_allow(kind):
             for end in ("", "_initial")
         ),
     }
+    assert set(found) == {name for name in SUMMARIES if not name.startswith("curve_")}
     fast = accuracies(r for r in rows if r["evaluation"] == "fgsm")
     assert found["fgsm_auc"] == pytest.approx(area([*fast], [*fast.values()]))
     by_stage = defaultdict(dict)

@@ -101,7 +101,8 @@ def test_accuracy_against_units_is_the_mean_over_seeds_of_each_network(sweep: Pa
         ]
         assert_allclose(heights(figure, place, "baseline"), nulls)
         assert_allclose(heights(figure, place, "chance"), [0.1])
-        assert len(figure.axes[place].collections) == 4  # bands
+        thin = [line for line in figure.axes[place].lines if line.get_label() == "_seed"]
+        assert len(thin) == 2 * 4  # two seeds of two networks and two choices of units
     assert "m = 500" in figure.axes[0].get_ylabel()
 
 
@@ -206,10 +207,19 @@ def test_pairs_of_earlier_versions_have_no_untrained_network(tmp_path: Path) -> 
 
 
 def test_a_wide_interval_leaves_the_panel(tmp_path: Path) -> None:
-    for seed, fragile in ((0, 1.0), (1, 3.0)):
+    for seed, fragile in ((0, 1.0), (1, 3.0), (2, 80.0)):
         made_up_trial(tmp_path, seed=seed, tried=["noise"], fragile=fragile)
     low, high = draw(tmp_path, "accuracy_against_noise").axes[1].get_ylim()
-    assert (low, high) == (0, pytest.approx(1.12 * 2 * 11))
+    assert (low, high) == (0, pytest.approx(2 * 28 * 11))  # twice the mean
+
+
+def test_the_legend_says_what_is_dotted_in_either_panel(tmp_path: Path) -> None:
+    made_up_trial(tmp_path, tried=["noise"])
+    (legend,) = draw(tmp_path, "accuracy_against_noise").legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("ResNet, K = 1", "one seed"),
+        *("accuracy: without noise", "variation rate: of the blocks' input", "chance"),
+    ]
 
 
 @pytest.mark.slow

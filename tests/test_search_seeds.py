@@ -109,7 +109,7 @@ def test_a_search_with_seeds_killed_at_every_write_ends_with_the_same_study(tmp_
         lives += 1
         with pytest.MonkeyPatch.context() as patch, suppress(Killed):
             patch.setattr(storage, "write_file", dying(2 + lives % 2))
-            again = study_of(parts, found, folder.suggested(parts))
+            again = study_of(parts, found, folder.description(parts).suggested)
             claim(again)
             for trial in sorted(rows):  # a table has an order of its own
                 again.tell(trial, rows[trial])
@@ -118,7 +118,7 @@ def test_a_search_with_seeds_killed_at_every_write_ends_with_the_same_study(tmp_
             killed = False
     assert lives > 10
     assert story(again) == story(study)
-    assert story(study_of(parts, found, folder.suggested(parts))) == story(study)
+    assert story(study_of(parts, found, folder.description(parts).suggested)) == story(study)
     assert folder.inspect(parts).to_suggest == 0
 
 
@@ -140,7 +140,7 @@ def test_a_search_with_seeds_whose_sweep_json_was_deleted_knows_every_seed(tmp_p
     with pytest.raises(SweepError, match="delete it, geosweep run writes it again"):
         folder.inspect(root)
     storage.delete(root, places.SWEEP)
-    again = study_of(root, found, folder.suggested(root))
+    again = study_of(root, found, folder.description(root).suggested)
     folder.claim(root, found, again.cells, ended=again.ended)
     assert {trial.trial for trial in again.cells} == rows.keys()
     assert [cell.trials for cell in again._suggested] == [cell.trials for cell in study._suggested]
@@ -189,7 +189,7 @@ def test_a_lost_study_says_how_many_cells_it_lost_whatever_else_the_folder_has(
     seeds = [first.model_copy(update={"seed": seed}) for seed in range(3)]
     elsewhere = first.model_copy(update={"epochs": 99})
     (tmp_path / places.STUDY).unlink()
-    monkeypatch.setattr(folder, "suggested", lambda root: [seeds[1], elsewhere])
+    folder.claim(str(tmp_path), found, [seeds[1], elsewhere])
     monkeypatch.setattr(folder, "begun", lambda root: {trial.trial for trial in seeds})
     lines = []
     monkeypatch.setattr(service, "_say", lambda console, line: lines.append(line))

@@ -12,7 +12,7 @@ import pytest
 from tune_jobs import service
 from tune_jobs.cluster import jobs, reach, slurm
 from tune_jobs.commands import sending
-from tune_jobs.folder import cells_of, claim
+from tune_jobs.folder import claim, description
 from tune_jobs.sweep import read
 
 FILE = "provider: {type: local}\nsetup_commands: ['export GEOSWEEP_STORAGE=/mnt/s']\n"
@@ -161,7 +161,7 @@ def test_a_fetch_does_not_replace_another_sweep_of_that_name(fetched, tmp_path):
     here = tmp_path / "runs/try"
     assert fetched("0,1")[0] == 0
     (here / "checkpoints").mkdir()
-    for trial in cells_of(str(here)):
+    for trial in description(str(here)).trials:
         (here / f"checkpoints/{trial.trial}.json").write_text("{}")
     assert fetched("0,1,2")[0] == 0  # more of the same sweep
     before = (here / "sweep.json").read_bytes()

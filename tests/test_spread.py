@@ -11,16 +11,20 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from scoring.line_shape import line_shape_score
+from scoring.line_shape import LineShape, line_shape_score
+from scoring.projection import project
 from scoring.scales import scaled_line_shape_score
 from scoring.spread import (
     effective_rank,
     fuzziness,
     participation_ratio,
     products,
+    scatter,
     separation_law,
 )
+from scoring.separation import track_distance
 from scoring.stages import geometry
+from scoring.transport import optimal_transport_score
 
 MEASURES = (effective_rank, participation_ratio, lambda inner: fuzziness(inner, [0, 0, 1, 1]))
 
@@ -70,6 +74,29 @@ def test_products_and_scatter_matrix_have_the_same_ranks():
     centred = points - points.mean(0)
     for measure in (effective_rank, participation_ratio):
         assert_allclose(measure(centred.T @ centred), measure(gram(points)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("m", "d"), [(5, 9), (9, 5)])
+def test_no_measure_changes_the_states_that_it_is_given(kind, m, d):
+    states = (cloud(3 * m, d).reshape(3, m, d) + 2).to(kind)
+    kept, flat = states.clone(), states[0].reshape(m, d, 1)
+    track = LineShape()
+    for state in states:
+        track.update(state)
+        assert scatter(state).shape == (min(m, d),) * 2
+        project(state)
+    scatter(flat)
+    track.points()
+    line_shape_score(states)
+    track_distance(states)
+    scaled_line_shape_score(states)
+    optimal_transport_score(states[0], states[-1])
+    measured(states)
+    gram(states[0].double())
+    for measure in MEASURES[:2]:
+        measure(states[0, :, :m] if d > m else states[0, :d])
+    assert_close(states, kept, rtol=0, atol=0)
 
 
 def test_equal_spread_in_all_directions_has_full_rank_and_a_line_has_rank_one():

@@ -3,12 +3,15 @@
 import re
 from decimal import Decimal, InvalidOperation
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from refusals import EXAMPLES, refusal
 
 from models.fields import read_number
+from tune_jobs import sweep
 from tune_jobs.errors import SweepError
 
 
@@ -155,3 +158,51 @@ def test_the_number_of_blocks_is_an_axis_within_bounds(sweep_of):
     found = sweep_of("depth: [2, 5, 10]\nK: [1, 2]").trials
     assert {(t.depth, t.stages) for t in found} == {(n, k) for n in (2, 5, 10) for k in (1, 2)}
     assert {sweep_of(f"K: {k}").trials[0].trial for k in (1, 2)} < {t.trial for t in found}
+
+
+def ids(content):
+    return [trial.trial for trial in sweep.read({"name": "x"} | content).trials]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        np.float32,
+        np.float64,
+        lambda values: np.array(values, np.float32),
+        lambda values: np.array(values, ">f4"),
+        lambda values: [*np.array(values, np.float32)],
+        torch.tensor,
+        lambda values: [torch.tensor(value) for value in values],
+        lambda values: torch.tensor(values, dtype=torch.float64),
+    ],
+)
+def test_numbers_of_arrays_and_tensors_are_those_that_were_typed(kind):
+    """Whatever the number of their bits, they are the cells of the same numbers in a file."""
+    values = [0.0, 1e-3, 0.1, 0.3, 123.456, 1e-5]
+    assert ids({"gamma": kind(values)}) == ids({"gamma": values})
+
+
+@given(st.integers(1, 10**6 - 1), st.integers(-12, 0))
+def test_six_digits_survive_32_bits_and_three_survive_16(digits, exponent):
+    value = float(f"{digits}e{exponent}")
+    assert ids({"gamma": np.float32(value)}) == ids({"gamma": value})
+    few = float(f"{digits % 1000}e-3")
+    assert ids({"gamma": np.float16(few)}) == ids({"gamma": few})
+    assert ids({"gamma": torch.tensor(few).half()}) == ids({"gamma": few})
+
+
+def test_whole_numbers_of_arrays_stay_whole():
+    for values in (np.arange(3), torch.arange(3), [np.int8(0), np.uint64(1), 2]):
+        assert ids({"seed": values}) == ids({"seed": [0, 1, 2]})
+
+
+@pytest.mark.parametrize("count", ["10", "1e1", "10.0", '"10"', "0xA"])
+def test_the_number_of_weights_to_keep_is_read_like_any_other(sweep_of, count):
+    assert sweep_of(f"keep: {{best: {count}}}").keep == {"best": 10}
+
+
+@pytest.mark.parametrize("count", ["0", "1.5", "true", "1e6", "ten", "[1]", ".inf", ".nan", "null"])
+def test_another_number_of_weights_is_refused(sweep_of, count):
+    told = refusal(sweep_of, f"keep: {{best: {count}}}")
+    assert "should be {best: k}, for the weights of the k best trials, 1 to 10^5" in told

@@ -68,6 +68,24 @@ def test_a_later_evaluation_replaces_a_higher_value(root, said):
         assert len(client.get_metric_history(run.info.run_id, "noise_auc")) == minute + 1
 
 
+def test_a_number_that_was_not_measured_again_is_shown_no_more(root, said):
+    row = trained(root, tried=("noise",))
+    trial = row["trial"]
+    values = ({"noise_auc": 0.8, "fgsm_auc": 0.7}, {"noise_auc": 0.6}, {"fgsm_auc": 0.5})
+    for minute, measured in enumerate(values):
+        tracker = Tracker(str(root), "tiny", "", said.append)
+        scored = row | {"noise_auc": None, "fgsm_auc": None} | measured
+        scored |= {"scored_at": MOMENT + timedelta(minutes=minute)}
+        for _ in range(2):  # logged twice is logged once
+            tracker._noted.clear()
+            tracker.sync({trial: scored}, {trial: "x"})
+        client, run = run_of(root, trial)
+        shown = {n: run.data.metrics[n] for n in ("noise_auc", "fgsm_auc")}
+        assert {n: value for n, value in shown.items() if value == value} == measured
+        assert "lesion_auc" not in run.data.metrics  # never measured
+        assert len(client.get_metric_history(run.info.run_id, "fgsm_auc")) == minute + 1
+
+
 def test_what_an_earlier_attempt_left_is_gone(root, said):
     row = trained(root)
     trial = row["trial"]

@@ -57,7 +57,7 @@ def simulated(
     trials = trials.assign(trial=trials.index.astype(str), layers="convolutional", points=1000)
     for size in ("m", "separation_m", "curve_m"):
         trials[size] = 1000
-    trials = trials.assign(dataset="mnist", evaluations="{}")
+    trials = trials.assign(dataset="mnist", evaluations="{}", collapsed=False)
     trials = trials.assign(setting=trials.setting.map("sweep {}".format))
     random = np.random.default_rng(0)
     noise = random.normal(0, STEP, (len(trials), len(MEANS)))

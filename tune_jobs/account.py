@@ -20,7 +20,7 @@ from tune_jobs.board import Cell
 from tune_jobs.budget import Budget, words
 from tune_jobs.costs import Cost, traits
 from tune_jobs.estimates import Estimate, Forecast, mean
-from tune_jobs.folder import TIMES, gpus, used
+from tune_jobs.folder import TIMES, description, used
 from tune_jobs.meter import Meter
 
 EVERY = 10.0  # seconds between two updates of a run's entry, and of the folder's size
@@ -52,7 +52,7 @@ def _of_trials(root: str) -> dict[str, dict[str, float]]:
     on_gpus = sum(
         row["seconds"] for row in rows if row["device"] and not row["device"].endswith("CPU")
     )
-    share = gpus(root) if on_gpus else 0.0
+    share = description(root).resources.gpus if on_gpus else 0.0
     gpu_hours = on_gpus * (1.0 if share is None else share)
     return {BEFORE: {"hours": hours, "gpu_hours": gpu_hours}} if rows else {}
 

@@ -21,6 +21,8 @@ from tune_jobs.trainable import check_trainable
 PATTERN = "block_pattern"  # the field that names blocks
 BRANCHES = "pass branches=True with their names or type"  # what only the probe can do
 POINTS = 7  # random images that are sent through; few networks have so many tokens
+RANDOM = 1e-4  # States that differ by more between two passes are random, below it rounded.
+TOGETHER = 1e-3  # States that differ by more beside other images depend on them.
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def check(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Foun
 def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found:
     """The blocks of a trial's architecture.
 
-    It is built with its initial weights and sent a few random images, in evaluation mode. The same
-    trial has the same blocks in every process.
+    It is built and sent a few random images, in evaluation mode. Its initial weights are changed a
+    little, as a weight of 0 or 1 may hide what it scales. The same trial has the same blocks in
+    every process.
 
     Args:
         trial: a trial with an architecture; the file of a user's callable is loaded.
@@ -88,6 +91,7 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
     network = build(trial, image, classes)
     assert isinstance(network, Custom)
     name = plain(trial.architecture)
+    _stir(network)
     try:
         bare(network.model)
     except ProbeError as error:
@@ -96,7 +100,8 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
         ) from error
     try:
         groups = choose(network.model, trial.block_pattern or "auto")
-        follower = Follower(network.model, groups, trial.block_pattern is not None)
+        named = trial.block_pattern is not None
+        follower = Follower(network.model, groups, named, batch_first=True)
         follower.start()
         try:
             draw = torch.Generator().manual_seed(0)
@@ -117,8 +122,12 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
         parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
         taken=network.taken,
     )
+    for stage, shape in enumerate(found.shapes, 1):
+        if 0 in shape:
+            raise CodeError(f"{name}: states of stage {stage} have shape {shape}: no numbers")
     known = build(trial, image, classes, found.blocks)
     assert isinstance(known, Custom)
+    _stir(known)
     _check_followed(known, found, name)
     _check_apart(known, name)
     return found
@@ -144,29 +153,33 @@ def _check_followed(network: Custom, found: Found, name: str) -> None:
 
 @torch.no_grad()
 def _check_apart(network: Custom, name: str) -> None:
-    """Check that walks do not see each other, as scores and evaluations walk side by side.
+    """Check that a point has the same states whatever else the network is sent.
 
-    The network should not be used afterwards.
+    Scores and evaluations walk side by side, and take batches of several sizes.
     """
-    draw = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():  # a weight that starts at 0 would hide what it scales
-        if parameter.requires_grad and not parameter.any():
-            parameter.copy_(
-                0.1 * torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype)
-            )
-    batches = [torch.randn(count, *network.image, generator=draw) for count in (2, 2)]
     network.eval()
-    alone = [_ended(network, [x]) for x in batches]
+    draw = torch.Generator().manual_seed(0)
+    batches = [torch.randn(count, *network.image, generator=draw) for count in (2, 3)]
+    alone, again = ([_ended(network, [x]) for x in batches] for _ in range(2))
+    if not all(map(_close, again, alone, [RANDOM] * 2)):
+        raise CodeError(
+            f"{name}: gives other states on a second pass in evaluation mode; dropout needs "
+            "training=self.training"
+        )
     try:
         beside = _ended(network, batches)
     except Exception:  # states of one walk do not fit those of another one
         beside = []
-    if not _same(beside, [x for states in alone for x in states]) and all(
-        _same(_ended(network, [x]), states) for x, states in zip(batches, alone, strict=True)
-    ):
+    if all(map(_close, again, alone)) and not _close(beside, [x for a in alone for x in a]):
         raise CodeError(
             f"{name}: keeps activations on self, where several walks through the network mix them; "
             "pass them to the blocks as arguments"
+        )
+    parts = [torch.cat(states) for states in zip(*alone, strict=True)]
+    if not _close(_ended(network, [torch.cat(batches)]), parts, TOGETHER):
+        raise CodeError(
+            f"{name}: the states of an image depend on the other images of its batch, in "
+            "evaluation mode; a batch normalisation needs track_running_stats=True"
         )
 
 
@@ -179,8 +192,28 @@ def _ended(network: Custom, batches: Sequence[Tensor]) -> list[Tensor]:
     return [x for states in walks for x in [*states, network.classify(states[-1])]]
 
 
-def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+def _close(some: Sequence[Tensor], others: Sequence[Tensor], share: float = 0.0) -> bool:
+    """Whether states differ by at most a share of their size; NaN equals NaN."""
+    pairs = [
+        (x.double().nan_to_num(), y.double().nan_to_num())
+        for x, y in zip(some, others, strict=False)
+    ]
     return len(some) == len(others) and all(
-        x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True)
-        for x, y in zip(some, others, strict=True)
+        x.shape == y.shape and float((x - y).norm()) <= share * float(y.norm()) for x, y in pairs
     )
+
+
+@torch.no_grad()
+def _stir(network: Custom) -> None:
+    """Change all weights by 1 to 2%, as training would; those that are 0 get other values.
+
+    A weight that starts at 0 hides what it scales, and one that starts at 1 hides that it scales.
+    """
+    draw = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        if not weight.requires_grad:
+            continue
+        if weight.any():
+            weight.mul_(1.01 + 0.01 * float(torch.rand((), generator=draw)))
+        else:
+            weight.copy_(0.1 * torch.randn(weight.shape, generator=draw, dtype=weight.dtype))

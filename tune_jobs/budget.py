@@ -18,6 +18,7 @@ from tune_jobs.labels import duration
 LARGEST = 1e6  # hours, and TB
 NUMBER = r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 TIME = {"d": 24.0, "h": 1.0, "m": 1 / 60, "min": 1 / 60, "s": 1 / 3600}  # in hours
+TIME_GOES_ON = re.compile(r"(\d(?:[dhm]|min))\s+(?=[\d.]+(?:h|m|min|s)(?:[,\s]|$))")  # 1h 30m
 GPU = ("gpuh", "gpu-h", "gpuhours", "gpu-hours")
 SIZE = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}  # in bytes
 HINT = "a budget is a time, GPU hours or a size, like 2h, 1h30m, 8gpuh or 10GB"
@@ -26,14 +27,15 @@ HINT = "a budget is a time, GPU hours or a size, like 2h, 1h30m, 8gpuh or 10GB"
 def parse(text: str) -> dict[str, Any]:
     """The fields of a budget that a text gives.
 
-    >>> parse("1h30m, 8gpuh 10GB")
-    {'hours': 1.5, 'gpu_hours': 8.0, 'disk': '10gb'}
+    >>> parse("1h30m, 8gpuh 10GB"), parse("1h 30m")
+    ({'hours': 1.5, 'gpu_hours': 8.0, 'disk': '10gb'}, {'hours': 1.5})
 
     Raises:
         ValueError: the text is no budget, or gives one of them twice.
     """
     found: dict[str, Any] = {}
-    parts = [part for part in re.split(r"[,\s]+", text.strip().lower()) if part]
+    joined = TIME_GOES_ON.sub(r"\1", text.strip().lower())
+    parts = [part for part in re.split(r"[,\s]+", joined) if part]
     if not parts:
         raise ValueError(f"is empty; {HINT}")
     for part in parts:
@@ -104,7 +106,13 @@ class Budget(BaseModel):
 
 
 def from_text(given: Any) -> Any:
-    """Let a sweep file have ``budget: 2h``."""
+    """Let a sweep file have ``budget: 2h``, and the command line ``--set budget=2h,10GB``.
+
+    Raises:
+        ValueError: a text is no budget.
+    """
+    if isinstance(given, list):
+        given = ", ".join(map(str, given))
     return parse(given) if isinstance(given, str) else given
 
 

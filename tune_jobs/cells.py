@@ -1,18 +1,19 @@
 """Turns the axes of a sweep file into its cells, or into the space that a search picks from."""
 
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from models.architectures import usual_depth
-from models.config import TrialConfig, completed, without_paper
+from models.config import ARGUMENT, TrialConfig, completed, without_paper
 from models.messages import plain, short
 from tune_jobs.axes import ALIASES
 from tune_jobs.errors import SweepError
 from tune_jobs.explain import Places, at
-from tune_jobs.search import Branch, Rules, Space, Spans, Spread
+from tune_jobs.search import Branch, Choices, Rules, Space, Spans, Spread
 
 MOST_CELLS = 100_000
 MOST_COMBINATIONS = 1_000_000  # the limit before exclude removes some of them
@@ -174,7 +175,10 @@ def _asked(asked: Axes) -> str:
     >>> _asked({"stages": [2], "gamma": [0.0, 0.1]})
     'K = 2 and gamma = 0 or 0.1'
     """
-    values = {name: [str(one).removesuffix(".0") for one in v] for name, v in asked.items()}
+    values = {
+        name: [str(one).removesuffix("" if name.startswith(ARGUMENT) else ".0") for one in v]
+        for name, v in asked.items()
+    }
     return " and ".join(f"{_called([name])} = {' or '.join(v)}" for name, v in values.items())
 
 
@@ -247,11 +251,21 @@ def in_words(cell: dict[str, Any], also: Iterable[str] = ()) -> str:
 
 
 def agrees(full: dict[str, Any], group: Axes) -> bool:
-    """Whether a cell from :func:`whole` has, in every field of a group, one of its values."""
+    """Whether a cell from :func:`whole` has, in every field of a group, one of its values.
+
+    1, 1.0 and true are three values of an argument of an architecture, which may differ for it.
+    """
     return all(
-        full.get(name) in values or (name == "recipe" and full["shorthand"] in values)
+        _is_among(full.get(name), values, exactly=name.startswith(ARGUMENT))
+        or (name == "recipe" and full["shorthand"] in values)
         for name, values in group.items()
     )
+
+
+def _is_among(value: Any, values: list[Any], exactly: bool) -> bool:
+    if not exactly:
+        return value in values
+    return json.dumps(value) in map(json.dumps, values)
 
 
 def is_excluded(cell: dict[str, Any], excluded: Iterable[Axes]) -> bool:
@@ -297,7 +311,7 @@ def space(
         )
     found, fixed = _picked(axes, spans)
     for rows in dimensions(where, file, places)[len(axes) + (file.seeds is not None) :]:
-        found[", ".join(rows[0])] = {", ".join(map(str, row.values())): row for row in rows}
+        found[", ".join(rows[0])] = _choices(rows)
     groups = branches(where, file, places)
     shared = Counter(name for _, axes in groups for name in axes)
     parts = []
@@ -327,7 +341,21 @@ def _picked(axes: Axes, spans: dict[str, Any]) -> tuple[Space, dict[str, Any]]:
     fixed = {}
     for name, values in axes.items():
         if name not in spans and len(values) > 1:
-            found[name] = {str(value): {name: value} for value in values}
+            found[name] = _choices([{name: value} for value in values])
         elif name not in spans:
             fixed[name] = values[0]
     return found, fixed
+
+
+def _choices(rows: list[dict[str, Any]]) -> Choices:
+    """The rows of an axis or of a ``zip`` group by the labels that Optuna gets.
+
+    >>> list(_choices([{"K": 1, "m": 10}, {"K": 2, "m": 20}]))
+    ['1, 10', '2, 20']
+    >>> list(_choices([{"model.a": 1}, {"model.a": "1"}]))  # these look alike
+    ['[1]', '["1"]']
+    """
+    short_ones = [", ".join(map(str, row.values())) for row in rows]
+    exact = [json.dumps([*row.values()]) for row in rows]
+    clear = len(set(short_ones)) == len(set(exact))
+    return dict(zip(short_ones if clear else exact, rows, strict=True))

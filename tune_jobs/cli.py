@@ -20,10 +20,10 @@ from tune_jobs.errors import NO_SPACE, SweepError
 HELP = """
 Measure how close deep networks come to a geodesic in Wasserstein space.
 
-A sweep trains many small networks over weight decay gamma, K, dataset and
-architecture, and scores how straight their data tracks are (LSS) and how
-close their map is to the optimal transport (OTS). Results are Parquet tables
-in a folder, MLflow runs, and an HTML report.
+A sweep trains many small networks that differ in weight decay gamma, number
+of stages K, dataset and architecture. It scores how straight their data tracks
+are (LSS) and how close their map is to the optimal transport (OTS). Results
+are Parquet tables in a folder, MLflow runs, and an HTML report.
 
 [b]geosweep run demo[/]            train 16 networks on digits: a minute on 2 cores
 [b]geosweep status runs/demo[/]    what is done, running, failed and missing

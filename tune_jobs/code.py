@@ -11,6 +11,7 @@ from typing import Any
 from models.callables import Code, find, is_code, load
 from models.config import TrialConfig
 from models.errors import CodeError
+from models.messages import plain
 from scoring import places, storage
 from tune_jobs.errors import SweepError
 from tune_jobs.explain import Places, at
@@ -34,9 +35,11 @@ def resolve(
         What was found, by the text in the file.
 
     Raises:
-        SweepError: a file cannot be read; the message names the field.
+        SweepError: a file cannot be read, or two files would be taken for one; the message names
+            the field.
     """
-    found = {}
+    found: dict[str, Code] = {}
+    first: dict[str, Code] = {}  # by identity
     groups: list[tuple[tuple[str | int, ...], Any]] = [((), file)]
     for section in ("zip", "exclude", "when"):
         groups += [((section, n), group) for n, group in enumerate(getattr(file, section))]
@@ -52,7 +55,15 @@ def resolve(
                 except CodeError as error:
                     start = at(where, places, *way, field, number)
                     raise SweepError(f"{start}: {field}: {error}") from error
-                values[number] = found[text].identity
+                code = found[text]
+                values[number] = code.identity
+                other = first.setdefault(code.identity, code)
+                if os.path.abspath(other.file) != os.path.abspath(code.file):
+                    raise SweepError(
+                        f"{at(where, places, *way, field, number)}: {field}: {plain(other.file)} "
+                        f"and {plain(code.file)} have the same name and text, so they would be one "
+                        f"{field}; rename one, or change a comment in it"
+                    )
     return found
 
 

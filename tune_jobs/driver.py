@@ -68,14 +68,15 @@ class Driver(NotKept, tune.Callback):
         self._evaluating = {trial.trial for trial in state.unevaluated}  # done; only to evaluate
         there = {n.partition(".")[0] for n in storage.list_files(self._root, places.CHECKPOINTS)}
         self._weights = {t: row for t, row in state.rows.items() if t in there}
-        self._wanted = folder.wanted_evaluations(self._root)
-        self._best_in = aim(folder.objectives(self._root), request.sweep.trials)
+        known = folder.description(self._root)
+        self._wanted = known.evaluations
+        self._best_in = aim(known.objectives, request.sweep.trials)
         self._varying = varied(request.sweep) or None
-        known = cells(state, self._varying)
-        self._board = Board(self._root, known, self.at_once, console, state.to_suggest)
+        begun = cells(state, self._varying)
+        self._board = Board(self._root, begun, self.at_once, console, state.to_suggest)
         sweep = request.sweep
-        forecast, known = replace(forecast, gpus=self._gpus), self._board.cells
-        self.account = Account(self._root, sweep.budget, forecast, self.meter, known)
+        forecast = replace(forecast, gpus=self._gpus)
+        self.account = Account(self._root, sweep.budget, forecast, self.meter, self._board.cells)
         self._stop = Stop(request.max_failures, self._board.say, self.account.stops)
         self._tracker = Tracker(self._root, sweep.name, sweep.description, self._board.say)
         self._merger = Merger(self._root, len(state.rows))

@@ -24,7 +24,13 @@ ORDERED = AfterValidator(lambda levels: sorted(set(levels)))
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[float, Field(ge=0, le=255)]  # in pixel values, from 0 (black) to 255 (white)
-Shares = Annotated[list[Share], ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
+Shares = Annotated[
+    list[Share],
+    ORDERED,
+    Field(min_length=1, max_length=MOST_LEVELS),
+    # Written down, because lesions of earlier versions had no level 0 unless it was given.
+    AfterValidator(lambda levels: sorted({0.0, *levels})),
+]
 Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -153,12 +159,23 @@ EARLIER: dict[str, dict[str, Any]] = {
 
 
 def measured(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of an evaluation that an earlier version may have recorded.
+    """All settings of an evaluation, in one form for all settings that measure the same.
+
+    An earlier version may have recorded fewer settings. Level 0 is always measured under noise and
+    attacks. The seed of lesions does nothing without random units.
 
     >>> measured("separation", {"level": 32.0, "points": 500, "seed": 0})["controls"]
     False
+    >>> measured("fgsm", {"levels": [4]}) == measured("fgsm", {"levels": [4.0, 0, 4]})
+    True
     """
-    return EARLIER.get(name, {}) | dict(settings)
+    found = EARLIER.get(name, {}) | dict(settings)
+    if "levels" in found:
+        zero = set() if name == "lesion" else {0.0}
+        found["levels"] = sorted(zero | set(found["levels"]))
+    if "random" not in found.get("units", UNITS):
+        found["seed"] = 0
+    return found
 
 
 def lacking(done: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -178,6 +195,8 @@ def lacking(done: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
 def earlier(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether an evaluation lacks only what the version that made it did not have.
 
+    Earlier versions lacked the settings in :data:`EARLIER`, and did not add level 0 to lesions.
+
     Args:
         name: of the evaluation.
         done: its recorded settings.
@@ -185,10 +204,15 @@ def earlier(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) -> bo
 
     >>> earlier("separation", {"level": 32.0}, {"level": 32.0, "controls": True})
     True
+    >>> earlier("lesion", {"levels": [0.5]}, {"levels": [0, 0.5]})
+    True
     """
-    new = EARLIER.get(name, {}).keys()
-    known = {field: value for field, value in wanted.items() if field not in new}
-    return bool(new) and not new & done.keys() and dict(done) == known
+    has, could = measured(name, done), measured(name, wanted)
+    if not EARLIER.get(name, {}).keys() & done.keys():
+        could |= EARLIER.get(name, {})
+    if name == "lesion" and 0 not in has.get("levels", [0]):
+        could["levels"] = [level for level in could["levels"] if level]
+    return could != measured(name, wanted) and has == could
 
 
 def beyond(done: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:
@@ -320,8 +344,9 @@ def changed(asked: Mapping[str, Mapping[str, Any]]) -> str:
     """
     words = []
     for name, settings in asked.items():
-        default = PARTS[name]().model_dump()
-        other = {field: value for field, value in settings.items() if default[field] != value}
+        default = measured(name, PARTS[name]().model_dump())
+        own = measured(name, settings)
+        other = {field: own[field] for field in settings if default[field] != own[field]}
         words.append(f"{name} ({_told(other)})" if other else name)
     return ", ".join(words)
 

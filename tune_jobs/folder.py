@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,7 @@ class State:
     at_once: int = 0  # trials that fitted side by side in this run; 0 if none was to run
     busy: float = 0.0  # seconds of this run from its first trial to its last score
     over_budget: str = ""  # what of the budget ended the run, in words
+    left_out: Collection[str] = ()  # failed cells that the run was told to leave
 
     def ids(self, *statuses: str) -> list[str]:
         """The trials whose row has one of these statuses."""
@@ -193,7 +194,7 @@ def _content(
     notes: Sequence[str] = (),
     ended: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    known = _description(root)
+    known = description(root)
     cells = sweep.trials if sweep.search is None else suggested or []
     ids = {trial.trial for trial in cells}
     return {
@@ -231,7 +232,7 @@ def as_sweep(root: str) -> Sweep:
     Raises:
         SweepError: there is no sweep in the folder.
     """
-    known, state = _description(root), inspect(root)
+    known, state = description(root), inspect(root)
     return Sweep(
         name=state.name,
         description=state.description,
@@ -243,36 +244,13 @@ def as_sweep(root: str) -> Sweep:
     )
 
 
-def cells_of(root: str) -> list[TrialConfig]:
-    """The cells of the sweep in a folder; empty if there is no sweep."""
-    return _description(root).trials
+def description(root: str) -> Description:
+    """What ``sweep.json`` in a folder says; that there are no cells, if there is no sweep.
 
-
-def suggested(root: str) -> list[TrialConfig]:
-    """The cells that the search in a folder has suggested; empty if there is no search."""
-    known = _description(root)
-    return known.trials if known.search else []
-
-
-def objectives(root: str) -> Mapping[str, str] | None:
-    """The objectives of the search in a folder; None if there is none."""
-    search = _description(root).search
-    return search.objectives if search else None
-
-
-def wanted_evaluations(root: str) -> Mapping[str, Any]:
-    """The evaluations that the sweep in a folder asks for, with their settings."""
-    return _description(root).evaluations
-
-
-def precision(root: str) -> str:
-    """What ``precision: auto`` stands for in a folder; empty if it was never asked for there."""
-    return _description(root).precision
-
-
-def gpus(root: str) -> float | None:
-    """The GPUs of a trial that the sweep in a folder asks for; None if it does not say."""
-    return _description(root).resources.gpus
+    Raises:
+        SweepError: it is torn, or not the description of a sweep.
+    """
+    return _read(root) or Description(name="", trials=[], extra=[])
 
 
 def begun(root: str) -> set[str]:
@@ -338,9 +316,8 @@ def inspect(root: str, wanted: Mapping[str, Any] | None = None) -> State:
 
 def foreseen(root: str, sweep: Sweep) -> State:
     """How far a sweep would be in a folder, before it is run there; nothing is written."""
-    known = _description(root)
-    suggested, ended = (known.trials, known.ended) if known.search else ([], {})
-    content = _content(root, sweep, suggested, ended=ended)
+    known = description(root)
+    content = _content(root, sweep, known.suggested, ended=known.ended)
     return _state(root, Description.model_validate(content))
 
 
@@ -423,11 +400,6 @@ def _write(root: str, content: Mapping[str, Any]) -> None:
         storage.write_file(root, places.SWEEP, text.encode())
     except (OSError, pa.ArrowException) as error:
         raise unwritable(root, error) from error
-
-
-def _description(root: str) -> Description:
-    """What ``sweep.json`` says; that there are no cells, if there is none."""
-    return _read(root) or Description(name="", trials=[], extra=[])
 
 
 def _read(root: str) -> Description | None:

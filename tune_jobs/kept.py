@@ -40,7 +40,17 @@ class Description(_Part):
     evaluations: dict[str, dict[str, Any]] = {}
     resources: Resources = Resources()
     keep: Keep = "final"
-    precision: Literal["", "float32", "bfloat16"] = ""
+    precision: Literal["", "float32", "bfloat16"] = ""  # what auto stands for
+
+    @property
+    def suggested(self) -> list[TrialConfig]:
+        """The cells that the search has suggested; empty without a search."""
+        return self.trials if self.search else []
+
+    @property
+    def objectives(self) -> Mapping[str, str] | None:
+        """The objectives of the search; None without a search."""
+        return self.search.objectives if self.search else None
 
     @property
     def to_suggest(self) -> int:

@@ -1,7 +1,7 @@
 """Text for people: trial labels, numbers, durations, and the telling line of a traceback."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from models.config import ARGUMENT, TrialConfig
@@ -19,19 +19,32 @@ ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # start of a tr
 def labels(trials: Sequence[TrialConfig], names: Sequence[str] | None = None) -> dict[str, str]:
     """A label for each trial, by trial ID, made of the given fields.
 
-    Without given fields it shows those in which the trials differ, or else the network.
+    Without given fields it shows those in which the trials differ, or else the network. Fields with
+    values that look alike, such as 1 and 1.0, are written exactly.
     """
     varying = names or varying_fields(trials) or [_kind(trials[0])] if trials else []
-    return {trial.trial: label(trial, varying) for trial in trials}
+    exact = unclear(trials, varying)
+    return {trial.trial: label(trial, varying, exact) for trial in trials}
+
+
+def unclear(trials: Sequence[TrialConfig], names: Sequence[str]) -> set[str]:
+    """The fields in which two values of these trials differ but look alike in a label."""
+    found = set()
+    for name in names:
+        values = {repr(one): one for one in (value(trial, name) for trial in trials)}
+        if len(set(map(_value, values.values()))) < len(values):
+            found.add(name)
+    return found
 
 
 def _kind(trial: TrialConfig) -> str:
     return "network" if trial.architecture is None else "architecture"
 
 
-def label(trial: TrialConfig, names: Sequence[str]) -> str:
-    """A label for a trial, made of the given fields."""
-    return " ".join(f"{SHORT.get(n, n + '=')}{_value(value(trial, n))}" for n in names)
+def label(trial: TrialConfig, names: Sequence[str], exact: Collection[str] = ()) -> str:
+    """A label for a trial, made of the given fields; those in ``exact`` as Python writes them."""
+    shown = ((n, (repr if n in exact else _value)(value(trial, n))) for n in names)
+    return " ".join(f"{SHORT.get(name, name + '=')}{text}" for name, text in shown)
 
 
 def value(trial: TrialConfig, name: str) -> Any:
@@ -43,7 +56,7 @@ def value(trial: TrialConfig, name: str) -> Any:
 
 def varying_fields(trials: Sequence[TrialConfig]) -> list[str]:
     """The fields in which the trials differ, in the order of the configuration."""
-    return [n for n in fields(trials) if len({str(value(trial, n)) for trial in trials}) > 1]
+    return [n for n in fields(trials) if len({repr(value(trial, n)) for trial in trials}) > 1]
 
 
 def fields(trials: Sequence[TrialConfig]) -> list[str]:

@@ -1,11 +1,10 @@
 """Checks the architectures of a sweep before anything starts."""
 
-import sys
+import json
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from models.callables import Code, load
+from models.callables import Code, load, output_as_errors
 from models.datasets import Dataset
 from models.errors import CodeError
 from models.messages import plain
@@ -22,7 +21,7 @@ def check(
 ) -> dict[str, "Found"]:
     """Build each architecture of a sweep once, and find its blocks; by trial.
 
-    What the code of a user prints goes to standard error.
+    The output of a user's code goes to standard error.
 
     Raises:
         SweepError: one cannot be built, trained or followed, or an evaluation cannot run on it.
@@ -43,14 +42,15 @@ def check(
         from tune_jobs import blocks  # loads torch
 
         data = loaded[trial.dataset]
+        arguments = json.dumps(trial.arguments)  # text, as 1 == 1.0 == True
         kind = (
-            *(trial.architecture, trial.model, trial.block_pattern, trial.precision),
+            *(trial.architecture, arguments, trial.block_pattern, trial.precision),
             *(trial.recipe, trial.transport_penalty > 0, trial.straightness_penalty > 0),
             *(data.image, data.classes),
         )
         if kind not in known:
             try:
-                with redirect_stdout(sys.stderr):
+                with output_as_errors():
                     if trial.architecture in files:
                         load(files[trial.architecture])
                     known[kind] = blocks.check(trial, data.image, data.classes)

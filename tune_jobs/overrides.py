@@ -7,6 +7,7 @@ from typing import Any
 from models.config import ARGUMENT
 from models.messages import plain
 from tune_jobs import yaml_file
+from tune_jobs.budget import from_text
 from tune_jobs.errors import SweepError
 from tune_jobs.evaluations import as_settings
 from tune_jobs.explain import Places, Way, at
@@ -105,8 +106,7 @@ def apply(
         if inner:
             if outer == "model":
                 content, places = _regrouped(content, places, partial(_without_argument, inner))
-            old = content.get(outer)
-            old = as_settings(old) if outer == "evaluations" else old
+            old = _expanded(outer, content.get(outer), setting)
             content[outer] = (old if isinstance(old, dict) else {}) | {inner: single}
             way: tuple[str, ...] = (outer, inner)
         else:
@@ -115,6 +115,20 @@ def apply(
             way = (name,)
         places[way] = f"--set {setting}"
     return content, places
+
+
+def _expanded(name: str, value: Any, setting: str) -> Any:
+    """The value of a field with parts as a mapping, if a text or a list stands for one.
+
+    Raises:
+        SweepError: it stands for no budget or names no evaluations.
+    """
+    try:
+        return {"evaluations": as_settings, "budget": from_text}.get(name, lambda v: v)(value)
+    except ValueError as error:
+        raise SweepError(
+            f"--set {plain(setting)}: the {name} that it changes {error}; correct that first"
+        ) from None
 
 
 def _without(

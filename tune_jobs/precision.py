@@ -35,7 +35,7 @@ def resolved(sweep: Sweep, root: str) -> Sweep:
     """
     if sweep.precision != AUTO:
         return sweep
-    kept = folder.precision(root)
+    kept = folder.description(root).precision
     found = kept or _faster(sweep)
     settled = replace(
         sweep,

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,15 +13,24 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from models import datasets, order, validation
-from models.callables import Code
-from models.errors import DataError
+from models import order
 from models.files import given_path
 from models.messages import plain
 from scoring import places, storage
 from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
-from tune_jobs import code, early, estimates, folder, lease, networks, processes, room, signals
+from tune_jobs import (
+    code,
+    early,
+    estimates,
+    folder,
+    lease,
+    networks,
+    processes,
+    room,
+    signals,
+    sources,
+)
 from tune_jobs.account import Account
 from tune_jobs.board import cells
 from tune_jobs.cluster.turns import place
@@ -69,14 +78,16 @@ def check(
         raise SweepError(f"--data {plain(data)}: no such folder")
     root = folder.path_of(sweep.name, out)
     refuse_file(root)
-    sweep = resolved(as_begun(sweep, folder.objectives(root) if sweep.implied else None), root)
+    objectives = folder.description(root).objectives if sweep.implied else None
+    sweep = resolved(as_begun(sweep, objectives), root)
     processes.expected_gpus()
     here = room.is_here(address)
     if here:
         room.fits(sweep)
         processes.temporary_folders()
     files = {one.identity: one for one in sweep.code.values()} or code.of_folder(root, sweep.trials)
-    loaded, sources, smallest = _load(sweep, files, data, download)
+    then = sources.checksums(root) if sweep.source == root else {}
+    loaded, located, smallest = sources.load(sweep, files, data, download, then)
     found = networks.check(sweep, files, loaded)
     if here:
         room.fits_memory(sweep, loaded, found)
@@ -85,7 +96,7 @@ def check(
         root=root,
         data=data,
         address=address,
-        sources=sources,
+        sources=located,
         checksums={name: data.checksum for name, data in loaded.items()},
         images={
             name: (len(data.y_train), len(data.y_test), *data.image, data.classes)
@@ -108,58 +119,6 @@ def check(
     )
 
 
-def _load(
-    sweep: Sweep, files: Mapping[str, Code], data: str | None, download: bool
-) -> tuple[dict[str, datasets.Dataset], dict[str, str], dict[str, int]]:
-    """Load the data sets of a sweep, and check that they have as many images as its trials score.
-
-    Args:
-        sweep: as for :func:`check`.
-        files: the files of users that its trials name, by identity.
-        data: as for :func:`check`.
-        download: likewise.
-
-    Returns:
-        The data sets, where each comes from, and the fewest test images that a trial scores; all
-        by the names of the data sets.
-
-    Raises:
-        SweepError: one cannot be loaded, or has too few images.
-    """
-    loaded: dict[str, datasets.Dataset] = {}
-    sources: dict[str, str] = {}
-    smallest: dict[str, int] = {}
-    file = plain(sweep.source)
-    for trial in sweep.trials:
-        name = trial.dataset
-        if name not in loaded:
-            try:
-                if name in files:
-                    loaded[name] = datasets.from_code(files[name])
-                    sources[name] = datasets.source_of(loaded[name])
-                elif download or datasets.is_here(name, data):
-                    sources[name] = datasets.locate(name, data)
-                    loaded[name] = datasets.load(name, data, verify=True)
-                else:
-                    continue
-            except DataError as error:
-                raise SweepError(f"{file}: dataset: {error}") from error
-        images = len(loaded[name].y_train), len(loaded[name].y_test)
-        try:
-            most = validation.scorable(trial, images)
-        except DataError as error:
-            raise SweepError(f"{file}: {plain(name)}: {error}") from error
-        if trial.points > most:
-            held = " that are not held out" if trial.split == "train" and trial.validation else ""
-            raise SweepError(
-                f"{file}: points = {trial.points}: {plain(name)} has {most} {trial.split} images"
-                f"{held}, so give points: {most} or fewer"
-            )
-        if trial.split == "test":
-            smallest[name] = min(trial.points, smallest.get(name, most))
-    return loaded, sources, smallest
-
-
 def run(request: folder.Request, console: Console) -> folder.State:
     """Train and score all that a sweep has not done yet, and return its state afterwards."""
     root, sweep = request.root, request.sweep
@@ -171,21 +130,22 @@ def run(request: folder.Request, console: Console) -> folder.State:
         folder.claim(root, sweep, suggested, request.notes, ended)
         for note in request.notes:
             _say(console, note)
-        state = folder.inspect(root)
+        whole = folder.inspect(root)
         if study:
-            for trial, row in state.rows.items():
+            for trial, row in whole.rows.items():
                 study.tell(trial, row)
-        state = chosen(state, request.retry)
+        state = chosen(whole, request.retry)
         if not state.complete:
             forecast = estimates.forecast(request, estimates.left(request, state))
             if not state.scoring and (why := _nothing_fits(request, state, forecast)):
                 return replace(state, over_budget=why)
             ran = _run(request, state, study, forecast, console)
-            state = replace(folder.inspect(root), worked=True, **ran)
-            return replace(state, over_budget="") if state.complete else state
+            state = replace(folder.inspect(root), worked=True, left_out=state.left_out, **ran)
+            ended = chosen(state, request.retry).complete
+            return replace(state, over_budget="") if ended else state
         if is_behind(root, state.rows):
             sync(root, console)
-        return state
+        return replace(whole, left_out=state.left_out)
 
 
 def evaluate(request: folder.Request, console: Console) -> folder.State:
@@ -221,14 +181,14 @@ def _prepare(request: folder.Request, console: Console) -> None:
     for line in folder.mend(root):
         _say(console, f"{root}/{line}")
     storage.delete(root, places.PROGRESS)  # written by an earlier driver
-    _same_data(request)
+    same_data(request)
 
 
 def _say(console: Console, line: str) -> None:
     console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
 
 
-def _same_data(request: folder.Request) -> None:
+def same_data(request: folder.Request) -> None:
     """Refuse to mix trials of different data sets that have the same name."""
     columns = ["trial", "dataset", "data_checksum"]
     for row in read_table(request.root, "trials", columns).to_pylist():
@@ -245,7 +205,7 @@ def _study(request: folder.Request, console: Console) -> Study | None:
     sweep, root = request.sweep, request.root
     if sweep.search is None:
         return None
-    known = folder.suggested(root)
+    known = folder.description(root).suggested
     begin = partial(Study, root, sweep.search, sweep.space, sweep.fixed, known, rules=sweep.rules)
     try:
         return begin()
@@ -268,7 +228,9 @@ def chosen(state: folder.State, retry: bool | None) -> folder.State:
         return state
     failed = set(state.ids("failed"))
     missing = [trial for trial in state.missing if (trial.trial in failed) == retry]
-    return replace(state, missing=missing, to_suggest=0 if retry else state.to_suggest)
+    if retry:
+        return replace(state, missing=missing, to_suggest=0)
+    return replace(state, missing=missing, left_out=failed)
 
 
 def sync(root: str, console: Console) -> tuple[list[str], bool]:

@@ -148,6 +148,7 @@ class Sweep:
     precision: str = ""  # of all trials if it was auto, which it is until it is resolved
     implied: bool = False  # the search named neither objectives nor a validation split
     text: str = ""  # content of the file, which can be read once only if it is a pipe
+    beside: str = ""  # the folder of the file; empty if it has none of its own
 
 
 def builtin() -> dict[str, Path]:
@@ -181,8 +182,8 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
     except ValidationError as error:
         raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
     own = given if isinstance(given, Path) and called not in builtin() else None
-    folder = own.parent if own and stream_number(own) is None else "."
-    files = code.resolve(where, file, places, folder)
+    beside = str(own.parent) if own and stream_number(own) is None else ""
+    files = code.resolve(where, file, places, beside or ".")
     _of_one_kind(where, file, places)
     implied = _hold_out(where, file, places)
     precision = _taken_out(where, file, places)
@@ -202,6 +203,7 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
         resources=file.resources,
         source=called,
         text=text,
+        beside=beside,
         search=search,
         scheduler=file.scheduler,
         implied=implied,

@@ -283,6 +283,14 @@ class Tracker:
         ]
         self._client.log_batch(self._runs[trial], metrics=metrics)
 
+    def _hide(self, run: str, names: Iterable[str], at: datetime, row: Mapping[str, Any]) -> None:
+        """Make MLflow show NaN for metrics that a trial has no more; it cannot delete them."""
+        from mlflow.entities import Metric
+
+        step = row["epochs_done"]
+        metrics = [Metric(name, math.nan, _milliseconds(at), step) for name in names]
+        self._client.log_batch(run, metrics=metrics)
+
     def _finish(self, trial: str, row: Mapping[str, Any]) -> None:
         if not self._reopen(trial):
             return
@@ -303,7 +311,10 @@ class Tracker:
         # Later evaluations replace earlier ones: of the values of a step, MLflow shows the latest.
         known = self._client.get_run(run).data.metrics
         new = [name for name in (*ENDS, *ROBUSTNESS) if row.get(name) != known.get(name)]
-        self._log(trial, row, row["epochs_done"], new, row["scored_at"] or row["trained_at"])
+        at = row["scored_at"] or row["trained_at"]
+        self._log(trial, row, row["epochs_done"], new, at)
+        gone = [name for name in ROBUSTNESS if row.get(name) is None and name in known]
+        self._hide(run, [name for name in gone if math.isfinite(known[name])], at, row)
         tags = {name: f"{row[name]:.6g}" for name in TAGS if row.get(name) is not None}
         tags |= {"collapsed": "true: no OTS"} if row["collapsed"] else {}
         self._tag(run, tags | {"status": row["status"], "scored_at": str(row["scored_at"])})

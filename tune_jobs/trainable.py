@@ -17,6 +17,7 @@ from models.config import TrialConfig
 from models.custom import Custom
 from models.errors import CodeError
 from models.messages import first_line, plain
+from models.network import build
 from models.steps import Totals, take_step
 from models.training import make_optimizer
 
@@ -24,6 +25,7 @@ IMAGES = 4  # of a pass; networks that leave parts out at random may need more, 
 PASSES = 16  # A part that each of them leaves out with probability 1/2 is missed once in 65,536.
 MOST = 64  # images of a pass but the first, if they are small
 PIXELS = 2**16  # of all images of a pass, if there are more than IMAGES
+ROUNDING = 1e-5  # Logits of equal networks differ by less than this share of their size.
 
 
 def check_trainable(network: Custom, trial: TrialConfig) -> None:
@@ -112,7 +114,33 @@ def _check_step(network: Custom, trial: TrialConfig) -> None:
     own_kinds = {key: value for key, value in state.items() if type(value) is not Tensor}
     with _refused(f"{name} cannot go on from a checkpoint"):
         read = {key: _read_back(name, key, value) for key, value in own_kinds.items()}
-        network.load_state_dict({**state, **read})
+        again = build(trial, network.image, network.classes, network.blocks)
+        assert isinstance(again, Custom)
+        again.load_state_dict({**state, **read})
+        _check_same(network, again, x)
+
+
+@torch.no_grad()
+def _check_same(network: Custom, again: Custom, images: Tensor) -> None:
+    """Check that a network with the weights of another one is the same network."""
+    wanted, found = (each.eval()(images).double().nan_to_num() for each in (network, again))
+    if float((found - wanted).norm()) <= ROUNDING * float(wanted.norm()):
+        return
+    here, there = (dict(each.model.named_buffers()) for each in (network, again))
+    kept = network.model.state_dict().keys()
+    lost = [
+        plain(part)
+        for part, buffer in here.items()
+        if part not in kept and not (part in there and torch.equal(there[part], buffer))
+    ]
+    what = (
+        f"{lost[0]} is a buffer with persistent=False, so no checkpoint holds it"
+        if lost
+        else "it keeps something that no checkpoint holds; make that a buffer, with register_buffer"
+    )
+    raise CodeError(
+        f"{_name(network)} has other logits after it was loaded from a checkpoint: {what}"
+    )
 
 
 def _read_back(name: str, key: str, value: object) -> object:

@@ -8,12 +8,14 @@ trials finish in, and however often the sweep is killed, the same k remain.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import PlainValidator
 from pydantic_core import PydanticKnownError
 
 from models.config import TrialConfig
+from models.fields import number
 from scoring.rows import has_all_scores
 from tune_jobs.evaluations import earlier, lacking
 
@@ -28,9 +30,13 @@ def _keep(given: Any) -> Any:
         expected = {"expected": "'final', 'best', 'none' or {best: k}"}
         raise PydanticKnownError("literal_error", expected)
     count = given.get("best")
+    with suppress(ValueError):  # 1e1 is 10
+        count = number(count)
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)
     if len(given) != 1 or type(count) is not int or not 1 <= count <= MOST:
         raise ValueError("should be {best: k}, for the weights of the k best trials, 1 to 10^5")
-    return given
+    return {"best": count}
 
 
 Keep = Annotated[str | dict[str, int], PlainValidator(_keep)]  # weights of trials that are done

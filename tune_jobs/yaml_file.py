@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from models.fields import read_number
@@ -26,6 +27,7 @@ CORE = "tag:yaml.org,2002:"
 NULL = ("", "~", "null", "Null", "NULL")
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 QUOTED = re.compile(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^']|'')*'""", re.DOTALL)
+NARROW = {"float16": np.float16, "float32": np.float32}
 BREAKS = {"\x85": "U+0085", "\u2028": "U+2028", "\u2029": "U+2029"}
 
 Place = tuple[str | int, ...]  # keys and indices from the root of the document to a value
@@ -68,7 +70,8 @@ def read_text(path: Path) -> str:
 def dump(content: Mapping[str, Any]) -> str:
     """Write a mapping of Python values, such as a sweep in a notebook, as YAML text.
 
-    Arrays, tensors, ranges, sets and tuples become lists.
+    Arrays, tensors, ranges, sets and tuples become lists. Values of float16 and float32 get the
+    fewest digits that tell them apart: the float32 nearest to 0.1 becomes 0.1, as in a file.
 
     >>> dump({"gamma": (0, 1e-5), "seed": range(2)})
     '{"gamma": [0, 1e-05], "seed": [0, 1]}'
@@ -84,7 +87,9 @@ def dump(content: Mapping[str, Any]) -> str:
 
 def _as_plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
-        return value.tolist()
+        kind = getattr(value, "dtype", "")  # of NumPy, pandas or torch
+        name = getattr(kind, "name", str(kind)).removeprefix("torch.")
+        return _as_written(value.tolist(), NARROW[name]) if name in NARROW else value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
@@ -92,6 +97,12 @@ def _as_plain(value: Any) -> Any:
     if isinstance(value, range | set | frozenset):
         return sorted(value) if isinstance(value, set | frozenset) else list(value)
     raise TypeError(f"a value of type {type(value).__name__}")
+
+
+def _as_written(value: Any, kind: type[np.floating]) -> Any:
+    if isinstance(value, list):
+        return [_as_written(one, kind) for one in value]
+    return float(str(kind(value)))
 
 
 def parse(text: str, overriding: bool = False) -> tuple[Any, Lines]:

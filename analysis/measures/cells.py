@@ -56,7 +56,12 @@ def cell_columns(results: Results, points: bool = True) -> list[str]:
         points: whether m, in the column ``points``, makes cells as well, as it does for scores
             that depend on it.
     """
-    return [*CELL, *varying(results.trials), *(["points"] if points else [])]
+    return columns_of_cell(results.trials, points)
+
+
+def columns_of_cell(trials: pd.DataFrame, points: bool = True) -> list[str]:
+    """:func:`cell_columns` of trials that are not all of a sweep's."""
+    return [*CELL, *varying(trials), *(["points"] if points else [])]
 
 
 def configuration(trials: pd.DataFrame) -> list[str]:
@@ -103,8 +108,11 @@ def without_collapsed(frame: pd.DataFrame) -> pd.DataFrame:
 def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> pd.DataFrame:
     """Means over the rows of each group, with the half-width of their 95% t-interval.
 
+    Rows of one seed are one draw: the same networks that were scored at several m, for example. So
+    they are averaged first, if the frame says which seed a row is of.
+
     Args:
-        frame: rows to average. NaN is left out of a mean and of its n.
+        frame: rows to average, with ``seed`` or without. NaN is left out of a mean and of its n.
         by: columns that make a group.
         scores: columns to average.
 
@@ -113,6 +121,9 @@ def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> 
         t(0.975, n - 1) s / sqrt(n), and NaN where n < 2 or where all values are equal: no spread
         between seeds is no evidence.
     """
+    if "seed" in frame and frame.duplicated([*by, "seed"]).any():
+        seeds = frame.groupby([*by, "seed"], observed=True, dropna=False)
+        frame = seeds[list(scores)].mean().reset_index()
     group = frame.replace([np.inf, -np.inf], np.nan).groupby(by, observed=True, dropna=False)
     means = frame.groupby(by, observed=True, dropna=False)[list(scores)].mean()
     n, deviation = group[list(scores)].count(), group[list(scores)].std()

@@ -21,12 +21,13 @@ from analysis.measures.comparisons import (
     equal,
     falls,
     halves,
+    in_parts,
     paired,
     place,
     reaches,
+    sizes,
 )
-from analysis.measures.layout import heading, span
-from analysis.measures.robustness import alike
+from analysis.measures.layout import heading
 from analysis.measures.verdicts import Comparison
 
 HEAVY = 0.1  # The paper says that tracks straighten up to this gamma; above it, accuracy falls.
@@ -45,21 +46,6 @@ def _gammas(trials: pd.DataFrame) -> list[float]:
     return sorted(trials.gamma.unique())
 
 
-def _sizes(trials: pd.DataFrame, score: str) -> list[str]:
-    """The number of points behind a score of an evaluation, which has its own; else nothing."""
-    if score.startswith("mixed_ratio"):
-        return [f"m = {span(trials.separation_m)}"]
-    if score.startswith("curve_"):
-        return [f"m = {span(trials.curve_m)}"]
-    return [f"m = {span(trials.m)}"] if score.endswith(("_lost", "_variation")) else []
-
-
-def _parts(trials: pd.DataFrame, score: str) -> list[pd.DataFrame]:
-    """The trials with a finite score, in parts with equal settings and m of its evaluation."""
-    known = trials[np.isfinite(trials[score].astype("float64"))]
-    return [part for _, part in known.groupby(alike(known, score))]
-
-
 def decay_lowers(score: str, only: str | None = None) -> Check:
     """Compare a score at each gamma in (0, 0.1] with that of the same network at gamma 0.
 
@@ -72,10 +58,10 @@ def decay_lowers(score: str, only: str | None = None) -> Check:
         for key, trials in evidence.strata():
             if only not in (None, key["network"]):
                 continue
-            none = _at(trials, 0)[score]
-            for gamma in _decayed(trials):
-                here = _at(trials, gamma)[score]
-                yield from compare(place(key), ("at γ = 0", f"at {gamma:g}"), none, here, -1)
+            for gamma in _gammas(trials[_decayed(trials.gamma)]):
+                names = ("at γ = 0", f"at {gamma:g}")
+                none, here = _at(trials, 0), _at(trials, gamma)
+                yield from compare(place(key), names, score, none, here, -1)
 
     return check
 
@@ -87,20 +73,16 @@ def training_lowers(score: str, only: str | None = None) -> Check:
     """
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata():
-            if only not in (None, key["network"]):
-                continue
-            for gamma in _decayed(trials):
-                names = ("before training", "after it")
-                for here in _parts(_at(trials, gamma), score):
-                    where = place(key, f"γ = {gamma:g}", *_sizes(here, score))
-                    yield from paired(where, names, here[f"{score}_initial"], here[score], -1)
+        names, scores = ("before training", "after it"), (f"{score}_initial", score)
+        for key, where, here in evidence.at_gammas(score):
+            if only in (None, key["network"]) and _decayed(key["gamma"]):
+                yield from paired(where, names, scores, here, -1)
 
     return check
 
 
-def _decayed(trials: pd.DataFrame) -> list[float]:
-    return _gammas(trials[trials.gamma.between(0, HEAVY, inclusive="right")])
+def _decayed(gamma: Any) -> Any:
+    return (gamma > 0) & (gamma <= HEAVY)
 
 
 def window(evidence: Evidence) -> Iterator[Comparison]:
@@ -112,8 +94,7 @@ def window(evidence: Evidence) -> Iterator[Comparison]:
         low, high = inside[0], inside[-1]
         names = (f"at γ = {low:g}", f"at {high:g}")
         for score, sign in (("lss", -1), ("train_accuracy", 1), ("test_accuracy", 1)):
-            a, b = _at(trials, low)[score], _at(trials, high)[score]
-            yield from compare(place(key), names, a, b, sign)
+            yield from compare(place(key), names, score, _at(trials, low), _at(trials, high), sign)
 
 
 def heavy(evidence: Evidence) -> Iterator[Comparison]:
@@ -124,8 +105,8 @@ def heavy(evidence: Evidence) -> Iterator[Comparison]:
             continue
         names = (f"at γ = {below[-1]:g}", f"at {above[0]:g}")
         for score in ("train_accuracy", "test_accuracy"):
-            a, b = _at(trials, below[-1])[score], _at(trials, above[0])[score]
-            yield from compare(place(key), names, a, b, -1)
+            a, b = _at(trials, below[-1]), _at(trials, above[0])
+            yield from compare(place(key), names, score, a, b, -1)
 
 
 def networks(score: str, sign: int, least: float = 0, several: bool = False) -> Check:
@@ -146,13 +127,13 @@ def networks(score: str, sign: int, least: float = 0, several: bool = False) -> 
             if several and key["stages"] == 1:
                 continue
             for gamma in _gammas(trials):
-                parts = _parts(_at(trials, gamma), score)
-                both = [here for here in parts if {*NETWORKS} <= {*here.network}]
+                every = in_parts(_at(trials, gamma), score)
+                both = [here for here in every if {*NETWORKS} <= {*here.network}]
                 for here in both:
-                    plain, resnet = (here[here.network == n][score] for n in NETWORKS)
-                    where = place(key, f"γ = {gamma:g}", *_sizes(here, score), m="ots" in score)
-                    yield from compare(where, ("plain", "ResNet"), plain, resnet, sign, least)
-                if not both and {*NETWORKS} <= {name for here in parts for name in here.network}:
+                    a, b = (here[here.network == name] for name in NETWORKS)
+                    where = place(key, f"γ = {gamma:g}", *sizes(here, score), m="ots" in score)
+                    yield from compare(where, ("plain", "ResNet"), score, a, b, sign, least)
+                if not both and {*NETWORKS} <= {name for here in every for name in here.network}:
                     told = f"{heading(score)} not compared: the settings or m of both sides differ"
                     yield Comparison(place(key, f"γ = {gamma:g}"), told, False, np.nan, False)
 
@@ -163,12 +144,10 @@ def more_stages(score: str) -> Check:
     """Compare K > 1 with K = 1: the same network and gamma, at any m."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata("stages", "points"):
+        for _, where, trials in evidence.at_gammas("", "stages", "points"):
             one = trials[trials.stages == 1]
-            for (stages, gamma), here in trials[trials.stages > 1].groupby(["stages", "gamma"]):
-                names = ("at K = 1", f"at K = {stages}")
-                a, b = _at(one, gamma)[score], here[score]
-                yield from compare(place(key, f"γ = {gamma:g}"), names, a, b, -1)
+            for stages, here in trials[trials.stages > 1].groupby("stages"):
+                yield from compare(where, ("at K = 1", f"at K = {stages}"), score, one, here, -1)
 
     return check
 
@@ -177,27 +156,24 @@ def later_stages(score: str) -> Check:
     """Compare each stage of a network with the one before it, in the same trials."""
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
-        for key, trials in evidence.strata():
-            rows = evidence.tracks.merge(trials[["trial", "gamma"]], on="trial")
-            for gamma, here in rows.groupby("gamma"):
-                stages = here.pivot(index="trial", columns="stage", values=score)
-                stages = stages.reindex(columns=range(1, key["stages"] + 1))
-                for stage in range(2, key["stages"] + 1):
-                    a, b = (stages[k].rename("lss") for k in (stage - 1, stage))
+        stages = evidence.tracks.pivot(index="trial", columns="stage", values=score)
+        for key, where, trials in evidence.at_gammas():
+            rows = trials[["trial", "seed", "collapsed"]].join(stages, on="trial")
+            for stage in range(2, key["stages"] + 1):
+                if {stage - 1, stage} <= {*rows}:
                     names = (f"in stage {stage - 1}", f"in stage {stage}")
-                    yield from paired(place(key, f"γ = {gamma:g}"), names, a, b, -1)
+                    both = rows.rename(columns={stage - 1: score, stage: f"next {score}"})
+                    yield from paired(where, names, (score, f"next {score}"), both, -1)
 
     return check
 
 
 def stages_vary(evidence: Evidence) -> Iterator[Comparison]:
     """Check that the deviation of LSS over stages is above :data:`SPREAD` of its mean."""
-    for key, trials in evidence.strata():
-        if key["stages"] == 1:
-            continue
-        for gamma, here in trials.groupby("gamma"):
-            values = (here.lss_std / here.lss).rename("relative lss_std")
-            yield from reaches(place(key, f"γ = {gamma:g}"), values, SPREAD, 1)
+    for key, where, here in evidence.at_gammas():
+        if key["stages"] > 1:
+            relative = here.assign(**{"relative lss_std": here.lss_std / here.lss})
+            yield from reaches(where, "relative lss_std", relative, SPREAD, 1)
 
 
 def more_blocks(network: str, sign: int) -> Check:
@@ -218,8 +194,9 @@ def more_blocks(network: str, sign: int) -> Check:
                 few, most = here.depth.min(), here.depth.max()
                 if few < most:
                     names = (f"with {few:g} blocks", f"with {most:g}")
-                    a, b = (here[here.depth == n].clean_train_loss for n in (few, most))
-                    yield from compare(place(key, f"γ = {gamma:g}"), names, a, b, sign)
+                    a, b = (here[here.depth == n] for n in (few, most))
+                    where = place(key, f"γ = {gamma:g}")
+                    yield from compare(where, names, "clean_train_loss", a, b, sign)
 
     return check
 
@@ -234,10 +211,10 @@ def decay_helps_deep(evidence: Evidence) -> Iterator[Comparison]:
             continue
         most = trials.depth.max()
         deep = trials[trials.depth == most]
-        for gamma in _decayed(deep):
-            names = ("at γ = 0", f"at {gamma:g}")
-            none, here = (_at(deep, value).clean_train_loss for value in (0, gamma))
-            yield from compare(place(key, f"{most:g} blocks"), names, none, here, -1)
+        for gamma in _gammas(deep[_decayed(deep.gamma)]):
+            names, where = ("at γ = 0", f"at {gamma:g}"), place(key, f"{most:g} blocks")
+            none, here = _at(deep, 0), _at(deep, gamma)
+            yield from compare(where, names, "clean_train_loss", none, here, -1)
 
 
 def with_accuracy(evidence: Evidence) -> Iterator[Comparison]:
@@ -268,7 +245,7 @@ def falling(evidence: Evidence) -> Iterator[Comparison]:
         yield from found
         best = known.groupby("gamma").train_accuracy.mean().idxmax()
         where = place(key, f"γ = {best:g}, the highest train accuracy", m=True)
-        yield from reaches(where, _at(known, best).ots, LOW, -1)
+        yield from reaches(where, "ots", _at(known, best), LOW, -1)
 
 
 def best_gamma(evidence: Evidence) -> Iterator[Comparison]:
@@ -290,8 +267,8 @@ def best_gamma(evidence: Evidence) -> Iterator[Comparison]:
         best = means.drop(claimed).idxmax()
         names = (f"at γ = {best:g}, the best other", f"at {claimed:g}")
         own = trials if trials.seed.nunique() > 1 else judged
-        a, b = _at(judged, best).test_accuracy, _at(own, claimed).test_accuracy
-        yield from compare(place(key), names, a, b, 1)
+        a, b = _at(judged, best), _at(own, claimed)
+        yield from compare(place(key), names, "test_accuracy", a, b, 1)
 
 
 def same_gamma(evidence: Evidence) -> Iterator[Comparison]:
@@ -308,23 +285,19 @@ def same_gamma(evidence: Evidence) -> Iterator[Comparison]:
         train = means.train_accuracy.idxmax()
         other = means.test_accuracy.drop(train).idxmax()
         names = (f"at γ = {other:g}, the best other", f"at {train:g}, best in training")
-        a, b = (_at(judged, gamma).test_accuracy for gamma in (other, train))
-        yield from compare(place(key), names, a, b, 1, -EQUAL)
+        a, b = (_at(judged, gamma) for gamma in (other, train))
+        yield from compare(place(key), names, "test_accuracy", a, b, 1, -EQUAL)
 
 
 def equal_training(evidence: Evidence) -> Iterator[Comparison]:
     """Compare a ResNet of several stages with the plain one: equal in training, better in tests."""
-    for key, trials in evidence.strata("network"):
-        if key["stages"] == 1:
-            continue
-        for gamma in _gammas(trials):
-            here = _at(trials, gamma)
+    names = ("plain", "ResNet")
+    for key, where, here in evidence.at_gammas("", "network"):
+        if key["stages"] > 1:
             plain, resnet = (here[here.network == name] for name in NETWORKS)
-            where, names = place(key, f"γ = {gamma:g}"), ("plain", "ResNet")
-            train, test = plain.train_accuracy, plain.test_accuracy
-            for same in equal(where, names, train, resnet.train_accuracy, EQUAL):
+            for same in equal(where, names, "train_accuracy", plain, resnet, EQUAL):
                 yield same
-                yield from compare(where, names, test, resnet.test_accuracy, 1)
+                yield from compare(where, names, "test_accuracy", plain, resnet, 1)
 
 
 def figure_3(evidence: Evidence) -> Iterator[Comparison]:
@@ -332,8 +305,8 @@ def figure_3(evidence: Evidence) -> Iterator[Comparison]:
     for key, trials in evidence.strata():
         if key["dataset"] == "mnist" and key["network"] == "resnet":
             here = _at(trials, 5e-4)
-            yield from reaches(place(key), here.lss, STRAIGHT, -1)
-            yield from reaches(place(key, m=True), here.ots, OPTIMAL, 1)
+            yield from reaches(place(key), "lss", here, STRAIGHT, -1)
+            yield from reaches(place(key, m=True), "ots", here, OPTIMAL, 1)
 
 
 def units(flat: float, lost: str = "lesion_lost") -> Check:
@@ -346,12 +319,9 @@ def units(flat: float, lost: str = "lesion_lost") -> Check:
 
     def check(evidence: Evidence) -> Iterator[Comparison]:
         yield from networks(lost, -1)(evidence)
-        for key, trials in evidence.strata("network"):
-            for gamma, resnets in trials[trials.network == "resnet"].groupby("gamma"):
-                for here in _parts(resnets, lost):
-                    sizes = _sizes(here, lost)
-                    where = place(key | {"network": "resnet"}, f"γ = {gamma:g}", *sizes)
-                    yield from reaches(where, here[lost], flat, -1)
+        for key, where, here in evidence.at_gammas(lost):
+            if key["network"] == "resnet":
+                yield from reaches(where, lost, here, flat, -1)
 
     return check
 
@@ -371,19 +341,13 @@ def mixed_first(evidence: Evidence) -> Iterator[Comparison]:
 
     The larger of the two counts. Pairs are of two classes, matched by the distance of their ends.
     """
-    for key, trials in evidence.strata():
-        for gamma, own in trials.groupby("gamma"):
-            names = ("before training (or 1)", "after it")
-            for here in _parts(own, MATCHED):
-                after, before = here[MATCHED], here[f"{MATCHED}_initial"].clip(lower=1)
-                where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
-                yield from paired(where, names, before, after, 1)
+    names, before = ("before training (or 1)", "after it"), f"{MATCHED}_initial"
+    for _, where, here in evidence.at_gammas(MATCHED):
+        least = here.assign(**{before: here[before].clip(lower=1)})
+        yield from paired(where, names, (before, MATCHED), least, 1)
 
 
 def mixed_first_untrained(evidence: Evidence) -> Iterator[Comparison]:
     """Check whether the untrained network mixes up the closest tracks more often than all."""
-    for key, trials in evidence.strata():
-        for gamma, own in trials.groupby("gamma"):
-            for here in _parts(own, f"{MATCHED}_initial"):
-                where = place(key, f"γ = {gamma:g}", *_sizes(here, MATCHED))
-                yield from reaches(where, here[f"{MATCHED}_initial"], 1, 1)
+    for _, where, here in evidence.at_gammas(f"{MATCHED}_initial"):
+        yield from reaches(where, f"{MATCHED}_initial", here, 1, 1)

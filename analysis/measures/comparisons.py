@@ -11,10 +11,10 @@ import pandas as pd
 
 from analysis.measures.association import association
 from analysis.measures.cells import as_strings, other_settings, varying, without_collapsed
-from analysis.measures.layout import heading, network_name, plural
+from analysis.measures.layout import heading, network_name, plural, span
 from analysis.measures.means import student, welch
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
-from analysis.measures.robustness import of_trials
+from analysis.measures.robustness import alike, of_trials
 from analysis.measures.verdicts import Comparison
 from analysis.results import Results
 
@@ -26,6 +26,7 @@ COLUMNS = {
 STRAIGHT = 1.25  # Tracks with an LSS up to this count as nearly straight (the paper's: 1.12).
 OPTIMAL = 0.9  # A map with an OTS from this counts as nearly optimal (the paper's: 0.96).
 STRATUM = ["dataset", "layers", "stages", "depth", "network", "points", "setting"]
+OF_TRACKS = ("lss", "relative lss", "energy", "curve_")  # how the names of scores of tracks begin
 
 
 class Evidence(NamedTuple):
@@ -33,7 +34,7 @@ class Evidence(NamedTuple):
 
     trials: pd.DataFrame
     """From robustness.of_trials. ``depth`` is null if it does not vary. ``setting`` has the other
-    columns that vary, as text."""
+    columns that vary, as text. ``collapsed`` is a boolean."""
     tracks: pd.DataFrame
     """LSS of each stage after training."""
     points: pd.DataFrame
@@ -44,6 +45,19 @@ class Evidence(NamedTuple):
         names = [name for name in STRATUM if name not in without]
         for key, trials in self.trials.groupby(names, dropna=False):
             yield dict(zip(names, key, strict=True)), trials
+
+    def at_gammas(
+        self, score: str = "", *without: str
+    ) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
+        """Yield each stratum at each gamma: its key with ``gamma``, its place, and its trials.
+
+        With a score, these are the trials that have it, in :func:`in_parts`.
+        """
+        for key, trials in self.strata(*without):
+            for gamma, own in trials.groupby("gamma"):
+                for here in in_parts(own, score) if score else [own]:
+                    where = place(key, f"γ = {gamma:g}", *sizes(here, score))
+                    yield key | {"gamma": gamma}, where, here
 
 
 Check = Callable[[Evidence], Iterator[Comparison]]
@@ -67,72 +81,118 @@ def evidence(results: Results, trials: pd.DataFrame | None = None) -> Evidence:
     points = as_strings(points[points.label.notna() & points.prediction.notna()])
     points = points[points.split == "test"]
     points = points.assign(correct=points.prediction == points.label)
-    return Evidence(trials.assign(setting=other_settings(trials, others)), last, points)
+    collapsed, setting = trials.collapsed.eq(True), other_settings(trials, others)
+    return Evidence(trials.assign(collapsed=collapsed, setting=setting), last, points)
+
+
+def in_parts(trials: pd.DataFrame, score: str) -> list[pd.DataFrame]:
+    """The trials with a finite score, in parts with equal settings and m of its evaluation."""
+    known = trials[np.isfinite(trials[score].astype("float64"))]
+    return [part for _, part in known.groupby(alike(known, score))]
+
+
+def sizes(trials: pd.DataFrame, score: str) -> list[str]:
+    """The number of points behind a score of an evaluation, which has its own; else nothing."""
+    if score.startswith("mixed_ratio"):
+        return [f"m = {span(trials.separation_m)}"]
+    if score.startswith("curve_"):
+        return [f"m = {span(trials.curve_m)}"]
+    return [f"m = {span(trials.m)}"] if score.endswith(("_lost", "_variation")) else []
 
 
 def compare(
-    where: str, names: tuple[str, str], a: pd.Series, b: pd.Series, sign: int, least: float = 0
+    where: str,
+    names: tuple[str, str],
+    score: str,
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    sign: int,
+    least: float = 0,
 ) -> Iterator[Comparison]:
     """Compare two sides of a claim over the seeds of each, by Welch's test.
 
     Args:
         where: what both sides have in common.
         names: of the two sides.
-        a: values of one side, one per seed; values that are not finite are left out.
-        b: values of the other side.
+        score: the column to compare.
+        a: trials of one side. Those without a finite score are left out, and so are collapsed ones
+            if the score is one of tracks: where all points begin or end at one point, straight
+            tracks are no merit. Several trials of a seed are averaged first.
+        b: trials of the other side.
         sign: +1 if the claim is that b is larger than a, -1 if smaller.
         least: the difference must be larger than this; if it is negative, b may be that much worse.
 
     Yields:
-        The comparison; nothing if a side has no finite value.
+        The comparison. A note in its place if one side has only collapsed trials; nothing if it
+        has no trials with the score.
     """
-    for told, x, y in _sides(names, a, b):
+    x, y, lost = _sides(score, a, b)
+    if len(x) and len(y):
         change, half, p = welch(x, y, sign * least)
-        told += f" ({_difference(change, half)}, {_seeds(x, y)})"
-        yield Comparison(where, told, sign * change > least, p)
+        told = f"{_both(score, names, x, y)} ({_difference(change, half)}, {_seeds(x, y)})"
+        yield Comparison(where, told, sign * change > least, p, left_out=lost)
+    else:
+        yield from _collapsed(where, score, lost)
 
 
 def equal(
-    where: str, names: tuple[str, str], a: pd.Series, b: pd.Series, margin: float
+    where: str,
+    names: tuple[str, str],
+    score: str,
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    margin: float,
 ) -> Iterator[Comparison]:
     """Check that two sides differ by less than a margin over seeds.
 
     It is sure if the whole 95% interval of the difference lies within the margins: two one-sided
     tests (Schuirmann 1987, J. Pharmacokin. Biopharm. 15, 657), each at 0.025.
     """
-    for told, x, y in _sides(names, a, b):
+    x, y, lost = _sides(score, a, b)
+    if len(x) and len(y):
         change, half, _ = welch(x, y)
         p = float(np.max([welch(x, y, edge)[2] for edge in (-margin, margin)]))
-        told += f" ({_difference(change, half)}, margin {margin:g}, {_seeds(x, y)})"
-        yield Comparison(where, told, abs(change) < margin, p)
+        how = f"{_difference(change, half)}, margin {margin:g}, {_seeds(x, y)}"
+        told = f"{_both(score, names, x, y)} ({how})"
+        yield Comparison(where, told, abs(change) < margin, p, left_out=lost)
+    else:
+        yield from _collapsed(where, score, lost)
 
 
 def paired(
-    where: str, names: tuple[str, str], a: pd.Series, b: pd.Series, sign: int
+    where: str, names: tuple[str, str], scores: tuple[str, str], trials: pd.DataFrame, sign: int
 ) -> Iterator[Comparison]:
     """Compare two numbers of the same trials, by Student's test of their difference over seeds.
 
     Args:
         where: what both sides have in common.
         names: of the two sides.
-        a: a number of each trial; pairs that are not finite are left out.
-        b: another number of the same trials, in the same order.
-        sign: +1 if the claim is that b is larger than a, -1 if smaller.
+        scores: the columns of the two sides.
+        trials: as in :func:`compare`; they need both numbers.
+        sign: +1 if the claim is that the second number is larger, -1 if smaller.
     """
-    both = np.isfinite(a.to_numpy("float64")) & np.isfinite(b.to_numpy("float64"))
-    for told, x, y in _sides(names, a[both], b[both]):
+    known, lost = _kept(trials, *scores)
+    x, y = _by_seed(known, *scores)
+    if len(x):
         change, half, p = student(y - x, scale=max(abs(x).max(), abs(y).max()))
-        told += f" ({_difference(change, half)}, {_seeds(x)})"
-        yield Comparison(where, told, sign * change > 0, p)
+        told = f"{_both(scores[0], names, x, y)} ({_difference(change, half)}, {_seeds(x)})"
+        yield Comparison(where, told, sign * change > 0, p, left_out=lost)
+    else:
+        yield from _collapsed(where, scores[0], lost)
 
 
-def reaches(where: str, values: pd.Series, limit: float, sign: int) -> Iterator[Comparison]:
+def reaches(
+    where: str, score: str, trials: pd.DataFrame, limit: float, sign: int
+) -> Iterator[Comparison]:
     """Compare a mean over seeds with a limit: it should be above (+1) or below (-1)."""
-    x = values[np.isfinite(values)].to_numpy("float64")
+    known, lost = _kept(trials, score)
+    (x,) = _by_seed(known, score)
     if len(x):
         mean, half, p = student(x, limit)
-        told = f"{_number(values, mean)}{_around(half)} (limit {limit:g}), {_seeds(x)}"
-        yield Comparison(where, told, sign * (mean - limit) > 0, p)
+        told = f"{_number(score, mean)}{_around(half)} (limit {limit:g}), {_seeds(x)}"
+        yield Comparison(where, told, sign * (mean - limit) > 0, p, left_out=lost)
+    else:
+        yield from _collapsed(where, score, lost)
 
 
 def falls(where: str, trials: pd.DataFrame, x: str, y: str) -> Iterator[Comparison]:
@@ -141,15 +201,17 @@ def falls(where: str, trials: pd.DataFrame, x: str, y: str) -> Iterator[Comparis
     The p value permutes gammas within each seed. It is NaN with one seed: gammas of one seed are
     no replicates.
     """
-    numbers = [trials[name].to_numpy("float64") for name in (x, y)]
-    found = association(*numbers, strata=trials.seed.to_numpy(), interval=False)
-    value, seeds = found["value"], trials[np.isfinite(numbers).all(axis=0)].seed.nunique()
+    known, lost = _kept(trials, x, y)
+    numbers = [known[name].to_numpy("float64") for name in (x, y)]
+    found = association(*numbers, strata=known.seed.to_numpy(), interval=False)
+    value, seeds = found["value"], known.seed.nunique()
     if np.isnan(value):
+        yield from _collapsed(where, x, lost)
         return
     p = found["p"] if seeds > 1 else np.nan
     told = f"Spearman ρ {value:+.2f} over γ (n = {found['n']}, {plural(seeds, 'seed')}"
     told += f", p = {p:.2g})" if np.isfinite(p) else ")"
-    yield Comparison(where, told, value < 0, p)
+    yield Comparison(where, told, value < 0, p, left_out=lost)
 
 
 def halves(trials: pd.DataFrame, points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -177,13 +239,41 @@ def halves(trials: pd.DataFrame, points: pd.DataFrame) -> tuple[pd.DataFrame, pd
     return first, second
 
 
+def _kept(trials: pd.DataFrame, *scores: str) -> tuple[pd.DataFrame, frozenset[str]]:
+    """The trials with finite scores that count, and the collapsed ones that do not."""
+    finite = np.isfinite(trials[[*scores]].astype("float64").to_numpy()).all(axis=1)
+    known = trials.loc[finite]
+    if not any(s.startswith(OF_TRACKS) and not s.endswith("_initial") for s in scores):
+        return known, frozenset()
+    lost = known.collapsed.astype("bool")
+    return known.loc[~lost], frozenset(known.trial[lost])
+
+
+def _by_seed(trials: pd.DataFrame, *scores: str) -> np.ndarray:
+    """Means over the trials of each seed, (scores, seeds): trials of one seed are no replicates."""
+    return trials.groupby("seed")[[*scores]].mean().to_numpy("float64").T
+
+
 def _sides(
-    names: tuple[str, str], a: pd.Series, b: pd.Series
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield the means of both sides in words, and their finite values, if both have any."""
-    x, y = (side[np.isfinite(side)].to_numpy("float64") for side in (a, b))
-    if len(x) and len(y):
-        yield f"{_number(a, x.mean())} {names[0]}, {y.mean():.3g} {names[1]}", x, y
+    score: str, a: pd.DataFrame, b: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, frozenset[str]]:
+    """The values of both sides by seed, and the collapsed trials left out of their comparison."""
+    (a, lost), (b, others) = _kept(a, score), _kept(b, score)
+    (x,), (y,) = _by_seed(a, score), _by_seed(b, score)
+    both = (len(x) or lost) and (len(y) or others)
+    return x, y, lost | others if both else frozenset()
+
+
+def _collapsed(where: str, score: str, lost: frozenset[str]) -> Iterator[Comparison]:
+    """Yield a note that there is no comparison, if that is for want of trials that count."""
+    if lost:
+        told = f"{heading(score)} not compared: {plural(len(lost), 'trial')} collapsed"
+        yield Comparison(where, told, False, np.nan, False, lost)
+
+
+def _both(score: str, names: tuple[str, str], x: np.ndarray, y: np.ndarray) -> str:
+    """The means of both sides in words."""
+    return f"{_number(score, x.mean())} {names[0]}, {y.mean():.3g} {names[1]}"
 
 
 def _difference(change: float, half: float) -> str:
@@ -203,8 +293,8 @@ def _seeds(x: np.ndarray, *other: np.ndarray) -> str:
     return f"{' and '.join(map(str, counts))} seeds"
 
 
-def _number(values: pd.Series, mean: float) -> str:
-    return f"{heading(str(values.name).removesuffix('_initial'))} {mean:.3g}"
+def _number(score: str, mean: float) -> str:
+    return f"{heading(score.removesuffix('_initial'))} {mean:.3g}"
 
 
 def place(key: Mapping[str, Any], *extra: str, m: bool = False) -> str:

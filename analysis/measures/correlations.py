@@ -236,7 +236,11 @@ def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, .
 
 
 def _compare_signs(rows: list[dict[str, Any]]) -> None:
-    """Add a note to rows whose pooled sign differs from a stratum's, or whose strata differ."""
+    """Add notes on signs: pooling turns them round, or strata differ.
+
+    Simpson's paradox is a pooled sign opposite to that of all strata. If strata differ in sign,
+    any pooled sign is opposite to that of some.
+    """
 
     def what(row: dict[str, Any]) -> tuple[str, ...]:
         return row["outcome"], row["score"], row["method"]
@@ -253,7 +257,7 @@ def _compare_signs(rows: list[dict[str, Any]]) -> None:
         differ = len({sign(r) for r in within} - {0}) > 1
         against = [r for r in within if sign(r) * sign(row) < 0]
         networks = row["scope"].startswith("networks")
-        if row["scope"].endswith("pooled") and against:
+        if row["scope"].endswith("pooled") and against and not differ:
             where = f"{len(against)} of {len(within)} strata"
             if networks:
                 where = " and ".join(r["network"] for r in against)

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.measures.cells import cell_columns, done, mean_interval
 from analysis.measures.layout import first_word, network_name, plural, span
 from analysis.measures.means import over_seeds
+from analysis.measures.robustness import comparable, several
 from analysis.results import Results
 
 COLUMNS = ["trial", "evaluation", "stage", "block", "m", "speed"]  # of the robustness table
@@ -30,22 +31,26 @@ def by_cell(results: Results) -> pd.DataFrame:
 
     Returns:
         Frame with the cell (see :func:`analysis.measures.summary.summary`, without m), ``seeds``
-        (trials that are done and have a curve) and ``m``, the smallest of the cell. Then the mean
-        over seeds of each of SCORES with the half-width of its 95% t-interval (``_ci95``),
-        followed by its baselines. No rows if nothing was measured.
+        (those with a trial that is done and has a curve) and ``m``, the smallest of the cell. Then
+        the mean over seeds of each of SCORES with the half-width of its 95% t-interval (``_ci95``),
+        followed by its baselines, and ``warning``: not null in cells with several settings or
+        several m of the curve, whose numbers have no mean. No rows if nothing was measured.
     """
     trials = done(results)
     trials = trials[trials.curve_m.notna()]
     cell = cell_columns(results, points=False)
     baselines = [f"{score}{end}" for score, ends in SCORES.items() for end in ends]
-    numbers = trials.astype(dict.fromkeys([*SCORES, *baselines], "float64"))
+    numbers = [*SCORES, *baselines]
+    trials = trials.astype(dict.fromkeys(numbers, "float64")).copy()  # as in robustness.of_trials
+    trials = comparable(trials, cell, numbers)
     group = trials.groupby(cell, dropna=False)
-    counts = pd.DataFrame({"seeds": group.size(), "curve_m": group.curve_m.min()})
-    table = counts.join(mean_interval(numbers, cell, [*SCORES, *baselines])).reset_index()
+    counts = group[["curve_m"]].min().assign(seeds=group.seed.nunique())
+    counts["warning"] = group.warning.first()  # the same in all trials of a cell
+    table = counts.join(mean_interval(trials, cell, numbers)).reset_index()
     columns = [*cell, "seeds", "curve_m"]
     for score, ends in SCORES.items():
         columns += [score, f"{score}_ci95", *(f"{score}{end}" for end in ends)]
-    return table[columns].rename(columns={"curve_m": "m"})
+    return table[[*columns, "warning"]].rename(columns={"curve_m": "m"})
 
 
 def by_block(results: Results) -> pd.DataFrame:
@@ -71,10 +76,12 @@ def by_block(results: Results) -> pd.DataFrame:
 def sentences(results: Results) -> list[str]:
     """What the curve of measures says: a sentence for each network; empty if it is not measured.
 
+    Trials with different settings or m of the curve have no mean; the sentence says so.
+
     Args:
         results: from :func:`analysis.results.load`; ``trials`` is enough.
     """
-    trials = done(results)
+    trials, cell = done(results), cell_columns(results)
     said = []
     for network, rows in trials[trials.curve_m.notna()].groupby("network"):
         known = rows.replace([np.inf, -np.inf], np.nan).dropna(
@@ -83,16 +90,22 @@ def sentences(results: Results) -> list[str]:
         if not len(known):
             continue
         seeds = plural(known.seed.nunique(), "seed")
-        name, speed = network_name(network), "curve_speed_variation"
+        name, speed = first_word(network_name(network)), "curve_speed_variation"
+        if several(known, speed):
+            said.append(
+                f"{name}: the curve of measures has no mean over trials: it was measured with "
+                "several settings or m."
+            )
+            continue
         told = (
-            f"{first_word(name)}: the curve of measures is {_ratio(known)} times as long "
-            f"as the geodesic (before training {_ratio(known, '_initial')}), and its speed varies "
-            f"by {_mean(known, speed, '.0%')} over blocks (before training "
-            f"{_mean(known, f'{speed}_initial', '.0%')}; the geodesic has 0%)"
+            f"{name}: the curve of measures is {_ratio(known, cell)} times as long "
+            f"as the geodesic (before training {_ratio(known, cell, '_initial')}), and its speed "
+            f"varies by {_mean(known, cell, speed, '.0%')} over blocks (before training "
+            f"{_mean(known, cell, f'{speed}_initial', '.0%')}; the geodesic has 0%)"
         )
         ots = [f"curve_block_ots{end}" for end in ("", "_initial", "_shuffled")]
         if np.isfinite(known[ots].astype("float64").mean()).all():
-            after, before, shuffled = (_mean(known, column, ".3f") for column in ots)
+            after, before, shuffled = (_mean(known, cell, column, ".3f") for column in ots)
             told += (
                 f". Single blocks have OTS {after}; before training {before}, of shuffled "
                 f"displacements {shuffled}"
@@ -101,15 +114,15 @@ def sentences(results: Results) -> list[str]:
     return said
 
 
-def _mean(trials: pd.DataFrame, column: str, form: str) -> str:
+def _mean(trials: pd.DataFrame, cell: list[str], column: str, form: str) -> str:
     """The mean over trials of a column as a text, with its interval over seeds if it has one."""
-    mean, half = over_seeds(trials.dropna(subset=column), column)
+    mean, half = over_seeds(trials.dropna(subset=column), column, cell)
     return f"{mean:{form}}" + (f" ± {half:{form}}" if np.isfinite(half) else "")
 
 
-def _ratio(trials: pd.DataFrame, end: str = "") -> str:
+def _ratio(trials: pd.DataFrame, cell: list[str], end: str = "") -> str:
     """The geometric mean of the length ratio as a text, with the ends of its interval."""
     logarithm = np.log(trials[f"curve_length_ratio{end}"].astype("float64"))
-    mean, half = over_seeds(trials.assign(logarithm=logarithm), "logarithm")
+    mean, half = over_seeds(trials.assign(logarithm=logarithm), "logarithm", cell)
     ends = f" ({np.exp(mean - half):.2f} to {np.exp(mean + half):.2f})"
     return f"{np.exp(mean):.2f}{ends if np.isfinite(half) else ''}"

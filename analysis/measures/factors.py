@@ -19,6 +19,7 @@ from analysis.measures.verdicts import FAILS, HOLDS, MIXED, SURE, Comparison, Ve
 from analysis.results import Results
 
 NEAR = 1.05  # A factor below this is near 1, and one that changes by less has hardly changed.
+HALF = 0.5  # A mean transport share above this is nearer to a random matching than to the optimum.
 FACTORS = {"straightness_factor": "Straightness factor", "transport_factor": "Transport factor"}
 KNOWN = ["geodesic_excess", *FACTORS]
 
@@ -43,7 +44,8 @@ def factor_sentences(results: Results, cells: pd.DataFrame) -> list[str]:
         before and after. A factor fell surely in a cell if the mean over seeds of the
         logarithm of after / before is below 0 (Student's test, p < 0.05 after Holm's correction for
         the network's cells). One seed says nothing surely. A factor was free if it was near 1
-        before training and is so now, in every trial.
+        before training and is so now, in every trial. In high dimension the transport factor of a
+        random matching is near 1, too, so the sentence says if the map is as near to that.
     """
     said = []
     trials = finite(done(results), KNOWN)
@@ -105,13 +107,10 @@ def geometric(trials: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
 
 
 def _times(trials: pd.DataFrame, cell: list[str]) -> str:
-    """The change of the excess as a factor with its interval over seeds.
-
-    Empty with one seed, and if some cell lacks a seed: then seeds are of different cells.
-    """
-    mean, half = over_seeds(trials.assign(change=_logarithm(trials, "geodesic_excess")), "change")
-    cells = trials.groupby(cell, observed=True, dropna=False).ngroups
-    if not np.isfinite(half) or len(trials) != cells * trials.seed.nunique():
+    """The change of the excess as a factor with its interval over seeds; empty if it has none."""
+    changed = trials.assign(change=_logarithm(trials, "geodesic_excess"))
+    mean, half = over_seeds(changed, "change", cell)
+    if not np.isfinite(half):
         return ""
     low, high = np.exp(mean - half), np.exp(mean + half)
     return f"× {np.exp(mean):.2f}, 95% interval {low:.2f} to {high:.2f}; "
@@ -128,7 +127,8 @@ def _change(cells: pd.DataFrame, trials: pd.DataFrame, cell: list[str], factor: 
     name, (after, before) = FACTORS[factor], typical(cells, factor)
     both = trials[[factor, f"{factor}_initial"]].astype("float64")
     if (both <= NEAR).all(axis=None):
-        return f"{name} was {before:.2f} before training and is {after:.2f}: free."
+        free = _as_random(trials) if factor == "transport_factor" else ""
+        return f"{name} was {before:.2f} before training and is {after:.2f}: {free or 'free'}."
     found = _judged(trials.assign(change=_logarithm(trials, factor)), cell)
     fell, sure, against = found.verdict.agree, found.verdict.sure, found.verdict.against
     higher = f", surely higher in {against}" if against else ""
@@ -137,6 +137,14 @@ def _change(cells: pd.DataFrame, trials: pd.DataFrame, cell: list[str], factor: 
         f"{plural(len(cells), 'cell')}, surely in {sure}{higher}): "
         f"{_meaning(found, after, before)}."
     )
+
+
+def _as_random(trials: pd.DataFrame) -> str:
+    """What to say of a map that is no nearer to the optimal one than to a random matching."""
+    share = float(trials.transport_share.astype("float64").mean())
+    if not share > HALF:  # also if it is not known
+        return ""
+    return f"within {NEAR - 1:.0%} of 1, but so is a random matching (share {share:.2f})"
 
 
 def _judged(trials: pd.DataFrame, cell: list[str]) -> _Change:

@@ -4,8 +4,8 @@ Every count stands beside its baseline. An untrained ResNet already has a lower 
 than an untrained plain network, so "lower than plain" alone shows nothing about training.
 
 A cell "came near the geodesic" if it is within limits of LSS and OTS after training, but was not
-before. No test is behind that. "Learned" is a verdict of :mod:`analysis.measures.factors` on the
-factors of the excess, by a test over seeds.
+before, and if all its trials count. No test is behind that. "Learned" is a verdict of
+:mod:`analysis.measures.factors` on the factors of the excess, by a test over seeds.
 """
 
 from typing import NamedTuple
@@ -22,6 +22,13 @@ from analysis.results import Results
 
 STILL = 1e-4  # A stage counts as the identity if its mean squared step is below this x its spread.
 PROVED = 1e-9  # An assignment counts as optimal if its cost exceeds the lower bound by this share.
+LACKING = {  # counts of trials that are in no mean of their cell, or not in that of OTS
+    "diverged": "diverged trials",
+    "failed": "failed trials",
+    "stopped": "trials that were stopped early",
+    "collapsed": "collapsed trials",
+    "without_ots": "trials without OTS",
+}
 LIMITS = f"LSS at most {STRAIGHT} and OTS from {OPTIMAL}"
 ENDS = {  # how a trial may end, in words
     "done": "done",
@@ -137,14 +144,14 @@ def _came_near(cells: pd.DataFrame) -> pd.Series:
 
 
 def _whole(cells: pd.DataFrame) -> pd.Series:
-    """Whether all trials of a cell have an OTS. Those that collapsed are not in its mean."""
-    return (cells.collapsed == 0) & (cells.without_ots == 0)
+    """Whether all trials of a cell are behind its means, so that these are no choice of trials."""
+    return (cells[[*LACKING]] == 0).all(axis=1)
 
 
 def _lacking(cells: pd.DataFrame) -> str:
-    """Why some trials of these cells have no OTS."""
-    why = {"collapsed": "collapsed trials", "without_ots": "trials without OTS"}
-    return " or ".join(text for name, text in why.items() if (cells[name] > 0).any())
+    """Which trials of these cells are not behind their means."""
+    found = [text for name, text in LACKING.items() if (cells[name] > 0).any()]
+    return ", ".join(found[:-1]) + " or " * (len(found) > 1) + found[-1]
 
 
 def _before(cells: pd.DataFrame) -> str:
@@ -171,7 +178,7 @@ def _not_counted(cells: pd.DataFrame) -> str:
 
 
 def _doubtful(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells within the limits whose mean OTS leaves out some of their trials."""
+    """The cells within the limits whose means leave out some of their trials."""
     return cells[_within(cells, "") & ~_whole(cells)]
 
 

@@ -30,11 +30,22 @@ LATEX = {
     "±": r"$\pm$",
     "γ": r"$\gamma$",
     "√n": r"$\sqrt{n}$",
+    "√": r"$\surd$",
+    "ε": r"$\varepsilon$",
+    "μ": r"$\mu$",
     "ρ": r"$\rho$",
+    "σ": r"$\sigma$",
     "τ": r"$\tau$",
     "–": "--",
-    "²": "$^2$",
+    "…": r"\dots{}",
+    "×": r"$\times$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "↓": r"$\downarrow$",
+    "→": r"$\to$",
     "\N{MINUS SIGN}": "$-$",
+    **{raised: f"$^{digit}$" for digit, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    **{lowered: f"$_{digit}$" for digit, lowered in enumerate("₀₁₂₃₄₅₆₇₈₉")},
 }
 IN_LATEX = re.compile("|".join(map(re.escape, LATEX)))
 IN_MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w)")

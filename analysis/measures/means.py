@@ -81,25 +81,29 @@ def _tested(change: float, error: float, freedom: float) -> tuple[float, float]:
     return float(half), float(2 * special.stdtr(freedom, -abs(change) / error))
 
 
-def over_seeds(trials: pd.DataFrame, column: str) -> tuple[float, float]:
+def over_seeds(trials: pd.DataFrame, column: str, cell: list[str]) -> tuple[float, float]:
     """Mean of a column over trials, with the half-width of its 95% interval over seeds.
 
     Trials of one seed share weights and order of data. So each seed gives one number, the mean over
     its trials, and the interval is Student's over these.
 
     Args:
-        trials: with ``seed``; cells of a sweep, each with the same seeds.
+        trials: with ``seed`` and the columns of the cell.
         column: numbers.
+        cell: the columns that make a cell, from :func:`analysis.measures.cells.cell_columns`.
 
     Returns:
         The mean, and the half-width: NaN with one seed, if all seeds give the same or one gives no
-        finite number, or if seeds have different numbers of trials, because then their means are
-        of different cells.
+        finite number, or if some cell lacks a seed, because then seeds are of different cells, and
+        differ because of that.
 
-    >>> frame = pd.DataFrame({"seed": [0, 0, 1, 1], "x": [1.0, 2.0, 2.0, 3.0]})
-    >>> [round(number, 2) for number in over_seeds(frame, "x")]
+    >>> frame = pd.DataFrame({"seed": [0, 0, 1, 1], "gamma": [0, 1, 0, 1], "x": [1.0, 2, 2, 3]})
+    >>> [round(number, 2) for number in over_seeds(frame, "x", ["gamma"])]
     [2.0, 6.35]
+    >>> over_seeds(frame[1:3], "x", ["gamma"])
+    (2.0, nan)
     """
-    group = trials.groupby("seed")[column]
-    _, half, _ = student(group.mean().to_numpy("float64"))
-    return float(trials[column].mean()), half if group.size().nunique() == 1 else np.nan
+    _, half, _ = student(trials.groupby("seed")[column].mean().to_numpy("float64"))
+    seeds = trials.groupby(cell, observed=True, dropna=False).seed.nunique()
+    whole = (seeds == trials.seed.nunique()).all()
+    return float(trials[column].mean()), half if whole else np.nan

@@ -116,6 +116,9 @@ def _row(members: pd.DataFrame, found: list[dict[str, Any]]) -> dict[str, Any]:
     if not len(used):
         return row | {"auc": np.nan}
     mean = float(used.groupby("cell").auc.mean().mean())
+    m = len(set().union(*(pull.index for pull in used.pull)))
+    # The AUC of a trial moves by a point's pull over the trial's own number of points, not over m.
+    used = used.assign(pull=[pull * (m / len(pull)) for pull in used.pull])
     of_seeds = [
         (part.auc.mean(), pd.concat(part.pull.to_list(), axis=1).fillna(0).mean(axis=1))
         for _, part in used.groupby("seed", dropna=False)
@@ -139,7 +142,9 @@ def interval(
     Args:
         mean: the mean AUC.
         seeds: AUC of each seed, (s,), mean over its cells.
-        pulls: how much each point pulls the AUC of each seed, (s, m).
+        pulls: how much each of m points pulls the AUC of each seed, (s, m): see
+            :func:`influences`. If a trial has fewer points, those that it lacks have 0, and its own
+            are multiplied by m over their number.
         resamples: of the bootstrap.
 
     Returns:

@@ -95,7 +95,7 @@ def _verdict(as_is: str, fixed: str, higher: str) -> str:
     """What the three answers say together. Mixed is yes here: it happens, if not everywhere."""
     does = {YES, MIXED}
     if as_is not in does:
-        return "γ does not surely do it, so there is nothing to explain"
+        return "no sure effect of γ, so no cause to look for"
     if fixed in does:
         if higher in does:
             both = "both: γ by itself, and the effective rate"

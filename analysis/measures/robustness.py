@@ -5,13 +5,20 @@ Command: ``python -m analysis.tables runs/robustness --table robustness``.
 """
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.measures.cells import as_strings, cell_columns, done, mean_interval
+from analysis.measures.cells import (
+    as_strings,
+    cell_columns,
+    columns_of_cell,
+    done,
+    mean_interval,
+)
 from analysis.measures.layout import heading, network_name, plural, span
 from analysis.measures.means import over_seeds
 from analysis.results import Results
@@ -43,6 +50,7 @@ ALL_AUCS = (*(f"{name}_auc" for name in LESIONS), *AUCS[1:])
 MEASURED = ("clean_accuracy", *ALL_AUCS, *RATIOS)
 FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic: not drawn.
 SIZES = {"separation": "separation_m", "curve": "curve_m"}  # the column with its m; else m
+TOLD = ("points", "replacement", "units", "controls")  # settings that the rows tell, like m
 LEARNED = 2  # At or below this multiple of chance, a network has no accuracy to lose: NaN.
 
 
@@ -56,7 +64,7 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
 
     Returns:
         Frame with the cell (see :func:`analysis.measures.summary.summary`, without m), ``seeds``
-        (trials that are done and have any of these numbers), ``m`` (points behind the
+        (those with a trial that is done and has any of these numbers), ``m`` (points behind the
         accuracies) and ``separation_m`` (points behind the pairs), each the smallest of the cell.
         Then, with the half-width of the 95% t-interval over seeds (``_ci95``): ``clean_accuracy``
         on the same points, the areas under accuracy over the levels, divided by their range
@@ -70,22 +78,30 @@ def by_cell(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
     measured = trials[[*ALL_AUCS, *RATIOS]].replace([np.inf, -np.inf], np.nan)
     trials = trials.loc[measured.notna().any(axis=1)]
     cell = cell_columns(results, points=False)
-    apart = _apart(trials, cell)
-    alone = {name: trials[name].mask(apart[name]) for name in MEASURED}
-    trials = trials.assign(**alone, warning=pd.Series(_warnings(apart), trials.index, "object"))
+    trials = comparable(trials, cell, MEASURED)
     group = trials.groupby(cell, dropna=False)
-    counts = group[["m", "separation_m"]].min().assign(seeds=group.size())
+    counts = group[["m", "separation_m"]].min().assign(seeds=group.seed.nunique())
     counts["warning"] = group.warning.first()  # the same in all trials of a cell
     table = counts.join(mean_interval(trials, cell, MEASURED)).reset_index()
     numbers = [name for score in MEASURED for name in (score, f"{score}_ci95")]
     return table[[*cell, "seeds", "m", "separation_m", *numbers, "warning"]]
 
 
-def _apart(trials: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+def comparable(trials: pd.DataFrame, cell: list[str], scores: Sequence[str]) -> pd.DataFrame:
+    """The trials with NaN for the scores that must not be averaged over their cell.
+
+    The column ``warning`` names the evaluations behind these scores; it is null without any.
+    """
+    apart = _apart(trials, cell, scores)
+    alone = {name: trials[name].mask(apart[name]) for name in scores}
+    return trials.assign(**alone, warning=pd.Series(_warnings(apart), trials.index, "object"))
+
+
+def _apart(trials: pd.DataFrame, cell: list[str], scores: Sequence[str]) -> pd.DataFrame:
     """Whether the numbers of a trial's cell must not be averaged, by score: see :func:`alike`."""
     groups = [trials[name] for name in cell]
     found = {}
-    for score in MEASURED:
+    for score in scores:
         key = alike(trials, score).where(trials[score].notna())
         found[score] = key.groupby(groups, dropna=False).transform("nunique") > 1
     return pd.DataFrame(found, index=trials.index)
@@ -182,7 +198,7 @@ def evaluation_of(score: str) -> str:
 def settings_key(trials: pd.DataFrame, score: str) -> pd.Series:
     """The settings of the evaluation behind a score, such as an AUC, as a text.
 
-    Compare scores only if these are equal.
+    Compare scores only if these and m are equal.
     """
     name = evaluation_of(score)
     return trials.evaluations.map(lambda text: settings_of(text, name))
@@ -192,14 +208,21 @@ def settings_key(trials: pd.DataFrame, score: str) -> pd.Series:
 def settings_of(text: Any, name: str) -> str:
     """The settings of an evaluation as a text, which is ``null`` if they are unknown.
 
+    The text is the same for settings that measure the same. Settings that only say which results
+    there are (:data:`TOLD`) are not in it: ``points`` is a limit, and m says how many there were.
+
     Args:
         text: the settings of all evaluations of a trial, from the column ``evaluations``.
         name: of the evaluation, as in a sweep file.
 
-    >>> settings_of('{"noise": {"repeats": 3, "levels": [0, 1]}}', "noise")
-    '{"levels": [0, 1], "repeats": 3}'
+    >>> settings_of('{"noise": {"seed": 3, "levels": [1.0, 0.5]}}', "noise")
+    '{"levels": [0, 0.5, 1], "seed": 3}'
     """
-    return json.dumps(_settings(text, name), sort_keys=True)
+    found = _settings(text, name)
+    if found and name == "lesion" and "random" not in found.get("units", ()):
+        found["seed"] = 0  # it does nothing; earlier versions had none
+    kept = found and {key: value for key, value in found.items() if key not in TOLD}
+    return json.dumps(kept, sort_keys=True)
 
 
 def alike(trials: pd.DataFrame, score: str) -> pd.Series:
@@ -217,11 +240,21 @@ def alike(trials: pd.DataFrame, score: str) -> pd.Series:
     return pd.Series(texts, trials.index, "object")
 
 
-def _settings(text: Any, name: str) -> Any:
+def _settings(text: Any, name: str) -> dict[str, Any] | None:
+    """The settings of an evaluation, None if they are unknown; equal ones are written alike."""
     try:
-        return json.loads(text)[name]
+        found = dict(json.loads(text, parse_float=_number)[name])
     except (TypeError, ValueError, KeyError):
-        return None  # unknown
+        return None
+    if "levels" in found:  # under noise and attacks level 0 is always measured
+        zero = set() if name == "lesion" else {0}
+        found["levels"] = sorted(zero | set(found["levels"]))
+    return found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
@@ -239,7 +272,7 @@ def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
     parts, left, names = [], [], []
     for name in (f"{kind}_lost" for kind in (*LESIONS, *CURVES[1:])):
         told = heading(name).removeprefix("lost ")
-        if _several(trials, name):
+        if several(trials, name):
             left.append(told)
         elif each := _by_network(trials, name):
             parts.append(f"{told} {', '.join(each)}")
@@ -260,7 +293,7 @@ def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
     return " ".join(said)
 
 
-def _several(trials: pd.DataFrame, score: str) -> bool:
+def several(trials: pd.DataFrame, score: str) -> bool:
     """Whether the trials with a score were evaluated with several settings or m."""
     return alike(trials[trials[score].notna()], score).nunique() > 1
 
@@ -278,7 +311,7 @@ def mixed_sentence(trials: pd.DataFrame) -> str:
     if not trials.mixed_ratio_different_initial.notna().any():
         return ""
     known = trials.dropna(subset=[name, f"{name}_initial"])
-    if _several(known, name):
+    if several(known, name):
         return (
             "How often noise mixes up the closest tracks has no mean over trials: it was measured "
             "with several settings or m."
@@ -300,7 +333,7 @@ def _by_network(trials: pd.DataFrame, column: str) -> list[str]:
     """The mean of a column for each network, with its interval: ["plain 0.81 ± 0.03"]."""
     told = []
     for network, rows in trials.dropna(subset=column).groupby("network"):
-        mean, half = over_seeds(rows, column)
+        mean, half = over_seeds(rows, column, columns_of_cell(trials))
         around = f" ± {half:.2f}" if np.isfinite(half) else ""
         told.append(f"{network_name(network)} {round(mean, 2) + 0.0:.2f}{around}")
     return told

@@ -26,6 +26,7 @@ class Comparison(NamedTuple):
     agrees: bool  # the means differ in the claimed direction, and by as much as is claimed
     p: float  # two-sided, if the truth were at the edge of the claim; NaN without spread over seeds
     compared: bool = True  # False: no comparison, only a note that the sides cannot be compared
+    left_out: frozenset[str] = frozenset()  # collapsed trials that do not count in it
 
 
 class Verdict(NamedTuple):

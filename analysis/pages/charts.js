@@ -10,7 +10,7 @@ const SCORES = {
 };
 const PANELS = [  // of the curves: [column of a curve, title, scale]
   [1, "Test accuracy", "value"], [2, "LSS (1: straight)", "value"],
-  [3, "Straightness factor; dots: geodesic excess", "log"],
+  [3, "Straightness factor (log); dots: excess", "log"],
 ];
 const SHORT = { network: "", dataset: "", layers: "", stages: "K=", gamma: "γ=" };
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
@@ -19,7 +19,7 @@ const NETWORKS = { resnet: "#0072B2", plain: "#D55E00" };  // as in the report's
 const DASHES = ["solid", [6, 3], [2, 2], [8, 3, 2, 3]];
 const MOST = 12;     // With more values than this, colours stand for ranges of values.
 const LISTED = 100;  // rows of the table; the others are counted
-const NARROW = 720;  // pixels; below this, charts are one below the other
+const NARROW = 840;  // pixels; below this, charts are one below the other, as their titles need the width
 const ORDER = new Intl.Collator(undefined, { numeric: true });  // of texts with numbers in them
 
 function element(kind, text, attributes = {}) {
@@ -202,7 +202,7 @@ class Charts {
     return [...found].sort((a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
   }
 
-  /** Choose a colour for each item, and a dash for each network; fill the legend. */
+  /** Choose a colour for each item, and a dash for each network and K; fill the legend. */
   _colours() {
     const name = this.by.value(), values = this._values(name), dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const numeric = values.length > 1 && values.every(value => typeof value === "number");
@@ -211,15 +211,18 @@ class Charts {
       const step = Math.floor(i * steps / values.length), at = steps > 1 ? step / (steps - 1) : 0.4;
       colours.set(value, numeric ? shade(dark ? 0.32 + 0.68 * at : 0.88 * at) : NETWORKS[value] || OKABE[(i + 2 * (name === "network")) % OKABE.length]);
     });
-    const networks = name === "network" ? [] : this._values("network");
+    const dashed = ["network", "stages"].filter(field => field !== name && this._values(field).length > 1);
+    const kindOf = item => dashed.map(field => SHORT[field] + this._field(item, field)).join(" ");
+    const order = (a, b) => -ORDER.compare(this._field(a, "network"), this._field(b, "network")) || this._field(a, "stages") - this._field(b, "stages");
+    const kinds = dashed.length ? [...new Set(this.items.toSorted(order).map(kindOf))] : [];
     for (const item of this.items) {
       item.colour = colours.get(this._field(item, name)) || "#8a939c";
-      item.dash = Math.max(0, networks.length > 1 ? networks.toReversed().indexOf(this._field(item, "network")) : 0) % DASHES.length;
+      item.dash = Math.max(0, kinds.indexOf(kindOf(item))) % DASHES.length;
     }
     this.legend.replaceChildren();
     const swatch = (colour, text, dash = 0) => {
-      const one = element("span"), mark = element("i", undefined, { class: dash ? "dash" : "" });
-      mark.style.borderColor = colour;
+      const one = element("span"), mark = element("i");
+      mark.style.background = stripes(colour, DASHES[dash % DASHES.length]);
       one.append(mark, text);
       this.legend.append(one);
     };
@@ -229,7 +232,7 @@ class Charts {
       const some = values.length <= MOST ? values : values.filter((_, i) => i % Math.ceil(values.length / 6) === 0 || i === values.length - 1);
       for (const value of some) swatch(colours.get(value), short(value));
     }
-    if (networks.length > 1) networks.toReversed().forEach((value, i) => swatch("var(--ink)", String(value), i));
+    kinds.slice(0, MOST).forEach((kind, i) => swatch("var(--ink)", kind, i));
     const count = this.selected?.size;
     this.note.textContent = this.selected ? `${count} of ${this.items.length} selected` : "";
     this.clear.hidden = !this.selected;
@@ -390,7 +393,7 @@ class Charts {
     const axis = (name, extra) => {
       const positive = drawn.every(item => this._field(item, name) > 0), values = drawn.map(item => this._field(item, name));
       const wide = positive && Math.max(...values) / Math.min(...values) > 30;
-      return this._axis(ink, { type: wide ? "log" : "value", name: SCORES[name] || name, nameLocation: "middle", ...extra });
+      return this._axis(ink, { type: wide ? "log" : "value", name: (SCORES[name] || name) + (wide ? " (log)" : ""), nameLocation: "middle", ...extra });
     };
     const faint = from => this.selected && !this._isIn(from) ? 0.12 : 0.85;
     const option = {
@@ -449,7 +452,7 @@ class Charts {
       const title = { dim, name: SCORES[name] || (name === "gamma" ? "γ" : name === "stages" ? "K" : name) };
       if (!score && (!numeric || values.length <= MOST)) return { ...title, type: "category", data: values.map(short), values };
       const wide = values[0] > 0 && values.at(-1) / values[0] > 30;
-      return { ...title, type: wide ? "log" : "value", scale: true };
+      return wide ? { ...title, name: `${title.name} (log)`, type: "log", scale: true } : { ...title, type: "value", scale: true };
     });
     const at = (item, name, i) => {
       const value = this._field(item, name);
@@ -552,6 +555,14 @@ function shade(at) {
   const channel = (colour, k) => parseInt(colour.slice(1 + 2 * k, 3 + 2 * k), 16);
   const mixed = [0, 1, 2].map(k => Math.round(channel(VIRIDIS[i], k) * (1 - part) + channel(VIRIDIS[i + 1], k) * part));
   return `rgb(${mixed.join(",")})`;
+}
+
+/** The background that looks like a line with these dashes, for the legend. */
+function stripes(colour, dash) {
+  if (dash === "solid") return colour;
+  let at = 0;
+  const parts = dash.map((length, i) => `${i % 2 ? "transparent" : colour} ${at}px ${at += length}px`);
+  return `repeating-linear-gradient(90deg, ${parts.join(", ")})`;
 }
 
 /** Put options into a select, and keep what was chosen if it is still there. */

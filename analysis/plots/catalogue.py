@@ -114,18 +114,21 @@ FREE = (
     "Dash-dotted: OTS when the displacements are shuffled between points; an OTS no higher than "
     "this says nothing about learning."
 )
-BANDS = "mean over seeds; where there are several, with the 95% t-interval"
+BANDS = (
+    "mean over seeds, with the 95% t-interval as a band, cut off at impossible values and at the "
+    "panel's edge; of two seeds each is a thin line"
+)
+BARS = (
+    "mean over seeds, with the 95% t-interval as a bar, cut off at impossible values; of two seeds "
+    "each is a dot"
+)
 TRACKS = (
-    "Tracks of about 20 points, multiplied by a fixed Gaussian matrix P with two rows, the same "
-    "for both networks. Hollow: the start of a track. Dots: after each block. Filled: the end, in "
-    "the colour and form of the point's class. Each panel shows the trial with the smallest seed; "
-    "above it are the trial's LSS and OTS, with the values before training in brackets. Scales "
-    "differ by panel."
+    "Tracks of about 20 points of the trial with the smallest seed, along two random directions, "
+    "the same for all trials. Hollow: the start of a track. Dots: after each block. Filled: the "
+    "end, in the colour and form of the point's class. Above a panel are the trial's LSS and OTS, "
+    "with the values before training in brackets. Scales differ by panel."
 )
-SIDES = (
-    f"Plain network against ResNet at up to four γ: {BANDS} as a band, which is cut off where it "
-    "leaves the panel. "
-)
+SIDES = f"Plain network against ResNet at up to four γ, with 0 among them: {BANDS}. "
 
 FIGURES = {
     "lss_against_epoch": Spec(
@@ -134,9 +137,8 @@ FIGURES = {
         "Fig. 2",
         "LSS against epoch, a panel per dataset, K and network, a line per gamma",
         "LSS against epoch, a line per γ; epoch 0 is before training. Mean over points and "
-        f"stages, then {BANDS} as a band, which is cut off where it leaves the panel. "
-        f"{BASELINES}√n, the value for n independent directions. 1 is a straight line. Axes differ "
-        "by panel.",
+        f"stages, then {BANDS}. {BASELINES}√n, the value for n independent directions. Solid: 1, a "
+        "straight line, or an arrow to it where it is far below. Axes differ by panel.",
         "a trial that is done",
         _any_done,
     ),
@@ -146,9 +148,9 @@ FIGURES = {
         "",
         "Straightness factor against epoch, a panel per dataset, K and network, a line per gamma",
         "The first factor of the geodesic excess against epoch, a line per γ; epoch 0 is before "
-        "training. 1: straight tracks at constant speed. Geometric mean over stages, then "
-        f"{BANDS} as a band, which is cut off where it leaves the panel. {BASELINES}n, the value "
-        "for n independent directions. Axes differ by panel.",
+        f"training. Geometric mean over stages, then {BANDS}. {BASELINES}n, the value for n "
+        "independent directions. Solid: 1, straight tracks at constant speed, or an arrow to it "
+        "where it is far below. Axes differ by panel.",
         "a trial with a straightness factor",
         _any_factors,
     ),
@@ -162,7 +164,7 @@ FIGURES = {
         "√size over |W| under Adam. |W| is that after each epoch, the learning rate the trial's "
         "highest, so the schedule is left out. Weights that a normalisation follows have no "
         "scale, so this is their whole learning rate, and γ raises it as it "
-        f"shrinks them. Geometric mean over blocks, then {BANDS} as a band. On the right, where "
+        f"shrinks them. Geometric mean over blocks, then {BANDS}. On the right, where "
         "there are any: weights of blocks that have a scale, like W2 of a ResNet. Axes differ by "
         "panel.",
         "a trial with effective learning rates",
@@ -173,7 +175,7 @@ FIGURES = {
         "Both factors of the geodesic excess against γ",
         "",
         "Straightness factor and transport factor against gamma, a line per network and K",
-        f"At the end of training: {BANDS} as a bar. Their product is the geodesic excess; the "
+        f"At the end of training: {BARS}. Their product is the geodesic excess; the "
         f"geodesic has 1 in both. {BASELINES}n, the straightness factor of n independent "
         "directions.",
         "a trial with a straightness factor",
@@ -185,8 +187,9 @@ FIGURES = {
         "",
         "Train loss, accuracies, LSS, geodesic excess and OTS against blocks per stage, by network",
         "Degradation (section 3.2, eq. 26): whether more blocks fit the train split worse. At the "
-        f"end of training at up to two γ: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS), the "
-        "values at random. n grows along the axis, and so do √n and the excess of a random track.",
+        f"end of training at up to two γ, the second one faint: {BARS}. {BASELINES}√n (LSS) and "
+        "1/m (OTS), the values at random. n grows along the axis, and so do √n and the excess of a "
+        "random track.",
         "trials with several numbers of blocks (depth)",
         depth.varies,
     ),
@@ -204,7 +207,7 @@ FIGURES = {
         "Accuracy and scores against γ",
         "Fig. 4",
         "Clean train accuracy, test accuracy, LSS and OTS against gamma, a line per network and K",
-        f"At the end of training: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS), the values "
+        f"At the end of training: {BARS}. {BASELINES}√n (LSS) and 1/m (OTS), the values "
         f"at random. {FREE}",
         "a trial that is done",
         _any_done,
@@ -215,7 +218,8 @@ FIGURES = {
         "Fig. 5",
         "LSS against epoch, a row of panels per stage, a column per network, a line per gamma",
         f"LSS of each stage against epoch, with the first stage at the top; a line per γ. "
-        f"Mean over points, then {BANDS} as a band. {BASELINES}√n. Axes differ by panel.",
+        f"Mean over points, then {BANDS}. {BASELINES}√n. Solid: 1, a straight line, or an arrow to "
+        "it where it is far below. Axes differ by panel.",
         "a trial with K > 1",
         _any_stages,
     ),
@@ -224,8 +228,8 @@ FIGURES = {
         "Scores stage by stage",
         "Fig. 6",
         "Test accuracy against gamma, and OTS and LSS against the stage, plain against ResNet",
-        f"Left: test accuracy at up to four γ. Right: OTS (above) and LSS (below) of each stage at "
-        f"the end of training: {BANDS} as a bar. {BASELINES}√n (LSS) and 1/m (OTS). "
+        f"Left: test accuracy at up to four γ, with 0 among them. Right: OTS (above) and LSS "
+        f"(below) of each stage at the end of training: {BARS}. {BASELINES}√n (LSS) and 1/m (OTS). "
         f"{FREE} A collapsed stage has no OTS.",
         "a trial with K > 1",
         _any_stages,
@@ -247,7 +251,7 @@ FIGURES = {
         "How far each block moves the cloud of points, as W₂ between the clouds before and after "
         "it, over W₂/n of the ends: the constant speed of the geodesic, which has 1 in every block "
         "(dashed). The mean of a line is the length of the curve over that of the geodesic. At the "
-        f"end of training, {BANDS} as a band. Dotted: the same networks before training. Axes "
+        f"end of training, {BANDS}. Dotted: the same networks before training. Axes "
         "differ by panel.",
         "the evaluation curve",
         any_curve,
@@ -285,10 +289,10 @@ FIGURES = {
         "Accuracy and variation rate against the level of noise and attacks, plain against ResNet",
         f"Test accuracy, and how far the last state (l = n of the last stage) moves relative to "
         f"its size (eq. 49), against the level of Gaussian noise and the budget of attacks. "
-        f"{SIDES}Dotted: no noise; in panels of the variation rate, how far the input of the first "
-        "stage moves. Dashed: chance. A network that gives every point the same answer has a "
-        "variation rate of 0, so read the rate together with the accuracy. Scales of the variation "
-        "rate differ by panel.",
+        f"{SIDES}Dotted: accuracy without noise; in panels of the variation rate, how far the "
+        "input of the blocks moves. Dashed: chance. A network that gives every point the same "
+        "answer has a variation rate of 0, so read the rate together with the accuracy. Its scales "
+        "differ by panel.",
         "one of the evaluations noise, fgsm, pgd",
         _measured("noise", "fgsm", "pgd"),
     ),
@@ -316,8 +320,8 @@ FIGURES = {
         "Separation fuzziness and effective rank of each state, a line per gamma, by network",
         "Left: the fuzziness D of the classes in each state; a straight line means that every "
         "block separates the classes by the same factor (law of separation). Right: how many "
-        f"dimensions a state uses. A line per γ after training, broken between stages: {BANDS} as "
-        "a band. Dotted: the same networks before training. Scales differ by panel.",
+        f"dimensions a state uses. A line per γ after training, broken between stages: {BANDS}. "
+        "Dotted: the same networks before training. Scales differ by panel.",
         "the spread of states; geosweep evaluate DIR scores adds it",
         has_states,
     ),
@@ -327,12 +331,10 @@ FIGURES = {
         "",
         "Change of LSS, test accuracy and robustness against the weight of a penalty, by network",
         "The value with the penalty minus the value without it, in cells that are otherwise equal: "
-        "mean over seeds with the 95% interval as a bar, which is cut off where it leaves the "
-        "panel. The interval is over pairs of equal seeds where both sides have the same seeds, "
-        "and Welch's otherwise. Bars are not corrected for multiple tests; the stars in the table "
-        "are. "
-        "Dashed: no change. LSS shows whether the penalty worked; the other panels only mean "
-        "something where it did. Scales differ by panel.",
+        "mean over seeds with the 95% interval as a bar. The interval is over pairs of equal seeds "
+        "where both sides have the same seeds, and Welch's otherwise. Bars are not corrected for "
+        "multiple tests; the stars in the table are. Dashed: no change. LSS shows whether the "
+        "penalty worked; the other panels only mean something where it did. Scales differ.",
         "trials with straightness_penalty or transport_penalty, and the same cells without it",
         any_effects,
         table="intervention",
@@ -341,14 +343,14 @@ FIGURES = {
         scores_against_rate,
         "Scores against the effective learning rate",
         "",
-        "LSS and accuracies against the effective learning rate, by network and what changes it",
-        "LSS and accuracies after training against the effective learning rate of weights that "
-        "have no scale (geometric mean over epochs, at the trial's highest learning rate). If γ "
-        "acted through this rate alone, all lines would fall on one curve, and γ at a fixed rate "
-        "would change nothing. If γ acted by itself alone, the lines without γ would be flat. "
-        "Hollow: γ = 0. At the end of a line: its last γ, learning rate or initial scale. Bars: "
-        "the 95% interval of the change from the start, over pairs of seeds, not corrected for "
-        "multiple tests and cut off where it leaves the panel. A change of LSS counts from before "
+        "Changes of LSS and accuracies by effective learning rate, by network and what changes it",
+        "Change from the start of a line (hollow, γ = 0), against the effective learning rate of "
+        "weights that have no scale (geometric mean over epochs, at the trial's highest learning "
+        "rate). If γ acted through this rate alone, all lines would fall on one curve, and γ at a "
+        "fixed rate would change nothing. If γ acted by itself alone, the lines without γ would be "
+        "flat. Points on a shaded ground have the rate of the start, and stand in the order of γ. "
+        "At the end of a line: its last γ, learning rate or initial scale. Bars: the 95% interval "
+        "over pairs of seeds, not corrected for multiple tests. A change of LSS counts from before "
         "training, since smaller initial weights change LSS there, too. Axes differ by panel.",
         "γ with and without renormalise, or other learning rates or initial scales at γ = 0",
         rate_effects.any_effects,
@@ -372,9 +374,9 @@ FIGURES = {
         "OTS and gap of the first m points against m, a panel per dataset, K and network",
         "OTS (left) and gap (right) of the first m points alone, at the end of training. OTS falls "
         "as m grows, and the paper never states its m: compare at equal m, and with the baselines "
-        f"at that m. Mean over stages, then {BANDS} as a band. Lines are shifted a little sideways "
-        f"so that equal ones can be seen. {BASELINES}1/m, a random matching. Collapsed trials are "
-        "left out.",
+        f"at that m. Mean over stages, then {BANDS}. Lines are shifted a little sideways so that "
+        f"equal ones can be seen. {BASELINES}1/m, a random matching. Collapsed trials are left "
+        "out.",
         "OTS of the first points alone",
         _any_prefixes,
     ),

@@ -3,9 +3,8 @@
 from matplotlib.figure import Figure
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval
 from analysis.measures.curve import INITIAL, TRAINED, by_block
-from analysis.plots import panels, scales, style
+from analysis.plots import by_gamma, panels, scales, style
 from analysis.results import Results
 
 
@@ -22,10 +21,10 @@ def speed_by_block(results: Results) -> Figure:
 
     Returns:
         Figure with a row per dataset, K and stage, a column per network, and a line per gamma:
-        n W2(mu_(l-1), mu_l) / W2(mu_0, mu_n) of each block l, the mean over seeds, with the 95%
-        t-interval as a band where there are several. The mean of a line is the Wasserstein
-        line-shape ratio. Dashed: 1, the geodesic at constant speed. Dotted: the same networks
-        before training. Axes differ by panel.
+        n W2(mu_(l-1), mu_l) / W2(mu_0, mu_n) of each block l, the mean over seeds, which are drawn
+        as in :mod:`analysis.plots.seeds`. The mean of a line is the Wasserstein line-shape ratio.
+        Dashed: 1, the geodesic at constant speed. Dotted: the same networks before training. Axes
+        differ by panel.
     """
     done, rows = cells.done(results), by_block(results).dropna(subset="speed")
     done = done.assign(points=done.trial.map(rows.groupby("trial").m.max()))  # m of the curve
@@ -49,7 +48,6 @@ def speed_by_block(results: Results) -> Figure:
         ],
     )  # fmt: skip
     after = rows[rows.evaluation == TRAINED]
-    means = mean_interval(after, [*by, "network", "gamma", "block"], ["speed"]).reset_index()
     for place, line in zip(places, grid, strict=True):
         for axes, network in zip(line, networks, strict=True):
             key = place | {"network": network}
@@ -57,7 +55,7 @@ def speed_by_block(results: Results) -> Figure:
             axes.set_visible(len(here) > 0)
             if not len(here):
                 continue
-            seen = [1.0, *panels.gamma_lines(axes, panels.at(means, key), "block", "speed", gammas)]
+            seen = [1.0, *by_gamma.lines(axes, panels.at(after, key), "block", "speed", gammas)]
             before = here[here.evaluation == INITIAL].groupby("block").speed.mean()
             axes.plot(before.index, before, linestyle=":", label=style.INITIAL, **style.BASELINE)
             axes.axhline(1, linestyle="--", label="geodesic", **style.BASELINE)
@@ -72,5 +70,5 @@ def speed_by_block(results: Results) -> Figure:
             if panels.is_first(axes):
                 axes.set_ylabel("speed over the geodesic's")
     baselines = {f"same network\n{style.INITIAL}": ":", "1: geodesic at\nconstant speed": "--"}
-    panels.gamma_legend(figure, done, gammas, baselines)
+    by_gamma.legend(figure, done, gammas, baselines)
     return figure

@@ -7,8 +7,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval, without_collapsed
-from analysis.plots import panels, scales, style
+from analysis.measures.cells import without_collapsed
+from analysis.plots import panels, scales, seeds, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
 
@@ -41,8 +41,9 @@ def scores_against_depth(results: Results) -> Figure:
 
     Returns:
         Figure with two rows of three panels per dataset, layers, K and up to three combinations of
-        other settings, and lines for up to two gammas. Points are means over seeds, bars their 95%
-        t-intervals. Baselines: each network before training (dotted, in its colour), sqrt(n) and
+        other settings, and lines for up to two gammas, the second of which is faint and has
+        squares. Points are means over seeds, which are drawn as in :mod:`analysis.plots.seeds`.
+        Baselines: each network before training (dotted, a dark shade of its colour), sqrt(n) and
         1/m (dashed). Both axes are logarithmic where numbers differ by orders of magnitude.
     """
     done = without_collapsed(cells.done(results))
@@ -71,13 +72,14 @@ def scores_against_depth(results: Results) -> Figure:
             axes.set_ylabel(label.format(m=panels.sizes(here)))
             _blocks_axis(axes, sorted(here.depth.unique()))
         panels.row_title(axes_of[0], panels.row_name(place, by[3:]))
-    style.legend(figure, _handles(networks, gammas))
+    counts = panels.seed_counts(done[done.gamma.isin(gammas)])
+    style.legend(figure, [*_handles(networks, gammas), *seeds.handles(counts, of_bars=True)])
     return figure
 
 
 def _look(network: str, k: int) -> dict:
-    """Colour by network; the second gamma has dashes and squares."""
-    return style.line_style(network, 1) | {"linestyle": "-" if k == 0 else "--", "marker": "os"[k]}
+    """Colour by network; the second gamma is faint and has squares. Dashes are for baselines."""
+    return style.line_style(network, 1) | {"alpha": 1 - 0.5 * k, "marker": "os"[k]}
 
 
 def _line(
@@ -85,15 +87,15 @@ def _line(
 ) -> list[float]:
     """Draw a network's means at one gamma, and for k = 0 its values before training."""
     own = rows[(rows.network == network) & (rows.gamma == gamma)]
-    mean = mean_interval(own, ["depth"], [score])
+    mean = seeds.averaged(own, ["depth"], score)
     x = mean.index.to_numpy("float64") * (1 + 0.03 * k)
-    style.bars(axes, list(x), mean[score], mean[f"{score}_ci95"], _look(network, k))
+    seeds.bars(axes, list(x), mean, _look(network, k))
     if k or f"{score}_initial" not in own:
-        return [*mean[score]]
+        return [*mean["mean"]]
     before = own.groupby("depth")[f"{score}_initial"].mean()
     look = style.initial_style(style.colour(network))
     axes.plot(before.index, before, label=INITIAL, **look)
-    return [*mean[score], *before]
+    return [*mean["mean"], *before]
 
 
 def _random(axes: Axes, rows: pd.DataFrame, score: str) -> list[float]:
@@ -102,7 +104,8 @@ def _random(axes: Axes, rows: pd.DataFrame, score: str) -> list[float]:
     if column not in rows:
         return []
     random = rows.groupby("depth")[column].mean()
-    axes.plot(random.index, random, linestyle="--", **style.BASELINE)
+    look: dict = style.BASELINE | {"zorder": 2.5}  # above the lines of networks
+    axes.plot(random.index, random, linestyle="--", **look)
     style.name_line(axes, random.iloc[-1], style.RANDOM[score][1])
     return [*random]
 

@@ -1,6 +1,5 @@
 """Dose and response: the effect of a penalty on tracks against its weight."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,12 +8,11 @@ from analysis.measures.cells import CELL
 from analysis.measures.intervention import ENDS, effects
 from analysis.measures.layout import heading, network_name
 from analysis.measures.robustness import AUCS
-from analysis.plots import panels, scales, style
+from analysis.plots import panels, scales, seeds, style
 from analysis.results import Results
 
 DRAWN = ("lss", "test_accuracy", *AUCS)
 ASIDE = 0.16  # sideways shift between networks, as a share of the way between two weights
-CUT = 4  # A panel cuts intervals off at this multiple of its largest change.
 
 
 def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
@@ -37,7 +35,7 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
     names = [name for name in DRAWN if f"{name}_change" in table]
     others = [name for name in table.loc[:, :"m"] if name not in CELL]
     others = [name for name in others if table[name].nunique(dropna=False) > 1]
-    few = len(table[others].drop_duplicates()) <= panels.SPLIT
+    few = not others or len(table[others].drop_duplicates()) <= panels.SPLIT
     by = ["penalty", *panels.PANEL, *(others if few else []), "gamma"]
     line = ["network", *([] if few else others)]
     places = _places(table, by)
@@ -55,10 +53,9 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
         weights = [0.0, *sorted(here.weight.unique())]
         for axes, name in zip(row, names, strict=True):
             _responses(axes, here, name, line, weights)
-            unit = "dimensionless" if name == "lss" else "fraction"
             style.title(axes, f"change of {heading(name)}")
-            if name in names[:2]:
-                axes.set_ylabel(f"with less without ({unit})")
+            if name == names[0]:
+                axes.set_ylabel("with penalty minus without")
             scales.gamma_axis(axes, weights, log=len(weights) > panels.MANY)
             axes.set_xlabel("weight" if key is places[-1] else "")
         penalty = str(key["penalty"]).replace("_", " ")
@@ -89,17 +86,10 @@ def _responses(
     log = len(weights) > panels.MANY
     for key, own in rows.groupby(line, dropna=False):
         own = own.sort_values("weight")
-        mean = pd.Series([0.0, *own[change]], dtype="float64")
-        known = pd.Series([np.nan, *own[half]], dtype="float64")
         along = [0.0, *own.weight] if log else [0, *(weights.index(w) for w in own.weight)]
         aside = 0.0 if log else ASIDE * (networks.index(key[0]) - (len(networks) - 1) / 2)
         look = style.line_style(str(key[0]), int(own.stages.iloc[0]))
         look |= {"label": network_name(key[0])}
-        style.bars(axes, [x + aside for x in along], mean, known, look)
-    far = CUT * rows[change].abs().max()
+        seeds.bars(axes, [x + aside for x in along], seeds.changes(own[change], own[half]), look)
     reach = rows[half].fillna(0)
-    high, low = (
-        min(np.nanmax([0.0, (c + reach).max()]), far) for c in (rows[change], -rows[change])
-    )
-    space = 0.08 * max(low + high, 1e-3)
-    axes.set_ylim(-low - space, high + space)
+    scales.around_zero(axes, [*(rows[change] - reach), *(rows[change] + reach)])

@@ -1,4 +1,4 @@
-"""What figures share: grids of panels, names of panels and lines, a line for each gamma.
+"""What figures share: grids of panels, which trials fit, names of panels and lines.
 
 A panel shows one dataset, K and network, and one value of each other setting that varies. A mean
 is always over the seeds of one combination of all settings; what does not fit is left out, and the
@@ -6,23 +6,19 @@ figure says so (:func:`fitting`).
 """
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import ScaledTranslation
 
-from analysis.measures.cells import gamma_meaning, varying
+from analysis.measures.cells import varying
 from analysis.measures.layout import network_name
 from analysis.plots import style
-from analysis.plots.style import MARKERS
 from scoring.tables import ARGUMENT
 
 PANEL = ["dataset", "layers", "stages"]
@@ -30,7 +26,7 @@ SPLIT = 3  # Up to so many combinations of other settings are lines of one panel
 MOST = 6  # Up to so many combinations of other settings are drawn; more are left out.
 APART = ["depth", "recipe"]  # All values of these are drawn.
 MORE = ["points", "evaluation_settings"]  # Settings that are not in varying().
-PAPER_GAMMAS = [5e-4, 1e-3, 5e-3, 1e-2]  # of Figs 6 to 8, shown first where there are many
+PAPER_GAMMAS = [5e-4, 1e-2, 1e-3, 5e-3]  # of Figs 6 to 8; the first ones where there are many
 ACROSS = 4  # Up to so many columns of panels, or gammas, are side by side.
 MANY = 12  # Up to so many gammas have a legend; more have a colour bar and a logarithmic axis.
 
@@ -294,56 +290,6 @@ def thinned(epochs: pd.DataFrame) -> pd.DataFrame:
     return epochs[(epochs.epoch % step == 0) | (epochs.epoch == epochs.epochs_done)]
 
 
-def gamma_lines(
-    axes: Axes, means: pd.DataFrame, x: str, score: str, gammas: list[float], dodge: bool = False
-) -> list[float]:
-    """Draw a line with its band for each gamma, and return all heights.
-
-    Args:
-        axes: to draw on.
-        means: from :func:`analysis.measures.cells.mean_interval`, with columns ``gamma`` and ``x``,
-            and ``combination`` if lines of one gamma can differ in other settings.
-        x: column along the panel.
-        score: column that gives the heights.
-        gammas: all gammas of the figure. Lines of many gammas, or of several combinations, are
-            thin and have no markers.
-        dodge: shift lines a little sideways, so that equal lines can be told apart.
-    """
-    if len(gammas) > MANY or ("combination" in means and means.combination.nunique() > 1):
-        _many_lines(axes, means, x, score, gammas)
-        return list(means[score])
-    places, heights, halves = means[[x, score, f"{score}_ci95"]].to_numpy("float64").T
-    for i, (gamma, colour) in enumerate(style.shades(gammas).items()):
-        own = means.gamma.to_numpy() == gamma
-        along, height, half = places[own], heights[own], halves[own]
-        every = max(1, len(along) // 8)
-        (line,) = axes.plot(
-            along, height, color=colour, linewidth=1.3, markersize=4,
-            marker=MARKERS[i % len(MARKERS)], label=f"γ = {gamma:g}",
-            markevery=(i * every // len(gammas), every),
-        )  # fmt: skip
-        if dodge:
-            points = 2.4 * (i - (len(gammas) - 1) / 2)
-            aside = ScaledTranslation(points / 72, 0, axes.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
-            line.set_transform(axes.transData + aside)
-        if np.isfinite(half).any():
-            band = (height - half, height + half)
-            axes.fill_between(along, *band, color=colour, alpha=0.1, linewidth=0)
-    return list(means[score])
-
-
-def _many_lines(axes: Axes, means: pd.DataFrame, x: str, score: str, gammas: list[float]) -> None:
-    colours = style.shades(gammas, log=len(gammas) > MANY)
-    line = ["gamma", *(["combination"] if "combination" in means else [])]
-    curves, shown = [], []
-    for _, own in means.groupby(line):
-        curves.append(own[[x, score]].to_numpy())
-        shown.append(colours[float(own.gamma.iloc[0])])
-    lines = LineCollection(curves, colors=shown, linewidths=0.8, alpha=0.8, zorder=1.4)
-    axes.add_collection(lines)
-    axes.autoscale_view()
-
-
 def network_handles(rows: pd.DataFrame) -> list[Line2D]:
     """Lines for a legend, one for each network and K."""
     kinds = rows[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
@@ -353,54 +299,44 @@ def network_handles(rows: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def gamma_legend(
-    figure: Figure,
-    done: pd.DataFrame,
-    gammas: list[float],
-    baselines: Mapping[str, Any] | None = None,
-) -> None:
-    """The legend of a figure with a line per gamma: a colour bar if there are many.
-
-    Args:
-        figure: the figure.
-        done: its trials, which tell what gamma is.
-        gammas: all gammas of the figure.
-        baselines: line styles of further lines to explain, by their labels.
-    """
-    title = textwrap.fill(f"γ, {gamma_meaning(done)}", 16)
-    handles = []
-    if len(gammas) > MANY:
-        style.colour_bar(figure, gammas, title, top=0.45 * len(baselines or {}) + 0.1)
-    else:
-        for i, (gamma, colour) in enumerate(style.shades(gammas).items()):
-            look = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
-            handles.append(Line2D([], [], label=f"{gamma:g}", **look))
-    for label, dashes in (baselines or {}).items():
-        handles.append(style.baseline_handle(label, dashes, 1))
-    style.legend(figure, handles, title if len(gammas) <= MANY else None)
+def seed_counts(trials: pd.DataFrame) -> list[int]:
+    """How many seeds each combination of all settings has."""
+    settings = [name for name in key_columns(trials) if name != "trial"]
+    return [*trials.groupby([*dict.fromkeys(settings)], dropna=False, observed=True).size()]
 
 
-def sizes(trials: pd.DataFrame) -> str:
+def points_note(done: pd.DataFrame) -> str:
+    """Say that the first and the last epoch have other points than the rest; empty if not so."""
+    fewer = done[done.epoch_points < done.points]
+    if not len(fewer):
+        return ""
+    between = sizes(fewer, "epoch_points")
+    return f"Epoch 0 and the last: m = {sizes(fewer)} points. Epochs between: {between} points."
+
+
+def sizes(trials: pd.DataFrame, column: str = "points") -> str:
     """The numbers of points that trials were scored with, for the label of an axis."""
-    m = sorted(trials.points.dropna().unique())
+    m = sorted(trials[column].dropna().unique())
     if not m:
         return "?"
     return " or ".join(f"{int(points):,}" for points in m[:3]) + (", …" if len(m) > 3 else "")
 
 
 def chosen(there: Sequence[float], wanted: Sequence[float], most: int = 4) -> list[float]:
-    """A few of many gammas: the wanted ones that exist, then those farthest from the chosen.
+    """A few of many gammas: 0, the control, then wanted ones in their order, then those far apart.
 
-    >>> chosen([0, 1e-4, 1e-3, 1e-2, 1e-1, 2e-1], wanted=[1e-4, 1e-3, 1e-2, 1e-1])
-    [0.0001, 0.001, 0.01, 0.1]
+    >>> chosen([0, 1e-4, 1e-3, 1e-2, 1e-1, 2e-1], wanted=[1e-2, 1e-3, 1e-1, 1e-4])
+    [0, 0.001, 0.01, 0.1]
     >>> chosen([0, 1, 2, 3, 4, 5, 6], wanted=[])
     [0, 2, 4, 6]
     """
     ranks = range(len(there))
     picked = [next((i for i in ranks if np.isclose(there[i], w, atol=0)), None) for w in wanted]
-    places = [i for i in picked if i is not None][:most]
+    places = [i for i in picked if i is not None]
     if not places:
         return [there[round(i)] for i in np.linspace(0, len(there) - 1, min(most, len(there)))]
+    control = [i for i in ranks if there[i] == 0]
+    places = [*dict.fromkeys([*control, *places])][:most]
     while len(places) < min(most, len(there)):
         places.append(max(ranks, key=lambda i: min(abs(i - j) for j in places)))
     return [there[i] for i in sorted(places)]

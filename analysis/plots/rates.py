@@ -4,8 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval
-from analysis.plots import panels, scales, style
+from analysis.plots import by_gamma, panels, scales, style
 from analysis.results import Results
 
 SHOWN = {
@@ -24,8 +23,8 @@ def rate_against_epoch(results: Results) -> Figure:
         results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
-        Figure with a line per gamma: the geometric mean over blocks, then the mean over seeds with
-        the 95% t-interval as a band where there are several. On the left the weights that have no
+        Figure with a line per gamma: the geometric mean over blocks, then the mean over seeds,
+        which are drawn as in :mod:`analysis.plots.seeds`. On the left the weights that have no
         scale, because a normalisation follows; on the right the other weights of blocks. Axes are
         logarithmic and differ by panel. There is no baseline: before training there is no rate.
     """
@@ -45,15 +44,14 @@ def rate_against_epoch(results: Results) -> Figure:
     shown = {name: label for name, label in SHOWN.items() if epochs[name].notna().any()}
     figure, places = panels.grid(fitting, shown, named=False)
     gammas = sorted(done.gamma.unique())
-    by = [*places[0][2], "combination", "gamma", "epoch"]
-    means = mean_interval(panels.thinned(epochs), by, [*shown]).reset_index()
+    some = panels.thinned(epochs)
     for axes, score, key in places:
-        seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
+        seen = by_gamma.lines(axes, panels.at(some, key), "epoch", score, gammas)
         axes.set_visible(bool(np.isfinite(seen).any()))
         scales.logarithmic(axes, seen)
         scales.whole_axis(axes, 0, epochs.epoch.max())
         panels.name_lowest(axes, "epoch (passes over the train split)")
-    panels.gamma_legend(figure, done, gammas)
+    by_gamma.legend(figure, done, gammas)
     return figure
 
 

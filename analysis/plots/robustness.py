@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval
 from analysis.measures.layout import network_name
 from analysis.measures.robustness import COLUMNS, FEW, UNITS, at_the_end, lesions, settings_of
-from analysis.plots import panels, scales, style
+from analysis.plots import panels, scales, seeds, style
 from analysis.results import Results
 
 TESTED = {
@@ -50,9 +50,9 @@ def accuracy_against_units(results: Results) -> Figure:
     Returns:
         Figure with a row per dataset, K, stage, block and replacement, a column per gamma (up to
         four), and a line per network and choice of units: the most active ones with markers,
-        random ones without. A line is the mean over seeds, with the 95% t-interval as a band
-        where there are several. Baselines: accuracy with no unit eliminated (dotted, in the
-        network's colour), and chance (dashed).
+        random ones without. A line is the mean over seeds, which are drawn as in
+        :mod:`analysis.plots.seeds`. Baselines: accuracy with no unit eliminated (dotted, a dark
+        shade of the network's colour), and chance (dashed).
     """
     rows = lesions(_rows(results, ["lesion"]))
     if not len(rows):
@@ -141,7 +141,7 @@ def accuracy_against_noise(results: Results) -> Figure:
     names = [name for name in TESTED if (rows.evaluation == name).any()]
     figure, grid = style.sheet(
         len(keys), 2 * len(names), (2.5 if len(names) == 1 else 1.27, 1.6),
-        gaps=(0.78, 0.75), beside=0.3, top=0.52, below=0.5, note=shown.note,
+        gaps=(0.78, 0.75), beside=0.3, top=0.52, below=0.75, note=shown.note,
     )  # fmt: skip
     for i, key in enumerate(keys):
         for j, name in enumerate(names):
@@ -156,15 +156,15 @@ def accuracy_against_noise(results: Results) -> Figure:
             for network, own in panels.at(first, one).groupby("network"):
                 rates = own.groupby("level").variation_rate.mean()
                 lower.plot(rates.index, rates, label="x⁽⁰⁾", **_baseline_style(str(network)))
-            _from_zero(lower)
+            scales.from_zero(lower)
             if j == 0:
                 lower.set_ylabel("variation rate at l = n")
             for axes in (upper, lower):
                 style.title(axes, title)
                 panels.name_lowest(axes, label)
         panels.row_title(grid[i, 0], _cell(key, by))
-    handles = _handles(rows, "no noise; right: the first stage's input")
-    figure.legend(handles=handles, loc="lower center", ncols=4, fontsize=8.5, frameon=False)
+    handles = _handles(rows, "accuracy: without noise", "variation rate: of the blocks' input")
+    figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8.5, frameon=False)
     return figure
 
 
@@ -197,7 +197,7 @@ def mixed_by_distance(results: Results) -> Figure:
             look = _baseline_style(str(network))
             axes.plot(before.index, before, label=style.INITIAL, **look)
         axes.axhline(1, linestyle="--", label="all of these pairs", **style.BASELINE)
-        _from_zero(axes)
+        scales.from_zero(axes)
         scales.whole_axis(axes, 1, 10, pad=0.05)
         axes.set_xticks([1, 4, 7, 10])
         if panels.is_first(axes):
@@ -205,7 +205,8 @@ def mixed_by_distance(results: Results) -> Figure:
         panels.name_lowest(axes, "tenth of pairs, closest tracks first")
         stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
         _name(axes, key, by, stage + PAIRS[key["pairs"]])
-    handles = [*panels.network_handles(rows), style.baseline_handle(style.INITIAL, ":", 1.2)]
+    handles = [*panels.network_handles(rows), *_seeds(rows)]
+    handles.append(style.baseline_handle(style.INITIAL, ":", 1.2))
     style.legend(figure, [*handles, style.baseline_handle("all of these pairs", "--", 1.2)])
     return figure
 
@@ -309,7 +310,7 @@ def _baseline_style(network: str) -> dict[str, Any]:
 
 
 def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **changed: Any) -> None:
-    """Draw a line per network: means over seeds, with their intervals as bands.
+    """Draw a line per network, the mean over seeds, and how far the seeds spread.
 
     Args:
         axes: the panel.
@@ -320,13 +321,10 @@ def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **cha
         changed: what differs from the usual style of lines.
     """
     for network, own in rows.groupby("network"):
-        means = mean_interval(own, [x], [y])
-        along, height = means.index.to_numpy("float64"), means[y].to_numpy("float64")
-        half = means[f"{y}_ci95"].to_numpy("float64")
+        means = seeds.averaged(own, [x], y).reset_index()
         look = style.line_style(str(network), int(own.stages.iloc[0])) | changed
-        axes.plot(along, height, label=network_name(network) + more, **look)
-        band: Any = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
-        axes.fill_between(along, height - half, height + half, **band)
+        axes.plot(means[x], means["mean"], label=network_name(network) + more, **look)
+        seeds.spread(axes, means, own, x, y, look["color"])
 
 
 def _baselines(axes: Axes, rows: pd.DataFrame) -> None:
@@ -345,18 +343,6 @@ def _accuracy_axis(axes: Axes, rows: pd.DataFrame, named: bool | None = None) ->
     if named:
         axes.set_ylabel(f"{cells.scored_images(rows)} accuracy (fraction{_points(rows)})")
     axes.tick_params(labelleft=named)
-
-
-def _from_zero(axes: Axes) -> None:
-    """A y axis from 0 to a little above all lines; a very wide band may leave the panel."""
-    heights = [np.max(y) for line in axes.lines if len(y := _finite(line.get_ydata()))]
-    top = max(heights, default=0)
-    axes.set_ylim(0, 1.12 * top if top > 0 else 1)
-
-
-def _finite(values: Any) -> np.ndarray:
-    values = np.asarray(values, "float64")
-    return values[np.isfinite(values)]
 
 
 def _points(rows: pd.DataFrame) -> str:
@@ -387,9 +373,13 @@ def _name(axes: Axes, key: dict, by: list[str], what: str) -> None:
     style.title(axes, title)
 
 
-def _handles(rows: pd.DataFrame, baseline: str) -> list[Line2D]:
-    """Lines for a legend: one for each network and K, and the baselines."""
-    handles = panels.network_handles(rows)
-    handles.append(style.baseline_handle(baseline, ":", 1.2))
+def _handles(rows: pd.DataFrame, *baselines: str) -> list[Artist]:
+    """Lines for a legend: one for each network and K, how seeds are drawn, and the baselines."""
+    handles: list[Artist] = [*panels.network_handles(rows), *_seeds(rows)]
+    handles += [style.baseline_handle(baseline, ":", 1.2) for baseline in baselines]
     handles.append(style.baseline_handle("chance", "--", 1.2))
     return handles
+
+
+def _seeds(rows: pd.DataFrame) -> list[Artist]:
+    return seeds.handles(panels.seed_counts(rows.drop_duplicates("trial")))

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval, without_collapsed
-from analysis.plots import panels, scales, style
+from analysis.measures.cells import without_collapsed
+from analysis.plots import by_gamma, panels, scales, seeds, style
 from analysis.plots.style import INITIAL, SHUFFLED
 from analysis.results import Results
 from scoring.tables import ARGUMENT
@@ -28,10 +28,11 @@ def lss_against_epoch(results: Results) -> Figure:
         results: from :func:`analysis.results.load`; trials that are done are drawn.
 
     Returns:
-        Figure with a line per gamma: the mean LSS over points and stages, then over seeds,
-        with the 95% t-interval as a band where there are several. Of many epochs about 100
-        are drawn. Many gammas have thin lines and a colour bar. Baselines in every panel: the
-        mean value before training (dotted) and sqrt(n) (dashed). Axes of LSS differ by panel.
+        Figure with a line per gamma: the mean LSS over points and stages, then over seeds, which
+        are drawn as in :mod:`analysis.plots.seeds`. Of many epochs about 100 are drawn. Many
+        gammas have thin lines and a colour bar. Baselines in every panel: the mean value before
+        training (dotted), sqrt(n) (dashed), and 1 (solid), or a note that it lies below. Axes of
+        LSS differ by panel. A note says if the epochs between have fewer points than the ends.
     """
     return _against_epoch(results, "lss", "LSS (dimensionless)")
 
@@ -44,7 +45,8 @@ def factor_against_epoch(results: Results) -> Figure:
 
     Returns:
         Figure with a panel per dataset, K and network, and a line per gamma: the geometric mean
-        over stages, then the mean over seeds. Baselines: before training (dotted) and n (dashed).
+        over stages, then the mean over seeds. Baselines: before training (dotted), n (dashed)
+        and 1, as in :func:`lss_against_epoch`.
     """
     return _against_epoch(results, "straightness_factor", "straightness factor")
 
@@ -58,17 +60,17 @@ def _against_epoch(results: Results, score: str, label: str) -> Figure:
     epochs = results.epochs[["trial", "epoch", score]].astype({"trial": "str"})
     columns = [*panels.key_columns(done), "epochs_done", "combination"]
     epochs = epochs.merge(done[columns], on="trial")
-    figure, places = panels.grid(shown, {score: label})
+    notes = filter(None, [shown.note, panels.points_note(done)])
+    figure, places = panels.grid(shown._replace(note=" ".join(notes)), {score: label})
     gammas = sorted(done.gamma.unique())
-    by = [*places[0][2], "combination", "gamma", "epoch"]
-    means = mean_interval(panels.thinned(epochs), by, [score]).reset_index()
+    some = panels.thinned(epochs)
     for axes, _, key in places:
-        seen = panels.gamma_lines(axes, panels.at(means, key), "epoch", score, gammas)
-        seen += style.line_baselines(axes, panels.at(done, key), score)
+        seen = by_gamma.lines(axes, panels.at(some, key), "epoch", score, gammas)
+        seen += style.line_baselines(axes, panels.at(done, key), seen, score)
         scales.limit(axes, seen, log=False)
         scales.whole_axis(axes, 0, epochs.epoch.max())
         panels.name_lowest(axes, "epoch (passes over the train split)")
-    panels.gamma_legend(figure, done, gammas)
+    by_gamma.legend(figure, done, gammas)
     return figure
 
 
@@ -82,8 +84,8 @@ def ots_against_m(results: Results) -> Figure:
 
     Returns:
         Figure with a line per gamma: the mean score after training over stages, then over
-        seeds, with the 95% t-interval as a band where there are several. Lines are shifted a
-        little sideways, because many of them are equal. Baselines in every panel: the same
+        seeds, which are drawn as in :mod:`analysis.plots.seeds`. Lines are shifted a little
+        sideways, because many of them are equal. Baselines in every panel: the same
         networks before training (dotted), and 1/m (dashed, OTS). Collapsed trials are left
         out, and the title of their panel names their gammas. Axes differ by panel.
     """
@@ -97,16 +99,14 @@ def ots_against_m(results: Results) -> Figure:
     labels = {"ots": "OTS (fraction)", "gap": "gap (dimensionless)"}
     figure, places = panels.grid(shown, labels, named=False)
     gammas = sorted(done.gamma.unique())
-    by = [*places[0][2], "gamma", "m"]
     ended = scores[scores.epoch == scores.epochs_done]
-    means = mean_interval(ended, by, ["ots", "gap"]).reset_index()
     for axes, score, key in places:
         here = panels.at(scores, key)
         axes.set_visible(len(here) > 0)
         if not len(here):
             continue
         after, before = panels.at(ended, key), here[here.epoch == 0]
-        seen = panels.gamma_lines(axes, panels.at(means, key), "m", score, gammas, dodge=True)
+        seen = by_gamma.lines(axes, after, "m", score, gammas, dodge=True)
         initial = before.groupby("m")[score].mean()
         axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **style.BASELINE)
         scales.points_axis(axes, sorted(here.m.unique()))
@@ -121,7 +121,7 @@ def ots_against_m(results: Results) -> Figure:
             names += ", …" if len(lost) > 4 else ""
             style.title(axes, f"{axes.get_title()}\ncollapsed: γ = {names}")
     baselines = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
-    panels.gamma_legend(figure, done, gammas, baselines)
+    by_gamma.legend(figure, done, gammas, baselines)
     return figure
 
 
@@ -150,10 +150,10 @@ def scores_against_gamma(results: Results) -> Figure:
 
     Returns:
         Figure with four panels per dataset, or a row of four per combination of other settings if
-        there are more than three of these. Points are means over seeds, bars their 95%
-        t-intervals where there are several. Baselines: each network before training (dotted,
-        in its colour), the OTS of its shuffled displacements (dash-dotted), sqrt(n) and 1/m
-        (dashed). OTS is comparable at equal m only, so the axis names m.
+        there are more than three of these. Points are means over seeds, which are drawn as in
+        :mod:`analysis.plots.seeds`. The marker tells K. Baselines: each network before training
+        (dotted, a dark shade of its colour), the OTS of its shuffled displacements (dash-dotted),
+        sqrt(n) and 1/m (dashed). OTS is comparable at equal m only, so the axis names m.
     """
     accuracies = ("clean_train_accuracy", "test_accuracy")
     shown = {name: f"{name.replace('_', ' ')} (fraction)" for name in accuracies}
@@ -195,14 +195,15 @@ def _against_gamma(
     lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
     shuffled = "ots" in shown and bool(done.ots_shuffled.notna().any())
     handles = _handles(lines, by, random, shuffled)
+    drawn = [*handles, *seeds.handles(panels.seed_counts(done), of_bars=True)]
     gammas = sorted(done.gamma.unique())
     wide, count = len(places) > 1, len(shown)
-    longest = max(len(str(line.get_label())) for line in handles)
+    longest = max(len(line) for key in drawn for line in str(key.get_label()).split("\n"))
     columns = max(1, min(4, int((13.0 if wide else 9.6) / (0.5 + 0.075 * longest))))
     figure, grid = style.sheet(
         len(places) if wide else count // 2, count if wide else 2,
         (2.4, 2.0) if wide and count > 2 else (3.5, 2.2),
-        gaps=(1.25, 0.75), top=0.3, beside=0.85, below=0.25 + 0.22 * -(-len(handles) // columns),
+        gaps=(1.25, 0.75), top=0.3, beside=0.85, below=0.35 + 0.22 * -(-len(drawn) // columns),
         note=fitting.note,
     )  # fmt: skip
     grid = grid.ravel()
@@ -229,21 +230,22 @@ def _against_gamma(
             else:
                 low, high = axes.get_ylim()
                 axes.set_ylim(max(low, 0), min(high, 1.01))
-    figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=9, frameon=False)
+    figure.legend(handles=drawn, loc="lower center", ncols=columns, fontsize=9, frameon=False)
     return figure
 
 
 def _handles(lines: list[dict], by: list[str], random: str, shuffled: bool) -> list[Line2D]:
-    """Lines for the legend: one for each network, K and other setting, and the baselines."""
-    others = [
-        n for n in by if n not in ("network", "stages") and len({key[n] for key in lines}) > 1
-    ]
+    """Lines for the legend: one for each network, K and other setting, and the baselines.
+
+    K and other settings differ in how faint their lines are.
+    """
+    others = [n for n in by if n != "network" and len({key[n] for key in lines}) > 1]
     kinds = list(dict.fromkeys(tuple(key[n] for n in others) for key in lines))
     handles = []
     for key in lines:
         look = style.network_style(key["network"], key["stages"])
         faint = kinds.index(tuple(key[n] for n in others)) / len(kinds)
-        label = panels.name(key, others)
+        label = panels.name(key, [n for n in others if n != "stages"])
         handles.append(Line2D([], [], label=label, alpha=1 - 0.8 * faint, **look))
     handles.append(style.baseline_handle(f"same network {INITIAL}", ":"))
     handles.append(style.baseline_handle(random, "--"))
@@ -260,21 +262,22 @@ def _line(
         return []
     look = style.network_style(trials.network.iloc[0], int(trials.stages.iloc[0]))
     look |= {"alpha": line.get_alpha(), "label": line.get_label()}
-    mean = mean_interval(trials, ["gamma", "combination"], [score])
+    mean = seeds.averaged(trials, ["gamma", "combination"], score)
     along = mean.index.get_level_values("gamma")
     x = [gammas.index(g) + shift if len(gammas) <= panels.MANY else g for g in along]
     scattered = len(gammas) > panels.MANY or trials.combination.nunique() > 1
     if scattered:  # a search: each gamma has few trials, so a line would zigzag
         look |= {"linestyle": "none", "markersize": 3.5}
-    style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
+    seeds.bars(axes, x, mean, look)
     if score == "ots":
         means = trials.groupby(["gamma", "combination"]).ots_shuffled.mean().reindex(mean.index)
-        own = style.shuffled_style(look["color"])
+        own = style.shuffled_style(look["color"]) | {"alpha": look["alpha"]}
         if scattered:
             own |= {"linestyle": "none", "marker": "_", "markersize": 4}
         axes.plot(x, means.to_numpy("float64"), label=SHUFFLED, **own)
     before = style.ends(trials, f"{score}_initial") if f"{score}_initial" in trials else []
     for height in before:
         if np.isfinite(height):
-            axes.axhline(height, label=INITIAL, **style.initial_style(look["color"]))
-    return [*mean[score], *before]
+            own = style.initial_style(look["color"]) | {"alpha": look["alpha"]}
+            axes.axhline(height, label=INITIAL, **own)
+    return [*mean["mean"], *before]

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval, without_collapsed
+from analysis.measures.cells import without_collapsed
 from analysis.measures.layout import network_name
-from analysis.plots import panels, scales, style
+from analysis.plots import by_gamma, panels, scales, seeds, style
 from analysis.plots.style import INITIAL, SHUFFLED
 from analysis.results import Results
 
@@ -36,9 +36,9 @@ def lss_by_stage(results: Results) -> Figure:
     Returns:
         Figure with a column per dataset, K and network, and the stages from top to bottom; the
         columns after the fourth continue below. LSS is the mean over points, then over seeds,
-        with the 95% t-interval as a band where there are several. Baselines in every panel: the
-        mean value of that stage before training (dotted) and sqrt(n) (dashed). Axes of LSS
-        differ.
+        which are drawn as in :mod:`analysis.plots.seeds`. Baselines in every panel: the mean value
+        of that stage before training (dotted), sqrt(n) (dashed), and 1 (solid), or a note that it
+        lies below. Axes of LSS differ. A note says if the epochs between have fewer points.
     """
     shown, tracks = _stages(results)
     done = shown.trials
@@ -47,15 +47,14 @@ def lss_by_stage(results: Results) -> Figure:
     columns, cells = panels.rows_of(done, shown.extra)
     networks, gammas = sorted(done.network.unique()), sorted(done.gamma.unique())
     ended = tracks[tracks.epoch == tracks.epochs_done]
-    by = [*columns, "network", "stage", "gamma", "epoch"]
-    means = mean_interval(panels.thinned(tracks), by, ["lss"]).reset_index()
+    some = panels.thinned(tracks)
     count = min(max(1, panels.ACROSS // len(networks)), len(cells))  # cells that fit side by side
     bands = [cells[i : i + count] for i in range(0, len(cells), count)]
     heights = [max(int(cell["stages"]) for cell in band) for band in bands]
     figure, grid = style.sheet(
         sum(heights), count * len(networks), (2.9 if count * len(networks) < 3 else 2.1, 1.45),
         gaps=(1.1, 0.55), beside=1.9, top=0.61 if len(columns) > 3 else 0.45,
-        note=shown.note,
+        note=" ".join(filter(None, [shown.note, panels.points_note(done)])),
         titles=[
             f"{panels.data_name(cell['dataset'])}, "
             f"{panels.name(cell | {'network': network}, shown.extra)}\nstage"
@@ -74,8 +73,8 @@ def lss_by_stage(results: Results) -> Figure:
             for stage in range(1, last + 1) if len(trials) else ():
                 axes, here = grid[first + stage - 1, j], key | {"stage": stage}
                 axes.set_visible(True)
-                seen = panels.gamma_lines(axes, panels.at(means, here), "epoch", "lss", gammas)
-                seen += style.line_baselines(axes, panels.at(ended, here))
+                seen = by_gamma.lines(axes, panels.at(some, here), "epoch", "lss", gammas)
+                seen += style.line_baselines(axes, panels.at(ended, here), seen)
                 scales.limit(axes, seen, log=False)
                 scales.whole_axis(axes, 0, tracks.epoch.max())
                 title = f"stage {stage}{_shape(trials, stage)}"
@@ -89,7 +88,7 @@ def lss_by_stage(results: Results) -> Figure:
                     axes.set_ylabel("LSS (dimensionless)")
                 if stage == last and (stage < height or band is bands[-1]):
                     axes.set_xlabel("epoch (passes over the train split)")
-    panels.gamma_legend(figure, done, gammas)
+    by_gamma.legend(figure, done, gammas)
     return figure
 
 
@@ -102,12 +101,12 @@ def scores_by_stage(results: Results) -> Figure:
 
     Returns:
         Figure with two rows per dataset and K: test accuracy against gamma, then OTS (above) and
-        LSS (below) against the stage, a column for each of up to four gammas: the paper's four
-        where they exist, and others as far apart as possible. Points are means over seeds, bars
-        their 95% t-intervals where there are several. Baselines: each network before training
-        (dotted, in its colour), the OTS of its shuffled displacements (dash-dotted), sqrt(n) and
-        1/m (dashed). A collapsed stage has no OTS; the title names it. OTS is comparable at equal
-        m only, so the axis names m.
+        LSS (below) against the stage, a column for each of up to four gammas: 0, then the paper's
+        where they exist, and others as far apart as possible. Points are means over seeds, which
+        are drawn as in :mod:`analysis.plots.seeds`. Baselines: each network before training
+        (dotted, a dark shade of its colour), the OTS of its shuffled displacements (dash-dotted),
+        sqrt(n) and 1/m (dashed). A collapsed stage has no OTS; the title names it. OTS is
+        comparable at equal m only, so the axis names m.
     """
     fitting, tracks = _stages(results)
     done = fitting.trials
@@ -115,8 +114,6 @@ def scores_by_stage(results: Results) -> Figure:
     if not len(ended):
         return style.nothing("no trial of several stages is done yet")
     columns, cells = panels.rows_of(done, fitting.extra)
-    scores = ["ots", "ots_initial", "ots_shuffled", "lss", "lss_initial"]
-    means = mean_interval(ended, [*columns, "network", "gamma", "stage"], scores).reset_index()
     shown = [_gammas(panels.at(done, cell)) for cell in cells]
     figure, grid = style.sheet(
         2 * len(cells), 1 + max(map(len, shown)), (1.8, 1.75), gaps=(0.72, 0.78), beside=0.85,
@@ -137,7 +134,7 @@ def scores_by_stage(results: Results) -> Figure:
             for axes, gamma in zip(places, gammas, strict=False):
                 own = rows[rows.gamma == gamma]
                 seen += style.random_baselines(axes, score, own, named=gamma == gammas[-1])
-                seen += _stage_lines(axes, score, panels.at(means, cell | {"gamma": gamma}))
+                seen += _stage_lines(axes, score, own)
                 scales.whole_axis(axes, 1, int(cell["stages"]), pad=0.12)
                 axes.tick_params(labelleft=axes is places[0])
                 if score == "ots":
@@ -193,10 +190,10 @@ def _gammas(trials: pd.DataFrame) -> list[float]:
 def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
     """Draw the test accuracy of each network against the gammas that are shown."""
     for k, (network, own) in enumerate(trials.groupby("network")):
-        mean = mean_interval(own[own.gamma.isin(gammas)], ["gamma"], ["test_accuracy"])
+        mean = seeds.averaged(own[own.gamma.isin(gammas)], ["gamma"], "test_accuracy")
         x = [gammas.index(gamma) + 0.1 * k - 0.05 for gamma in mean.index]
-        look = _style(str(network), int(own.stages.iloc[0]))
-        style.bars(axes, x, mean.test_accuracy, mean.test_accuracy_ci95, look)
+        look = style.network_style(str(network), int(own.stages.iloc[0]))
+        seeds.bars(axes, x, mean, look)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 1.01))
     axes.set_xlabel(f"γ ({cells.gamma_meaning(trials)})")
@@ -204,24 +201,21 @@ def _accuracies(axes: Axes, trials: pd.DataFrame, gammas: list[float]) -> None:
     axes.set_ylabel("test accuracy (fraction)")
 
 
-def _stage_lines(axes: Axes, score: str, means: pd.DataFrame) -> list[float]:
+def _stage_lines(axes: Axes, score: str, rows: pd.DataFrame) -> list[float]:
     """Draw each network's score and its value before training, and return all heights."""
-    for k, (network, mean) in enumerate(means.groupby("network")):
-        look = _style(str(network), int(mean.stages.iloc[0]))
-        x = (mean.stage + 0.1 * k - 0.05).tolist()
-        style.bars(axes, x, mean[score], mean[f"{score}_ci95"], look)
-        initial = style.initial_style(look["color"])
-        axes.plot(mean.stage, mean[f"{score}_initial"], label=INITIAL, **initial)
+    seen = []
+    for k, (network, own) in enumerate(rows.groupby("network")):
+        look = style.network_style(str(network), int(own.stages.iloc[0]))
+        mean = seeds.averaged(own, ["stage"], score)
+        seeds.bars(axes, [stage + 0.1 * k - 0.05 for stage in mean.index], mean, look)
+        baselines = own.groupby("stage")[[f"{score}_initial", "ots_shuffled"]].mean()
+        before = baselines[f"{score}_initial"]
+        axes.plot(before.index, before, label=INITIAL, **style.initial_style(look["color"]))
         if score == "ots":
-            axes.plot(
-                mean.stage, mean.ots_shuffled, label=SHUFFLED,
-                **style.shuffled_style(look["color"]),
-            )  # fmt: skip
-    return [*means[score], *means[f"{score}_initial"]]
-
-
-def _style(network: str, stages: int) -> dict:
-    return style.network_style(network, stages) | {"linestyle": "-"}
+            shuffled = style.shuffled_style(look["color"])
+            axes.plot(baselines.index, baselines.ots_shuffled, label=SHUFFLED, **shuffled)
+        seen += [*mean["mean"], *before]
+    return seen
 
 
 def _lost(rows: pd.DataFrame) -> str:
@@ -239,11 +233,12 @@ def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
     """Explain the lines in a place where there is no panel."""
     handles = []
     for key in done[["network", "stages"]].drop_duplicates().to_dict("records"):
-        look = _style(key["network"], key["stages"])
+        look = style.network_style(key["network"], key["stages"])
         label = textwrap.fill(panels.name(key, []), 22, break_long_words=False)
         handles.append(Line2D([], [], label=label, **look))
     handles.sort(key=lambda line: str(line.get_label()).lower())
     handles.append(style.baseline_handle(f"same network\n{INITIAL}", ":"))
     handles.append(style.baseline_handle("random: √n, 1/m", "--"))
     handles.append(style.baseline_handle("OTS of shuffled\ndisplacements", "-."))
+    handles += seeds.handles(panels.seed_counts(done), of_bars=True)
     axes.legend(handles=handles, loc="center left", fontsize=8.5, frameon=False)

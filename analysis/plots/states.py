@@ -5,8 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.measures import cells
-from analysis.measures.cells import mean_interval
-from analysis.plots import panels, scales, style
+from analysis.plots import by_gamma, panels, scales, style
 from analysis.plots.style import INITIAL
 from analysis.results import Results
 
@@ -21,7 +20,7 @@ def states_by_block(results: Results) -> Figure:
 
     Returns:
         Figure with a line per gamma after training, broken between stages: the mean over seeds,
-        with the 95% t-interval as a band where there are several. Dotted: the same networks before
+        which are drawn as in :mod:`analysis.plots.seeds`. Dotted: the same networks before
         training. The axes of D are logarithmic, so the law of separation (He and Su 2023) is a
         straight line. Axes differ by panel.
     """
@@ -34,26 +33,24 @@ def states_by_block(results: Results) -> Figure:
     states = states[states.trial.isin(done.trial)]
     figure, places = panels.grid(shown, SHOWN)
     gammas = sorted(done.gamma.unique())
-    by = [*places[0][2], "gamma", "stage", "state"]
     after, before = states[states.epoch == states.epochs_done], states[states.epoch == 0]
-    means = mean_interval(after, by, [*SHOWN]).reset_index()
     for axes, score, key in places:
-        here, first = panels.at(means, key), panels.at(before, key)
+        here, first = panels.at(after, key), panels.at(before, key)
         axes.set_visible(len(here) > 0)
         seen: list[float] = []
         for stage, rows in here.groupby("stage"):
-            seen += panels.gamma_lines(axes, rows, "state", score, gammas)
+            seen += by_gamma.lines(axes, rows, "state", score, gammas)
             initial = first[first.stage == stage].groupby("state")[score].mean()
             axes.plot(initial.index, initial, linestyle=":", label=INITIAL, **style.BASELINE)
             seen += [*initial]
         if score == "fuzziness":
             scales.logarithmic(axes, seen)
         else:
-            axes.set_ylim(0, 1.08 * max((v for v in seen if np.isfinite(v)), default=1.0))
+            scales.from_zero(axes)
         if len(here):
             scales.whole_axis(axes, 0, here.state.max())
         panels.name_lowest(axes, "state, through all stages")
-    panels.gamma_legend(figure, done, gammas, {f"same network\n{INITIAL}": ":"})
+    by_gamma.legend(figure, done, gammas, {f"same network\n{INITIAL}": ":"})
     return figure
 
 

@@ -14,19 +14,20 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm, to_hex
+from matplotlib.colors import ListedColormap, LogNorm, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import Transform
 
 from analysis.plots import scales
 
 MARKERS = "osD^vPX<>"
-DASHES = ["-", (0, (5, 1)), "-.", (0, (3, 1, 1, 1))]
 COLOURS = {"plain": "#D55E00", "resnet": "#0072B2"}  # Okabe and Ito's, safe for the colour-blind
 OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # of theirs too, for architectures
 BASELINE: dict[str, Any] = {"color": "0.35", "linewidth": 1.0, "zorder": 1.5}
 INITIAL = "before training"
+STRAIGHT = "1: straight"
 SHUFFLED = "of shuffled displacements"  # a baseline of OTS
 # The palest colours of viridis do not print.
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.86, 40)))
@@ -187,10 +188,15 @@ def say(axes: Axes, text: str) -> None:
     )  # fmt: skip
 
 
-def name_line(axes: Axes, height: float, text: str, align: str = "center") -> None:
-    """Name a horizontal line at its right end, outside the axes."""
+def name_line(
+    axes: Axes, height: float, text: str, align: str = "center", place: Transform | None = None
+) -> None:
+    """Name a horizontal line at its right end, outside the axes.
+
+    The height is on the y axis, unless ``place`` says what it is in.
+    """
     axes.annotate(
-        text, (1, height), xycoords=axes.get_yaxis_transform(), fontsize=7.5, va=align,
+        text, (1, height), xycoords=place or axes.get_yaxis_transform(), fontsize=7.5, va=align,
         xytext=(3, 0), textcoords="offset points", color=BASELINE["color"],
     )  # fmt: skip
 
@@ -219,8 +225,13 @@ def ends(trials: pd.DataFrame, column: str) -> list[float]:
     return [low] if not high - low > 1e-9 * abs(high) else [low, high]
 
 
-def line_baselines(axes: Axes, trials: pd.DataFrame, score: str = "lss") -> list[float]:
+def line_baselines(
+    axes: Axes, trials: pd.DataFrame, seen: Sequence[float], score: str = "lss"
+) -> list[float]:
     """Draw LSS or the straightness factor before training (dotted) and at random (dashed).
+
+    A solid line is at 1, a straight track, if that is near the heights that are ``seen`` already.
+    Otherwise a text says that it lies below the panel.
 
     Returns:
         The heights of these lines.
@@ -234,7 +245,13 @@ def line_baselines(axes: Axes, trials: pd.DataFrame, score: str = "lss") -> list
     for i, (height, dashes, label, text) in enumerate(baselines):
         axes.axhline(height, linestyle=dashes, label=label, **BASELINE)
         name_line(axes, height, text.format(height), "bottom" if i else "top")
-    return [line[0] for line in baselines]
+    heights = [line[0] for line in baselines]
+    if not scales.is_near_one([*seen, *heights]):
+        name_line(axes, 0, f"↓ {STRAIGHT}", "top", axes.transAxes)
+        return heights
+    axes.axhline(1, label=STRAIGHT, **BASELINE)
+    name_line(axes, 1, STRAIGHT, "top")
+    return [1.0, *heights]
 
 
 def random_baselines(
@@ -259,13 +276,16 @@ def colour(network: str) -> str:
 
 
 def network_style(network: str, stages: int) -> dict:
-    """Style of a line: colour and marker filling by network, marker and dashes by K."""
+    """Style of a line: colour and marker filling by network, marker by K.
+
+    Lines of results are solid, and baselines are broken.
+    """
     return {
         "color": colour(network),
         "marker": MARKERS[(stages - 1) % len(MARKERS)],
         "markerfacecolor": colour(network) if network == "resnet" else "white",
         "markersize": 5,
-        "linestyle": DASHES[(stages - 1) % len(DASHES)],
+        "linestyle": "-",
         "linewidth": 1.4,
     }
 
@@ -276,8 +296,14 @@ def baseline_handle(label: str, dashes: Any, width: float | None = None) -> Line
 
 
 def initial_style(colour: str) -> dict[str, Any]:
-    """Style of a dotted line for what a network did at the start, in the network's colour."""
-    return {"color": colour, "linestyle": ":", "linewidth": 1.2, "zorder": 1.6}
+    """Style of a dotted line for what a network did at the start.
+
+    It is a darker shade of the network's colour, and is above the solid line of the trained
+    network, so that it can be seen where the two are equal.
+    """
+    red, green, blue = to_rgb(colour)
+    dark = to_hex((0.6 * red, 0.6 * green, 0.6 * blue))
+    return {"color": dark, "linestyle": ":", "linewidth": 1.3, "zorder": 2.6}
 
 
 def shuffled_style(colour: str) -> dict[str, Any]:
@@ -286,22 +312,5 @@ def shuffled_style(colour: str) -> dict[str, Any]:
 
 
 def line_style(network: str, stages: int) -> dict:
-    """Style of a solid line with small markers, in the colour and marker of a network."""
-    return network_style(network, stages) | {"linestyle": "-", "markersize": 4}
-
-
-def bars(axes: Axes, x: Sequence[float], mean: pd.Series, half: pd.Series, look: dict) -> None:
-    """Draw a line through means, with bars for their intervals (``half`` is the half-width)."""
-    axes.plot(x, mean.to_numpy("float64"), **look)
-    known = np.isfinite(half.to_numpy("float64"))
-    if known.any():
-        low, high = (
-            (mean - half).to_numpy("float64")[known],
-            (mean + half).to_numpy("float64")[known],
-        )
-        gap = np.full(known.sum(), np.nan)
-        across = np.repeat(np.asarray(x)[known], 3)
-        bar = {"color": look["color"], "alpha": look.get("alpha"), "linewidth": 0.9}
-        axes.plot(
-            across, np.column_stack([low, high, gap]).ravel(), marker="_", markersize=5, **bar
-        )
+    """Style of a line with small markers, in the colour and marker of a network."""
+    return network_style(network, stages) | {"markersize": 4}

@@ -25,7 +25,7 @@ from analysis.plots import panels, style
 from analysis.results import Results
 
 FIG_3 = 5e-4  # the paper's gamma on MNIST
-FIGS_9_TO_12 = [1e-4, 1e-3, 1e-2, 1e-1]
+FIGS_9_TO_12 = [1e-2, 1e-3, 1e-1, 1e-4]  # the first ones where there are many
 POINTS = 50  # Trials store the tracks of the first 50 points at most.
 EACH = 2  # points of each class that are shown
 HUES = [  # after Tol's muted scheme: safe for the colour-blind, none too pale to print
@@ -34,6 +34,10 @@ HUES = [  # after Tol's muted scheme: safe for the colour-blind, none too pale t
 ]  # fmt: skip
 ENDS = "osD^vPX<>*"  # Each class has its own marker at the ends of its tracks as well.
 UNKNOWN = -1  # stands for the place in HUES where the class of a point is not stored
+NOTE = (
+    "A panel is one trial, of one seed. States are projected on two random directions, the same "
+    "for all trials. Scales differ by panel."
+)
 LINE = ["dataset", "network", "stages", "gamma", "seed", "points", "test_accuracy"]
 
 
@@ -44,12 +48,12 @@ def tracks_by_gamma(results: Results) -> Figure:
         results: from :func:`analysis.results.load`; trials that are done and have one stage.
 
     Returns:
-        Figure with a row per dataset and network, and up to four gammas: those of the paper (on
-        MNIST that of Fig. 3 too) where they exist, and others as far apart as possible. All
-        networks have the same gammas if they share any. A panel shows the trial with the
-        smallest seed after its last epoch: about 20 tracks, in the colour of their class where it
-        is stored. Titles give the trial's LSS and OTS, with the values before training in
-        brackets.
+        Figure with a row per dataset and network, and up to four gammas: 0, the control, then
+        those of the paper (on MNIST that of Fig. 3 first) where they exist, and others as far apart
+        as possible. All networks have the same gammas if they share any. A panel shows the trial
+        with the smallest seed after its last epoch: about 20 tracks, in the colour of their class
+        where it is stored. Titles give the trial's LSS and OTS, with the values before training in
+        brackets. Panels have scales of their own, and a note says so.
     """
     rows = []
     found, note = _cells(results, several=False)
@@ -127,7 +131,7 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]], note: 
     more = 0.15 * -(-longest // 36)  # inches for the lines of other settings
     figure, grid = style.sheet(
         len(rows), max(map(len, rows)), (2.25, 2.25), gaps=(0.45, 0.85 + more), top=0.65 + more,
-        beside=1.6, note=note,
+        beside=1.6, note=" ".join(filter(None, [NOTE, note])),
     )  # fmt: skip
     classes: dict[int, set[int]] = {}
     trials: list[pd.Series] = []
@@ -142,10 +146,10 @@ def _figure(results: Results, rows: Sequence[Sequence[pd.Series | None]], note: 
             trials.append(trial)
             style.title(axes, _title(trial))
             if row is rows[-1]:
-                axes.set_xlabel("P x, first coordinate (distance)")
+                axes.set_xlabel("along the first direction (distance)")
         first = next(axes for axes in places if axes.get_visible())
-        first.set_ylabel("P x, second coordinate (distance)")
-    _legend(figure, classes, pd.DataFrame(trials))
+        first.set_ylabel("along the second direction")
+    _legend(figure, classes, pd.DataFrame(trials), _without_tracks(results, labels))
     return figure
 
 
@@ -190,6 +194,13 @@ def _labels(results: Results) -> dict[Any, pd.Series]:
     return found
 
 
+def _without_tracks(results: Results, labels: dict[Any, pd.Series]) -> list[int]:
+    """Classes that have points but no track, up to ten; tracks are stored of the first points."""
+    known = set(results.samples.label.dropna().astype("int64"))
+    missing = known - {int(label) for own in labels.values() for label in own}
+    return sorted(missing) if len(known) <= len(HUES) else []
+
+
 def _panel(axes: Axes, trial: pd.Series, labels: pd.Series) -> dict[int, int]:
     """Draw the tracks of a trial's stage, and return the class for each place in HUES."""
     flat = np.asarray(trial.projected, dtype="float64")
@@ -232,7 +243,9 @@ def _end(place: int) -> Path:
     return marker.get_path().transformed(marker.get_transform())
 
 
-def _legend(figure: Figure, classes: dict[int, set[int]], trials: pd.DataFrame) -> None:
+def _legend(
+    figure: Figure, classes: dict[int, set[int]], trials: pd.DataFrame, missing: list[int]
+) -> None:
     """Explain the classes, the ends of tracks, and what titles leave out."""
     handles = []
     for place, labels in sorted(classes.items()):
@@ -241,11 +254,14 @@ def _legend(figure: Figure, classes: dict[int, set[int]], trials: pd.DataFrame) 
         handles.append(
             Line2D([], [], label=f"class {' or '.join(map(str, sorted(labels)))}", **look)
         )
+    for label in missing:
+        text = f"class {label}: not among\nthe first {POINTS} points"
+        handles.append(Line2D([], [], linestyle="none", label=text))
     look = {"color": "0.35", "marker": "o", "linewidth": 0.8}
     handles.append(Line2D([], [], markerfacecolor="white", markersize=4, label="start", **look))
     handles.append(Line2D([], [], markersize=2, label="between blocks", **look))
     handles.append(Line2D([], [], markersize=5, label="end", **look))
-    seeds = ", ".join(f"{seed:g}" for seed in sorted(trials.seed.unique()))
+    seeds = " or ".join(f"{seed:g}" for seed in sorted(trials.seed.unique()))
     notes = f"OTS: m = {panels.sizes(trials)}\nin brackets: before\ntraining\nseed {seeds}"
     handles.append(Line2D([], [], linestyle="none", label=notes))
     style.legend(figure, handles)

@@ -34,7 +34,7 @@ def accuracy_against_score(results: Results) -> Figure:
     Returns:
         Figure with a row per dataset and K, a panel for LSS and one for OTS, a point per trial
         in the colour and marker of its network. A panel leaves out trials without a finite
-        score. Baselines: each network before training (dotted, in its colour), sqrt(n) and
+        score. Baselines: each network before training (dotted, in its hue), sqrt(n) and
         1/m (dashed). OTS is comparable at equal m only, so the axis names m.
     """
     done = without_collapsed(cells.done(results)).dropna(subset="test_accuracy")
@@ -133,9 +133,9 @@ def search_history(results: Results, search: Search) -> Figure:
 def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.DataFrame) -> None:
     """Label an axis (``x`` or ``y``) with an objective, its unit and its better direction.
 
-    Baselines are lines across the panel: each network and K before training (dotted, in its
-    colour; with several combinations of other settings the lowest and the highest of their means),
-    and the value at random (dashed).
+    Baselines are lines across the panel: each network and K before training (dotted, a dark shade
+    of its colour, with its marker on the axis; with several combinations of other settings the
+    lowest and the highest of their means), and the value at random (dashed).
     """
     unit = (TABLES["trials"].field(score).metadata or {})[b"unit"].decode()
     m = f"m = {sizes(trials)}" if score in ("ots", "gap") else ""
@@ -151,7 +151,9 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
     if f"{score}_initial" in trials:
         own = panels.together(trials, every=True).trials
         for (network, stages), of_network in own.groupby(["network", "stages"]):  # type: ignore[misc]
-            look = style.initial_style(style.network_style(str(network), int(stages))["color"])  # type: ignore[arg-type]
+            points = style.network_style(str(network), int(stages))  # type: ignore[arg-type]
+            look = style.initial_style(points["color"]) | {"clip_on": False, "markevery": [0]}
+            look |= {name: points[name] for name in ("marker", "markerfacecolor", "markersize")}
             for height in style.ends(of_network, f"{score}_initial"):
                 if np.isfinite(height):
                     line(height, label=INITIAL, **look)

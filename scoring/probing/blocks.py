@@ -146,9 +146,21 @@ def _repeated(model: nn.Module) -> list[Group]:
     if not found:
         raise ProbeError(
             f"blocks: {type(model).__name__} has no repeated blocks that 'auto' could find"
-            f"{candidates(model)}"
+            f"{_registered_twice(model)}{candidates(model)}"
         )
     return sorted(found, key=lambda group: min(name.count(".") for name in group.names))
+
+
+def _registered_twice(model: nn.Module) -> str:
+    """A module that is there several times, as in ``ModuleList([layer] * 4)``, for a message."""
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name and any(True for _ in module.parameters()):
+            names.setdefault(id(module), []).append(name)
+    here = next((some for some in names.values() if len(some) > 1), None)
+    if here is None:
+        return ""
+    return f"; {here[0]} is there {len(here)} times: name it, and each of its calls is a block"
 
 
 def _only_holds(module: nn.Module) -> bool:

@@ -13,6 +13,7 @@ from scoring.probing.blocks import Group, candidates, nested
 from scoring.probing.errors import ProbeError
 from scoring.probing.recorder import Recorder, Skipped, Sums
 
+SEQUENCES = (nn.MultiheadAttention, nn.RNNBase)  # they say whether they take (b, t, d)
 NO_STATE = "no tensor of floating-point numbers of shape (batch, ...)"
 
 
@@ -30,7 +31,8 @@ class Follower:
         keep: how many first points of every state to keep.
         branches: blocks return what is added to their input.
         tokens: see :func:`scoring.probing.values.points`.
-        batch_first: whether states are (b, t, d). None: as the blocks' attention says.
+        batch_first: whether states are (b, t, d). None: as the layers of the blocks say, see
+            :meth:`_turn`.
         mask: gives a mask (b, t) of tokens that are no padding, from the arguments of the call.
     """
 
@@ -51,10 +53,16 @@ class Follower:
         self.recorders = [Recorder(keep, branches, numbers) for _ in groups]
         self.batches = 0
         self.outside = 0  # calls of blocks outside a call of the model
+        self.empty = 0  # calls of the model without points
+        self.unsure: list[str] = []  # blocks whose states may be (b, t, d) or (t, b, d)
+        self.unlike: dict[str, tuple[int, list[int]]] = {}  # see _compare_samples
         self._tokens, self._mask, self._batch_first = tokens, mask, batch_first
         self._branches = branches
+        self._turned: dict[str, bool] = {}  # whether states of a block are (t, b, d)
+        self._waiting: dict[str, Tensor] = {}  # what a block took of which this is not yet known
+        self._masks: dict[str, tuple[int, ...] | None] = {}  # shapes; None once it fitted a state
         self._handles: dict[str, list[Any]] = {}  # by name of the module; "" is the model
-        self._inside = False
+        self._inside = self._again = False
         self._shapes: dict[str, torch.Size] = {}  # of what running blocks have taken
         self._sizes: dict[str, torch.Size] = {}  # of what any block has taken last
         self._given: dict[str, Any] = {}  # the arguments of the running call
@@ -92,13 +100,11 @@ class Follower:
 
     def _watch(self, name: str, recorder: Recorder) -> None:
         block = self.model.get_submodule(name)
-        sequence_first = self._batch_first is False or (
-            self._batch_first is None
-            and any(
-                isinstance(part, nn.MultiheadAttention) and not part.batch_first
-                for part in block.modules()
-            )
-        )
+        parts = [part for part in block.modules() if isinstance(part, SEQUENCES)]
+        parts = [part for part in parts if not part.batch_first]
+        if self._batch_first is not None or not parts:
+            self._turned[name] = self._batch_first is False
+            parts = []
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not self._inside:
@@ -111,21 +117,35 @@ class Follower:
                 return
             self._shapes[name] = self._sizes[name] = state.shape
             with quiet():
-                recorder.before(name, self._points(name, state, sequence_first))
+                if name in self._turned:
+                    recorder.before(name, self._points(name, state))
+                else:
+                    self._waiting[name] = state.detach().clone()
+
+        def inside(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            taken = values.taken(args, kwargs)
+            if name in self._waiting and name not in self._turned and taken is not None:
+                self._turn(name, taken.shape)
 
         def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if not self._inside or name not in self._shapes:
                 return
             state = values.returned(output, self._shapes.pop(name))
+            if name in self._waiting:
+                with quiet():
+                    if name not in self._turned:
+                        self._turn(name, None)
+                    recorder.before(name, self._points(name, self._waiting.pop(name)))
             if state is None:
                 self._refuse(recorder, name, f"returns {NO_STATE}")
                 return
             with quiet():
-                recorder.after(name, self._points(name, state, sequence_first))
+                recorder.after(name, self._points(name, state))
 
         self._handles[name] = [
             block.register_forward_pre_hook(before, with_kwargs=True),
             block.register_forward_hook(after),
+            *(part.register_forward_pre_hook(inside, with_kwargs=True) for part in parts),
         ]
         around = self._around(name)
         if self._branches and around is not None:
@@ -137,9 +157,31 @@ class Follower:
                 state = values.returned(output, self._sizes[name])
                 if state is not None:
                     with quiet():
-                        recorder.compare(call, self._points(name, state, sequence_first))
+                        recorder.compare(call, self._points(name, state))
 
             self._handles[name].append(around.register_forward_hook(sum_of))
+
+    def _turn(self, name: str, inner: torch.Size | None) -> None:
+        """Find out whether the states of a block are (t, b, d), as its layers take them.
+
+        A block may also take (b, t, d), and turn that for its layers.
+
+        Args:
+            name: of the block.
+            inner: the shape of what its first such layer takes; None if it called none.
+        """
+        shape = self._waiting[name].shape
+        if len(shape) != 3:
+            self._turned[name] = False
+            return
+        one, two = shape[:2]
+        if inner is not None and tuple(inner[:2]) in {(one, two), (two, one)}:
+            self._turned[name] = tuple(inner[:2]) == (one, two)
+            if one == two:
+                self.unsure.append(name)
+        else:
+            first, _ = values.samples(self._given)
+            self._turned[name] = two in first and one not in first
 
     def _around(self, name: str) -> nn.Module | None:
         """The nearest module around a block that is called; None if that is the model."""
@@ -161,7 +203,7 @@ class Follower:
         for handle in self._handles.pop(name):
             handle.remove()
 
-    def _points(self, name: str, state: Tensor, sequence_first: bool) -> Tensor:
+    def _points(self, name: str, state: Tensor) -> Tensor:
         if state.is_nested:
             raise ProbeError(f"blocks: {name} has nested tensors; use enable_nested_tensor=False")
         if state.is_sparse or state.device.type == "meta":
@@ -169,31 +211,60 @@ class Follower:
         state = state.detach()
         if state.device.type == "mps":  # MPS has no float64
             state = state.cpu()
-        if sequence_first and state.ndim == 3:
+        if self._turned[name] and state.ndim == 3:
             state = state.transpose(0, 1)
         if self._mask is not None:
             masks = [values.own_mask(self._mask(self._given), state, name)]
-        else:
-            masks = values.padding(self._given, name in self._decoders)
-        return values.points(state, self._tokens, masks)
+            return values.points(state, self._tokens, masks)
+        found = values.padding(self._given, name in self._decoders)
+        for kind, mask in found.items() if state.ndim > 2 else ():
+            if values.fits(mask, state):
+                self._masks[kind] = None
+            elif self._masks.get(kind, ()) is not None and not mask.all():
+                self._masks[kind] = tuple(mask.shape)
+        return values.points(state, self._tokens, list(found.values()))
+
+    @property
+    def unused(self) -> dict[str, tuple[int, ...]]:
+        """The padding masks that fitted no state, with their shapes."""
+        return {name: shape for name, shape in self._masks.items() if shape is not None}
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._again = in_backward()  # a gradient checkpoint computes states again
+        if self._again:
+            return
         self._forget()
         self._inside = True
         self._given = values.arguments(self.model, args, kwargs)
 
     def _end(self, *_: Any) -> None:
+        if self._again:
+            return
         self._inside = False
         with quiet():
+            sizes = [size for recorder in self.recorders for size in recorder.close()]
+            if sizes and not any(sizes):
+                self.empty += 1
+                self._forget()
+                return
             for recorder in self.recorders:
                 recorder.end()
         self.batches += 1
         if self.batches == 1:
             self._decide()
+            self._compare_samples()
         self._forget()
 
+    def _compare_samples(self) -> None:
+        """Note the stages whose points are not samples: by their first blocks, both numbers."""
+        first, second = values.samples(self._given)
+        for stage in self.stages() if first and self._tokens == "all" else ():
+            name = stage.calls[0].partition(" (call ")[0]
+            if stage.seen not in (first | second if self._turned[name] else first):
+                self.unlike[stage.calls[0]] = stage.seen, sorted(first)
+
     def _forget(self) -> None:
-        self._inside, self._given, self._shapes = False, {}, {}
+        self._inside, self._given, self._shapes, self._waiting = False, {}, {}, {}
         for recorder in self.recorders:
             recorder.begin()
 
@@ -257,6 +328,12 @@ class Follower:
                 )
             lines += [f"    {skipped.call} {skipped.reason}" for skipped in recorder.skipped[:3]]
         return "\n".join(lines) + candidates(self.model)
+
+
+def in_backward() -> bool:
+    """Whether this thread computes gradients."""
+    task = getattr(torch._C, "_current_graph_task_id", None)  # torch has no public name for it
+    return task is not None and task() != -1
 
 
 @contextmanager

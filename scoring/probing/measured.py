@@ -34,12 +34,12 @@ class MeasuredStage:
     Attributes:
         blocks: the names of its n blocks, in the order of their calls.
         shape: of the state of a point.
-        kind: the number format of the states, such as ``float32``.
+        kind: the number format of the states, such as ``float32``; several, if they differ.
         points: the scores of each of the m points; see :class:`scoring.stages.Stage`.
         effective_rank: of each of the n + 1 states.
         rank_points: how many points this takes: the first ones, at most 1,000.
         rounding: of each block, the share of rounding in its mean squared step; NaN where
-            numbers have 32 bits or more.
+            the numbers of its output have 32 bits or more.
         transport: columns of the tracks table and of the Wasserstein curve, if requested.
         sum_error: of each block, if blocks return branches, how far input plus output is from the
             state that the model goes on with, over the size of the output, in the first batch; NaN
@@ -104,7 +104,7 @@ def measured(
     found = MeasuredStage(
         blocks=tuple(sums.calls),
         shape=sums.shape,
-        kind=str(sums.kind).removeprefix("torch."),
+        kind=", ".join(dict.fromkeys(map(_plain, sums.kinds))),
         points=stage,
         effective_rank=[effective_rank(products) for products in scatters],
         rank_points=min(len(states[0]), MOST) if transport else sums.scattered,
@@ -205,21 +205,24 @@ def _rounding(sums: Sums, stage: Stage) -> list[float]:
 
     A block adds its step exactly, then the new state is rounded.
     """
-    n = len(sums.calls)
-    if sums.kind.itemsize >= 4:
-        return [math.nan] * n
     weights = [points.score.numel() for points in sums.points]
-    squares = np.average(np.stack(sums.squares), axis=0, weights=weights)[1:]  # (n,)
+    if not any(weights):
+        return [math.nan] * len(sums.calls)
+    squares = np.average(np.stack(sums.rounded), axis=0, weights=weights)[1:]  # (n,)
     energy = np.square(stage.lengths).mean(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = ROUNDING * torch.finfo(sums.kind).eps ** 2 * squares / energy
+        share = ROUNDING * squares / energy
     worst = int(np.nan_to_num(share).argmax())
     if share[worst] > DOMINATES:
         warnings.warn(
-            f"{sums.calls[worst]}: rounding to {str(sums.kind).removeprefix('torch.')} makes up "
+            f"{sums.calls[worst]}: rounding to {_plain(sums.kinds[worst + 1])} makes up "
             f"about {min(share[worst], 1):.0%} of its mean squared step, so its line shape is "
             "mostly rounding; run the model in float32",
             ProbeWarning,
             stacklevel=2,
         )
-    return share.tolist()
+    return [value if value == value else math.nan for value in share.tolist()]
+
+
+def _plain(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")

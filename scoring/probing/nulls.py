@@ -92,44 +92,44 @@ def not_called(model: nn.Module) -> str | None:
     return next(lazy, None)
 
 
-def unsettled(model: nn.Module) -> list[_BatchNorm]:
+def unsettled(model: nn.Module) -> dict[str, _BatchNorm]:
     """The batch normalisations whose running statistics, mean 0 and variance 1, are of no data."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    return [
-        norm
-        for norm in norms
+    norms = {n: module for n, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    return {
+        name: norm
+        for name, norm in norms.items()
         if norm.running_mean is not None
         and norm.running_var is not None
         and not norm.running_mean.any()
         and bool((norm.running_var == 1).all())
-    ]
+    }
 
 
 @torch.no_grad()
-def settle(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[_BatchNorm]:
-    """Give new batch normalisations the statistics of a batch; returns those that were new.
+def settle(
+    model: nn.Module, norms: Sequence[_BatchNorm], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Give new batch normalisations the statistics of a batch.
 
     Without them, a network with new weights differs in evaluation mode from the one that would be
     trained, and is no baseline for it. ``reset_running_stats`` undoes it.
     """
-    norms = unsettled(model)
     momenta = [norm.momentum for norm in norms]
-    if norms:
-        model.eval()  # no dropout
-        for norm in norms:
-            norm.train()
-            norm.momentum = None  # the plain mean over batches
-        try:
-            model(*args, **kwargs)
-        except ValueError as error:  # one value for a channel has no variance
-            warnings.warn(
-                f"null: normalisations of the baseline keep mean 0 and variance 1: {error}",
-                ProbeWarning,
-                stacklevel=2,
-            )
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return norms
+    model.eval()  # no dropout
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # the plain mean over batches
+    try:
+        model(*args, **kwargs)
+    except ValueError as error:  # one value for a channel has no variance
+        warnings.warn(
+            f"null: normalisations of the baseline keep mean 0 and variance 1: {error}",
+            ProbeWarning,
+            stacklevel=2,
+        )
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def own_inputs(value: Any) -> Any:

@@ -30,11 +30,11 @@ class Walk:
 
     first: str  # the block that took x^(0)
     shape: tuple[int, ...]  # of a point
-    kind: torch.dtype
     number: int  # of all stages of a model, by their first blocks
     track: LineShape = field(default_factory=LineShape)
     calls: list[str] = field(default_factory=list)
-    squares: list[float] = field(default_factory=list)  # mean |x^(l)|^2 of 16-bit states
+    kinds: list[torch.dtype] = field(default_factory=list)  # of each state
+    rounded: list[float] = field(default_factory=list)  # mean (epsilon |x^(l)|)^2; NaN if 32-bit
     scatters: list[Tensor] = field(default_factory=list)  # of each state
     kept: list[Tensor] = field(default_factory=list)  # the first points of each state, on the CPU
     projected: list[Tensor] = field(default_factory=list)
@@ -47,14 +47,14 @@ class Sums:
 
     calls: list[str]
     shape: tuple[int, ...]
-    kind: torch.dtype
+    kinds: list[torch.dtype]  # of each state, in the first batch
     number: int
     steps: list[Tensor]  # the sum over points of each step, (d,)
     scatters: list[Tensor]
     scattered: int  # points in each of them
     seen: int = 0  # points
     points: list[Points] = field(default_factory=list)
-    squares: list[np.ndarray] = field(default_factory=list)  # (n + 1,) for each batch
+    rounded: list[np.ndarray] = field(default_factory=list)  # (n + 1,) for each batch
     kept: list[list[Tensor]] = field(default_factory=list)
     projected: list[list[Tensor]] = field(default_factory=list)
 
@@ -102,6 +102,8 @@ class Recorder:
         if walk is not None and walk.calls:
             self.compare(walk.calls[-1], state)
             if same(walk.track.last, state):
+                if torch.finfo(state.dtype).eps > torch.finfo(walk.kinds[-1]).eps:
+                    walk.kinds[-1], walk.rounded[-1] = state.dtype, _rounded(state)
                 self._take(state)
                 return
             last = walk.track.last
@@ -110,7 +112,7 @@ class Recorder:
                 reason = f"takes another state than {walk.calls[-1]} returned"
                 self._skipped.append(Skipped(name, reason))
         self._close()
-        self._open = Walk(name, tuple(state.shape[1:]), state.dtype, next(self._numbers))
+        self._open = Walk(name, tuple(state.shape[1:]), next(self._numbers))
         self._step(self._open, state)
         self._take(state)
 
@@ -162,6 +164,11 @@ class Recorder:
             state = self._input + state
         self._step(walk, state)
 
+    def close(self) -> list[int]:
+        """Close the last stage of a batch; the number of points of each of its stages."""
+        self._close()
+        return [walk.done[0].score.numel() for walk in self._walks if walk.done is not None]
+
     def end(self) -> None:
         """End a batch, and count it.
 
@@ -184,7 +191,7 @@ class Recorder:
                     Sums(
                         calls=walk.calls,
                         shape=walk.shape,
-                        kind=walk.kind,
+                        kinds=walk.kinds,
                         number=walk.number,
                         steps=[torch.zeros_like(step) for step in steps],
                         scatters=walk.scatters,
@@ -202,7 +209,7 @@ class Recorder:
                 total += step
             sums.seen += size
             sums.points.append(points)
-            sums.squares.append(np.array(walk.squares))
+            sums.rounded.append(np.array(walk.rounded))
             sums.kept.append(walk.kept)
             sums.projected.append(walk.projected)
         if not self._batches:
@@ -230,18 +237,26 @@ class Recorder:
             walk.projected.append(torch.cat([project(point) for point in some]).cpu())
         if not self._keep and not self._batches:
             walk.scatters.append(scatter(state[:MOST]))
-        if state.element_size() < 4:
-            size = torch.linalg.vector_norm(state.flatten(1), dim=1, dtype=torch.float32)
-            walk.squares.append(float(size.double().square().mean()))
+        walk.kinds.append(state.dtype)
+        walk.rounded.append(_rounded(state))
+
+
+def _rounded(state: Tensor) -> float:
+    """The mean square of the rounding of a state, (epsilon |x|)^2; NaN from 32 bits on."""
+    if state.element_size() >= 4:
+        return math.nan
+    size = torch.linalg.vector_norm(state.flatten(1), dim=1, dtype=torch.float32)
+    return torch.finfo(state.dtype).eps ** 2 * float(size.double().square().mean())
 
 
 def same(one: Tensor | None, other: Tensor) -> bool:
-    """Whether two states are equal; NaN counts as equal to NaN."""
+    """Whether two states are equal, rounded to the coarser precision; NaN equals NaN."""
     if one is None or one.shape != other.shape:
         return False
-    if torch.equal(one, other):
-        return True
-    return torch.allclose(one, other.to(one.dtype), rtol=0.0, atol=0.0, equal_nan=True)
+    if one.dtype != other.dtype:
+        kind = max(one.dtype, other.dtype, key=lambda kind: torch.finfo(kind).eps)
+        one, other = one.to(kind), other.to(kind)
+    return torch.equal(one, other) or torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def near(one: Tensor, other: Tensor) -> bool:

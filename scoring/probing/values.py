@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from scoring.probing.errors import ProbeError
 
 TOKENS = ("all", "each", "first", "mean", "last")
+TOKEN = {"first": 0, "last": -1}
 NAMES = ("hidden_states", "x", "input", "inputs", "src", "tgt")  # of a block's first argument
+
+ENCODING = ("src_key_padding_mask", "key_padding_mask")
 
 Mask = Callable[[Mapping[str, Any]], Tensor]
 
@@ -55,31 +58,52 @@ def arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return {**bound, **kwargs}
 
 
-def padding(given: Mapping[str, Any], decoder: bool) -> list[Tensor]:
-    """Masks (b, t) among the arguments of a call, True at tokens that are no padding.
+def samples(given: Mapping[str, Any]) -> tuple[set[int], set[int]]:
+    """How many samples the arguments of a call may have, by their first axes and their second ones.
+
+    A list of tensors has as many as its length, its first part, or all parts together.
+    """
+    first: set[int] = set()
+    second: set[int] = set()
+    for value in given.values():
+        parts = [part for part in _parts(value) if isinstance(part, Tensor) and part.ndim]
+        if parts:
+            first |= {len(parts), len(parts[0]), sum(map(len, parts))}
+        if isinstance(value, Tensor) and value.ndim:
+            parts = [value]
+        first |= {len(part) for part in parts}
+        second |= {part.shape[1] for part in parts if 1 < part.ndim < 4}
+    return first, second
+
+
+def padding(given: Mapping[str, Any], decoder: bool) -> dict[str, Tensor]:
+    """Masks among the arguments of a call, by name, True at tokens that are no padding.
 
     Args:
         given: arguments by name.
         decoder: whether the block belongs to the decoder of a model that also has an encoder.
 
+    Returns:
+        Masks (b, t), and masks of other shapes, which fit no state.
+
     Raises:
         ProbeError: the values of a mask do not say what is padding.
     """
-    name = "decoder_attention_mask" if decoder else "attention_mask"
-    kept = given.get(name)
-    masks = [_kept(kept, name)] if isinstance(kept, Tensor) and kept.ndim == 2 else []
-    encoding = ("src_key_padding_mask", "key_padding_mask")
-    for name in ("tgt_key_padding_mask",) if decoder else encoding:
-        left_out = given.get(name)
-        if not isinstance(left_out, Tensor) or left_out.ndim != 2:
-            continue
-        if left_out.dtype == torch.bool:
-            masks.append(~left_out)
-        elif left_out.is_floating_point():  # added to the attention, as torch does
-            masks.append(left_out >= 0)
-        else:
-            raise ProbeError(_unclear(left_out, name))
-    return masks
+    chosen = "decoder_attention_mask" if decoder else "attention_mask"
+    left_out = ("tgt_key_padding_mask",) if decoder else ENCODING
+    return {
+        name: _kept(mask, name) if name == chosen else _not_left_out(mask, name)
+        for name, mask in given.items()
+        if name in (chosen, *left_out) and isinstance(mask, Tensor)
+    }
+
+
+def _not_left_out(mask: Tensor, name: str) -> Tensor:
+    if mask.dtype == torch.bool:
+        return ~mask
+    if mask.is_floating_point():  # added to the attention, as torch does
+        return mask >= 0
+    raise ProbeError(_unclear(mask, name))
 
 
 def _kept(mask: Tensor, name: str) -> Tensor:
@@ -108,13 +132,18 @@ def own_mask(mask: Any, state: Tensor, name: str) -> Tensor:
         ProbeError: it is no mask of this state.
     """
     mask = _kept(torch.as_tensor(mask), "mask")
-    tokens = state.shape[1:-1].numel() if state.ndim > 2 else 0
-    if tuple(mask.shape) not in {tuple(state.shape[:2]), (len(state), tokens)} or not tokens:
+    if not fits(mask, state):
         raise ProbeError(
             f"mask: of shape {tuple(mask.shape)}, but {name} has states {tuple(state.shape)}; "
             "should be (b, t) for states (b, t, d)"
         )
     return mask
+
+
+def fits(mask: Tensor, state: Tensor) -> bool:
+    """Whether a mask is of the tokens of a state: (b, t, ...), or (b, ..., d) with t in between."""
+    inner = (len(state), state.shape[1:-1].numel())
+    return state.ndim > 2 and tuple(mask.shape) in {tuple(state.shape[:2]), inner}
 
 
 def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
@@ -124,7 +153,7 @@ def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
         state: (b, ...), or (b, t, ..., d) if ``tokens`` is not ``all``.
         tokens: ``all``: each sample is a point. ``each``: every token of every sample is one.
             ``first``, ``mean``, ``last``: one token of each sample, or their mean.
-        masks: the first of shape (b, t) says which tokens are no padding. Padding is left out;
+        masks: the first one of shape (b, t) says which tokens are no padding. Padding is left out;
             under ``all`` it becomes 0, so that it never moves.
 
     Returns:
@@ -141,19 +170,22 @@ def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
         raise ProbeError(
             f"tokens: {tokens!r} needs states (b, t, d), and a block has {tuple(state.shape)}"
         )
-    if tokens != "all":
-        state = state.flatten(1, -2)  # (b, t, d), also from (b, h, w, d)
-    mask = next((mask for mask in masks if mask.shape == state.shape[:2]), None)
+    mask = next((mask for mask in masks if fits(mask, state)), None)
+    if mask is not None:
+        mask = mask.to(state.device)
+        if mask.shape == state.shape[:2]:
+            mask = mask.reshape(*mask.shape, *[1] * (state.ndim - 3)).expand(state.shape[:-1])
+        mask = mask.reshape(state.shape[:-1])  # (b, t), or (b, h, w)
+    if tokens == "all":
+        return state if mask is None else torch.where(mask[..., None], state, 0.0)
+    state = state.flatten(1, -2)  # (b, t, d), also from (b, h, w, d)
     if mask is None:
         return _points_of_all(state, tokens)
-    mask = mask.to(state.device)
+    mask = mask.flatten(1)
     if tokens == "each":
         return state[mask]
-    if tokens in ("all", "mean"):
-        wide = mask.reshape(*mask.shape, *[1] * (state.ndim - 2))
-        kept = torch.where(wide, state, 0.0)
-        if tokens == "all":
-            return kept
+    if tokens == "mean":
+        kept = torch.where(mask[..., None], state, 0.0)
         return kept.sum(1, dtype=torch.float64) / mask.sum(1, keepdim=True).clamp(min=1)
     order = mask.int() if tokens == "first" else mask.flip(1).int()
     place = order.argmax(1)
@@ -164,6 +196,4 @@ def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
 def _points_of_all(state: Tensor, tokens: str) -> Tensor:
     if tokens == "each":
         return state.flatten(0, 1)
-    if tokens == "mean":
-        return state.mean(1, dtype=torch.float64)
-    return state[:, 0 if tokens == "first" else -1] if tokens != "all" else state
+    return state.mean(1, dtype=torch.float64) if tokens == "mean" else state[:, TOKEN[tokens]]

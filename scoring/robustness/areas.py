@@ -10,12 +10,19 @@ from itertools import pairwise
 from typing import Any
 
 from scoring.rows import geometric_mean
+from scoring.schemas import TABLES
 
 LEVELS = ("lesion", "noise", "fgsm", "pgd")  # evaluations that measure accuracy against a level
 FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic.
 MIXED = ("", "_initial", "_matched", "_matched_initial")  # ends of the columns of mixed-up shares
 CURVES = {"": "curve", "_initial": "curve_initial", "_shuffled": "curve_shuffled"}  # by suffix
 FACTORS = ("length_ratio", "block_factor", "speed_factor")  # of the geodesic excess
+COLUMNS = tuple(
+    name
+    for name in TABLES["trials"].names
+    if name.endswith("_auc") or name.startswith(("mixed_ratio", "curve_"))
+)
+"""Columns of the trials table that :func:`summary` may give."""
 
 
 def area(levels: Sequence[float], accuracies: Sequence[float]) -> float:
@@ -59,14 +66,15 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         ``lesion_auc``, ``lesion_top_mean_auc``, ``lesion_random_previous_auc``,
         ``lesion_random_mean_auc`` (see :func:`curve_name`), ``noise_auc``, ``fgsm_auc``,
         ``pgd_auc``: the :func:`area` under accuracy, in [0, 1], for lesions over the share of
-        units. ``mixed_ratio`` and ``mixed_ratio_different``: the share of mixed-up pairs in the
-        closest decile over that in all pairs, from 0 to 10. The same with ``_matched``: among
-        pairs matched by the distance of their ends, where it is 1 if track distance did not
-        matter; and with ``_initial``: in the untrained network. Values of stages are averaged
-        over the stages. Ratios are averaged over the stages where a pair is mixed up; matched
-        ratios over the stages where about :data:`FEW` pairs are mixed up, also in the untrained
-        network, so that both cover the same stages. NaN if there is no such stage. Columns
-        without rows are left out. Those of the curve of measures are in :func:`curve_summary`.
+        units. All levels of the rows count, also a level 0 that was added to those given.
+        ``mixed_ratio`` and ``mixed_ratio_different``: the share of mixed-up pairs in the closest
+        decile over that in all pairs, from 0 to 10. The same with ``_matched``: among pairs matched
+        by the distance of their ends, where it is 1 if track distance did not matter; and with
+        ``_initial``: in the untrained network. Values of stages are averaged over the stages.
+        Ratios are averaged over the stages where a pair is mixed up; matched ratios over the stages
+        where about :data:`FEW` pairs are mixed up, also in the untrained network, so that both
+        cover the same stages. NaN if there is no such stage. Columns without rows are left out.
+        Those of the curve of measures are in :func:`curve_summary`.
     """
     rows = list(rows)
     curves: dict[tuple[str, int | None], dict[float, float]] = defaultdict(dict)

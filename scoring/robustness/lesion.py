@@ -33,7 +33,7 @@ def lesion(
 
     Args:
         subject: the network and its points.
-        levels: k/d, in [0, 1]; k is rounded to a whole number.
+        levels: k/d, in [0, 1]; k is rounded to a whole number. 0 is always added.
         block: l, from 1; in stages with fewer blocks, the middle one.
         replacement: what takes the place of a unit. ``previous``: its value in x^(l-1) of the
             same point, which undoes the effect of block l on it, as in the paper. ``mean``: its
@@ -48,6 +48,7 @@ def lesion(
         network without block l. Memory: four states of a batch, and some (classes, d) matrices
         for each stage.
     """
+    levels = {0.0, *levels}
     with evaluating(subject.network):
         blocks = subject.blocks()
         targets = {k: block if block <= n else (n + 1) // 2 for k, n in blocks.items()}

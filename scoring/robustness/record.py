@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scoring.places import table_path
-from scoring.robustness.areas import summary
+from scoring.robustness.areas import COLUMNS, summary
 from scoring.storage import reading
 from scoring.tables import read_rows, write_table
 
@@ -37,12 +37,17 @@ def recorded_evaluations(root: str, trial: str) -> dict[str, Any]:
 
 
 def robustness_columns(root: str, trial: str) -> dict[str, Any]:
-    """Columns of the trials table that sum up the robustness table; empty if that has no rows."""
-    rows = read_rows(root, "robustness", trial)
-    if not rows:
-        return {}
-    with reading(root, table_path("robustness", trial)):
-        return {"evaluations": json.dumps(_settings(rows), sort_keys=True)} | summary(rows)
+    """All columns of the trials table that sum up the robustness table.
+
+    Those that have no rows there are None. So none of them keeps the number of an evaluation that
+    was replaced, or of a table that was deleted.
+    """
+    found: dict[str, Any] = dict.fromkeys(("evaluations", *COLUMNS))
+    if rows := read_rows(root, "robustness", trial):
+        with reading(root, table_path("robustness", trial)):
+            found["evaluations"] = json.dumps(_settings(rows), sort_keys=True)
+            found |= summary(rows)
+    return found
 
 
 def _settings(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

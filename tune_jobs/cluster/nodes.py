@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from models import datasets
 from models.archives import ARRAYS
 from models.errors import DataError
-from models.messages import first_line
+from models.messages import first_line, plain
 from scoring import places, storage
 from tune_jobs.errors import SweepError
 from tune_jobs.folder import Request
@@ -42,9 +42,9 @@ class NotShared(RuntimeError):
 
 @dataclass(frozen=True)
 class Shared:
-    """What the driver left in a sweep's folder for other nodes. Empty on a single machine."""
+    """What the driver left in a sweep's folder for other nodes."""
 
-    token: str = ""
+    token: str = ""  # empty on a single machine
     data: Mapping[str, str] = field(default_factory=dict)  # checksum of each dataset, by name
 
 
@@ -56,7 +56,7 @@ def share(request: Request) -> Shared:
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if request.address is None and len(nodes) == 1:
-        return Shared()
+        return Shared(data=request.checksums)
     shared = Shared(uuid.uuid4().hex, request.checksums)
     storage.delete(request.root, places.NODES)  # A driver that was killed may have left its own.
     storage.write_file(request.root, f"{places.NODES}/{shared.token}", b"")
@@ -118,7 +118,7 @@ def load(
         models.errors.DataError: the dataset is missing or has the wrong checksum.
     """
     if not shared.token:
-        return datasets.load(sources[name], folder)
+        return _same(sources[name], folder, shared.data.get(name))
     if why := missing(root, shared.token):
         raise NotShared(f"{root}: not the driver's folder on {socket.gethostname()}: {why}")
     checksum = shared.data[name]
@@ -133,6 +133,24 @@ def load(
             raise DataError(f"{root}/{path}: {error.reason}; {again}") from error
 
     return datasets.keep(checksum, fetch)
+
+
+def _same(source: str, folder: str | None, checksum: str | None) -> datasets.Dataset:
+    """Load a dataset on the driver's machine, if it is still the one that the sweep began with.
+
+    A file of the same size and time comes from the cache, which knows its checksum.
+
+    Raises:
+        models.errors.DataError: its file has been replaced.
+    """
+    data = datasets.load(source, folder)
+    if checksum and data.checksum != checksum:
+        raise DataError(
+            f"{plain(datasets.locate(source, folder))}: has changed while the sweep ran (checksum "
+            f"{checksum}, now {data.checksum}); put the earlier file back and run the sweep again, "
+            "or run the new one in another folder with --out"
+        )
+    return data
 
 
 def _archive(root: str, path: str) -> io.BytesIO:
@@ -156,7 +174,7 @@ def _put_data(request: Request) -> None:
     for name, checksum in request.checksums.items():
         path = places.dataset(checksum)
         if f"{checksum}.npz" not in there:
-            data = datasets.load(request.sources[name], request.data)
+            data = _same(request.sources[name], request.data, checksum)
             arrays = {key: getattr(data, key) for key in ARRAYS}
             with storage.writing(request.root, path) as stream:
                 np.savez(stream, **arrays)  # type: ignore[arg-type]

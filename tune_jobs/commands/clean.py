@@ -22,31 +22,36 @@ def clean(
         bool,
         typer.Option(
             "--checkpoints",
-            help="The weights of finished trials. They cannot be evaluated again then.",
+            help="Delete the weights of finished trials, which cannot be evaluated again then.",
         ),
     ] = False,
     mlflow: Annotated[
         bool,
-        typer.Option("--mlflow", help="MLflow's database and files; geosweep sync fills it again."),
+        typer.Option(
+            "--mlflow",
+            help="Delete MLflow's database and files; [b]geosweep sync[/] makes them again.",
+        ),
     ] = False,
     leftover: Annotated[
         bool,
         typer.Option(
             "--leftover",
-            help="What nothing needs: what was set aside (damaged files, and files of others); "
-            "temporary files; copies of data sets for the nodes of a cluster. The default.",
+            help="Delete what nothing needs: what was set aside (damaged files, and files of "
+            "others), temporary files, and copies of data sets for the nodes of a cluster. This "
+            "is the default.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking, in a script.")] = False,
 ) -> None:
-    """Free disk space in a sweep's folder; say first how much, and ask.
+    """Free disk space in a sweep's folder, once you have agreed.
 
-    The results and the report always stay, and so does what a trial needs that
-    is not finished or not evaluated. Nothing is deleted while the sweep runs.
+    It shows what it would delete and how large that is, then asks. The results
+    and the report always stay, and so does what a trial needs that is not
+    finished or not evaluated. Nothing is deleted while the sweep runs.
 
-    [b]geosweep clean runs/demo[/]                  what nothing needs
+    [b]geosweep clean runs/demo[/]                  deletes what nothing needs
     [b]geosweep clean runs/demo --checkpoints[/]    the weights of finished trials
-    [b]geosweep clean runs/demo --mlflow --yes[/]   in a script
+    [b]geosweep clean runs/demo --mlflow --yes[/]   in a script, which cannot answer
     """
     root = folder.absolute(directory)
     folder.inspect(root)

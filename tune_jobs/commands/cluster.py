@@ -24,7 +24,7 @@ app = typer.Typer()
 PAUSE = 2.0  # seconds between two questions whether a job has ended
 
 
-@app.command(rich_help_panel="Clusters")
+@app.command(rich_help_panel="Clusters", epilog=options.FIELDS)
 def submit(
     ctx: typer.Context,
     name: options.Sweep,
@@ -115,12 +115,13 @@ def logs(
     slurm: options.Slurm = None,
     follow: options.Follow = False,
 ) -> None:
-    """Show the log of a sweep on a cluster.
+    """Show the log of a job on a cluster: of a sweep, an evaluation or a probe.
 
-    With --follow it shows new lines until the sweep ends, and ends with the
-    sweep's exit status. Ctrl-C then stops the display, not the sweep.
+    With --follow it shows new lines until the job ends, and ends with the
+    job's exit status. Ctrl-C then stops the display, not the job.
 
     [b]geosweep logs table4 --follow --cluster ray_cluster.yaml[/]
+    [b]geosweep logs --slurm clusters/slurm.yaml[/]   of the last job
     """
     at = _at(ctx, cluster, address, slurm)
     with at.connect() as client:
@@ -140,12 +141,12 @@ def stop(
     address: options.Dashboard = None,
     slurm: options.Slurm = None,
 ) -> None:
-    """Stop a sweep on a cluster, as Ctrl-C stops one here.
+    """Stop a job on a cluster, as Ctrl-C stops a sweep here.
 
     The epochs that are running end and are kept, which may take ten minutes.
     Submit the sweep again to continue it. (Slurm's own [b]scancel[/] stops a sweep
-    at once, and the epochs that are running are lost.) If several sweeps run
-    or wait, give the name of one.
+    at once, and the epochs that are running are lost.) If several jobs run or
+    wait, give the name of one.
 
     [b]geosweep stop table4 --cluster ray_cluster.yaml[/]
     """
@@ -190,12 +191,13 @@ def fetch(
         ),
     ] = False,
 ) -> None:
-    """Copy the results of a sweep from a cluster to this machine.
+    """Copy the results of a sweep or a probe from a cluster to this machine.
 
-    It copies tables and report, and makes MLflow's runs again from the
-    tables. The copy is a sweep's folder like any other: [b]status[/], [b]report[/],
-    [b]ui[/] and [b]analysis[/] work on it. You can fetch while the sweep runs; the
-    next fetch adds what is new. Without --out it does not mix two sweeps.
+    Of a sweep it copies tables and report, and makes MLflow's runs again from
+    the tables. The copy is a sweep's folder like any other: [b]geosweep status[/],
+    [b]report[/], [b]ui[/] and [b]python -m analysis.tables[/] work on it. You can fetch
+    while the sweep runs; the next fetch adds what is new. Without --out it does
+    not mix two sweeps.
 
     [b]geosweep fetch table4 --cluster ray_cluster.yaml[/]
     [b]geosweep fetch s3://bucket/sweeps/table4[/]
@@ -221,9 +223,7 @@ def fetch(
 
 @app.command(rich_help_panel="Clusters")
 def down(
-    cluster: Annotated[
-        str, typer.Option(metavar="FILE", help="The cluster file given to [b]ray up[/].")
-    ],
+    cluster: options.ClusterFile,
 ) -> None:
     """Shut a cluster down: its nodes, and MLflow on the head.
 
@@ -253,16 +253,15 @@ def down(
 
 @app.command(rich_help_panel="Clusters")
 def doctor(
-    cluster: Annotated[
-        str, typer.Option(metavar="FILE", help="The cluster file for [b]ray up[/].")
-    ],
+    cluster: options.ClusterFile,
 ) -> None:
     """Look for what would go wrong, before ray up starts anything that costs money.
 
-    It checks token, credentials, region, bucket, SSH key, subnet, quotas,
-    image and roles, and asks AWS about a machine of each type without
-    ordering one. It changes nothing. Each line starts with a mark: ✓ is well,
-    ! is worth a look, ✗ has to be mended, and the line says how.
+    On AWS it checks token, credentials, region, bucket, SSH key, subnet,
+    quotas, image and roles, and asks about a machine of each type without
+    ordering one. On all other clusters it only checks the token. It changes
+    nothing. Each line starts with a mark: ✓ is well, ! is worth a look, ✗ has
+    to be mended, and the line says how.
 
     Exit status: 0 if nothing has to be mended, otherwise 2.
 

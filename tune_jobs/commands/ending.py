@@ -217,7 +217,7 @@ def end(
         lines.insert(0, ("report", f"not written; {later} writes it"))
     if unwritten:
         lines.append(("no report", unwritten))
-    for what, text in lines + _left(state, _more(request, state)):
+    for what, text in lines + _left(request, state, _more(request, state)):
         say(one_line(f"{what:8} {text}"))
     if state.interrupted:
         return 130
@@ -307,7 +307,7 @@ def _more(request: Request, state: State) -> str:
     """What a sweep still needs after its budget ended it, and how to continue it."""
     if not state.over_budget:
         return ""
-    left = estimates.left(request, state)
+    left = estimates.left(request, service.chosen(state, request.retry))
     forecast, slots = estimates.forecast(request, left), state.at_once
     if forecast.costs and not slots:
         with suppress(SweepError):  # what the budget did is said anyway
@@ -326,8 +326,14 @@ def _more(request: Request, state: State) -> str:
     return f"run the same command again with {larger}"
 
 
-def _left(state: State, more: str) -> list[tuple[str, str]]:
-    """Trials that failed, that are not evaluated or that belong to another sweep."""
+def _left(request: Request, state: State, more: str) -> list[tuple[str, str]]:
+    """Trials that failed, that are not evaluated or that belong to another sweep, and the way on.
+
+    Args:
+        request: what the command was asked to do.
+        state: of the sweep afterwards.
+        more: how to go on after the budget ended the run; empty if it did not.
+    """
     lines = []
     failed = state.ids("failed")
     if state.extra:
@@ -340,5 +346,10 @@ def _left(state: State, more: str) -> list[tuple[str, str]]:
         lines.append(("to do", f"{trial} is not evaluated yet{why}"))
     lines += [("no weights", told) for told in state.unreachable]
     if failed or state.unfinished or state.unevaluated:
-        lines.append(("continue", more or "run the same command again for what is missing"))
+        how = "again"
+        if request.retry is False and failed:
+            how = "without --leave-failed"
+        elif request.retry and state.unfinished > len(state.scoring):
+            how = "without --retry-failed"
+        lines.append(("continue", more or f"run the same command {how} for what is missing"))
     return lines

@@ -36,14 +36,15 @@ def status(
         str | None,
         typer.Argument(
             metavar="[DIR]",
-            help="A sweep's folder, or one with many sweeps. On a cluster also a job id, or the "
-            "folder's name, like table4.",
+            help="A sweep's folder, like runs/demo, or one with many sweeps, like runs. On a "
+            "cluster also a job id, or the folder's name, like table4; by default all sweeps "
+            "there.",
         ),
     ] = None,
     cluster: options.Cluster = None,
     slurm: options.Slurm = None,
     address: Annotated[  # not from the environment, where it would redirect every status
-        str | None, typer.Option(metavar="URL", help="As for [b]geosweep submit[/].")
+        str | None, typer.Option(metavar="URL", help=options.DASHBOARD)
     ] = None,
     as_json: Annotated[
         bool,
@@ -116,9 +117,9 @@ def _told(root: str) -> dict[str, Any]:
 
 @app.command(rich_help_panel="Results")
 def sync(directory: options.Folder) -> None:
-    """Add to MLflow the results that it does not have yet.
+    """Add to MLflow the results of a sweep that it does not have yet.
 
-    Needed after MLflow was unreachable during a sweep, or after you set
+    You need it after MLflow was unreachable during a sweep, or after you set
     MLFLOW_TRACKING_URI to another server. Runs that exist are completed, not
     copied.
 
@@ -165,11 +166,12 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write report/index.html: the answer, the paper's claims, tables, figures and correlations.
+    """Write the report of a sweep: the answer, the paper's claims, tables and figures.
 
-    Every sweep gets a report when it ends; this command writes it again, or
-    early, while the sweep is half done. The sweep's run in MLflow gets the
-    same pages. A comparison has a page of its own, in report/against-DIR2.
+    The page is report/index.html in DIR; the command prints its path. Every
+    sweep gets a report when it ends; this command writes it again, or early,
+    while the sweep is half done. The sweep's run in MLflow gets the same pages.
+    A comparison has a page of its own, in report/against-DIR2.
 
     Of several folders it makes one report. Cells that they share get the seeds
     of all. A trial that several of them have is counted once.

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
+from models.config import TrialConfig
 from tune_jobs import sweep
+from tune_jobs.axes import ALIASES
 from tune_jobs.cells import MOST_CELLS
 from tune_jobs.errors import SweepError
 
@@ -13,6 +15,23 @@ def builtin_names(incomplete: str) -> list[str]:
     """The built-in sweeps that a word may become; the shell adds files."""
     return [name for name in sweep.builtin() if name.startswith(incomplete)]
 
+
+def _fields() -> str:
+    """The names of all fields of a sweep file, for the end of a command's help."""
+    aliases = {full: alias for alias, full in ALIASES.items()}
+    names = {
+        name: f"{name} ({aliases[name]})" if name in aliases else name
+        for name in sweep.SweepFile.model_fields
+    }
+    of_trials = ", ".join(names.pop(name) for name in TrialConfig.model_fields)
+    return (
+        "Fields of a sweep file, which docs/sweeps.md explains one by one. "
+        f"[b]Of a trial:[/] {of_trials}. [b]Of the sweep:[/] {', '.join(names.values())}. "
+        "A dot leads to a part of a field, as in resources.cpus and model.NAME."
+    )
+
+
+FIELDS = _fields()
 
 Sweep = Annotated[
     str,
@@ -29,7 +48,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="FIELD=V1,V2",
-        help="Replace a field of the sweep file; several values make it an axis. Repeatable.",
+        help="Replace a field of the sweep file, like gamma=0,1e-3; several values make it an "
+        "axis. Repeatable. The names of all fields are below.",
     ),
 ]
 Data = Annotated[
@@ -97,8 +117,12 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="The cluster file given to [b]ray up[/]; geosweep reaches the head through SSH.",
+        help="The Ray cluster: the file that was given to [b]ray up[/], like ray_cluster.yaml. "
+        "geosweep reaches its head through SSH.",
     ),
+]
+ClusterFile = Annotated[
+    str, typer.Option(metavar="FILE", help="The file for [b]ray up[/], like ray_cluster.yaml.")
 ]
 Slurm = Annotated[
     str | None,
@@ -108,21 +132,20 @@ Slurm = Annotated[
         "cluster.",
     ),
 ]
+DASHBOARD = "Instead of --cluster: where the Ray dashboard answers, like http://127.0.0.1:8265."
 Dashboard = Annotated[
     str | None,
-    typer.Option(
-        "--address",
-        metavar="URL",
-        envvar="RAY_API_SERVER_ADDRESS",
-        help="Instead of --cluster: where the Ray dashboard answers, like http://127.0.0.1:8265.",
-    ),
+    typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help=DASHBOARD),
 ]
 Job = Annotated[
     str | None,
     typer.Argument(
         metavar="[JOB|DIR]",
-        help="A job id, a sweep's folder on the cluster, or the name of that folder, like table4. "
-        "Default: the last sweep that was submitted.",
+        help="A job id, a folder of results on the cluster, or the name of that folder, like "
+        "table4. Default: the last job that was submitted.",
     ),
 ]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log until the sweep ends.")]
+Follow = Annotated[
+    bool,
+    typer.Option("--follow", "-f", help="On a cluster: show the job's log until it ends."),
+]

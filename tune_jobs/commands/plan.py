@@ -12,7 +12,16 @@ from tune_jobs import estimates, evaluations, folder, room, service
 from tune_jobs.account import told
 from tune_jobs.errors import SweepError
 from tune_jobs.estimates import Estimate
-from tune_jobs.labels import fields, label, labels, some, trials_of, value, varying_fields
+from tune_jobs.labels import (
+    fields,
+    label,
+    labels,
+    some,
+    trials_of,
+    unclear,
+    value,
+    varying_fields,
+)
 from tune_jobs.sweep import Sweep
 
 
@@ -30,10 +39,11 @@ def keep_apart(sweep: Sweep, root: str, here: str = "") -> None:
     Raises:
         SweepError: the message counts those trials, says how they differ, and suggests --out.
     """
-    if sweep.search and folder.suggested(root):
+    known = folder.description(root)
+    if sweep.search and known.search and known.trials:
         return
     ids, begun = {trial.trial for trial in sweep.trials}, folder.begun(root)
-    others = [t for t in folder.cells_of(root) if t.trial in begun - ids]
+    others = [t for t in known.trials if t.trial in begun - ids]
     if not others:
         return
     here = here or folder.short_path(root)
@@ -49,8 +59,10 @@ def _difference(others: Sequence[TrialConfig], trials: Sequence[TrialConfig]) ->
     """How other trials differ: the values that only they have, or else their labels."""
     found = []
     for name in fields([*trials, *others]):
-        ours = {value(trial, name) for trial in trials}
-        found += [label(trial, [name]) for trial in others if value(trial, name) not in ours]
+        ours = {repr(value(trial, name)) for trial in trials}
+        different = [trial for trial in others if repr(value(trial, name)) not in ours]
+        exact = unclear([*trials, *others], [name]) if different else ()
+        found += [label(trial, [name], exact) for trial in different]
     names = labels([*trials, *others])
     return some(list(dict.fromkeys(found or [names[trial.trial] for trial in others])))
 
@@ -58,7 +70,7 @@ def _difference(others: Sequence[TrialConfig], trials: Sequence[TrialConfig]) ->
 def _free(root: str) -> str:
     """The first of ``root-2``, ``root-3``, ... without a sweep."""
     names = (f"{root}-{number}" for number in itertools.count(2))
-    return next(n for n in names if not folder.cells_of(folder.absolute(n)))
+    return next(n for n in names if not folder.description(folder.absolute(n)).trials)
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,6 +93,7 @@ class Plan:
 def plan(request: folder.Request) -> Plan:
     """The trials of a sweep, and how far each of them is in its folder."""
     sweep, root = request.sweep, request.root
+    service.same_data(request)
     state = folder.foreseen(root, sweep)
     called, begun = labels(state.trials), folder.begun(root)
     status = {trial: row["status"] for trial, row in state.rows.items()}
@@ -142,10 +155,12 @@ def _lines(request: folder.Request, cells: int, done: int) -> list[str]:
 def _networks(request: folder.Request) -> list[str]:
     """What was found in each architecture of a sweep."""
     trials = {trial.trial: trial for trial in request.sweep.trials}
+    arguments = [name for name in fields(request.sweep.trials) if name.startswith(ARGUMENT)]
+    exact = unclear(request.sweep.trials, arguments)
     told: dict[str, list[str]] = {}
     for trial, found in request.found.items():
         own = [name for name in fields([trials[trial]]) if name.startswith(ARGUMENT)]
-        told.setdefault(label(trials[trial], ["architecture", *own]), found.lines())
+        told.setdefault(label(trials[trial], ["architecture", *own], exact), found.lines())
     return [
         f"{'' if number else 'network':9}{line}"
         for name, lines in told.items()

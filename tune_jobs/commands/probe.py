@@ -46,7 +46,7 @@ def probe(
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Text, a sample a line, for transformers:FOLDER."),
+        typer.Option(metavar="FILE", help="Text, for transformers:FOLDER: every line is a sample."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -61,12 +61,17 @@ def probe(
     blocks: Annotated[
         str,
         typer.Option(
-            metavar="REGEX", help="Whole names of the blocks. auto finds residual blocks."
+            metavar="REGEX",
+            help="Which modules are the blocks: a regular expression for their whole names. auto "
+            "finds residual blocks.",
         ),
     ] = "auto",
     branches: Annotated[
         bool,
-        typer.Option("--branches", help="Blocks return what the model adds to their input."),
+        typer.Option(
+            "--branches",
+            help="The blocks return what the model adds to their input, not the next state.",
+        ),
     ] = False,
     tokens: Annotated[
         Tokens | None,
@@ -76,24 +81,35 @@ def probe(
         ),
     ] = None,
     points: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Take the first N images or lines.")
+        int, typer.Option(min=1, metavar="N", help="Measure the first N images or lines.")
     ] = 500,
     transport: Annotated[
         int,
-        typer.Option(min=0, metavar="M", help="Solve OTS, excess and curve of the first M points."),
+        typer.Option(
+            min=0,
+            metavar="M",
+            help="Also compare with the optimal transport of the first M points: OTS, geodesic "
+            "excess and the curve of measures. 0 leaves this out.",
+        ),
     ] = 0,
     null: Annotated[
         list[Null] | None,
         typer.Option(
             "--null",
-            help="Run a copy with new weights, or with shuffled blocks, on the same points. "
-            "Repeatable. Default: both.",
+            help="The baselines: a copy with new weights, or with shuffled blocks, on the same "
+            "points. Repeatable. Default: both.",
         ),
     ] = None,
-    no_null: Annotated[bool, typer.Option("--no-null", help="Run no copies.")] = False,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Samples at a time.")] = 32,
-    longest: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of a line.")] = 128,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    no_null: Annotated[bool, typer.Option("--no-null", help="Measure no copies.")] = False,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many samples the model gets at a time.")
+    ] = 32,
+    longest: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most tokens of a line; the others are cut off.")
+    ] = 128,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Where the model runs: cpu, cuda or cuda:1.")
+    ] = "cpu",
     out: Annotated[
         str | None,
         typer.Option(
@@ -109,8 +125,9 @@ def probe(
     """Measure how straight the tracks of your own model are, stage by stage.
 
     It runs the model on images or text, follows the states between its
-    residual blocks, and prints LSS and other scores with their baselines. A
-    folder gets the numbers (JSON, Parquet) and figures. Nothing is downloaded.
+    residual blocks, and prints LSS and other scores with their baselines.
+    runs/probe-MODEL gets the numbers (JSON, Parquet) and figures. Nothing is
+    downloaded. docs/probe.md explains the scores.
 
     With --cluster or --slurm it is a job there. Files are sent along to a Ray
     cluster, and Slurm's nodes read them where they are.

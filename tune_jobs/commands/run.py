@@ -19,7 +19,7 @@ app = typer.Typer()
 FOR_GPUS = "meant for GPUs"  # in the comment of a built-in sweep that takes too long on CPUs
 
 
-@app.command(rich_help_panel="Sweeps")
+@app.command(rich_help_panel="Sweeps", epilog=options.FIELDS)
 def run(
     name: options.Sweep,
     out: Annotated[
@@ -33,7 +33,12 @@ def run(
     settings: options.Settings = None,
     data: options.Data = None,
     address: options.RayAddress = None,
-    retry: options.RetryFailed = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Train only the trials that failed before.")
+    ] = False,
+    leave_failed: Annotated[
+        bool, typer.Option("--leave-failed", help="Train only trials that have not failed before.")
+    ] = False,
     max_failures: options.MaxFailures = None,
     fail_fast: options.FailFast = False,
     budget: options.Budget = None,
@@ -70,6 +75,8 @@ def run(
     Ctrl-C.
     """
     begun = time.monotonic()
+    if retry_failed and leave_failed:
+        raise SweepError("--retry-failed and --leave-failed: give one of them")
     most = options.most_failures(fail_fast, max_failures)
     request = work.request_run(
         name,
@@ -77,7 +84,7 @@ def run(
         out=out,
         data=data,
         address=address,
-        retry=retry,
+        retry=True if retry_failed else False if leave_failed else None,
         max_failures=most,
         download=not dry_run,
         budget=budget,
@@ -93,14 +100,17 @@ def evaluate(
     directory: options.Folder,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help=f"Of {', '.join(NAMES)}. Default: all."),
+        typer.Argument(
+            metavar="[NAME]...", help=f"What to measure: {', '.join(NAMES)}. Default: all of them."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME.SETTING=V1,V2",
-            help="Replace a default setting, like noise.levels=0,8,16. Repeatable.",
+            help="Replace a default setting, like noise.levels=0,8,16. Repeatable. "
+            "docs/evaluations.md has all settings.",
         ),
     ] = None,
     data: options.Data = None,
@@ -112,15 +122,16 @@ def evaluate(
 ) -> None:
     """Measure more of the trained networks of a sweep, without training.
 
-    It does what [b]evaluations:[/] in a sweep file does, for trials that are done
-    and kept their weights. Evaluations that are done are not repeated, so the
-    same command continues after a kill. New settings replace earlier results.
+    It takes trials that are done and kept their weights. Results go to the
+    tables, the report and MLflow's runs of the sweep. Evaluations that are done
+    are not repeated, so the same command continues after a kill. New settings
+    replace earlier results. In a sweep file, [b]evaluations:[/] asks for the same.
 
-    [b]lesion[/]      units of a block are replaced (Fig. 7); skip, swap blocks.
+    [b]lesion[/]      replaces units of a block (Fig. 7); skips and swaps blocks;
                 [b]lesion.replacement[/] previous,mean; [b]lesion.units[/] top,random
-    [b]noise[/]       Gaussian noise (Fig. 8); [b]noise.levels[/] are pixel values, 0-255
-    [b]fgsm[/]        fast gradient sign method (Fig. 8); [b]fgsm.levels[/], likewise
-    [b]pgd[/]         projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
+    [b]noise[/]       adds Gaussian noise (Fig. 8); [b]noise.levels[/] are pixel values, 0-255
+    [b]fgsm[/]        attacks with the fast gradient sign method (Fig. 8); [b]fgsm.levels[/]
+    [b]pgd[/]         attacks with projected gradient descent; [b]pgd.levels[/], [b]pgd.steps[/]
     [b]separation[/]  does noise mix up close tracks first, at equal ends and against
                 the untrained network? [b]separation.level[/]
     [b]curve[/]       the curve of measures in Wasserstein space; [b]curve.points[/] is m
@@ -128,8 +139,8 @@ def evaluate(
 
     Architectures of libraries and users have no [b]lesion[/]: name the others.
 
-    With --cluster or --slurm it is a job there, like a sweep of [b]geosweep
-    submit[/]. DIR is then a job, the folder there, or that folder's name.
+    With --cluster or --slurm it runs as a job there. DIR is then a job, the
+    folder there, or that folder's name.
 
     [b]geosweep evaluate runs/demo noise fgsm[/]
     [b]geosweep evaluate runs/mnist pgd --set pgd.steps=40 --data DIR[/]
@@ -163,7 +174,7 @@ def sweeps(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="Print the file of this sweep.",
+            help="A built-in sweep, whose file is printed. Default: list all of them.",
             autocompletion=options.builtin_names,
         ),
     ] = None,
@@ -171,7 +182,8 @@ def sweeps(
 ) -> None:
     """List the built-in sweeps, or print the file of one.
 
-    To make a sweep of your own, copy a file and change it.
+    To make a sweep of your own, copy a file and change it. [b]geosweep run --help[/]
+    lists the fields that it can have.
 
     [b]geosweep sweeps[/]
     [b]geosweep sweeps demo > my.yaml[/]   copy it, then: geosweep run my.yaml

@@ -41,10 +41,11 @@ def watch(
 ) -> None:
     """Serve a page that follows a sweep while it runs, until Ctrl-C.
 
-    It shows progress and time left, curves by epoch, charts in which you
-    select trials, failures and the log. It reads the folder alone, so it
-    also works when the sweep has ended, on a copy, and on s3://. Only this
-    machine can open it unless --host says otherwise.
+    It prints the address of the page, for your browser. The page shows
+    progress and time left, curves by epoch, charts in which you select trials,
+    failures and the log. It reads the folder alone, so it also works when the
+    sweep has ended, on a copy, and on s3://. Only this machine can open it
+    unless --host says otherwise.
 
     [b]geosweep watch runs/demo[/]
     [b]geosweep watch s3://bucket/sweeps/demo[/]

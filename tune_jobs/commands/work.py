@@ -58,9 +58,9 @@ def run(request: folder.Request, report: bool, begun: float | None = None) -> in
     console, begun = output(), begun or time.monotonic()
     state = service.run(request, console)
     console.print(results_table(state, console.width))
-    failed, unfinished, retry = len(state.ids("failed")), state.unfinished, request.retry
-    left_out = failed if retry is False else unfinished if retry else 0
-    lacking = failed + unfinished > left_out or bool(state.ids("diverged"))
+    failed = set(state.ids("failed")) - {*state.left_out}
+    unfinished = 0 if request.retry else state.unfinished
+    lacking = bool(failed or unfinished or state.ids("diverged"))
     status = end(request, state, console, begun, lacking, report)
     if report and not state.interrupted:
         estimates.learn(request, time.monotonic() - begun, state.busy)

@@ -14,7 +14,9 @@ NAMES = ("x_test", "x", "images")  # of the array, the first of these that there
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as models expect
 
 
-def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
+def images(
+    file: str, points: int, batch: int, standard: bool, kind: torch.dtype = torch.float32
+) -> list[Tensor]:
     """The first images of an ``.npz`` file.
 
     Args:
@@ -23,6 +25,7 @@ def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
         points: the most images to read.
         batch: at most so many in a batch.
         standard: the model takes three colours, standardised like ImageNet.
+        kind: the number format of the model.
 
     Raises:
         SweepError: the file has no such array, or the array has numbers that are not finite.
@@ -63,14 +66,15 @@ def images(file: str, points: int, batch: int, standard: bool) -> list[Tensor]:
     if len(x) == 0:
         raise SweepError(f"{what}: {name} is empty")
     with np.errstate(over="ignore"):
-        x = np.ascontiguousarray(x, dtype=np.float32)
-    wrong = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+        wide = np.float64 if kind == torch.float64 else np.float32
+        made = torch.from_numpy(np.ascontiguousarray(x, dtype=wide)).to(kind)
+    wrong = (~made.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
     if len(wrong):
         raise SweepError(
             f"{what}: {len(wrong)} of {len(x)} images of {name} have numbers that are NaN or "
             f"infinite, the first is image {wrong[0]} (counted from 0); leave them out"
         )
-    return list(torch.from_numpy(x).split(batch))
+    return list(made.split(batch))
 
 
 def texts(file: str, points: int, batch: int, tokenizer: Any, longest: int) -> list[dict[str, Any]]:

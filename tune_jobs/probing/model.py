@@ -1,15 +1,18 @@
 """Load a model to probe: of torchvision, timm or transformers, or from a Python file."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models import callables
 from models.errors import CodeError
-from models.messages import did_you_mean, first_line, plain
+from models.libraries import no_weights
+from models.messages import did_you_mean, first_line, plain, several
 from scoring.probing.nulls import not_called
 from tune_jobs.errors import SweepError
 
@@ -60,7 +63,7 @@ def _torchvision(name: str) -> Loaded:
     from torchvision.models import get_model, list_models
 
     _known("torchvision", name, list_models())
-    make = lambda: get_model(name, weights=None)  # noqa: E731
+    make = lambda: get_model(name, **no_weights(name))  # noqa: E731
     return Loaded(_made(f"torchvision:{name}", make), True, again=make)
 
 
@@ -113,22 +116,22 @@ def _fill(model: nn.Module, file: str, option: str) -> None:
     what = f"{option} {plain(file)}"
     if not Path(file).is_file():
         raise SweepError(f"{what}: no such file")
-    state = _made(what, lambda: _state(file))
-    for name in ("state_dict", "model_state_dict", "model", "network"):
+    state = _made(what, lambda: _state(file, what))
+    for name in ("state_dict", "model_state_dict", "model", "network", "ema"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
             break
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise SweepError(f"{what}: should hold a state dict, names with tensors")
+    if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
+        holds = f"; it holds {several(state)}" if isinstance(state, dict) else ""
+        raise SweepError(f"{what}: should hold a state dict, names with tensors{holds}")
     if lazy := not_called(model):
         raise SweepError(
             f"{what}: {plain(lazy)} gets its shape in its first call; call the model once first, "
             "in the function that returns it"
         )
-    own = model.state_dict()
-    for start in ("_orig_mod.", "module.", "model."):  # the last is that of a sweep's checkpoint
-        if all(name.startswith(start) for name in state) and not any(map(own.__contains__, state)):
-            state = {name.removeprefix(start): value for name, value in state.items()}
+    called = {_bare(name): name for name in model.state_dict()}
+    own = {_bare(name): value for name, value in model.state_dict().items()}
+    state = _unwrapped(state, own)
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     # Files of torch before 0.4.1 lack this count, which no forward pass of a trained model needs.
     missing = [name for name in missing if not name.endswith(".num_batches_tracked")]
@@ -142,21 +145,55 @@ def _fill(model: nn.Module, file: str, option: str) -> None:
             f"{what}: {plain(name)} has shape {tuple(state[name].shape)}, in the model "
             f"{tuple(own[name].shape)}"
         )
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict({called[name]: value for name, value in state.items()}, strict=False)
 
 
-def _state(file: str) -> Any:
+def _is_weight(entry: tuple[Any, Any]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
+
+
+def _bare(name: str) -> str:
+    """The name of a weight without the parts that torch.compile adds."""
+    return name.replace("_orig_mod.", "")
+
+
+def _unwrapped(state: dict[str, Tensor], own: Container[str]) -> dict[str, Tensor]:
+    """A state dict without the names of wrappers, several of which may lie around each other."""
+    state = {_bare(name): value for name, value in state.items()}
+    if "n_averaged" not in own:
+        state.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
+    wrappers = ("module.", "model.")  # the last is that of a sweep's checkpoint
+    while state and not any(name in own for name in state):
+        start = next((s for s in wrappers if all(name.startswith(s) for name in state)), None)
+        if start is None:
+            break
+        state = {name.removeprefix(start): value for name, value in state.items()}
+    return state
+
+
+def _state(file: str, what: str) -> Any:
     if file.endswith(".safetensors"):
         from safetensors.torch import load_file
 
         return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        said = (
+            f"holds code ({plain(code[1])}), not only tensors; save model.state_dict()"
+            if code
+            else "was not written by torch.save"
+        )
+        raise SweepError(f"{what}: {said}") from error
 
 
 def _made(what: str, make: Callable[[], Any]) -> Any:
     """What a function of a library or a user returns; its error as one message."""
     try:
         return make()
+    except SweepError:
+        raise
     except Exception as error:
         raise SweepError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
 

@@ -56,7 +56,9 @@ def run(
                 one["decoder_attention_mask"] = one["attention_mask"]
     else:
         assert data is not None
-        batches = inputs.images(data, points, batch, loaded.pictures)
+        kinds = (p.dtype for p in model.parameters() if p.is_floating_point())
+        kind = next(kinds, torch.float32)
+        batches = inputs.images(data, points, batch, loaded.pictures, kind)
     if loaded.again is not None and "reinit" in settings["null"]:
         settings = settings | {"null": [_again(loaded.again, device), *settings["null"]]}
         settings["null"].remove("reinit")

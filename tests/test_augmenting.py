@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linear_sum_assignment
 
-from scoring import kernels, paths
+from scoring import augmenting, kernels
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -19,7 +19,7 @@ def test_paths_from_all_free_rows_at_once_end_in_the_cheapest_matching(m, edges,
     first = np.searchsorted(row, np.arange(m + 1))
     v, columns, owners = draw.normal(size=m), np.full(m, -1), np.full(m, -1)
     sparse = first, column.astype(np.int32), cost[row, column]
-    assert paths.augment(*sparse, v, columns, owners)
+    assert augmenting.augment(*sparse, v, columns, owners)
     assert_array_equal(owners[columns], np.arange(m))
     best = cost[linear_sum_assignment(np.where(np.isfinite(cost), cost, 1e3))].sum()
     assert_allclose(cost[np.arange(m), columns].sum(), best)
@@ -28,7 +28,7 @@ def test_paths_from_all_free_rows_at_once_end_in_the_cheapest_matching(m, edges,
 
 def test_without_a_matching_paths_say_so():
     first, column, cost = np.array([0, 1, 2]), np.zeros(2, np.int32), np.ones(2)
-    assert not paths.augment(first, column, cost, np.zeros(2), *np.full((2, 2), -1))
+    assert not augmenting.augment(first, column, cost, np.zeros(2), *np.full((2, 2), -1))
 
 
 def test_a_column_that_many_rows_find_cheaper_gives_in_and_otherwise_the_row():
@@ -50,7 +50,7 @@ def test_rows_that_block_each_other_leave_far_potentials_alone():
     row, column = np.nonzero(np.isfinite(cost))
     edges = np.searchsorted(row, np.arange(m + far + 1)), column.astype(np.int32), cost[row, column]
     v, columns = np.zeros(m + far), np.where(np.arange(m + far) < m, -1, np.arange(m + far))
-    assert paths.augment(*edges, v, columns, columns.copy())
+    assert augmenting.augment(*edges, v, columns, columns.copy())
     assert_array_equal(v[m:], 0)
 
 
