@@ -90,7 +90,7 @@ def test_every_state_has_its_place_and_stages_are_apart(tmp_path):
     dotted = [line for line in left.lines if line.get_linestyle() == ":"]
     np.testing.assert_allclose(dotted[0].get_ydata(), [0.9**block for block in range(6)])
     assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
-    assert right.get_ylim() == (0, pytest.approx(1.08 * 10))
+    assert right.get_ylim() == (0, pytest.approx(1.12 * 10))
 
 
 def test_the_command_prints_the_table_or_what_adds_it(tmp_path, capsys):

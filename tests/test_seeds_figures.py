@@ -192,3 +192,9 @@ def test_two_gammas_by_depth_differ_without_dashes(tmp_path: Path) -> None:
         assert (one.get_linestyle(), two.get_linestyle()) == ("-", "-")
         assert one.get_marker() != two.get_marker()
         assert one.get_alpha() != two.get_alpha()
+
+
+def test_rows_of_one_seed_count_as_one_draw() -> None:
+    rows = pd.DataFrame({"gamma": 0.0, "seed": [0, 0, 1, 1], "lss": [1.0, 2.0, 3.0, 4.0]})
+    found = seeds.averaged(rows, ["gamma"], "lss").loc[0.0]
+    assert found.to_list() == [2.5, 2, 1.5, 3.5]  # mean, seeds, and both of two seeds

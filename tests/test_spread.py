@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from scoring.line_shape import LineShape, line_shape_score
 from scoring.projection import project
 from scoring.scales import scaled_line_shape_score
+from scoring.separation import track_distance
 from scoring.spread import (
     effective_rank,
     fuzziness,
@@ -22,7 +23,6 @@ from scoring.spread import (
     scatter,
     separation_law,
 )
-from scoring.separation import track_distance
 from scoring.stages import geometry
 from scoring.transport import optimal_transport_score
 

@@ -241,8 +241,8 @@ def halves(trials: pd.DataFrame, points: pd.DataFrame) -> tuple[pd.DataFrame, pd
 
 def _kept(trials: pd.DataFrame, *scores: str) -> tuple[pd.DataFrame, frozenset[str]]:
     """The trials with finite scores that count, and the collapsed ones that do not."""
-    finite = np.isfinite(trials[[*scores]].astype("float64").to_numpy()).all(axis=1)
-    known = trials.loc[finite]
+    numbers = trials[[*scores]].astype("float64").replace([np.inf, -np.inf], np.nan)
+    known = trials.loc[numbers.notna().all(axis=1)]
     if not any(s.startswith(OF_TRACKS) and not s.endswith("_initial") for s in scores):
         return known, frozenset()
     lost = known.collapsed.astype("bool")

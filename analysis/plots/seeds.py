@@ -39,7 +39,11 @@ def averaged(rows: pd.DataFrame, by: list[str], score: str) -> pd.DataFrame:
         These two are the ends of the 95% t-interval of three seeds or more, as far as the score
         can have such values. Of two seeds they are both values, and of one seed NaN.
     """
-    rows = rows[[*by, score]]
+    names = [*by, score, *({"seed"} & {*rows.columns} - {*by})]
+    rows = rows[names]
+    if "seed" in names and rows.duplicated([*by, "seed"]).any():  # they are one draw
+        own = rows.groupby([*by, "seed"], observed=True, dropna=False)
+        rows = own[score].mean().reset_index()
     found = mean_interval(rows, by, [score]).astype("float64")
     known = rows.replace([np.inf, -np.inf], np.nan).groupby(by, observed=True, dropna=False)[score]
     seeds, (least, most) = known.count(), possible(score)
