@@ -62,6 +62,8 @@ def test_an_empty_folder_name_is_not_the_current_folder(geosweep, arguments):
     [
         (["run", "demo", "--out", "s3:/bucket/x"], "s3://bucket/x"),
         (["run", "demo", "--fail-fast", "--max-failures", "3"], "give one of them"),
+        (["run", "demo", "--retry-failed", "--leave-failed"], "give one of them"),
+        (["submit", "demo", "--retry-failed", "--leave-failed"], "give one of them"),
         (["run", "demo", "--budget", "\u0663h"], "a budget is a time"),
         (["status", "a" * 300], "File name too long"),
         (["run", "demo", "--out", "a" * 300], "File name too long"),

@@ -47,7 +47,8 @@ def submit(
             help="Folder with NAME.npz data sets, on the head or, on Slurm, on every node.",
         ),
     ] = None,
-    retry: options.RetryFailed = None,
+    retry_failed: options.RetryFailed = False,
+    leave_failed: options.LeaveFailed = False,
     max_failures: options.MaxFailures = None,
     fail_fast: options.FailFast = False,
     budget: options.Budget = None,
@@ -67,6 +68,7 @@ def submit(
     [b]geosweep status --cluster ray_cluster.yaml[/]        all sweeps there
     [b]geosweep fetch try-2 --cluster ray_cluster.yaml[/]   copy results to this machine
     """
+    retry = options.which_failed(retry_failed, leave_failed)
     at = _at(ctx, cluster, address, slurm)
     at.check()
     found = sweep.read(name, settings or [])

@@ -66,11 +66,10 @@ RayAddress = Annotated[
     ),
 ]
 RetryFailed = Annotated[
-    bool | None,
-    typer.Option(
-        "--retry-failed/--leave-failed",
-        help="Train only the trials that failed before, or all others. Default: both.",
-    ),
+    bool, typer.Option("--retry-failed", help="Train only the trials that failed before.")
+]
+LeaveFailed = Annotated[
+    bool, typer.Option("--leave-failed", help="Train only trials that have not failed before.")
 ]
 MaxFailures = Annotated[
     int | None,
@@ -93,6 +92,17 @@ Budget = Annotated[
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Stop at the first failure, like --max-failures 1.")
 ]
+
+
+def which_failed(retry_failed: bool, leave_failed: bool) -> bool | None:
+    """Whether a run trains only failed trials (True), only others (False), or both (None).
+
+    Raises:
+        SweepError: both options are given.
+    """
+    if retry_failed and leave_failed:
+        raise SweepError("--retry-failed and --leave-failed: give one of them")
+    return True if retry_failed else False if leave_failed else None
 
 
 def most_failures(fail_fast: bool, max_failures: int | None) -> int | None:

@@ -33,12 +33,8 @@ def run(
     settings: options.Settings = None,
     data: options.Data = None,
     address: options.RayAddress = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Train only the trials that failed before.")
-    ] = False,
-    leave_failed: Annotated[
-        bool, typer.Option("--leave-failed", help="Train only trials that have not failed before.")
-    ] = False,
+    retry_failed: options.RetryFailed = False,
+    leave_failed: options.LeaveFailed = False,
     max_failures: options.MaxFailures = None,
     fail_fast: options.FailFast = False,
     budget: options.Budget = None,
@@ -75,8 +71,7 @@ def run(
     Ctrl-C.
     """
     begun = time.monotonic()
-    if retry_failed and leave_failed:
-        raise SweepError("--retry-failed and --leave-failed: give one of them")
+    retry = options.which_failed(retry_failed, leave_failed)
     most = options.most_failures(fail_fast, max_failures)
     request = work.request_run(
         name,
@@ -84,7 +79,7 @@ def run(
         out=out,
         data=data,
         address=address,
-        retry=True if retry_failed else False if leave_failed else None,
+        retry=retry,
         max_failures=most,
         download=not dry_run,
         budget=budget,
