@@ -204,7 +204,8 @@ def test_a_model_with_a_backbone_downloads_no_weights(monkeypatch):
     monkeypatch.setattr(WeightsEnum, "get_state_dict", get_state_dict)
     loaded = load("torchvision:lraspp_mobilenet_v3_large", None)
     assert loaded.again is not None
-    loaded.again()
+    first, second = (next(model.parameters()) for model in (loaded.model, loaded.again()))
+    assert not torch.equal(first, second)  # both are drawn at random
 
 
 def test_weights_of_a_lazy_model_need_a_call_of_it(tmp_path):

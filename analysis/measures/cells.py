@@ -105,6 +105,13 @@ def without_collapsed(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def one_of_each_seed(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> pd.DataFrame:
+    """The rows, or the means of those of each group and seed where a seed has several."""
+    if "seed" not in frame or not frame.duplicated([*by, "seed"]).any():
+        return frame
+    return frame.groupby([*by, "seed"], observed=True, dropna=False)[[*scores]].mean().reset_index()
+
+
 def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> pd.DataFrame:
     """Means over the rows of each group, with the half-width of their 95% t-interval.
 
@@ -121,9 +128,7 @@ def mean_interval(frame: pd.DataFrame, by: list[str], scores: Sequence[str]) -> 
         t(0.975, n - 1) s / sqrt(n), and NaN where n < 2 or where all values are equal: no spread
         between seeds is no evidence.
     """
-    if "seed" in frame and frame.duplicated([*by, "seed"]).any():
-        seeds = frame.groupby([*by, "seed"], observed=True, dropna=False)
-        frame = seeds[list(scores)].mean().reset_index()
+    frame = one_of_each_seed(frame, by, scores)
     group = frame.replace([np.inf, -np.inf], np.nan).groupby(by, observed=True, dropna=False)
     means = frame.groupby(by, observed=True, dropna=False)[list(scores)].mean()
     n, deviation = group[list(scores)].count(), group[list(scores)].std()

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.measures.cells import mean_interval
+from analysis.measures.cells import mean_interval, one_of_each_seed
 
 FEW = 2  # The 95% interval of two seeds is 12.7 times as wide as they are apart, so it says little.
 
@@ -39,11 +39,7 @@ def averaged(rows: pd.DataFrame, by: list[str], score: str) -> pd.DataFrame:
         These two are the ends of the 95% t-interval of three seeds or more, as far as the score
         can have such values. Of two seeds they are both values, and of one seed NaN.
     """
-    names = [*by, score, *({"seed"} & {*rows.columns} - {*by})]
-    rows = rows[names]
-    if "seed" in names and rows.duplicated([*by, "seed"]).any():  # they are one draw
-        own = rows.groupby([*by, "seed"], observed=True, dropna=False)
-        rows = own[score].mean().reset_index()
+    rows = one_of_each_seed(rows, by, [score])
     found = mean_interval(rows, by, [score]).astype("float64")
     known = rows.replace([np.inf, -np.inf], np.nan).groupby(by, observed=True, dropna=False)[score]
     seeds, (least, most) = known.count(), possible(score)
