@@ -14,8 +14,9 @@ of the claim. With one seed none is sure.
     undecided       none is sure
     not measured    the sweep has no comparison for the claim
 
-A claim about all places together holds only if each comparison is sure, and does not hold if one of
-them surely disagrees.
+A claim about all places together holds only if each comparison agrees with p < 0.05 before the
+correction, and if both sides of every place can be compared. It does not hold if one comparison
+surely disagrees.
 """
 
 from collections.abc import Sequence
@@ -149,7 +150,9 @@ A claim *holds if*
 - **some** comparison surely agrees with it and none surely disagrees. It is mixed if both occur. It
   does not hold if some surely disagree and none surely agrees. It is undecided if none is sure.
 - **all** comparisons agree, each with p < 0.05 before the correction. One comparison that surely
-  disagrees after Holm's correction refutes the claim. In all other cases the claim is undecided.
+  disagrees after Holm's correction refutes the claim. In all other cases the claim is undecided,
+  also if there is a place whose sides cannot be compared, because all trials of one collapsed or
+  were evaluated differently.
 
 A claim is not measured if a sweep has no comparison for it.
 

@@ -18,6 +18,7 @@ from analysis.measures.correlations import GIVEN, SCORES, SMALL, STRATUM, correl
 from analysis.measures.layout import as_text, fold, heading, network_name, readable
 from analysis.measures.markup import latex_comment, markdown_text
 from analysis.measures.points import COLUMNS, points
+from analysis.measures.robustness import COLUMNS as ROBUSTNESS
 from analysis.results import ResultsError, load
 from analysis.scripts import FOLDER, TRACKING_URI, parser, refuse, script
 
@@ -146,9 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [given.table or "correlations"]
     if read and not given.table:
         names.append("points")
-    wanted = ("trials", "samples") if "points" in names else ("trials",)
+    wanted = ("trials", "robustness", *(["samples"] if "points" in names else []))
+    columns = {"samples": COLUMNS, "robustness": ROBUSTNESS}
     try:
-        results = load(given.folder, given.tracking_uri, wanted, {"samples": COLUMNS})
+        results = load(given.folder, given.tracking_uri, wanted, columns)
     except ResultsError as error:
         return refuse("correlation", error)
     lost = [f"{n} {reason}" for reason, n in left_out(results).items() if n]

@@ -71,32 +71,6 @@ def draw(
     return {name: spec.draw(results, search, tables) for name, spec in specs.items()}
 
 
-def write(
-    results: Results,
-    folder: str,
-    search: Search | None = None,
-    only: Sequence[str] = (),
-    tables: Mapping[str, pd.DataFrame] = {},
-    forms: Sequence[str] = tuple(files.FORMS),
-) -> Iterator[Written]:
-    """Draw the figures that apply to a sweep one by one, and write their files.
-
-    A figure that cannot be drawn has an ``error`` and no files; the others are written all the
-    same.
-
-    Args:
-        results: as in :func:`draw`, and so are ``search``, ``only`` and ``tables``.
-        folder: path or URI of the folder to write to.
-        forms: ``png``, ``svg`` or both.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    for figure in drawn(results, search, tables, only=only, forms=forms):
-        save(figure, folder)
-        yield figure
-
-
 def save(figure: Written, folder: str) -> None:
     """Write the files of a figure to a folder, a path or a URI; none after an error."""
     files.save(figure.files, folder, figure.name)
@@ -109,7 +83,7 @@ def drawn(
     only: Sequence[str] = (),
     forms: Sequence[str] = tuple(files.FORMS),
 ) -> Iterator[Written]:
-    """Draw the figures that apply to a sweep one by one, as :func:`write` writes them."""
+    """Draw the figures that apply to a sweep one by one; one that fails has an error, no files."""
     for name, spec in _applicable(results, search, only).items():
         try:
             figure = spec.draw(results, search, tables)
@@ -189,7 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ResultsError(f"{given.folder}: no trial is done yet, so there is no figure")
         forms = tuple(files.FORMS) if given.form == "both" else (given.form,)
         failed = []
-        for figure in write(results, folder, search, given.only, forms=forms):
+        for figure in drawn(results, search, only=given.only, forms=forms):
+            save(figure, folder)
             for form in figure.files:
                 tell(Path(folder) / f"{figure.name}.{form}")
             if figure.error:

@@ -162,7 +162,7 @@ def build(
 
 def verdict(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> str:
     """The answer in Markdown, with its first sentences and figures, as MLflow shows it."""
-    top = findings.headline(found.tables["summary"])
+    top = findings.headline(found.tables["summary"], found.results)
     parts = [f"**{markdown_text(top.verdict)}**"]
     if top.number:
         parts.append(markdown_text(f"{top.number} {top.baseline}"))
@@ -190,7 +190,7 @@ def render(found: Gathered, said: list[str], pictures: dict[str, Picture]) -> st
     }
     return _template().render(
         title=found.name,
-        headline=findings.headline(tables["summary"]),
+        headline=findings.headline(tables["summary"], results),
         factors=factor_sentences(results, tables["summary"]),
         sentences=said,
         contents=[(id, text) for id, text in CONTENTS.items() if sections[id]],

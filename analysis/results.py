@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from analysis.errors import ResultsError
 from analysis.mlflow_address import OPTION, check_address
 from analysis.scripts import parser, script
+from analysis.targets import is_folder
 from scoring import places, schemas, storage
 from scoring.tables import ARGUMENT, read_table
 
@@ -91,7 +91,7 @@ def load(
             raise ResultsError(f"{table} has no column {unknown}; describe({table!r}) lists them")
     if tracking_uri:
         return _from_mlflow(root, tracking_uri, tables, columns)
-    if not _is_folder(root):
+    if not is_folder(root):
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return _from_mlflow(root, uri, tables, columns)
         raise ResultsError(
@@ -133,15 +133,6 @@ def _type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"list of {_type(kind.value_type)}"
     return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
-
-
-def _is_folder(root: str) -> bool:
-    """Whether the folder exists. In an object store, only a folder with files exists."""
-    try:
-        fs, base = storage.open_folder(root)
-        return fs.get_file_info(base).type == pafs.FileType.Directory
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ResultsError(f"{root}: cannot be opened: {error}") from error
 
 
 def _has_results(root: str) -> bool:

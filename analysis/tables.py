@@ -23,6 +23,7 @@ from analysis.measures import (
     states,
 )
 from analysis.measures.layout import as_text
+from analysis.measures.shown import to_read
 from analysis.measures.summary import summary
 from analysis.results import Results, ResultsError, load
 from analysis.scripts import FOLDER, TRACKING_URI, listing, parser, refuse, script
@@ -36,7 +37,6 @@ class Table(NamedTuple):
     rows: Callable[[Results], pd.DataFrame]
     lacks: str  # {} is the sweep's folder.
     read: tuple[str, ...] = ()  # tables to read besides trials
-    to_read: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # another layout for md and latex
 
 
 RATES = (
@@ -63,21 +63,19 @@ TABLES = {
         intervention.effects,
         "no cell has trials that are done both with a straightness_penalty or transport_penalty "
         "and without; see geosweep run straightness",
-        to_read=intervention.shown,
+        ("robustness",),
     ),
     "rates": Table(
         "what gamma, gamma at a fixed effective rate, and a higher rate at gamma 0 change",
         rates.effects,
         RATES,
         ("epochs",),
-        rates.shown,
     ),
     "rate_answers": Table(
         "what these changes say: is it gamma itself, or the effective learning rate?",
         lambda results: rate_answers.answers(rates.effects(results)),
         RATES,
         ("epochs",),
-        rate_answers.shown,
     ),
     "states": Table(
         "a row per cell: scores that ignore the scale of states, classes, dimensions",
@@ -124,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse("tables", error)
     if given.table in TABLES:
         lacks = TABLES[given.table].lacks.format(argument(given.folder))
-        text = _by_cell(results, TABLES[given.table], given.format)
+        text = _by_cell(results, given.table, given.format)
     else:
         text, lacks = _paper(results, given.table, given.format)
     if not text:
@@ -133,14 +131,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _by_cell(results: Results, table: Table, form: str) -> str:
+def _by_cell(results: Results, name: str, form: str) -> str:
     """The text of a table with one row per cell; empty if there are no rows."""
-    rows = table.rows(results)
+    rows = TABLES[name].rows(results)
     if not len(rows):
         return ""
-    if table.to_read and form in ("md", "latex"):
-        rows = table.to_read(rows)
-    return as_text(rows, form)
+    return as_text(to_read(name, rows) if form in ("md", "latex") else rows, form)
 
 
 def _paper(results: Results, table: str, form: str) -> tuple[str, str]:

@@ -3,12 +3,24 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.fs as pafs
+
 from analysis.errors import ResultsError
 from scoring import places, storage
 
 PAGE = "index.html"
 OURS = b": geosweep report</title>"  # in every report's page since the first version
 KEPT = {*places.FOLDERS} - {places.REPORT}
+
+
+def is_folder(root: str) -> bool:
+    """Whether the folder exists. In an object store, only a folder with files exists."""
+    try:
+        fs, base = storage.open_folder(root)
+        return fs.get_file_info(base).type == pafs.FileType.Directory
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ResultsError(f"{root}: cannot be opened: {error}") from error
 
 
 def refuse_sweep(folder: str) -> None:

@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import pyarrow.fs as pafs
-
 from analysis.errors import ResultsError
 from analysis.measures.following import Follower
 from analysis.measures.markup import visible
 from analysis.scripts import filled, parser, refuse, script, tell
+from analysis.targets import is_folder
 from scoring import places, storage
 from scoring.storage import StoreError
 
@@ -70,7 +69,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, root: str, host: str = "127.0.0.1", port: int = 0):
-        _check(root)
+        if not is_folder(root):
+            like = "give the folder of a sweep, like runs/demo"
+            raise ResultsError(f"{root}: no such folder; {like}")
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.follower = Follower(root)
         self.asked = time.monotonic()
@@ -177,17 +178,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _check(root: str) -> None:
-    """Raise if there is no folder."""
-    try:
-        fs, base = storage.open_folder(root)
-        kind = fs.get_file_info(base).type
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{root}: cannot be opened: {error}") from error
-    if kind != pafs.FileType.Directory:
-        raise ResultsError(f"{root}: no such folder; give the folder of a sweep, like runs/demo")
 
 
 def _port(text: str) -> int:

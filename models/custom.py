@@ -141,8 +141,7 @@ class Custom(nn.Module):
     def tracked(self, images: Tensor) -> tuple[list[tuple[int, Tensor]], Tensor]:
         """All states of a batch, as :meth:`states` yields them, with its logits (m, classes)."""
         states: list[tuple[int, Tensor]] = []
-        take = lambda stage, state: states.append((stage, state))  # noqa: E731
-        with watched(self.model, self._places, take, compare=False):
+        with watched(self.model, self._places, lambda *pair: states.append(pair), compare=False):
             logits = self(images)
         return states, logits
 

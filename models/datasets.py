@@ -389,12 +389,9 @@ def _digits() -> dict[str, np.ndarray]:
     order = np.random.default_rng(0).permutation(len(labels))
     test, train = order[:DIGITS_TEST], order[DIGITS_TEST:]
     images, labels = np.asarray(images, np.uint8).reshape(-1, 8, 8), np.asarray(labels)
-    return {
-        "x_train": images[train],
-        "y_train": labels[train],
-        "x_test": images[test],
-        "y_test": labels[test],
-    }
+    return dict(
+        zip(ARRAYS, (images[train], labels[train], images[test], labels[test]), strict=True)
+    )
 
 
 def _from_torchvision(name: str) -> dict[str, np.ndarray]:
@@ -418,12 +415,8 @@ def _from_torchvision(name: str) -> dict[str, np.ndarray]:
             f"folder and name it with --data or GEOSWEEP_DATA ({first_line(error)}); if a file in "
             f"{root} is damaged, delete it"
         ) from error
-    return {
-        "x_train": np.asarray(train.data),
-        "y_train": np.asarray(train.targets),
-        "x_test": np.asarray(test.data),
-        "y_test": np.asarray(test.targets),
-    }
+    found = (train.data, train.targets, test.data, test.targets)
+    return dict(zip(ARRAYS, map(np.asarray, found), strict=True))
 
 
 def _checked(raw: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:

@@ -14,16 +14,15 @@ LAYERS = (  # whose weights are penalised whatever their names
     *(nn.Linear, nn.Bilinear, _ConvNd),
     *(nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase),
 )
-WEIGHT = re.compile(  # of a layer; torch.nn.utils.weight_norm and spectral_norm add the last parts
-    r"([a-z]+_proj_)?weight(_(ih|hh|hr)(_l\d+)?(_reverse)?)?(_v|_orig)?"
-)
+WEIGHT = re.compile(r"weight(_v|_orig)?")  # of a layer, also as torch.nn.utils renames it
+SCALE = re.compile(r"(^|_)(g|gain|scales?|magnitude)$|original0$")  # of the rows of a weight
 
 
 def is_matrix(model: nn.Module, name: str, parameter: Tensor) -> bool:
     """Whether a parameter is a weight matrix.
 
-    That of a layer is one also if it has one row or column, as ``Linear(8, 1)``. Any other
-    parameter needs two axes longer than 1, and a name that tells of no token or position: biases,
+    Its name tells of no token or position. A layer's own matrices and filters may have one row or
+    column, as ``Linear(8, 1)``. Any other parameter needs two axes longer than 1: biases,
     normalisations and scales of channels mostly have one axis.
 
     Args:
@@ -33,13 +32,15 @@ def is_matrix(model: nn.Module, name: str, parameter: Tensor) -> bool:
     """
     owner, last = _owner(model, name)
     layer = isinstance(owner, LAYERS)
-    if layer and parameter.ndim > 1 and WEIGHT.fullmatch(last):
-        return True
-    if sum(size > 1 for size in parameter.shape) < 2:
+    if any(map(FREE.search, [last] if layer else name.split("."))):
         return False
+    if layer and WEIGHT.fullmatch(last):
+        return parameter.ndim > 1
+    if layer and parameter.ndim == 2 and not SCALE.search(last):
+        return True
     if isinstance(owner, nn.LayerNorm | nn.RMSNorm):  # others have vectors only
         return False
-    return layer or not any(map(FREE.search, name.split(".")))
+    return sum(size > 1 for size in parameter.shape) > 1
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -5,6 +5,7 @@ So a trial that its scheduler stops early can be finished from its history.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -58,6 +59,14 @@ def read_history(root: str, trial: str, epoch: int | None = None) -> dict[str, A
     for name in ("epochs", "tracks"):
         history[name] = [row for row in history[name] if row["epoch"] <= epoch]
     return history if history["epochs"] and history["epochs"][-1]["epoch"] == epoch else None
+
+
+def last_epoch(root: str, trial: str) -> int | None:
+    """The last epoch of a trial that has begun; None if its history is missing or damaged."""
+    with suppress(storage.Damaged):
+        if history := read_history(root, trial):
+            return history["epochs"][-1]["epoch"]
+    return None
 
 
 def check_history(history: Any) -> None:

@@ -284,11 +284,16 @@ def _warn_of_points(main: Follower) -> None:
         _warn(
             f"{main.unsure[0]} has as many samples as tokens in the first batch: {first}, or True"
         )
-    for name, shape in main.unused.items():
+    told = "pass mask=, a function that returns True at tokens that are no padding"
+    if main.missing:
+        block, (name, shape) = next(iter(main.missing.items()))
+        more = f" and in {len(main.missing) - 1} more blocks" if len(main.missing) > 1 else ""
         _warn(
-            f"{name} of shape {shape} fits no state, so padding is not left out; pass mask=, a "
-            "function that returns True at tokens that are no padding"
+            f"{name} of shape {shape} fits no state of {block}, so padding is not left out there"
+            f"{more}; {told}"
         )
+    for name, shape in main.square:
+        _warn(f"{name} of shape {shape} is taken as (samples, tokens); if it is not, {told}")
 
 
 def _warn(message: str) -> None:

@@ -18,6 +18,12 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in figure.axes if axes.get_visible()]
 
 
+def legend(figure: Figure) -> list[str]:
+    """The texts of the legend, which is the figure's or in an empty panel."""
+    legends = [*figure.legends, *(one for axes in figure.axes if (one := axes.get_legend()))]
+    return [text.get_text().replace("\n", " ") for one in legends for text in one.get_texts()]
+
+
 def change(root: Path, table: str, trial: str, **columns: object) -> None:
     """Change columns in all rows that a trial has in a table."""
     rows = [row | columns for row in read_rows(str(root), table, trial)]

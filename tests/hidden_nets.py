@@ -1,7 +1,7 @@
 """Networks of users that hide what they do at first, or from a single pass, for tests."""
 
 import torch
-from odd_nets import WIDTH, Block, Net
+from odd_nets import WIDTH, Block, Expert, Net
 from torch import nn
 from torch.nn.functional import dropout
 from torch.nn.utils import parametrizations, weight_norm
@@ -108,6 +108,56 @@ class Empty(Net):
         return x + super().walk(x[:, :0]).sum()
 
 
+class Fading(Net):
+    """A skip connection fades in while it is trained, by a buffer."""
+
+    def __init__(self, classes, shape):
+        super().__init__(classes, shape, blocks=4)
+        self.register_buffer("share", torch.zeros(()))
+
+    def walk(self, x):
+        if self.training:
+            self.share += 0.1
+        one, two, three, four = self.blocks
+        return four(three(two(one(x)) + self.share * x))
+
+
+# They take some weights, or run with some rounding, only.
+
+
+class Bounded(Net):
+    """One of its weights has bounds, which torch checks."""
+
+    def __init__(self, classes, shape, kind, start):
+        super().__init__(classes, shape)
+        self.kind, self.share = kind, nn.Parameter(torch.full((WIDTH,), float(start)))
+
+    def walk(self, x):
+        return super().walk(x) * getattr(torch.distributions, self.kind)(self.share).mean
+
+
+class Chaotic(nn.Module):
+    """Its blocks make differences of rounding large."""
+
+    class Block(nn.Module):
+        def __init__(self, width=256):
+            super().__init__()
+            self.one = nn.Linear(width, width)
+            nn.init.normal_(self.one.weight, std=3 / width**0.5)
+
+        def forward(self, x):
+            return self.one(x).tanh()
+
+    def __init__(self, classes, shape):
+        super().__init__()
+        blocks = (self.Block() for _ in range(30))
+        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(256), *blocks)
+        self.head = nn.Linear(256, classes)
+
+    def forward(self, images):
+        return self.head(self.layers(images))
+
+
 # Their blocks turn states round for their attention.
 
 
@@ -155,8 +205,8 @@ dropped, beside = of(Dropped), of(Beside)
 class Half(Net):
     """It computes in bfloat16, where rounding is large."""
 
-    def __init__(self, classes, shape):
-        super().__init__(classes, shape)
+    def __init__(self, classes, shape, mixed=False):
+        super().__init__(classes, shape, Expert if mixed else Block)
         self.bfloat16()
 
     def forward(self, images):
@@ -205,6 +255,17 @@ class Constant(Net):
 # Weight matrices with one row or column.
 
 
+class Adapted(nn.Linear):
+    """It adds a product of thin matrices (LoRA), and scales its rows."""
+
+    def __init__(self, rank):
+        super().__init__(WIDTH, WIDTH)
+        self.lora_a = nn.Parameter(torch.ones(rank, WIDTH))
+        self.lora_b = nn.Parameter(torch.zeros(WIDTH, rank))
+        self.magnitude = nn.Parameter(torch.ones(WIDTH, 1))
+        self.pos_embed = nn.Parameter(torch.ones(rank, WIDTH))
+
+
 class Narrow(Net):
     def __init__(self, classes, shape):
         super().__init__(classes, shape)
@@ -218,3 +279,4 @@ class Narrow(Net):
         self.attention = nn.MultiheadAttention(WIDTH, 1, add_bias_kv=True)
         self.convolution.gain = nn.Parameter(torch.ones(WIDTH, 1, 1))  # as timm's ScaledStdConv2d
         self.scale = nn.Parameter(torch.ones(WIDTH, 1))
+        self.thin, self.low = Adapted(1), Adapted(2)

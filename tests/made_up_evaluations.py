@@ -1,10 +1,12 @@
 """Made-up rows of evaluations, for trials that were never trained."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from scoring.robustness.subject import result_row
+from scoring.tables import read_rows, write_table
 from tune_jobs.evaluations import read
 
 EVALUATIONS = read(
@@ -86,6 +88,13 @@ def made_up_rows(
                     0 < l < blocks
                 )
     return rows
+
+
+def evaluated_with(root: Path, trial: str, evaluation: str, m: int) -> None:
+    """Change the number of points behind an evaluation of a made-up trial."""
+    rows = read_rows(str(root), "robustness", trial)
+    changed = [row | ({"m": m} if row["evaluation"] == evaluation else {}) for row in rows]
+    write_table(str(root), "robustness", trial, changed)
 
 
 def made_up_curve(stages: int, blocks: int) -> list[dict]:

@@ -116,6 +116,30 @@ class Dropping(Net):
         return x
 
 
+class Few(Net):
+    """It takes batches of some sizes only."""
+
+    def __init__(self, classes, shape, refused):
+        super().__init__(classes, shape)
+        self.refused = refused
+
+    def walk(self, x):
+        if len(x) == self.refused:
+            raise ValueError("other batches only")
+        return super().walk(x)
+
+
+class Expanded(Net):
+    """One of its weights lies on itself."""
+
+    def __init__(self, classes, shape):
+        super().__init__(classes, shape)
+        self.gain = nn.Parameter(torch.zeros(1).expand(WIDTH))
+
+    def walk(self, x):
+        return super().walk(x) * (1 + self.gain)
+
+
 class Expert(Block):
     """A mixture of experts: an image takes part in the loss of one of them."""
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pandas as pd
 import pytest
 from evaluated import EVERY, NAMES, evaluated_sweep
 from made_up import made_up_trial, scored_at_another_m
-from made_up_evaluations import EVALUATIONS
+from made_up_evaluations import EVALUATIONS, evaluated_with
 from numpy.testing import assert_allclose
+from one_claim import line
 
 from analysis import figures, report, tables
 from analysis.measures import robustness
@@ -155,6 +157,25 @@ def test_numbers_of_several_m_have_no_mean(tmp_path: Path) -> None:
     assert row["warning"].startswith("several settings or m: clean accuracy, lesion")
     assert lost_sentence(results).startswith("The accuracy that networks lose to lesions")
     assert "has no mean over trials" in mixed_sentence(of_trials(results))
+
+
+def test_each_evaluation_has_its_own_m(tmp_path: Path) -> None:
+    """PGD has 50 points everywhere, which hides nothing of those behind noise."""
+    for network, seed in product(("plain", "resnet"), range(4)):
+        trial = made_up_trial(tmp_path, network, seed=seed, tried=["noise", "pgd"])
+        for name in ("noise", "pgd"):
+            few = name == "pgd" or (network == "resnet" and seed > 1)
+            evaluated_with(tmp_path, trial, name, 50 if few else 1000)
+    results = load(tmp_path)
+    plain, resnet = by_cell(results).to_dict("records")
+    assert np.isfinite([plain["noise_auc"], plain["pgd_auc"], plain["clean_accuracy"]]).all()
+    assert np.isfinite(resnet["pgd_auc"])
+    assert np.isnan([resnet["noise_auc"], resnet["clean_accuracy"]]).all()
+    assert resnet["warning"] == "several settings or m: clean accuracy, noise"
+    assert "(m = 50, 4 seeds, 8 trials)" in lost_sentence(results)
+    found = line(tmp_path, "noise")["numbers"]
+    assert "m = 1,000: lost to random noise" in found
+    assert "4 and 2 seeds" in found
 
 
 def test_networks_that_were_scored_at_two_m_are_no_more_seeds(sweep: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import made_up_sweep, made_up_trial
+from made_up import made_up_sweep, made_up_trial, scored_at_another_m
 
 from analysis import report, tables
 from analysis.measures.states import sentences, states
@@ -91,6 +91,27 @@ def test_every_state_has_its_place_and_stages_are_apart(tmp_path):
     np.testing.assert_allclose(dotted[0].get_ydata(), [0.9**block for block in range(6)])
     assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
     assert right.get_ylim() == (0, pytest.approx(1.12 * 10))
+
+
+def test_the_axis_of_the_effective_rank_shows_the_lines_of_many_gammas(tmp_path):
+    for i in range(13):
+        made_up_trial(tmp_path, gamma=i / 100)
+    with_states(tmp_path)
+    for file in tmp_path.glob("results/tracks/*.parquet"):
+        rows = read_rows(str(tmp_path), "tracks", file.stem)
+        for row in rows:
+            if row["epoch"] == 6:
+                row["effective_rank"] = [400.0] * 11
+        write_table(str(tmp_path), "tracks", file.stem, rows)
+    right = states_by_block(load(tmp_path)).axes[1]
+    assert right.get_ylim() == (0, pytest.approx(1.12 * 400))
+
+
+def test_networks_that_were_scored_at_two_m_are_one_seed(tmp_path):
+    results = load(with_states(made_up_sweep(tmp_path)))
+    again = scored_at_another_m(results)
+    again.trials["points"] = 500
+    assert states(again).seeds.tolist() == states(results).seeds.tolist()
 
 
 def test_the_command_prints_the_table_or_what_adds_it(tmp_path, capsys):

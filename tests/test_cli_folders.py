@@ -15,7 +15,7 @@ from scoring import places, storage
 from scoring.tables import write_table
 from tune_jobs import folder, lease, service, sweep
 from tune_jobs.board import Board
-from tune_jobs.evaluations import EARLIER
+from tune_jobs.evaluations import EARLIER, read
 
 
 @pytest.fixture
@@ -391,6 +391,34 @@ def test_the_end_says_which_command_trains_the_rest(
         assert last == f"continue {told.format(option)} what is missing"
     else:
         assert "continue" not in out
+
+
+@pytest.mark.parametrize("option", ["--retry-failed", "--leave-failed", "--no-report"])
+def test_the_end_counts_every_trial_if_no_budget_is_left(geosweep, tmp_path, monkeypatch, option):
+    found = sweep.read("demo", ["gamma=0", "K=1"])
+    row = found.trials[0].row(1) | {"status": "failed", "error": "ValueError: 7"}
+    write_table(str(tmp_path / "out"), "trials", row["trial"], [row])
+    monkeypatch.setattr(service, "_nothing_fits", lambda *_: "2 h of 2 h used")
+    words = ("run", "demo", "--set", "gamma=0", "--set", "K=1", "--out", "out", "--no-report")
+    code, out, _ = geosweep(*words, option)
+    assert code == 3
+    assert "0 of 2 done, 1 failed, 1 not finished in" in out
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_evaluate_leaves_what_is_missing_to_a_run(geosweep, tmp_path, monkeypatch, evaluated):
+    found, root = sweep.read("demo", ["gamma=0", "K=1"]), str(tmp_path / "out")
+    folder.claim(root, found)
+    row = found.trials[0].row(1) | {"status": "done", "evaluations": json.dumps(read(["noise"]))}
+    write_table(root, "trials", row["trial"], [row])
+    storage.write_file(root, places.checkpoint(row["trial"]), b"")
+    if evaluated:
+        write_table(root, "robustness", row["trial"], [{"trial": row["trial"], "of": "noise"}])
+    monkeypatch.setattr(service, "_run", lambda *_: {})
+    code, out, _ = geosweep("evaluate", "out", "noise", "--no-report")
+    told = "geosweep run with the sweep file trains" if evaluated else "run the same command again"
+    assert code == int(not evaluated)
+    assert out.splitlines()[-1].startswith(f"continue {told}")
 
 
 def test_only_one_of_two_opposite_options_is_taken(geosweep):

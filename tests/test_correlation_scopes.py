@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import made_up_sweep, made_up_trial, paper_sweep, write_points
+from made_up_evaluations import evaluated_with
 from scipy import stats
 
 from analysis import correlation
@@ -82,6 +83,17 @@ def test_pooling_that_turns_every_correlation_round_is_simpsons_paradox(tmp_path
         "pooled": "Simpson's paradox: opposite within plain and resnet",
         "partial": "",
     }
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_network_without_a_correlation_makes_no_paradox(tmp_path: Path, flat: bool) -> None:
+    """Plain networks have one, and the pooled sign is opposite; ResNets have none, or two cells."""
+    for i in range(10):
+        made_up_trial(tmp_path, "plain", i / 100, lss=5 + i / 10, test_accuracy=0.5 + i / 100)
+        if flat or i < 2:
+            made_up_trial(tmp_path, "resnet", i / 100, lss=1 + i / 10, test_accuracy=0.9)
+    rows = chosen(correlations(load(tmp_path), resamples=50))
+    assert not rows.warning.str.contains("Simpson").any()
 
 
 def test_networks_that_agree_with_the_pooled_sign_give_no_warning(tmp_path: Path) -> None:
@@ -257,7 +269,7 @@ def test_cells_of_different_settings_are_different_strata(tmp_path: Path) -> Non
     assert rows.value.iloc[2] > 0
     assert rows.p.notna().tolist() == [True, True, False]
     assert rows.warning.iloc[2] == (
-        "settings share seeds: no p; Simpson's paradox: opposite within 2 of 2 strata"
+        "settings share seeds: no p; Simpson's paradox: opposite within all 2 strata"
     )
 
 
@@ -407,7 +419,22 @@ def test_areas_under_other_settings_are_not_correlated(tmp_path: Path) -> None:
     assert rows.value.notna().to_dict() == {
         "test_accuracy": True, "noise_auc": False, "noise_auc given test_accuracy": False
     }  # fmt: skip
-    assert rows.warning["noise_auc"] == "several settings"
+    assert rows.warning["noise_auc"] == "several settings or m of the evaluation"
+
+
+def test_areas_at_several_m_are_not_correlated_or_averaged(tmp_path: Path) -> None:
+    for i in range(12):
+        for seed in range(2):
+            given = {"tried": ("noise", "pgd"), "fragile": 1 + i + 0.1 * seed}
+            trial = made_up_trial(tmp_path, gamma=i / 100, seed=seed, **given)
+            evaluated_with(tmp_path, trial, "noise", 50 if seed else 1000)
+    rows = chosen(correlations(load(tmp_path), resamples=50)).set_index("outcome")
+    rows = rows[rows.scope == "stratum"]
+    assert rows.value[["test_accuracy", "noise_auc", "pgd_auc"]].notna().tolist() == [
+        True, False, True
+    ]  # fmt: skip
+    assert (rows.n["noise_auc"], rows.n["pgd_auc"]) == (24, 12)
+    assert rows.warning["noise_auc"] == "several settings or m of the evaluation"
 
 
 def test_a_sweep_in_which_nothing_is_done_gives_empty_tables(tmp_path: Path) -> None:

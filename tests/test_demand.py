@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tune_jobs.cluster.demand import Demand
+from tune_jobs.cluster.machines import Demand
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 

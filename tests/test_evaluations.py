@@ -19,6 +19,7 @@ from tune_jobs.evaluations import (
     read,
     replaced,
 )
+from tune_jobs.weights import lacks
 
 CHECK = TypeAdapter(Listed).validate_python
 
@@ -78,10 +79,10 @@ def test_a_command_line_that_cannot_be_is_told_what_is_allowed(names, settings, 
 @pytest.mark.parametrize(
     "given",
     [
-        *({"noise": {"levels": x}} for x in (8, [], [0, "8"], [-1], [256], [math.nan])),
+        *({"noise": {"levels": x}} for x in ("8", [], [0, "8"], [-1], [256], [math.nan])),
         *({"lesion": x} for x in ({"levels": [0, 2]}, {"block": 0}, {"block": 2.5}, [0.1])),
         *({"pgd": x} for x in ({"seed": True}, {"seed": -1}, {"steps": 0}, 3)),
-        *({"lesion": {"replacement": x}} for x in ("mean", [], ["zero"], [1])),
+        *({"lesion": {"replacement": x}} for x in ("zero", [], ["zero"], [1])),
         *({"lesion": x} for x in ({"units": ["last"]}, {"units": []}, {"seed": -1})),
         *({"separation": x} for x in ({"level": [32]}, {"points": 1}, {"levels": [3]})),
         *({"separation": {"controls": x}} for x in (1, "yes")),
@@ -113,7 +114,7 @@ SAME = [  # settings that measure the same
     ("noise", {}, {"levels": [0.0, 8.0, 16.0, 32.0, 64.0, 128.0]}),
     ("separation", {"level": 32}, {"level": 32.0}),
     ("curve", {}, {"points": 1000}),
-    ("lesion", {"levels": [0.5]}, {"levels": [0.0, 0.5]}),
+    ("lesion", {"levels": 0.5, "units": "top"}, {"levels": [0.0, 0.5], "units": ["top"]}),
     ("lesion", {"replacement": ["mean", "previous"]}, {"units": ["random", "top"]}),
     ("lesion", {"units": ["top"], "seed": 1}, {"units": ["top"], "seed": 2}),
 ]
@@ -144,6 +145,17 @@ def test_settings_that_measure_something_else_replace_an_evaluation(name, one, o
         assert lacking(done, wanted) == [name]
         assert len(replaced([{"evaluations": json.dumps(done)}], wanted)) == 1
         assert not earlier(name, done[name], wanted[name])
+
+
+@pytest.mark.parametrize("name", ["separation", "curve"])
+def test_more_points_than_a_trial_has_measure_the_same(name):
+    done, wanted = (read([name], [f"{name}.points={points}"]) for points in (1000, 5000))
+    row = {"evaluations": json.dumps(done), "status": "done", "points": 1000}
+    assert not lacks(row, wanted)
+    assert replaced([row], wanted) == beyond([done], wanted, [1000]) == []
+    more = row | {"points": 1001}
+    assert lacks(more, wanted)
+    assert len(replaced([more], wanted)) == len(beyond([done] * 2, wanted, [1000, 1001])) == 1
 
 
 def test_settings_are_recorded_as_they_were_given():

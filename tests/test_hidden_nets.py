@@ -77,8 +77,25 @@ def test_states_of_an_image_that_depend_on_anything_else_are_refused(name, messa
         found(name)
 
 
-def test_rounding_is_no_dependence_on_other_images():
-    assert [len(names) for names in found("Half").blocks] == [3]
+@pytest.mark.parametrize(
+    ("name", "given"), [("Half", {}), ("Half", {"model.mixed": True}), ("Chaotic", {})]
+)
+def test_rounding_is_no_dependence_on_other_images(name, given):
+    assert [len(names) for names in found(name, **given).blocks] == [30 if name == "Chaotic" else 3]
+
+
+@pytest.mark.parametrize(("kind", "start"), [("Bernoulli", 1), ("Bernoulli", 0), ("Poisson", 0)])
+def test_weights_may_have_bounds_that_training_keeps(kind, start):
+    given = {"model.kind": kind, "model.start": start}
+    assert [len(names) for names in found("Bounded", **given).blocks] == [3]
+    with pytest.raises(CodeError, match=r"fails in a step of recipe sgd: ValueError: Expected par"):
+        check(config("Bounded", recipe="sgd", learning_rate=1e3, **given), DIGITS, 10)
+
+
+def test_what_only_training_shows_between_blocks_is_refused_before_a_trial():
+    assert [len(names) for names in found("Fading").blocks] == [4]
+    with pytest.raises(CodeError, match=r"blocks\.2 takes another state than the block before"):
+        check(config("Fading"), DIGITS, 10)
 
 
 def test_states_without_numbers_are_refused():
@@ -118,6 +135,7 @@ def test_gamma_penalises_weights_with_one_row_or_column():
         *("old.weight_v", "new.parametrizations.weight.original1"),
         *("spectral.parametrizations.weight.original", "rel_pos.parametrizations.weight.original"),
         *("attention.in_proj_weight", "attention.out_proj.weight"),
+        *(f"{a}.{b}" for a in ("thin", "low") for b in ("weight", "lora_a", "lora_b")),
     }
 
 

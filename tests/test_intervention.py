@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import made_up_sweep, made_up_trial
-from made_up_evaluations import EVALUATIONS
+from made_up_evaluations import EVALUATIONS, evaluated_with
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -40,7 +40,7 @@ def train(root: Path, weights: tuple[float, ...] = (0.0, 0.1, 1.0), seeds: int =
 
 
 def rows(root: Path) -> pd.DataFrame:
-    return effects(load(root, tables=("trials",)))
+    return effects(load(root, tables=("trials", "robustness")))
 
 
 # The numbers
@@ -209,6 +209,16 @@ def test_areas_of_other_settings_are_not_compared(tmp_path: Path) -> None:
     assert np.isfinite(second["pgd_auc_change"])
 
 
+def test_areas_at_another_m_are_not_compared(tmp_path: Path) -> None:
+    train(tmp_path, (0.0, 0.1, 1.0), tried=("noise", "pgd"))
+    trials = load(tmp_path).trials
+    for trial in trials.trial[trials[STRAIGHT] == 1]:
+        evaluated_with(tmp_path, str(trial), "noise", 50)
+    first, second = rows(tmp_path).to_dict("records")
+    assert np.isfinite([first["noise_auc_change"], second["pgd_auc_change"]]).all()
+    assert np.isnan(second["noise_auc_change"])
+
+
 def test_areas_that_nobody_measured_are_no_columns(tmp_path: Path) -> None:
     table = rows(train(tmp_path, tried=("pgd",)))
     there = {name for name in OUTCOMES if f"{name}_change" in table}
@@ -295,6 +305,16 @@ def test_the_figure_shows_each_change_from_zero_on(tmp_path: Path) -> None:
         assert high > (table[f"{name}_change"] + half).max()
     assert figure.axes[0].get_ylabel() == "with penalty minus without"
     assert not figure.texts  # nothing is left out
+
+
+def test_two_seeds_have_no_bar_and_leave_the_axis_to_their_changes(tmp_path: Path) -> None:
+    for seeds, bars in ((2, False), (3, True)):
+        train(tmp_path / str(seeds), seeds=seeds)
+        axes = draw(tmp_path / str(seeds)).axes[0]
+        drawn = [line for line in axes.lines if line.get_label() == "_seeds"]
+        assert bool(drawn) == bars
+        least = rows(tmp_path / str(seeds)).lss_change.min()
+        assert (1.2 * least < axes.get_ylim()[0] < least) or bars
 
 
 def test_the_figure_has_a_row_for_each_penalty_and_gamma(tmp_path: Path) -> None:

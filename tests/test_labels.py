@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_jobs import sweep
-from tune_jobs.labels import labels
+from tune_jobs.labels import labels, unclear
 
 SCALARS = st.one_of(
     st.booleans(),
@@ -34,6 +34,15 @@ def called(**fields):
 )
 def test_values_that_look_alike_are_written_exactly(values, wanted):
     assert called(**{"model.a": values}) == [f"model.a={text}" for text in wanted]
+
+
+def test_a_trial_alone_is_labelled_as_among_the_others():
+    """A search suggests them one by one."""
+    content = {"name": "x", "architecture": "torchvision:resnet18", "model.a": [1, 1.0, True]}
+    trials = sweep.read(content).trials
+    exact = unclear(trials, ["model.a"])
+    alone = [name for one in trials for name in labels([one], ["model.a"], exact).values()]
+    assert alone == [*labels(trials).values()] == ["model.a=1", "model.a=1.0", "model.a=True"]
 
 
 def test_a_field_of_the_trial_is_written_exactly_too():

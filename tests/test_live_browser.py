@@ -172,4 +172,9 @@ def test_each_network_and_k_has_its_dashes_and_a_log_axis_says_so(tmp_path):
         assert ["excess (log)", "log"] in axes
         titles = browser.ask("charts.curves.chart.getOption().title.map(one => one.text)")
         assert "Straightness factor (log)" in titles[2]
+        made_up_trial(tmp_path, "resnet", 0.0, stages=3)  # a fifth kind: four dashes are too few
+        browser.wait("charts.items.length === 9")
+        dashes = "charts.items.map(item => `${charts._field(item, 'network')} ${item.dash}`)"
+        assert set(browser.ask(dashes)) == {"resnet 0", "plain 1"}
+        assert browser.ask(legend)[-2:] == ["resnet", "plain"]
         assert browser.said == []

@@ -49,6 +49,19 @@ def test_a_network_that_keeps_activations_on_self_is_refused(name, given):
         find(config(name, **given), DIGITS, 10)
 
 
+@pytest.mark.parametrize("refused", [2, 3, 5, 7])
+def test_a_network_that_does_not_take_a_number_of_images_is_refused_in_a_line(refused):
+    with pytest.raises(CodeError, match=r"fails on .*: ValueError: other batches only") as told:
+        checked("Few", **{"model.refused": refused})
+    assert refused == 2 or f"fails on {refused} images in evaluation mode" in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_weight_that_cannot_be_changed_is_refused_by_name():
+    with pytest.raises(CodeError, match=r"Expanded\S+ gain cannot be changed in place: Runt"):
+        checked("Expanded")
+
+
 @pytest.mark.parametrize("name", ["Looking", "Dropping", "mixed", "simple", "Frozen"])
 def test_harmless_habits_are_supported(name):
     found = checked(name, transport_penalty=0.1 if name == "Frozen" else 0)

@@ -10,7 +10,7 @@ from scoring.line_shape import line_shape_score
 from scoring.probe import TrackProbe
 from scoring.probing.blocks import candidates
 from scoring.probing.errors import ProbeError
-from scoring.probing.values import own_mask, padding
+from scoring.probing.values import kept, own_mask, padding
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -76,10 +76,9 @@ def test_padding_changes_no_score(tokens, left):
 
 
 def test_padding_of_a_decoder_has_a_mask_of_its_own():
-    kept = torch.tensor([[True, True, False]])
-    given = {"src_key_padding_mask": ~kept, "tgt_key_padding_mask": kept}
-    assert_array_equal(padding(given, decoder=False)["src_key_padding_mask"], kept)
-    assert_array_equal(padding(given, decoder=True)["tgt_key_padding_mask"], ~kept)
+    given = dict.fromkeys(("src_key_padding_mask", "tgt_key_padding_mask", "x"), torch.zeros(1))
+    assert list(padding(given, decoder=False)) == ["src_key_padding_mask"]
+    assert list(padding(given, decoder=True)) == ["tgt_key_padding_mask"]
 
 
 KEPT = torch.tensor([[True, True, False], [True, True, True]])
@@ -101,17 +100,15 @@ LEAST = torch.finfo(torch.float16).min
     ],
 )
 def test_a_mask_may_choose_tokens_or_be_added_to_the_attention(name, mask):
-    found = padding({name: mask}, decoder=False)[name]
-    assert_array_equal(found, KEPT)
+    assert_array_equal(kept(mask, name), KEPT)
     if mask.is_floating_point() and (mask < 0).any():  # another batch of the loop has no padding
-        found = padding({name: torch.zeros_like(mask)}, decoder=False)[name]
-        assert found.all()
+        assert kept(torch.zeros_like(mask), name).all()
         assert_array_equal(own_mask(mask, torch.zeros(2, 3, 4), "layers.0"), KEPT)
 
 
 def test_a_padding_mask_of_whole_numbers_is_an_error():
     with pytest.raises(ProbeError, match=r"tgt_key_padding_mask: int64 does not say .* pass mask="):
-        padding({"tgt_key_padding_mask": KEPT.long()}, decoder=True)
+        kept(KEPT.long(), "tgt_key_padding_mask")
 
 
 def test_samples_of_several_lengths_need_single_tokens():

@@ -241,6 +241,10 @@ def test_blocks_that_are_one_module_can_be_named():
     assert probed(model, images(), blocks=r"blocks\.0").stages[0].blocks == (
         *("blocks.0", "blocks.0 (call 2)", "blocks.0 (call 3)"),
     )
+    tied = Chain()
+    tied.decoder = nn.ModuleDict({"proj": tied.stem, "norm": nn.LayerNorm(WIDTH)})
+    with pytest.raises(ProbeError, match=r"'auto' could find\n"):
+        probed(tied, images())
 
 
 def test_a_batch_that_runs_other_blocks_is_an_error():

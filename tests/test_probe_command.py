@@ -155,11 +155,13 @@ def test_names_of_wrappers_around_each_other_are_left_out(tmp_path, start):
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
     state = {name: torch.full_like(value, 3.0) for name, value in model.state_dict().items()}
     wrapped = {start + name: value for name, value in state.items()}
-    torch.save({"ema": wrapped | {"n_averaged": torch.tensor(7)}}, tmp_path / "w.pt")
-    for filled in (model, torch.compile(model, backend="eager")):
-        torch.nn.init.zeros_(model[1].weight)
-        _fill(filled, str(tmp_path / "w.pt"), "--weights")
-        assert model[1].weight.eq(3).all()
+    for outer in ("", start.partition(".")[0] + ".", start):
+        averaged = {f"{outer}n_averaged": torch.tensor(7)}  # the wrapper that counts
+        torch.save({"ema": wrapped | averaged}, tmp_path / "w.pt")
+        for filled in (model, torch.compile(model, backend="eager")):
+            torch.nn.init.zeros_(model[1].weight)
+            _fill(filled, str(tmp_path / "w.pt"), "--weights")
+            assert model[1].weight.eq(3).all()
     inner = {name.replace("1.", "1._orig_mod."): value for name, value in state.items()}
     torch.nn.init.zeros_(model[1].weight)
     torch.save(inner, tmp_path / "w.pt")  # one block was compiled
@@ -173,6 +175,19 @@ def test_a_file_with_a_whole_model_says_what_to_save(tmp_path):
 
     torch.save({"model": torch.nn.Linear(3, 2)}, tmp_path / "w.pt")
     told = r"w\.pt: holds code \(torch\.nn\S+\), not only tensors; save model\.state_dict\(\)$"
+    with pytest.raises(SweepError, match=told):
+        _fill(torch.nn.Linear(3, 2), str(tmp_path / "w.pt"), "--weights")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"<html>", b"version https://git-lfs", b"r\xe5\xc1", b"U\xc8", b"My"]
+)
+def test_a_file_that_holds_no_weights_is_refused_in_words(tmp_path, content):
+    from tune_jobs.errors import SweepError
+    from tune_jobs.probing.model import _fill
+
+    (tmp_path / "w.pt").write_bytes(content)
+    told = r"w\.pt: was not written by torch\.save, or is damaged$"
     with pytest.raises(SweepError, match=told):
         _fill(torch.nn.Linear(3, 2), str(tmp_path / "w.pt"), "--weights")
 

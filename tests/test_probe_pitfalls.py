@@ -275,6 +275,11 @@ class Scaled(Block):
         return x + self.scale * self.layer(x)
 
 
+class Exact(Block):
+    def forward(self, x):
+        return super().forward(x.float())
+
+
 class Cast(Chain):
     def forward(self, x):
         x = self.stem(x)
@@ -298,6 +303,25 @@ def test_states_may_differ_in_precision(made):
     assert stage.kind == "bfloat16, float32"
     known = [not np.isnan(value) for value in stage.rounding]
     assert known == [made is Cast, made is Cast, False]  # of what the next block takes
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tokens", ["all", "each", "first", "last", "mean"])
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_a_state_that_is_only_rounded_between_two_blocks_is_the_same_for_all_tokens(
+    kind, tokens, shift
+):
+    class Cast(Chain):
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block((x + shift).to(kind).float() if shift else x.to(kind))
+            return self.head(x)
+
+    model = Cast(*(Exact() for _ in range(3)))
+    (*_, stage) = probed(model, torch.randn(5, 7, 4), tokens=tokens, blocks=Exact).stages
+    assert len(stage.blocks) == (1 if shift else 3)
+    assert stage.kind == ("float32" if shift else f"{kind}, float32".removeprefix("torch."))
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])

@@ -111,13 +111,14 @@ def test_points_that_are_no_samples_give_a_warning(how):
 class Masked(nn.Module):
     """Its states may have fewer tokens than its arguments; its mask has another shape then."""
 
-    def __init__(self, stride=1, grid=False):
+    def __init__(self, stride=1, grid=False, full=0):
         super().__init__()
         self.blocks = nn.Sequential(Block(), Block(), Block())
         self.stride, self.grid = stride, grid
+        self.first = nn.Sequential(*(Block() for _ in range(2 * full)))
 
-    def forward(self, x, attention_mask=None, tgt_key_padding_mask=None):
-        x = x[:, :: self.stride]
+    def forward(self, x, attention_mask=None, src_key_padding_mask=None):
+        x = self.first(x)[:, :: self.stride]
         return self.blocks(x.unflatten(1, (2, -1)) if self.grid else x)
 
 
@@ -134,6 +135,42 @@ def test_a_padding_mask_that_fits_no_state_gives_a_warning(mask):
     told = r"attention_mask of shape \(5, .*pass mask=, a function"
     with pytest.warns(ProbeWarning, match=told), torch.no_grad(), TrackProbe(model):
         model(torch.randn(SAMPLES, TOKENS, WIDTH), attention_mask=mask)
+
+
+def test_padding_that_only_later_blocks_cannot_leave_out_gives_a_warning_that_names_them():
+    told = r"attention_mask of shape \(5, 4\) fits no state of blocks\.0, so .* in 2 more blocks"
+    probe = TrackProbe(Masked(2, full=1), tokens="each")
+    with pytest.warns(ProbeWarning, match=told), torch.no_grad(), probe:
+        probe.model(torch.randn(SAMPLES, TOKENS, WIDTH), attention_mask=PADDED)
+    assert [row["m"] for row in probe.result.rows()] == [18, 10]
+
+
+def test_whole_numbers_say_nothing_about_padding_of_states_that_their_mask_does_not_fit():
+    mask = (~PADDED[:, None, None]).long()
+    told = r"src_key_padding_mask of shape \(5, 1, 1, 4\) fits no state"
+    with pytest.warns(ProbeWarning, match=told), torch.no_grad(), TrackProbe(Masked()) as probe:
+        probe.model(torch.randn(SAMPLES, TOKENS, WIDTH), src_key_padding_mask=mask)
+
+
+@pytest.mark.parametrize("lead", [(), (1, 1), (SAMPLES, 1), (2 * SAMPLES,)])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_causal_mask_is_no_padding(lead, added):
+    mask = torch.ones(*lead, TOKENS, TOKENS, dtype=torch.bool).tril()
+    mask = mask.log() if added else mask
+    with warnings.catch_warnings(), torch.no_grad(), TrackProbe(Masked(full=1)) as probe:
+        warnings.simplefilter("error")
+        probe.model(torch.randn(SAMPLES, TOKENS, WIDTH), attention_mask=mask)
+
+
+def test_a_square_mask_gives_a_warning_unless_another_batch_shows_what_it_is():
+    x, mask = torch.randn(TOKENS, TOKENS, WIDTH), torch.ones(TOKENS, TOKENS).tril()
+    told = r"attention_mask of shape \(4, 4\) is taken as \(samples, tokens\); if it is not, pass"
+    with pytest.warns(ProbeWarning, match=told), torch.no_grad(), TrackProbe(Masked()) as probe:
+        probe.model(x, attention_mask=mask)
+    with warnings.catch_warnings(), torch.no_grad(), TrackProbe(Masked()) as probe:
+        warnings.simplefilter("error")
+        probe.model(x, attention_mask=mask)
+        probe.model(torch.randn(SAMPLES, TOKENS, WIDTH), attention_mask=PADDED)
 
 
 def test_masks_without_padding_or_of_other_blocks_give_no_warning():

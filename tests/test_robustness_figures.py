@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from drawings import lines
+from drawings import legend, lines
 from evaluated import EVERY, NAMES, evaluated_sweep
 from made_up import made_up_sweep, made_up_trial
-from made_up_evaluations import EVALUATIONS, made_up_rows
+from made_up_evaluations import EVALUATIONS, evaluated_with, made_up_rows
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
@@ -211,6 +211,24 @@ def test_a_wide_interval_leaves_the_panel(tmp_path: Path) -> None:
         made_up_trial(tmp_path, seed=seed, tried=["noise"], fragile=fragile)
     low, high = draw(tmp_path, "accuracy_against_noise").axes[1].get_ylim()
     assert (low, high) == (0, pytest.approx(2 * 28 * 11))  # twice the mean
+
+
+def test_0_is_drawn_even_if_only_one_network_has_it(tmp_path: Path) -> None:
+    for gamma in (0.0, 1e-3, 5e-3, 1e-2, 0.1):
+        for network in ("plain", "resnet") if gamma else ("plain",):
+            made_up_trial(tmp_path, network, gamma, tried=["noise"])
+    left = [axes.get_title(loc="left") for axes in draw(tmp_path, "accuracy_against_noise").axes]
+    gammas = [title.split("\n")[0].split("γ = ")[1] for title in left if "γ" in title]
+    assert gammas == ["0", "0.001", "0.005", "0.01"]
+
+
+def test_the_legend_counts_the_seeds_of_each_m(tmp_path: Path) -> None:
+    for seed in range(4):
+        trial = made_up_trial(tmp_path, seed=seed, tried=["noise"], fragile=1 + 0.1 * seed)
+        evaluated_with(tmp_path, trial, "noise", 50 if seed % 2 else 1000)
+    assert legend(draw(tmp_path, "accuracy_against_noise"))[1:3] == [
+        "each of 2 seeds", "accuracy: without noise"
+    ]  # fmt: skip
 
 
 def test_the_legend_says_what_is_dotted_in_either_panel(tmp_path: Path) -> None:

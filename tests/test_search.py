@@ -147,9 +147,11 @@ def test_a_search_leaves_an_area_where_trials_end_without_a_value(tmp_path, obje
     assert late < 3 * count / 2 / 6  # half of them would be there at random
 
 
-@pytest.mark.parametrize(("retry", "suggested"), [(True, []), (False, ["c"]), (None, ["c"])])
-def test_a_run_that_trains_failed_cells_again_suggests_none(monkeypatch, retry, suggested):
-    driver, left = object.__new__(Driver), ["c"]
+@pytest.mark.parametrize(("retry", "suggests"), [(True, False), (False, True), (None, True)])
+def test_a_run_that_trains_failed_cells_again_suggests_none(monkeypatch, retry, suggests):
+    driver = object.__new__(Driver)
+    left = [TrialConfig(architecture="torchvision:resnet18", model=(("a", 1.0),))]
+    suggested = [*left] if suggests else []
     monkeypatch.setattr(Driver, "at_once", lambda self: 1)
     monkeypatch.setattr(Driver, "_claim", lambda self, study: None)
     driver._request = SimpleNamespace(retry=retry, address=None)
@@ -157,11 +159,13 @@ def test_a_run_that_trains_failed_cells_again_suggests_none(monkeypatch, retry, 
     driver.account = SimpleNamespace(
         fitting=lambda trials, busy: iter(trials), fits=lambda trial: True, limited=False
     )
-    driver._varying = driver._board = mock.MagicMock()
+    driver._varying, driver._exact, driver._board = ["model.a"], {"model.a"}, mock.MagicMock()
     study = driver._study = mock.MagicMock()
     type(study).left = mock.PropertyMock(side_effect=lambda: len(left))
     study.suggest.side_effect = left.pop
     assert [*driver.cells()] == ["a", "b", *suggested]
+    added = [call.args[0].label for call in driver._board.add.call_args_list]
+    assert added == ["model.a=1.0" for _ in suggested]  # another trial has 1
 
 
 @pytest.mark.parametrize("objectives", [["test_accuracy"], ["test_accuracy", "lss"]])
@@ -186,6 +190,19 @@ def test_the_study_of_another_search_is_refused(tmp_path, what, space, fixed):
     Study(str(tmp_path), Search(), SPACE, FIXED).suggest()
     with pytest.raises(SweepError, match="choose another folder"):
         Study(str(tmp_path), what, space, fixed)
+
+
+@pytest.mark.parametrize("line", ["model.a: {}", "exclude: [{{model.b: {}}}]"])
+@pytest.mark.parametrize("other", ["1.0", "true", "2"])
+def test_equal_arguments_of_other_types_make_another_search(tmp_path, line, other):
+    given = "architecture: torchvision:resnet18\nmodel.b: [1, 2, 3]\nsearch: {trials: 1}\n"
+    study = study_of(str(tmp_path), asked(tmp_path, given + line.format(1)))
+    study.suggest()
+    changed = asked(tmp_path, given + line.format(other))
+    with pytest.raises(SweepError, match="choose another folder"):
+        study_of(str(tmp_path), changed, study.cells)
+    again = study_of(str(tmp_path), asked(tmp_path, given + line.format(1)), study.cells)
+    assert again.cells == study.cells
 
 
 CONDITIONAL = """

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from drawings import change, titles
+from drawings import change, legend, titles
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_search, made_up_trial
@@ -53,12 +53,6 @@ def sweep(root: Path, count: int) -> Results:
 
 def draw(results: Results, name: str) -> Figure:
     return figures.draw(results, only=[name])[name]
-
-
-def legend(figure: Figure) -> list[str]:
-    """The texts of the legend, which is the figure's or in an empty panel."""
-    legends = [*figure.legends, *(one for axes in figure.axes if (one := axes.get_legend()))]
-    return [text.get_text().replace("\n", " ") for one in legends for text in one.get_texts()]
 
 
 @given(st.lists(shares, min_size=1, max_size=6))
@@ -192,6 +186,34 @@ def test_two_gammas_by_depth_differ_without_dashes(tmp_path: Path) -> None:
         assert (one.get_linestyle(), two.get_linestyle()) == ("-", "-")
         assert one.get_marker() != two.get_marker()
         assert one.get_alpha() != two.get_alpha()
+
+
+def test_the_legend_explains_the_dots_of_seeds_that_a_collapsed_one_leaves(tmp_path: Path) -> None:
+    for seed in range(3):
+        numbers = {
+            "ots": 0.5 + 0.1 * seed,
+            "gap": 0.5 + 0.1 * seed,
+            "test_accuracy": 0.9 + 0.01 * seed,
+        }
+        made_up_trial(tmp_path, seed=seed, collapsed=seed == 0, **numbers)
+    results = load(tmp_path, columns=figures.COLUMNS)
+    said = ["95% interval of 3 seeds", "each of 2 seeds"]
+    assert legend(draw(results, "scores_against_gamma"))[-2:] == said
+    assert legend(draw(results, "ots_against_m"))[-1:] == said[1:]
+
+
+def test_where_a_score_is_infinite_nothing_is_drawn() -> None:
+    rows = pd.DataFrame({"x": 1, "seed": [0, 1, 2], "lss": [1.5, 1.6, np.inf]})
+    found = seeds.averaged(rows, ["x"], "lss")
+    assert found.seeds.to_list() == [0]
+    assert found[["low", "high"]].isna().all(axis=None)
+
+
+def test_other_weights_alone_have_the_whole_label(tmp_path: Path) -> None:
+    trial = made_up_trial(tmp_path)
+    change(tmp_path, "epochs", trial, effective_rate_others=1e-3)
+    figure = draw(load(tmp_path, columns=figures.COLUMNS), "rate_against_epoch")
+    assert figure.axes[0].get_ylabel() == "effective learning rate, other weights"
 
 
 def test_rows_of_one_seed_count_as_one_draw() -> None:

@@ -124,7 +124,7 @@ def test_what_ends_only_the_display_says_the_whole_command_that_stops_the_sweep(
     for words in (["submit", "demo", "--follow"], ["logs", "try", "--follow"]):
         status, said = geosweep(*words, *ray)
         assert status == 0
-        assert re.search(f"the sweep continues; geosweep stop .* {' '.join(ray)} stops it", said)
+        assert re.search(f"the job continues; geosweep stop .* {' '.join(ray)} stops it", said)
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from test_datasets import saved
 
 from scoring import cores
+from tune_jobs import service
 from tune_jobs.cluster import allocation, slurm, slurm_file, slurm_job
 from tune_jobs.cluster.slurm import Slurm, Status
 from tune_jobs.cluster.slurm_file import SlurmFile
@@ -166,6 +168,23 @@ def test_a_sweep_becomes_a_script_and_one_call_of_sbatch(write, tools, tmp_path)
     assert place.stat().st_mode & 0o777 == 0o700
     assert (place / "code/tune_jobs/cli.py").exists()
     assert (place / "slurm.txt").read_text() == "12"
+
+
+def test_a_job_finds_a_data_set_beside_the_sweep_file(write, tools, tmp_path, cache, monkeypatch):
+    """It reads the file from a stream, which lies in no folder."""
+    (tmp_path / "exp").mkdir()
+    saved(tmp_path / "exp/mine.npz")
+    text = "dataset: mine.npz\npoints: 5\nlayers: fully_connected\n"
+    (tmp_path / "exp/my.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    job = Slurm(write()).submit(read("exp/my.yaml"), f"{tmp_path}/s/my", [], named=False)
+    place = tmp_path / "s/.jobs" / job
+    for name, value in json.loads((place / "job.json").read_text())["variables"].items():
+        monkeypatch.setenv(name, value)
+    with (place / "sweep.yaml").open() as stream:
+        found = service.check(read(f"/dev/fd/{stream.fileno()}"), None, None, None)
+    assert found.root == f"{tmp_path}/s/my"
+    assert found.sources == {"mine.npz": f"{tmp_path}/exp/mine.npz"}
 
 
 def test_sweeps_of_one_folder_run_one_by_one_and_others_side_by_side(write, tools, tmp_path):

@@ -163,13 +163,28 @@ def test_a_folder_is_evaluated_on_the_data_of_its_trials_which_its_function_read
     assert found.sources == asked.sources
 
 
-def test_a_folder_is_evaluated_from_anywhere_if_the_cache_has_its_data(tmp_path, elsewhere):
-    saved(tmp_path / "mine.npz")
-    asked = request(tmp_path, "dataset: mine.npz")
+@pytest.mark.parametrize("name", ["mine.npz", "mnist"])
+def test_a_folder_is_evaluated_from_anywhere_if_the_cache_has_its_data(
+    tmp_path, elsewhere, monkeypatch, name
+):
+    """Also where another file of that name is."""
+    file = f"{name.removesuffix('.npz')}.npz"
+    saved(tmp_path / file)
+    monkeypatch.setenv("GEOSWEEP_DATA", str(tmp_path))
+    asked = request(tmp_path, f"dataset: {name}")
     as_done(asked)
+    monkeypatch.setenv("GEOSWEEP_DATA", str(elsewhere))
+    for there in (False, True):
+        if there:
+            saved(elsewhere / file, x_train=255 - arrays()["x_train"])
+        found = work.request_evaluation(asked.root, ["noise"], [], None, None)
+        assert found.checksums == asked.checksums
+        assert nodes.load(asked.root, name, found.sources, None, nodes.Shared()).checksum
+    monkeypatch.setenv("GEOSWEEP_CACHE", str(tmp_path / "another"))
     found = work.request_evaluation(asked.root, ["noise"], [], None, None)
-    assert found.checksums == asked.checksums
-    assert nodes.load(asked.root, "mine.npz", found.sources, None, nodes.Shared()).checksum
+    assert found.checksums != asked.checksums
+    with pytest.raises(SweepError, match=r"was trained on another .*; put that one back$"):
+        service.same_data(found)
 
 
 @pytest.mark.parametrize(

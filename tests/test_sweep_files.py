@@ -107,6 +107,18 @@ def test_a_setting_is_named_where_it_is_wrong(sweep_of):
     assert both["pgd"]["steps"] == 3
 
 
+@pytest.mark.parametrize("given", ["{}", "evaluations: noise", "evaluations: {noise: null}"])
+def test_a_setting_may_lead_to_a_part_of_a_part(sweep_of, given):
+    found = sweep_of(given, "evaluations.noise.levels=0,4", "evaluations.noise.seed=3").evaluations
+    assert found["noise"] == {"levels": [0.0, 4.0], "seed": 3}
+    assert sweep_of(given, "evaluations.noise.levels=4").evaluations["noise"]["levels"] == [4.0]
+    assert sweep_of(given, "search=optuna", "gamma=0,1", "search.objectives.lss=min")
+    for wrong in ("evaluations.noise.levels=-1", "evaluations.noise.level=1", "resources.cpus.x=1"):
+        assert wrong.partition("=")[0] in refusal(sweep_of, given, wrong)
+    twice = "evaluations.pgd.steps=3", "evaluations.pgd={steps: 4}"
+    assert "an earlier --set" in refusal(sweep_of, given, *twice)
+
+
 # Bounds
 
 

@@ -184,12 +184,14 @@ def test_numbers_of_arrays_and_tensors_are_those_that_were_typed(kind):
 
 
 @given(st.integers(1, 10**6 - 1), st.integers(-12, 0))
-def test_six_digits_survive_32_bits_and_three_survive_16(digits, exponent):
+def test_six_digits_survive_32_bits_and_three_or_two_survive_16(digits, exponent):
     value = float(f"{digits}e{exponent}")
     assert ids({"gamma": np.float32(value)}) == ids({"gamma": value})
     few = float(f"{digits % 1000}e-3")
     assert ids({"gamma": np.float16(few)}) == ids({"gamma": few})
     assert ids({"gamma": torch.tensor(few).half()}) == ids({"gamma": few})
+    two = float(f"{digits % 100}e{exponent}")
+    assert ids({"gamma": torch.tensor(two).bfloat16()}) == ids({"gamma": two})
 
 
 def test_whole_numbers_of_arrays_stay_whole():

@@ -14,6 +14,7 @@ from analysis.measures.checks import EQUAL, LOW, SPREAD
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT, Evidence, halves
 from analysis.measures.means import welch
 from analysis.measures.paper_claims import CLAIMS, FAR, FLAT
+from analysis.measures.robustness import CURVES
 from analysis.measures.verdicts import Comparison, judge
 
 SWEEPS = 150 if "CI" in os.environ else 50  # fewer while somebody waits
@@ -55,7 +56,7 @@ def simulated(
     columns = ["setting", "network", "stages", "depth", "gamma", "seed"]
     trials = pd.MultiIndex.from_product(axes, names=columns).to_frame(index=False)
     trials = trials.assign(trial=trials.index.astype(str), layers="convolutional", points=1000)
-    for size in ("m", "separation_m", "curve_m"):
+    for size in ("separation_m", "curve_m", *(f"{name}_m" for name in CURVES)):
         trials[size] = 1000
     trials = trials.assign(dataset="mnist", evaluations="{}", collapsed=False)
     trials = trials.assign(setting=trials.setting.map("sweep {}".format))

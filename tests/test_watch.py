@@ -20,7 +20,7 @@ from ray import tune
 from ray.cluster_utils import Cluster
 from running import served
 
-from tune_jobs.cluster import spot, turns, watch
+from tune_jobs.cluster import machines, turns, watch
 from tune_jobs.driver import RETRIES
 
 ROOT = Path(__file__).parents[1]
@@ -221,7 +221,7 @@ def test_a_trial_outlives_many_spot_machines_and_never_fails(cluster, tmp_path, 
     losses = 10 if os.environ.get("CI") else 4  # a machine takes seconds of computing
 
     class Spares(tune.Callback):  # as the driver of a sweep does
-        spared = spot.Spared()
+        spared = machines.Spared()
 
         def on_step_end(self, iteration, trials, **info):
             self.spared.look(trials)
@@ -229,7 +229,7 @@ def test_a_trial_outlives_many_spot_machines_and_never_fails(cluster, tmp_path, 
             (tmp_path / "seen").write_text(" ".join(seen))
 
     assert losses > RETRIES + 1
-    monkeypatch.setattr(spot, "EVERY", 0.1)
+    monkeypatch.setattr(machines, "EVERY", 0.1)
 
     def train(config: dict) -> None:  # in here, so that Ray sends it to workers by value
         """Counts epochs, from its checkpoint on, and notes where it is; ends when told to."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -16,13 +17,12 @@ from scoring.probing.blocks import bare, choose
 from scoring.probing.errors import ProbeError
 from scoring.probing.follower import Follower
 from tune_jobs.labels import by_sizes
-from tune_jobs.trainable import check_trainable
+from tune_jobs.trainable import check_trainable, refused
 
 PATTERN = "block_pattern"  # the field that names blocks
 BRANCHES = "pass branches=True with their names or type"  # what only the probe can do
 POINTS = 7  # random images that are sent through; few networks have so many tokens
 RANDOM = 1e-4  # States that differ by more between two passes are random, below it rounded.
-TOGETHER = 1e-3  # States that differ by more beside other images depend on them.
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ def check(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Foun
     The arguments and errors are those of :func:`find`.
     """
     found = find(trial, image, classes)
-    network = build(trial, image, classes, found.blocks)
-    assert isinstance(network, Custom)
+    network = _built(trial, image, classes, found.blocks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         check_trainable(network, trial)
+        # Training changes more than weights: a buffer may have hidden what lies between blocks.
+        _check_followed(network, found, plain(trial.architecture))
     return found
 
 
@@ -77,8 +78,8 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
     """The blocks of a trial's architecture.
 
     It is built and sent a few random images, in evaluation mode. Its initial weights are changed a
-    little, as a weight of 0 or 1 may hide what it scales. The same trial has the same blocks in
-    every process.
+    little if it takes that, as a weight of 0 or 1 may hide what it scales. The same trial has the
+    same blocks in every process.
 
     Args:
         trial: a trial with an architecture; the file of a user's callable is loaded.
@@ -88,10 +89,8 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
     Raises:
         CodeError: the network cannot be built, or its blocks cannot be found or followed.
     """
-    network = build(trial, image, classes)
-    assert isinstance(network, Custom)
     name = plain(trial.architecture)
-    _stir(network)
+    network = _moved(trial, image, classes)
     try:
         bare(network.model)
     except ProbeError as error:
@@ -104,9 +103,8 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
         follower = Follower(network.model, groups, named, batch_first=True)
         follower.start()
         try:
-            draw = torch.Generator().manual_seed(0)
-            with torch.no_grad():
-                network.eval()(torch.randn(POINTS, *image, generator=draw))
+            with torch.no_grad(), _passing(name, POINTS):
+                network(_images(image))
         finally:
             follower.stop()
     except ProbeError as error:
@@ -125,9 +123,7 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
     for stage, shape in enumerate(found.shapes, 1):
         if 0 in shape:
             raise CodeError(f"{name}: states of stage {stage} have shape {shape}: no numbers")
-    known = build(trial, image, classes, found.blocks)
-    assert isinstance(known, Custom)
-    _stir(known)
+    known = _moved(trial, image, classes, found.blocks)
     _check_followed(known, found, name)
     _check_apart(known, name)
     return found
@@ -136,8 +132,9 @@ def find(trial: TrialConfig, image: tuple[int, int, int], classes: int) -> Found
 @torch.no_grad()
 def _check_followed(network: Custom, found: Found, name: str) -> None:
     """Check that a network that knows its blocks yields their states, points first."""
-    images = torch.randn(POINTS, *network.image, generator=torch.Generator().manual_seed(0))
-    seen = [(k, tuple(state.shape)) for k, state in network.eval().states(images)]
+    with _passing(name, POINTS):
+        walk = network.eval().states(_images(network.image))
+        seen = [(k, tuple(state.shape)) for k, state in walk]
     wanted = [
         (k, (POINTS, *shape))
         for k, (names, shape) in enumerate(zip(found.blocks, found.shapes, strict=True), 1)
@@ -158,16 +155,16 @@ def _check_apart(network: Custom, name: str) -> None:
     Scores and evaluations walk side by side, and take batches of several sizes.
     """
     network.eval()
-    draw = torch.Generator().manual_seed(0)
-    batches = [torch.randn(count, *network.image, generator=draw) for count in (2, 3)]
-    alone, again = ([_ended(network, [x]) for x in batches] for _ in range(2))
+    first, second, other = _images(network.image, 8).split([2, 3, 3])
+    batches = [first, second]
+    alone, again = ([_ended(network, [x], name) for x in batches] for _ in range(2))
     if not all(map(_close, again, alone, [RANDOM] * 2)):
         raise CodeError(
             f"{name}: gives other states on a second pass in evaluation mode; dropout needs "
             "training=self.training"
         )
     try:
-        beside = _ended(network, batches)
+        beside = _ended(network, batches, name)
     except Exception:  # states of one walk do not fit those of another one
         beside = []
     if all(map(_close, again, alone)) and not _close(beside, [x for a in alone for x in a]):
@@ -175,21 +172,29 @@ def _check_apart(network: Custom, name: str) -> None:
             f"{name}: keeps activations on self, where several walks through the network mix them; "
             "pass them to the blocks as arguments"
         )
-    parts = [torch.cat(states) for states in zip(*alone, strict=True)]
-    if not _close(_ended(network, [torch.cat(batches)]), parts, TOGETHER):
+    here, there = (  # in batches of one size, as rounding depends on the size
+        [x[:2] for x in _ended(network, [torch.cat([first, more])], name)]
+        for more in (second, other)
+    )
+    if not _close(here, there, RANDOM):
         raise CodeError(
             f"{name}: the states of an image depend on the other images of its batch, in "
             "evaluation mode; a batch normalisation needs track_running_stats=True"
         )
 
 
-def _ended(network: Custom, batches: Sequence[Tensor]) -> list[Tensor]:
+def _ended(network: Custom, batches: Sequence[Tensor], name: str) -> list[Tensor]:
     """The states and logits of walks side by side, one walk after the other."""
     walks = [[] for _ in batches]
-    for here in zip(*map(network.states, batches), strict=True):
-        for states, (_, state) in zip(walks, here, strict=True):
-            states.append(state)
+    with _passing(name, sum(map(len, batches))):
+        for here in zip(*map(network.states, batches), strict=True):
+            for states, (_, state) in zip(walks, here, strict=True):
+                states.append(state)
     return [x for states in walks for x in [*states, network.classify(states[-1])]]
+
+
+def _passing(name: str, images: int) -> AbstractContextManager[None]:
+    return refused(f"{name} fails on {images} images in evaluation mode")
 
 
 def _close(some: Sequence[Tensor], others: Sequence[Tensor], share: float = 0.0) -> bool:
@@ -203,17 +208,45 @@ def _close(some: Sequence[Tensor], others: Sequence[Tensor], share: float = 0.0)
     )
 
 
+def _built(
+    trial: TrialConfig, image: tuple[int, int, int], classes: int, blocks: Blocks = ()
+) -> Custom:
+    network = build(trial, image, classes, blocks)
+    assert isinstance(network, Custom)
+    return network
+
+
+def _images(image: tuple[int, int, int], count: int = POINTS) -> Tensor:
+    return torch.randn(count, *image, generator=torch.Generator().manual_seed(0))
+
+
+def _moved(
+    trial: TrialConfig, image: tuple[int, int, int], classes: int, blocks: Blocks = ()
+) -> Custom:
+    """The network in evaluation mode, with other weights than its initial ones if it takes them."""
+    network = _built(trial, image, classes, blocks)
+    _stir(network, plain(trial.architecture))
+    try:
+        with torch.no_grad():
+            network.eval()(_images(image))
+    except Exception:  # its weights may have bounds, as probabilities that add up to 1
+        network = _built(trial, image, classes, blocks)
+    return network.eval()
+
+
 @torch.no_grad()
-def _stir(network: Custom) -> None:
-    """Change all weights by 1 to 2%, as training would; those that are 0 get other values.
+def _stir(network: Custom, name: str) -> None:
+    """Shrink all weights by 1 to 2%, as training may; those that are 0 get other values.
 
     A weight that starts at 0 hides what it scales, and one that starts at 1 hides that it scales.
+    Bounds on weights, as -1 and 1, mostly allow smaller ones.
     """
     draw = torch.Generator().manual_seed(0)
-    for weight in network.parameters():
+    for part, weight in network.model.named_parameters():
         if not weight.requires_grad:
             continue
-        if weight.any():
-            weight.mul_(1.01 + 0.01 * float(torch.rand((), generator=draw)))
-        else:
-            weight.copy_(0.1 * torch.randn(weight.shape, generator=draw, dtype=weight.dtype))
+        with refused(f"{name}: {plain(part)} cannot be changed in place"):
+            if weight.any():
+                weight.mul_(0.99 - 0.01 * float(torch.rand((), generator=draw)))
+            else:
+                weight.copy_(0.1 * torch.randn(weight.shape, generator=draw, dtype=weight.dtype))

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -245,9 +245,11 @@ class Board:
         return Group(made, *more, Text(self._line(), style="bold", overflow="ellipsis"))
 
 
-def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
-    """The board's cells, with what is known of each. ``names`` are the fields in the labels."""
-    called = labels(state.trials, names)
+def cells(
+    state: State, names: Sequence[str] | None = None, exact: Collection[str] = ()
+) -> dict[str, Cell]:
+    """The board's cells, with what is known of each, and labels from the given fields."""
+    called = labels(state.trials, names, exact)
     missing, unevaluated = ({t.trial for t in of} for of in (state.missing, state.unevaluated))
     made = {}
     for config in state.trials:
@@ -265,4 +267,4 @@ def cells(state: State, names: Sequence[str] | None = None) -> dict[str, Cell]:
 
 def _kind(config: TrialConfig) -> tuple[Any, ...]:
     own = config.network, config.layers, config.stages
-    return config.dataset, config.architecture, config.model, *own
+    return config.dataset, config.architecture, repr(config.model), *own  # 1 == 1.0 == True

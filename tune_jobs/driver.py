@@ -23,11 +23,10 @@ from tune_jobs import folder, provenance, room
 from tune_jobs.account import Account
 from tune_jobs.board import Board, Cell, cells
 from tune_jobs.cluster import nodes
-from tune_jobs.cluster.demand import Demand
-from tune_jobs.cluster.spot import Spared
+from tune_jobs.cluster.machines import Demand, Spared
 from tune_jobs.errors import SweepError, full_disk, no_space
 from tune_jobs.estimates import Forecast
-from tune_jobs.labels import label, labels, last_line
+from tune_jobs.labels import label, labels, last_line, unclear
 from tune_jobs.merging import Merger
 from tune_jobs.meter import Meter
 from tune_jobs.picking import field
@@ -72,7 +71,8 @@ class Driver(NotKept, tune.Callback):
         self._wanted = known.evaluations
         self._best_in = aim(known.objectives, request.sweep.trials)
         self._varying = varied(request.sweep) or None
-        begun = cells(state, self._varying)
+        self._exact = unclear(request.sweep.trials, self._varying or [])
+        begun = cells(state, self._varying, self._exact)
         self._board = Board(self._root, begun, self.at_once, console, state.to_suggest)
         sweep = request.sweep
         forecast = replace(forecast, gpus=self._gpus)
@@ -221,7 +221,7 @@ class Driver(NotKept, tune.Callback):
             config = self._study.suggest()
             self._claim(self._study)
             if config is not None:
-                self._board.add(Cell(config, label(config, self._varying or [])))
+                self._board.add(Cell(config, label(config, self._varying or [], self._exact)))
             elif not busy and self._pool.left:  # Ray Tune asks again before it looks for results
                 self._collect(timeout=0.5)
             elif not busy:
@@ -240,7 +240,7 @@ class Driver(NotKept, tune.Callback):
             sweep, notes = self._request.sweep, self._request.notes
             folder.claim(self._root, sweep, study.cells, notes, study.ended)
             for cell in now[1].keys() - self._claimed[1]:
-                self._board.say(study.why_ended(cell, self._varying or []))
+                self._board.say(study.why_ended(cell, self._varying or [], self._exact))
             self._claimed = now
 
     @property
@@ -253,7 +253,7 @@ class Driver(NotKept, tune.Callback):
         self._tracker.start(trial, cell.config.model_dump(), cell.label)
 
     def _sync(self, state: folder.State) -> None:
-        self._tracker.sync(state.rows, labels(state.trials, self._varying))
+        self._tracker.sync(state.rows, labels(state.trials, self._varying, self._exact))
 
     def _collect(self, timeout: float = 0) -> None:
         self._check_folder()

@@ -12,7 +12,6 @@ import pickle
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import NamedTuple
@@ -21,9 +20,8 @@ from rich.filesize import decimal
 
 from models.config import TrialConfig
 from models.messages import plain
-from scoring import storage
 from scoring.cores import cores
-from scoring.history import read_history
+from scoring.history import last_epoch
 from tune_jobs import costs, processes, room, timing
 from tune_jobs.costs import Cost, Known
 from tune_jobs.folder import Request, State
@@ -203,12 +201,8 @@ def _with_epochs(
 ) -> Iterator[tuple[TrialConfig, int]]:
     """Trials with the epochs that they have left."""
     for trial in trials:
-        done = 0
-        if trial.trial in begun:
-            with suppress(storage.Damaged):
-                history = read_history(root, trial.trial)
-                done = history["epochs"][-1]["epoch"] if history else 0
-        yield trial, trial.epochs - done
+        done = last_epoch(root, trial.trial) if trial.trial in begun else None
+        yield trial, trial.epochs - (done or 0)
 
 
 def forecast(request: Request, what: Left) -> Forecast:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -21,17 +22,19 @@ class _Strict(BaseModel):
 
 MOST_LEVELS = 1000
 ORDERED = AfterValidator(lambda levels: sorted(set(levels)))
+LISTED = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[float, Field(ge=0, le=255)]  # in pixel values, from 0 (black) to 255 (white)
 Shares = Annotated[
     list[Share],
+    LISTED,
     ORDERED,
     Field(min_length=1, max_length=MOST_LEVELS),
     # Written down, because lesions of earlier versions had no level 0 unless it was given.
     AfterValidator(lambda levels: sorted({0.0, *levels})),
 ]
-Levels = Annotated[list[Pixels], ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
+Levels = Annotated[list[Pixels], LISTED, ORDERED, Field(min_length=1, max_length=MOST_LEVELS)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -40,11 +43,13 @@ Unit = Literal["top", "random"]
 REPLACEMENTS, UNITS = get_args(Replacement), get_args(Unit)
 Replacements = Annotated[
     list[Replacement],
+    LISTED,
     AfterValidator(lambda given: [name for name in REPLACEMENTS if name in given]),
     Field(min_length=1, max_length=MOST_LEVELS),
 ]
 Units = Annotated[
     list[Unit],
+    LISTED,
     AfterValidator(lambda given: [name for name in UNITS if name in given]),
     Field(min_length=1, max_length=MOST_LEVELS),
 ]
@@ -158,11 +163,12 @@ EARLIER: dict[str, dict[str, Any]] = {
 """Settings that earlier versions did not have, with the values that say what they measured."""
 
 
-def measured(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def measured(name: str, settings: Mapping[str, Any], m: int | None = None) -> dict[str, Any]:
     """All settings of an evaluation, in one form for all settings that measure the same.
 
     An earlier version may have recorded fewer settings. Level 0 is always measured under noise and
-    attacks. The seed of lesions does nothing without random units.
+    attacks. The seed of lesions does nothing without random units. No more points are measured than
+    the m that the trial has, if that is known.
 
     >>> measured("separation", {"level": 32.0, "points": 500, "seed": 0})["controls"]
     False
@@ -175,24 +181,29 @@ def measured(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         found["levels"] = sorted(zero | set(found["levels"]))
     if "random" not in found.get("units", UNITS):
         found["seed"] = 0
+    if m is not None and "points" in found:
+        found["points"] = min(m, found["points"])
     return found
 
 
-def lacking(done: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def lacking(done: Mapping[str, Any], wanted: Mapping[str, Any], m: int | None = None) -> list[str]:
     """The wanted evaluations that are not done, or were done with other settings.
 
     Args:
         done: settings of the evaluations of a trial, by name.
         wanted: settings of those that should be there.
+        m: the number of points of the trial, if it is known.
     """
     return [
         name
         for name, settings in wanted.items()
-        if name not in done or measured(name, done[name]) != measured(name, settings)
+        if name not in done or measured(name, done[name], m) != measured(name, settings, m)
     ]
 
 
-def earlier(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+def earlier(
+    name: str, done: Mapping[str, Any], wanted: Mapping[str, Any], m: int | None = None
+) -> bool:
     """Whether an evaluation lacks only what the version that made it did not have.
 
     Earlier versions lacked the settings in :data:`EARLIER`, and did not add level 0 to lesions.
@@ -201,34 +212,40 @@ def earlier(name: str, done: Mapping[str, Any], wanted: Mapping[str, Any]) -> bo
         name: of the evaluation.
         done: its recorded settings.
         wanted: the settings it should have.
+        m: the number of points of the trial, if it is known.
 
     >>> earlier("separation", {"level": 32.0}, {"level": 32.0, "controls": True})
     True
     >>> earlier("lesion", {"levels": [0.5]}, {"levels": [0, 0.5]})
     True
     """
-    has, could = measured(name, done), measured(name, wanted)
+    has, could = measured(name, done, m), measured(name, wanted, m)
     if not EARLIER.get(name, {}).keys() & done.keys():
         could |= EARLIER.get(name, {})
     if name == "lesion" and 0 not in has.get("levels", [0]):
         could["levels"] = [level for level in could["levels"] if level]
-    return could != measured(name, wanted) and has == could
+    return could != measured(name, wanted, m) and has == could
 
 
-def beyond(done: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[str]:
+def beyond(
+    done: Iterable[Mapping[str, Any]],
+    wanted: Mapping[str, Any],
+    points: Iterable[int | None] = repeat(None),
+) -> list[str]:
     """Describe what trials without weights lack of the wanted evaluations, and what they have.
 
     Args:
         done: settings of the evaluations of each trial, by name.
         wanted: settings of those that should be there.
+        points: m of each trial, if it is known.
 
     >>> beyond([{"pgd": {"steps": 5}}] * 2, {"pgd": {"steps": 9}, "noise": {"seed": 0}})
     ['pgd of 2 trials stays as measured (steps = 5); steps = 9 cannot be added', \
 'noise of 2 trials cannot be added']
     """
     found: Counter[str] = Counter()
-    for has in done:
-        for name in lacking(has, wanted):
+    for has, m in zip(done, points, strict=False):
+        for name in lacking(has, wanted, m):
             if name in has:
                 old, new = _differences(name, has[name], wanted[name])
                 rest = f"stays as measured ({old}); {new} cannot be added"
@@ -302,8 +319,7 @@ def read(
         except yaml_file.YamlError as error:
             problem = f"{plain(value)!r} is not a value or v1,v2: {error}"
             raise SweepError(f"{shown}: {problem}") from None
-        many = field in ("levels", "replacement", "units") or len(values) > 1
-        content[name][field] = values if many else values[0]
+        content[name][field] = values if len(values) > 1 else values[0]
     try:
         return Evaluations.model_validate(content).asked()
     except ValidationError as error:
@@ -323,7 +339,7 @@ def replaced(rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> li
     found: Counter[str] = Counter()
     for row in rows:
         has = json.loads(row["evaluations"] or "{}")
-        for name in (name for name in lacking(has, wanted) if name in has):
+        for name in (n for n in lacking(has, wanted, row.get("points")) if n in has):
             old, _ = _differences(name, has[name], wanted[name])
             found[f"{name} replaces the earlier one of {{}} ({old})"] += 1
     return [line.format(trials_of(n)) for line, n in found.items()]

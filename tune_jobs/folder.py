@@ -50,6 +50,11 @@ class Request:
     # Of each data set, by name: train and test images, channels, height, width, and classes.
     images: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
+    @property
+    def of_folder(self) -> bool:
+        """Whether the sweep is what its folder has, as for ``geosweep evaluate``, and no file."""
+        return self.sweep.source == self.root
+
 
 @dataclass(frozen=True)
 class State:
@@ -105,7 +110,8 @@ class State:
     def unreachable(self) -> list[str]:
         """What cannot be evaluated because weights were not kept, in words."""
         rows = [self.rows[trial] for trial in (*self.weightless, *self.excused)]
-        return beyond(map(evaluations, rows), self.evaluations)
+        points = [row.get("points") for row in rows]
+        return beyond(map(evaluations, rows), self.evaluations, points)
 
 
 def absolute(out: str) -> str:

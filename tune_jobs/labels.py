@@ -16,14 +16,18 @@ SHORT = {
 ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")  # start of a traceback's last line
 
 
-def labels(trials: Sequence[TrialConfig], names: Sequence[str] | None = None) -> dict[str, str]:
+def labels(
+    trials: Sequence[TrialConfig],
+    names: Sequence[str] | None = None,
+    exact: Collection[str] = (),
+) -> dict[str, str]:
     """A label for each trial, by trial ID, made of the given fields.
 
     Without given fields it shows those in which the trials differ, or else the network. Fields with
-    values that look alike, such as 1 and 1.0, are written exactly.
+    values that look alike, such as 1 and 1.0, are written exactly, and so are those in ``exact``.
     """
     varying = names or varying_fields(trials) or [_kind(trials[0])] if trials else []
-    exact = unclear(trials, varying)
+    exact = {*exact, *unclear(trials, varying)}
     return {trial.trial: label(trial, varying, exact) for trial in trials}
 
 

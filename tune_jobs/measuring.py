@@ -220,7 +220,7 @@ def evaluate_all(job: Job, network: AnyNetwork) -> None:
     """
     done = (job.usable(recorded_evaluations) if job.wanted else None) or {}
     wanted = {name: settings for name, settings in job.wanted.items() if name in RUN}
-    left = lacking(done, wanted)
+    left = lacking(done, wanted, job.trial.points)
     if not left:
         return
     in_channels_last(network)

@@ -7,7 +7,6 @@ database is updated to the new location when it is next opened. The original is 
 import json
 import os
 import sqlite3
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -244,13 +243,8 @@ def forget(folder: str, experiment: str) -> None:
         database.execute(mark, (experiment,))  # MLflow deletes for good only what is marked so
     with _linked(path.parent) as (uri, place):
         words = ["gc", "--backend-store-uri", uri, "--tracking-uri", uri]
-        done = subprocess.run(
-            processes.python("-m", "mlflow", *words, "--experiment-ids", str(found)),
-            cwd=place,
-            env=os.environ | processes.environment(),
-            capture_output=True,
-            text=True,
-        )
+        words += ["--experiment-ids", str(found)]
+        done = processes.run("-m", "mlflow", *words, cwd=place)
     if done.returncode:
         name = plain(experiment)
         raise SweepError(f"{path}: MLflow did not delete {name}: {last_line(done.stderr)}")

@@ -93,7 +93,8 @@ def apply(
     earlier: list[str] = []
     for setting in settings:
         name, values = split(setting)
-        outer, _, inner = name.partition(".")
+        way = tuple(name.split("."))
+        outer, inner = way[0], way[1:]
         same = next((names for names in aliases if name in names), {name})
         for before in earlier:
             if before in same or before.startswith(f"{name}."):
@@ -105,16 +106,23 @@ def apply(
         single = values[0] if len(values) == 1 else values
         if inner:
             if outer == "model":
-                content, places = _regrouped(content, places, partial(_without_argument, inner))
-            old = _expanded(outer, content.get(outer), setting)
-            content[outer] = (old if isinstance(old, dict) else {}) | {inner: single}
-            way: tuple[str, ...] = (outer, inner)
+                argument = ".".join(inner)
+                content, places = _regrouped(content, places, partial(_without_argument, argument))
+            content[outer] = _with(_expanded(outer, content.get(outer), setting), inner, single)
         else:
             content, places = _without(content, places, same)
             content[name] = single
-            way = (name,)
-        places[way] = f"--set {setting}"
+        said = f"--set {setting}"
+        places = {way[:2]: said, **places, way: said}
     return content, places
+
+
+def _with(old: Any, way: Sequence[str], value: Any) -> Any:
+    """A mapping with a new value for a part of it, or for a part of a part."""
+    if not way:
+        return value
+    known = old if isinstance(old, dict) else {}
+    return known | {way[0]: _with(known.get(way[0]), way[1:], value)}
 
 
 def _expanded(name: str, value: Any, setting: str) -> Any:

@@ -1,7 +1,6 @@
 """What ``precision: auto`` stands for in a sweep: resolved once, and kept in the sweep's folder."""
 
 import json
-import os
 import subprocess
 from dataclasses import replace
 from typing import get_args
@@ -81,12 +80,5 @@ def _faster(sweep: Sweep) -> precision.Precision:
 
 
 def _timed(device: str) -> precision.Precision:
-    done = subprocess.run(
-        processes.python("-m", "models.precision", device),
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=LONGEST,
-        env=os.environ | processes.environment(),
-    )
+    done = processes.run("-m", "models.precision", device, check=True, timeout=LONGEST)
     return json.loads(done.stdout)["precision"]

@@ -77,6 +77,12 @@ def environment() -> dict[str, str]:
     return found
 
 
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python with our code, and return what it printed; options as of ``subprocess.run``."""
+    words, variables = python(*arguments), os.environ | environment()
+    return subprocess.run(words, env=variables, capture_output=True, text=True, **options)
+
+
 def be_quiet() -> None:
     """Keep Ray and MLflow from printing. Call this before either is imported."""
     for name, value in QUIET.items():

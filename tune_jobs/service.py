@@ -3,8 +3,9 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,6 @@ from scoring.misplaced import set_all_aside
 from scoring.tables import read_table
 from tune_jobs import (
     code,
-    early,
     estimates,
     folder,
     lease,
@@ -40,12 +40,15 @@ from tune_jobs.labels import labels, last_line, trials_of
 from tune_jobs.lease import refuse_file
 from tune_jobs.meter import Meter
 from tune_jobs.mlflow_report import log_report
+from tune_jobs.mlflow_store import prepare
 from tune_jobs.precision import resolved
 from tune_jobs.study import Study
 from tune_jobs.sweep import Sweep, as_begun
 from tune_jobs.terminal import one_line
 from tune_jobs.tracking import Tracker, is_behind, load_mlflow
 from tune_jobs.weights import best_of
+
+LOADING = 30.0  # seconds to wait for what loads at the end, while signals are ignored
 
 
 def check(
@@ -138,7 +141,7 @@ def run(request: folder.Request, console: Console) -> folder.State:
         if not state.complete:
             forecast = estimates.forecast(request, estimates.left(request, state))
             if not state.scoring and (why := _nothing_fits(request, state, forecast)):
-                return replace(state, over_budget=why)
+                return replace(whole, over_budget=why, left_out=state.left_out)
             ran = _run(request, state, study, forecast, console)
             state = replace(folder.inspect(root), worked=True, left_out=state.left_out, **ran)
             ended = chosen(state, request.retry).complete
@@ -191,12 +194,13 @@ def _say(console: Console, line: str) -> None:
 def same_data(request: folder.Request) -> None:
     """Refuse to mix trials of different data sets that have the same name."""
     columns = ["trial", "dataset", "data_checksum"]
+    fix = "put that one back" if request.of_folder else "choose another folder with --out"
     for row in read_table(request.root, "trials", columns).to_pylist():
         now, then = request.checksums.get(row["dataset"]), row["data_checksum"]
         if now and then and now != then:
             raise SweepError(
                 f"{request.root}: trial {row['trial']} was trained on another {row['dataset']} "
-                f"(checksum {then}, now {now}); choose another folder with --out"
+                f"(checksum {then}, now {now}); {fix}"
             )
 
 
@@ -341,7 +345,7 @@ def _run(
     where = request.address, room.is_here(request.address)
     with (
         processes.guarded(*where),
-        early.loading(request.root) as loaded,
+        _loading(request.root) as loaded,
         processes.ray_running(*where) as scratch,
     ):
         loaded()
@@ -354,6 +358,28 @@ def _run(
             driver.run()
             ran = {"interrupted": driver.interrupted, "busy": driver.meter.busy}
             return ran | {"over_budget": driver.account.over, "at_once": at_once}
+
+
+@contextmanager
+def _loading(root: str) -> Iterator[Callable[[], None]]:
+    """Load MLflow and Ray Tune, which takes seconds, in a thread, while Ray's processes start.
+
+    It creates MLflow's database of the sweep, too. What it yields waits for the thread, which has
+    ended when the context is left.
+    """
+
+    def load() -> None:
+        with suppress(Exception):  # the driver will meet the same error
+            prepare(root)
+        import tune_jobs.driver  # noqa: F401
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    try:
+        yield thread.join
+    finally:
+        with signals.ignored():  # else Ray might load after this, without its variables
+            thread.join(LOADING)
 
 
 def _place(request: folder.Request, console: Console) -> AbstractContextManager[None]:

@@ -49,11 +49,14 @@ def load(
         name = trial.dataset
         if name not in loaded:
             try:
-                if name in files:
-                    loaded[name] = _returned(name, files[name], then.get(name))
+                if known := _seen(then.get(name)):
+                    loaded[name] = known
+                    sources[name] = datasets.source_of(known)
+                elif name in files:
+                    loaded[name] = _returned(name, files[name], lost=name in then)
                     sources[name] = datasets.source_of(loaded[name])
                 else:
-                    source = _locate(name, data, sweep.beside, then.get(name))
+                    source = datasets.locate(name, data, sweep.beside)
                     if not (download or datasets.is_here(source, data)):
                         continue
                     sources[name] = source
@@ -78,36 +81,29 @@ def load(
     return loaded, sources, smallest
 
 
-def _returned(name: str, source: Code, checksum: str | None) -> datasets.Dataset:
-    """What a user's function returns, or, in a sweep's folder, what it returned for its trials.
+def _seen(checksum: str | None) -> datasets.Dataset | None:
+    """The data that the trials of a folder saw, if the cache has it, wherever it came from."""
+    return datasets.kept(checksum, verify=True) if checksum else None
 
-    The folder has a copy of the function's file, which does not find what lay beside the file.
+
+def _returned(name: str, source: Code, lost: bool) -> datasets.Dataset:
+    """What a user's function returns.
+
+    A sweep's folder has a copy of the function's file, which does not find what lay beside it.
 
     Args:
         name: the function's identity.
-        source: its file.
-        checksum: of the data that trials of the folder saw; None without a folder or such trials.
+        source: its file, or the copy.
+        lost: trials of the folder saw its data, which the cache does not have.
     """
-    if checksum is None:
-        return datasets.from_code(source)
-    if data := datasets.kept(checksum, verify=True):
-        return data
     try:
         return datasets.from_code(source)
     except DataError as error:
+        if not lost:
+            raise
         file = plain(name.rpartition(":")[0])
         raise DataError(
             f"{error}; this is the copy of {file} in the sweep's folder, far from the files beside "
             f"{file}, and the cache {plain(datasets.cache_folder())} has lost the data; geosweep "
             "run with the sweep file calls the function where it was, and fills the cache"
         ) from error
-
-
-def _locate(name: str, data: str | None, beside: str, checksum: str | None) -> str:
-    """Where a data set is; for a sweep's folder, in the cache if its file is not found."""
-    try:
-        return datasets.locate(name, data, beside)
-    except DataError:
-        if checksum and (known := datasets.kept(checksum, verify=True)):
-            return datasets.source_of(known)
-        raise

@@ -3,15 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
 from rich.filesize import decimal
 
 from models.messages import plain
-from scoring import places, storage
-from scoring.history import read_history
+from scoring import places
+from scoring.history import last_epoch
 from scoring.places import argument
 from tune_jobs import disk, folder, lease
 from tune_jobs.labels import duration, labels, some, trials_of
@@ -111,14 +110,6 @@ def _trials(
             "error": row.get("error"),
             **config.model_dump(),
         }
-
-
-def last_epoch(root: str, trial: str) -> int | None:
-    """The last epoch of a trial that has begun; None if its history is missing or damaged."""
-    with suppress(storage.Damaged):
-        if history := read_history(root, trial):
-            return history["epochs"][-1]["epoch"]
-    return None
 
 
 def as_json(found: Status) -> dict[str, Any]:

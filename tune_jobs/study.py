@@ -8,6 +8,7 @@ With several seeds, a trial of Optuna is a cell, and each seed of it is one of o
 the means once all seeds have ended. :mod:`tune_jobs.racing` says which cells get no more seeds.
 """
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,13 +112,17 @@ class Study:
             )
             attributes = self._study.user_attrs
             stored = {**how, **attributes.get(ABOUT, about), **attributes.get(HOW, {})}
+            stored, asked = (  # as text, because 1, 1.0 and true are equal for Python
+                {name: json.dumps(value, sort_keys=True) for name, value in one.items()}
+                for one in (stored, asked)
+            )
             names = [name for name in {**asked, **stored} if stored.get(name) != asked.get(name)]
         for what in names:
-            there, asked = (
+            there, here = (
                 f"{what} {one[what]}" if what in one else f"no {what}" for one in (stored, asked)
             )
             raise SweepError(
-                f"{root}/{STUDY}: is of a search with {there}, not {asked}; "
+                f"{root}/{STUDY}: is of a search with {there}, not {here}; "
                 "choose another folder with --out"
             )
         for name, content in ((ABOUT, about), (HOW, how)):
@@ -179,22 +184,23 @@ class Study:
         closed = (cell for cell in self._suggested if cell.closed and self._seeds_left(cell))
         return {cell.config.trial: len(cell.trials) for cell in closed}
 
-    def why_ended(self, cell: str, names: Sequence[str]) -> str:
+    def why_ended(self, cell: str, names: Sequence[str], exact: Collection[str] = ()) -> str:
         """Say why a cell of :attr:`ended` gets no more seeds.
 
         Args:
             cell: its first trial.
             names: the fields in its label, besides the seed.
+            exact: those of them that :func:`tune_jobs.labels.label` writes exactly.
         """
         names = [name for name in names if name != "seed"]
         ended, better = self._of[cell], self._worse.get(cell)
         given = f"{len(ended.trials)} of {self._rules.seeds} seeds"
         why = (
-            f"clearly worse than {label(better.config, names)}"
+            f"clearly worse than {label(better.config, names, exact)}"
             if better
             else "one seed has no score"
         )
-        return f"no more seeds for {label(ended.config, names)} after {given}: {why}"
+        return f"no more seeds for {label(ended.config, names, exact)} after {given}: {why}"
 
     @property
     def left(self) -> int:

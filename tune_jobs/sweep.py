@@ -45,6 +45,7 @@ AUTO = "auto"  # a precision: see tune_jobs.precision
 ONE_FIELD = [{"K", "stages"}, {"m", "points"}, {"seed", "seeds"}]  # Give only one name of each set.
 
 HELD_OUT = 0.1  # of the train split, where a search has neither objectives nor a validation split
+BESIDE = "GEOSWEEP_BESIDE"  # variable: folder of the file that comes through a pipe
 LONGEST_NAME = 200  # bytes; file names add to it, and file systems allow 255
 
 
@@ -182,7 +183,8 @@ def read(source: str | Mapping[str, Any], settings: Sequence[str] = ()) -> Sweep
     except ValidationError as error:
         raise SweepError(*explain(where, error, places, SECTIONS, ALIASES)) from None
     own = given if isinstance(given, Path) and called not in builtin() else None
-    beside = str(own.parent) if own and stream_number(own) is None else ""
+    streamed = own is not None and stream_number(own) is not None
+    beside = os.environ.get(BESIDE, "") if streamed else str(own.parent) if own else ""
     files = code.resolve(where, file, places, beside or ".")
     _of_one_kind(where, file, places)
     implied = _hold_out(where, file, places)

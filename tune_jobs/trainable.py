@@ -20,6 +20,8 @@ from models.messages import first_line, plain
 from models.network import build
 from models.steps import Totals, take_step
 from models.training import make_optimizer
+from models.watched import module_of
+from scoring.probing.errors import ProbeError
 
 IMAGES = 4  # of a pass; networks that leave parts out at random may need more, see below
 PASSES = 16  # A part that each of them leaves out with probability 1/2 is missed once in 65,536.
@@ -58,7 +60,7 @@ def _check_loss(network: Custom, precision: str) -> None:
                 f"{name} returns {plain(kind)} for {count} images in training; should return "
                 f"logits of shape ({count}, {network.classes}){_without_aux(network)}"
             )
-        with _refused(f"{name} fails in training in {precision}"):
+        with refused(f"{name} fails in training in {precision}"):
             cross_entropy(logits.float(), torch.zeros(count, dtype=torch.int64)).backward()
         own = network.model.named_parameters()
         idle = [n for n, p in own if p.requires_grad and p.grad is None]
@@ -80,7 +82,7 @@ def _check_penalties(network: Custom, trial: TrialConfig) -> None:
         states, _ = network.tracked(torch.randn(IMAGES, *network.image))
     last = {stage: state.requires_grad for stage, state in states}
     for stage, names in enumerate(network.blocks, 1):
-        blocks = [network.model.get_submodule(block.partition(" (call ")[0]) for block in names]
+        blocks = [network.model.get_submodule(module_of(block)) for block in names]
         trained = any(p.requires_grad for block in blocks for p in block.parameters())
         if trained and not last.get(stage, True):
             raise CodeError(
@@ -106,13 +108,15 @@ def _check_step(network: Custom, trial: TrialConfig) -> None:
         else ""
     )
     x, y = torch.randn(IMAGES, *network.image), torch.zeros(IMAGES, dtype=torch.int64)
-    with _refused(f"{name} fails in a step of recipe {trial.recipe}", fix):
+    with refused(f"{name} fails in a step of recipe {trial.recipe}", fix):
         optimizer = make_optimizer(network, trial)
         totals = Totals.zero(torch.device("cpu"))
         take_step(network, optimizer, x, y, trial, trial.learning_rate, totals)
+        with torch.no_grad():
+            network.eval()(x)  # a step may leave the bounds that a weight has
     state = network.state_dict()
     own_kinds = {key: value for key, value in state.items() if type(value) is not Tensor}
-    with _refused(f"{name} cannot go on from a checkpoint"):
+    with refused(f"{name} cannot go on from a checkpoint"):
         read = {key: _read_back(name, key, value) for key, value in own_kinds.items()}
         again = build(trial, network.image, network.classes, network.blocks)
         assert isinstance(again, Custom)
@@ -167,18 +171,18 @@ def _training(network: Custom, precision: str) -> Iterator[None]:
     what = f"{_name(network)} fails in training in {precision}"
     bfloat16 = precision == "bfloat16"
     with (
-        _refused(what, _without_aux(network)),
+        refused(what, _without_aux(network)),
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
         yield
 
 
 @contextmanager
-def _refused(what: str, fix: str = "") -> Iterator[None]:
+def refused(what: str, fix: str = "") -> Iterator[None]:
     """Errors of a user's code as a CodeError that says what fails, and how to avoid that."""
     try:
         yield
-    except CodeError:
+    except (CodeError, ProbeError):
         raise
     except Exception as error:  # whatever a model raises
         raise CodeError(f"{what}: {type(error).__name__}: {first_line(error)}{fix}") from error

@@ -105,10 +105,12 @@ def evaluations(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def lacks(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a trial is done but lacks a wanted evaluation, or has it with other settings."""
-    return bool(wanted) and row["status"] == "done" and bool(lacking(evaluations(row), wanted))
+    if not wanted or row["status"] != "done":
+        return False
+    return bool(lacking(evaluations(row), wanted, row.get("points")))
 
 
 def is_earlier(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether all that a trial lacks are parts that earlier versions did not measure."""
-    has = evaluations(row)
-    return all(n in has and earlier(n, has[n], wanted[n]) for n in lacking(has, wanted))
+    has, m = evaluations(row), row.get("points")
+    return all(n in has and earlier(n, has[n], wanted[n], m) for n in lacking(has, wanted, m))

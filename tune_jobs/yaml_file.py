@@ -6,9 +6,10 @@ date, and its field accepts or refuses it. Keys are always text.
 """
 
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ CORE = "tag:yaml.org,2002:"
 NULL = ("", "~", "null", "Null", "NULL")
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 QUOTED = re.compile(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^']|'')*'""", re.DOTALL)
-NARROW = {"float16": np.float16, "float32": np.float32}
 BREAKS = {"\x85": "U+0085", "\u2028": "U+2028", "\u2029": "U+2029"}
 
 Place = tuple[str | int, ...]  # keys and indices from the root of the document to a value
@@ -70,7 +70,7 @@ def read_text(path: Path) -> str:
 def dump(content: Mapping[str, Any]) -> str:
     """Write a mapping of Python values, such as a sweep in a notebook, as YAML text.
 
-    Arrays, tensors, ranges, sets and tuples become lists. Values of float16 and float32 get the
+    Arrays, tensors, ranges, sets and tuples become lists. Values of 16 and 32 bits get the
     fewest digits that tell them apart: the float32 nearest to 0.1 becomes 0.1, as in a file.
 
     >>> dump({"gamma": (0, 1e-5), "seed": range(2)})
@@ -99,10 +99,24 @@ def _as_plain(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def _as_written(value: Any, kind: type[np.floating]) -> Any:
+def _as_written(value: Any, kind: Callable[[float], Any]) -> Any:
     if isinstance(value, list):
         return [_as_written(one, kind) for one in value]
     return float(str(kind(value)))
+
+
+def _bfloat16(value: float) -> float:
+    """The number with the fewest digits that bfloat16, with its 8 bits, rounds to this one."""
+
+    def rounded(number: float) -> float:
+        fraction, exponent = math.frexp(number)
+        return math.ldexp(round(fraction * 256), exponent - 8)
+
+    shorter = (float(f"{value:.{digits}g}") for digits in range(1, 5))
+    return next((one for one in shorter if math.isfinite(one) and rounded(one) == value), value)
+
+
+NARROW = {"float16": np.float16, "float32": np.float32, "bfloat16": _bfloat16}
 
 
 def parse(text: str, overriding: bool = False) -> tuple[Any, Lines]:

@@ -14,7 +14,7 @@ from analysis.measures.cells import as_strings, other_settings, varying, without
 from analysis.measures.layout import heading, network_name, plural, span
 from analysis.measures.means import student, welch
 from analysis.measures.robustness import COLUMNS as ROBUSTNESS
-from analysis.measures.robustness import alike, of_trials
+from analysis.measures.robustness import alike, evaluation_of, of_trials
 from analysis.measures.verdicts import Comparison
 from analysis.results import Results
 
@@ -93,11 +93,8 @@ def in_parts(trials: pd.DataFrame, score: str) -> list[pd.DataFrame]:
 
 def sizes(trials: pd.DataFrame, score: str) -> list[str]:
     """The number of points behind a score of an evaluation, which has its own; else nothing."""
-    if score.startswith("mixed_ratio"):
-        return [f"m = {span(trials.separation_m)}"]
-    if score.startswith("curve_"):
-        return [f"m = {span(trials.curve_m)}"]
-    return [f"m = {span(trials.m)}"] if score.endswith(("_lost", "_variation")) else []
+    name = evaluation_of(score)
+    return [f"m = {span(trials[f'{name}_m'])}"] if name else []
 
 
 def compare(
@@ -132,7 +129,7 @@ def compare(
         told = f"{_both(score, names, x, y)} ({_difference(change, half)}, {_seeds(x, y)})"
         yield Comparison(where, told, sign * change > least, p, left_out=lost)
     else:
-        yield from _collapsed(where, score, lost)
+        yield from _collapsed(where, names, score, lost)
 
 
 def equal(
@@ -156,7 +153,7 @@ def equal(
         told = f"{_both(score, names, x, y)} ({how})"
         yield Comparison(where, told, abs(change) < margin, p, left_out=lost)
     else:
-        yield from _collapsed(where, score, lost)
+        yield from _collapsed(where, names, score, lost)
 
 
 def paired(
@@ -178,7 +175,7 @@ def paired(
         told = f"{_both(scores[0], names, x, y)} ({_difference(change, half)}, {_seeds(x)})"
         yield Comparison(where, told, sign * change > 0, p, left_out=lost)
     else:
-        yield from _collapsed(where, scores[0], lost)
+        yield from _collapsed(where, names, scores[0], lost)
 
 
 def reaches(
@@ -192,7 +189,7 @@ def reaches(
         told = f"{_number(score, mean)}{_around(half)} (limit {limit:g}), {_seeds(x)}"
         yield Comparison(where, told, sign * (mean - limit) > 0, p, left_out=lost)
     else:
-        yield from _collapsed(where, score, lost)
+        yield from _collapsed(where, (), score, lost)
 
 
 def falls(where: str, trials: pd.DataFrame, x: str, y: str) -> Iterator[Comparison]:
@@ -202,16 +199,22 @@ def falls(where: str, trials: pd.DataFrame, x: str, y: str) -> Iterator[Comparis
     no replicates.
     """
     known, lost = _kept(trials, x, y)
-    numbers = [known[name].to_numpy("float64") for name in (x, y)]
-    found = association(*numbers, strata=known.seed.to_numpy(), interval=False)
+    found = _ranks(known, x, y)
     value, seeds = found["value"], known.seed.nunique()
     if np.isnan(value):
-        yield from _collapsed(where, x, lost)
+        if lost and np.isfinite(_ranks(trials, x, y)["value"]):
+            yield from _collapsed(where, (), x, lost, "; the others have no correlation")
         return
     p = found["p"] if seeds > 1 else np.nan
     told = f"Spearman ρ {value:+.2f} over γ (n = {found['n']}, {plural(seeds, 'seed')}"
     told += f", p = {p:.2g})" if np.isfinite(p) else ")"
     yield Comparison(where, told, value < 0, p, left_out=lost)
+
+
+def _ranks(trials: pd.DataFrame, x: str, y: str) -> dict[str, float]:
+    """The rank correlation of two columns within seeds."""
+    numbers = [trials[name].to_numpy("float64") for name in (x, y)]
+    return association(*numbers, strata=trials.seed.to_numpy(), interval=False)
 
 
 def halves(trials: pd.DataFrame, points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -264,10 +267,14 @@ def _sides(
     return x, y, lost | others if both else frozenset()
 
 
-def _collapsed(where: str, score: str, lost: frozenset[str]) -> Iterator[Comparison]:
+def _collapsed(
+    where: str, names: tuple[str, ...], score: str, lost: frozenset[str], more: str = ""
+) -> Iterator[Comparison]:
     """Yield a note that there is no comparison, if that is for want of trials that count."""
     if lost:
-        told = f"{heading(score)} not compared: {plural(len(lost), 'trial')} collapsed"
+        sides = f" ({', '.join(names)})" if names else ""
+        name = heading(score.removesuffix("_initial"))
+        told = f"{name}{sides} not compared: {plural(len(lost), 'trial')} collapsed{more}"
         yield Comparison(where, told, False, np.nan, False, lost)
 
 

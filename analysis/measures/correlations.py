@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures.association import METHODS, RESAMPLES, adjusted, associations
-from analysis.measures.cells import cell_columns, not_collapsed, other_settings, varying
+from analysis.measures.cells import cell_columns, other_settings, varying
 from analysis.measures.layout import plural
-from analysis.measures.robustness import AUCS, settings_key
+from analysis.measures.robustness import AUCS, alike, of_trials
 from analysis.results import Results
 
 OUTCOMES = ("test_accuracy", *AUCS)
@@ -24,7 +24,9 @@ FEWEST = 3  # A stratum of fewer cells than this has no correlation.
 FEWEST_SEEDS = 4  # Three seeds have only 6 orders, so p could not be below 1 / 6.
 
 
-def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
+def correlations(
+    results: Results, resamples: int = RESAMPLES, trials: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Correlation of each outcome with each score over the cells of a sweep, in every scope.
 
     Trials that differ only in their seed are averaged first, because replicates of one gamma are
@@ -41,8 +43,10 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
     its accuracy.
 
     Args:
-        results: from :func:`analysis.results.load`; ``trials`` is enough.
+        results: from :func:`analysis.results.load`, with ``trials``, and with the columns of
+            ``robustness`` that :func:`analysis.measures.robustness.of_trials` needs.
         resamples: see :func:`analysis.measures.association.association`.
+        trials: from that function, if it is already computed.
 
     Returns:
         Frame with one row per ``scope``, outcome, score and method. Scopes: each ``stratum``
@@ -69,9 +73,10 @@ def correlations(results: Results, resamples: int = RESAMPLES) -> pd.DataFrame:
         this is a guide and not a proof. ``warning`` lists the caveats of a row: few cells, pooled
         signs that differ from those within networks (Simpson's paradox), networks that differ in
         sign, several m (OTS, gap and the excess have no value then), evaluations with several
-        settings (no value either), settings pooled, few seeds, seeds that only some cells have.
+        settings or m (no value either), settings pooled, few seeds, seeds that not all cells have.
     """
-    trials = not_collapsed(results)
+    trials = of_trials(results) if trials is None else trials
+    trials = trials[~trials.collapsed.eq(True)]
     trials = trials.assign(setting=_setting(trials, varying(results.trials)))
     trials = trials.assign(stratum=trials.groupby(STRATUM, dropna=False).ngroup())
     strata = trials.drop_duplicates("stratum").set_index("stratum")[STRATUM].sort_index()
@@ -158,9 +163,9 @@ def _cells(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Trials that have all the numbers, with their ``cell``, and the means of each cell.
 
-    ``evaluation`` holds the settings of the evaluation. Different ones are not averaged.
+    ``evaluation`` holds the settings and m of the evaluation. Different ones are not averaged.
     """
-    trials = trials.assign(evaluation=settings_key(trials, outcome) if outcome in AUCS else "")
+    trials = trials.assign(evaluation=alike(trials, outcome))
     numbers = [outcome, score, "test_accuracy"] if given else [outcome, score]
     every = trials[np.isfinite(trials[numbers].astype("float64")).all(axis=1)]
     group = every.groupby([*cell, "evaluation"], dropna=False)
@@ -179,7 +184,7 @@ def _rows(
         part, permuted = common, common.seed.to_numpy()
     several = {
         "several m": score in SAME_M and part.points.nunique() > 1,
-        "several settings": part.evaluation.nunique() > 1,
+        "several settings or m of the evaluation": part.evaluation.nunique() > 1,
     }
     without_p = {
         "settings share seeds: no p": part.setting.nunique(dropna=False) > 1,
@@ -238,8 +243,8 @@ def _scopes(strata: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[int, .
 def _compare_signs(rows: list[dict[str, Any]]) -> None:
     """Add notes on signs: pooling turns them round, or strata differ.
 
-    Simpson's paradox is a pooled sign opposite to that of all strata. If strata differ in sign,
-    any pooled sign is opposite to that of some.
+    Simpson's paradox is a pooled sign opposite to that of all strata. It is none if a stratum has
+    no correlation, or too few cells for one.
     """
 
     def what(row: dict[str, Any]) -> tuple[str, ...]:
@@ -257,8 +262,8 @@ def _compare_signs(rows: list[dict[str, Any]]) -> None:
         differ = len({sign(r) for r in within} - {0}) > 1
         against = [r for r in within if sign(r) * sign(row) < 0]
         networks = row["scope"].startswith("networks")
-        if row["scope"].endswith("pooled") and against and not differ:
-            where = f"{len(against)} of {len(within)} strata"
+        if row["scope"].endswith("pooled") and len(against) == len(row["members"]):
+            where = f"all {len(against)} strata"
             if networks:
                 where = " and ".join(r["network"] for r in against)
                 for r in against:

@@ -45,7 +45,7 @@ def factor_sentences(results: Results, cells: pd.DataFrame) -> list[str]:
         logarithm of after / before is below 0 (Student's test, p < 0.05 after Holm's correction for
         the network's cells). One seed says nothing surely. A factor was free if it was near 1
         before training and is so now, in every trial. In high dimension the transport factor of a
-        random matching is near 1, too, so the sentence says if the map is as near to that.
+        random matching is near 1, too, so the sentence says if the map is nearer to that.
     """
     said = []
     trials = finite(done(results), KNOWN)
@@ -78,6 +78,14 @@ def finite(rows: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     """The rows where these scores are finite, after training and before."""
     both = [*scores, *(f"{score}_initial" for score in scores)]
     return rows.replace([np.inf, -np.inf], np.nan).dropna(subset=both)
+
+
+def with_geometric(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """A summary with the geometric means of the excess over seeds, as the sentences have them."""
+    excess, key = ["geodesic_excess", "geodesic_excess_initial"], cell_columns(results)
+    means = geometric(finite(done(results), KNOWN), key)
+    key = [*key[:-1], "m"]
+    return cells.drop(columns=excess).merge(means[[*key, *excess]], "left", key)
 
 
 def typical(cells: pd.DataFrame, factor: str) -> tuple[float, float]:
@@ -144,7 +152,8 @@ def _as_random(trials: pd.DataFrame) -> str:
     share = float(trials.transport_share.astype("float64").mean())
     if not share > HALF:  # also if it is not known
         return ""
-    return f"within {NEAR - 1:.0%} of 1, but so is a random matching (share {share:.2f})"
+    near = f"within {NEAR - 1:.0%} of 1, but nearer to a random matching than to the optimal one"
+    return f"{near} (share {share:.2f})"
 
 
 def _judged(trials: pd.DataFrame, cell: list[str]) -> _Change:

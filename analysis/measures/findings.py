@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.measures.cells import cell_columns, done
 from analysis.measures.comparisons import OPTIMAL, STRAIGHT
-from analysis.measures.factors import finite, typical
+from analysis.measures.factors import finite, typical, with_geometric
 from analysis.measures.layout import first_word, network_name, plural, sample, span
 from analysis.measures.search import Search, search_sentence
 from analysis.measures.summary import summary
@@ -46,17 +46,19 @@ class Headline(NamedTuple):
     baseline: str  # which cells the number is from, and its baselines
 
 
-def headline(cells: pd.DataFrame) -> Headline:
+def headline(cells: pd.DataFrame, results: Results) -> Headline:
     """Say how many cells came near the geodesic, and what the excess was before training.
 
     Results of earlier versions have no excess. For them the number is LSS.
 
     Args:
         cells: from :func:`analysis.measures.summary.summary`.
+        results: what they are a summary of.
     """
     trained = cells[cells.seeds > 0]
     if not len(trained):
         return Headline("No trial is done yet, so there is no result.", "", "")
+    trained = with_geometric(trained, results)
     number, baseline = _excess(trained)
     if not number:
         number, baseline = _line_shape(trained)

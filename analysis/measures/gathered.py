@@ -1,6 +1,7 @@
 """Everything that a report shows of a sweep: its results, its tables, and its findings in words."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +54,8 @@ class OtherSweep(NamedTuple):
     table: pd.DataFrame  # from two_sweeps.compare
 
 
-class Read(NamedTuple):
+@dataclass(frozen=True)
+class Read:
     """What a report is made of."""
 
     name: str  # of the sweep
@@ -64,15 +66,10 @@ class Read(NamedTuple):
     together: str  # about several sweeps
 
 
-class Gathered(NamedTuple):
+@dataclass(frozen=True)
+class Gathered(Read):
     """Everything that a report shows, computed once."""
 
-    name: str  # of the sweep
-    results: Results
-    search: Search | None
-    planned: planned.Cells | None
-    other: OtherSweep | None
-    together: str  # about several sweeps
     evaluated: pd.DataFrame  # from robustness.of_trials
     tables: dict[str, pd.DataFrame]
     paper_tables: list[PaperTable]
@@ -110,7 +107,7 @@ def gather(found: Read) -> Gathered:
         "summary": summary(results),
         "robustness": robustness.by_cell(results, trials),
         "curve": curve.by_cell(results),
-        "correlations": correlations(results),
+        "correlations": correlations(results, trials=trials),
         "points": points.points(results),
         "trials": trials_table(results),
         "failed": unfinished(results),
@@ -133,7 +130,7 @@ def gather(found: Read) -> Gathered:
     if found.other:
         tables["comparison"] = found.other.table
     papers = list(paper_tables(results))
-    return Gathered(**found._asdict(), evaluated=trials, tables=tables, paper_tables=papers)
+    return Gathered(**vars(found), evaluated=trials, tables=tables, paper_tables=papers)
 
 
 def sentences(found: Gathered) -> list[str]:

@@ -16,7 +16,7 @@ from analysis.measures.association import holm
 from analysis.measures.cells import CELL, cell_columns, done, without_collapsed
 from analysis.measures.layout import heading, plural
 from analysis.measures.means import Tested, student, welch
-from analysis.measures.robustness import AUCS, of_trials, settings_key
+from analysis.measures.robustness import AUCS, alike, of_trials
 from analysis.results import Results
 
 PENALTIES = ("straightness_penalty", "transport_penalty")
@@ -38,10 +38,11 @@ def effects(results: Results, trials: pd.DataFrame | None = None) -> pd.DataFram
     interval and test.
 
     Args:
-        results: from :func:`analysis.results.load`; ``trials`` is enough. Only trials that are done
-            are used; those with a collapsed stage have no OTS. A robustness AUC is compared only
-            if all trials of both sides were evaluated with equal settings.
-        trials: from :func:`analysis.measures.robustness.of_trials`, if it is already computed.
+        results: from :func:`analysis.results.load`, with ``trials``, and with the columns of
+            ``robustness`` that :func:`analysis.measures.robustness.of_trials` needs. Only trials
+            that are done are used; those with a collapsed stage have no OTS. A robustness AUC is
+            compared only if all trials of both sides were evaluated with equal settings and m.
+        trials: from that function, if it is already computed.
 
     Returns:
         Frame with the cell (dataset, stages, layers, network, gamma, what else varies, m), the
@@ -111,7 +112,7 @@ def _compared(without: pd.DataFrame, side: pd.DataFrame, found: list[str]) -> di
         a, b = (rows[name].astype("float64") for rows in (x, y))
         if name in AUCS:
             measured = pd.concat([rows[np.isfinite(rows[name])] for rows in (x, y)])
-            if settings_key(measured, name).nunique() > 1:
+            if alike(measured, name).nunique() > 1:
                 a, b = a * np.nan, b * np.nan
         change = change_of(a, b, paired)
         values = dict(zip(ENDS, (a[np.isfinite(a)].mean(), *change), strict=True))

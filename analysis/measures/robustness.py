@@ -49,7 +49,6 @@ RATIOS = tuple(
 ALL_AUCS = (*(f"{name}_auc" for name in LESIONS), *AUCS[1:])
 MEASURED = ("clean_accuracy", *ALL_AUCS, *RATIOS)
 FEW = 100  # With fewer mixed-up pairs, the share of close ones among them is erratic: not drawn.
-SIZES = {"separation": "separation_m", "curve": "curve_m"}  # the column with its m; else m
 TOLD = ("points", "replacement", "units", "controls")  # settings that the rows tell, like m
 LEARNED = 2  # At or below this multiple of chance, a network has no accuracy to lose: NaN.
 
@@ -121,8 +120,9 @@ def of_trials(results: Results) -> pd.DataFrame:
     """Trials that are done, with summaries of their rows of the robustness table.
 
     Returns:
-        Their rows of the trials table, with ``clean_accuracy`` (level 0) and its ``m``;
-        ``separation_m``; ``lesion_lost`` (and those of the other :data:`LESIONS`), ``noise_lost``,
+        Their rows of the trials table, with ``clean_accuracy`` (level 0, mean over evaluations);
+        the m of each evaluation, such as ``noise_m``, and ``m``, the smallest behind accuracies;
+        ``lesion_lost`` (and those of the other :data:`LESIONS`), ``noise_lost``,
         ``fgsm_lost`` and ``pgd_lost``: the share of its clean accuracy that a network loses,
         1 - AUC / clean, where AUC is the trapezoidal area under accuracy over the levels, divided
         by their range;
@@ -145,6 +145,9 @@ def of_trials(results: Results) -> pd.DataFrame:
         "m": trials.trial.map(curves[curves.accuracy.notna()].groupby("trial").m.min()),
         "separation_m": trials.trial.map(pairs.groupby("trial").m.min()),
     }
+    for name in CURVES:
+        own = curves[(curves.evaluation == name) & curves.accuracy.notna()]
+        new[f"{name}_m"] = trials.trial.map(own.groupby("trial").m.min())
     learned = new["clean_accuracy"] > (LEARNED / trials.classes).fillna(0)
     ends = at_the_end(curves[curves.level > 0])
     for name in LESIONS:
@@ -195,15 +198,6 @@ def evaluation_of(score: str) -> str:
     return first if first in (*CURVES, "curve") else ""
 
 
-def settings_key(trials: pd.DataFrame, score: str) -> pd.Series:
-    """The settings of the evaluation behind a score, such as an AUC, as a text.
-
-    Compare scores only if these and m are equal.
-    """
-    name = evaluation_of(score)
-    return trials.evaluations.map(lambda text: settings_of(text, name))
-
-
 @lru_cache(maxsize=1024)  # most trials of a sweep have the same settings
 def settings_of(text: Any, name: str) -> str:
     """The settings of an evaluation as a text, which is ``null`` if they are unknown.
@@ -229,14 +223,16 @@ def alike(trials: pd.DataFrame, score: str) -> pd.Series:
     """What has to be equal in trials whose scores are compared or averaged, as a text.
 
     These are the settings and m of the evaluation behind the score. Scores of training depend on
-    neither: all trials have the same text then. The clean accuracy has an m, but no settings.
+    neither: all trials have the same text then. The clean accuracy has no settings, but the m of
+    every evaluation that it is a mean over.
     """
-    name = evaluation_of(score)
     texts = [""] * len(trials)
-    if name or score == "clean_accuracy":
-        settings = settings_key(trials, score) if name else texts
-        sizes = trials[SIZES.get(name, "m")]
-        texts = [f"{text} m = {m:g}" for text, m in zip(settings, sizes, strict=True)]
+    if name := evaluation_of(score):
+        pairs = zip(trials.evaluations, trials[f"{name}_m"], strict=True)
+        texts = [f"{settings_of(settings, name)} m = {m:g}" for settings, m in pairs]
+    elif score == "clean_accuracy":
+        sizes = trials[[f"{name}_m" for name in CURVES]].to_numpy("float64")
+        texts = [str(sorted({*m[np.isfinite(m)]})) for m in sizes]
     return pd.Series(texts, trials.index, "object")
 
 
@@ -283,7 +279,7 @@ def lost_sentence(results: Results, trials: pd.DataFrame | None = None) -> str:
         said.append(
             "Share of its accuracy that a network loses, by the area under accuracy over the "
             "levels, mean over trials: "
-            f"{'; '.join(parts)} {_sample(known, 'm')}."
+            f"{'; '.join(parts)} {_sample(known, *{f'{evaluation_of(n)}_m' for n in names})}."
         )
     if left:
         said.append(
@@ -339,10 +335,11 @@ def _by_network(trials: pd.DataFrame, column: str) -> list[str]:
     return told
 
 
-def _sample(trials: pd.DataFrame, m: str) -> str:
-    """The points, seeds and trials behind some means, in words."""
+def _sample(trials: pd.DataFrame, *m: str) -> str:
+    """The points, seeds and trials behind some means, in words; ``m`` are columns of points."""
     seeds = plural(trials.seed.nunique(), "seed")
-    return f"(m = {span(trials[m])}, {seeds}, {plural(len(trials), 'trial')})"
+    points = span(pd.Series(trials[[*m]].to_numpy("float64").ravel()))
+    return f"(m = {points}, {seeds}, {plural(len(trials), 'trial')})"
 
 
 def settings_sentence(results: Results) -> str:

@@ -35,7 +35,7 @@ def shown(tables: dict[str, pd.DataFrame]) -> dict[str, Shown]:
     """
     found = {}
     for name, table in tables.items():
-        folded, same = fold(_read(name, table))
+        folded, same = fold(to_read(name, table))
         found[name] = Shown(name, readable(folded), same)
     ranks = tables["correlations"]
     of_accuracy = ranks.outcome == OUTCOMES[0]
@@ -61,7 +61,7 @@ def write_tables(
     """
     texts = {}
     for name, table in tables.items():
-        texts[name] = (as_text(table, "csv"), as_text(_read(name, table), "latex"))
+        texts[name] = (as_text(table, "csv"), as_text(to_read(name, table), "latex"))
     for table in papers:
         texts[table.name] = tuple(paper_layout.as_text(table, form) for form in ("csv", "latex"))
     for name, (csv, latex) in texts.items():
@@ -69,5 +69,6 @@ def write_tables(
         write_file(folder, f"{name}.tex", latex.encode(), lasting=False)
 
 
-def _read(name: str, table: pd.DataFrame) -> pd.DataFrame:
+def to_read(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table in its layout for reading."""
     return READ[name](table) if name in READ else table

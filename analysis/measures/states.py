@@ -31,8 +31,8 @@ def states(results: Results) -> pd.DataFrame:
         results: from :func:`analysis.results.load`.
 
     Returns:
-        Frame with the cell (as in :func:`analysis.measures.summary.summary`), ``seeds`` (trials
-        that are done and have these scores) and, for each score, the mean over these trials, the
+        Frame with the cell (as in :func:`analysis.measures.summary.summary`), ``seeds`` (those
+        with a trial that is done and has these scores) and, for each score, the mean over them, the
         half-width of its 95% interval over seeds (``_ci95``) and the mean before training
         (``_initial``). Fuzziness, its slope and fit, nc1 and effective rank are of the first
         min(m, epoch_points) points. No rows where no trial has these scores.
@@ -41,7 +41,7 @@ def states(results: Results) -> pd.DataFrame:
     trials = as_strings(done(results))
     trials = trials[trials.lss_scaled.notna()]
     columns = [*SCORES, *(f"{name}_initial" for name in SCORES)]
-    seeds = trials.groupby(cell, dropna=False).size().rename("seeds")
+    seeds = trials.groupby(cell, dropna=False).seed.nunique().rename("seeds")
     table = mean_interval(trials, cell, columns).join(seeds)
     order = [*cell, "seeds"]
     for name in SCORES:

@@ -43,18 +43,19 @@ def judge(found: Sequence[Comparison], everywhere: bool = False) -> Verdict:
     """Turn the comparisons of a claim into a verdict.
 
     Args:
-        found: all comparisons of the claim; notes that something was not compared do not count.
+        found: all comparisons of the claim, and notes that something was not compared.
         everywhere: whether the claim is about all places together. It holds only if each
-            comparison is sure by itself. This needs no correction, since the claim is wrongly held
-            only if each wrong comparison is (an intersection-union test; Berger 1982,
-            Technometrics 24, 295).
+            comparison is sure by itself, and if there is no note. This needs no correction, since
+            the claim is wrongly held only if each wrong comparison is (an intersection-union test;
+            Berger 1982, Technometrics 24, 295).
 
     Returns:
         The verdict. A claim holds if at least one comparison surely agrees and none surely
         disagrees (``everywhere``: if all surely agree); it is mixed if both occur; it does not hold
         if some surely disagree and none surely agrees (``everywhere``: if any surely disagrees,
         because one counterexample refutes it); it is undecided if none is sure, as with one seed
-        (``everywhere``: also if only some are sure); not measured without comparisons.
+        (``everywhere``: also if only some are sure, or if something was not compared); not
+        measured without comparisons.
 
     >>> judge([Comparison("", "", True, 0.01), Comparison("", "", True, 0.3)])
     Verdict(verdict='holds', comparisons=2, agree=2, sure=1, against=0)
@@ -63,7 +64,7 @@ def judge(found: Sequence[Comparison], everywhere: bool = False) -> Verdict:
     >>> judge([Comparison("", "", True, 0.01), Comparison("", "", False, 0.01)], everywhere=True)
     Verdict(verdict='does not hold', comparisons=2, agree=1, sure=1, against=1)
     """
-    found = [c for c in found if c.compared]
+    every, found = found, [c for c in found if c.compared]
     agrees = np.array([c.agrees for c in found], "bool")
     p = np.array([c.p for c in found], "float64")
     corrected = holm(p) < SURE
@@ -75,5 +76,5 @@ def judge(found: Sequence[Comparison], everywhere: bool = False) -> Verdict:
     elif against:
         verdict = MIXED if sure and not everywhere else FAILS
     else:
-        verdict = HOLDS if sure == len(found) or (sure and not everywhere) else UNDECIDED
+        verdict = HOLDS if sure == len(every) or (sure and not everywhere) else UNDECIDED
     return Verdict(verdict, len(found), int(agrees.sum()), sure, against)

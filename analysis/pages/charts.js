@@ -202,7 +202,10 @@ class Charts {
     return [...found].sort((a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
   }
 
-  /** Choose a colour for each item, and a dash for each network and K; fill the legend. */
+  /** Choose a colour and a dash for each item; fill the legend.
+   *
+   * Dashes tell networks and K apart. With more of these than dashes, they tell networks apart, or nothing.
+   */
   _colours() {
     const name = this.by.value(), values = this._values(name), dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const numeric = values.length > 1 && values.every(value => typeof value === "number");
@@ -213,16 +216,17 @@ class Charts {
     });
     const dashed = ["network", "stages"].filter(field => field !== name && this._values(field).length > 1);
     const kindOf = item => dashed.map(field => SHORT[field] + this._field(item, field)).join(" ");
+    while (new Set(this.items.map(kindOf)).size > DASHES.length) dashed.pop();
     const order = (a, b) => -ORDER.compare(this._field(a, "network"), this._field(b, "network")) || this._field(a, "stages") - this._field(b, "stages");
     const kinds = dashed.length ? [...new Set(this.items.toSorted(order).map(kindOf))] : [];
     for (const item of this.items) {
       item.colour = colours.get(this._field(item, name)) || "#8a939c";
-      item.dash = Math.max(0, kinds.indexOf(kindOf(item))) % DASHES.length;
+      item.dash = Math.max(0, kinds.indexOf(kindOf(item)));
     }
     this.legend.replaceChildren();
     const swatch = (colour, text, dash = 0) => {
       const one = element("span"), mark = element("i");
-      mark.style.background = stripes(colour, DASHES[dash % DASHES.length]);
+      mark.style.background = stripes(colour, DASHES[dash]);
       one.append(mark, text);
       this.legend.append(one);
     };
@@ -232,7 +236,7 @@ class Charts {
       const some = values.length <= MOST ? values : values.filter((_, i) => i % Math.ceil(values.length / 6) === 0 || i === values.length - 1);
       for (const value of some) swatch(colours.get(value), short(value));
     }
-    kinds.slice(0, MOST).forEach((kind, i) => swatch("var(--ink)", kind, i));
+    kinds.forEach((kind, i) => swatch("var(--ink)", kind, i));
     const count = this.selected?.size;
     this.note.textContent = this.selected ? `${count} of ${this.items.length} selected` : "";
     this.clear.hidden = !this.selected;

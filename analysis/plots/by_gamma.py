@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from analysis.measures.cells import gamma_meaning
-from analysis.plots import panels, seeds, style
+from analysis.plots import seeds, style
 from analysis.plots.panels import MANY
 from analysis.plots.style import MARKERS
 
@@ -77,14 +77,16 @@ def legend(
     figure: Figure,
     done: pd.DataFrame,
     gammas: Sequence[float],
+    counts: Sequence[int],
     baselines: Mapping[str, Any] | None = None,
 ) -> None:
     """The legend of a figure with a line per gamma: a colour bar if there are many.
 
     Args:
         figure: the figure.
-        done: its trials, which tell what gamma is and how many seeds there are.
+        done: its trials, which tell what gamma is.
         gammas: all gammas of the figure.
+        counts: numbers of seeds, from :func:`analysis.plots.panels.seed_counts`.
         baselines: line styles of further lines to explain, by their labels.
     """
     title = textwrap.fill(f"γ, {gamma_meaning(done)}", 16)
@@ -98,5 +100,5 @@ def legend(
     for label, dashes in (baselines or {}).items():
         handles.append(style.baseline_handle(label, dashes, 1))
     if len(gammas) <= MANY and not ("combination" in done and np.ptp(done.combination)):
-        handles += seeds.handles(panels.seed_counts(done))
+        handles += seeds.handles(counts)
     style.legend(figure, handles, title if len(gammas) <= MANY else None)

@@ -331,9 +331,9 @@ FIGURES = {
         "",
         "Change of LSS, test accuracy and robustness against the weight of a penalty, by network",
         "The value with the penalty minus the value without it, in cells that are otherwise equal: "
-        "mean over seeds with the 95% interval as a bar. The interval is over pairs of equal seeds "
-        "where both sides have the same seeds, and Welch's otherwise. Bars are not corrected for "
-        "multiple tests; the stars in the table are. Dashed: no change. LSS shows whether the "
+        "mean over seeds, with the 95% interval as a bar if both sides have three or more, over "
+        "pairs where both sides have the same seeds, and Welch's otherwise. Bars are not corrected "
+        "for multiple tests; the stars in the table are. Dashed: no change. LSS shows whether the "
         "penalty worked; the other panels only mean something where it did. Scales differ.",
         "trials with straightness_penalty or transport_penalty, and the same cells without it",
         any_effects,
@@ -350,8 +350,8 @@ FIGURES = {
         "fixed rate would change nothing. If γ acted by itself alone, the lines without γ would be "
         "flat. Points on a shaded ground have the rate of the start, and stand in the order of γ. "
         "At the end of a line: its last γ, learning rate or initial scale. Bars: the 95% interval "
-        "over pairs of seeds, not corrected for multiple tests. A change of LSS counts from before "
-        "training, since smaller initial weights change LSS there, too. Axes differ by panel.",
+        "over three or more pairs of seeds, not corrected for multiple tests. A change of LSS "
+        "counts from before training: smaller initial weights change it there. Axes differ.",
         "γ with and without renormalise, or other learning rates or initial scales at γ = 0",
         rate_effects.any_effects,
         table="rates",

@@ -70,5 +70,5 @@ def speed_by_block(results: Results) -> Figure:
             if panels.is_first(axes):
                 axes.set_ylabel("speed over the geodesic's")
     baselines = {f"same network\n{style.INITIAL}": ":", "1: geodesic at\nconstant speed": "--"}
-    by_gamma.legend(figure, done, gammas, baselines)
+    by_gamma.legend(figure, done, gammas, panels.seed_counts(done, after, ["speed"]), baselines)
     return figure

@@ -72,7 +72,8 @@ def scores_against_depth(results: Results) -> Figure:
             axes.set_ylabel(label.format(m=panels.sizes(here)))
             _blocks_axis(axes, sorted(here.depth.unique()))
         panels.row_title(axes_of[0], panels.row_name(place, by[3:]))
-    counts = panels.seed_counts(done[done.gamma.isin(gammas)])
+    some = done[done.gamma.isin(gammas)]
+    counts = panels.seed_counts(some, some, SHOWN)
     style.legend(figure, [*_handles(networks, gammas), *seeds.handles(counts, of_bars=True)])
     return figure
 

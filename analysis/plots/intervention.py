@@ -26,8 +26,8 @@ def intervention(results: Results, table: pd.DataFrame | None = None) -> Figure:
         Figure with a row per penalty, dataset, layers, K, gamma (up to four) and up to three
         combinations of other settings that vary, and a column per outcome. There is a line per
         network, or a line per combination if there are more of them. Lines show the change
-        against weight 0, where they start at 0, with its 95% interval as a bar, which is not
-        corrected for multiple tests. Baseline: no change (dashed). Scales differ by panel.
+        against weight 0, where they start at 0. Bars are its 95% interval of three seeds or more,
+        not corrected for multiple tests. Baseline: no change (dashed). Scales differ by panel.
     """
     table = effects(results) if table is None else table
     if not len(table):
@@ -82,6 +82,7 @@ def _responses(
     """Draw the lines of an outcome from 0 at weight 0, and set the bounds of its axis."""
     change, half = (f"{name}{end}" for end in ENDS[1:3])
     axes.axhline(0, linestyle="--", label="no change", **style.BASELINE)
+    rows = rows.assign(**{half: seeds.known_halves(rows, half)})
     networks = sorted(rows.network.unique())
     log = len(weights) > panels.MANY
     for key, own in rows.groupby(line, dropna=False):

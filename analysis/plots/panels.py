@@ -6,7 +6,7 @@ figure says so (:func:`fitting`).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -299,10 +299,20 @@ def network_handles(rows: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def seed_counts(trials: pd.DataFrame) -> list[int]:
-    """How many seeds each combination of all settings has."""
-    settings = [name for name in key_columns(trials) if name != "trial"]
-    return [*trials.groupby([*dict.fromkeys(settings)], dropna=False, observed=True).size()]
+def seed_counts(done: pd.DataFrame, rows: pd.DataFrame, scores: Iterable[str]) -> list[int]:
+    """How many seeds of each combination of all settings have a score, for each score.
+
+    Args:
+        done: the trials of a figure.
+        rows: what it draws of them, with the column ``trial``.
+        scores: the columns of these rows that it draws.
+    """
+    names = [name for name in (*key_columns(done), *MORE) if name in done and name != "trial"]
+    combination, counts = _number(done, [*dict.fromkeys(names)]), []
+    for score in scores:
+        known = rows.trial[np.isfinite(rows[score].astype("float64"))]
+        counts += [*combination[done.trial.isin(known)].value_counts()]
+    return counts
 
 
 def points_note(done: pd.DataFrame) -> str:

@@ -36,7 +36,8 @@ def scores_against_rate(results: Results, table: pd.DataFrame | None = None) -> 
         starts hollow at gamma 0, where the change is 0, and goes through rising values of what
         changes, the last of which stands beside it. Points at a fixed rate go to the left on a
         shaded ground, in the order of gamma, since their rate is that of the start. Bars are 95%
-        intervals of the change from the start, not corrected for multiple tests. The x axis is
+        intervals of the change from the start, of three seeds or more, not corrected for multiple
+        tests. The x axis is
         logarithmic. Panels have axes of their own. Baseline: no change (dashed).
     """
     table = effects(results) if table is None else table
@@ -77,6 +78,7 @@ def _lines(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     """Draw the lines of a panel, and set the bounds of its axes."""
     before, change, half = (f"{name}{end}" for end in ENDS[:3])
     axes.axhline(0, linestyle="--", label="no change", **style.BASELINE)
+    rows = rows.assign(**{half: seeds.known_halves(rows, half)})
     rates: list[float] = []
     for kind, (colour, marker, _) in LOOKS.items():
         for _, own in rows[rows.change == kind].groupby(["rate_before", before]):

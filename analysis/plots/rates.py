@@ -42,6 +42,8 @@ def rate_against_epoch(results: Results) -> Figure:
     done = fitting.trials
     epochs = epochs.merge(done[["trial", "combination"]], on="trial")
     shown = {name: label for name, label in SHOWN.items() if epochs[name].notna().any()}
+    if len(shown) == 1 and (name := "effective_rate_others") in shown:
+        shown[name] = "effective learning rate, other weights"
     figure, places = panels.grid(fitting, shown, named=False)
     gammas = sorted(done.gamma.unique())
     some = panels.thinned(epochs)
@@ -51,7 +53,7 @@ def rate_against_epoch(results: Results) -> Figure:
         scales.logarithmic(axes, seen)
         scales.whole_axis(axes, 0, epochs.epoch.max())
         panels.name_lowest(axes, "epoch (passes over the train split)")
-    by_gamma.legend(figure, done, gammas)
+    by_gamma.legend(figure, done, gammas, panels.seed_counts(done, epochs, shown))
     return figure
 
 

@@ -70,7 +70,7 @@ def accuracy_against_units(results: Results) -> Figure:
         stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
         instead = INSTEAD[str(key["replacement"])]
         _name(axes, key, by, f"{stage}block {key['block']:.0f}, {instead}")
-    handles = _handles(rows, "nothing eliminated")
+    handles = _handles(rows, ["accuracy"], "nothing eliminated")
     if rows.units.nunique() > 1:
         handles.append(Line2D([], [], color="0.35", label="random units", **RANDOM))
     style.legend(figure, handles)
@@ -113,7 +113,7 @@ def accuracy_without_blocks(results: Results) -> Figure:
         panels.name_lowest(axes, "block l of each stage" if rows.stages.max() > 1 else "block l")
         skip = key["evaluation"] == "skip"
         _name(axes, key, by, "without block l" if skip else "blocks l, l + 1 exchanged")
-    style.legend(figure, _handles(rows, "the network\nas it is"))
+    style.legend(figure, _handles(rows, ["accuracy"], "the network\nas it is"))
     return figure
 
 
@@ -152,18 +152,21 @@ def accuracy_against_noise(results: Results) -> Figure:
             _lines(upper, accuracy, "level", "accuracy")
             _baselines(upper, accuracy[accuracy.level == 0])
             _accuracy_axis(upper, accuracy, named=j == 0)
-            _lines(lower, panels.at(ends, one), "level", "variation_rate")
+            seen = _lines(lower, panels.at(ends, one), "level", "variation_rate")
             for network, own in panels.at(first, one).groupby("network"):
                 rates = own.groupby("level").variation_rate.mean()
                 lower.plot(rates.index, rates, label="x⁽⁰⁾", **_baseline_style(str(network)))
-            scales.from_zero(lower)
+                seen += [*rates]
+            scales.from_zero(lower, seen)
             if j == 0:
                 lower.set_ylabel("variation rate at l = n")
             for axes in (upper, lower):
                 style.title(axes, title)
                 panels.name_lowest(axes, label)
         panels.row_title(grid[i, 0], _cell(key, by))
-    handles = _handles(rows, "accuracy: without noise", "variation rate: of the blocks' input")
+    scores = ["accuracy", "variation_rate"]
+    baselines = ("accuracy: without noise", "variation rate: of the blocks' input")
+    handles = _handles(rows, scores, *baselines)
     figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8.5, frameon=False)
     return figure
 
@@ -191,13 +194,14 @@ def mixed_by_distance(results: Results) -> Figure:
     places, by = _places(rows, shown, "stage", "pairs")
     figure, grid = _sheet(places, rows, shown)
     for axes, key, here in _panels(grid, places, rows):
-        _lines(axes, here, "level", "relative")
+        seen = [1.0, *_lines(axes, here, "level", "relative")]
         for network, own in here.dropna(subset="initial").groupby("network"):
             before = own.groupby("level").initial.mean()
             look = _baseline_style(str(network))
             axes.plot(before.index, before, label=style.INITIAL, **look)
+            seen += [*before]
         axes.axhline(1, linestyle="--", label="all of these pairs", **style.BASELINE)
-        scales.from_zero(axes)
+        scales.from_zero(axes, seen)
         scales.whole_axis(axes, 1, 10, pad=0.05)
         axes.set_xticks([1, 4, 7, 10])
         if panels.is_first(axes):
@@ -205,7 +209,7 @@ def mixed_by_distance(results: Results) -> Figure:
         panels.name_lowest(axes, "tenth of pairs, closest tracks first")
         stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
         _name(axes, key, by, stage + PAIRS[key["pairs"]])
-    handles = [*panels.network_handles(rows), *_seeds(rows)]
+    handles = [*panels.network_handles(rows), *_seeds(rows, ["relative"])]
     handles.append(style.baseline_handle(style.INITIAL, ":", 1.2))
     style.legend(figure, [*handles, style.baseline_handle("all of these pairs", "--", 1.2)])
     return figure
@@ -273,9 +277,9 @@ def _places(rows: pd.DataFrame, shown: panels.Fitting, *more: str) -> tuple[list
 
 
 def _gammas(rows: pd.DataFrame, place: dict) -> list[float]:
-    """Up to four gammas of a row of panels, chosen from those that most networks have."""
+    """Up to four gammas of a row of panels, chosen from 0 and those that most networks have."""
     networks = panels.at(rows, place).groupby("gamma").network.nunique()
-    there = sorted(networks.index[networks == networks.max()])
+    there = sorted(networks.index[(networks == networks.max()) | (networks.index == 0)])
     return panels.chosen(there, panels.PAPER_GAMMAS, panels.ACROSS)
 
 
@@ -309,7 +313,9 @@ def _baseline_style(network: str) -> dict[str, Any]:
     return style.initial_style(style.colour(network))
 
 
-def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **changed: Any) -> None:
+def _lines(
+    axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **changed: Any
+) -> list[float]:
     """Draw a line per network, the mean over seeds, and how far the seeds spread.
 
     Args:
@@ -319,12 +325,18 @@ def _lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, more: str = "", **cha
         y: column to average.
         more: text to add to the name of each line.
         changed: what differs from the usual style of lines.
+
+    Returns:
+        The heights of the means.
     """
+    seen = []
     for network, own in rows.groupby("network"):
         means = seeds.averaged(own, [x], y).reset_index()
         look = style.line_style(str(network), int(own.stages.iloc[0])) | changed
         axes.plot(means[x], means["mean"], label=network_name(network) + more, **look)
         seeds.spread(axes, means, own, x, y, look["color"])
+        seen += [*means["mean"]]
+    return seen
 
 
 def _baselines(axes: Axes, rows: pd.DataFrame) -> None:
@@ -373,13 +385,13 @@ def _name(axes: Axes, key: dict, by: list[str], what: str) -> None:
     style.title(axes, title)
 
 
-def _handles(rows: pd.DataFrame, *baselines: str) -> list[Artist]:
+def _handles(rows: pd.DataFrame, scores: list[str], *baselines: str) -> list[Artist]:
     """Lines for a legend: one for each network and K, how seeds are drawn, and the baselines."""
-    handles: list[Artist] = [*panels.network_handles(rows), *_seeds(rows)]
+    handles: list[Artist] = [*panels.network_handles(rows), *_seeds(rows, scores)]
     handles += [style.baseline_handle(baseline, ":", 1.2) for baseline in baselines]
     handles.append(style.baseline_handle("chance", "--", 1.2))
     return handles
 
 
-def _seeds(rows: pd.DataFrame) -> list[Artist]:
-    return seeds.handles(panels.seed_counts(rows.drop_duplicates("trial")))
+def _seeds(rows: pd.DataFrame, scores: list[str]) -> list[Artist]:
+    return seeds.handles(panels.seed_counts(rows.drop_duplicates("trial"), rows, scores))

@@ -71,10 +71,9 @@ def _around(
     return bottom, max(high + 0.08 * span, min(drawn[1] + 0.03 * span, high + span))
 
 
-def from_zero(axes: Axes) -> None:
-    """A y axis from 0 to above all lines; a band that reaches twice as high leaves the panel."""
-    heights = [np.asarray(line.get_ydata(), "float64") for line in axes.lines]
-    top = max((max(y[np.isfinite(y)], default=0.0) for y in heights), default=0.0)
+def from_zero(axes: Axes, seen: Iterable[float]) -> None:
+    """A y axis from 0 to above all means; a band that reaches twice as high leaves the panel."""
+    top = max((v for v in seen if np.isfinite(v)), default=0.0)
     axes.set_ylim(0, max(1.12 * top, min(1.03 * axes.dataLim.y1, 2 * top)) if top > 0 else 1)
 
 

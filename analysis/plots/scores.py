@@ -70,7 +70,7 @@ def _against_epoch(results: Results, score: str, label: str) -> Figure:
         scales.limit(axes, seen, log=False)
         scales.whole_axis(axes, 0, epochs.epoch.max())
         panels.name_lowest(axes, "epoch (passes over the train split)")
-    by_gamma.legend(figure, done, gammas)
+    by_gamma.legend(figure, done, gammas, panels.seed_counts(done, epochs, [score]))
     return figure
 
 
@@ -121,7 +121,7 @@ def ots_against_m(results: Results) -> Figure:
             names += ", …" if len(lost) > 4 else ""
             style.title(axes, f"{axes.get_title()}\ncollapsed: γ = {names}")
     baselines = {f"same network\n{INITIAL}": ":", "1/m, a random\nmatching": "--"}
-    by_gamma.legend(figure, done, gammas, baselines)
+    by_gamma.legend(figure, done, gammas, panels.seed_counts(done, ended, labels), baselines)
     return figure
 
 
@@ -195,7 +195,7 @@ def _against_gamma(
     lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
     shuffled = "ots" in shown and bool(done.ots_shuffled.notna().any())
     handles = _handles(lines, by, random, shuffled)
-    drawn = [*handles, *seeds.handles(panels.seed_counts(done), of_bars=True)]
+    drawn = [*handles, *seeds.handles(panels.seed_counts(done, done, shown), of_bars=True)]
     gammas = sorted(done.gamma.unique())
     wide, count = len(places) > 1, len(shown)
     longest = max(len(line) for key in drawn for line in str(key.get_label()).split("\n"))

@@ -37,16 +37,29 @@ def averaged(rows: pd.DataFrame, by: list[str], score: str) -> pd.DataFrame:
     Returns:
         Frame indexed by ``by`` with the ``mean``, the number of ``seeds``, ``low`` and ``high``.
         These two are the ends of the 95% t-interval of three seeds or more, as far as the score
-        can have such values. Of two seeds they are both values, and of one seed NaN.
+        can have such values. Of two seeds they are both values, and of one seed NaN. They are also
+        NaN, and there are no seeds, where an infinite score leaves no mean.
     """
     rows = one_of_each_seed(rows, by, [score])
     found = mean_interval(rows, by, [score]).astype("float64")
     known = rows.replace([np.inf, -np.inf], np.nan).groupby(by, observed=True, dropna=False)[score]
-    seeds, (least, most) = known.count(), possible(score)
-    mean, half, two = found[score], found[f"{score}_ci95"], seeds == FEW
+    mean, half = found[score], found[f"{score}_ci95"]
+    seeds, (least, most) = known.count().where(np.isfinite(mean), 0), possible(score)
+    two = seeds == FEW
     low = (mean - half).clip(lower=least).mask(two, known.min().astype("float64"))
     high = (mean + half).clip(upper=most).mask(two, known.max().astype("float64"))
     return pd.DataFrame({"mean": mean, "seeds": seeds, "low": low, "high": high})
+
+
+def known_halves(rows: pd.DataFrame, half: str) -> pd.Series:
+    """Half-widths of changes, NaN where there is none or a side has only two seeds.
+
+    Args:
+        rows: a table of effects, with the ``seeds`` of one side.
+        half: the column of the half-widths.
+    """
+    sides = [name for name in ("seeds", "untreated_seeds", "seeds_before") if name in rows]
+    return rows[half].where(rows[sides].min(axis=1) > FEW)
 
 
 def changes(change: pd.Series, half: pd.Series) -> pd.DataFrame:
@@ -120,6 +133,6 @@ def handles(counts: Sequence[int], of_bars: bool = False) -> list[Artist]:
     if FEW in counts:
         each: dict = {"linestyle": "none", "marker": "."} if of_bars else {"linewidth": 0.6}
         found.append(Line2D([], [], color="0.35", label=f"each of {FEW} seeds", **each))
-    if not found:
+    if not found and 1 in counts:
         found.append(Line2D([], [], linestyle="none", label="one seed"))
     return found

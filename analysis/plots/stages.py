@@ -88,7 +88,7 @@ def lss_by_stage(results: Results) -> Figure:
                     axes.set_ylabel("LSS (dimensionless)")
                 if stage == last and (stage < height or band is bands[-1]):
                     axes.set_xlabel("epoch (passes over the train split)")
-    by_gamma.legend(figure, done, gammas)
+    by_gamma.legend(figure, done, gammas, panels.seed_counts(done, tracks, ["lss"]))
     return figure
 
 
@@ -148,7 +148,9 @@ def scores_by_stage(results: Results) -> Figure:
             for axes in places[len(gammas) :]:
                 axes.set_visible(False)
             places[0].set_ylabel(label)
-    _network_legend(grid[1, 0], done)
+    counts = panels.seed_counts(done, ended, ["ots", "lss"])
+    counts += panels.seed_counts(done, done, ["test_accuracy"])
+    _network_legend(grid[1, 0], done, counts)
     return figure
 
 
@@ -229,7 +231,7 @@ def _lost(rows: pd.DataFrame) -> str:
     return f"\ncollapsed: {'; '.join(names)}" if names else ""
 
 
-def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
+def _network_legend(axes: Axes, done: pd.DataFrame, counts: list[int]) -> None:
     """Explain the lines in a place where there is no panel."""
     handles = []
     for key in done[["network", "stages"]].drop_duplicates().to_dict("records"):
@@ -240,5 +242,5 @@ def _network_legend(axes: Axes, done: pd.DataFrame) -> None:
     handles.append(style.baseline_handle(f"same network\n{INITIAL}", ":"))
     handles.append(style.baseline_handle("random: √n, 1/m", "--"))
     handles.append(style.baseline_handle("OTS of shuffled\ndisplacements", "-."))
-    handles += seeds.handles(panels.seed_counts(done), of_bars=True)
+    handles += seeds.handles(counts, of_bars=True)
     axes.legend(handles=handles, loc="center left", fontsize=8.5, frameon=False)

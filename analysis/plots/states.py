@@ -46,11 +46,12 @@ def states_by_block(results: Results) -> Figure:
         if score == "fuzziness":
             scales.logarithmic(axes, seen)
         else:
-            scales.from_zero(axes)
+            scales.from_zero(axes, seen)
         if len(here):
             scales.whole_axis(axes, 0, here.state.max())
         panels.name_lowest(axes, "state, through all stages")
-    by_gamma.legend(figure, done, gammas, {f"same network\n{INITIAL}": ":"})
+    counts = panels.seed_counts(done, after, SHOWN)
+    by_gamma.legend(figure, done, gammas, counts, {f"same network\n{INITIAL}": ":"})
     return figure
 
 

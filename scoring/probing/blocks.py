@@ -152,11 +152,13 @@ def _repeated(model: nn.Module) -> list[Group]:
 
 
 def _registered_twice(model: nn.Module) -> str:
-    """A module that is there several times, as in ``ModuleList([layer] * 4)``, for a message."""
-    names: dict[int, list[str]] = {}
+    """A module that a list holds several times, as ``ModuleList([layer] * 4)``, for a message."""
+    names: dict[tuple[str, int], list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if name and any(True for _ in module.parameters()):
-            names.setdefault(id(module), []).append(name)
+        parent = name.rpartition(".")[0]
+        holds = name and isinstance(model.get_submodule(parent), CONTAINERS)
+        if holds and any(True for _ in module.parameters()):
+            names.setdefault((parent, id(module)), []).append(name)
     here = next((some for some in names.values() if len(some) > 1), None)
     if here is None:
         return ""

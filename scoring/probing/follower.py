@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from scoring.probing import values
 from scoring.probing.blocks import Group, candidates, nested
 from scoring.probing.errors import ProbeError
-from scoring.probing.recorder import Recorder, Skipped, Sums
+from scoring.probing.recorder import Recorder, Skipped, Sums, module_of
 
 SEQUENCES = (nn.MultiheadAttention, nn.RNNBase)  # they say whether they take (b, t, d)
+Misfit = tuple[str, tuple[int, ...]]  # the name of a mask, and its shape
 NO_STATE = "no tensor of floating-point numbers of shape (batch, ...)"
 
 
@@ -60,7 +61,8 @@ class Follower:
         self._branches = branches
         self._turned: dict[str, bool] = {}  # whether states of a block are (t, b, d)
         self._waiting: dict[str, Tensor] = {}  # what a block took of which this is not yet known
-        self._masks: dict[str, tuple[int, ...] | None] = {}  # shapes; None once it fitted a state
+        self._missing: dict[str, Misfit | None] = {}  # by block; None once a mask fitted its state
+        self._square: dict[str, Misfit | None] = {}  # by name of a mask; None if it must be (b, t)
         self._handles: dict[str, list[Any]] = {}  # by name of the module; "" is the model
         self._inside = self._again = False
         self._shapes: dict[str, torch.Size] = {}  # of what running blocks have taken
@@ -118,7 +120,7 @@ class Follower:
             self._shapes[name] = self._sizes[name] = state.shape
             with quiet():
                 if name in self._turned:
-                    recorder.before(name, self._points(name, state))
+                    recorder.before(name, self._points(name, state), state.dtype)
                 else:
                     self._waiting[name] = state.detach().clone()
 
@@ -135,12 +137,13 @@ class Follower:
                 with quiet():
                     if name not in self._turned:
                         self._turn(name, None)
-                    recorder.before(name, self._points(name, self._waiting.pop(name)))
+                    waited = self._waiting.pop(name)
+                    recorder.before(name, self._points(name, waited), waited.dtype)
             if state is None:
                 self._refuse(recorder, name, f"returns {NO_STATE}")
                 return
             with quiet():
-                recorder.after(name, self._points(name, state))
+                recorder.after(name, self._points(name, state), state.dtype)
 
         self._handles[name] = [
             block.register_forward_pre_hook(before, with_kwargs=True),
@@ -152,7 +155,7 @@ class Follower:
 
             def sum_of(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
                 call = recorder.last if self._inside else None
-                if call is None or call.partition(" (call ")[0] != name:
+                if call is None or module_of(call) != name:
                     return  # another block ran in it, too
                 state = values.returned(output, self._sizes[name])
                 if state is not None:
@@ -214,20 +217,39 @@ class Follower:
         if self._turned[name] and state.ndim == 3:
             state = state.transpose(0, 1)
         if self._mask is not None:
-            masks = [values.own_mask(self._mask(self._given), state, name)]
-            return values.points(state, self._tokens, masks)
-        found = values.padding(self._given, name in self._decoders)
-        for kind, mask in found.items() if state.ndim > 2 else ():
+            mask = values.own_mask(self._mask(self._given), state, name)
+        else:
+            mask = self._padding(name, state)
+        return values.points(state, self._tokens, mask)
+
+    def _padding(self, name: str, state: Tensor) -> Tensor | None:
+        """The first mask among the arguments that fits a state, if there is one."""
+        found = values.padding(self._given, name in self._decoders) if state.ndim > 2 else {}
+        for kind, mask in found.items():
             if values.fits(mask, state):
-                self._masks[kind] = None
-            elif self._masks.get(kind, ()) is not None and not mask.all():
-                self._masks[kind] = tuple(mask.shape)
-        return values.points(state, self._tokens, list(found.values()))
+                self._missing[name] = None
+                mask, shape = values.kept(mask, kind), tuple(mask.shape)
+                if shape[0] != shape[1]:
+                    self._square[kind] = None
+                elif not mask.all():
+                    self._square.setdefault(kind, (kind, shape))
+                return mask
+        if name not in self._missing:
+            for kind, mask in found.items():
+                if values.misses(mask, kind, state):
+                    self._missing.setdefault(name, (kind, tuple(mask.shape)))
+        return None
 
     @property
-    def unused(self) -> dict[str, tuple[int, ...]]:
-        """The padding masks that fitted no state, with their shapes."""
-        return {name: shape for name, shape in self._masks.items() if shape is not None}
+    def missing(self) -> dict[str, Misfit]:
+        """Blocks in stages whose states no mask fitted, and such a mask that tells of padding."""
+        names = {module_of(call) for stage in self.stages() for call in stage.calls}
+        return {name: mask for name, mask in self._missing.items() if mask and name in names}
+
+    @property
+    def square(self) -> list[Misfit]:
+        """Masks that were taken as padding, but may say which tokens see which others."""
+        return [mask for mask in self._square.values() if mask]
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._again = in_backward()  # a gradient checkpoint computes states again
@@ -259,7 +281,7 @@ class Follower:
         """Note the stages whose points are not samples: by their first blocks, both numbers."""
         first, second = values.samples(self._given)
         for stage in self.stages() if first and self._tokens == "all" else ():
-            name = stage.calls[0].partition(" (call ")[0]
+            name = module_of(stage.calls[0])
             if stage.seen not in (first | second if self._turned[name] else first):
                 self.unlike[stage.calls[0]] = stage.seen, sorted(first)
 

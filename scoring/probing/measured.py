@@ -39,7 +39,7 @@ class MeasuredStage:
         effective_rank: of each of the n + 1 states.
         rank_points: how many points this takes: the first ones, at most 1,000.
         rounding: of each block, the share of rounding in its mean squared step; NaN where
-            the numbers of its output have 32 bits or more.
+            the numbers of its output have 32 bits or more, and for means over tokens.
         transport: columns of the tracks table and of the Wasserstein curve, if requested.
         sum_error: of each block, if blocks return branches, how far input plus output is from the
             state that the model goes on with, over the size of the output, in the first batch; NaN

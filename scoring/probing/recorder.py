@@ -17,6 +17,11 @@ from scoring.spread import scatter
 MOST = 1000  # points of an effective rank: eigenvalues of (m, m) cost m^3
 
 
+def module_of(call: str) -> str:
+    """The name of the module of a call. Further calls have its name and a number."""
+    return call.partition(" (call ")[0]
+
+
 class Skipped(NamedTuple):
     """A call of a block that is no step of a stage, or a place where a stage had to end."""
 
@@ -96,15 +101,15 @@ class Recorder:
         self._off: dict[str, float] = {}
         self._step_size = 0.0  # of the last branch
 
-    def before(self, name: str, state: Tensor) -> None:
-        """Note the state (m, ...) that a block is about to take."""
+    def before(self, name: str, state: Tensor, kind: torch.dtype) -> None:
+        """Note the state (m, ...) that a block is about to take, and its number format there."""
         walk = self._open
         if walk is not None and walk.calls:
             self.compare(walk.calls[-1], state)
-            if same(walk.track.last, state):
-                if torch.finfo(state.dtype).eps > torch.finfo(walk.kinds[-1]).eps:
-                    walk.kinds[-1], walk.rounded[-1] = state.dtype, _rounded(state)
-                self._take(state)
+            if same(walk.track.last, state, (walk.kinds[-1], kind)):
+                if torch.finfo(kind).eps > torch.finfo(walk.kinds[-1]).eps:
+                    walk.kinds[-1], walk.rounded[-1] = kind, _rounded(state)
+                self._take(state, kind)
                 return
             last = walk.track.last
             if self._before is not None and last is not None and last.shape == state.shape:
@@ -113,10 +118,11 @@ class Recorder:
                 self._skipped.append(Skipped(name, reason))
         self._close()
         self._open = Walk(name, tuple(state.shape[1:]), next(self._numbers))
-        self._step(self._open, state)
-        self._take(state)
+        self._step(self._open, state, kind)
+        self._take(state, kind)
 
-    def _take(self, state: Tensor) -> None:
+    def _take(self, state: Tensor, kind: torch.dtype) -> None:
+        self._kind = kind
         self._before = state[:1].clone()
         self._input = state.clone() if self._branches else None
 
@@ -146,8 +152,8 @@ class Recorder:
         """Note that a block has no state."""
         self._skipped.append(Skipped(name, reason))
 
-    def after(self, name: str, state: Tensor) -> None:
-        """Note the state that a block returned."""
+    def after(self, name: str, state: Tensor, kind: torch.dtype) -> None:
+        """Note the state that a block returned, and its number format there."""
         walk = self._open
         count = self._counts[name] = self._counts.get(name, 0) + 1
         call = name if count == 1 else f"{name} (call {count})"
@@ -162,7 +168,8 @@ class Recorder:
         if self._input is not None:
             self._step_size = float(torch.linalg.vector_norm(state.double()))
             state = self._input + state
-        self._step(walk, state)
+            kind = torch.promote_types(kind, self._kind)
+        self._step(walk, state, kind)
 
     def close(self) -> list[int]:
         """Close the last stage of a batch; the number of points of each of its stages."""
@@ -225,7 +232,7 @@ class Recorder:
             walk.done = Points(*(values.cpu() for values in points)), steps
             self._walks.append(walk)
 
-    def _step(self, walk: Walk, state: Tensor) -> None:
+    def _step(self, walk: Walk, state: Tensor, kind: torch.dtype) -> None:
         walk.track.update(state)
         place = len(self._walks)  # of this stage; stages may have different numbers of points
         seen = self.stages[place].seen if place < len(self.stages) else 0
@@ -237,32 +244,40 @@ class Recorder:
             walk.projected.append(torch.cat([project(point) for point in some]).cpu())
         if not self._keep and not self._batches:
             walk.scatters.append(scatter(state[:MOST]))
-        walk.kinds.append(state.dtype)
+        walk.kinds.append(kind)
         walk.rounded.append(_rounded(state))
 
 
 def _rounded(state: Tensor) -> float:
-    """The mean square of the rounding of a state, (epsilon |x|)^2; NaN from 32 bits on."""
+    """The mean square of the rounding of a state, (epsilon |x|)^2; NaN from 32 bits on.
+
+    It is NaN also for means over tokens, which are in float64: their rounding averages out.
+    """
     if state.element_size() >= 4:
         return math.nan
     size = torch.linalg.vector_norm(state.flatten(1), dim=1, dtype=torch.float32)
     return torch.finfo(state.dtype).eps ** 2 * float(size.double().square().mean())
 
 
-def same(one: Tensor | None, other: Tensor) -> bool:
-    """Whether two states are equal, rounded to the coarser precision; NaN equals NaN."""
+def same(one: Tensor | None, other: Tensor, kinds: tuple[torch.dtype, torch.dtype]) -> bool:
+    """Whether two states are equal, rounded to the coarser of their formats; NaN equals NaN.
+
+    Means over tokens are float64, whatever the format of the tokens that were rounded.
+    """
     if one is None or one.shape != other.shape:
         return False
-    if one.dtype != other.dtype:
-        kind = max(one.dtype, other.dtype, key=lambda kind: torch.finfo(kind).eps)
+    if kinds[0] != kinds[1]:
+        kind = max(kinds, key=lambda kind: torch.finfo(kind).eps)
+        if one.dtype == other.dtype:
+            return near(one, other, torch.finfo(kind).eps)
         one, other = one.to(kind), other.to(kind)
     return torch.equal(one, other) or torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
-def near(one: Tensor, other: Tensor) -> bool:
-    """Whether two states are equal up to rounding of 16-bit numbers."""
+def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
+    """Whether two states are equal up to a share of their size: rounding of 16-bit numbers."""
     away = torch.linalg.vector_norm((one - other).double())
-    return bool(away <= 0.01 * torch.linalg.vector_norm(other.double()))
+    return bool(away <= share * torch.linalg.vector_norm(other.double()))
 
 
 def walk_size(walk: Walk) -> int:

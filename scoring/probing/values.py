@@ -77,52 +77,53 @@ def samples(given: Mapping[str, Any]) -> tuple[set[int], set[int]]:
 
 
 def padding(given: Mapping[str, Any], decoder: bool) -> dict[str, Tensor]:
-    """Masks among the arguments of a call, by name, True at tokens that are no padding.
+    """Masks among the arguments of a call that may say what is padding, by name.
 
     Args:
         given: arguments by name.
         decoder: whether the block belongs to the decoder of a model that also has an encoder.
-
-    Returns:
-        Masks (b, t), and masks of other shapes, which fit no state.
-
-    Raises:
-        ProbeError: the values of a mask do not say what is padding.
     """
     chosen = "decoder_attention_mask" if decoder else "attention_mask"
-    left_out = ("tgt_key_padding_mask",) if decoder else ENCODING
-    return {
-        name: _kept(mask, name) if name == chosen else _not_left_out(mask, name)
-        for name, mask in given.items()
-        if name in (chosen, *left_out) and isinstance(mask, Tensor)
-    }
+    names = (chosen, "tgt_key_padding_mask") if decoder else (chosen, *ENCODING)
+    return {n: mask for n, mask in given.items() if n in names and isinstance(mask, Tensor)}
 
 
-def _not_left_out(mask: Tensor, name: str) -> Tensor:
-    if mask.dtype == torch.bool:
-        return ~mask
-    if mask.is_floating_point():  # added to the attention, as torch does
-        return mask >= 0
-    raise ProbeError(_unclear(mask, name))
+def kept(mask: Tensor, name: str) -> Tensor:
+    """Where a mask keeps tokens, True there.
 
+    It is False there if its name is ``key_padding_mask``, and otherwise 1. Floating-point numbers
+    may be added to the attention. They are negative at padding then, and all 0 without padding.
 
-def _kept(mask: Tensor, name: str) -> Tensor:
-    """Where an attention mask keeps tokens: it is 1 there, or 0 if it is added to the attention.
-
-    A mask that is added is negative at padding. It has only zeros if there is no padding.
+    Raises:
+        ProbeError: its values do not say what is padding.
     """
-    if mask.is_complex():
-        raise ProbeError(_unclear(mask, name))
-    if mask.is_floating_point() and (bool((mask < 0).any()) or not mask.any()):
+    floating, left_out = mask.is_floating_point(), name.endswith("key_padding_mask")
+    if left_out and mask.dtype == torch.bool:
+        return ~mask
+    if floating and (left_out or bool((mask < 0).any()) or not mask.any()):
         return mask >= 0
+    if left_out or mask.is_complex():
+        raise ProbeError(
+            f"{name}: {str(mask.dtype).removeprefix('torch.')} does not say which tokens are "
+            "padding; pass mask=, a function that returns True at tokens that are no padding"
+        )
     return mask.bool()
 
 
-def _unclear(mask: Tensor, name: str) -> str:
-    return (
-        f"{name}: {str(mask.dtype).removeprefix('torch.')} does not say which tokens are padding; "
-        "pass mask=, a function that returns True at tokens that are no padding"
-    )
+def misses(mask: Tensor, name: str, state: Tensor) -> bool:
+    """Whether a mask that does not fit a state may tell of padding among its tokens.
+
+    Masks (t, t) and (..., t, t) may only say which tokens see which others, as causal ones do.
+    """
+    if mask.ndim == 2 and (mask.shape[0] == mask.shape[1] or len(state) % max(len(mask), 1)):
+        return False
+    try:
+        tokens = kept(mask, name)
+    except ProbeError:
+        return True
+    if mask.ndim > 2:
+        tokens = tokens.any(-2)  # no token sees padding
+    return not tokens.all()
 
 
 def own_mask(mask: Any, state: Tensor, name: str) -> Tensor:
@@ -131,7 +132,7 @@ def own_mask(mask: Any, state: Tensor, name: str) -> Tensor:
     Raises:
         ProbeError: it is no mask of this state.
     """
-    mask = _kept(torch.as_tensor(mask), "mask")
+    mask = kept(torch.as_tensor(mask), "mask")
     if not fits(mask, state):
         raise ProbeError(
             f"mask: of shape {tuple(mask.shape)}, but {name} has states {tuple(state.shape)}; "
@@ -146,15 +147,15 @@ def fits(mask: Tensor, state: Tensor) -> bool:
     return state.ndim > 2 and tuple(mask.shape) in {tuple(state.shape[:2]), inner}
 
 
-def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
+def points(state: Tensor, tokens: str, mask: Tensor | None) -> Tensor:
     """The points of a state.
 
     Args:
         state: (b, ...), or (b, t, ..., d) if ``tokens`` is not ``all``.
         tokens: ``all``: each sample is a point. ``each``: every token of every sample is one.
             ``first``, ``mean``, ``last``: one token of each sample, or their mean.
-        masks: the first one of shape (b, t) says which tokens are no padding. Padding is left out;
-            under ``all`` it becomes 0, so that it never moves.
+        mask: says which tokens are no padding; it fits the state. Padding is left out; under
+            ``all`` it becomes 0, so that it never moves.
 
     Returns:
         A tensor (m, ...); it may share memory with the state.
@@ -162,22 +163,20 @@ def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
     Raises:
         ProbeError: the state has no tokens.
     """
-    if tokens == "all" and not masks:
+    if tokens == "all" and mask is None:
         return state
     if state.ndim < 3:
-        if tokens == "all":
-            return state
         raise ProbeError(
             f"tokens: {tokens!r} needs states (b, t, d), and a block has {tuple(state.shape)}"
         )
-    mask = next((mask for mask in masks if fits(mask, state)), None)
     if mask is not None:
         mask = mask.to(state.device)
         if mask.shape == state.shape[:2]:
             mask = mask.reshape(*mask.shape, *[1] * (state.ndim - 3)).expand(state.shape[:-1])
         mask = mask.reshape(state.shape[:-1])  # (b, t), or (b, h, w)
     if tokens == "all":
-        return state if mask is None else torch.where(mask[..., None], state, 0.0)
+        assert mask is not None
+        return torch.where(mask[..., None], state, 0.0)
     state = state.flatten(1, -2)  # (b, t, d), also from (b, h, w, d)
     if mask is None:
         return _points_of_all(state, tokens)
@@ -185,8 +184,8 @@ def points(state: Tensor, tokens: str, masks: list[Tensor]) -> Tensor:
     if tokens == "each":
         return state[mask]
     if tokens == "mean":
-        kept = torch.where(mask[..., None], state, 0.0)
-        return kept.sum(1, dtype=torch.float64) / mask.sum(1, keepdim=True).clamp(min=1)
+        zeroed = torch.where(mask[..., None], state, 0.0)
+        return zeroed.sum(1, dtype=torch.float64) / mask.sum(1, keepdim=True).clamp(min=1)
     order = mask.int() if tokens == "first" else mask.flip(1).int()
     place = order.argmax(1)
     place = place if tokens == "first" else mask.shape[1] - 1 - place

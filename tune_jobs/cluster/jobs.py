@@ -353,10 +353,10 @@ def follow(client: Any, job: str, show: Callable[[str], None]) -> int:
         show: called with each part of the log.
 
     Returns:
-        The exit status of the sweep.
+        The exit status of the job.
 
     Raises:
-        SweepError: the connection was lost; the sweep continues.
+        SweepError: the connection was lost; the job continues.
     """
 
     from aiohttp import ClientError  # of Ray's client
@@ -370,7 +370,7 @@ def follow(client: Any, job: str, show: Callable[[str], None]) -> int:
         details = client.get_job_info(job)
     except (OSError, RuntimeError, ClientError) as error:
         raise SweepError(
-            f"{job}: lost the connection to the cluster ({error}); the sweep continues there"
+            f"{job}: lost the connection to the cluster ({error}); the job continues there"
         ) from error
     if details.driver_exit_code is None:
         return 0 if details.status.value == "SUCCEEDED" else 1

@@ -264,14 +264,9 @@ def _rsync(cluster: str | None, folder: str, to: str, left: Sequence[str]) -> No
             )
     Path(to).mkdir(parents=True, exist_ok=True)
     config = cluster_file(cluster) | {"rsync_exclude": list(left)}
-    done = subprocess.run(  # in another process, because Ray prints a lot
-        processes.python("-c", RSYNC, f"{folder}/", f"{Path(to)}/"),
-        env=os.environ | processes.environment(),
-        input=yaml.safe_dump(config),
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    words = "-c", RSYNC, f"{folder}/", f"{Path(to)}/"
+    # In another process, because Ray prints a lot.
+    done = processes.run(*words, input=yaml.safe_dump(config), errors="replace")
     if done.returncode:
         raise SweepError(f"{folder}: cannot be copied: {_reason(done.stdout + done.stderr)}")
 
@@ -314,14 +309,8 @@ def down(cluster: str) -> list[str]:
     of_machines = provider["type"] == "local"
     if of_machines and not (head and auth.get("ssh_user")):
         raise SweepError(f"--cluster {cluster}: provider.head_ip or auth.ssh_user is missing")
-    done = subprocess.run(
-        processes.python("-m", "ray.scripts.scripts", "down", "--yes", cluster),
-        env=os.environ | processes.environment(),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-    )
+    words = "-m", "ray.scripts.scripts", "down", "--yes", cluster
+    done = processes.run(*words, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode:
         raise SweepError(f"--cluster {cluster}: ray down: {_reason(done.stdout + done.stderr)}")
     if not of_machines:

@@ -39,7 +39,7 @@ from tune_jobs.cluster.jobs import (
 from tune_jobs.cluster.slurm_file import SlurmFile
 from tune_jobs.cluster.slurm_file import read as read_file
 from tune_jobs.errors import SweepError
-from tune_jobs.sweep import Sweep, builtin
+from tune_jobs.sweep import BESIDE, Sweep, builtin
 
 JOBS = ".jobs"  # in the storage; a folder for each job
 ABOUT, ENDED, LOG, SCRIPT, TEXT = "job.json", "ended.json", "log", "job.sh", "sweep.yaml"
@@ -184,6 +184,7 @@ class Slurm:
         """
         there = sweep.source in builtin()
         variables = {"GEOSWEEP_NAME": sweep.name, "GEOSWEEP_STORAGE": self.file.storage}
+        variables[BESIDE] = sweep.beside  # it may be relative, as the job begins in this folder
         if not named:
             variables["GEOSWEEP_STORAGE"] = folder.rpartition("/")[0] or "/"
         command = ["run", sweep.source if there else "-", *(["--out", folder] if named else [])]

@@ -2,9 +2,9 @@
 
 On a worker (``--head HOST:PORT``) it does two things. AWS announces two minutes ahead that it takes
 a spot machine away. Ray is told, so that nothing new starts there and the driver does not count the
-loss (:mod:`tune_jobs.cluster.spot`). And a worker whose head is gone would run, and cost, forever:
-after ten minutes it is shut down. Until this starts, a timer that the cluster file sets when the
-machine starts does that; it is cancelled here.
+loss (:mod:`tune_jobs.cluster.machines`). And a worker whose head is gone would run, and cost,
+forever: after ten minutes it is shut down. Until this starts, a timer that the cluster file sets
+when the machine starts does that; it is cancelled here.
 
 On the head (without ``--head``) it stops orders of workers that cannot be set up
 (:mod:`tune_jobs.cluster.orders`). If asked to, it shuts the head down when no sweep has been there

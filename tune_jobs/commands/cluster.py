@@ -138,7 +138,7 @@ def logs(
 @app.command(rich_help_panel="Clusters")
 def stop(
     ctx: typer.Context,
-    which: options.Job = None,
+    which: options.ActiveJob = None,
     cluster: options.Cluster = None,
     address: options.Dashboard = None,
     slurm: options.Slurm = None,
@@ -390,6 +390,6 @@ def follow_log(at: At, client: Client, job: str) -> None:
     try:
         status = jobs.follow(client, job, lambda text: say(text, end=""))
     except KeyboardInterrupt:
-        complain(f"the sweep continues; geosweep stop {job} {at} stops it")
+        complain(f"the job continues; geosweep stop {job} {at} stops it")
         raise typer.Exit(0) from None
     raise typer.Exit(status)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from models.config import TrialConfig
 from scoring import places
+from scoring.history import last_epoch
 from scoring.places import argument
 from scoring.schemas import TABLES
 from scoring.storage import list_files, read_file
@@ -24,7 +25,6 @@ from tune_jobs.estimates import in_words
 from tune_jobs.folder import Request, State, short_path, shown
 from tune_jobs.labels import duration, labels, last_line, number, some, trials_of, varying_fields
 from tune_jobs.mlflow_store import is_there, tracking_uri
-from tune_jobs.status import last_epoch
 from tune_jobs.terminal import one_line, say, table
 
 Row = dict[str, Any]
@@ -351,5 +351,8 @@ def _left(request: Request, state: State, more: str) -> list[tuple[str, str]]:
             how = "without --leave-failed"
         elif request.retry and state.unfinished > len(state.scoring):
             how = "without --retry-failed"
-        lines.append(("continue", more or f"run the same command {how} for what is missing"))
+        told = f"run the same command {how} for what is missing"
+        if request.of_folder and not (state.unevaluated or state.scoring):
+            told = "geosweep run with the sweep file trains what is missing"
+        lines.append(("continue", more or told))
     return lines

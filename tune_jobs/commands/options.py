@@ -27,7 +27,8 @@ def _fields() -> str:
     return (
         "Fields of a sweep file, which docs/sweeps.md explains one by one. "
         f"[b]Of a trial:[/] {of_trials}. [b]Of the sweep:[/] {', '.join(names.values())}. "
-        "A dot leads to a part of a field, as in resources.cpus and model.NAME."
+        "A dot leads to a part of a field, as in resources.cpus, model.NAME and "
+        "evaluations.noise.levels."
     )
 
 
@@ -69,7 +70,10 @@ RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Train only the trials that failed before.")
 ]
 LeaveFailed = Annotated[
-    bool, typer.Option("--leave-failed", help="Train only trials that have not failed before.")
+    bool,
+    typer.Option(
+        "--leave-failed", help="Train only trials that have not failed before this start."
+    ),
 ]
 MaxFailures = Annotated[
     int | None,
@@ -147,13 +151,14 @@ Dashboard = Annotated[
     str | None,
     typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help=DASHBOARD),
 ]
+NAMES = "A job id, a folder of results on the cluster, or the name of that folder, like table4."
 Job = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[JOB|DIR]",
-        help="A job id, a folder of results on the cluster, or the name of that folder, like "
-        "table4. Default: the last job that was submitted.",
-    ),
+    typer.Argument(metavar="[JOB|DIR]", help=f"{NAMES} Default: the last job that was submitted."),
+]
+ActiveJob = Annotated[
+    str | None,
+    typer.Argument(metavar="[JOB|DIR]", help=f"{NAMES} Default: the one that runs or waits."),
 ]
 Follow = Annotated[
     bool,

@@ -40,7 +40,7 @@ def keep_apart(sweep: Sweep, root: str, here: str = "") -> None:
         SweepError: the message counts those trials, says how they differ, and suggests --out.
     """
     known = folder.description(root)
-    if sweep.search and known.search and known.trials:
+    if sweep.search and known.suggested:
         return
     ids, begun = {trial.trial for trial in sweep.trials}, folder.begun(root)
     others = [t for t in known.trials if t.trial in begun - ids]

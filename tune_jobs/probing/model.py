@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Container
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -160,15 +159,14 @@ def _bare(name: str) -> str:
 def _unwrapped(state: dict[str, Tensor], own: Container[str]) -> dict[str, Tensor]:
     """A state dict without the names of wrappers, several of which may lie around each other."""
     state = {_bare(name): value for name, value in state.items()}
-    if "n_averaged" not in own:
-        state.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
     wrappers = ("module.", "model.")  # the last is that of a sweep's checkpoint
-    while state and not any(name in own for name in state):
+    while True:
+        if "n_averaged" not in own:
+            state.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
         start = next((s for s in wrappers if all(name.startswith(s) for name in state)), None)
-        if start is None:
-            break
+        if start is None or not state or any(name in own for name in state):
+            return state
         state = {name.removeprefix(start): value for name, value in state.items()}
-    return state
 
 
 def _state(file: str, what: str) -> Any:
@@ -178,12 +176,14 @@ def _state(file: str, what: str) -> Any:
         return load_file(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+    except (OSError, RuntimeError, MemoryError):
+        raise
+    except Exception as error:  # what other files and damage lead to is of many types
         code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         said = (
             f"holds code ({plain(code[1])}), not only tensors; save model.state_dict()"
             if code
-            else "was not written by torch.save"
+            else "was not written by torch.save, or is damaged"
         )
         raise SweepError(f"{what}: {said}") from error
 

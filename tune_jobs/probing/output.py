@@ -3,8 +3,6 @@
 import io
 import json
 import math
-import os
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,13 +57,7 @@ def write(root: str, about: Mapping[str, Any], results: Mapping[str, ProbeResult
 
 def draw(root: str) -> list[str]:
     """Draw the figures of a folder with ``probe.json``; their names."""
-    done = subprocess.run(
-        processes.python("-m", "analysis.probe", "--", root),
-        capture_output=True,
-        text=True,
-        env=os.environ | processes.environment(),
-        check=False,
-    )
+    done = processes.run("-m", "analysis.probe", "--", root)
     if done.returncode:
         reason = last_line(done.stderr) if done.stderr.strip() else f"status {done.returncode}"
         raise SweepError(f"figures: {reason}; the numbers are in {root}")
