@@ -34,9 +34,7 @@ def speed_by_block(results: Results) -> Figure:
     shown = panels.fitting(done[done.trial.isin(rows.trial)])
     done = shown.trials
     rows = rows[rows.trial.isin(done.trial)]
-    columns, _ = panels.rows_of(done, shown.extra)
-    by = [*columns, "stage"]
-    places = rows[by].drop_duplicates().sort_values(by).to_dict("records")
+    places = panels.rows_of(rows, shown.extra, "stage")
     networks, gammas = sorted(rows.network.unique()), sorted(rows.gamma.unique())
     figure, grid = style.sheet(
         len(places), len(networks), (3.4, 2.2 if len(places) == 1 else 1.8),
@@ -64,7 +62,7 @@ def speed_by_block(results: Results) -> Figure:
             scales.whole_axis(axes, 1, float(here.block.max()), pad=0.04)
             sizes = " or ".join(f"{int(m):,}" for m in sorted(here.m.unique()))
             stage = f"stage {place['stage']:.0f}, " if place["stages"] > 1 else ""
-            name = panels.name(key, columns[3:])
+            name = panels.name(key, shown.extra)
             style.title(axes, f"{panels.data_name(place['dataset'])}, {name}\n{stage}m = {sizes}")
             panels.name_lowest(axes, "block l")
             if panels.is_first(axes):

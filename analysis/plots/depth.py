@@ -51,7 +51,7 @@ def scores_against_depth(results: Results) -> Figure:
     if not _several(shown):
         return style.nothing("no two trials differ in their number of blocks alone")
     done = shown.trials
-    by, places = panels.rows_of(done, shown.extra)
+    places = panels.rows_of(done, shown.extra)
     gammas = panels.chosen(sorted(done.gamma.unique()), WITHOUT_AND_WITH, 2)
     networks = sorted(done.network.unique())
     figure, grid = style.sheet(
@@ -71,7 +71,7 @@ def scores_against_depth(results: Results) -> Figure:
             _bound(axes, score, seen)
             axes.set_ylabel(label.format(m=panels.sizes(here)))
             _blocks_axis(axes, sorted(here.depth.unique()))
-        panels.row_title(axes_of[0], panels.row_name(place, by[3:]))
+        panels.row_title(axes_of[0], panels.row_name(place, shown.extra))
     some = done[done.gamma.isin(gammas)]
     counts = panels.seed_counts(some, some, SHOWN)
     style.legend(figure, [*_handles(networks, gammas), *seeds.handles(counts, of_bars=True)])

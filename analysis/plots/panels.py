@@ -216,10 +216,14 @@ def one_line(value: object) -> str:
     return str(value).replace("\n", "\\n")
 
 
-def rows_of(done: pd.DataFrame, extra: list[str]) -> tuple[list[str], list[dict]]:
-    """The columns that say which row of panels a trial is in, and their distinct values."""
-    columns = [*PANEL, *extra]
-    return columns, done[columns].drop_duplicates().sort_values(columns).to_dict("records")
+def rows_of(trials: pd.DataFrame, extra: list[str], *more: str) -> list[dict]:
+    """What tells rows of panels apart: their values of PANEL, ``extra`` and ``more``."""
+    return distinct(trials, [*PANEL, *extra, *more])
+
+
+def distinct(trials: pd.DataFrame, columns: list[str]) -> list[dict]:
+    """The distinct values of some columns, sorted by them."""
+    return trials[columns].drop_duplicates().sort_values(columns).to_dict("records")
 
 
 def grid(
@@ -236,12 +240,12 @@ def grid(
         The figure, and for each panel its axes, its score and its key for :func:`at`.
     """
     done = shown.trials
-    rows, cells = rows_of(done, shown.extra)
+    cells = rows_of(done, shown.extra)
     columns = [(score, network) for score in scores for network in sorted(done.network.unique())]
     wide = len(columns) < 3
     room = 0.65 if named else 0.0
     titles = [
-        f"{data_name(cell['dataset'])}, {name(cell | {'network': network}, rows[3:])}"
+        f"{data_name(cell['dataset'])}, {name(cell | {'network': network}, shown.extra)}"
         for cell in cells
         for network in done.network.unique()
     ]
@@ -254,7 +258,7 @@ def grid(
     for i, cell in enumerate(cells):
         for j, (score, network) in enumerate(columns):
             axes, key = axes_of[i, j], cell | {"network": network}
-            style.title(axes, f"{data_name(cell['dataset'])}, {name(key, rows[3:])}")
+            style.title(axes, f"{data_name(cell['dataset'])}, {name(key, shown.extra)}")
             if j == 0 or columns[j - 1][0] != score:
                 axes.set_ylabel(scores[score])
             places.append((axes, score, key))
@@ -292,10 +296,9 @@ def thinned(epochs: pd.DataFrame) -> pd.DataFrame:
 
 def network_handles(rows: pd.DataFrame) -> list[Line2D]:
     """Lines for a legend, one for each network and K."""
-    kinds = rows[["network", "stages"]].drop_duplicates().sort_values(["network", "stages"])
     return [
         Line2D([], [], label=name(key, []), **style.line_style(key["network"], key["stages"]))
-        for key in kinds.to_dict("records")
+        for key in distinct(rows, ["network", "stages"])
     ]
 
 

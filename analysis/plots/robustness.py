@@ -58,7 +58,7 @@ def accuracy_against_units(results: Results) -> Figure:
     if not len(rows):
         return style.nothing(NOTHING)
     rows, shown = _fitting(rows)
-    places, by = _places(rows, shown, "stage", "block", "replacement")
+    places = panels.rows_of(rows, shown.extra, "stage", "block", "replacement")
     figure, grid = _sheet(places, rows, shown)
     for axes, key, here in _panels(grid, places, rows):
         top, random = (here[here.units == name] for name in UNITS)
@@ -69,7 +69,7 @@ def accuracy_against_units(results: Results) -> Figure:
         panels.name_lowest(axes, f"share of {_units(here, key)} eliminated")
         stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
         instead = INSTEAD[str(key["replacement"])]
-        _name(axes, key, by, f"{stage}block {key['block']:.0f}, {instead}")
+        _name(axes, key, shown.extra, f"{stage}block {key['block']:.0f}, {instead}")
     handles = _handles(rows, ["accuracy"], "nothing eliminated")
     if rows.units.nunique() > 1:
         handles.append(Line2D([], [], color="0.35", label="random units", **RANDOM))
@@ -95,7 +95,7 @@ def accuracy_without_blocks(results: Results) -> Figure:
         return style.nothing(NOTHING)
     rows, shown = _fitting(rows)
     whole = whole[whole.trial.isin(rows.trial)]
-    places, by = _places(rows, shown, "evaluation")
+    places = panels.rows_of(rows, shown.extra, "evaluation")
     figure, grid = _sheet(places, rows, shown)
     for axes, key, here in _panels(grid, places, rows):
         last = here.groupby("stage").block.max() + (key["evaluation"] == "swap")
@@ -112,7 +112,7 @@ def accuracy_without_blocks(results: Results) -> Figure:
         axes.set_xlim(ticks.x.min() - 0.4, ticks.x.max() + 0.4)
         panels.name_lowest(axes, "block l of each stage" if rows.stages.max() > 1 else "block l")
         skip = key["evaluation"] == "skip"
-        _name(axes, key, by, "without block l" if skip else "blocks l, l + 1 exchanged")
+        _name(axes, key, shown.extra, "without block l" if skip else "blocks l, l + 1 exchanged")
     style.legend(figure, _handles(rows, ["accuracy"], "the network\nas it is"))
     return figure
 
@@ -136,7 +136,7 @@ def accuracy_against_noise(results: Results) -> Figure:
     rows, shown = _fitting(rows)
     first = rows[(rows.stage == 1) & (rows.block == 0)]
     ends = at_the_end(rows)
-    places, by = _places(rows, shown)
+    places = panels.rows_of(rows, shown.extra)
     keys = [place | {"gamma": gamma} for place in places for gamma in _gammas(rows, place)]
     names = [name for name in TESTED if (rows.evaluation == name).any()]
     figure, grid = style.sheet(
@@ -163,7 +163,7 @@ def accuracy_against_noise(results: Results) -> Figure:
             for axes in (upper, lower):
                 style.title(axes, title)
                 panels.name_lowest(axes, label)
-        panels.row_title(grid[i, 0], _cell(key, by))
+        panels.row_title(grid[i, 0], _cell(key, shown.extra))
     scores = ["accuracy", "variation_rate"]
     baselines = ("accuracy: without noise", "variation rate: of the blocks' input")
     handles = _handles(rows, scores, *baselines)
@@ -191,7 +191,7 @@ def mixed_by_distance(results: Results) -> Figure:
     if not found:
         return style.nothing(NOTHING)
     rows, shown = _fitting(pd.concat(found))
-    places, by = _places(rows, shown, "stage", "pairs")
+    places = panels.rows_of(rows, shown.extra, "stage", "pairs")
     figure, grid = _sheet(places, rows, shown)
     for axes, key, here in _panels(grid, places, rows):
         seen = [1.0, *_lines(axes, here, "level", "relative")]
@@ -208,7 +208,7 @@ def mixed_by_distance(results: Results) -> Figure:
             axes.set_ylabel(f"mixed up (1: as all{_points(here)})")
         panels.name_lowest(axes, "tenth of pairs, closest tracks first")
         stage = f"stage {key['stage']:.0f}, " if key["stages"] > 1 else ""
-        _name(axes, key, by, stage + PAIRS[key["pairs"]])
+        _name(axes, key, shown.extra, stage + PAIRS[key["pairs"]])
     handles = [*panels.network_handles(rows), *_seeds(rows, ["relative"])]
     handles.append(style.baseline_handle(style.INITIAL, ":", 1.2))
     style.legend(figure, [*handles, style.baseline_handle("all of these pairs", "--", 1.2)])
@@ -267,13 +267,6 @@ def _fitting(rows: pd.DataFrame) -> tuple[pd.DataFrame, panels.Fitting]:
     """The rows of the combinations of settings that fit."""
     shown = panels.fitting(rows.drop_duplicates("trial"), panels.SPLIT)
     return rows[rows.trial.isin(shown.trials.trial)], shown
-
-
-def _places(rows: pd.DataFrame, shown: panels.Fitting, *more: str) -> tuple[list[dict], list[str]]:
-    """The keys of the rows of panels, and the names of other settings that vary."""
-    columns, _ = panels.rows_of(rows, shown.extra)
-    by = [*columns, *more]
-    return rows[by].drop_duplicates().sort_values(by).to_dict("records"), columns[3:]
 
 
 def _gammas(rows: pd.DataFrame, place: dict) -> list[float]:

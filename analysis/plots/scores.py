@@ -190,9 +190,9 @@ def _against_gamma(
     rest = [n for n in fitting.extra if n not in panels.APART and not n.startswith(ARGUMENT)]
     many = len(done[rest].drop_duplicates()) > panels.SPLIT if rest else False
     split = ["dataset", *(rest if many else [])]
-    places = done[split].drop_duplicates().sort_values(split).to_dict("records")
+    places = panels.distinct(done, split)
     by = [*LINE, *(n for n in fitting.extra if n not in split)]
-    lines = done[by].drop_duplicates().sort_values(by).to_dict("records")
+    lines = panels.distinct(done, by)
     shuffled = "ots" in shown and bool(done.ots_shuffled.notna().any())
     handles = _handles(lines, by, random, shuffled)
     drawn = [*handles, *seeds.handles(panels.seed_counts(done, done, shown), of_bars=True)]

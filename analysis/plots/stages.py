@@ -44,7 +44,7 @@ def lss_by_stage(results: Results) -> Figure:
     done = shown.trials
     if not len(tracks):
         return style.nothing("no trial of several stages is done yet")
-    columns, cells = panels.rows_of(done, shown.extra)
+    cells = panels.rows_of(done, shown.extra)
     networks, gammas = sorted(done.network.unique()), sorted(done.gamma.unique())
     ended = tracks[tracks.epoch == tracks.epochs_done]
     some = panels.thinned(tracks)
@@ -53,7 +53,7 @@ def lss_by_stage(results: Results) -> Figure:
     heights = [max(int(cell["stages"]) for cell in band) for band in bands]
     figure, grid = style.sheet(
         sum(heights), count * len(networks), (2.9 if count * len(networks) < 3 else 2.1, 1.45),
-        gaps=(1.1, 0.55), beside=1.9, top=0.61 if len(columns) > 3 else 0.45,
+        gaps=(1.1, 0.55), beside=1.9, top=0.61 if shown.extra else 0.45,
         note=" ".join(filter(None, [shown.note, panels.points_note(done)])),
         titles=[
             f"{panels.data_name(cell['dataset'])}, "
@@ -82,7 +82,7 @@ def lss_by_stage(results: Results) -> Figure:
                     style.say(axes, "a single block:\nno line shape")
                 if stage == 1:
                     dataset = panels.data_name(cell["dataset"])
-                    title = f"{dataset}, {panels.name(key, columns[3:])}\n{title}"
+                    title = f"{dataset}, {panels.name(key, shown.extra)}\n{title}"
                 style.title(axes, title)
                 if not any(left["stages"] >= stage for left, _ in places[:j]):
                     axes.set_ylabel("LSS (dimensionless)")
@@ -113,7 +113,7 @@ def scores_by_stage(results: Results) -> Figure:
     ended = tracks[tracks.epoch == tracks.epochs_done]
     if not len(ended):
         return style.nothing("no trial of several stages is done yet")
-    columns, cells = panels.rows_of(done, fitting.extra)
+    cells = panels.rows_of(done, fitting.extra)
     shown = [_gammas(panels.at(done, cell)) for cell in cells]
     figure, grid = style.sheet(
         2 * len(cells), 1 + max(map(len, shown)), (1.8, 1.75), gaps=(0.72, 0.78), beside=0.85,
@@ -123,7 +123,7 @@ def scores_by_stage(results: Results) -> Figure:
     for i, (cell, gammas) in enumerate(zip(cells, shown, strict=True)):
         trials, rows = panels.at(done, cell), panels.at(ended, cell)
         _accuracies(grid[2 * i, 0], trials, gammas)
-        style.title(grid[2 * i, 0], panels.row_name(cell, columns[3:]))
+        style.title(grid[2 * i, 0], panels.row_name(cell, fitting.extra))
         grid[2 * i + 1, 0].set_axis_off()
         labels = {
             "ots": f"OTS (fraction, m = {panels.sizes(trials)})",

@@ -114,8 +114,10 @@ def _cells(results: Results, several: bool) -> tuple[list[pd.DataFrame], str]:
     done = done.assign(
         others=[", ".join(panels.settings(t, extra)) for t in done.to_dict("records")]
     )
-    rows, places = panels.rows_of(done, extra)
-    settings = done[list(dict.fromkeys(["trial", "epochs_done", "others", *rows, *LINE]))]
+    places = panels.rows_of(done, extra)
+    settings = done[
+        list(dict.fromkeys(["trial", "epochs_done", "others", *panels.PANEL, *extra, *LINE]))
+    ]
     tracks = tracks.rename(columns={"split": "images"}).astype({"images": "str"})
     known = tracks.merge(settings, on="trial").sort_values(["seed", "trial"], kind="stable")
     known = known[known.epoch == known.epochs_done]

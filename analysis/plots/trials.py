@@ -21,7 +21,6 @@ from analysis.plots.style import INITIAL
 from analysis.results import Results
 from scoring.schemas import TABLES
 
-FAR = 20  # The axis of LSS or LSR is logarithmic if its values differ by more than this factor.
 FRONT = {"color": "0.15", "linewidth": 1.1, "zorder": 2.5}
 
 
@@ -43,7 +42,7 @@ def accuracy_against_score(results: Results) -> Figure:
         return style.nothing()
     shown = panels.fitting(done, panels.SPLIT)
     shown = panels.together(done) if shown.note else shown
-    columns, rows = panels.rows_of(shown.trials, shown.extra)
+    rows = panels.rows_of(shown.trials, shown.extra)
     figure, grid = style.sheet(
         len(rows),
         2,
@@ -51,14 +50,14 @@ def accuracy_against_score(results: Results) -> Figure:
         gaps=(0.5, 0.8),
         beside=1.6,
         note=shown.note,
-        titles=[panels.row_name(row, columns[3:]) for row in rows],
+        titles=[panels.row_name(row, shown.extra) for row in rows],
     )
     for cell, places in zip(rows, grid, strict=True):
         here = at(shown.trials, cell)
         for axes, score, better in zip(places, ("lss", "ots"), ("min", "max"), strict=True):
             trial_points(axes, score, "test_accuracy", here, alpha=0.75, markeredgewidth=0.9)
             objective_axis(axes, "x", score, better, here)
-            style.title(axes, panels.row_name(cell, columns[3:]))
+            style.title(axes, panels.row_name(cell, shown.extra))
         places[0].set_ylabel("test accuracy (fraction)")
         places[1].set_ylim(places[0].get_ylim())
     point_legend(figure)
@@ -142,7 +141,7 @@ def objective_axis(axes: Axes, along: str, score: str, better: str, trials: pd.D
     said = ", ".join(filter(None, ["dimensionless" if unit == "1" else unit, m]))
     label = heading(score) + (f" ({said})" if said else "")
     axes.set(**{f"{along}label": f"{label}, {BETTER[better]} is better"})
-    if score in ("lss", "lsr") and trials[score].max() > FAR * trials[score].min():
+    if score in ("lss", "lsr") and trials[score].max() > scales.FAR * trials[score].min():
         axes.set(**{f"{along}scale": "log"})
         axis = axes.xaxis if along == "x" else axes.yaxis
         axis.set_major_formatter("{x:g}")
