@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -215,7 +216,7 @@ def page(gathered, text: str) -> Reader:
         tables[name]["dataset"] = [utf8(text), *["other"] * (len(tables[name]) - 1)]
     tables["failed"]["error"] = utf8(text)
     papers = [paper._replace(title=text) for paper in gathered.paper_tables]
-    found = gathered._replace(name=text, tables=tables, paper_tables=papers)
+    found = replace(gathered, name=text, tables=tables, paper_tables=papers)
     whole = report.render(found, [text], {})
     whole.encode()
     return Reader(whole)
